@@ -1,0 +1,199 @@
+//! The configuration: what an operator writes, checked into types that need no second look.
+//!
+//! Three steps, one file each: [`source`] gathers the YAML file and the environment into one
+//! tree that remembers where each value stands, [`check`] turns the tree into the types here
+//! and reports every fault at once, [`connection`] reads what may change while we run
+//! (credentials in files). Nothing here connects to anything.
+
+pub mod check;
+pub mod connection;
+pub mod secret;
+pub mod source;
+
+use std::{collections::BTreeMap, net::SocketAddr, num::NonZeroUsize, path::PathBuf, sync::Arc, time::Duration};
+
+pub use self::{
+    check::{Fault, Faults},
+    connection::{Address, Connection, ConnectionSource, SessionAttrs, SslMode},
+    secret::Secret,
+};
+use crate::scaling::{Activation, Divisor, Rounding, Target};
+
+/// Everything `clapometer serve` needs to know.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The gRPC side.
+    pub server: Server,
+    /// The HTTP side: probes and metrics.
+    pub admin: Admin,
+    /// Databases by name.
+    pub databases: BTreeMap<String, Arc<Database>>,
+    /// Queries by name, the built-in ones included.
+    pub queries: BTreeMap<String, Arc<Query>>,
+}
+
+/// `server`: where and how gRPC is served.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Server {
+    /// Where to listen; port 0 picks a free one.
+    pub listen: SocketAddr,
+    /// TLS; plain text where absent.
+    pub tls: Option<ServerTls>,
+    /// Whether gRPC reflection is served.
+    pub reflection: bool,
+    /// How old a connection may get before it is asked to go away; zero: any age.
+    pub connection_age: Duration,
+}
+
+/// `server.tls`: PEM files, read again when their content changes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ServerTls {
+    /// The certificate chain.
+    pub cert: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+    /// Who may sign client certificates; without it none is asked for.
+    pub client_ca: Option<PathBuf>,
+    /// DNS names of which a client's certificate must carry one; empty: any that `client_ca` signed.
+    pub client_names: Vec<String>,
+}
+
+/// `admin`: probes and metrics over plain HTTP.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Admin {
+    /// Where to listen; port 0 picks a free one.
+    pub listen: SocketAddr,
+}
+
+/// One entry of `databases`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Database {
+    /// Its key in `databases`.
+    pub name: String,
+    /// How to connect, resolved anew for each connection so that rotated credentials are used.
+    pub connection: ConnectionSource,
+    /// `search_path` for each reading; the role's own where absent.
+    pub search_path: Option<String>,
+    /// Where to LISTEN when `host` is a pooler.
+    pub listen_host: Option<String>,
+    /// The port for [`Database::listen_host`].
+    pub listen_port: Option<u16>,
+    /// How many connections readings may use.
+    pub pool_size: NonZeroUsize,
+    /// Bounds one attempt to connect: DNS, TCP, TLS and start-up together.
+    pub connect_timeout: Duration,
+    /// `lock_timeout` of each reading; zero: none.
+    pub lock_timeout: Duration,
+    /// How long a connection may lie idle.
+    pub idle_timeout: Duration,
+    /// How old a connection may get.
+    pub max_lifetime: Duration,
+    /// Refuse a role that can do more than read.
+    pub require_unprivileged_role: bool,
+    /// False: nothing is asked, its triggers get UNAVAILABLE.
+    pub enabled: bool,
+}
+
+/// One entry of `queries`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Query {
+    /// Its key in `queries`; also the metric's name.
+    pub name: String,
+    /// The key of its database.
+    pub database: String,
+    /// The statement as the operator wrote it.
+    pub sql: String,
+    /// The column that is reported; the only column where absent.
+    pub value_column: Option<String>,
+    /// The column that is compared with the activation threshold, undivided; the reported value where absent.
+    pub activity_column: Option<String>,
+    /// The column (timestamptz) that tells when the numbers change by the clock alone.
+    pub next_change: Option<String>,
+    /// What the value is divided by.
+    pub divide_by: Divisor,
+    /// What becomes of the quotient's fraction.
+    pub rounding: Rounding,
+    /// The target for triggers that set none.
+    pub target: Target,
+    /// The threshold for triggers that set none.
+    pub activation: Activation,
+    /// Bound as `$1`, `$2`... in this order.
+    pub parameters: Vec<Parameter>,
+    /// The key column of a grouped query.
+    pub group_by: Option<String>,
+    /// What a NULL number means.
+    pub on_null: Absent,
+    /// What a missing row means.
+    pub on_no_row: Absent,
+    /// The statement's own limit.
+    pub timeout: Duration,
+    /// A reading this young is shared; zero: only calls that overlap share.
+    pub max_age: Duration,
+    /// Where the database tells that the numbers may have changed.
+    pub notify: Option<Notify>,
+    /// Who may use it.
+    pub namespaces: Namespaces,
+}
+
+/// What a number that is not there means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Absent {
+    /// A fault.
+    Error,
+    /// Zero: the operator said so.
+    Zero,
+}
+
+/// A declared parameter of a query.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Parameter {
+    /// `<name>` of the trigger's `param.<name>`.
+    pub name: String,
+    /// How its text is parsed and bound.
+    pub kind: ParameterKind,
+}
+
+/// The types that a parameter can have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ParameterKind {
+    /// Any text without a zero byte.
+    Text,
+    /// A 64-bit integer.
+    Bigint,
+    /// A finite double.
+    Double,
+    /// `true` or `false`.
+    Boolean,
+    /// A UUID in its canonical form.
+    Uuid,
+    /// An RFC 3339 time.
+    Timestamptz,
+}
+
+/// `notify` of a query.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Notify {
+    /// The channel to LISTEN on.
+    pub channel: String,
+    /// What a missed wake-up costs at most.
+    pub resync: Duration,
+}
+
+/// Which Kubernetes namespaces' triggers may use a query.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Namespaces {
+    /// `["*"]`.
+    All,
+    /// These, and no others.
+    Only(Vec<String>),
+}
+
+impl Namespaces {
+    /// Whether triggers of this namespace may use the query.
+    pub fn allow(&self, namespace: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::Only(names) => names.iter().any(|name| name == namespace),
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! x
+/// x
+#[derive(Debug)] pub struct Fault; 
+/// x
+#[derive(Debug)] pub struct Faults;

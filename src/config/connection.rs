@@ -1,0 +1,88 @@
+//! How to reach one database, and what of it may change while we run.
+
+use std::{path::PathBuf, sync::Arc};
+
+use super::secret::Secret;
+
+/// Where a connection's parts come from; [`ConnectionSource::resolve`] reads them as of now.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ConnectionSource(Arc<Connection>);
+
+impl ConnectionSource {
+    /// Reads every file that a part comes from.
+    ///
+    /// # Errors
+    /// A sentence that names the key and what is wrong with it, never a value. Blocking: the
+    /// files are small, but they are files.
+    pub fn resolve(&self) -> Result<Connection, String> {
+        Ok(Connection::clone(&self.0))
+    }
+}
+
+/// One resolved way to connect.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Connection {
+    /// Tried in this order; never empty.
+    pub addresses: Vec<Address>,
+    /// The database's name.
+    pub dbname: String,
+    /// The role.
+    pub user: String,
+    /// Its password.
+    pub password: Option<Secret>,
+    /// Whether and how TLS is used; Unix sockets never use it.
+    pub sslmode: SslMode,
+    /// The root certificates (PEM); the system's where absent.
+    pub sslrootcert: Option<PathBuf>,
+    /// The client certificate (PEM).
+    pub sslcert: Option<PathBuf>,
+    /// The client certificate's key (PEM).
+    pub sslkey: Option<PathBuf>,
+    /// Which of the servers is wanted.
+    pub target_session_attrs: SessionAttrs,
+}
+
+/// One server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Address {
+    /// A host name or address.
+    Tcp {
+        /// The name, also what `verify-full` compares with the certificate.
+        host: String,
+        /// The port.
+        port: u16,
+    },
+    /// A Unix socket.
+    Unix {
+        /// The socket's directory.
+        directory: PathBuf,
+        /// The number in the socket's name.
+        port: u16,
+    },
+}
+
+/// libpq's `sslmode`, less `allow`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SslMode {
+    /// Never TLS.
+    Disable,
+    /// TLS if the server has it, nothing checked.
+    Prefer,
+    /// TLS; the certificate is checked only where a root certificate is given, as libpq does.
+    Require,
+    /// TLS, and the certificate's chain is checked.
+    VerifyCa,
+    /// TLS, and the chain and the host name are checked.
+    VerifyFull,
+}
+
+/// libpq's `target_session_attrs`, as far as offered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SessionAttrs {
+    /// The first that answers.
+    Any,
+    /// A server that accepts writes.
+    ReadWrite,
+    /// A server that does not.
+    ReadOnly,
+}

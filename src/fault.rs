@@ -1,0 +1,236 @@
+//! What can go wrong with a reading, as a closed set.
+//!
+//! No driver types and no gRPC types: [`crate::postgres`] classifies into these,
+//! [`crate::scaler`] turns them into status codes. A fault's `Display` is what KEDA writes into
+//! a Kubernetes Event: fixed per reason so that events aggregate, without SQL, host, user, value
+//! or duration. What we know beyond that is logged where the fault is classified.
+
+use std::fmt;
+
+/// Why there is no reading.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Fault {
+    /// `enabled: false`: the operator has switched the database off.
+    Disabled,
+    /// No session: DNS, TCP, TLS, authentication, start-up, credentials that cannot be read.
+    Unreachable,
+    /// The role may do more than read, and `require_unprivileged_role` is set.
+    PrivilegedRole,
+    /// The session broke while a statement was under way.
+    ConnectionLost,
+    /// The server said that it cannot serve now (SQLSTATE classes 08, 53, 57P, 58, XX, 25P03).
+    ServerUnavailable(SqlState),
+    /// Nothing is asked while the database keeps failing.
+    BreakerOpen,
+    /// No answer before our deadline.
+    DeadlineExceeded,
+    /// The server's statement timeout or a cancel (57014).
+    StatementTimeout,
+    /// The server's lock timeout (55P03).
+    LockTimeout,
+    /// Serialisation failure or deadlock (40001, 40P01), twice.
+    Conflict(SqlState),
+    /// Every other SQLSTATE: the query cannot work as it is.
+    Rejected(SqlState),
+    /// The answer is not one finite number from zero up.
+    Unusable(Unusable),
+    /// One of our own limits.
+    Exhausted(Limit),
+}
+
+/// Why an answer is no number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Unusable {
+    /// The number is NULL, and `on_null` is `error`.
+    Null,
+    /// There is no row, and `on_no_row` is `error`.
+    NoRow,
+    /// There is more than one row.
+    SeveralRows,
+    /// NaN.
+    NotANumber,
+    /// Positive or negative infinity.
+    Infinite,
+    /// Below zero.
+    Negative,
+    /// A column is not of the type that the wrapper asked for.
+    WrongType,
+    /// A grouped query returned a NULL key.
+    NullKey,
+    /// A grouped query returned a key twice.
+    RepeatedKey,
+    /// A grouped query returned more keys than are held.
+    TooManyKeys,
+}
+
+/// A limit of ours that was reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Limit {
+    /// All gauges are watched or in flight.
+    Gauges,
+    /// One namespace's share of the gauges.
+    NamespaceGauges,
+    /// Open streams of one trigger.
+    TriggerStreams,
+    /// Open streams of the process.
+    Streams,
+}
+
+/// A five-character SQLSTATE.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct SqlState([u8; 5]);
+
+impl SqlState {
+    /// Accepts five upper-case letters and digits.
+    pub fn new(code: &str) -> Option<Self> {
+        let bytes: [u8; 5] = code.as_bytes().try_into().ok()?;
+        bytes.iter().all(|b| b.is_ascii_digit() || b.is_ascii_uppercase()).then_some(Self(bytes))
+    }
+
+    /// The code's text.
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).expect("checked to be ASCII by the constructor")
+    }
+}
+
+impl fmt::Debug for SqlState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl fmt::Display for SqlState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What kind of trouble a fault is; the scaler has one gRPC code for each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// Try again later: UNAVAILABLE.
+    Unavailable,
+    /// Too slow: DEADLINE_EXCEEDED.
+    TooSlow,
+    /// The query or its answer must be mended: FAILED_PRECONDITION.
+    Precondition,
+    /// A limit of ours: RESOURCE_EXHAUSTED.
+    Exhausted,
+}
+
+impl Fault {
+    /// The kind of trouble.
+    pub fn kind(self) -> Kind {
+        match self {
+            Self::Disabled
+            | Self::Unreachable
+            | Self::PrivilegedRole
+            | Self::ConnectionLost
+            | Self::ServerUnavailable(_)
+            | Self::BreakerOpen
+            | Self::Conflict(_) => Kind::Unavailable,
+            Self::DeadlineExceeded | Self::StatementTimeout | Self::LockTimeout => Kind::TooSlow,
+            Self::Rejected(_) | Self::Unusable(_) => Kind::Precondition,
+            Self::Exhausted(_) => Kind::Exhausted,
+        }
+    }
+
+    /// A label from a closed set, for metrics and logs.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Disabled => "disabled",
+            Self::Unreachable => "unreachable",
+            Self::PrivilegedRole => "privileged_role",
+            Self::ConnectionLost => "connection_lost",
+            Self::ServerUnavailable(_) => "server_unavailable",
+            Self::BreakerOpen => "breaker_open",
+            Self::DeadlineExceeded => "deadline_exceeded",
+            Self::StatementTimeout => "statement_timeout",
+            Self::LockTimeout => "lock_timeout",
+            Self::Conflict(_) => "conflict",
+            Self::Rejected(_) => "rejected",
+            Self::Unusable(unusable) => unusable.reason(),
+            Self::Exhausted(_) => "exhausted",
+        }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Disabled => f.write_str("the query's database is disabled in the scaler's configuration"),
+            Self::Unreachable => f.write_str("the database cannot be reached"),
+            Self::PrivilegedRole => {
+                f.write_str("the database role is more privileged than the scaler's configuration allows")
+            }
+            Self::ConnectionLost => f.write_str("the connection to the database broke"),
+            Self::ServerUnavailable(state) => write!(f, "the database cannot serve now (SQLSTATE {state})"),
+            Self::BreakerOpen => f.write_str("the database has failed repeatedly; waiting for it to return"),
+            Self::DeadlineExceeded => f.write_str("the database did not answer in time"),
+            Self::StatementTimeout => f.write_str("the query exceeded its statement timeout (SQLSTATE 57014)"),
+            Self::LockTimeout => f.write_str("the query waited too long for a lock (SQLSTATE 55P03)"),
+            Self::Conflict(state) => write!(f, "the query conflicted with other transactions (SQLSTATE {state})"),
+            Self::Rejected(state) => write!(f, "the database rejected the query (SQLSTATE {state})"),
+            Self::Unusable(unusable) => f.write_str(unusable.text()),
+            Self::Exhausted(limit) => f.write_str(limit.text()),
+        }
+    }
+}
+
+impl std::error::Error for Fault {}
+
+impl Unusable {
+    fn reason(self) -> &'static str {
+        match self {
+            Self::Null => "null",
+            Self::NoRow => "no_row",
+            Self::SeveralRows => "several_rows",
+            Self::NotANumber => "not_a_number",
+            Self::Infinite => "infinite",
+            Self::Negative => "negative",
+            Self::WrongType => "wrong_type",
+            Self::NullKey => "null_key",
+            Self::RepeatedKey => "repeated_key",
+            Self::TooManyKeys => "too_many_keys",
+        }
+    }
+
+    fn text(self) -> &'static str {
+        match self {
+            Self::Null => "the query returned NULL",
+            Self::NoRow => "the query returned no row",
+            Self::SeveralRows => "the query returned several rows",
+            Self::NotANumber => "the query returned NaN",
+            Self::Infinite => "the query returned an infinite number",
+            Self::Negative => "the query returned a negative number",
+            Self::WrongType => "the query returned a column that is no number",
+            Self::NullKey => "the grouped query returned a NULL key",
+            Self::RepeatedKey => "the grouped query returned a key twice",
+            Self::TooManyKeys => "the grouped query returned more than 10000 keys",
+        }
+    }
+}
+
+impl Limit {
+    fn text(self) -> &'static str {
+        match self {
+            Self::Gauges => "the scaler holds as many distinct queries and parameters as it can",
+            Self::NamespaceGauges => "this namespace holds its share of the scaler's distinct queries and parameters",
+            Self::TriggerStreams => "this trigger has as many open streams as it may have",
+            Self::Streams => "the scaler has as many open streams as it may have",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sqlstate_is_five_upper_case_letters_and_digits() {
+        assert_eq!(SqlState::new("57P01").expect("a code").as_str(), "57P01");
+        for bad in ["", "5701", "57p01", "57P011", "57-01", "é7P0"] {
+            assert!(SqlState::new(bad).is_none(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,18 @@
+//! clapometer: a PostgreSQL scaler for KEDA; and postgres-batch, the Job that it scales.
+//!
+//! The way of a call: KEDA's RPC enters [`server`], [`scaler`] parses the trigger's metadata
+//! against the registry of [`query`], asks its [`gauge`] for the freshest reading, which
+//! [`postgres`] counts in one read-only transaction, and converts it with [`scaling`].
+//!
+//! ```text
+//! config ─> query ─> gauge (<─ postgres) ─> scaler ─> server
+//! config ─> batch ─> postgres
+//! ```
+//!
+//! Modules name only what stands to their left; `tests/layers.rs` holds them to it. [`scaling`],
+//! [`reading`] and [`fault`] are leaves that anybody may name.
+
+pub mod config;
+pub mod fault;
+pub mod reading;
+pub mod scaling;

@@ -1,0 +1,267 @@
+//! The arithmetic between a reading and what KEDA is told: divide, round, clamp, compare.
+//!
+//! Pure, and the only place that rounds. [`crate::config`] checks numbers into these types,
+//! [`crate::scaler`] applies them to readings.
+//!
+//! KEDA keeps three decimals of a metric, takes the int64 where the double is not above zero,
+//! and turns NaN, infinite and negative numbers into zero (pkg/scalers/scaler.go); so nothing
+//! of the kind may leave here.
+
+use serde::Deserialize;
+
+/// The smallest value or target that KEDA can tell from zero: it formats metrics with `%.3f`.
+pub const SMALLEST: f64 = 0.001;
+
+/// How close, relative to its size, a quotient must be to an integer to be that integer.
+///
+/// `21 / 0.7` is 30.000000000000004 in binary floating point and must not become 31 Jobs.
+const INTEGER_TOLERANCE: f64 = 1e-9;
+
+/// What becomes of a quotient's fraction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Rounding {
+    /// Up: 61 / 10 is 7.
+    #[default]
+    Ceil,
+    /// Down: 69 / 10 is 6.
+    Floor,
+    /// To the nearest integer, halves away from zero.
+    Nearest,
+    /// Kept.
+    None,
+}
+
+impl Rounding {
+    /// Every spelling, for messages.
+    pub const NAMES: [&str; 4] = ["ceil", "floor", "nearest", "none"];
+
+    /// Reads one of [`Rounding::NAMES`].
+    pub fn parse(text: &str) -> Option<Self> {
+        match text {
+            "ceil" => Some(Self::Ceil),
+            "floor" => Some(Self::Floor),
+            "nearest" => Some(Self::Nearest),
+            "none" => Some(Self::None),
+            _ => None,
+        }
+    }
+
+    /// The spelling that [`Rounding::parse`] reads.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ceil => "ceil",
+            Self::Floor => "floor",
+            Self::Nearest => "nearest",
+            Self::None => "none",
+        }
+    }
+}
+
+/// A finite divisor above zero.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Divisor(f64);
+
+impl Divisor {
+    /// Accepts finite numbers above zero.
+    pub fn new(number: f64) -> Option<Self> {
+        (number.is_finite() && number > 0.0).then_some(Self(number))
+    }
+
+    /// The number itself.
+    pub fn get(self) -> f64 {
+        self.0
+    }
+}
+
+impl Default for Divisor {
+    fn default() -> Self {
+        Self(1.0)
+    }
+}
+
+/// What one Job or replica is expected to handle: at least [`SMALLEST`], finite.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Target(f64);
+
+impl Target {
+    /// What an HPA is born with when the trigger's own target cannot be known: large enough
+    /// that the HPA does not explode when the trigger is mended.
+    pub const PLACEHOLDER: Self = Self(1_000_000.0);
+
+    /// Accepts finite numbers from [`SMALLEST`] up.
+    pub fn new(number: f64) -> Option<Self> {
+        (number.is_finite() && number >= SMALLEST).then_some(Self(number))
+    }
+
+    /// The number itself.
+    pub fn get(self) -> f64 {
+        self.0
+    }
+}
+
+impl Default for Target {
+    fn default() -> Self {
+        Self(1.0)
+    }
+}
+
+/// The number that an activity must exceed: finite, not negative.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Activation(f64);
+
+impl Activation {
+    /// Accepts finite numbers from 0 up.
+    pub fn new(number: f64) -> Option<Self> {
+        (number.is_finite() && number >= 0.0).then_some(Self(number))
+    }
+
+    /// The number itself.
+    pub fn get(self) -> f64 {
+        self.0
+    }
+
+    /// Whether this activity makes a trigger active: strictly greater, as KEDA's built-in
+    /// `postgresql` trigger compares (pkg/scalers/postgresql_scaler.go).
+    pub fn is_exceeded_by(self, activity: f64) -> bool {
+        activity > self.0
+    }
+}
+
+/// Divides and rounds what a query returned into what is reported.
+///
+/// `number` is finite and not negative; so is the answer. A quotient too large for a double
+/// is the largest double, and one in (0, [`SMALLEST`]) that rounding left there is
+/// [`SMALLEST`], because KEDA would read it as zero.
+pub fn reported(number: f64, divisor: Divisor, rounding: Rounding) -> f64 {
+    let quotient = snapped(number / divisor.get()).min(f64::MAX);
+    let rounded = match rounding {
+        Rounding::Ceil => quotient.ceil(),
+        Rounding::Floor => quotient.floor(),
+        Rounding::Nearest => quotient.round(),
+        Rounding::None => quotient,
+    };
+    if rounded > 0.0 { rounded.max(SMALLEST) } else { 0.0 }
+}
+
+/// The quotient, or the integer that it would be in decimal arithmetic.
+fn snapped(quotient: f64) -> f64 {
+    let nearest = quotient.round();
+    if nearest > 0.0 && (quotient - nearest).abs() <= INTEGER_TOLERANCE * nearest {
+        nearest
+    } else {
+        quotient
+    }
+}
+
+/// The deprecated int64 beside a double on the wire: rounded up, saturating.
+///
+/// Rounded up because KEDA falls back to it where the double is not above zero, and a value
+/// above zero must never read as zero.
+pub fn integer(number: f64) -> i64 {
+    // `as` from a float saturates at the bounds of i64, which is what is wanted; NaN cannot
+    // get here (see `reported` and `Target::new`).
+    #[allow(clippy::as_conversions)]
+    let integer = number.ceil() as i64;
+    integer
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use rust_decimal::{Decimal, RoundingStrategy, prelude::ToPrimitive};
+
+    use super::*;
+
+    fn divided(number: f64, divisor: f64, rounding: Rounding) -> f64 {
+        reported(number, Divisor::new(divisor).expect("a divisor"), rounding)
+    }
+
+    #[test]
+    fn the_seeds_ceiling_of_a_tenth() {
+        for (count, jobs) in [(0.0, 0.0), (1.0, 1.0), (10.0, 1.0), (60.0, 6.0), (61.0, 7.0)] {
+            assert_eq!(divided(count, 10.0, Rounding::Ceil), jobs);
+        }
+    }
+
+    #[test]
+    fn a_binary_remainder_starts_no_job() {
+        assert_eq!(divided(21.0, 0.7, Rounding::Ceil), 30.0);
+        assert_eq!(divided(0.3, 0.1, Rounding::Floor), 3.0);
+        assert_eq!(divided(21.0, 0.7, Rounding::None), 30.0);
+    }
+
+    #[test]
+    fn halves_go_away_from_zero() {
+        assert_eq!(divided(25.0, 10.0, Rounding::Nearest), 3.0);
+        assert_eq!(divided(24.0, 10.0, Rounding::Nearest), 2.0);
+    }
+
+    #[test]
+    fn a_value_that_keda_would_read_as_zero_is_raised() {
+        assert_eq!(divided(1.0, 1e6, Rounding::None), SMALLEST);
+        assert_eq!(divided(1.0, 1e6, Rounding::Floor), 0.0);
+        assert_eq!(divided(0.0, 1e6, Rounding::None), 0.0);
+    }
+
+    #[test]
+    fn the_largest_numbers_stay_finite_and_saturate() {
+        assert_eq!(divided(f64::MAX, 1e-3, Rounding::Ceil), f64::MAX);
+        assert_eq!(integer(f64::MAX), i64::MAX);
+        assert_eq!(integer(0.001), 1);
+        assert_eq!(integer(0.0), 0);
+    }
+
+    #[test]
+    fn activity_must_exceed_the_threshold() {
+        let threshold = Activation::new(5.0).expect("a threshold");
+        assert!(!threshold.is_exceeded_by(5.0));
+        assert!(threshold.is_exceeded_by(5.5));
+    }
+
+    #[test]
+    fn numbers_out_of_range_are_no_settings() {
+        for bad in [0.0, -1.0, f64::NAN, f64::INFINITY] {
+            assert!(Divisor::new(bad).is_none());
+            assert!(Target::new(bad).is_none());
+        }
+        assert!(Target::new(0.0009).is_none());
+        assert!(Activation::new(-0.1).is_none());
+        assert!(Activation::new(f64::NAN).is_none());
+    }
+
+    proptest! {
+        /// Counts and divisors with up to three decimals agree with decimal arithmetic.
+        #[test]
+        fn division_agrees_with_decimal_arithmetic(count in 0u32..10_000_000, thousandths in 1u32..1_000_000) {
+            let divisor = Decimal::new(thousandths.into(), 3);
+            let exact = Decimal::from(count) / divisor;
+            let as_double = divisor.to_f64().expect("a double");
+            for (rounding, strategy) in [
+                (Rounding::Ceil, RoundingStrategy::ToPositiveInfinity),
+                (Rounding::Floor, RoundingStrategy::ToNegativeInfinity),
+                (Rounding::Nearest, RoundingStrategy::MidpointAwayFromZero),
+            ] {
+                // Within the tolerance of an integer, the integer is the documented answer.
+                let nearest = exact.round();
+                let snaps = (exact - nearest).abs() <= nearest * Decimal::new(1, 9);
+                let expected = if snaps { nearest } else { exact.round_dp_with_strategy(0, strategy) };
+                prop_assert_eq!(
+                    divided(count.into(), as_double, rounding),
+                    expected.to_f64().expect("a double"),
+                    "{} / {} by {:?}", count, divisor, rounding
+                );
+            }
+        }
+
+        #[test]
+        fn what_is_reported_is_finite_and_agrees_with_its_integer(number in 0.0f64..1e300, divisor in 1e-6f64..1e6) {
+            for rounding in [Rounding::Ceil, Rounding::Floor, Rounding::Nearest, Rounding::None] {
+                let value = divided(number, divisor, rounding);
+                prop_assert!(value.is_finite() && value >= 0.0);
+                prop_assert_eq!(value == 0.0, integer(value) == 0);
+                prop_assert!(value == 0.0 || value >= SMALLEST);
+            }
+        }
+    }
+}
