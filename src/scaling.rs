@@ -147,11 +147,7 @@ pub fn reported(number: f64, divisor: Divisor, rounding: Rounding) -> f64 {
 /// The quotient, or the integer that it would be in decimal arithmetic.
 fn snapped(quotient: f64) -> f64 {
     let nearest = quotient.round();
-    if nearest > 0.0 && (quotient - nearest).abs() <= INTEGER_TOLERANCE * nearest {
-        nearest
-    } else {
-        quotient
-    }
+    if nearest > 0.0 && (quotient - nearest).abs() <= INTEGER_TOLERANCE * nearest { nearest } else { quotient }
 }
 
 /// The deprecated int64 beside a double on the wire: rounded up, saturating.

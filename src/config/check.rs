@@ -1,5 +1,7 @@
 //! x
 /// x
-#[derive(Debug)] pub struct Fault; 
+#[derive(Debug)]
+pub struct Fault;
 /// x
-#[derive(Debug)] pub struct Faults;
+#[derive(Debug)]
+pub struct Faults;
