@@ -5,14 +5,16 @@
 //! [`postgres`] counts in one read-only transaction, and converts it with [`scaling`].
 //!
 //! ```text
-//! config ─> query ─> gauge (<─ postgres) ─> scaler ─> server
-//! config ─> batch ─> postgres
+//! config ─> query ─> postgres ─> gauge ─> scaler ─> server
+//! config ───────────> postgres ─> batch
 //! ```
 //!
 //! Modules name only what stands to their left; `tests/layers.rs` holds them to it. [`scaling`],
-//! [`reading`] and [`fault`] are leaves that anybody may name.
+//! [`reading`], [`fault`] and [`metrics`] are leaves that anybody may name.
 
 pub mod config;
 pub mod fault;
+pub mod metrics;
+pub mod postgres;
 pub mod reading;
 pub mod scaling;

@@ -1,6 +1,6 @@
 //! How to reach one database, and what of it may change while we run.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{fmt, path::PathBuf, sync::Arc};
 
 use super::secret::Secret;
 
@@ -59,6 +59,17 @@ pub enum Address {
         /// The number in the socket's name.
         port: u16,
     },
+}
+
+/// As people write it: `host:port` or the socket's path.
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
+            Self::Tcp { host, port } => write!(f, "{host}:{port}"),
+            Self::Unix { directory, port } => write!(f, "{}/.s.PGSQL.{port}", directory.display()),
+        }
+    }
 }
 
 /// libpq's `sslmode`, less `allow`.

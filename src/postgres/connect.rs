@@ -1,0 +1,193 @@
+//! Opens one session: addresses in turn, TLS, start-up, all of it bounded.
+
+use std::{error::Error as _, sync::Arc, time::Duration};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::mpsc,
+    task::JoinHandle,
+    time::timeout,
+};
+use tokio_postgres::{AsyncMessage, CancelToken, Notification, config};
+
+use super::tls;
+use crate::config::{Address, Connection, SessionAttrs, SslMode};
+
+/// A dead peer is noticed after [`KEEPALIVE_IDLE`] + [`KEEPALIVE_RETRIES`] x [`KEEPALIVE_INTERVAL`].
+///
+/// Short, because a firewall or NAT that forgets an idle connection answers nothing, and the
+/// next reading would wait for its deadline.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(5);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(2);
+const KEEPALIVE_RETRIES: u32 = 3;
+
+/// How long a cancel request may take; it opens a connection of its own.
+const CANCEL_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// An open session; closed when dropped.
+#[derive(Debug)]
+pub struct Session {
+    /// The driver's handle.
+    pub client: tokio_postgres::Client,
+    driver: Driver,
+}
+
+/// The task that moves a session's bytes; ended when dropped.
+#[derive(Debug)]
+struct Driver(Option<JoinHandle<()>>);
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        if let Some(task) = self.0.take() {
+            task.abort();
+        }
+    }
+}
+
+impl Session {
+    /// Gives client and driver task away, to a pool that will end the task.
+    pub(super) fn into_parts(mut self) -> (tokio_postgres::Client, JoinHandle<()>) {
+        (self.client, self.driver.0.take().expect("the task is taken here only, and `self` is consumed"))
+    }
+}
+
+/// Why no session could be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A credential or certificate that cannot be read.
+    #[error("{0}")]
+    Credentials(String),
+    /// The server did not get ready in time.
+    #[error("{address}: no session within {within:?}")]
+    Timeout {
+        /// The server.
+        address: String,
+        /// The bound.
+        within: Duration,
+    },
+    /// DNS, TCP, TLS or the server said no.
+    #[error("{address}: {reason}")]
+    Refused {
+        /// The server.
+        address: String,
+        /// The driver's whole chain of causes, since its own text is only "db error".
+        reason: String,
+        /// The driver's error.
+        #[source]
+        source: Arc<tokio_postgres::Error>,
+    },
+}
+
+impl Error {
+    /// Whether the server refused the credentials: they may have been rotated meanwhile.
+    pub fn is_authentication(&self) -> bool {
+        match self {
+            Self::Refused { source, .. } => source.code().is_some_and(|code| code.code().starts_with("28")),
+            Self::Credentials(_) | Self::Timeout { .. } => false,
+        }
+    }
+}
+
+/// Opens a session with the first address that gives one.
+///
+/// Each address gets `per_address` for everything: DNS, TCP, TLS and start-up; the driver's own
+/// limit covers neither DNS nor a server that accepts and then hangs. `notifications` receives
+/// what LISTEN brings; it is closed when the session ends.
+///
+/// # Errors
+/// The last address's, once all have failed.
+pub async fn open(
+    connection: &Connection,
+    per_address: Duration,
+    application_name: &str,
+    notifications: Option<mpsc::UnboundedSender<Notification>>,
+) -> Result<Session, Error> {
+    let connector = tls::connector(connection).map_err(|error| Error::Credentials(error.to_string()))?;
+    let mut failure = Error::Credentials("no address to connect to".to_owned());
+    for address in &connection.addresses {
+        let config = driver_config(connection, address, application_name);
+        match timeout(per_address, config.connect(connector.clone())).await {
+            Ok(Ok((client, driver))) => {
+                let driver = Driver(Some(tokio::spawn(drive(driver, notifications))));
+                return Ok(Session { client, driver });
+            }
+            Ok(Err(source)) => {
+                failure =
+                    Error::Refused { address: address.to_string(), reason: explain(&source), source: Arc::new(source) };
+            }
+            Err(_) => failure = Error::Timeout { address: address.to_string(), within: per_address },
+        }
+    }
+    Err(failure)
+}
+
+/// Asks the server to cancel what a session is doing; best effort, bounded by a second.
+pub async fn cancel(connection: &Connection, token: CancelToken) {
+    if let Ok(connector) = tls::connector(connection)
+        && let Ok(Err(error)) = timeout(CANCEL_TIMEOUT, token.cancel_query(connector)).await
+    {
+        tracing::debug!(error = %explain(&error), "cancel request failed");
+    }
+}
+
+/// A driver's error with its causes: on its own it prints only "db error" or "error connecting to server".
+pub fn explain(error: &tokio_postgres::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        text = format!("{text}: {inner}");
+        cause = inner.source();
+    }
+    if text.contains("CaUsedAsEndEntity") {
+        text.push_str(
+            " (a self-signed certificate cannot be root and server certificate at once; \
+             sign the server's certificate with a CA of its own)",
+        );
+    }
+    text
+}
+
+fn driver_config(connection: &Connection, address: &Address, application_name: &str) -> tokio_postgres::Config {
+    let mut config = tokio_postgres::Config::new();
+    match address {
+        Address::Tcp { host, port } => config.host(host).port(*port),
+        Address::Unix { directory, port } => config.host_path(directory).port(*port),
+    };
+    config
+        .user(&connection.user)
+        .dbname(&connection.dbname)
+        .application_name(application_name)
+        .keepalives_idle(KEEPALIVE_IDLE)
+        .keepalives_interval(KEEPALIVE_INTERVAL)
+        .keepalives_retries(KEEPALIVE_RETRIES)
+        .ssl_mode(match (address, connection.sslmode) {
+            (Address::Unix { .. }, _) | (_, SslMode::Disable) => config::SslMode::Disable,
+            (_, SslMode::Prefer) => config::SslMode::Prefer,
+            (_, SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull) => config::SslMode::Require,
+        })
+        .target_session_attrs(match connection.target_session_attrs {
+            SessionAttrs::Any => config::TargetSessionAttrs::Any,
+            SessionAttrs::ReadWrite => config::TargetSessionAttrs::ReadWrite,
+            SessionAttrs::ReadOnly => config::TargetSessionAttrs::ReadOnly,
+        });
+    if let Some(password) = &connection.password {
+        config.password(password.expose());
+    }
+    config
+}
+
+/// Runs a connection until it ends. Its error reaches whoever waits for an answer on it.
+async fn drive<S, T>(
+    mut connection: tokio_postgres::Connection<S, T>,
+    notifications: Option<mpsc::UnboundedSender<Notification>>,
+) where
+    S: AsyncRead + AsyncWrite + Unpin,
+    T: AsyncRead + AsyncWrite + Unpin,
+{
+    while let Some(Ok(message)) = std::future::poll_fn(|context| connection.poll_message(context)).await {
+        if let (AsyncMessage::Notification(notification), Some(sender)) = (message, &notifications) {
+            // A receiver that is gone has ended the session, too.
+            let _ = sender.send(notification);
+        }
+    }
+}

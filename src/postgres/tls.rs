@@ -1,0 +1,183 @@
+//! TLS towards PostgreSQL, with libpq's `sslmode` rules on rustls.
+//!
+//! tokio-postgres knows `disable`, `prefer` and `require`; what is checked of a certificate is
+//! decided here. `require` checks the chain only where a root certificate is given, as libpq
+//! does (its manual, "SSL Support").
+
+use std::{path::Path, sync::Arc};
+
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
+    client::{
+        WebPkiServerVerifier,
+        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    },
+    crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature},
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject},
+};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use crate::config::{Connection, SslMode};
+
+/// Why TLS could not be set up; names the key, never the content of a file.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{key}: {problem}")]
+pub(super) struct Error {
+    key: &'static str,
+    problem: String,
+}
+
+/// The connector for one connection; reads its certificate files anew.
+///
+/// # Errors
+/// A certificate or key that cannot be read or used.
+pub(super) fn connector(connection: &Connection) -> Result<MakeRustlsConnect, Error> {
+    let provider = Arc::new(ring::default_provider());
+    let verifier = verifier(connection, &provider)?;
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| Error { key: "sslmode", problem: error.to_string() })?
+        .dangerous()
+        .with_custom_certificate_verifier(verifier);
+    let config = match (&connection.sslcert, &connection.sslkey) {
+        (Some(cert), Some(key)) => {
+            let chain = certificates("sslcert", cert)?;
+            let key = PrivateKeyDer::from_pem_file(key)
+                .map_err(|error| Error { key: "sslkey", problem: format!("no private key can be read: {error}") })?;
+            builder
+                .with_client_auth_cert(chain, key)
+                .map_err(|error| Error { key: "sslcert", problem: error.to_string() })?
+        }
+        _ => builder.with_no_client_auth(),
+    };
+    Ok(MakeRustlsConnect::new(config))
+}
+
+fn certificates(key: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
+    let chain: Vec<_> = CertificateDer::pem_file_iter(path)
+        .and_then(Iterator::collect)
+        .map_err(|error| Error { key, problem: format!("no certificate can be read: {error}") })?;
+    if chain.is_empty() {
+        return Err(Error { key, problem: "the file holds no certificate".to_owned() });
+    }
+    Ok(chain)
+}
+
+fn verifier(connection: &Connection, provider: &Arc<CryptoProvider>) -> Result<Arc<dyn ServerCertVerifier>, Error> {
+    let names = match (connection.sslmode, &connection.sslrootcert) {
+        (SslMode::Disable | SslMode::Prefer, _) | (SslMode::Require, None) => {
+            return Ok(Arc::new(Unchecked(Arc::clone(provider))));
+        }
+        (SslMode::Require, Some(_)) | (SslMode::VerifyCa, _) => Names::Ignored,
+        (SslMode::VerifyFull, _) => Names::Checked,
+    };
+    let roots = match &connection.sslrootcert {
+        Some(path) => trusted(certificates("sslrootcert", path)?)?,
+        None => trusted(rustls_native_certs::load_native_certs().certs)?,
+    };
+    let webpki = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
+        .build()
+        .map_err(|error| Error { key: "sslrootcert", problem: error.to_string() })?;
+    Ok(match names {
+        Names::Checked => webpki,
+        Names::Ignored => Arc::new(ChainOnly(webpki)),
+    })
+}
+
+fn trusted(certificates: Vec<CertificateDer<'static>>) -> Result<RootCertStore, Error> {
+    let mut roots = RootCertStore::empty();
+    let (added, _) = roots.add_parsable_certificates(certificates);
+    if added == 0 {
+        return Err(Error { key: "sslrootcert", problem: "there is no usable root certificate".to_owned() });
+    }
+    Ok(roots)
+}
+
+enum Names {
+    Checked,
+    Ignored,
+}
+
+/// `prefer`, and `require` without a root certificate: encryption without identity.
+#[derive(Debug)]
+struct Unchecked(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Unchecked {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, cert, signature, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, cert, signature, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// `verify-ca`: the chain must hold, the name may differ.
+#[derive(Debug)]
+struct ChainOnly(Arc<WebPkiServerVerifier>);
+
+impl ServerCertVerifier for ChainOnly {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        // rustls checks the chain before the name, so a complaint about the name says that the chain held.
+        match self.0.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now) {
+            Err(rustls::Error::InvalidCertificate(
+                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+            )) => Ok(ServerCertVerified::assertion()),
+            verdict => verdict,
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.0.verify_tls12_signature(message, cert, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.0.verify_tls13_signature(message, cert, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_verify_schemes()
+    }
+}
