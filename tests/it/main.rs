@@ -1,1 +1,3 @@
-fn main() {}
+//! Behaviour seen from outside: real PostgreSQL, real executables, a real client. A file per behaviour.
+
+mod support;

@@ -1,0 +1,72 @@
+//! Certificates for one run: an authority, a server, clients, and what must be refused.
+
+use std::{fmt, sync::Arc};
+
+use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
+
+/// A certificate and its key, PEM.
+#[derive(Debug, Clone)]
+pub(crate) struct Identity {
+    pub(crate) certificate: String,
+    pub(crate) key: String,
+}
+
+/// One authority with what it has signed.
+#[derive(Clone)]
+pub(crate) struct Certificates {
+    /// The authority's own certificate, PEM.
+    pub(crate) authority: String,
+    issuer: Arc<Issuer<'static, KeyPair>>,
+    /// A server at `localhost` and 127.0.0.1.
+    pub(crate) server: Identity,
+}
+
+impl Certificates {
+    /// Makes a new authority, of which nobody knows.
+    pub(crate) fn generate() -> Self {
+        let key = KeyPair::generate().expect("there is a random source");
+        let mut parameters = parameters("clapometer test authority", &[]);
+        parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let authority = parameters.self_signed(&key).expect("the parameters are sound").pem();
+        let mut certificates = Self {
+            authority,
+            issuer: Arc::new(Issuer::new(parameters, key)),
+            server: Identity { certificate: String::new(), key: String::new() },
+        };
+        certificates.server = certificates.sign("localhost", &["localhost", "127.0.0.1"]);
+        certificates
+    }
+
+    /// Signs an identity, good for servers and clients alike.
+    pub(crate) fn sign(&self, common_name: &str, names: &[&str]) -> Identity {
+        self.sign_with(common_name, names, |_| {})
+    }
+
+    /// Signs an identity after `change` has had its way with it: an expired one, say.
+    pub(crate) fn sign_with(
+        &self,
+        common_name: &str,
+        names: &[&str],
+        change: impl FnOnce(&mut CertificateParams),
+    ) -> Identity {
+        let key = KeyPair::generate().expect("there is a random source");
+        let mut parameters = parameters(common_name, names);
+        parameters.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        change(&mut parameters);
+        let certificate = parameters.signed_by(&key, &self.issuer).expect("the parameters are sound").pem();
+        Identity { certificate, key: key.serialize_pem() }
+    }
+}
+
+impl fmt::Debug for Certificates {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Certificates")
+    }
+}
+
+fn parameters(common_name: &str, names: &[&str]) -> CertificateParams {
+    let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+    let mut parameters = CertificateParams::new(names).expect("the names are ASCII");
+    parameters.distinguished_name.push(DnType::CommonName, common_name);
+    parameters
+}

@@ -1,0 +1,17 @@
+//! What tests stand on: a throwaway PostgreSQL, the real executables, a breakable wire, bounded waiting.
+//!
+//! Nothing here decides what is right; it makes things happen and shows what came of it. Also
+//! included by `examples/` and `benches/`, which need the same ground; each uses a part of it.
+//! Every helper on which a verdict rests has a test of its own that sees it fail.
+#![allow(dead_code, reason = "each of the crates that include this uses a part of it")]
+
+pub(crate) mod binaries;
+pub(crate) mod certificates;
+pub(crate) mod cluster;
+pub(crate) mod database;
+pub(crate) mod executable;
+pub(crate) mod processes;
+pub(crate) mod proxy;
+pub(crate) mod skip;
+pub(crate) mod wait;
+pub(crate) mod yard;

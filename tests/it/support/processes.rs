@@ -1,0 +1,67 @@
+//! Other processes: whose they are, and signals to them.
+
+use std::{
+    fs,
+    os::unix::process::CommandExt,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use rustix::process::{Pid, Signal, getuid, kill_process};
+
+/// The processes whose working directory is `directory` or below it.
+///
+/// All of PostgreSQL's work in the data directory, and nobody else does.
+pub(crate) fn working_under(directory: &Path) -> Vec<Pid> {
+    let Ok(processes) = fs::read_dir("/proc") else { return Vec::new() };
+    processes
+        .filter_map(|process| {
+            let process = process.ok()?;
+            let pid = process.file_name().to_str()?.parse().ok()?;
+            let works_in = fs::read_link(process.path().join("cwd")).ok()?;
+            works_in.starts_with(directory).then(|| Pid::from_raw(pid))?
+        })
+        .collect()
+}
+
+/// Sends a signal; a process that is gone already is no error.
+pub(crate) fn signal(pid: Pid, signal: Signal) {
+    match kill_process(pid, signal) {
+        Ok(()) | Err(rustix::io::Errno::SRCH) => {}
+        Err(error) => panic!("cannot send {signal:?} to {pid:?}: {error}"),
+    }
+}
+
+/// The process of a child.
+pub(crate) fn pid_of(child: &std::process::Child) -> Pid {
+    Pid::from_raw(child.id().cast_signed()).expect("a child has a process id above zero")
+}
+
+/// Makes the command run as somebody who is not root, as PostgreSQL demands.
+pub(crate) fn unprivileged(command: &mut Command) -> &mut Command {
+    if let Some((user, group)) = unprivileged_ids() {
+        command.uid(user).gid(group);
+    }
+    command
+}
+
+/// Gives a directory to the user of [`unprivileged`].
+pub(crate) fn give_away(path: &Path) -> PathBuf {
+    if let Some((user, group)) = unprivileged_ids() {
+        std::os::unix::fs::chown(path, Some(user), Some(group)).expect("root may give files away");
+    }
+    path.to_owned()
+}
+
+/// Who stands in when we are root: `nobody`, whom every system has.
+fn unprivileged_ids() -> Option<(u32, u32)> {
+    if !getuid().is_root() {
+        return None;
+    }
+    let users = fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let nobody = users.lines().find_map(|line| {
+        let mut fields = line.strip_prefix("nobody:")?.split(':').skip(1);
+        Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
+    });
+    Some(nobody.unwrap_or((65_534, 65_534)))
+}

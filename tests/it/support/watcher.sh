@@ -1,0 +1,23 @@
+# Waits for the end of the process at the other end of standard input, then leaves nothing of it:
+# kills what works under the directory $1, stopped or not, and removes that.
+root=$1
+trap '' INT TERM HUP QUIT
+printf .
+exec >/dev/null
+cat
+rounds=0
+alive=yes
+while [ "$alive" ] && [ "$rounds" -lt 100 ]; do
+    alive=
+    for process in /proc/[0-9]*; do
+        case $(readlink "$process/cwd" 2>/dev/null) in
+        "$root"/* | "$root")
+            # A zombie has no working directory: what is seen here lives.
+            kill -KILL "${process#/proc/}" 2>/dev/null
+            alive=yes
+            ;;
+        esac
+    done
+    rounds=$((rounds + 1))
+done
+rm -rf "$root"
