@@ -1,0 +1,20 @@
+# `make check` is what CI runs. Everything else here is a part of it, or takes longer.
+
+.PHONY: help test check fmt lint doc
+
+help:            ## shows this
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
+
+test:            ## runs all tests; installs PostgreSQL's programs if there are none
+	scripts/test
+
+check: fmt lint doc test   ## everything CI decides by
+
+fmt:             ## checks the formatting
+	cargo fmt --check
+
+lint:            ## clippy, warnings are errors
+	cargo clippy --locked --all-targets -- -D warnings
+
+doc:             ## builds the documentation, warnings are errors
+	RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --document-private-items
