@@ -1,26 +1,47 @@
 //! The configuration: what an operator writes, checked into types that need no second look.
 //!
-//! Three steps, one file each: [`source`] gathers the YAML file and the environment into one
-//! tree that remembers where each value stands, [`check`] turns the tree into the types here
-//! and reports every fault at once, [`connection`] reads what may change while we run
-//! (credentials in files). Nothing here connects to anything.
+//! One way, a file or two for each step: [`source`] gathers the YAML file and the environment
+//! into one tree that remembers where each key stands; `check`, `databases` and `queries` turn
+//! the tree into the types here and note every fault; [`connection`] reads what may change while
+//! we run (credentials in files). Nothing here connects to anything.
 
-pub mod check;
+mod builtin;
+mod check;
 pub mod connection;
+mod databases;
+mod duration;
+mod faults;
+mod libpq;
+mod parts;
+mod queries;
 pub mod secret;
-pub mod source;
+mod section;
+mod source;
+pub mod sql;
+mod url;
 
-use std::{collections::BTreeMap, net::SocketAddr, num::NonZeroUsize, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    io::Read,
+    net::SocketAddr,
+    num::NonZeroUsize,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 pub use self::{
-    check::{Fault, Faults},
     connection::{Address, Connection, ConnectionSource, SessionAttrs, SslMode},
+    faults::{Fault, Faults, Place},
+    queries::is_metric_name,
     secret::Secret,
+    source::{Environment, PREFIX},
 };
+use self::{faults::Findings, section::Context, source::Layer};
 use crate::scaling::{Activation, Divisor, Rounding, Target};
 
 /// Everything `clapometer serve` needs to know.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Config {
     /// The gRPC side.
     pub server: Server,
@@ -30,6 +51,89 @@ pub struct Config {
     pub databases: BTreeMap<String, Arc<Database>>,
     /// Queries by name, the built-in ones included.
     pub queries: BTreeMap<String, Arc<Query>>,
+}
+
+impl Config {
+    /// Reads the file, if there is one, and the environment.
+    ///
+    /// Where the file names no databases, libpq's environment is the database `claps`. Blocking:
+    /// it reads small files.
+    ///
+    /// # Errors
+    /// Everything that is wrong, at once.
+    pub fn load(path: Option<&Path>, environment: &Environment) -> Result<Self, Faults> {
+        let text = path.map(file_text).transpose();
+        match text {
+            Ok(text) => Self::checked(path, text.as_deref(), environment),
+            Err(message) => {
+                let findings = Findings::default();
+                findings.add(Place::Whole, "", message);
+                Err(findings.into_faults(path.map(Path::to_owned)))
+            }
+        }
+    }
+
+    /// Reads YAML as if it stood in a file.
+    ///
+    /// # Errors
+    /// Everything that is wrong, at once.
+    pub fn parse(yaml: &str, environment: &Environment) -> Result<Self, Faults> {
+        Self::checked(None, Some(yaml), environment)
+    }
+
+    fn checked(path: Option<&Path>, yaml: Option<&str>, environment: &Environment) -> Result<Self, Faults> {
+        let findings = Findings::default();
+        let file = yaml.map(|yaml| source::file(yaml, &findings)).unwrap_or_default();
+        if !findings.is_empty() && file.places.is_empty() {
+            return Err(findings.into_faults(path.map(Path::to_owned)));
+        }
+        let file_has_databases = file.values.contains_key("databases");
+        let below = source::merged(vec![builtin::layer(&file), file]);
+        let variables = source::variables(environment, &below, &findings);
+        let tree = source::merged(vec![below, variables]);
+        let libpq = if file_has_databases || names_another_database(&tree) {
+            None
+        } else {
+            Connection::from_environment(&|name| environment.get(name).map(str::to_owned))
+                .inspect_err(|faults| findings.extend(faults))
+                .ok()
+        };
+        let context = Context { tree: &tree, environment, findings: &findings };
+        let config = check::config(&context, libpq.as_ref());
+        if findings.is_empty() { Ok(config) } else { Err(findings.into_faults(path.map(Path::to_owned))) }
+    }
+
+    /// The files that the configuration depends on, beside its own: references, password files
+    /// and certificates.
+    pub fn files(&self) -> Vec<PathBuf> {
+        let mut files: Vec<PathBuf> =
+            self.databases.values().flat_map(|database| database.connection.files()).collect();
+        if let Some(ServerTls { cert, key, client_ca, client_names: _ }) = &self.server.tls {
+            files.extend([Some(cert), Some(key), client_ca.as_ref()].into_iter().flatten().cloned());
+        }
+        files.sort();
+        files.dedup();
+        files
+    }
+}
+
+/// Whether variables made a database that is not the one of libpq's environment.
+fn names_another_database(tree: &Layer) -> bool {
+    tree.places
+        .keys()
+        .any(|path| matches!(&path[..], [first, name, ..] if first == "databases" && name != builtin::DATABASE))
+}
+
+fn file_text(path: &Path) -> Result<String, String> {
+    let mut text = String::new();
+    let file = std::fs::File::open(path).map_err(|error| format!("cannot be read: {error}"))?;
+    file.take(source::LARGEST_FILE + 1)
+        .read_to_string(&mut text)
+        .map_err(|error| format!("cannot be read: {error}"))?;
+    if u64::try_from(text.len()).is_ok_and(|length| length > source::LARGEST_FILE) {
+        return Err("is larger than 1 MiB, which no configuration is".into());
+    }
+    Ok(text)
 }
 
 /// `server`: where and how gRPC is served.

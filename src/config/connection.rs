@@ -1,21 +1,63 @@
 //! How to reach one database, and what of it may change while we run.
 
-use std::{fmt, path::PathBuf, sync::Arc};
+use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
-use super::secret::Secret;
+use super::{faults::Faults, libpq, parts::Parts, secret::Secret};
 
 /// Where a connection's parts come from; [`ConnectionSource::resolve`] reads them as of now.
 #[derive(Debug, Clone, PartialEq)]
-pub struct ConnectionSource(Arc<Connection>);
+pub struct ConnectionSource(Arc<Inner>);
+
+#[derive(Debug, PartialEq)]
+struct Inner {
+    parts: Parts,
+    connect_timeout: Option<Duration>,
+}
 
 impl ConnectionSource {
+    pub(crate) fn new(parts: Parts, connect_timeout: Option<Duration>) -> Self {
+        Self(Arc::new(Inner { parts, connect_timeout }))
+    }
+
+    pub(crate) fn parts(&self) -> &Parts {
+        &self.0.parts
+    }
+
     /// Reads every file that a part comes from.
     ///
     /// # Errors
     /// A sentence that names the key and what is wrong with it, never a value. Blocking: the
     /// files are small, but they are files.
     pub fn resolve(&self) -> Result<Connection, String> {
-        Ok(Connection::clone(&self.0))
+        let prefix = &self.0.parts.prefix;
+        self.0.parts.assemble().map(|(connection, _)| connection).map_err(|problems| {
+            let sentences: Vec<String> =
+                problems.iter().map(|problem| format!("{prefix}{}: {}", problem.key, problem.message)).collect();
+            sentences.join("; ")
+        })
+    }
+
+    /// The `connect_timeout` of a URL or of `PGCONNECT_TIMEOUT`.
+    pub fn connect_timeout(&self) -> Option<Duration> {
+        self.0.connect_timeout
+    }
+
+    /// The files that a connection depends on: references, the password file, certificates.
+    pub fn files(&self) -> Vec<PathBuf> {
+        self.0.parts.files()
+    }
+}
+
+impl Connection {
+    /// Reads libpq's environment through `lookup`: `DATABASE_URL`, whose parts win, then
+    /// `PGHOST`, `PGPORT` and so on, then libpq's defaults. Empty variables count as unset.
+    ///
+    /// What it returns reads the password file anew each time it is resolved.
+    ///
+    /// # Errors
+    /// Every fault at once, by variable; a file that is named and missing is one.
+    pub fn from_environment(lookup: &dyn Fn(&str) -> Option<String>) -> Result<ConnectionSource, Faults> {
+        libpq::source(lookup)
     }
 }
 

@@ -1,0 +1,69 @@
+//! The queries that are there without being configured: those of the batch in this repository.
+
+use ::config::{Map, Value, ValueKind};
+
+use super::{
+    faults::Place,
+    section::is_available,
+    source::{Layer, Path},
+};
+
+/// The database that the built-in queries prefer, and the one that libpq's environment names.
+pub(crate) const DATABASE: &str = "claps";
+
+/// The blog post's query word for word, its `;` included: rows that nobody has claimed.
+const PENDING: &str =
+    "SELECT COUNT(1) FROM make_it_clap LEFT JOIN clap ON make_it_clap.id = clap.id WHERE clap.status IS NULL;";
+
+/// What is left to do and what can be started now, from one snapshot.
+const OUTSTANDING: &str = "SELECT claimable + held AS outstanding, claimable, next_change\nFROM clap_backlog";
+
+/// Each query's name and keys.
+const QUERIES: [(&str, &[(&str, &str)]); 3] = [
+    ("pending-claps", &[("sql", PENDING)]),
+    (
+        // For a ScaledJob: active only while a new Job would find something to claim.
+        "outstanding-claps",
+        &[
+            ("sql", OUTSTANDING),
+            ("value_column", "outstanding"),
+            ("activity_column", "claimable"),
+            ("next_change", "next_change"),
+        ],
+    ),
+    (
+        // For a ScaledObject: active while anything runs, or KEDA scales working replicas to zero.
+        "clap-workers",
+        &[
+            ("sql", OUTSTANDING),
+            ("value_column", "outstanding"),
+            ("activity_column", "outstanding"),
+            ("next_change", "next_change"),
+        ],
+    ),
+];
+
+/// Whether this is the name of a built-in query.
+pub(crate) fn is_builtin(name: &str) -> bool {
+    QUERIES.iter().any(|(builtin, _)| *builtin == name)
+}
+
+/// The built-in queries that `file` does not define, as a layer to put below it.
+pub(crate) fn layer(file: &Layer) -> Layer {
+    let mut queries = Map::new();
+    let mut places = std::collections::HashMap::new();
+    for (name, keys) in QUERIES {
+        let path: Path = vec!["queries".to_owned(), name.to_owned()];
+        if file.places.contains_key(&path) {
+            continue;
+        }
+        places.insert(path, Place::Whole);
+        let keys = keys
+            .iter()
+            .filter(|(key, _)| is_available(&format!("queries.*.{key}")))
+            .map(|(key, text)| ((*key).to_owned(), Value::new(None, ValueKind::String((*text).to_owned()))));
+        queries.insert(name.to_owned(), Value::new(None, ValueKind::Table(keys.collect())));
+    }
+    let values = Map::from_iter([("queries".to_owned(), Value::new(None, ValueKind::Table(queries)))]);
+    Layer { values, places }
+}

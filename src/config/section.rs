@@ -1,0 +1,473 @@
+//! Reading one mapping of the tree, key by key, noting every fault on the way.
+//!
+//! A value that is missing or wrong comes back as `None` or as the default, and checking goes
+//! on: the faults that were noted keep the result from being used.
+
+use std::{
+    borrow::Cow, cell::RefCell, collections::BTreeSet, fmt::Display, ops::RangeInclusive, path::PathBuf, time::Duration,
+};
+
+use ::config::{Map, Value, ValueKind};
+
+use super::{
+    duration,
+    faults::{Findings, Place},
+    parts::Text,
+    secret::Secret,
+    source::{Environment, Layer, Path},
+};
+
+/// Keys whose features do not exist in this version; `*` stands for any name.
+///
+/// They are checked like all others and then refused, so that a feature is switched on by
+/// deleting its line here.
+const NOT_AVAILABLE: &[&str] = &[
+    "server.tls",
+    "databases.*.listen_host",
+    "databases.*.listen_port",
+    "queries.*.next_change",
+    "queries.*.group_by",
+    "queries.*.notify",
+];
+
+/// Whether this key path (with `*` for names) works in this version.
+pub(crate) fn is_available(pattern: &str) -> bool {
+    !NOT_AVAILABLE.contains(&pattern)
+}
+
+/// How much of a wrong value a message shows.
+const LONGEST_SHOWN: usize = 60;
+
+/// What all sections of one configuration share.
+pub(crate) struct Context<'a> {
+    pub(crate) tree: &'a Layer,
+    pub(crate) environment: &'a Environment,
+    pub(crate) findings: &'a Findings,
+}
+
+/// Whether scalars of a section may be `{file: ...}` or `{env: ...}`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum References {
+    Allowed,
+    Refused,
+}
+
+/// One mapping, and where it stands.
+pub(crate) struct Section<'a> {
+    context: &'a Context<'a>,
+    path: Path,
+    /// The path with `*` for names, as [`NOT_AVAILABLE`] writes it.
+    pattern: String,
+    table: Option<&'a Map<String, Value>>,
+    references: References,
+    asked: RefCell<BTreeSet<&'static str>>,
+}
+
+/// A value that is there, and the key that it stands under.
+pub(crate) struct Entry<'s> {
+    section: &'s Section<'s>,
+    pub(crate) key: &'s str,
+    value: Cow<'s, Value>,
+}
+
+impl<'a> Section<'a> {
+    /// The mapping of the whole file.
+    pub(crate) fn root(context: &'a Context<'a>) -> Self {
+        Self {
+            context,
+            path: Path::new(),
+            pattern: String::new(),
+            table: Some(&context.tree.values),
+            references: References::Refused,
+            asked: RefCell::default(),
+        }
+    }
+
+    /// The value under a key as it is written, unless it is empty; with a fault if its feature
+    /// is not available.
+    fn written(&self, key: &'static str) -> Option<&'a Value> {
+        self.asked.borrow_mut().insert(key);
+        let value = self.table?.get(key)?;
+        if !is_available(&joined(&self.pattern, key)) {
+            self.fault(key, "is not available in this version; leave it out");
+        }
+        if matches!(value.kind, ValueKind::Nil) {
+            self.fault(key, "is empty; give it a value or leave it out");
+            return None;
+        }
+        Some(value)
+    }
+
+    /// The value under a key, read from where it refers to.
+    pub(crate) fn entry(&self, key: &'static str) -> Option<Entry<'_>> {
+        let value = self.written(key)?;
+        let value = match (&value.kind, self.references) {
+            (ValueKind::Table(reference), References::Allowed) => match self.referred(key, reference)?.read() {
+                Ok(text) => Cow::Owned(Value::new(None, ValueKind::String(text))),
+                Err(message) => {
+                    self.fault(key, message);
+                    return None;
+                }
+            },
+            _ => Cow::Borrowed(value),
+        };
+        Some(Entry { section: self, key, value })
+    }
+
+    /// The scalar under a key, with what it refers to left unread; a number if `numbers` may
+    /// stand there, else text.
+    pub(crate) fn scalar(&self, key: &'static str, numbers: bool) -> Option<Text> {
+        let value = self.written(key)?;
+        match &value.kind {
+            ValueKind::Table(reference) => self.referred(key, reference),
+            ValueKind::I128(number) if numbers => Some(Text::plain(number.to_string())),
+            ValueKind::String(text) if text.is_empty() => {
+                self.fault(key, "is empty; give it a value or leave it out");
+                None
+            }
+            ValueKind::String(text) => Some(Text::plain(text.clone())),
+            ValueKind::Array(_) => {
+                self.fault(key, "found a list, must be text");
+                None
+            }
+            // Its digits are not repeated: it may be a password.
+            _ => {
+                self.fault(key, format!("found {}, must be text (put it in quotes)", kind(value)));
+                None
+            }
+        }
+    }
+
+    /// `{file: ...}` or `{env: ...}`.
+    fn referred(&self, key: &str, reference: &Map<String, Value>) -> Option<Text> {
+        let mut entries = reference.iter().map(|(name, value)| (name.as_str(), as_text(value)));
+        match (entries.next(), entries.next()) {
+            (Some(("file", Some(path))), None) if !path.is_empty() => Some(Text::File(PathBuf::from(path))),
+            (Some(("env", Some(name))), None) if !name.is_empty() => Some(Text::Variable {
+                name: name.to_owned(),
+                value: self.context.environment.get(name).map(|value| Secret::new(value.to_owned())),
+            }),
+            _ => {
+                self.fault(key, "found a mapping, must be a scalar, {file: PATH} or {env: NAME}");
+                None
+            }
+        }
+    }
+
+    /// Whether the key is there, empty or not.
+    pub(crate) fn has(&self, key: &'static str) -> bool {
+        self.asked.borrow_mut().insert(key);
+        self.table.is_some_and(|table| table.contains_key(key))
+    }
+
+    /// Whether a key is there, without making it a known one.
+    pub(crate) fn has_key(&self, key: &str) -> bool {
+        self.table.is_some_and(|table| table.contains_key(key))
+    }
+
+    /// The mapping under a key; without the key a section without keys.
+    pub(crate) fn section(&self, key: &'static str) -> Section<'a> {
+        let table = self.written(key).and_then(|value| self.mapping(key, value));
+        self.child(key, joined(&self.pattern, key), table, self.references)
+    }
+
+    /// The sections in this mapping by name.
+    pub(crate) fn named(&self, references: References) -> Vec<(&'a str, Section<'a>)> {
+        let entries = self.table.into_iter().flatten();
+        entries
+            .map(|(name, value)| {
+                let table = self.mapping(name, value);
+                (name.as_str(), self.child(name, joined(&self.pattern, "*"), table, references))
+            })
+            .collect()
+    }
+
+    /// A section that would be in this mapping if anything were set in it.
+    pub(crate) fn unset(&self, name: &str) -> Section<'a> {
+        self.child(name, joined(&self.pattern, "*"), None, References::Allowed)
+    }
+
+    /// The keys and values as they stand, for mappings whose keys are names of scalars.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = Entry<'_>> {
+        let entries = self.table.into_iter().flatten();
+        entries.map(|(key, value)| Entry { section: self, key, value: Cow::Borrowed(value) })
+    }
+
+    fn child(
+        &self,
+        key: &str,
+        pattern: String,
+        table: Option<&'a Map<String, Value>>,
+        references: References,
+    ) -> Section<'a> {
+        let mut path = self.path.clone();
+        path.push(key.to_owned());
+        Section { context: self.context, path, pattern, table, references, asked: RefCell::default() }
+    }
+
+    fn mapping(&self, key: &str, value: &'a Value) -> Option<&'a Map<String, Value>> {
+        match &value.kind {
+            ValueKind::Table(table) => Some(table),
+            _ => {
+                self.fault(key, format!("found {}, must be a mapping of keys", kind(value)));
+                None
+            }
+        }
+    }
+
+    /// Whether the section is a mapping that is there.
+    pub(crate) fn is_present(&self) -> bool {
+        self.table.is_some()
+    }
+
+    /// The section's path, as messages write it.
+    pub(crate) fn path(&self) -> String {
+        self.path.join(".")
+    }
+
+    /// Whether the section comes from the file or from variables, not from us.
+    pub(crate) fn is_configured(&self) -> bool {
+        self.place(&self.path) != Place::Whole
+    }
+
+    /// Notes a fault of a key, which need not be there.
+    pub(crate) fn fault(&self, key: &str, message: impl Into<String>) {
+        let mut path = self.path.clone();
+        path.push(key.to_owned());
+        self.context.findings.add(self.place(&path), path.join("."), message);
+    }
+
+    /// Notes a fault of the section itself.
+    pub(crate) fn own_fault(&self, message: impl Into<String>) {
+        self.context.findings.add(self.place(&self.path), self.path.join("."), message);
+    }
+
+    /// Where the path stands, or the nearest of its parents that stands anywhere.
+    fn place(&self, path: &[String]) -> Place {
+        (1..=path.len())
+            .rev()
+            .find_map(|depth| self.context.tree.places.get(&path[..depth]).cloned())
+            .unwrap_or(Place::Whole)
+    }
+
+    /// Notes the keys that nobody asked for; the last thing done with a section.
+    pub(crate) fn refuse_unknown_keys(&self) {
+        let known = self.asked.borrow();
+        for key in self.table.into_iter().flat_map(|table| table.keys()) {
+            if !known.contains(key.as_str()) {
+                self.fault(key, format!("unknown key; {}", suggestion(key, known.iter().copied())));
+            }
+        }
+    }
+
+    /// A duration within a range, or exactly zero where that has a meaning.
+    pub(crate) fn duration(
+        &self,
+        key: &'static str,
+        default: Duration,
+        range: RangeInclusive<Duration>,
+        zero: Option<&str>,
+    ) -> Duration {
+        let Some(entry) = self.entry(key) else { return default };
+        let (low, high) = (duration::show(*range.start()), duration::show(*range.end()));
+        let or_zero = zero.map(|meaning| format!("0s ({meaning}) or ")).unwrap_or_default();
+        let right = format!("{or_zero}a duration from {low} to {high}, such as {}", duration::show(default));
+        match as_text(&entry.value).and_then(|text| duration::parse(text.trim())) {
+            Some(found) if range.contains(&found) || zero.is_some() && found.is_zero() => return found,
+            None if entry.number().is_some() => entry.wrong(&format!("{right}; a bare number has no unit")),
+            _ => entry.wrong(&right),
+        }
+        default
+    }
+
+    /// `true` or `false`.
+    pub(crate) fn boolean(&self, key: &'static str, default: bool) -> bool {
+        let Some(entry) = self.entry(key) else { return default };
+        match (&entry.value.kind, entry.lenient_text().as_deref()) {
+            (ValueKind::Boolean(found), _) => *found,
+            (_, Some("true")) => true,
+            (_, Some("false")) => false,
+            _ => {
+                entry.wrong("true or false");
+                default
+            }
+        }
+    }
+
+    /// A number that `accept` takes.
+    pub(crate) fn number<T>(&self, key: &'static str, right: &str, accept: impl Fn(f64) -> Option<T>) -> Option<T> {
+        let entry = self.entry(key)?;
+        let accepted = entry.number().and_then(accept);
+        if accepted.is_none() {
+            entry.wrong(right);
+        }
+        accepted
+    }
+
+    /// A whole number within a range.
+    pub(crate) fn whole<T>(&self, key: &'static str, range: RangeInclusive<T>) -> Option<T>
+    where
+        T: TryFrom<i128> + Display + PartialOrd + Copy,
+    {
+        let entry = self.entry(key)?;
+        let found = match entry.value.kind {
+            ValueKind::I128(number) => Some(number),
+            _ => entry.lenient_text().and_then(|text| text.parse().ok()),
+        };
+        let accepted = found.and_then(|number| T::try_from(number).ok()).filter(|number| range.contains(number));
+        if accepted.is_none() {
+            entry.wrong(&format!("a whole number from {} to {}", range.start(), range.end()));
+        }
+        accepted
+    }
+
+    /// One of a closed set of words.
+    pub(crate) fn word<T: Copy>(&self, key: &'static str, words: &[(&str, T)]) -> Option<T> {
+        self.entry(key)?.word(words)
+    }
+
+    /// Text, where the empty text says the same as leaving the key out.
+    pub(crate) fn text_or_none(&self, key: &'static str) -> Option<String> {
+        let entry = self.entry(key)?;
+        if as_text(&entry.value) == Some("") { None } else { entry.filled_text() }
+    }
+
+    /// Text without NUL, of at least one character.
+    pub(crate) fn text(&self, key: &'static str) -> Option<String> {
+        self.entry(key)?.filled_text()
+    }
+}
+
+impl Entry<'_> {
+    /// Notes that the value is wrong, what it is (unless it may be secret) and what would be right.
+    pub(crate) fn wrong(&self, right: &str) {
+        let found = match self.value {
+            Cow::Borrowed(value) => format!("found {}, ", found(value)),
+            // What a reference leads to may be the wrong file, and a secret.
+            Cow::Owned(_) => String::new(),
+        };
+        self.section.fault(self.key, format!("{found}must be {right}"));
+    }
+
+    /// The texts of a list.
+    pub(crate) fn texts(&self, right: &str) -> Option<Vec<String>> {
+        let ValueKind::Array(values) = &self.value.kind else {
+            self.wrong(right);
+            return None;
+        };
+        let texts: Option<Vec<String>> = values.iter().map(|value| as_text(value).map(str::to_owned)).collect();
+        if texts.is_none() {
+            self.section.fault(self.key, format!("the list has something that is no text, must be {right}"));
+        }
+        texts
+    }
+
+    /// One of a closed set of words.
+    pub(crate) fn word<T: Copy>(&self, words: &[(&str, T)]) -> Option<T> {
+        let text = self.text()?;
+        let meaning = words.iter().find(|(word, _)| *word == text).map(|(_, meaning)| *meaning);
+        if meaning.is_none() {
+            let names: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
+            self.wrong(&format!("one of {}", names.join(", ")));
+        }
+        meaning
+    }
+
+    /// Text, which a number or a boolean without quotes is not.
+    pub(crate) fn text(&self) -> Option<String> {
+        let text = as_text(&self.value).map(str::to_owned);
+        if text.is_none() {
+            self.wrong(match self.value.kind {
+                ValueKind::Table(_) | ValueKind::Array(_) | ValueKind::Nil => "text",
+                _ => "text (put it in quotes)",
+            });
+        }
+        text
+    }
+
+    /// Text without NUL that is not blank.
+    pub(crate) fn filled_text(&self) -> Option<String> {
+        let text = self.text()?;
+        if text.trim().is_empty() {
+            self.section.fault(self.key, "is empty; give it a value or leave it out");
+            return None;
+        }
+        if text.contains('\0') {
+            self.section.fault(self.key, "has a NUL character, which PostgreSQL cannot take");
+            return None;
+        }
+        Some(text)
+    }
+
+    /// Text that stands for a number or a boolean, as it may where all values are text: in a
+    /// variable or behind a reference, not in the file.
+    fn lenient_text(&self) -> Option<String> {
+        let mut path = self.section.path.clone();
+        path.push(self.key.to_owned());
+        let is_lenient = matches!(self.value, Cow::Owned(_)) || matches!(self.section.place(&path), Place::Variable(_));
+        as_text(&self.value).filter(|_| is_lenient).map(|text| text.trim().to_owned())
+    }
+
+    /// A number, which in the file has no quotes.
+    fn number(&self) -> Option<f64> {
+        match self.value.kind {
+            ValueKind::Float(number) => Some(number),
+            // Through its text, because not every whole number is a double.
+            ValueKind::I128(number) => number.to_string().parse().ok(),
+            _ => self.lenient_text()?.parse().ok(),
+        }
+    }
+}
+
+/// The nearest right spelling, or all that would be right.
+pub(crate) fn suggestion<'k>(wrong: &str, known: impl Iterator<Item = &'k str> + Clone) -> String {
+    let lower = wrong.to_lowercase().replace('-', "_");
+    let nearest = known.clone().min_by_key(|name| strsim::damerau_levenshtein(name, &lower));
+    match nearest {
+        Some(name) if strsim::damerau_levenshtein(name, &lower) <= name.len().div_ceil(3) => {
+            format!("did you mean {name}?")
+        }
+        _ => format!("known here: {}", known.collect::<Vec<_>>().join(", ")),
+    }
+}
+
+fn joined(pattern: &str, key: &str) -> String {
+    if pattern.is_empty() { key.to_owned() } else { format!("{pattern}.{key}") }
+}
+
+fn as_text(value: &Value) -> Option<&str> {
+    match &value.kind {
+        ValueKind::String(text) => Some(text),
+        _ => None,
+    }
+}
+
+/// What kind of value it is, without the value.
+pub(crate) fn kind(value: &Value) -> &'static str {
+    match value.kind {
+        ValueKind::Nil => "nothing",
+        ValueKind::Boolean(_) => "true or false",
+        ValueKind::String(_) => "text",
+        ValueKind::Table(_) => "a mapping",
+        ValueKind::Array(_) => "a list",
+        _ => "a number",
+    }
+}
+
+fn found(value: &Value) -> String {
+    match &value.kind {
+        ValueKind::Boolean(found) => found.to_string(),
+        ValueKind::I128(found) => found.to_string(),
+        ValueKind::Float(found) => found.to_string(),
+        ValueKind::String(found) => shown(found),
+        _ => kind(value).to_owned(),
+    }
+}
+
+/// Text in quotes, shortened.
+pub(crate) fn shown(text: &str) -> String {
+    match text.char_indices().nth(LONGEST_SHOWN) {
+        Some((end, _)) => format!("{:?}...", &text[..end]),
+        None => format!("{text:?}"),
+    }
+}

@@ -1,0 +1,346 @@
+//! Just enough of PostgreSQL's lexical rules to look at a statement without running it.
+//!
+//! No parser and no boundary: what a statement may do is decided by the role that runs it.
+//! *Source:* PostgreSQL's documentation, "Lexical Structure", with `standard_conforming_strings`
+//! on, as it is since 9.1.
+
+/// One stretch of a statement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Token<'a> {
+    /// White space.
+    Space,
+    /// `-- ...` to the end of the line, without its newline.
+    LineComment(&'a str),
+    /// `/* ... */`, which may nest.
+    BlockComment(&'a str),
+    /// A string, a dollar-quoted string or a quoted identifier.
+    Quoted(&'a str),
+    /// A key word, an identifier or a number.
+    Word(&'a str),
+    /// `$n`.
+    Placeholder(&'a str),
+    /// Any other character.
+    Symbol(&'a str),
+}
+
+/// What makes a text no statement, whatever PostgreSQL would say of the rest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Malformed {
+    /// A string, a quoted identifier or a comment does not end.
+    Unterminated,
+    /// A parenthesis closes that was never opened, or the other way round.
+    Unbalanced,
+    /// There is more after a `;`.
+    SeveralStatements,
+}
+
+struct Tokens<'a> {
+    rest: &'a str,
+    is_terminated: bool,
+}
+
+fn tokens(sql: &str) -> Tokens<'_> {
+    Tokens { rest: sql, is_terminated: true }
+}
+
+impl<'a> Iterator for Tokens<'a> {
+    type Item = Token<'a>;
+
+    fn next(&mut self) -> Option<Token<'a>> {
+        let rest = self.rest;
+        let first = rest.chars().next()?;
+        let (length, token): (usize, fn(&'a str) -> Token<'a>) = match first {
+            c if is_space(c) => (rest.find(|c| !is_space(c)).unwrap_or(rest.len()), |_| Token::Space),
+            '-' if rest.starts_with("--") => (rest.find(['\n', '\r']).unwrap_or(rest.len()), Token::LineComment),
+            '/' if rest.starts_with("/*") => (self.ended(block_comment(rest)), Token::BlockComment),
+            '\'' | '"' => (self.ended(quoted(rest, first, Backslash::Ordinary)), Token::Quoted),
+            'e' | 'E' if rest[1..].starts_with('\'') => {
+                (self.ended(quoted(&rest[1..], '\'', Backslash::Escapes).map(|length| length + 1)), Token::Quoted)
+            }
+            '$' => match (digits(&rest[1..]), dollar_tag(rest)) {
+                (0, None) => (1, Token::Symbol),
+                (0, Some(tag)) => (self.ended(dollar_quoted(rest, tag)), Token::Quoted),
+                (digits, _) => (digits + 1, Token::Placeholder),
+            },
+            c if c.is_ascii_digit() => (digits(rest), Token::Word),
+            c if is_word_start(c) => (rest.find(|c| !is_word(c)).unwrap_or(rest.len()), Token::Word),
+            c => (c.len_utf8(), Token::Symbol),
+        };
+        let (text, rest) = rest.split_at(length);
+        self.rest = rest;
+        Some(token(text))
+    }
+}
+
+impl Tokens<'_> {
+    /// The length of something that has an end, or the rest if it has none.
+    fn ended(&mut self, length: Option<usize>) -> usize {
+        self.is_terminated &= length.is_some();
+        length.unwrap_or(self.rest.len())
+    }
+}
+
+/// PostgreSQL's white space, which is not Unicode's.
+fn is_space(c: char) -> bool {
+    matches!(c, ' ' | '\t' | '\n' | '\r' | '\x0b' | '\x0c')
+}
+
+fn is_word_start(c: char) -> bool {
+    c.is_ascii_alphabetic() || c == '_' || !c.is_ascii()
+}
+
+fn is_word(c: char) -> bool {
+    is_word_start(c) || c.is_ascii_digit() || c == '$'
+}
+
+fn digits(text: &str) -> usize {
+    text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len())
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Backslash {
+    Ordinary,
+    Escapes,
+}
+
+/// The length of a quoted stretch that starts with `quote`; a doubled quote does not end it.
+fn quoted(text: &str, quote: char, backslash: Backslash) -> Option<usize> {
+    let mut characters = text.char_indices().skip(1).peekable();
+    while let Some((at, c)) = characters.next() {
+        if c == '\\' && backslash == Backslash::Escapes {
+            characters.next();
+        } else if c == quote && characters.next_if(|(_, next)| *next == quote).is_none() {
+            return Some(at + c.len_utf8());
+        }
+    }
+    None
+}
+
+fn block_comment(text: &str) -> Option<usize> {
+    let mut depth = 0usize;
+    let mut at = 0;
+    loop {
+        let rest = text.get(at..)?;
+        if rest.starts_with("/*") {
+            depth += 1;
+            at += 2;
+        } else if rest.starts_with("*/") {
+            depth -= 1;
+            at += 2;
+            if depth == 0 {
+                return Some(at);
+            }
+        } else {
+            at += rest.chars().next()?.len_utf8();
+        }
+    }
+}
+
+/// `$$` or `$tag$`.
+fn dollar_tag(text: &str) -> Option<&str> {
+    let end = 1 + text[1..].find('$')?;
+    let tag = &text[1..end];
+    let is_tag = tag.chars().next().is_none_or(is_word_start) && tag.chars().all(is_word);
+    is_tag.then(|| &text[..=end])
+}
+
+fn dollar_quoted(text: &str, tag: &str) -> Option<usize> {
+    text[tag.len()..].find(tag).map(|at| at + 2 * tag.len())
+}
+
+/// The highest `n` of the statement's `$n`; 0 without any. A number beyond `u32` is its maximum.
+pub fn highest_placeholder(sql: &str) -> u32 {
+    tokens(sql)
+        .filter_map(|token| match token {
+            Token::Placeholder(text) => Some(text[1..].parse().unwrap_or(u32::MAX)),
+            _ => None,
+        })
+        .max()
+        .unwrap_or(0)
+}
+
+/// Whether a text is meant as SQL: it starts with SELECT, WITH, VALUES, TABLE or a parenthesis,
+/// white space and comments aside.
+pub fn looks_like_sql(text: &str) -> bool {
+    let first =
+        tokens(text).find(|token| !matches!(token, Token::Space | Token::LineComment(_) | Token::BlockComment(_)));
+    match first {
+        Some(Token::Symbol("(")) => true,
+        Some(Token::Word(word)) => {
+            ["select", "with", "values", "table"].iter().any(|start| word.eq_ignore_ascii_case(start))
+        }
+        _ => false,
+    }
+}
+
+/// Whether the text can stand as one statement.
+///
+/// # Errors
+/// The first thing that says no.
+pub fn is_one_statement(sql: &str) -> Result<(), Malformed> {
+    let mut tokens = tokens(sql);
+    let (mut depth, mut is_over) = (0usize, false);
+    for token in &mut tokens {
+        if matches!(token, Token::Space | Token::LineComment(_) | Token::BlockComment(_)) {
+            continue;
+        }
+        if is_over {
+            return Err(Malformed::SeveralStatements);
+        }
+        match token {
+            Token::Symbol("(") => depth += 1,
+            Token::Symbol(")") => depth = depth.checked_sub(1).ok_or(Malformed::Unbalanced)?,
+            Token::Symbol(";") => is_over = true,
+            _ => {}
+        }
+    }
+    match (tokens.is_terminated, depth) {
+        (false, _) => Err(Malformed::Unterminated),
+        (true, 0) => Ok(()),
+        (true, _) => Err(Malformed::Unbalanced),
+    }
+}
+
+/// The statement without one `;` at its end, so that it can stand in parentheses; a comment
+/// after the `;` stays.
+pub fn without_terminator(sql: &str) -> String {
+    let mut last = None;
+    let mut at = 0;
+    let mut tokens = tokens(sql);
+    while let Some(token) = tokens.next() {
+        if !matches!(token, Token::Space | Token::LineComment(_) | Token::BlockComment(_)) {
+            last = (token == Token::Symbol(";")).then_some(at);
+        }
+        at = sql.len() - tokens.rest.len();
+    }
+    match last {
+        Some(at) => format!("{}{}", &sql[..at], &sql[at + 1..]),
+        None => sql.to_owned(),
+    }
+}
+
+/// The form in which a trigger's SQL is compared with a configured one: outside of quotes and
+/// comments a run of white space is one space (one newline after a line comment, which it
+/// ends), none at either end, and one `;` at the end dropped.
+pub fn normalised(sql: &str) -> String {
+    let statement = without_terminator(sql);
+    let mut text = String::with_capacity(statement.len());
+    let mut space = None;
+    let mut after_line_comment = false;
+    for token in tokens(&statement) {
+        let piece = match token {
+            Token::Space => {
+                space = Some(if after_line_comment { '\n' } else { ' ' });
+                continue;
+            }
+            Token::LineComment(piece)
+            | Token::BlockComment(piece)
+            | Token::Quoted(piece)
+            | Token::Word(piece)
+            | Token::Placeholder(piece)
+            | Token::Symbol(piece) => piece,
+        };
+        if !text.is_empty() {
+            text.extend(space);
+        }
+        space = None;
+        text.push_str(piece);
+        after_line_comment = matches!(token, Token::LineComment(_));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn placeholders_count_only_where_postgresql_sees_them() {
+        for (sql, highest) in [
+            ("SELECT 1", 0),
+            ("SELECT $1 + $2 + $1", 2),
+            ("SELECT '$9', $1", 1),
+            ("SELECT 'it''s $9', $1", 1),
+            (r"SELECT 'a\', $1", 1),
+            (r"SELECT E'a\'$9', $1", 1),
+            (r"SELECT e'\\', $1", 1),
+            ("SELECT \"$9\", \"a\"\"$9\", $1", 1),
+            ("SELECT $$ $9 $$, $1", 1),
+            ("SELECT $tag$ $$ $9 $tag$, $1", 1),
+            ("SELECT $é$ $9 $é$, $1", 1),
+            ("SELECT a$9, b$$9 FROM t WHERE x = $1", 1),
+            ("SELECT $1 -- $9\n, $2", 2),
+            ("SELECT /* $9 /* $9 */ $9 */ $1", 1),
+            ("SELECT $1::text LIMIT$2", 1),
+            ("SELECT $1::text LIMIT $2", 2),
+            ("SELECT $12", 12),
+            ("SELECT $99999999999", u32::MAX),
+            ("SELECT U&'$9', $1", 1),
+        ] {
+            assert_eq!(highest_placeholder(sql), highest, "{sql}");
+        }
+    }
+
+    #[test]
+    fn a_query_is_told_from_a_name() {
+        for sql in
+            ["select 1", " \n(SELECT 1)", "WITH a AS (VALUES (1)) TABLE a", "table clap", "VALUES(1)", "-- c\nSELECT 1"]
+        {
+            assert!(looks_like_sql(sql), "{sql}");
+        }
+        for name in ["", "selected", "pending-claps", "table-1x", "with_2", "DELETE FROM clap"] {
+            assert!(looks_like_sql(name) == (name == "table-1x"), "{name}");
+        }
+    }
+
+    #[test]
+    fn one_statement_is_told_from_fragments_and_several() {
+        for good in ["SELECT 1", "SELECT 1;", "SELECT ';)' ; -- end", "SELECT (1)"] {
+            assert_eq!(is_one_statement(good), Ok(()), "{good}");
+        }
+        for (bad, why) in [
+            ("SELECT 1; SELECT 2", Malformed::SeveralStatements),
+            ("SELECT 1;;", Malformed::SeveralStatements),
+            ("SELECT 1) AS q UNION SELECT (2", Malformed::Unbalanced),
+            ("SELECT (1", Malformed::Unbalanced),
+            ("SELECT 'a", Malformed::Unterminated),
+            ("SELECT \"a", Malformed::Unterminated),
+            ("SELECT $a$ x", Malformed::Unterminated),
+            ("SELECT /* /* */", Malformed::Unterminated),
+        ] {
+            assert_eq!(is_one_statement(bad), Err(why), "{bad}");
+        }
+    }
+
+    #[test]
+    fn white_space_and_a_last_semicolon_do_not_matter() {
+        let configured = normalised("SELECT count(*)\n  FROM jobs\n WHERE name = 'two  words';\n");
+        assert_eq!(configured, "SELECT count(*) FROM jobs WHERE name = 'two  words'");
+        assert_eq!(normalised("  SELECT count(*) FROM\tjobs WHERE name = 'two  words' ; "), configured);
+        assert_ne!(normalised("SELECT count(*) FROM jobs WHERE name = 'two words'"), configured);
+        assert_ne!(normalised("select count(*) FROM jobs WHERE name = 'two  words'"), configured);
+        assert_ne!(normalised("SELECT 1 -- a\n+ 1"), normalised("SELECT 1 -- a + 1"));
+        assert_eq!(normalised("SELECT 1; -- end"), "SELECT 1 -- end");
+        assert_eq!(normalised("SELECT 1;;"), "SELECT 1;");
+    }
+
+    #[test]
+    fn a_semicolon_in_a_string_is_no_terminator() {
+        assert_eq!(without_terminator("SELECT ';'"), "SELECT ';'");
+        assert_eq!(without_terminator("SELECT 1 ;\n"), "SELECT 1 \n");
+    }
+
+    proptest! {
+        #[test]
+        fn every_text_is_read_to_its_end(text in ".*") {
+            prop_assert!(highest_placeholder(&text) <= u32::MAX);
+            let once = normalised(&text);
+            let _ = (is_one_statement(&text), looks_like_sql(&text));
+            if is_one_statement(&text).is_ok() {
+                prop_assert_eq!(normalised(&once), once);
+            }
+        }
+    }
+}
