@@ -1,3 +1,4 @@
 //! Behaviour seen from outside: real PostgreSQL, real executables, a real client. A file per behaviour.
 
+mod keda;
 mod support;

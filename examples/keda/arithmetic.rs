@@ -1,0 +1,347 @@
+//! What KEDA makes of the answers for a `ScaledJob`: how many Jobs it creates at one poll.
+//!
+//! Pure, and word for word KEDA's own: `pkg/scaling/scaledjob/metrics.go` and
+//! `pkg/scaling/executor/scale_jobs.go` of kedacore/keda after v2.20.2, each rule named where it
+//! is applied. The tests below are that project's unit tests, and the cases its users met.
+
+use std::fmt;
+
+/// The part of a `ScaledJob`'s spec that counts.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct ScaledJob {
+    /// `minReplicaCount`; KEDA's default is 0.
+    pub(crate) min_replica_count: i64,
+    /// `maxReplicaCount`; KEDA's default is 100.
+    pub(crate) max_replica_count: i64,
+    /// `scalingStrategy.strategy`.
+    pub(crate) strategy: Strategy,
+    /// `scalingStrategy.multipleScalersCalculation`.
+    pub(crate) calculation: Calculation,
+}
+
+/// How unfinished Jobs are set against the number that is wanted.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Strategy {
+    /// All unfinished Jobs are subtracted.
+    Default,
+    /// A share of the unfinished Jobs is subtracted.
+    Custom {
+        /// `customScalingQueueLengthDeduction`.
+        queue_length_deduction: i64,
+        /// `customScalingRunningJobPercentage`; where it is missing or no number, KEDA takes [`Strategy::Default`].
+        running_job_percentage: Option<f64>,
+    },
+    /// Only Jobs without a running pod are subtracted.
+    Accurate,
+    /// As many as there are free places.
+    Eager,
+}
+
+/// How several triggers become one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Calculation {
+    Max,
+    Min,
+    Average,
+    Sum,
+}
+
+/// What one trigger answered.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Answer {
+    /// `GetMetrics`.
+    pub(crate) value: f64,
+    /// `GetMetricSpec`.
+    pub(crate) target: f64,
+    /// `IsActive`.
+    pub(crate) active: bool,
+}
+
+/// What KEDA sees of the Jobs it has created.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Jobs {
+    /// Those that are neither complete nor failed, whatever their pods do.
+    pub(crate) unfinished: i64,
+    /// Those of them without a pod that runs or has succeeded; a Job in back-off is one.
+    pub(crate) pending: i64,
+}
+
+/// What KEDA does at one poll.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Decision {
+    /// Jobs that it creates.
+    pub(crate) created: i64,
+    active: bool,
+    scale_to: i64,
+    max_scale: i64,
+    effective_max_scale: i64,
+    jobs: Jobs,
+}
+
+impl ScaledJob {
+    /// KEDA's defaults but for the greatest number of Jobs.
+    pub(crate) fn with_max_replica_count(max_replica_count: i64) -> Self {
+        Self { min_replica_count: 0, max_replica_count, strategy: Strategy::Default, calculation: Calculation::Max }
+    }
+
+    /// What KEDA does with these answers; triggers that failed are left out of them.
+    pub(crate) fn decide(&self, answers: &[Answer], jobs: Jobs) -> Decision {
+        // `MinReplicaCount` and `MaxReplicaCount` in scaledjob_types.go.
+        let min = self.min_replica_count.min(self.max_replica_count);
+        let room = self.max_replica_count - min;
+        let (active, scale_to, max_scale) = self.combine(answers, min, room);
+        // `getScalingDecision`.
+        let (effective_max_scale, scale_to) = if jobs.unfinished < min {
+            (min - jobs.unfinished, min - jobs.unfinished)
+        } else {
+            self.strategy.effective_max_scale(max_scale, jobs.unfinished - min, jobs.pending, room, scale_to)
+        };
+        // `createJobs`: only if active, never less than none.
+        let created = if active { scale_to.min(effective_max_scale).max(0) } else { 0 };
+        Decision { created, active, scale_to, max_scale, effective_max_scale, jobs }
+    }
+
+    /// `IsScaledJobActive`: whether anything is to be done, for how much, and how much at most.
+    fn combine(&self, answers: &[Answer], min: i64, room: i64) -> (bool, i64, i64) {
+        let room = float(room);
+        let active: Vec<(f64, f64)> = answers
+            .iter()
+            .filter(|answer| answer.active)
+            // A target of zero makes a trigger that starts nothing.
+            .map(|answer| {
+                (answer.value, if answer.target == 0.0 { 0.0 } else { (answer.value / answer.target).min(room) })
+            })
+            .collect();
+        let combined = match self.calculation {
+            // More than nothing: an active trigger with the value zero does not count.
+            Calculation::Max => active.iter().copied().fold(None, |best, (value, max)| match best {
+                Some((most, _)) if value <= most => best,
+                None if value <= 0.0 => None,
+                _ => Some((value, max)),
+            }),
+            // A least value of zero is taken for "none yet", so the next one replaces it.
+            Calculation::Min => active.iter().copied().fold(None, |best, (value, max)| match best {
+                Some((least, _)) if least != 0.0 && value >= least => best,
+                _ => Some((value, max)),
+            }),
+            Calculation::Average | Calculation::Sum => active.iter().copied().reduce(|a, b| (a.0 + b.0, a.1 + b.1)),
+        };
+        let share = if self.calculation == Calculation::Average {
+            float(active.len().try_into().unwrap_or(i64::MAX))
+        } else {
+            1.0
+        };
+        let (value, max) = combined.map_or((0.0, 0.0), |(value, max)| (value / share.max(1.0), max / share.max(1.0)));
+        (combined.is_some() || min > 0, ceiling(value), ceiling(max.min(room)))
+    }
+}
+
+impl Strategy {
+    /// `GetEffectiveMaxScale`: how many Jobs at most, and how many are wanted.
+    fn effective_max_scale(self, max_scale: i64, running: i64, pending: i64, room: i64, scale_to: i64) -> (i64, i64) {
+        match self {
+            Self::Custom { queue_length_deduction, running_job_percentage: Some(percentage) } => {
+                // Go's conversion to an integer cuts off the fraction.
+                let share = truncation(float(running) * percentage);
+                ((max_scale - queue_length_deduction - share).min(room), scale_to)
+            }
+            Self::Default | Self::Custom { running_job_percentage: None, .. } => (max_scale - running, scale_to),
+            Self::Accurate if max_scale + running - pending > room => (room - running, scale_to),
+            Self::Accurate => (max_scale - pending, scale_to),
+            Self::Eager => ((room - running - pending).min(max_scale), room),
+        }
+    }
+}
+
+impl fmt::Display for Decision {
+    /// The sum in one line, as a person would check it.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { created, active, scale_to, max_scale, effective_max_scale, jobs } = *self;
+        if !active {
+            return write!(formatter, "not active: creates none");
+        }
+        write!(formatter, "wants {scale_to}, {max_scale} at most, {} unfinished", jobs.unfinished)?;
+        match effective_max_scale {
+            ..=0 => write!(formatter, ": creates none"),
+            _ => write!(formatter, ": creates {created}"),
+        }
+    }
+}
+
+/// Counts of Jobs are far below 2^53.
+#[expect(clippy::as_conversions, clippy::cast_precision_loss, reason = "KEDA does the same, and the counts are small")]
+fn float(count: i64) -> f64 {
+    count as f64
+}
+
+/// `ceilToInt64`: saturates at the ends.
+fn ceiling(value: f64) -> i64 {
+    truncation(value.ceil())
+}
+
+#[expect(clippy::as_conversions, clippy::cast_possible_truncation, reason = "Rust saturates, as KEDA does by hand")]
+fn truncation(value: f64) -> i64 {
+    value as i64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Answer, Calculation, Jobs, ScaledJob, Strategy, ceiling};
+
+    fn answer(value: f64, target: f64, active: bool) -> Answer {
+        Answer { value, target, active }
+    }
+
+    fn created(scaled_job: ScaledJob, value: f64, unfinished: i64, pending: i64) -> i64 {
+        scaled_job.decide(&[answer(value, 1.0, true)], Jobs { unfinished, pending }).created
+    }
+
+    fn custom(queue_length_deduction: i64, running_job_percentage: Option<f64>) -> Strategy {
+        Strategy::Custom { queue_length_deduction, running_job_percentage }
+    }
+
+    /// KEDA's own vectors: `scale_jobs_test.go`, (maxScale, running, pending, room) and what comes of it.
+    #[test]
+    fn every_strategy_agrees_with_kedas_unit_tests() {
+        for (strategy, arguments, expected) in [
+            (Strategy::Default, (3, 2, 0, 5), 1),
+            (Strategy::Default, (2, 0, 0, 5), 2),
+            (custom(1, Some(0.5)), (3, 2, 0, 5), 1),
+            (custom(1, Some(0.5)), (10, 0, 0, 10), 9),
+            (custom(0, None), (3, 2, 0, 5), 1),
+            (custom(0, None), (2, 0, 0, 5), 2),
+            (custom(2, Some(0.0)), (3, 2, 0, 5), 1),
+            (custom(-2, Some(0.0)), (3, 2, 0, 4), 4),
+            (custom(0, Some(0.5)), (3, 2, 0, 5), 2),
+            (custom(0, Some(0.5)), (10, 0, 0, 10), 10),
+            (Strategy::Accurate, (3, 2, 0, 5), 3),
+            (Strategy::Accurate, (5, 2, 0, 5), 3),
+            (Strategy::Accurate, (3, 4, 2, 10), 1),
+            (Strategy::Accurate, (5, 4, 2, 5), 1),
+            (Strategy::Accurate, (3, 3, 3, 5), 0),
+            (Strategy::Accurate, (15, 15, 15, 20), 0),
+            (Strategy::Accurate, (10, 10, 10, 15), 0),
+            (Strategy::Accurate, (20, 15, 10, 20), 5),
+        ] {
+            let (max_scale, running, pending, room) = arguments;
+            let outcome = strategy.effective_max_scale(max_scale, running, pending, room, 1);
+            assert_eq!(outcome, (expected, 1), "{strategy:?} of {arguments:?}");
+        }
+        for (arguments, expected) in [((4, 3, 0), 4), ((4, 0, 3), 4), ((4, 7, 0), 3), ((4, 1, 6), 3), ((15, 0, 0), 10)]
+        {
+            let (max_scale, running, pending) = arguments;
+            let outcome = Strategy::Eager.effective_max_scale(max_scale, running, pending, 10, 1);
+            assert_eq!(outcome, (expected, 10), "eager of {arguments:?}");
+        }
+    }
+
+    /// `TestRunningJobCount..MinReplicaCount..`, and `internals/min_replica_sj` of its e2e tests.
+    #[test]
+    fn the_least_number_of_jobs_is_filled_up_first() {
+        let with = |min_replica_count, max_replica_count| ScaledJob {
+            min_replica_count,
+            ..ScaledJob::with_max_replica_count(max_replica_count)
+        };
+        assert_eq!(created(with(2, 100), 0.0, 0, 0), 2);
+        assert_eq!(created(with(2, 100), 0.0, 1, 0), 1);
+        assert_eq!(created(with(1, 100), 2.0, 1, 0), 2);
+        assert_eq!(created(with(2, 1), 0.0, 0, 0), 1, "more at least than at most");
+        // min 2, max 4, value 3: two to fill up, then room for two more.
+        assert_eq!(created(with(2, 4), 3.0, 0, 0), 2);
+        assert_eq!(created(with(2, 4), 3.0, 2, 0), 2);
+        assert_eq!(created(with(2, 4), 3.0, 4, 0), 0);
+    }
+
+    /// `internals/min_replica_sj` keeps an inactive `ScaledJob` at its least number too.
+    #[test]
+    fn the_least_number_is_kept_although_nothing_is_active() {
+        let scaled_job = ScaledJob { min_replica_count: 2, ..ScaledJob::with_max_replica_count(10) };
+        assert_eq!(scaled_job.decide(&[answer(0.0, 1.0, false)], Jobs::default()).created, 2);
+        assert_eq!(scaled_job.decide(&[], Jobs::default()).created, 2);
+    }
+
+    #[test]
+    fn activity_needs_a_value_and_a_value_needs_activity() {
+        let scaled_job = ScaledJob::with_max_replica_count(10);
+        for (value, active, expected) in [(0.0, true, 0), (5.0, false, 0), (5.0, true, 5), (0.001, true, 1)] {
+            let decision = scaled_job.decide(&[answer(value, 1.0, active)], Jobs::default());
+            assert_eq!(decision.created, expected, "value {value}, active {active}");
+        }
+    }
+
+    #[test]
+    fn the_target_divides_the_ceiling_but_not_the_number_wanted() {
+        let scaled_job = ScaledJob::with_max_replica_count(10);
+        for (value, target, expected) in
+            [(60.0, 10.0, 6), (61.0, 10.0, 7), (30.0, 10.0, 3), (3.0, 0.1, 3), (3.0, 0.0, 0), (2.4, 1.0, 3)]
+        {
+            let decision = scaled_job.decide(&[answer(value, target, true)], Jobs::default());
+            assert_eq!(decision.created, expected, "value {value}, target {target}");
+        }
+        let eager = ScaledJob { strategy: Strategy::Eager, ..scaled_job };
+        assert_eq!(eager.decide(&[answer(3.0, 0.1, true)], Jobs::default()).created, 10);
+    }
+
+    #[test]
+    fn several_triggers_become_one_as_configured() {
+        let answers = [answer(7.0, 1.0, true), answer(3.0, 1.0, true), answer(9.0, 1.0, false)];
+        for (calculation, expected) in
+            [(Calculation::Max, 7), (Calculation::Min, 3), (Calculation::Average, 5), (Calculation::Sum, 10)]
+        {
+            let scaled_job = ScaledJob { calculation, ..ScaledJob::with_max_replica_count(100) };
+            assert_eq!(scaled_job.decide(&answers, Jobs::default()).created, expected, "{calculation:?}");
+        }
+        // An active zero is the least, yet the next one takes its place: KEDA takes it for "none yet".
+        let scaled_job = ScaledJob { calculation: Calculation::Min, ..ScaledJob::with_max_replica_count(100) };
+        assert_eq!(scaled_job.decide(&[answer(0.0, 1.0, true), answer(4.0, 1.0, true)], Jobs::default()).created, 4);
+        assert_eq!(scaled_job.decide(&[answer(4.0, 1.0, true), answer(0.0, 1.0, true)], Jobs::default()).created, 0);
+    }
+
+    /// P rows unclaimed, R held, K unfinished Jobs: the moments of the seed's evening.
+    #[test]
+    fn the_seeds_pairing_starves_where_outstanding_is_exact() {
+        let ten = ScaledJob::with_max_replica_count(10);
+        // At most ten, five unclaimed rows, five held: pending starts none, although four places are free.
+        assert_eq!(created(ten, 5.0, 6, 0), 0);
+        assert_eq!(created(ten, 5.0 + 5.0, 6, 0), 4);
+        // Three Jobs run for hours, three short rows come: they wait for hours, or start at once.
+        assert_eq!(created(ten, 3.0, 3, 0), 0);
+        assert_eq!(created(ten, 3.0 + 3.0, 3, 0), 3);
+    }
+
+    #[test]
+    fn accurate_and_eager_start_idle_jobs_for_rows_that_are_held() {
+        let accurate = ScaledJob { strategy: Strategy::Accurate, ..ScaledJob::with_max_replica_count(10) };
+        let eager = ScaledJob { strategy: Strategy::Eager, ..accurate };
+        // Nothing to claim, four rows held by four running Jobs: outstanding is 4.
+        assert_eq!(created(accurate, 4.0, 4, 0), 4);
+        assert_eq!(created(eager, 4.0, 4, 0), 4);
+        assert_eq!(created(ScaledJob::with_max_replica_count(10), 4.0, 4, 0), 0);
+    }
+
+    #[test]
+    fn custom_with_nothing_subtracted_exceeds_the_greatest_number() {
+        let scaled_job = ScaledJob { strategy: custom(0, Some(0.0)), ..ScaledJob::with_max_replica_count(10) };
+        assert_eq!(created(scaled_job, 50.0, 10, 0), 10, "twenty Jobs where ten were allowed");
+    }
+
+    /// `TestCeilToInt64`.
+    #[test]
+    fn ceilings_saturate() {
+        for (value, expected) in
+            [(5.0, 5), (4.2, 5), (0.0, 0), (-2.5, -2), (1e19, i64::MAX), (f64::INFINITY, i64::MAX), (-1e19, i64::MIN)]
+        {
+            assert_eq!(ceiling(value), expected);
+        }
+    }
+
+    #[test]
+    fn a_decision_can_be_read() {
+        let scaled_job = ScaledJob::with_max_replica_count(10);
+        let decide =
+            |value, active| scaled_job.decide(&[answer(value, 1.0, active)], Jobs { unfinished: 8, pending: 0 });
+        assert_eq!(decide(14.0, true).to_string(), "wants 14, 10 at most, 8 unfinished: creates 2");
+        assert_eq!(decide(8.0, true).to_string(), "wants 8, 8 at most, 8 unfinished: creates none");
+        assert_eq!(decide(8.0, false).to_string(), "not active: creates none");
+    }
+}
