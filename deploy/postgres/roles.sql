@@ -1,0 +1,79 @@
+-- The roles of clapometer and of postgres-batch, with no more than they use.
+--
+-- Run it with psql, as the owner of the tables or as a superuser, in the database of the queue, after
+-- `postgres-batch migrate up`. It can be run again: after an upgrade, or with another schema.
+--
+--     psql -d postgres -f roles.sql                       creates the roles without passwords
+--     psql -d postgres -v schema=queue -f roles.sql       tables in the schema `queue` instead of `public`
+--     psql -d postgres -v clapometer_password="$A" -v postgres_batch_password="$B" -f roles.sql
+--                                                         sets the passwords, too (they pass through psql's process list
+--                                                         and the server's log; `\password clapometer` does not)
+--
+-- A table of your own instead of postgres-batch's: see own-table.sql beside this file.
+
+\set ON_ERROR_STOP on
+\if :{?schema}
+\else
+    \set schema public
+\endif
+
+BEGIN;
+
+SELECT 'CREATE ROLE clapometer'
+ WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'clapometer')
+\gexec
+SELECT 'CREATE ROLE postgres_batch'
+ WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'postgres_batch')
+\gexec
+SELECT 'CREATE ROLE postgres_batch_operator'
+ WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'postgres_batch_operator')
+\gexec
+
+-- The scaler. 20 connections: two pods of pool_size 4, one LISTEN and one cancel each, and a third pod during an update.
+ALTER ROLE clapometer WITH LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS CONNECTION LIMIT 20;
+-- Belts beside its own: every reading is a read-only transaction with its own limits, but the role is the boundary.
+ALTER ROLE clapometer SET default_transaction_read_only = on;
+ALTER ROLE clapometer SET statement_timeout = '10s';
+ALTER ROLE clapometer SET lock_timeout = '1s';
+ALTER ROLE clapometer SET idle_in_transaction_session_timeout = '10s';
+
+-- The Jobs. One connection each, two for a moment; set it above maxReplicaCount.
+ALTER ROLE postgres_batch WITH LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS CONNECTION LIMIT 200;
+ALTER ROLE postgres_batch SET statement_timeout = '30s';
+ALTER ROLE postgres_batch SET lock_timeout = '5s';
+ALTER ROLE postgres_batch SET idle_in_transaction_session_timeout = '30s';
+
+-- People: `postgres-batch add | retry | cancel | prune`. Grant it to them: GRANT postgres_batch_operator TO alice;
+ALTER ROLE postgres_batch_operator WITH NOLOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS;
+
+\if :{?clapometer_password}
+    ALTER ROLE clapometer PASSWORD :'clapometer_password';
+\endif
+\if :{?postgres_batch_password}
+    ALTER ROLE postgres_batch PASSWORD :'postgres_batch_password';
+\endif
+
+GRANT USAGE ON SCHEMA :"schema" TO clapometer, postgres_batch, postgres_batch_operator;
+SET LOCAL search_path = :"schema";
+
+-- What the scaler counts: outstanding-claps and clap-workers read the view and nothing else.
+GRANT SELECT ON clap_backlog TO clapometer;
+-- The seed's query (pending-claps) and dead-claps read these columns; payload and errors stay unseen.
+GRANT SELECT (id) ON make_it_clap TO clapometer;
+GRANT SELECT (id, status, finished_at) ON clap TO clapometer;
+
+-- What a Job does: claim, beat, settle.
+GRANT SELECT ON make_it_clap, clap_backlog TO postgres_batch;
+GRANT UPDATE (pending) ON make_it_clap TO postgres_batch;
+GRANT SELECT, INSERT, UPDATE ON clap, clap_attempt TO postgres_batch;
+
+-- What people do.
+GRANT SELECT, INSERT, DELETE ON make_it_clap TO postgres_batch_operator;
+GRANT UPDATE (pending) ON make_it_clap TO postgres_batch_operator;
+GRANT SELECT ON clap_backlog TO postgres_batch_operator;
+GRANT SELECT, INSERT, UPDATE, DELETE ON clap, clap_attempt TO postgres_batch_operator;
+
+-- Which migrations have been applied; written by their owner only.
+GRANT SELECT ON postgres_batch_migrations TO postgres_batch, postgres_batch_operator;
+
+COMMIT;

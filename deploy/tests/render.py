@@ -1,0 +1,86 @@
+"""Renders the chart into deploy/kustomize and copies its rules and dashboard to deploy/; with --check only compares."""
+
+import difflib
+import pathlib
+import sys
+
+import helm_python
+import yaml
+
+DEPLOY = pathlib.Path(__file__).resolve().parents[1]
+CHART = DEPLOY / "helm" / "clapometer"
+HEADER = "# Rendered from {source} by `make manifests`; do not edit.\n"
+
+
+def render_chart(values: dict, name: str = "clapometer", namespace: str = "clapometer") -> dict[str, str]:
+    """The chart's templates by file name, rendered by Helm's own engine after its schema check."""
+    with helm_python.Chart.load(str(CHART)) as chart:
+        return chart.render(values, name=name, namespace=namespace)
+
+
+def objects(rendered: dict[str, str]) -> list[dict]:
+    """Every Kubernetes object in rendered templates, in file order, without the notes."""
+    return [
+        document
+        for path, text in sorted(rendered.items())
+        if not path.endswith("NOTES.txt")
+        for document in yaml.safe_load_all(text)
+        if document
+    ]
+
+
+def plain_yaml(values_file: pathlib.Path) -> str:
+    rendered = render_chart(yaml.safe_load(values_file.read_text()))
+    texts = [
+        "\n".join(line.rstrip() for line in text.strip().removeprefix("---").strip().splitlines())
+        for path, text in sorted(rendered.items())
+        if not path.endswith("NOTES.txt") and text.strip()
+    ]
+    source = f"deploy/helm/clapometer with ci/{values_file.name}"
+    return HEADER.format(source=source) + "\n---\n".join(texts) + "\n"
+
+
+def roles_config_map() -> str:
+    script = (DEPLOY / "postgres" / "roles.sql").read_text()
+    body = "".join(f"    {line}".rstrip() + "\n" for line in script.splitlines())
+    return (
+        HEADER.format(source="deploy/postgres/roles.sql")
+        + "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: postgres-roles\n  namespace: keda-with-postgresql\n"
+        + "data:\n  roles.sql: |\n"
+        + body
+    )
+
+
+def outputs() -> dict[pathlib.Path, str]:
+    """Every rendered file of the repository and what it must hold."""
+    alerts = (CHART / "files" / "alerts.yaml").read_text()
+    return {
+        DEPLOY / "kustomize/base/clapometer.yaml": plain_yaml(CHART / "ci/base-values.yaml"),
+        DEPLOY / "kustomize/mtls/clapometer.yaml": plain_yaml(CHART / "ci/mtls-values.yaml"),
+        DEPLOY / "kustomize/demo/clapometer.yaml": plain_yaml(CHART / "ci/demo-values.yaml"),
+        DEPLOY / "kustomize/demo/roles.yaml": roles_config_map(),
+        DEPLOY / "prometheus/alerts.yaml": HEADER.format(source="deploy/helm/clapometer/files/alerts.yaml") + alerts,
+        DEPLOY / "grafana/clapometer.json": (CHART / "files" / "dashboard.json").read_text(),
+    }
+
+
+def main(mode: str) -> int:
+    stale = 0
+    for path, text in outputs().items():
+        now = path.read_text() if path.exists() else ""
+        if now == text:
+            continue
+        if mode == "--check":
+            stale += 1
+            name = str(path.relative_to(DEPLOY.parent))
+            sys.stderr.writelines(difflib.unified_diff(now.splitlines(True), text.splitlines(True), name, "rendered"))
+        else:
+            path.write_text(text)
+            print(f"wrote {path.relative_to(DEPLOY.parent)}")
+    if stale:
+        print(f"{stale} rendered files are out of date: run `make manifests` and commit them", file=sys.stderr)
+    return 1 if stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1] if len(sys.argv) > 1 else "--write"))

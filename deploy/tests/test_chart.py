@@ -1,0 +1,163 @@
+"""The Helm chart: lint, strict schemas under several sets of values, the promises of the shipped manifests, refusals."""
+
+import pathlib
+import re
+import unittest
+
+import helm_python
+import yaml
+
+import render
+import strict
+
+VALUES = sorted((render.CHART / "ci").glob("*-values.yaml"))
+REFUSED = sorted((render.CHART / "ci/refused").glob("*.yaml"))
+
+
+def load(path: pathlib.Path) -> dict:
+    return yaml.safe_load(path.read_text())
+
+
+def of_kind(documents: list[dict], kind: str) -> list[dict]:
+    return [document for document in documents if document["kind"] == kind]
+
+
+class Chart(unittest.TestCase):
+    def test_lint_finds_nothing_but_the_missing_icon(self):
+        findings = helm_python.lint(str(render.CHART))
+        messages = [m for m in findings["messages"] if "icon is recommended" not in m["error"]]
+        self.assertEqual((messages, findings["errors"]), ([], []))
+
+    def test_every_rendered_object_is_strictly_valid(self):
+        self.assertGreaterEqual(len(VALUES), 6)
+        for path in VALUES:
+            for document in render.objects(render.render_chart(load(path))):
+                with self.subTest(values=path.name, kind=document["kind"], name=document["metadata"]["name"]):
+                    strict.check(document)
+
+    def test_bad_values_are_refused_with_the_reason(self):
+        self.assertGreaterEqual(len(REFUSED), 15)
+        for path in REFUSED:
+            reason = re.match(r"# refused: (.*)\n", path.read_text()).group(1)
+            with self.subTest(values=path.name):
+                with self.assertRaises(helm_python.HelmError) as refusal:
+                    render.render_chart(load(path))
+                self.assertIn(reason, str(refusal.exception))
+
+    def test_default_values_satisfy_the_schema(self):
+        with helm_python.Chart.load(str(render.CHART)) as chart:
+            chart.validate_schema({})
+
+    def test_every_value_has_a_schema_entry(self):
+        schema = yaml.safe_load((render.CHART / "values.schema.json").read_text())
+
+        def missing(values, schema, path):
+            for key, value in values.items():
+                known = schema.get("properties", {})
+                if key not in known:
+                    yield f"{path}{key}"
+                elif isinstance(value, dict) and known[key].get("properties"):
+                    yield from missing(value, known[key], f"{path}{key}.")
+
+        self.assertEqual(list(missing(load(render.CHART / "values.yaml"), schema, "")), [])
+
+    def test_versions_agree_with_the_package(self):
+        cargo = (render.DEPLOY.parent / "Cargo.toml").read_text()
+        version = re.search(r'^version = "(.*)"$', cargo, re.MULTILINE).group(1)
+        chart = load(render.CHART / "Chart.yaml")
+        self.assertEqual((chart["version"], str(chart["appVersion"])), (version, version))
+        self.assertEqual(load(render.DEPLOY.parent / "artifacthub-pkg.yml")["version"], version)
+
+
+class Pods(unittest.TestCase):
+    """What the shipped manifests promise about the pod, under every set of values."""
+
+    def deployments(self):
+        for path in VALUES:
+            documents = render.objects(render.render_chart(load(path)))
+            (deployment,) = of_kind(documents, "Deployment")
+            yield path.name, documents, deployment["spec"]["template"]["spec"]
+
+    def test_the_pod_is_restricted(self):
+        for name, _, pod in self.deployments():
+            with self.subTest(values=name):
+                container = pod["containers"][0]
+                self.assertEqual(pod["securityContext"]["runAsUser"], 65532)
+                self.assertIs(pod["securityContext"]["runAsNonRoot"], True)
+                self.assertEqual(pod["securityContext"]["seccompProfile"], {"type": "RuntimeDefault"})
+                self.assertIs(container["securityContext"]["readOnlyRootFilesystem"], True)
+                self.assertIs(container["securityContext"]["allowPrivilegeEscalation"], False)
+                self.assertEqual(container["securityContext"]["capabilities"], {"drop": ["ALL"]})
+
+    def test_the_pod_has_no_api_token_and_no_service_links(self):
+        for name, documents, pod in self.deployments():
+            with self.subTest(values=name):
+                self.assertIs(pod["automountServiceAccountToken"], False)
+                self.assertIs(pod["enableServiceLinks"], False)
+                for kind in ["Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding"]:
+                    self.assertEqual(of_kind(documents, kind), [])
+
+    def test_probes_are_http_on_the_admin_port(self):
+        for name, _, pod in self.deployments():
+            with self.subTest(values=name):
+                container = pod["containers"][0]
+                self.assertEqual(container["livenessProbe"]["httpGet"], {"path": "/livez", "port": "http-metrics"})
+                self.assertEqual(container["readinessProbe"]["httpGet"], {"path": "/readyz", "port": "http-metrics"})
+
+    def test_a_drain_fits_into_the_grace_period(self):
+        for name, _, pod in self.deployments():
+            with self.subTest(values=name):
+                sleep = pod["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
+                self.assertGreaterEqual(pod["terminationGracePeriodSeconds"], sleep + 20)
+
+    def test_the_service_leads_to_the_pods(self):
+        for name, documents, pod in self.deployments():
+            with self.subTest(values=name):
+                (service,) = of_kind(documents, "Service")
+                (deployment,) = of_kind(documents, "Deployment")
+                labels = deployment["spec"]["template"]["metadata"]["labels"]
+                self.assertLessEqual(service["spec"]["selector"].items(), labels.items())
+                self.assertLessEqual(deployment["spec"]["selector"]["matchLabels"].items(), labels.items())
+                ports = {port["name"]: port for port in service["spec"]["ports"]}
+                self.assertEqual(ports["grpc"]["appProtocol"], "grpc")
+                names = {port["name"]: port["containerPort"] for port in pod["containers"][0]["ports"]}
+                self.assertEqual(names, {"grpc": 9090, "http-metrics": 9091})
+                self.assertEqual({port["targetPort"] for port in ports.values()}, set(names))
+
+    def test_a_headless_service_uses_the_container_port(self):
+        documents = render.objects(render.render_chart(load(render.CHART / "ci/headless-values.yaml")))
+        (service,) = of_kind(documents, "Service")
+        self.assertEqual(service["spec"]["clusterIP"], "None")
+        self.assertIn(9090, [port["port"] for port in service["spec"]["ports"]])
+
+    def test_mounts_have_volumes_and_files_have_mounts(self):
+        for name, documents, pod in self.deployments():
+            with self.subTest(values=name):
+                (config_map,) = [d for d in of_kind(documents, "ConfigMap") if "clapometer.yaml" in d["data"]]
+                mounts = {m["name"]: m["mountPath"] for m in pod["containers"][0]["volumeMounts"]}
+                self.assertLessEqual(set(mounts), {volume["name"] for volume in pod["volumes"]})
+                files = re.findall(r"[ :](/[-./a-z]+)", config_map["data"]["clapometer.yaml"])
+                for file in files:
+                    self.assertTrue(any(file.startswith(f"{path}/") for path in mounts.values()), f"{file} is not mounted")
+
+    def test_no_secret_reaches_the_config_map(self):
+        for name, documents, _ in self.deployments():
+            with self.subTest(values=name):
+                self.assertEqual(of_kind(documents, "Secret"), [])
+
+    def test_only_the_operator_of_keda_may_ask(self):
+        documents = render.objects(render.render_chart(load(render.CHART / "ci/base-values.yaml")))
+        (policy,) = of_kind(documents, "NetworkPolicy")
+        admitted = [rule for rule in policy["spec"]["ingress"] if {"port": "grpc", "protocol": "TCP"} in rule["ports"]]
+        self.assertEqual(
+            [rule["from"] for rule in admitted],
+            [[{
+                "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "keda"}},
+                "podSelector": {"matchLabels": {"app": "keda-operator"}},
+            }]],
+        )
+        self.assertEqual([sorted({p["port"] for p in rule["ports"]}) for rule in policy["spec"]["egress"]], [[53], [5432]])
+
+
+if __name__ == "__main__":
+    unittest.main()
