@@ -10,6 +10,7 @@ mod check;
 pub mod connection;
 mod databases;
 mod duration;
+mod effective;
 mod faults;
 mod libpq;
 mod parts;
@@ -37,11 +38,11 @@ pub use self::{
     secret::Secret,
     source::{Environment, PREFIX},
 };
-use self::{faults::Findings, section::Context, source::Layer};
+use self::{effective::Written, faults::Findings, section::Context, source::Layer};
 use crate::scaling::{Activation, Divisor, Rounding, Target};
 
 /// Everything `clapometer serve` needs to know.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct Config {
     /// The gRPC side.
     pub server: Server,
@@ -51,6 +52,16 @@ pub struct Config {
     pub databases: BTreeMap<String, Arc<Database>>,
     /// Queries by name, the built-in ones included.
     pub queries: BTreeMap<String, Arc<Query>>,
+    /// How all this was written, for people to see.
+    written: Written,
+}
+
+/// What is in force counts, not where it was written.
+impl PartialEq for Config {
+    fn eq(&self, other: &Self) -> bool {
+        let Self { server, admin, databases, queries, written: _ } = self;
+        (server, admin, databases, queries) == (&other.server, &other.admin, &other.databases, &other.queries)
+    }
 }
 
 impl Config {

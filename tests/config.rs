@@ -10,6 +10,7 @@ use std::{
 };
 
 use clapometer::config::{Config, Environment};
+use proptest::prelude::*;
 
 /// What every case's environment has: a host and a user, so that files without databases do not
 /// depend on who runs the test.
@@ -66,7 +67,7 @@ fn every_bad_configuration_says_what_is_wrong_and_what_would_be_right() {
     }
     let complaints: Vec<String> = cases.iter().filter_map(|path| complaint(path)).collect();
     assert!(complaints.is_empty(), "{}", complaints.join("\n"));
-    assert!(cases.len() >= 9, "only {} cases", cases.len());
+    assert!(cases.len() >= 40, "only {} cases", cases.len());
 }
 
 #[test]
@@ -86,6 +87,211 @@ fn every_good_configuration_loads() {
     for path in cases {
         if let Err(message) = load(&path) {
             panic!("{}: {message}", path.display());
+        }
+    }
+}
+
+/// Every way of getting a secret wrong that we could think of; none of them may repeat it.
+#[test]
+fn no_message_repeats_a_secret() {
+    let places = [
+        "password: [hunter2]",
+        "password: {hunter2: x}",
+        "password: {file: x, hunter2: y}",
+        "password: {env: NOT_SET}\n    pasword: hunter2",
+        "password: \"hunter2\\0\"",
+        "password: *hunter2",
+        "password: !hunter2 x",
+        "password: \"hunter2",
+        "password: 'hunter2' x",
+        "password: @hunter2",
+        "password: hunter2: x",
+        "password: |hunter2",
+        "url: hunter2",
+        "url: postgres://u:hunter2@x@h/",
+        "url: postgres://u:hunter2@h/?nonsense=1",
+        "url: [postgres://u:hunter2@h/]",
+        "url: {file: tests/config/files/url-with-a-wrong-parameter}",
+        "host: postgres://u:hunter2@h/",
+        "host: u:hunter2@h",
+        "dbname: postgres://u:hunter2@h/",
+        "port: {env: SECRET}",
+        "pool_size: {env: SECRET}",
+        "enabled: {env: SECRET}",
+        "sslmode: {env: SECRET}",
+        "search_path: {env: SECRET}\n    lock_timeout: {env: SECRET}",
+    ];
+    for place in places {
+        let yaml =
+            format!("# env: SECRET=hunter2\ndatabases:\n  claps:\n    user: me\n    {place}\n    idle_timeout: 0s\n");
+        let faults = Config::parse(&yaml, &environment(&yaml)).expect_err(place);
+        let message = faults.to_string();
+        assert!(!message.contains("hunter2"), "{place}: {message}");
+        assert!(!format!("{faults:?}").contains("hunter2"), "{place}");
+    }
+}
+
+#[test]
+fn no_secret_shows_in_debug_or_in_the_effective_configuration() {
+    let yaml = "# env: SECRET=hunter2\n# env: OTHER=hunter2\ndatabases:\n  \
+                a: {host: localhost, user: me, password: hunter2}\n  \
+                b: {url: 'postgres://me:hunter2@localhost/'}\n  \
+                c: {host: localhost, user: me, password: {env: SECRET}, search_path: {env: OTHER}}\n  \
+                d: {url: 'postgres://me@localhost/?password=hunter2'}\n";
+    let config = Config::parse(yaml, &environment(yaml)).expect("a configuration");
+    assert!(!format!("{config:?}").replace("search_path: Some(\"hunter2\")", "").contains("hunter2"), "{config:?}");
+    let effective = config.effective_yaml();
+    assert!(!effective.contains("hunter2"), "{effective}");
+    assert!(
+        effective.contains("password: {env: SECRET}") && effective.contains("search_path: {env: OTHER}"),
+        "{effective}"
+    );
+    let again = Config::parse(&effective, &environment(yaml)).expect("the effective configuration loads");
+    assert_eq!(again.databases["c"], config.databases["c"]);
+    assert_eq!(again.queries, config.queries);
+}
+
+#[test]
+fn a_rotated_credential_is_used_by_the_next_connection() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("password");
+    fs::write(&file, "first\n").expect("a file");
+    let yaml = format!("databases: {{a: {{host: localhost, user: me, password: {{file: {}}}}}}}", file.display());
+    let config = Config::parse(&yaml, &environment("")).expect("a configuration");
+    let password = || config.databases["a"].connection.resolve().map(|connection| connection.password);
+    assert_eq!(config.files(), std::slice::from_ref(&file));
+    assert_eq!(password().expect("a connection").expect("a password").expose(), "first");
+    fs::write(&file, "second").expect("a file");
+    assert_eq!(password().expect("a connection").expect("a password").expose(), "second");
+    fs::remove_file(&file).expect("no file");
+    let message = password().expect_err("a missing file");
+    assert!(message.starts_with("databases.a.password: cannot read the file"), "{message}");
+}
+
+#[test]
+fn without_a_file_libpqs_environment_is_the_database_claps() {
+    let variables = [
+        ("DATABASE_URL", "postgres://me@db.example.org/app?sslmode=require"),
+        ("PGCONNECT_TIMEOUT", "3"),
+        ("CLAPOMETER__DATABASES__CLAPS__POOL_SIZE", "8"),
+        ("CLAPOMETER__QUERIES__OUTSTANDING_CLAPS__TARGET", "2.5"),
+    ];
+    let environment: Environment =
+        variables.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+    let config = Config::load(None, &environment).expect("a configuration");
+    let claps = &config.databases["claps"];
+    assert_eq!(claps.connection.resolve().expect("a connection").dbname, "app");
+    assert_eq!((claps.pool_size.get(), claps.connect_timeout.as_secs()), (8, 3));
+    assert_eq!(config.queries.keys().collect::<Vec<_>>(), ["clap-workers", "outstanding-claps", "pending-claps"]);
+    assert_eq!(config.queries["outstanding-claps"].target.get(), 2.5);
+    let again = Config::parse(&config.effective_yaml(), &Environment::default()).expect("it loads again");
+    assert_eq!(again, config);
+}
+
+#[test]
+fn built_in_queries_ask_claps_or_the_only_database_or_are_absent() {
+    let databases = |names: &[&str]| {
+        let entries: Vec<String> = names.iter().map(|name| format!("{name}: {{host: localhost, user: me}}")).collect();
+        Config::parse(&format!("databases: {{{}}}", entries.join(", ")), &environment("")).expect("a configuration")
+    };
+    assert_eq!(databases(&["claps", "other"]).queries["pending-claps"].database, "claps");
+    assert_eq!(databases(&["other"]).queries["pending-claps"].database, "other");
+    assert!(databases(&["one", "two"]).queries.is_empty());
+    let yaml = "databases: {d: {host: localhost, user: me}}\nqueries: {pending-claps: {sql: SELECT 1}}";
+    let config = Config::parse(yaml, &environment("")).expect("a configuration");
+    assert_eq!(config.queries["pending-claps"].sql, "SELECT 1");
+    assert_eq!(config.queries.len(), 3);
+}
+
+#[test]
+fn the_seeds_query_is_built_in_word_for_word() {
+    let config = Config::load(None, &environment("")).expect("a configuration");
+    assert_eq!(
+        config.queries["pending-claps"].sql,
+        "SELECT COUNT(1) FROM make_it_clap LEFT JOIN clap ON make_it_clap.id = clap.id WHERE clap.status IS NULL;"
+    );
+}
+
+#[test]
+fn the_effective_configuration_of_every_good_case_loads_as_the_same() {
+    for path in files("good") {
+        let config = load(&path).expect("a good configuration");
+        let effective = config.effective_yaml();
+        let yaml = fs::read_to_string(&path).expect("a case");
+        match Config::parse(&effective, &environment(&yaml)) {
+            Ok(again) => assert_eq!(again, config, "{}\n{effective}", path.display()),
+            Err(faults) => panic!("{}: {faults}\n{effective}", path.display()),
+        }
+    }
+}
+
+/// A name of a query: what KEDA may call a metric.
+fn name() -> impl Strategy<Value = String> {
+    "[A-Za-z0-9]([-_.A-Za-z0-9]{0,10}[A-Za-z0-9])?"
+}
+
+/// A duration, and what it must be written as.
+fn duration(milliseconds: std::ops::Range<u64>) -> impl Strategy<Value = String> {
+    milliseconds.prop_map(|milliseconds| format!("{milliseconds}ms"))
+}
+
+/// Statements with every kind of awkward text in a string, over one line or several.
+fn statement() -> impl Strategy<Value = String> {
+    ("[^\0']{0,30}", "[\n\t ]{1,4}", prop::bool::ANY).prop_map(|(text, space, ends)| {
+        format!("SELECT{space}'{text}' AS a{space}FROM t{}", if ends { ";\n" } else { "" })
+    })
+}
+
+/// JSON without the characters that YAML takes only as escapes.
+fn ascii(json: &serde_json::Value) -> String {
+    let escaped = |c: char| match c {
+        ' '..='~' => c.to_string(),
+        _ => c.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")).collect(),
+    };
+    json.to_string().chars().map(escaped).collect()
+}
+
+fn query() -> impl Strategy<Value = serde_json::Value> {
+    let numbers = (1e-12f64..1e300, 0.001f64..1e300, 0.0f64..1e300);
+    (statement(), "a[^\0]{0,10}", numbers, duration(10..60_000), duration(1..3_600_000), prop::bool::ANY).prop_map(
+        |(sql, column, (divide_by, target, activation), timeout, max_age, is_zero)| {
+            serde_json::json!({
+                "database": "d",
+                "sql": sql,
+                "value_column": column,
+                "activity_column": column,
+                "divide_by": divide_by,
+                "target": target,
+                "activation": activation,
+                "rounding": if is_zero { "none" } else { "floor" },
+                "on_null": if is_zero { "zero" } else { "error" },
+                "timeout": timeout,
+                "max_age": if is_zero { "0s".to_owned() } else { max_age },
+                "namespaces": if is_zero { vec!["*"] } else { vec!["a", "no", "1e3"] },
+            })
+        },
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    /// JSON is YAML, so that the cases need no writer of ours.
+    #[test]
+    fn the_effective_configuration_loads_as_the_same(queries in prop::collection::btree_map(name(), query(), 0..3), user in "[^\0 :@/]{1,10}") {
+        let json = serde_json::json!({
+            "databases": {"d": {"host": "localhost", "user": user, "pool_size": 7}},
+            "queries": queries,
+        });
+        let json = ascii(&json);
+        let config = match Config::parse(&json, &environment("")) {
+            Ok(config) => config,
+            Err(faults) => return Err(TestCaseError::fail(format!("{faults}\n{json}"))),
+        };
+        let effective = config.effective_yaml();
+        match Config::parse(&effective, &environment("")) {
+            Ok(again) => prop_assert_eq!(again, config, "{}", effective),
+            Err(faults) => return Err(TestCaseError::fail(format!("{faults}\n{effective}"))),
         }
     }
 }

@@ -3,7 +3,9 @@
 use std::{collections::BTreeSet, net::SocketAddr, ops::RangeInclusive, path::PathBuf, time::Duration};
 
 use super::{
-    Admin, Config, ConnectionSource, Server, ServerTls, databases, queries,
+    Admin, Config, ConnectionSource, Server, ServerTls, databases,
+    effective::Written,
+    queries,
     section::{Context, Section},
 };
 
@@ -26,7 +28,7 @@ pub(crate) fn config(context: &Context<'_>, libpq: Option<&ConnectionSource>) ->
     names.extend(section.entries().map(|entry| entry.key.to_owned()));
     let queries = queries::checked(&root.section("queries"), &names);
     root.refuse_unknown_keys();
-    Config { server, admin, databases, queries }
+    Config { server, admin, databases, queries, written: Written::of(context.tree) }
 }
 
 fn server(section: &Section<'_>) -> Server {
@@ -74,13 +76,6 @@ fn admin(section: &Section<'_>) -> Admin {
 }
 
 fn address(section: &Section<'_>, default: SocketAddr) -> SocketAddr {
-    let Some(entry) = section.entry("listen") else { return default };
-    match entry.text().map(|text| text.parse()) {
-        Some(Ok(address)) => address,
-        Some(Err(_)) => {
-            entry.wrong(&format!("an IP address and a port, such as {default}"));
-            default
-        }
-        None => default,
-    }
+    let right = format!("an IP address and a port, such as {default}");
+    section.entry("listen").and_then(|entry| entry.parsed(&right)).unwrap_or(default)
 }

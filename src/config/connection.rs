@@ -8,10 +8,18 @@ use super::{faults::Faults, libpq, parts::Parts, secret::Secret};
 #[derive(Debug, Clone, PartialEq)]
 pub struct ConnectionSource(Arc<Inner>);
 
-#[derive(Debug, PartialEq)]
+#[derive(Debug)]
 struct Inner {
     parts: Parts,
     connect_timeout: Option<Duration>,
+}
+
+/// The timeout is part of the parts that it comes from, or of the database.
+impl PartialEq for Inner {
+    fn eq(&self, other: &Self) -> bool {
+        let Self { parts, connect_timeout: _ } = self;
+        *parts == other.parts
+    }
 }
 
 impl ConnectionSource {
@@ -138,4 +146,17 @@ pub enum SessionAttrs {
     ReadWrite,
     /// A server that does not.
     ReadOnly,
+}
+
+impl SslMode {
+    /// As libpq and the configuration spell it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Disable => "disable",
+            Self::Prefer => "prefer",
+            Self::Require => "require",
+            Self::VerifyCa => "verify-ca",
+            Self::VerifyFull => "verify-full",
+        }
+    }
 }

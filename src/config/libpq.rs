@@ -93,6 +93,7 @@ pub(crate) fn source(lookup: &dyn Fn(&str) -> Option<String>) -> Result<Connecti
         (None, _) => {}
     }
     texts.entry("host").or_insert_with(|| Text::plain(default_host()));
+    texts.entry("sslmode").or_insert_with(|| Text::plain(SslMode::Prefer.name()));
     if let Some(user) = operating_system_user(&lookup).filter(|_| !texts.contains_key("user")) {
         texts.insert("user", Text::plain(user));
     }
@@ -101,9 +102,12 @@ pub(crate) fn source(lookup: &dyn Fn(&str) -> Option<String>) -> Result<Connecti
         let message = format!("cannot read the file {}: it is not there", path.display());
         findings.add(Place::Variable("PGPASSFILE".into()), "", message);
     }
-    let parts = Parts { texts, passfile, unset_sslmode: Some(SslMode::Prefer), prefix: String::new() };
+    let mut parts = Parts { texts, passfile, prefix: String::new() };
     match parts.assemble() {
-        Ok((_, connect_timeout)) if findings.is_empty() => Ok(ConnectionSource::new(parts, connect_timeout)),
+        Ok((_, connect_timeout)) if findings.is_empty() => {
+            parts.texts.remove("connect_timeout");
+            Ok(ConnectionSource::new(parts, connect_timeout))
+        }
         Ok(_) => Err(findings.into_faults(None)),
         Err(problems) => {
             for problem in problems {
@@ -189,4 +193,115 @@ fn fields(line: &str) -> Vec<String> {
         }
     }
     fields
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::config::Connection;
+
+    fn resolved(pairs: &[(&str, &str)]) -> Result<Connection, String> {
+        let lookup = |name: &str| pairs.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
+        source(&lookup).map_err(|faults| faults.to_string())?.resolve()
+    }
+
+    fn tcp(host: &str, port: u16) -> Address {
+        Address::Tcp { host: host.to_owned(), port }
+    }
+
+    #[test]
+    fn the_variables_make_a_connection() {
+        let connection = resolved(&[
+            ("PGHOST", "a,b"),
+            ("PGPORT", "6432"),
+            ("PGUSER", "me"),
+            ("PGPASSWORD", "secret"),
+            ("PGSSLMODE", "verify-full"),
+            ("PGTARGETSESSIONATTRS", "read-write"),
+        ])
+        .expect("a connection");
+        assert_eq!(connection.addresses, [tcp("a", 6432), tcp("b", 6432)]);
+        assert_eq!((connection.user.as_str(), connection.dbname.as_str()), ("me", "me"));
+        assert_eq!(connection.password, Some(Secret::new("secret".into())));
+        assert_eq!(connection.sslmode, SslMode::VerifyFull);
+    }
+
+    #[test]
+    fn the_url_wins_and_the_variables_fill_in() {
+        let connection = resolved(&[
+            ("DATABASE_URL", "postgres://url@h1:1,h2/urldb"),
+            ("PGHOST", "other"),
+            ("PGUSER", "other"),
+            ("PGPASSWORD", "secret"),
+        ])
+        .expect("a connection");
+        assert_eq!(connection.addresses, [tcp("h1", 1), tcp("h2", 5432)]);
+        assert_eq!((connection.user.as_str(), connection.dbname.as_str()), ("url", "urldb"));
+        assert_eq!(connection.password, Some(Secret::new("secret".into())));
+    }
+
+    #[test]
+    fn without_anything_it_is_this_machine_and_this_user() {
+        let connection = resolved(&[]).expect("a connection");
+        let is_local = matches!(&connection.addresses[..], [Address::Unix { .. }])
+            || connection.addresses == [tcp("localhost", 5432)];
+        assert!(is_local, "{:?}", connection.addresses);
+        assert_eq!(connection.sslmode, SslMode::Prefer);
+        assert_eq!(connection.dbname, connection.user);
+    }
+
+    #[test]
+    fn every_wrong_variable_is_named_and_no_secret_is_told() {
+        let message = resolved(&[
+            ("PGHOST", "h"),
+            ("PGPORT", "zero"),
+            ("PGSSLMODE", "allow"),
+            ("PGSERVICE", "prod"),
+            ("PGHOSTADDR", "10.0.0.1"),
+            ("PGCONNECT_TIMEOUT", "0"),
+            ("PGPASSFILE", "/nowhere/pgpass"),
+        ])
+        .expect_err("five faults");
+        let expected = [
+            "PGCONNECT_TIMEOUT: found \"0\", must be a whole number of seconds from 1 to 60",
+            "PGHOSTADDR: is not supported beside a host; unset one of them",
+            "PGPASSFILE: cannot read the file /nowhere/pgpass: it is not there",
+            "PGPORT: found \"zero\", must be a whole number from 1 to 65535, or one for each host, separated by commas",
+            "PGSERVICE: is not supported; unset it",
+            "PGSSLMODE: found \"allow\", must be one of disable, prefer, require, verify-ca, verify-full",
+        ];
+        assert_eq!(message.lines().collect::<Vec<_>>(), expected);
+        let message = resolved(&[("DATABASE_URL", "postgres://u:hunter2@h@h/")]).expect_err("a fault");
+        assert!(message.starts_with("DATABASE_URL: ") && !message.contains("hunter2"), "{message}");
+    }
+
+    #[test]
+    fn the_password_file_is_read_anew_each_time() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = directory.path().join("pgpass");
+        let text = "# a comment\nother:*:*:*:wrong\nh:5432:d\\:b:*:first\\:pass\nh:*:*:me:second\n";
+        fs::write(&file, text).expect("a file");
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).expect("permissions");
+        let pairs =
+            [("PGHOST", "h"), ("PGUSER", "me"), ("PGDATABASE", "d:b"), ("PGPASSFILE", file.to_str().expect("text"))];
+        let lookup = |name: &str| pairs.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
+        let source = source(&lookup).expect("a source");
+        assert_eq!(source.files(), [file.clone()]);
+        assert_eq!(source.resolve().expect("a connection").password, Some(Secret::new("first:pass".into())));
+        fs::write(&file, "*:*:*:*:rotated\n").expect("a file");
+        assert_eq!(source.resolve().expect("a connection").password, Some(Secret::new("rotated".into())));
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).expect("permissions");
+        let message = source.resolve().expect_err("a fault");
+        assert!(message.contains("others may read") && !message.contains("rotated"), "{message}");
+    }
+
+    #[test]
+    fn the_socket_directory_is_localhost_to_the_password_file() {
+        let address = Address::Unix { directory: PathBuf::from(SOCKET_DIRECTORY), port: 5432 };
+        assert_eq!(matching("localhost:5432:*:*:yes", &address, "d", "u").as_deref(), Some("yes"));
+        let address = Address::Unix { directory: PathBuf::from("/elsewhere"), port: 5432 };
+        assert_eq!(matching("localhost:5432:*:*:no\n/elsewhere:*:d:u:yes", &address, "d", "u").as_deref(), Some("yes"));
+    }
 }

@@ -49,6 +49,9 @@ pub(crate) const PARAMETERS: [&str; 11] = [
     "connect_timeout",
 ];
 
+/// Those of [`KEYS`] that are files of TLS.
+const CERTIFICATES: [&str; 3] = ["sslrootcert", "sslcert", "sslkey"];
+
 /// PostgreSQL's own port.
 const DEFAULT_PORT: u16 = 5432;
 
@@ -128,8 +131,6 @@ pub(crate) struct Parts {
     pub(crate) texts: BTreeMap<&'static str, Text>,
     /// Where to look for a password that `texts` has not.
     pub(crate) passfile: Option<PathBuf>,
-    /// `sslmode` where it is not set; `None`: it must be set unless every server is local.
-    pub(crate) unset_sslmode: Option<SslMode>,
     /// What messages say before a key.
     pub(crate) prefix: String,
 }
@@ -146,6 +147,7 @@ pub(crate) struct Problem {
 struct Part {
     text: String,
     quotable: bool,
+    is_of_url: bool,
 }
 
 impl Part {
@@ -160,11 +162,7 @@ impl Parts {
     /// # Errors
     /// Every problem at once, at least one.
     pub(crate) fn assemble(&self) -> Result<(Connection, Option<Duration>), Vec<Problem>> {
-        let mut reader = Reader { parts: BTreeMap::new(), problems: Vec::new() };
-        for (key, text) in &self.texts {
-            reader.read(key, text);
-        }
-        reader.take_url_apart();
+        let mut reader = Reader::of(self);
         let connection = reader.connection(self);
         let timeout = reader.connect_timeout();
         match connection {
@@ -181,21 +179,38 @@ impl Parts {
                 files.push(path.clone());
             }
         }
-        if let Ok((connection, _)) = self.assemble() {
-            files.extend([connection.sslrootcert, connection.sslcert, connection.sslkey].into_iter().flatten());
-        }
+        let reader = Reader::of(self);
+        files.extend(
+            CERTIFICATES.into_iter().filter_map(|key| reader.parts.get(key)).map(|part| PathBuf::from(&part.text)),
+        );
         files
     }
 }
 
+#[derive(Default)]
 struct Reader {
     parts: BTreeMap<&'static str, Part>,
     problems: Vec<Problem>,
+    /// A URL stands where something else should: what seems to be missing may be in it.
+    has_misplaced_url: bool,
 }
 
 impl Reader {
+    fn of(written: &Parts) -> Self {
+        let mut reader = Self::default();
+        for (key, text) in &written.texts {
+            reader.read(key, text);
+        }
+        reader.take_url_apart();
+        reader
+    }
+
     fn problem(&mut self, key: &'static str, message: impl Into<String>) {
-        self.problems.push(Problem { key, message: message.into() });
+        let message = message.into();
+        self.problems.push(match self.parts.get(key) {
+            Some(part) if part.is_of_url => Problem { key: "url", message: format!("{key}: {message}") },
+            _ => Problem { key, message },
+        });
     }
 
     fn read(&mut self, key: &'static str, text: &Text) {
@@ -204,10 +219,11 @@ impl Reader {
             Ok(text) if text.contains('\0') => self.problem(key, "has a NUL character, which PostgreSQL cannot take"),
             // A URL in the wrong place may hold a password.
             Ok(text) if text.contains("://") && !matches!(key, "password" | "url") => {
+                self.has_misplaced_url = true;
                 self.problem(key, "found a URL; give it as url");
             }
             Ok(text) => {
-                self.parts.insert(key, Part { text, quotable });
+                self.parts.insert(key, Part { text, quotable, is_of_url: false });
             }
             Err(message) => self.problem(key, message),
         }
@@ -221,7 +237,7 @@ impl Reader {
                     if self.parts.contains_key(key) {
                         self.problem(key, "is given twice, here and in url; leave one out");
                     }
-                    self.parts.insert(key, Part { text, quotable: false });
+                    self.parts.insert(key, Part { text, quotable: false, is_of_url: true });
                 }
             }
             Err(message) => self.problem("url", message),
@@ -230,17 +246,17 @@ impl Reader {
 
     fn connection(&mut self, written: &Parts) -> Option<Connection> {
         let addresses = self.addresses(written);
-        let sslmode = self.sslmode(addresses.as_deref(), written.unset_sslmode);
+        let sslmode = self.sslmode(addresses.as_deref());
         let target_session_attrs = match self.word("target_session_attrs", &SESSION_ATTRS) {
             Word::Known(attrs) => attrs,
             Word::Unset | Word::Unknown => SessionAttrs::Any,
         };
         let user = self.parts.get("user").map(|part| part.text.clone());
-        if user.is_none() && !self.has_problem("user") && !self.has_problem("url") {
+        if user.is_none() && !self.has_problem("user") && !self.has_problem("url") && !self.has_misplaced_url {
             self.problem("user", "is missing; give the role to connect as");
         }
         let [sslrootcert, sslcert, sslkey] =
-            ["sslrootcert", "sslcert", "sslkey"].map(|key| self.parts.get(key).map(|part| PathBuf::from(&part.text)));
+            CERTIFICATES.map(|key| self.parts.get(key).map(|part| PathBuf::from(&part.text)));
         self.check_certificates([&sslrootcert, &sslcert, &sslkey]);
         let (addresses, user) = (addresses?, user?);
         let dbname = self.parts.get("dbname").map_or_else(|| user.clone(), |part| part.text.clone());
@@ -305,8 +321,7 @@ impl Reader {
             Some([one]) => Some(vec![*one; hosts]),
             Some(ports) if ports.len() == hosts => Some(ports.to_vec()),
             Some(ports) => {
-                let message =
-                    format!("found {} ports for {hosts} hosts, must be one, or one for each host", ports.len());
+                let message = format!("found {} ports, must be one, or one for each host", ports.len());
                 self.problem("port", message);
                 None
             }
@@ -321,11 +336,10 @@ impl Reader {
         }
     }
 
-    fn sslmode(&mut self, addresses: Option<&[Address]>, unset: Option<SslMode>) -> Option<SslMode> {
+    fn sslmode(&mut self, addresses: Option<&[Address]>) -> Option<SslMode> {
         match self.word("sslmode", &SSLMODES) {
             Word::Known(mode) => Some(mode),
             Word::Unknown => None,
-            Word::Unset if unset.is_some() => unset,
             Word::Unset if self.has_problem("sslmode") || self.has_problem("url") => None,
             Word::Unset if addresses?.iter().all(is_local) => Some(SslMode::Prefer),
             Word::Unset => {
@@ -351,7 +365,7 @@ impl Reader {
     }
 
     fn check_certificates(&mut self, [root, cert, key]: [&Option<PathBuf>; 3]) {
-        for (name, path) in [("sslrootcert", root), ("sslcert", cert), ("sslkey", key)] {
+        for (name, path) in CERTIFICATES.into_iter().zip([root, cert, key]) {
             if let Some(Err(error)) = path.as_ref().map(std::fs::File::open) {
                 let path = path.as_deref().unwrap_or(Path::new("")).display();
                 self.problem(name, format!("cannot read the file {path}: {error}"));

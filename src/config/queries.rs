@@ -26,7 +26,7 @@ const LONGEST_IDENTIFIER: usize = 63;
 /// Far more than any count needs, and below PostgreSQL's limit of 65,535 with room for the wrapper.
 const MOST_PARAMETERS: usize = 100;
 
-const KINDS: [(&str, ParameterKind); 6] = [
+pub(crate) const KINDS: [(&str, ParameterKind); 6] = [
     ("text", ParameterKind::Text),
     ("bigint", ParameterKind::Bigint),
     ("double", ParameterKind::Double),
@@ -35,7 +35,7 @@ const KINDS: [(&str, ParameterKind); 6] = [
     ("timestamptz", ParameterKind::Timestamptz),
 ];
 
-const ABSENT: [(&str, Absent); 2] = [("error", Absent::Error), ("zero", Absent::Zero)];
+pub(crate) const ABSENT: [(&str, Absent); 2] = [("error", Absent::Error), ("zero", Absent::Zero)];
 
 /// Whether a name can name a metric: `^[A-Za-z0-9]([-_.A-Za-z0-9]{0,61}[A-Za-z0-9])?$`, which
 /// is what Kubernetes takes for a metric's name.
@@ -132,7 +132,7 @@ fn database(section: &Section<'_>, preferred: Option<&str>, databases: &BTreeSet
             match names.len() {
                 0 => "is missing, and there is no database to be the default; add one under databases".to_owned(),
                 _ => {
-                    format!("is missing, and only a single database would be the default; one of {}", names.join(", "))
+                    format!("is missing; with several databases it must name one: {}", names.join(", "))
                 }
             },
         );
@@ -160,7 +160,7 @@ fn statement(section: &Section<'_>, parameters: usize) -> Option<String> {
             "sql",
             match (highest, parameters) {
                 (0, count) => {
-                    format!("uses no $n, but parameters has {count}; use $1 to ${count} or leave parameters out")
+                    format!("uses no $n, but parameters has {count}; use each, as $1, $2..., or leave it out")
                 }
                 (highest, 0) => format!("uses up to ${highest}, but there are no parameters; declare {highest}"),
                 (highest, count) => {

@@ -4,7 +4,8 @@
 //! on: the faults that were noted keep the result from being used.
 
 use std::{
-    borrow::Cow, cell::RefCell, collections::BTreeSet, fmt::Display, ops::RangeInclusive, path::PathBuf, time::Duration,
+    borrow::Cow, cell::RefCell, collections::BTreeSet, fmt::Display, ops::RangeInclusive, path::PathBuf, str::FromStr,
+    time::Duration,
 };
 
 use ::config::{Map, Value, ValueKind};
@@ -364,13 +365,22 @@ impl Entry<'_> {
 
     /// One of a closed set of words.
     pub(crate) fn word<T: Copy>(&self, words: &[(&str, T)]) -> Option<T> {
-        let text = self.text()?;
-        let meaning = words.iter().find(|(word, _)| *word == text).map(|(_, meaning)| *meaning);
+        let text = as_text(&self.value);
+        let meaning = words.iter().find(|(word, _)| Some(*word) == text).map(|(_, meaning)| *meaning);
         if meaning.is_none() {
             let names: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
             self.wrong(&format!("one of {}", names.join(", ")));
         }
         meaning
+    }
+
+    /// Text that reads as something.
+    pub(crate) fn parsed<T: FromStr>(&self, right: &str) -> Option<T> {
+        let parsed = as_text(&self.value).and_then(|text| text.parse().ok());
+        if parsed.is_none() {
+            self.wrong(right);
+        }
+        parsed
     }
 
     /// Text, which a number or a boolean without quotes is not.

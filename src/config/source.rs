@@ -100,14 +100,8 @@ pub(crate) fn merged(layers: Vec<Layer>) -> Layer {
 
 /// Reads YAML text; notes what is no YAML, and keys that stand twice.
 pub(crate) fn file(text: &str, findings: &Findings) -> Layer {
-    let options = serde_saphyr::options! {
-        duplicate_keys: DuplicateKeyPolicy::PassThrough,
-        non_finite_float_policy: NonFiniteFloatPolicy::PassThrough,
-        strict_booleans: true,
-        with_snippet: false,
-    };
     let mut layer = Layer::default();
-    match serde_saphyr::from_str_with_options::<Spanned<Yaml>>(text, options) {
+    match serde_saphyr::from_str_with_options::<Spanned<Yaml>>(text, yaml_options()) {
         Ok(Spanned { value: Yaml::Mapping(entries), .. }) => {
             layer.values = layer.table(entries, &Path::new(), findings);
         }
@@ -130,6 +124,20 @@ pub(crate) fn file(text: &str, findings: &Findings) -> Layer {
     layer
 }
 
+/// YAML 1.2's own types: `yes` is text and so is `1_000`. Keys that stand twice come through, so
+/// that all of them are told at once.
+fn yaml_options() -> serde_saphyr::Options {
+    serde_saphyr::options! {
+        duplicate_keys: DuplicateKeyPolicy::PassThrough,
+        non_finite_float_policy: NonFiniteFloatPolicy::PassThrough,
+        strict_booleans: true,
+        leading_zero_numbers_as_strings: true,
+        underscored_numbers_as_strings: true,
+        reject_unsupported_tags: true,
+        with_snippet: false,
+    }
+}
+
 /// The parser's words, less what it quotes of the file: that may be a secret.
 fn described(error: &serde_saphyr::Error) -> String {
     use serde_saphyr::Error;
@@ -139,9 +147,20 @@ fn described(error: &serde_saphyr::Error) -> String {
         }
         Error::UnsupportedTag { .. } => "an unknown tag (!name); put text that starts with ! in quotes".into(),
         Error::MultipleDocuments { .. } => "several documents; there must be one".into(),
-        Error::Eof { .. } => "the file ends too early".into(),
-        Error::Message { msg, .. } => msg.lines().next().unwrap_or_default().to_owned(),
-        _ => "it cannot be read as keys and values".into(),
+        Error::Unexpected { .. } | Error::NullIntoString { .. } => {
+            "a key that is no text (a template such as {{ ... }} that nobody has rendered, perhaps)".into()
+        }
+        Error::QuotingRequired { .. } | Error::InvalidScalar { .. } | Error::NonFiniteFloat { .. } => {
+            "a value that cannot be read; put it in quotes".into()
+        }
+        other => {
+            let words = other.to_string();
+            let words = words.lines().next().and_then(|line| line.split(" at line ").next()).unwrap_or_default();
+            match words.contains("unexpected character") {
+                true => "a character that cannot stand there; put the text in quotes".into(),
+                false => words.to_owned(),
+            }
+        }
     }
 }
 
@@ -346,6 +365,14 @@ impl Layer {
         table.insert(last.clone(), Value::new(None, ValueKind::String(text.to_owned())));
     }
 
+    /// The mapping under a key of the first level.
+    pub(crate) fn section(&self, key: &str) -> Option<&Map<String, Value>> {
+        match &self.values.get(key)?.kind {
+            ValueKind::Table(table) => Some(table),
+            _ => None,
+        }
+    }
+
     fn has_table(&self, path: &[String]) -> bool {
         let mut table = &self.values;
         path.iter().all(|key| match table.get(key).map(|value| &value.kind) {
@@ -355,5 +382,78 @@ impl Layer {
             }
             _ => false,
         })
+    }
+}
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn environment(pairs: &[(&str, &str)]) -> Environment {
+        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    }
+
+    /// The paths that variables set over a file, and what is wrong with the variables.
+    fn set(yaml: &str, pairs: &[(&str, &str)]) -> (Vec<String>, Vec<String>) {
+        let findings = Findings::default();
+        let below = file(yaml, &findings);
+        let layer = variables(&environment(pairs), &below, &findings);
+        let mut paths: Vec<String> = layer.places.keys().map(|path| path.join("/")).collect();
+        paths.sort();
+        (paths, findings.into_faults(None).iter().map(|fault| fault.message.clone()).collect())
+    }
+
+    #[test]
+    fn a_variable_finds_names_with_dashes_and_dots_whatever_its_case() {
+        let yaml = "queries: {my-claps.v2: {target: 1}}";
+        for name in ["CLAPOMETER__QUERIES__MY_CLAPS_V2__TARGET", "clapometer__queries__my_claps_v2__target"] {
+            assert_eq!(set(yaml, &[(name, "2")]), (vec!["queries/my-claps.v2/target".into()], vec![]), "{name}");
+        }
+    }
+
+    #[test]
+    fn service_links_are_passed_over() {
+        let links = [("CLAPOMETER_PORT", "tcp://10.0.0.1:9090"), ("CLAPOMETER_SERVICE_HOST", "10.0.0.1")];
+        assert_eq!(set("admin: {}", &links), (vec![], vec![]));
+    }
+
+    #[test]
+    fn a_variable_that_could_mean_two_keys_is_refused() {
+        let yaml = "queries: {a-b: {target: 1}, a_b: {target: 1}}";
+        let (_, faults) = set(yaml, &[("CLAPOMETER__QUERIES__A_B__TARGET", "2")]);
+        assert_eq!(faults, ["the variable's name fits both a-b and a_b"]);
+    }
+
+    #[test]
+    fn two_variables_for_one_key_are_refused() {
+        let both = [("CLAPOMETER__ADMIN__LISTEN", "a"), ("clapometer__admin__listen", "b")];
+        let (_, faults) = set("admin: {}", &both);
+        assert_eq!(faults, ["is also set by CLAPOMETER__ADMIN__LISTEN; unset one of them"]);
+    }
+
+    #[test]
+    fn lines_are_those_of_the_keys_also_behind_aliases() {
+        let findings = Findings::default();
+        let layer = file("a: &shared\n  b: |\n    text\n  c: 1\nd:\n  <<: *shared\n  e: 2\n", &findings);
+        let line =
+            |path: &[&str]| layer.places.get(&path.iter().map(|key| (*key).to_owned()).collect::<Path>()).cloned();
+        assert_eq!(line(&["a", "c"]), Some(Place::Line(4)));
+        assert_eq!(line(&["d", "e"]), Some(Place::Line(7)));
+        assert!(line(&["d", "c"]).is_some());
+        assert!(findings.is_empty());
+    }
+
+    #[test]
+    fn names_with_dots_on_the_first_level_are_no_paths() {
+        let findings = Findings::default();
+        let merged = merged(vec![file("server.listen: x", &findings)]);
+        assert_eq!(merged.values.keys().collect::<Vec<_>>(), ["server.listen"]);
+    }
+
+    #[test]
+    fn a_layer_keeps_the_order_of_its_keys() {
+        let findings = Findings::default();
+        let merged = merged(vec![Layer::default(), file("q: {z: 1, a: 2, m: 3}", &findings)]);
+        let names: Vec<&String> = merged.section("q").expect("a mapping").keys().collect();
+        assert_eq!(names, ["z", "a", "m"]);
     }
 }

@@ -121,3 +121,85 @@ pub(crate) fn redacted(url: &str) -> Option<String> {
     }
     Some(shown)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn parts(url: &str) -> Vec<(&'static str, String)> {
+        parse(url).expect("a URL").into_iter().collect()
+    }
+
+    #[test]
+    fn every_part_is_taken_and_decoded() {
+        assert_eq!(
+            parts(
+                "postgresql://us%40er:p%3Aw@h1:1,[::1]:2/d%20b?sslmode=verify-full&sslrootcert=%2Fca.crt&connect_timeout=5"
+            ),
+            [
+                ("connect_timeout", "5".to_owned()),
+                ("dbname", "d b".to_owned()),
+                ("host", "h1,::1".to_owned()),
+                ("password", "p:w".to_owned()),
+                ("port", "1,2".to_owned()),
+                ("sslmode", "verify-full".to_owned()),
+                ("sslrootcert", "/ca.crt".to_owned()),
+                ("user", "us@er".to_owned()),
+            ]
+        );
+        assert_eq!(parts("postgres://a,b:6432"), [("host", "a,b".to_owned()), ("port", "5432,6432".to_owned())]);
+        assert_eq!(parts("postgres://%2Frun%2Fpg/db"), [("dbname", "db".to_owned()), ("host", "/run/pg".to_owned())]);
+        assert_eq!(parts("postgres:///db?host=/run/pg"), [("dbname", "db".to_owned()), ("host", "/run/pg".to_owned())]);
+    }
+
+    #[test]
+    fn a_misspelt_url_is_refused_without_being_quoted() {
+        for bad in [
+            "hunter2",
+            "mysql://u:hunter2@h/d",
+            "postgres://u:hunter2@x@h/d",
+            "postgres://u:hun/ter2@h/d",
+            "postgres://u:hun?ter2@h/d",
+            "postgres://u:hunter2%@h/d",
+            "postgres://u:hunter2%00@h/d",
+            "postgres://u@h/d?hunter2",
+            "postgres://u@h/d?password=hunter2%",
+            "postgres://u@[::1/d",
+            "postgres://u@[::1]5432/d",
+            "postgres://u@h/d?user=v",
+        ] {
+            let message = parse(bad).expect_err(bad);
+            assert!(!message.contains("hunter2") && !message.contains("ter2"), "{bad}: {message}");
+        }
+        let message = parse("postgres://u@h/d?sslmod=require").expect_err("an unknown parameter");
+        assert_eq!(message, r#"has the unknown parameter "sslmod"; did you mean sslmode?"#);
+    }
+
+    #[test]
+    fn a_shown_url_has_no_password() {
+        for (url, shown) in [
+            ("postgres://u:hunter2@h/d?sslmode=disable", "postgres://u:redacted@h/d?sslmode=disable"),
+            ("postgres://u@h/d?password=hunter2&sslmode=disable", "postgres://u@h/d?password=redacted&sslmode=disable"),
+            ("postgres://h", "postgres://h"),
+        ] {
+            assert_eq!(redacted(url).as_deref(), Some(shown));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_password_gets_through_redaction(password in "[a-z0-9%:/?@&=#\\[\\], ]{6,20}", rest in "[a-z/?=&@:]{0,20}") {
+            let url = format!("postgres://u:{password}@h{rest}");
+            if let Some(shown) = redacted(&url) {
+                prop_assert!(!shown.contains(&password), "{}", shown);
+            }
+        }
+
+        #[test]
+        fn any_text_is_taken_or_refused(text in ".*") {
+            let _ = parse(&format!("postgres://{text}"));
+        }
+    }
+}
