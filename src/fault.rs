@@ -36,6 +36,8 @@ pub enum Fault {
     Unusable(Unusable),
     /// One of our own limits.
     Exhausted(Limit),
+    /// A panic: the process lives, and this attempt failed.
+    Bug,
 }
 
 /// Why an answer is no number.
@@ -116,6 +118,8 @@ pub enum Kind {
     Precondition,
     /// A limit of ours: RESOURCE_EXHAUSTED.
     Exhausted,
+    /// A bug of ours: INTERNAL.
+    Bug,
 }
 
 impl Fault {
@@ -132,6 +136,7 @@ impl Fault {
             Self::DeadlineExceeded | Self::StatementTimeout | Self::LockTimeout => Kind::TooSlow,
             Self::Rejected(_) | Self::Unusable(_) => Kind::Precondition,
             Self::Exhausted(_) => Kind::Exhausted,
+            Self::Bug => Kind::Bug,
         }
     }
 
@@ -151,6 +156,7 @@ impl Fault {
             Self::Rejected(_) => "rejected",
             Self::Unusable(unusable) => unusable.reason(),
             Self::Exhausted(_) => "exhausted",
+            Self::Bug => "bug",
         }
     }
 }
@@ -173,6 +179,7 @@ impl fmt::Display for Fault {
             Self::Rejected(state) => write!(f, "the database rejected the query (SQLSTATE {state})"),
             Self::Unusable(unusable) => f.write_str(unusable.text()),
             Self::Exhausted(limit) => f.write_str(limit.text()),
+            Self::Bug => f.write_str("the scaler has a bug; its log has the rest"),
         }
     }
 }

@@ -14,7 +14,9 @@
 
 pub mod config;
 pub mod fault;
+pub mod gauge;
 pub mod metrics;
 pub mod postgres;
+pub mod query;
 pub mod reading;
 pub mod scaling;

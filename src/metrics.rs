@@ -1,1 +1,355 @@
-//! Metrics.
+//! Every metric that `/metrics` shows, declared once.
+//!
+//! Names are contract once released. Labels are closed sets, or names from the configuration;
+//! the one open set, triggers, is capped. Counters are registered without their `_total`, which
+//! the OpenMetrics encoding adds.
+
+mod triggers;
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicI64, AtomicU64},
+    },
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use prometheus_client::{
+    encoding::{EncodeLabelSet, EncodeLabelValue, text},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram, info::Info},
+    registry::Registry,
+};
+use tokio::time::Instant;
+
+pub use self::triggers::TriggerId;
+use self::triggers::Triggers;
+
+/// A gauge of doubles.
+pub type Float = Gauge<f64, AtomicU64>;
+/// A gauge of counts.
+pub type Count = Gauge<i64, AtomicI64>;
+
+/// Labels of one RPC.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Rpc {
+    /// `unary` or `server_stream`.
+    pub grpc_type: &'static str,
+    /// The service's full name.
+    pub grpc_service: &'static str,
+    /// The method.
+    pub grpc_method: &'static str,
+}
+
+/// Labels of one RPC's end.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Handled {
+    /// `unary` or `server_stream`.
+    pub grpc_type: &'static str,
+    /// The service's full name.
+    pub grpc_service: &'static str,
+    /// The method.
+    pub grpc_method: &'static str,
+    /// The status code's name, as go-grpc-prometheus spells it (`DeadlineExceeded`).
+    pub grpc_code: &'static str,
+}
+
+/// Labels of a query.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct OfQuery {
+    /// Its name.
+    pub query: String,
+    /// Its database's name.
+    pub database: String,
+}
+
+/// Labels of a query's failures.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct OfFault {
+    /// The query's name.
+    pub query: String,
+    /// Its database's name.
+    pub database: String,
+    /// [`crate::fault::Fault::reason`].
+    pub reason: &'static str,
+}
+
+/// Labels of a database.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct OfDatabase {
+    /// Its name.
+    pub database: String,
+}
+
+/// Labels of a pool's connections.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct OfConnection {
+    /// The database's name.
+    pub database: String,
+    /// Idle or busy.
+    pub state: ConnectionState,
+}
+
+/// What a pooled connection does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ConnectionState {
+    /// In the pool.
+    Idle,
+    /// Running a reading.
+    Busy,
+}
+
+impl EncodeLabelValue for ConnectionState {
+    fn encode(&self, encoder: &mut prometheus_client::encoding::LabelValueEncoder) -> fmt::Result {
+        match self {
+            Self::Idle => "idle",
+            Self::Busy => "busy",
+        }
+        .encode(encoder)
+    }
+}
+
+/// Label of a kind of stream.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct OfStream {
+    /// The method.
+    pub rpc: &'static str,
+}
+
+/// Label of a reload's outcome.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct OfReload {
+    /// `applied` or `rejected`.
+    pub result: &'static str,
+}
+
+/// Label of a certificate.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct OfCertificate {
+    /// The configuration key it comes from.
+    pub certificate: &'static str,
+}
+
+/// What was built, and from what.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Build {
+    /// The package's version.
+    pub version: &'static str,
+    /// The commit, or `unknown`.
+    pub commit: &'static str,
+    /// The compiler.
+    pub rustc: &'static str,
+}
+
+/// All metrics of the process.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    /// RPCs ended, by code.
+    pub handled: Family<Handled, Counter>,
+    /// Seconds from an RPC's arrival to its answer; for streams to their end.
+    pub handling: Family<Rpc, Histogram, fn() -> Histogram>,
+    /// The latest reading's value, undivided.
+    pub query_value: Family<OfQuery, Float>,
+    /// The latest reading's activity.
+    pub query_activity: Family<OfQuery, Float>,
+    query_age: Family<OfQuery, Float>,
+    read_at: Mutex<HashMap<OfQuery, Instant>>,
+    /// Seconds that statements took, successful ones.
+    pub query_duration: Family<OfQuery, Histogram, fn() -> Histogram>,
+    /// Statements sent.
+    pub query_statements: Family<OfQuery, Counter>,
+    /// Readings that failed, by reason.
+    pub query_errors: Family<OfFault, Counter>,
+    /// Calls answered by a statement that another call had sent.
+    pub query_joined_calls: Family<OfQuery, Counter>,
+    /// Keys of grouped queries that a trigger asked for and no reading since start has had.
+    pub query_unseen_keys: Family<OfQuery, Count>,
+    /// Distinct queries and parameters held.
+    pub gauges: Count,
+    /// Connections a pool may open.
+    pub pool_size: Family<OfDatabase, Count>,
+    /// Connections by what they do.
+    pub pool_connections: Family<OfConnection, Count>,
+    /// Readings that wait for a connection.
+    pub pool_waiting: Family<OfDatabase, Count>,
+    /// Whether the last thing that happened to a database was a success.
+    pub database_up: Family<OfDatabase, Count>,
+    /// Whether a database's breaker is open.
+    pub breaker_open: Family<OfDatabase, Count>,
+    /// Failures that count towards opening the breaker.
+    pub database_failures: Family<OfDatabase, Counter>,
+    /// Whether the role can do more than read.
+    pub role_privileged: Family<OfDatabase, Count>,
+    /// Whether LISTEN is healthy.
+    pub listen_up: Family<OfDatabase, Count>,
+    /// Notifications received.
+    pub notifications: Family<OfDatabase, Counter>,
+    /// Open gRPC connections.
+    pub grpc_connections: Count,
+    /// Open streams.
+    pub streams: Family<OfStream, Count>,
+    /// Reloads by outcome.
+    pub reloads: Family<OfReload, Counter>,
+    /// Whether the configuration on disk is the one in force.
+    pub config_valid: Count,
+    /// When a certificate ends, in seconds since 1970.
+    pub certificate_expiry: Family<OfCertificate, Float>,
+    triggers: Triggers,
+}
+
+impl Metrics {
+    /// Registers everything.
+    pub fn new(build: Build) -> Self {
+        let mut registry = Registry::default();
+        let r = &mut registry;
+        let metrics = Self {
+            handled: family(r, "grpc_server_handled", "RPCs ended on the server, by status code."),
+            handling: histogram(
+                r,
+                "grpc_server_handling_seconds",
+                "Time from an RPC's arrival to its end on the server.",
+                rpc_buckets,
+            ),
+            query_value: family(r, "clapometer_query_value", "Value of the query's latest reading, undivided."),
+            query_activity: family(r, "clapometer_query_activity", "Activity of the query's latest reading."),
+            query_age: family(r, "clapometer_query_age_seconds", "Age of the query's latest good reading."),
+            query_duration: histogram(
+                r,
+                "clapometer_query_duration_seconds",
+                "Time that the query's statements took, successful ones.",
+                query_buckets,
+            ),
+            query_statements: family(r, "clapometer_query_statements", "Statements sent for the query."),
+            query_errors: family(r, "clapometer_query_errors", "Readings of the query that failed, by reason."),
+            query_joined_calls: family(
+                r,
+                "clapometer_query_joined_calls",
+                "Calls that were answered by a statement already under way.",
+            ),
+            query_unseen_keys: family(
+                r,
+                "clapometer_query_unseen_keys",
+                "Keys of a grouped query that triggers ask for and no reading has had since start.",
+            ),
+            gauges: single(r, "clapometer_gauges", "Distinct queries with parameters that are held."),
+            pool_size: family(r, "clapometer_pool_size", "Connections that the pool may open."),
+            pool_connections: family(r, "clapometer_pool_connections", "Open connections of the pool, by state."),
+            pool_waiting: family(r, "clapometer_pool_waiting", "Readings that wait for a connection."),
+            database_up: family(r, "clapometer_database_up", "Whether the database's latest answer was a good one."),
+            breaker_open: family(r, "clapometer_database_breaker_open", "Whether only probes are sent."),
+            database_failures: family(
+                r,
+                "clapometer_database_failures",
+                "Failed connects, broken connections and silences of the database.",
+            ),
+            role_privileged: family(
+                r,
+                "clapometer_database_role_privileged",
+                "Whether the scaler's role can do more than read.",
+            ),
+            listen_up: family(r, "clapometer_listen_up", "Whether notifications are known to arrive."),
+            notifications: family(r, "clapometer_notifications", "Notifications received from the database."),
+            grpc_connections: single(r, "clapometer_grpc_connections", "Open gRPC connections."),
+            streams: family(r, "clapometer_streams", "Open streams, by RPC."),
+            reloads: family(r, "clapometer_config_reloads", "Reloads of the configuration, by result."),
+            config_valid: single(
+                r,
+                "clapometer_config_valid",
+                "Whether the configuration on disk is valid and in force.",
+            ),
+            certificate_expiry: family(
+                r,
+                "clapometer_certificate_expiry_timestamp_seconds",
+                "When the certificate expires, in seconds since 1970.",
+            ),
+            triggers: Triggers::register(r),
+            read_at: Mutex::default(),
+            registry: Registry::default(),
+        };
+        registry.register("clapometer_build", "What is running.", Info::new(build));
+        let start: Float = single(&mut registry, "process_start_time_seconds", "When the process started.");
+        start.set(since_1970().as_secs_f64());
+        metrics.config_valid.set(1);
+        Self { registry, ..metrics }
+    }
+
+    /// Notes when the query's latest good reading was sent; its age is computed when asked for.
+    pub fn read(&self, query: &OfQuery, sent_at: Instant) {
+        let mut read_at = self.read_at.lock().unwrap_or_else(PoisonError::into_inner);
+        match read_at.get_mut(query) {
+            Some(at) => *at = sent_at,
+            None => {
+                read_at.insert(query.clone(), sent_at);
+            }
+        }
+    }
+
+    /// Notes that KEDA asked for a trigger.
+    pub fn asked(&self, trigger: TriggerId<'_>) {
+        self.triggers.asked(trigger);
+    }
+
+    /// The text of `/metrics`, `application/openmetrics-text; version=1.0.0; charset=utf-8`.
+    pub fn encode(&self) -> String {
+        for (query, at) in self.read_at.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            self.query_age.get_or_create(query).set(at.elapsed().as_secs_f64());
+        }
+        let mut body = String::new();
+        text::encode(&mut body, &self.registry).expect("writing to a String cannot fail");
+        body
+    }
+}
+
+/// Time since 1970 by the wall clock, for metrics that are times.
+fn since_1970() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
+fn rpc_buckets() -> Histogram {
+    Histogram::new([0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0])
+}
+
+fn query_buckets() -> Histogram {
+    Histogram::new([0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0])
+}
+
+fn family<L, M>(registry: &mut Registry, name: &str, help: &str) -> Family<L, M>
+where
+    L: Clone + std::hash::Hash + Eq + EncodeLabelSet + fmt::Debug + Send + Sync + 'static,
+    M: Default + fmt::Debug + Send + Sync + prometheus_client::encoding::EncodeMetric
+        + prometheus_client::metrics::TypedMetric + 'static,
+{
+    let family = Family::default();
+    registry.register(name, without_full_stop(help), family.clone());
+    family
+}
+
+fn histogram<L>(
+    registry: &mut Registry,
+    name: &str,
+    help: &str,
+    buckets: fn() -> Histogram,
+) -> Family<L, Histogram, fn() -> Histogram>
+where
+    L: Clone + std::hash::Hash + Eq + EncodeLabelSet + fmt::Debug + Send + Sync + 'static,
+{
+    let family = Family::new_with_constructor(buckets);
+    registry.register(name, without_full_stop(help), family.clone());
+    family
+}
+
+fn single<M>(registry: &mut Registry, name: &str, help: &str) -> M
+where
+    M: Default + Clone + fmt::Debug + Send + Sync + prometheus_client::encoding::EncodeMetric + 'static,
+{
+    let metric = M::default();
+    registry.register(name, without_full_stop(help), metric.clone());
+    metric
+}
+
+/// The registry ends every help text with a full stop of its own.
+fn without_full_stop(help: &str) -> &str {
+    help.trim_end_matches('.')
+}

@@ -1,3 +1,346 @@
-//! PostgreSQL.
+//! PostgreSQL: sessions, a pool per database, and one reading as one read-only transaction.
+//!
+//! [`Database::count`] is what the gauge calls. What goes wrong is classified here into a
+//! [`Fault`]; nothing of the driver leaves this module.
+
 pub mod connect;
+mod classify;
+mod health;
+mod pool;
+mod role;
+mod statement;
 mod tls;
+
+use std::{
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+use deadpool_postgres::{Hook, HookError, ManagerConfig, Object, Pool, PoolConfig, QueueMode, RecyclingMethod};
+use rand::Rng;
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep, timeout, timeout_at},
+};
+use tokio_postgres::types::{ToSql, Type};
+
+pub use self::{role::Privileges, statement::Statement};
+use self::{
+    classify::{is_conflict, statement_fault},
+    health::{Breaker, Health},
+    pool::Connector,
+};
+use crate::{
+    config,
+    fault::Fault,
+    metrics::{ConnectionState, Metrics, OfConnection, OfDatabase},
+    query::Value,
+    reading::Reading,
+};
+
+/// What a silent server gets beyond a statement's own limit, which it should have enforced.
+const SILENCE: Duration = Duration::from_millis(500);
+
+/// How long a reading may at least wait for a connection, whatever its statement's limit is:
+/// hundreds of triggers that KEDA asks in phase queue up here.
+const QUEUE: Duration = Duration::from_secs(10);
+
+/// A transaction of ours is never idle for long; a session that is has lost us.
+const IDLE_IN_TRANSACTION: Duration = Duration::from_secs(5);
+
+/// Pause between the starts of two probes of a database whose breaker is open, +-20 %.
+const PROBE_INTERVAL: Duration = Duration::from_millis(800);
+
+/// Bounds one probe.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Idle and old connections are looked for this often.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(15);
+
+const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY";
+
+/// `row_security = off` turns rows that a policy would hide into an error (42501) instead of a silent zero.
+const SETTINGS: &str = "\
+SELECT set_config('statement_timeout', $1, true),
+       set_config('lock_timeout', $2, true),
+       set_config('idle_in_transaction_session_timeout', $3, true),
+       set_config('application_name', $4, true),
+       set_config('row_security', 'off', true),
+       CASE WHEN $5 <> '' THEN set_config('search_path', $5, true) END";
+
+/// One configured database: its pool, its state.
+pub struct Database {
+    settings: Arc<config::Database>,
+    pool: Pool,
+    health: Arc<Health>,
+    metrics: Arc<Metrics>,
+    labels: OfDatabase,
+}
+
+/// What happened to one attempt at a statement.
+struct Failure {
+    fault: Fault,
+    /// For the log: the driver's text, which may quote SQL and values.
+    detail: String,
+    /// Whether a new connection may do better at once: this one was idle and broke before it answered.
+    stale_connection: bool,
+}
+
+impl Database {
+    /// Makes the handle; nothing is opened until something is asked. Must be called in a runtime.
+    pub fn new(settings: Arc<config::Database>, metrics: Arc<Metrics>) -> Arc<Self> {
+        let labels = OfDatabase { database: settings.name.clone() };
+        let health = Arc::new(Health::new(labels.clone()));
+        let connector =
+            Connector { settings: Arc::clone(&settings), health: Arc::clone(&health), metrics: Arc::clone(&metrics) };
+        let manager = deadpool_postgres::Manager::from_connect(
+            tokio_postgres::Config::new(),
+            connector,
+            ManagerConfig { recycling_method: RecyclingMethod::Fast },
+        );
+        let (idle, lifetime) = (settings.idle_timeout, settings.max_lifetime);
+        let config = PoolConfig { queue_mode: QueueMode::Lifo, ..PoolConfig::new(settings.pool_size.get()) };
+        let pool = Pool::builder(manager)
+            .config(config)
+            .pre_recycle(Hook::sync_fn(move |_, metrics| {
+                if metrics.age() > lifetime || metrics.last_used() > idle {
+                    return Err(HookError::message("too old"));
+                }
+                Ok(())
+            }))
+            .build()
+            .expect("no timeouts are configured in the pool, so that it needs no runtime");
+        metrics.pool_size.get_or_create(&labels).set(settings.pool_size.get().try_into().unwrap_or(i64::MAX));
+        let database = Arc::new(Self { settings, pool, health, metrics, labels });
+        tokio::spawn(probe_while_open(Arc::downgrade(&database), database.health.breaker()));
+        tokio::spawn(sweep(Arc::downgrade(&database)));
+        database
+    }
+
+    /// What it was made from.
+    pub fn settings(&self) -> &Arc<config::Database> {
+        &self.settings
+    }
+
+    /// Takes one reading.
+    ///
+    /// Ends by itself: after the statement's limit and a wait in the queue of [`QUEUE`] or that
+    /// limit, whichever is longer. `on_sent` is called when the statement leaves.
+    ///
+    /// # Errors
+    /// The fault and, for the log, what the server or the driver said.
+    ///
+    /// # Cancel safety
+    /// None: a dropped call closes its connection but leaves the server at work. Run it in a
+    /// task that nobody aborts.
+    pub async fn count(&self, statement: &Statement, parameters: &[Value]) -> Result<Reading, (Fault, String)> {
+        if !self.settings.enabled {
+            return Err((Fault::Disabled, String::new()));
+        }
+        let queue_deadline = Instant::now() + QUEUE.max(statement.query.timeout);
+        let mut retries_left = 1;
+        loop {
+            let failure = match self.attempt(statement, parameters, queue_deadline).await {
+                Ok(reading) => return Ok(reading),
+                Err(failure) => failure,
+            };
+            if retries_left == 0 || !(failure.stale_connection || is_conflict(failure.fault)) {
+                return Err((failure.fault, failure.detail));
+            }
+            retries_left -= 1;
+        }
+    }
+
+    async fn attempt(
+        &self,
+        statement: &Statement,
+        parameters: &[Value],
+        queue_deadline: Instant,
+    ) -> Result<Reading, Failure> {
+        let mut breaker = self.health.breaker();
+        let opened = async {
+            // The sender lives as long as `self`, so this ends only with an open breaker.
+            let _ = breaker.wait_for(|breaker| *breaker == Breaker::Open).await;
+        };
+        tokio::pin!(opened);
+        let connection = tokio::select! {
+            biased;
+            () = &mut opened => return Err(Failure::plain(Fault::BreakerOpen)),
+            connection = timeout_at(queue_deadline, self.pool.get()) => connection,
+        };
+        let connection = match connection {
+            Ok(Ok(connection)) => connection,
+            Ok(Err(_)) => return Err(Failure::plain(self.health.connect_fault())),
+            Err(_) => return Err(Failure::plain(Fault::DeadlineExceeded)),
+        };
+        let is_reused = Object::metrics(&connection).recycle_count > 0;
+        let limit = statement.query.timeout + SILENCE;
+        let result = tokio::select! {
+            biased;
+            result = timeout(limit, self.transaction(&connection, statement, parameters)) => result,
+            () = &mut opened => {
+                self.abandon(connection);
+                return Err(Failure::plain(Fault::BreakerOpen));
+            }
+        };
+        match result {
+            Ok(Ok(Ok(reading))) => {
+                self.health.answered(&self.metrics);
+                Ok(reading)
+            }
+            Ok(Ok(Err(fault))) => {
+                self.health.answered(&self.metrics);
+                Err(Failure::plain(fault))
+            }
+            Ok(Err(error)) => Err(self.failed(connection, &error, is_reused)),
+            Err(_) => {
+                let detail = format!("no answer within {limit:?}");
+                self.health.failed(Fault::DeadlineExceeded, &detail, &self.metrics);
+                self.abandon(connection);
+                Err(Failure { fault: Fault::DeadlineExceeded, detail, stale_connection: false })
+            }
+        }
+    }
+
+    /// Classifies a statement's error and draws the consequences for connection and database.
+    fn failed(&self, connection: Object, error: &tokio_postgres::Error, is_reused: bool) -> Failure {
+        let fault = statement_fault(error);
+        let detail = connect::explain(error);
+        let lost = fault == Fault::ConnectionLost;
+        let ended = lost || error.code().is_some_and(|code| code.code().starts_with("57P"));
+        // An idle connection that a restart, a fail-over or a NAT has cut says nothing about the database of now.
+        let stale_connection = ended && is_reused;
+        if ended {
+            drop(Object::take(connection));
+            if stale_connection {
+                self.pool.retain(|_, _| false);
+            } else {
+                self.health.failed(fault, &detail, &self.metrics);
+            }
+        } else {
+            self.health.answered(&self.metrics);
+        }
+        Failure { fault, detail, stale_connection }
+    }
+
+    /// BEGIN, settings, statement and COMMIT in one round trip; the first error counts, the others are its echo.
+    async fn transaction(
+        &self,
+        client: &tokio_postgres::Client,
+        statement: &Statement,
+        parameters: &[Value],
+    ) -> Result<Result<Reading, Fault>, tokio_postgres::Error> {
+        let query = &statement.query;
+        let settings = [
+            milliseconds(query.timeout),
+            milliseconds(self.settings.lock_timeout),
+            milliseconds(IDLE_IN_TRANSACTION),
+            format!("clapometer/{}", query.name),
+            self.settings.search_path.clone().unwrap_or_default(),
+        ];
+        let settings = settings.each_ref().map(|setting| (setting as &(dyn ToSql + Sync), Type::TEXT));
+        let sent_at = Instant::now();
+        let (begun, set, read, committed) = tokio::join!(
+            client.batch_execute(BEGIN),
+            client.query_typed(SETTINGS, &settings),
+            async { statement.read(statement.send(client, parameters).await?, sent_at).await },
+            client.batch_execute("COMMIT"),
+        );
+        begun?;
+        set?;
+        let reading = read?;
+        committed?;
+        Ok(reading)
+    }
+
+    /// Cancels what a connection is doing and closes it.
+    fn abandon(&self, connection: Object) {
+        let token = connection.cancel_token();
+        drop(Object::take(connection));
+        let settings = Arc::clone(&self.settings);
+        tokio::spawn(async move {
+            if let Ok(connection) = settings.connection.resolve() {
+                connect::cancel(&connection, token).await;
+            }
+        });
+    }
+
+    /// Whether an empty query is answered within [`PROBE_TIMEOUT`].
+    async fn probe(&self) {
+        let answer = timeout(PROBE_TIMEOUT, async {
+            let connection = self.pool.get().await.ok()?;
+            match connection.simple_query("").await {
+                Ok(_) => Some(()),
+                Err(_) => {
+                    drop(Object::take(connection));
+                    None
+                }
+            }
+        })
+        .await;
+        match answer {
+            Ok(Some(())) => self.health.answered(&self.metrics),
+            // Why a connect failed has been recorded by the connector.
+            Ok(None) => {}
+            Err(_) => self.health.failed(Fault::DeadlineExceeded, "no answer to a probe", &self.metrics),
+        }
+    }
+
+    /// Brings the pool's metrics up to date; called when they are asked for.
+    pub fn publish(&self) {
+        let status = self.pool.status();
+        let count = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
+        let idle = status.available.min(status.size);
+        for (state, number) in [(ConnectionState::Idle, idle), (ConnectionState::Busy, status.size - idle)] {
+            let labels = OfConnection { database: self.labels.database.clone(), state };
+            self.metrics.pool_connections.get_or_create(&labels).set(count(number));
+        }
+        self.metrics.pool_waiting.get_or_create(&self.labels).set(count(status.waiting));
+    }
+
+    /// Whether the breaker is closed, and whenever that changes: what health services tell.
+    pub fn serving(&self) -> impl Future<Output = bool> + Send + use<> {
+        let mut breaker = self.health.breaker();
+        async move { breaker.changed().await.is_ok() && *breaker.borrow() == Breaker::Closed }
+    }
+}
+
+impl Failure {
+    fn plain(fault: Fault) -> Self {
+        Self { fault, detail: String::new(), stale_connection: false }
+    }
+}
+
+fn milliseconds(duration: Duration) -> String {
+    duration.as_millis().to_string()
+}
+
+/// Probes a database whenever its breaker is open, until the handle is dropped.
+async fn probe_while_open(database: Weak<Database>, mut breaker: watch::Receiver<Breaker>) {
+    while breaker.wait_for(|breaker| *breaker == Breaker::Open).await.is_ok() {
+        if let Some(database) = database.upgrade() {
+            // What was open when it failed may be half dead.
+            database.pool.retain(|_, _| false);
+        }
+        while *breaker.borrow() == Breaker::Open {
+            let started = Instant::now();
+            let Some(database) = database.upgrade() else { return };
+            database.probe().await;
+            drop(database);
+            if *breaker.borrow() == Breaker::Open {
+                let interval = PROBE_INTERVAL.mul_f64(rand::rng().random_range(0.8..1.2));
+                sleep(interval.saturating_sub(started.elapsed())).await;
+            }
+        }
+    }
+}
+
+/// Closes connections that lie idle or are old, until the handle is dropped.
+async fn sweep(database: Weak<Database>) {
+    loop {
+        sleep(SWEEP_INTERVAL).await;
+        let Some(database) = database.upgrade() else { return };
+        let (idle, lifetime) = (database.settings.idle_timeout, database.settings.max_lifetime);
+        database.pool.retain(|_, metrics| metrics.last_used() <= idle && metrics.age() <= lifetime);
+    }
+}

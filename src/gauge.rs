@@ -1,0 +1,217 @@
+//! The latest reading of each (query, parameters), shared by all triggers that use it.
+//!
+//! Single flight: any number of concurrent calls for one gauge cause one statement. A reading
+//! outlives the calls that asked for it: the flight is a task of its own, later calls join it,
+//! and its result serves whoever asks while it is fresh. Polls and streams read one cell.
+
+mod freshness;
+mod held;
+mod pins;
+mod source;
+mod watch;
+
+use std::{
+    panic::AssertUnwindSafe,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use futures_util::FutureExt;
+use tokio::{
+    sync::watch as cell,
+    time::{Instant, timeout_at},
+};
+
+pub use self::{
+    held::Gauges,
+    source::{Counted, Counter, Shared, Source},
+    watch::Watch,
+};
+use self::{freshness::Rules, pins::Pins, source::is_of_the_query};
+use crate::{
+    fault::Fault,
+    metrics::{Metrics, OfFault},
+    query::Value,
+    reading::{Reading, Rows},
+};
+
+/// How long an IsActive is answered from the reading of the GetMetrics before it.
+const PIN: Duration = Duration::from_secs(2);
+
+/// What the latest attempt brought.
+#[derive(Debug, Clone)]
+struct Outcome {
+    /// Attempts are numbered from 1; 0: none has ended yet.
+    attempt: u64,
+    /// When it began.
+    began_at: Instant,
+    result: Result<Arc<Reading>, Fault>,
+}
+
+/// One query with its parameters.
+pub struct Gauge {
+    shared: Arc<Shared>,
+    parameters: Vec<Value>,
+    metrics: Arc<Metrics>,
+    outcome: cell::Sender<Outcome>,
+    state: Mutex<State>,
+}
+
+struct State {
+    /// The number of the latest attempt.
+    attempt: u64,
+    in_flight: bool,
+    is_failing: bool,
+    failed_at: Option<Instant>,
+    used_at: Instant,
+    pins: Pins,
+    watchers: watch::Watchers,
+}
+
+impl Gauge {
+    fn new(shared: Arc<Shared>, parameters: Vec<Value>, metrics: Arc<Metrics>) -> Arc<Self> {
+        let now = Instant::now();
+        let nothing = Outcome { attempt: 0, began_at: now, result: Err(Fault::DeadlineExceeded) };
+        let state = State {
+            attempt: 0,
+            in_flight: false,
+            is_failing: false,
+            failed_at: None,
+            used_at: now,
+            pins: Pins::new(PIN),
+            watchers: watch::Watchers::default(),
+        };
+        Arc::new(Self { shared, parameters, metrics, outcome: cell::Sender::new(nothing), state: Mutex::new(state) })
+    }
+
+    /// A reading for GetMetrics of `trigger`: a fresh one, or the next.
+    ///
+    /// # Errors
+    /// The fault of the statement that was waited for, or [`Fault::DeadlineExceeded`] at `deadline`.
+    ///
+    /// # Cancel safety
+    /// Safe: the statement goes on without this call.
+    pub async fn for_metrics(self: &Arc<Self>, trigger: u64, deadline: Instant) -> Result<Arc<Reading>, Fault> {
+        let reading = self.freshest(deadline).await?;
+        self.lock().pins.pin(trigger, &reading, Instant::now());
+        Ok(reading)
+    }
+
+    /// A reading for IsActive of `trigger`: within [`PIN`] the one that its GetMetrics used, so
+    /// that the two calls of a poll cannot disagree, unless an attempt has failed since.
+    ///
+    /// # Errors
+    /// As [`Gauge::for_metrics`].
+    pub async fn for_activity(self: &Arc<Self>, trigger: u64, deadline: Instant) -> Result<Arc<Reading>, Fault> {
+        let pinned = {
+            let mut state = self.lock();
+            state.used_at = Instant::now();
+            let failed_at = state.failed_at;
+            state.pins.pinned(trigger, Instant::now(), failed_at)
+        };
+        match pinned {
+            Some(reading) => Ok(reading),
+            None => self.freshest(deadline).await,
+        }
+    }
+
+    async fn freshest(self: &Arc<Self>, deadline: Instant) -> Result<Arc<Reading>, Fault> {
+        let (mut outcomes, wanted) = {
+            let mut state = self.lock();
+            state.used_at = Instant::now();
+            if let Some(reading) = self.fresh(state.used_at) {
+                return Ok(reading);
+            }
+            if state.in_flight {
+                self.metrics.query_joined_calls.get_or_create(&self.shared.labels).inc();
+            } else {
+                self.take_off(&mut state);
+            }
+            (self.outcome.subscribe(), state.attempt)
+        };
+        match timeout_at(deadline, outcomes.wait_for(|outcome| outcome.attempt >= wanted)).await {
+            Ok(Ok(outcome)) => outcome.result.clone(),
+            Ok(Err(_)) | Err(_) => Err(Fault::DeadlineExceeded),
+        }
+    }
+
+    fn fresh(&self, now: Instant) -> Option<Arc<Reading>> {
+        match &self.outcome.borrow().result {
+            Ok(reading) if self.rules().is_fresh(reading, now) => Some(Arc::clone(reading)),
+            Ok(_) | Err(_) => None,
+        }
+    }
+
+    fn rules(&self) -> Rules {
+        Rules { max_age: self.shared.query().max_age, channel: None }
+    }
+
+    /// Starts an attempt. It is nobody's child: callers come and go.
+    fn take_off(self: &Arc<Self>, state: &mut State) {
+        state.attempt += 1;
+        state.in_flight = true;
+        let gauge = Arc::clone(self);
+        let attempt = state.attempt;
+        self.metrics.query_statements.get_or_create(&self.shared.labels).inc();
+        tokio::spawn(async move {
+            let began_at = Instant::now();
+            let counting = AssertUnwindSafe(gauge.shared.source.count(&gauge.parameters)).catch_unwind();
+            let counted = counting.await.unwrap_or_else(|_| Err((Fault::Bug, "the reading panicked".to_owned())));
+            gauge.land(attempt, began_at, counted);
+        });
+    }
+
+    fn land(&self, attempt: u64, began_at: Instant, counted: Counted) {
+        let mut state = self.lock();
+        state.in_flight = false;
+        let result = match counted {
+            Ok(reading) => {
+                if std::mem::take(&mut state.is_failing) {
+                    self.shared.stopped_failing();
+                }
+                self.publish(&reading);
+                Ok(Arc::new(reading))
+            }
+            Err((fault, detail)) => {
+                state.failed_at = Some(Instant::now());
+                let labels = OfFault {
+                    query: self.shared.labels.query.clone(),
+                    database: self.shared.labels.database.clone(),
+                    reason: fault.reason(),
+                };
+                self.metrics.query_errors.get_or_create(&labels).inc();
+                if is_of_the_query(fault) && !std::mem::replace(&mut state.is_failing, true) {
+                    self.shared.began_to_fail(fault, &detail);
+                }
+                Err(fault)
+            }
+        };
+        // Under the lock, so that outcomes are published in the order of their attempts.
+        self.outcome.send_replace(Outcome { attempt, began_at, result });
+    }
+
+    fn publish(&self, reading: &Reading) {
+        let labels = &self.shared.labels;
+        self.metrics.query_duration.get_or_create(labels).observe(reading.sent_at.elapsed().as_secs_f64());
+        self.metrics.read(labels, reading.sent_at);
+        if let Rows::One(numbers) = &reading.rows {
+            self.metrics.query_value.get_or_create(labels).set(numbers.value);
+            self.metrics.query_activity.get_or_create(labels).set(numbers.activity.unwrap_or(numbers.value));
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Gauge {
+    fn drop(&mut self) {
+        if self.lock().is_failing {
+            self.shared.stopped_failing();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

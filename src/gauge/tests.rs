@@ -1,0 +1,220 @@
+//! The gauge's promises, with a source that counts its calls and a clock that stands still.
+
+use std::{
+    pin::Pin,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use tokio::time::{advance, sleep};
+
+use super::*;
+use crate::{
+    config::{self, Absent, Namespaces, Query},
+    metrics::Build,
+    reading::Numbers,
+    scaling::{Activation, Divisor, Rounding, Target},
+};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Answers with the number of statements so far, after a while.
+struct Ticker {
+    query: Arc<Query>,
+    takes: Duration,
+    statements: AtomicU64,
+    fails: fn(u64) -> Option<Fault>,
+}
+
+impl Source for Ticker {
+    fn query(&self) -> &Arc<Query> {
+        &self.query
+    }
+
+    fn count<'a>(&'a self, _: &'a [Value]) -> Pin<Box<dyn Future<Output = Counted> + Send + 'a>> {
+        let number = self.statements.fetch_add(1, Ordering::Relaxed) + 1;
+        Box::pin(async move {
+            let sent_at = Instant::now();
+            sleep(self.takes).await;
+            if let Some(fault) = (self.fails)(number) {
+                return Err((fault, String::new()));
+            }
+            let value = u32::try_from(number).expect("few statements").into();
+            Ok(Reading { rows: Rows::One(Numbers { value, activity: None }), sent_at, changes_at: None })
+        })
+    }
+}
+
+fn query(max_age: Duration) -> Arc<Query> {
+    Arc::new(Query {
+        name: "ticks".into(),
+        database: "claps".into(),
+        sql: "SELECT 1".into(),
+        value_column: None,
+        activity_column: None,
+        next_change: None,
+        divide_by: Divisor::default(),
+        rounding: Rounding::Ceil,
+        target: Target::default(),
+        activation: Activation::default(),
+        parameters: vec![config::Parameter { name: "queue".into(), kind: config::ParameterKind::Bigint }],
+        group_by: None,
+        on_null: Absent::Error,
+        on_no_row: Absent::Error,
+        timeout: 20 * SECOND,
+        max_age,
+        notify: None,
+        namespaces: Namespaces::All,
+    })
+}
+
+struct World {
+    ticker: Arc<Ticker>,
+    shared: Arc<Shared>,
+    gauges: Arc<Gauges>,
+    metrics: Arc<Metrics>,
+}
+
+impl World {
+    fn new(max_age: Duration, takes: Duration, fails: fn(u64) -> Option<Fault>) -> Self {
+        let ticker = Arc::new(Ticker { query: query(max_age), takes, statements: AtomicU64::new(0), fails });
+        let source: Arc<dyn Source> = Arc::clone(&ticker) as Arc<dyn Source>;
+        let metrics = Arc::new(Metrics::new(Build { version: "0", commit: "0", rustc: "0" }));
+        Self { ticker, shared: Shared::new(source), gauges: Gauges::new(Arc::clone(&metrics)), metrics }
+    }
+
+    fn gauge(&self, parameter: i64) -> Arc<Gauge> {
+        self.gauges.of(&self.shared, &[Value::Bigint(parameter)], "default").expect("there is room")
+    }
+
+    fn statements(&self) -> u64 {
+        self.ticker.statements.load(Ordering::Relaxed)
+    }
+}
+
+fn value(reading: &Reading) -> f64 {
+    match &reading.rows {
+        Rows::One(numbers) => numbers.value,
+        Rows::ByKey(_) => panic!("a plain query"),
+    }
+}
+
+fn soon() -> Instant {
+    Instant::now() + Duration::from_millis(2_400)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_thousand_calls_at_once_cause_one_statement() {
+    let world = World::new(SECOND, SECOND / 10, |_| None);
+    let calls: Vec<_> = (0..1_000u64)
+        .map(|trigger| {
+            let gauge = world.gauge(1);
+            tokio::spawn(async move { gauge.for_metrics(trigger, soon()).await })
+        })
+        .collect();
+    for call in calls {
+        assert_eq!(value(&call.await.unwrap().unwrap()), 1.0);
+    }
+    assert_eq!(world.statements(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_young_reading_is_shared_and_an_old_one_is_not() {
+    let world = World::new(SECOND, Duration::ZERO, |_| None);
+    let gauge = world.gauge(1);
+    assert_eq!(value(&gauge.for_metrics(1, soon()).await.unwrap()), 1.0);
+    advance(SECOND - Duration::from_millis(1)).await;
+    assert_eq!(value(&gauge.for_metrics(2, soon()).await.unwrap()), 1.0);
+    advance(Duration::from_millis(1)).await;
+    assert_eq!(value(&gauge.for_metrics(3, soon()).await.unwrap()), 2.0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_two_calls_of_a_poll_use_one_reading_even_without_max_age() {
+    let world = World::new(Duration::ZERO, Duration::ZERO, |_| None);
+    let gauge = world.gauge(1);
+    assert_eq!(value(&gauge.for_metrics(7, soon()).await.unwrap()), 1.0);
+    assert_eq!(value(&gauge.for_metrics(8, soon()).await.unwrap()), 2.0);
+    advance(PIN - Duration::from_millis(1)).await;
+    assert_eq!(value(&gauge.for_activity(7, soon()).await.unwrap()), 1.0);
+    assert_eq!(value(&gauge.for_activity(8, soon()).await.unwrap()), 2.0);
+    advance(Duration::from_millis(1)).await;
+    assert_eq!(value(&gauge.for_activity(7, soon()).await.unwrap()), 3.0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_attempt_ends_every_pin_and_every_memory() {
+    let world = World::new(Duration::ZERO, Duration::ZERO, |number| (number == 2).then_some(Fault::LockTimeout));
+    let gauge = world.gauge(1);
+    assert_eq!(value(&gauge.for_metrics(7, soon()).await.unwrap()), 1.0);
+    assert_eq!(gauge.for_metrics(8, soon()).await, Err(Fault::LockTimeout));
+    assert_eq!(value(&gauge.for_activity(7, soon()).await.unwrap()), 3.0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_reading_outlives_the_calls_that_asked_for_it() {
+    let world = World::new(45 * SECOND, 7 * SECOND, |_| None);
+    let gauge = world.gauge(1);
+    assert_eq!(gauge.for_metrics(1, soon()).await, Err(Fault::DeadlineExceeded));
+    advance(3 * SECOND).await;
+    assert_eq!(value(&gauge.for_metrics(1, soon()).await.unwrap()), 1.0);
+    advance(30 * SECOND).await;
+    assert_eq!(value(&gauge.for_metrics(1, soon()).await.unwrap()), 1.0);
+    assert_eq!(world.statements(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_is_one_failure_and_the_next_call_asks_again() {
+    let world = World::new(SECOND, Duration::ZERO, |number| if number == 1 { panic!("on purpose") } else { None });
+    let gauge = world.gauge(1);
+    assert_eq!(gauge.for_metrics(1, soon()).await, Err(Fault::Bug));
+    assert_eq!(value(&gauge.for_metrics(1, soon()).await.unwrap()), 2.0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watched_gauge_reads_itself_and_an_unwatched_one_does_not() {
+    let world = World::new(SECOND, Duration::ZERO, |_| None);
+    let gauge = world.gauge(1);
+    let mut watch = gauge.watch();
+    for expected in 1..=5u32 {
+        assert_eq!(value(&watch.changed().await.unwrap()), f64::from(expected));
+    }
+    drop(watch);
+    sleep(10 * SECOND).await;
+    assert_eq!(world.statements(), 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn idle_gauges_are_dropped_and_watched_ones_are_not() {
+    let world = World::new(SECOND, Duration::ZERO, |_| None);
+    let kept = world.gauge(1);
+    let _watch = kept.watch();
+    let dropped = Arc::downgrade(&world.gauge(2));
+    sleep(700 * SECOND).await;
+    assert!(dropped.upgrade().is_none());
+    assert!(Arc::ptr_eq(&kept, &world.gauge(1)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_longest_unused_gives_way_within_a_namespace_and_never_beyond_the_caps() {
+    let world = World::new(SECOND, Duration::ZERO, |_| None);
+    let other = world.gauges.of(&world.shared, &[Value::Bigint(-1)], "other").unwrap();
+    for parameter in 0..20_000 {
+        world.gauge(parameter);
+        if parameter % 64 == 0 {
+            advance(Duration::from_millis(1)).await;
+        }
+    }
+    assert!(world.metrics.gauges.get() <= 2_501);
+    assert!(Arc::ptr_eq(&other, &world.gauges.of(&world.shared, &[Value::Bigint(-1)], "default").unwrap()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_namespace_whose_gauges_are_all_watched_gets_no_more() {
+    let world = World::new(SECOND, Duration::ZERO, |_| None);
+    let watches: Vec<_> = (0..2_500).map(|parameter| world.gauge(parameter).watch()).collect();
+    let refused = world.gauges.of(&world.shared, &[Value::Bigint(9_999)], "default");
+    assert_eq!(refused.err(), Some(Fault::Exhausted(crate::fault::Limit::NamespaceGauges)));
+    assert!(world.gauges.of(&world.shared, &[Value::Bigint(9_999)], "other").is_ok());
+    drop(watches);
+    assert!(world.gauges.of(&world.shared, &[Value::Bigint(10_000)], "default").is_ok());
+}

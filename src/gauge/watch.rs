@@ -1,0 +1,106 @@
+//! Gauges that somebody watches are kept fresh without being asked.
+
+use std::sync::Arc;
+
+use tokio::{
+    sync::watch as cell,
+    task::JoinHandle,
+    time::{Instant, sleep_until},
+};
+
+use super::{Gauge, Outcome};
+use crate::{fault::Fault, reading::Reading};
+
+/// The watchers of one gauge and the task that reads for them.
+#[derive(Debug, Default)]
+pub(super) struct Watchers {
+    pub(super) count: usize,
+    keeper: Option<JoinHandle<()>>,
+}
+
+/// A view of a gauge that changes as its readings do. The gauge is read again, as its query's
+/// rules say, for as long as there is one.
+pub struct Watch {
+    gauge: Arc<Gauge>,
+    outcomes: cell::Receiver<Outcome>,
+}
+
+impl Gauge {
+    /// Begins to watch.
+    pub fn watch(self: &Arc<Self>) -> Watch {
+        let mut outcomes = self.outcome.subscribe();
+        outcomes.mark_changed();
+        let mut state = self.lock();
+        state.watchers.count += 1;
+        if state.watchers.count == 1 {
+            state.watchers.keeper = Some(tokio::spawn(keep_fresh(Arc::clone(self))));
+        }
+        drop(state);
+        Watch { gauge: Arc::clone(self), outcomes }
+    }
+}
+
+impl Watch {
+    /// Waits for the next attempt's end: the latest outcome, never a queue of them.
+    ///
+    /// # Cancel safety
+    /// Safe: nothing is lost but intermediate outcomes.
+    pub async fn changed(&mut self) -> Result<Arc<Reading>, Fault> {
+        loop {
+            // The sender lives in the gauge that `self` holds.
+            self.outcomes.changed().await.expect("the gauge outlives its watch");
+            let outcome = self.outcomes.borrow_and_update();
+            if outcome.attempt > 0 {
+                return outcome.result.clone();
+            }
+        }
+    }
+
+    /// Whether this watches that gauge.
+    pub fn is_of(&self, gauge: &Arc<Gauge>) -> bool {
+        Arc::ptr_eq(&self.gauge, gauge)
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        let mut state = self.gauge.lock();
+        state.watchers.count -= 1;
+        state.used_at = Instant::now();
+        if state.watchers.count == 0
+            && let Some(keeper) = state.watchers.keeper.take()
+        {
+            keeper.abort();
+        }
+    }
+}
+
+/// Starts an attempt whenever one is due; ended with the last watcher.
+async fn keep_fresh(gauge: Arc<Gauge>) {
+    let mut outcomes = gauge.outcome.subscribe();
+    loop {
+        let due = gauge.due();
+        let in_flight = {
+            let mut state = gauge.lock();
+            if !state.in_flight && due <= Instant::now() {
+                gauge.take_off(&mut state);
+            }
+            state.in_flight
+        };
+        tokio::select! {
+            changed = outcomes.changed() => changed.expect("the gauge outlives its keeper"),
+            () = sleep_until(due), if !in_flight => {}
+        }
+    }
+}
+
+impl Gauge {
+    /// When the next attempt should begin on the watchers' account.
+    fn due(&self) -> Instant {
+        let outcome = self.outcome.borrow();
+        match outcome.attempt {
+            0 => Instant::now(),
+            _ => self.rules().due(outcome.result.as_deref().ok(), outcome.began_at),
+        }
+    }
+}

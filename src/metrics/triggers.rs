@@ -1,0 +1,141 @@
+//! When each trigger was last asked for: "KEDA stopped asking" is the one outage that KEDA hides.
+//!
+//! Triggers name themselves, so this is the one open set of labels; it holds [`CAPACITY`] of
+//! them, and a new one takes the place of the one that was silent longest, if that was for
+//! [`FORGOTTEN`] at least.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family},
+    registry::Registry,
+};
+use tokio::time::Instant;
+
+use super::{Float, since_1970, single};
+
+/// Series at most.
+const CAPACITY: usize = 2_000;
+
+/// How long a trigger must have been silent before a new one may take its place.
+const FORGOTTEN: Duration = Duration::from_secs(3_600);
+
+/// One trigger, as it names itself.
+#[derive(Debug, Clone, Copy)]
+pub struct TriggerId<'a> {
+    /// A hash of the three names, so that the usual case copies nothing.
+    pub hash: u64,
+    /// The namespace that the request claims.
+    pub namespace: &'a str,
+    /// The ScaledObject or ScaledJob.
+    pub name: &'a str,
+    /// The configured query.
+    pub query: &'a str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfTrigger {
+    namespace: String,
+    name: String,
+    query: String,
+}
+
+#[derive(Debug)]
+pub(super) struct Triggers {
+    known: Mutex<HashMap<u64, Known>>,
+    last_request: Family<OfTrigger, Float>,
+    untracked: Counter,
+}
+
+#[derive(Debug)]
+struct Known {
+    series: Float,
+    labels: OfTrigger,
+    asked_at: Instant,
+}
+
+impl Triggers {
+    pub(super) fn register(registry: &mut Registry) -> Self {
+        let last_request = Family::default();
+        registry.register(
+            "clapometer_trigger_last_request_timestamp_seconds",
+            "When KEDA last asked for the trigger, in seconds since 1970",
+            Family::clone(&last_request),
+        );
+        let untracked =
+            single(registry, "clapometer_triggers_untracked", "Requests of triggers that have no series of their own.");
+        Self { known: Mutex::default(), last_request, untracked }
+    }
+
+    pub(super) fn asked(&self, trigger: TriggerId<'_>) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = known.get_mut(&trigger.hash) {
+            known.asked_at = Instant::now();
+            known.series.set(since_1970().as_secs_f64());
+            return;
+        }
+        if known.len() >= CAPACITY && !self.forget_one(&mut known) {
+            self.untracked.inc();
+            return;
+        }
+        let labels = OfTrigger {
+            namespace: trigger.namespace.to_owned(),
+            name: trigger.name.to_owned(),
+            query: trigger.query.to_owned(),
+        };
+        let series = self.last_request.get_or_create_owned(&labels);
+        series.set(since_1970().as_secs_f64());
+        known.insert(trigger.hash, Known { series, labels, asked_at: Instant::now() });
+    }
+
+    /// Drops the trigger that was silent longest, if it was for long.
+    fn forget_one(&self, known: &mut HashMap<u64, Known>) -> bool {
+        let oldest = known.iter().min_by_key(|(_, known)| known.asked_at);
+        let Some((&hash, _)) = oldest.filter(|(_, known)| known.asked_at.elapsed() >= FORGOTTEN) else {
+            return false;
+        };
+        if let Some(forgotten) = known.remove(&hash) {
+            self.last_request.remove(&forgotten.labels);
+        }
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn trigger(hash: u64, name: &str) -> TriggerId<'_> {
+        TriggerId { hash, namespace: "default", name, query: "pending-claps" }
+    }
+
+    fn series(registry: &Registry) -> Vec<String> {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, registry).expect("a String takes everything");
+        let of_a_trigger = |line: &&str| line.starts_with("clapometer_trigger_last_request_timestamp_seconds{");
+        text.lines().filter(of_a_trigger).map(str::to_owned).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_series_are_capped_and_the_longest_silent_gives_way() {
+        let mut registry = Registry::default();
+        let triggers = Triggers::register(&mut registry);
+        for hash in 0..2_500u64 {
+            triggers.asked(trigger(hash, &format!("job-{hash}")));
+        }
+        assert_eq!(series(&registry).len(), CAPACITY);
+        assert_eq!(triggers.untracked.get(), 500);
+
+        tokio::time::advance(FORGOTTEN).await;
+        triggers.asked(trigger(1, "job-1"));
+        triggers.asked(trigger(9_999, "newcomer"));
+        let series = series(&registry);
+        assert_eq!(series.len(), CAPACITY);
+        assert!(series.iter().any(|line| line.contains("newcomer")));
+    }
+}

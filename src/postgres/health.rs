@@ -1,0 +1,155 @@
+//! Whether a database answers, and the breaker that keeps us from hammering one that does not.
+//!
+//! A failure is a failed connect or handshake, a broken connection, or silence until our own
+//! deadline. Any SQLSTATE from a working session proves the database alive, timeouts included:
+//! one locked table must not blind the other queries.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::watch;
+
+use crate::{
+    fault::Fault,
+    metrics::{Metrics, OfDatabase},
+};
+
+/// Failures in a row that open the breaker.
+const FAILURES_TO_OPEN: u32 = 3;
+
+/// Whether statements are sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Breaker {
+    /// They are.
+    Closed,
+    /// Only probes are.
+    Open,
+}
+
+/// One database's state, fed by everything that talks to it.
+#[derive(Debug)]
+pub(super) struct Health {
+    labels: OfDatabase,
+    state: Mutex<State>,
+    breaker: watch::Sender<Breaker>,
+}
+
+#[derive(Debug)]
+struct State {
+    failures_in_a_row: u32,
+    latest: Latest,
+    /// Why the latest connect failed.
+    connect_fault: Fault,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Latest {
+    Unknown,
+    Good,
+    Bad,
+}
+
+impl Health {
+    pub(super) fn new(labels: OfDatabase) -> Self {
+        let state = State { failures_in_a_row: 0, latest: Latest::Unknown, connect_fault: Fault::Unreachable };
+        Self { labels, state: Mutex::new(state), breaker: watch::Sender::new(Breaker::Closed) }
+    }
+
+    /// The breaker as it is, and as it changes.
+    pub(super) fn breaker(&self) -> watch::Receiver<Breaker> {
+        self.breaker.subscribe()
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        *self.breaker.borrow() == Breaker::Open
+    }
+
+    /// Why the latest connect failed.
+    pub(super) fn connect_fault(&self) -> Fault {
+        self.lock().connect_fault
+    }
+
+    /// The database answered.
+    pub(super) fn answered(&self, metrics: &Metrics) {
+        let mut state = self.lock();
+        state.failures_in_a_row = 0;
+        let before = std::mem::replace(&mut state.latest, Latest::Good);
+        drop(state);
+        if before == Latest::Good {
+            return;
+        }
+        self.breaker.send_if_modified(|breaker| std::mem::replace(breaker, Breaker::Closed) == Breaker::Open);
+        metrics.database_up.get_or_create(&self.labels).set(1);
+        metrics.breaker_open.get_or_create(&self.labels).set(0);
+        if before == Latest::Bad {
+            tracing::info!(database = %self.labels.database, "database answers again");
+        }
+    }
+
+    /// A session could not be opened.
+    pub(super) fn connect_failed(&self, fault: Fault, detail: &str, metrics: &Metrics) {
+        self.lock().connect_fault = fault;
+        self.failed(fault, detail, metrics);
+    }
+
+    /// The database failed; `detail` goes to the log, once per change of state.
+    pub(super) fn failed(&self, fault: Fault, detail: &str, metrics: &Metrics) {
+        let mut state = self.lock();
+        state.failures_in_a_row = state.failures_in_a_row.saturating_add(1);
+        let opens = state.failures_in_a_row == FAILURES_TO_OPEN;
+        let before = std::mem::replace(&mut state.latest, Latest::Bad);
+        drop(state);
+        metrics.database_failures.get_or_create(&self.labels).inc();
+        metrics.database_up.get_or_create(&self.labels).set(0);
+        if before != Latest::Bad {
+            tracing::warn!(
+                database = %self.labels.database,
+                reason = fault.reason(),
+                error = detail,
+                "database fails; its triggers get errors until it answers again"
+            );
+        }
+        if opens {
+            metrics.breaker_open.get_or_create(&self.labels).set(1);
+            self.breaker.send_replace(Breaker::Open);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::Build;
+
+    fn fixture() -> (Health, Metrics) {
+        let metrics = Metrics::new(Build { version: "0", commit: "0", rustc: "0" });
+        (Health::new(OfDatabase { database: "claps".into() }), metrics)
+    }
+
+    #[test]
+    fn the_third_failure_in_a_row_opens_and_an_answer_closes() {
+        let (health, metrics) = fixture();
+        for _ in 0..2 {
+            health.failed(Fault::Unreachable, "", &metrics);
+        }
+        assert!(!health.is_open());
+        health.failed(Fault::DeadlineExceeded, "", &metrics);
+        assert!(health.is_open());
+        health.answered(&metrics);
+        assert!(!health.is_open());
+    }
+
+    #[test]
+    fn an_answer_in_between_starts_the_count_anew() {
+        let (health, metrics) = fixture();
+        for _ in 0..10 {
+            health.failed(Fault::ConnectionLost, "", &metrics);
+            health.failed(Fault::ConnectionLost, "", &metrics);
+            health.answered(&metrics);
+        }
+        assert!(!health.is_open());
+    }
+}

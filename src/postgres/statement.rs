@@ -1,0 +1,231 @@
+//! A configured query as it is sent: wrapped so that only numbers come back.
+//!
+//! The wrapper gives the shape. It is no boundary (text can close the parenthesis): the role is.
+//! One column is read through a row sub-select, which PostgreSQL itself refuses (42601) for
+//! several columns, and which keeps NULL, no row and two rows apart.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use futures_util::{StreamExt, TryStreamExt, pin_mut};
+use tokio::time::Instant;
+use tokio_postgres::{
+    Client, Error, Row, RowStream,
+    types::{ToSql, Type},
+};
+
+use crate::{
+    config::{Absent, ParameterKind, Query},
+    fault::{Fault, Unusable},
+    query::Value,
+    reading::{Numbers, Reading, Rows},
+};
+
+/// Keys of a grouped query at most.
+const MAXIMUM_KEYS: usize = 10_000;
+
+/// A query with the text and the parameter types that the server gets.
+#[derive(Debug)]
+pub struct Statement {
+    /// The query as configured.
+    pub query: Arc<Query>,
+    text: String,
+}
+
+/// A row's columns after the key, in the order of the wrapper's select list.
+#[derive(Debug, Clone, Copy)]
+struct Cells {
+    value: Option<f64>,
+    activity: Option<f64>,
+    seconds_to_change: Option<f64>,
+}
+
+impl Statement {
+    /// Wraps a query's SQL.
+    pub fn new(query: Arc<Query>) -> Self {
+        let text = wrapped(&query);
+        Self { query, text }
+    }
+
+    /// The SQL that is sent.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// Sends the statement; the rows are read by [`Statement::read`].
+    pub(super) async fn send(&self, client: &Client, parameters: &[Value]) -> Result<RowStream, Error> {
+        let typed = self.query.parameters.iter().zip(parameters).map(|(parameter, value)| {
+            (bound(value), type_of(parameter.kind))
+        });
+        client.query_typed_raw(self.text.as_str(), typed).await
+    }
+
+    /// Reads the rows into a reading, no more of them than it takes to tell.
+    pub(super) async fn read(&self, rows: RowStream, sent_at: Instant) -> Result<Result<Reading, Fault>, Error> {
+        pin_mut!(rows);
+        if self.query.group_by.is_some() {
+            return self.read_groups(rows, sent_at).await;
+        }
+        let Some(row) = rows.next().await.transpose()? else {
+            return Ok(self.no_row().map(|numbers| reading(Rows::One(numbers), sent_at, None)));
+        };
+        if rows.next().await.transpose()?.is_some() {
+            return Ok(Err(Fault::Unusable(Unusable::SeveralRows)));
+        }
+        Ok(self.cells(&row, 0).and_then(|cells| {
+            Ok(reading(Rows::One(self.numbers(cells)?), sent_at, cells.seconds_to_change))
+        }))
+    }
+
+    async fn read_groups(
+        &self,
+        mut rows: std::pin::Pin<&mut RowStream>,
+        sent_at: Instant,
+    ) -> Result<Result<Reading, Fault>, Error> {
+        let mut by_key = HashMap::new();
+        let mut soonest: Option<f64> = None;
+        while let Some(row) = rows.try_next().await? {
+            let entry = self.key(&row).and_then(|key| Ok((key, self.cells(&row, 1)?)));
+            let (key, cells) = match entry {
+                Ok(entry) => entry,
+                Err(fault) => return Ok(Err(fault)),
+            };
+            let numbers = match self.numbers(cells) {
+                Ok(numbers) => numbers,
+                Err(fault) => return Ok(Err(fault)),
+            };
+            soonest = match (soonest, cells.seconds_to_change) {
+                (Some(a), Some(b)) => Some(a.min(b)),
+                (a, b) => a.or(b),
+            };
+            if by_key.insert(key, numbers).is_some() {
+                return Ok(Err(Fault::Unusable(Unusable::RepeatedKey)));
+            }
+            if by_key.len() > MAXIMUM_KEYS {
+                return Ok(Err(Fault::Unusable(Unusable::TooManyKeys)));
+            }
+        }
+        Ok(Ok(reading(Rows::ByKey(by_key), sent_at, soonest)))
+    }
+
+    /// What a missing row, or a missing key, means for this query.
+    ///
+    /// # Errors
+    /// [`Unusable::NoRow`], unless the operator said that it means zero.
+    pub fn no_row(&self) -> Result<Numbers, Fault> {
+        match self.query.on_no_row {
+            Absent::Zero => Ok(Numbers { value: 0.0, activity: self.query.activity_column.as_ref().map(|_| 0.0) }),
+            Absent::Error => Err(Fault::Unusable(Unusable::NoRow)),
+        }
+    }
+
+    fn key(&self, row: &Row) -> Result<Box<str>, Fault> {
+        match row.try_get::<_, Option<&str>>(0) {
+            Ok(Some(key)) => Ok(key.into()),
+            Ok(None) => Err(Fault::Unusable(Unusable::NullKey)),
+            Err(_) => Err(Fault::Unusable(Unusable::WrongType)),
+        }
+    }
+
+    fn cells(&self, row: &Row, first: usize) -> Result<Cells, Fault> {
+        // Text that closes the wrapper's parenthesis could bring other columns.
+        let wrong = Fault::Unusable(Unusable::WrongType);
+        let columns = row.columns().get(first..).ok_or(wrong)?;
+        let expected = 1 + usize::from(self.query.activity_column.is_some()) + usize::from(self.query.next_change.is_some());
+        if columns.len() != expected || columns.iter().any(|column| *column.type_() != Type::FLOAT8) {
+            return Err(wrong);
+        }
+        let mut index = first;
+        let mut next = |present: bool| -> Result<Option<f64>, Fault> {
+            if !present {
+                return Ok(None);
+            }
+            let cell = row.try_get(index).map_err(|_| wrong)?;
+            index += 1;
+            Ok(cell)
+        };
+        Ok(Cells {
+            value: next(true)?,
+            activity: next(self.query.activity_column.is_some())?,
+            seconds_to_change: next(self.query.next_change.is_some())?,
+        })
+    }
+
+    fn numbers(&self, cells: Cells) -> Result<Numbers, Fault> {
+        let value = self.number(cells.value)?;
+        let activity = match &self.query.activity_column {
+            Some(_) => Some(self.number(cells.activity)?),
+            None => None,
+        };
+        Ok(Numbers { value, activity })
+    }
+
+    fn number(&self, cell: Option<f64>) -> Result<f64, Fault> {
+        let unusable = match cell {
+            Some(number) if number.is_nan() => Unusable::NotANumber,
+            Some(number) if number.is_infinite() => Unusable::Infinite,
+            Some(number) if number < 0.0 => Unusable::Negative,
+            // Adding zero turns -0 into 0.
+            Some(number) => return Ok(number + 0.0),
+            None if self.query.on_null == Absent::Zero => return Ok(0.0),
+            None => Unusable::Null,
+        };
+        Err(Fault::Unusable(unusable))
+    }
+}
+
+fn reading(rows: Rows, sent_at: Instant, seconds_to_change: Option<f64>) -> Reading {
+    // A change that is due or past is due now; one too far away to hold is none.
+    let changes_at = seconds_to_change
+        .and_then(|seconds| Duration::try_from_secs_f64(seconds.max(0.0)).ok())
+        .and_then(|wait| sent_at.checked_add(wait));
+    Reading { rows, sent_at, changes_at }
+}
+
+fn wrapped(query: &Query) -> String {
+    let trimmed = query.sql.trim_end();
+    let sql = trimmed.strip_suffix(';').unwrap_or(trimmed);
+    let (list, limit) = match &query.value_column {
+        None => ("(SELECT q.*)::float8".to_owned(), 2),
+        Some(value) => {
+            let mut list = Vec::new();
+            list.extend(query.group_by.as_ref().map(|key| format!("(q.{})::text", quoted(key))));
+            list.push(format!("(q.{})::float8", quoted(value)));
+            list.extend(query.activity_column.as_ref().map(|column| format!("(q.{})::float8", quoted(column))));
+            list.extend(
+                query
+                    .next_change
+                    .as_ref()
+                    .map(|column| format!("extract(epoch FROM q.{} - now())::float8", quoted(column))),
+            );
+            (list.join(", "), if query.group_by.is_some() { MAXIMUM_KEYS + 1 } else { 2 })
+        }
+    };
+    // On lines of its own, so that a comment at the SQL's end does not swallow the wrapper.
+    format!("SELECT {list} FROM (\n{sql}\n) AS q LIMIT {limit}")
+}
+
+fn quoted(identifier: &str) -> String {
+    format!("\"{}\"", identifier.replace('"', "\"\""))
+}
+
+fn type_of(kind: ParameterKind) -> Type {
+    match kind {
+        ParameterKind::Text => Type::TEXT,
+        ParameterKind::Bigint => Type::INT8,
+        ParameterKind::Double => Type::FLOAT8,
+        ParameterKind::Boolean => Type::BOOL,
+        ParameterKind::Uuid => Type::UUID,
+        ParameterKind::Timestamptz => Type::TIMESTAMPTZ,
+    }
+}
+
+fn bound(value: &Value) -> Box<dyn ToSql + Sync + Send> {
+    match value {
+        Value::Text(text) => Box::new(text.clone()),
+        Value::Bigint(number) => Box::new(*number),
+        Value::Double(bits) => Box::new(f64::from_bits(*bits)),
+        Value::Boolean(flag) => Box::new(*flag),
+        Value::Uuid(uuid) => Box::new(*uuid),
+        Value::Timestamptz(time) => Box::new(*time),
+    }
+}
