@@ -12,6 +12,7 @@
 //! Modules name only what stands to their left; `tests/layers.rs` holds them to it. [`scaling`],
 //! [`reading`], [`fault`] and [`metrics`] are leaves that anybody may name.
 
+pub mod admin;
 pub mod config;
 pub mod fault;
 pub mod gauge;
@@ -19,4 +20,8 @@ pub mod metrics;
 pub mod postgres;
 pub mod query;
 pub mod reading;
+pub mod scaler;
 pub mod scaling;
+pub mod server;
+pub mod shutdown;
+pub mod wire;

@@ -23,8 +23,12 @@ use tokio::{
     time::{Instant, sleep, timeout, timeout_at},
 };
 use tokio_postgres::types::{ToSql, Type};
+use tokio_stream::{Stream, StreamExt, wrappers::WatchStream};
 
-pub use self::{role::Privileges, statement::Statement};
+pub use self::{
+    role::Privileges,
+    statement::{Statement, without_row},
+};
 use self::{
     classify::{is_conflict, statement_fault},
     health::{Breaker, Health},
@@ -36,6 +40,7 @@ use crate::{
     metrics::{ConnectionState, Metrics, OfConnection, OfDatabase},
     query::Value,
     reading::Reading,
+    shutdown::Supervisor,
 };
 
 /// What a silent server gets beyond a statement's own limit, which it should have enforced.
@@ -88,7 +93,7 @@ struct Failure {
 
 impl Database {
     /// Makes the handle; nothing is opened until something is asked. Must be called in a runtime.
-    pub fn new(settings: Arc<config::Database>, metrics: Arc<Metrics>) -> Arc<Self> {
+    pub fn new(settings: Arc<config::Database>, metrics: Arc<Metrics>, supervisor: &Supervisor) -> Arc<Self> {
         let labels = OfDatabase { database: settings.name.clone() };
         let health = Arc::new(Health::new(labels.clone()));
         let connector =
@@ -112,8 +117,9 @@ impl Database {
             .expect("no timeouts are configured in the pool, so that it needs no runtime");
         metrics.pool_size.get_or_create(&labels).set(settings.pool_size.get().try_into().unwrap_or(i64::MAX));
         let database = Arc::new(Self { settings, pool, health, metrics, labels });
-        tokio::spawn(probe_while_open(Arc::downgrade(&database), database.health.breaker()));
-        tokio::spawn(sweep(Arc::downgrade(&database)));
+        let breaker = database.health.breaker();
+        supervisor.spawn("database probe", probe_while_open(Arc::downgrade(&database), breaker));
+        supervisor.spawn("pool sweep", sweep(Arc::downgrade(&database)));
         database
     }
 
@@ -298,10 +304,14 @@ impl Database {
         self.metrics.pool_waiting.get_or_create(&self.labels).set(count(status.waiting));
     }
 
-    /// Whether the breaker is closed, and whenever that changes: what health services tell.
-    pub fn serving(&self) -> impl Future<Output = bool> + Send + use<> {
-        let mut breaker = self.health.breaker();
-        async move { breaker.changed().await.is_ok() && *breaker.borrow() == Breaker::Closed }
+    /// Whether statements are sent now: the breaker is closed.
+    pub fn is_served(&self) -> bool {
+        *self.health.breaker().borrow() == Breaker::Closed
+    }
+
+    /// Whether statements are sent, as it changes from now on.
+    pub fn changes(&self) -> impl Stream<Item = bool> + Send + Unpin + use<> {
+        WatchStream::from_changes(self.health.breaker()).map(|breaker| breaker == Breaker::Closed)
     }
 }
 

@@ -7,7 +7,7 @@ pub mod value;
 use std::{collections::HashMap, sync::Arc};
 
 pub use self::value::Value;
-use crate::config::{Config, Query, sql};
+use crate::config::{Config, Query, is_metric_name, sql};
 
 /// The configured queries.
 #[derive(Debug, Default)]
@@ -29,10 +29,10 @@ impl Registry {
 
     /// Finds what a trigger's `query` means: a name, or SQL that the operator has configured.
     pub fn find(&self, name_or_text: &str) -> Option<&Arc<Query>> {
-        if sql::looks_like_statement(name_or_text) {
-            self.by_text.get(&sql::normalised(name_or_text))
-        } else {
+        if is_metric_name(name_or_text) {
             self.by_name.get(name_or_text)
+        } else {
+            self.by_text.get(&sql::normalised(name_or_text))
         }
     }
 }

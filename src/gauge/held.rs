@@ -14,6 +14,7 @@ use crate::{
     fault::{Fault, Limit},
     metrics::Metrics,
     query::Value,
+    shutdown::Supervisor,
 };
 
 /// A gauge nobody asked for in this time is dropped.
@@ -73,9 +74,9 @@ impl Hash for Key {
 
 impl Gauges {
     /// Holds none yet. Must be called in a runtime, for the sweep of idle ones.
-    pub fn new(metrics: Arc<Metrics>) -> Arc<Self> {
+    pub fn new(metrics: Arc<Metrics>, supervisor: &Supervisor) -> Arc<Self> {
         let gauges = Arc::new(Self { held: Mutex::default(), metrics });
-        tokio::spawn(sweep(Arc::downgrade(&gauges)));
+        supervisor.spawn("gauge sweep", sweep(Arc::downgrade(&gauges)));
         gauges
     }
 

@@ -12,6 +12,7 @@ use crate::{
     config::{self, Absent, Namespaces, Query},
     metrics::Build,
     reading::Numbers,
+    shutdown::Supervisor,
     scaling::{Activation, Divisor, Rounding, Target},
 };
 
@@ -79,7 +80,7 @@ impl World {
         let ticker = Arc::new(Ticker { query: query(max_age), takes, statements: AtomicU64::new(0), fails });
         let source: Arc<dyn Source> = Arc::clone(&ticker) as Arc<dyn Source>;
         let metrics = Arc::new(Metrics::new(Build { version: "0", commit: "0", rustc: "0" }));
-        Self { ticker, shared: Shared::new(source), gauges: Gauges::new(Arc::clone(&metrics)), metrics }
+        Self { ticker, shared: Shared::new(source), gauges: Gauges::new(Arc::clone(&metrics), &Supervisor::new().0), metrics }
     }
 
     fn gauge(&self, parameter: i64) -> Arc<Gauge> {

@@ -26,10 +26,12 @@ pub struct Watch {
 }
 
 impl Gauge {
-    /// Begins to watch.
+    /// Begins to watch. The first outcome is the latest one, unless that is so old that another is due.
     pub fn watch(self: &Arc<Self>) -> Watch {
         let mut outcomes = self.outcome.subscribe();
-        outcomes.mark_changed();
+        if self.due() > Instant::now() {
+            outcomes.mark_changed();
+        }
         let mut state = self.lock();
         state.watchers.count += 1;
         if state.watchers.count == 1 {

@@ -66,7 +66,7 @@ impl Statement {
             return self.read_groups(rows, sent_at).await;
         }
         let Some(row) = rows.next().await.transpose()? else {
-            return Ok(self.no_row().map(|numbers| reading(Rows::One(numbers), sent_at, None)));
+            return Ok(without_row(&self.query).map(|numbers| reading(Rows::One(numbers), sent_at, None)));
         };
         if rows.next().await.transpose()?.is_some() {
             return Ok(Err(Fault::Unusable(Unusable::SeveralRows)));
@@ -105,17 +105,6 @@ impl Statement {
             }
         }
         Ok(Ok(reading(Rows::ByKey(by_key), sent_at, soonest)))
-    }
-
-    /// What a missing row, or a missing key, means for this query.
-    ///
-    /// # Errors
-    /// [`Unusable::NoRow`], unless the operator said that it means zero.
-    pub fn no_row(&self) -> Result<Numbers, Fault> {
-        match self.query.on_no_row {
-            Absent::Zero => Ok(Numbers { value: 0.0, activity: self.query.activity_column.as_ref().map(|_| 0.0) }),
-            Absent::Error => Err(Fault::Unusable(Unusable::NoRow)),
-        }
     }
 
     fn key(&self, row: &Row) -> Result<Box<str>, Fault> {
@@ -170,6 +159,17 @@ impl Statement {
             None => Unusable::Null,
         };
         Err(Fault::Unusable(unusable))
+    }
+}
+
+/// What a missing row, or a missing key, means for a query.
+///
+/// # Errors
+/// [`Unusable::NoRow`], unless the operator said that it means zero.
+pub fn without_row(query: &Query) -> Result<Numbers, Fault> {
+    match query.on_no_row {
+        Absent::Zero => Ok(Numbers { value: 0.0, activity: query.activity_column.as_ref().map(|_| 0.0) }),
+        Absent::Error => Err(Fault::Unusable(Unusable::NoRow)),
     }
 }
 

@@ -1,0 +1,241 @@
+//! KEDA's external scaler protocol: each RPC is parse, gauge, convert.
+//!
+//! Nothing here knows of SQL or sockets. What KEDA does with each answer, and so why each rule
+//! exists, is in docs/keda.md; the rules that a reader would not guess are noted where they are
+//! kept.
+
+mod catalog;
+mod convert;
+mod metadata;
+mod refusal;
+mod status;
+mod stream;
+
+use std::{
+    panic::AssertUnwindSafe,
+    sync::Arc,
+    time::Duration,
+};
+
+use futures_util::FutureExt;
+use tokio::{sync::watch, time::Instant};
+use tonic::{Request, Response, Status};
+
+pub use self::catalog::Catalog;
+use self::{
+    metadata::{Metadata, Trigger, best_spec},
+    status::code_name,
+    stream::{Streams, Updates},
+};
+use crate::{
+    fault::Fault,
+    gauge::{Gauge, Gauges},
+    metrics::{Handled, Metrics, Rpc, TriggerId},
+    scaling::Target,
+    shutdown::Ended,
+    wire::{
+        GetMetricSpecResponse, GetMetricsRequest, GetMetricsResponse, IsActiveResponse, ScaledObjectRef,
+        external_scaler_server::ExternalScaler,
+    },
+};
+
+/// Every unary answer leaves within this. KEDA sets no deadline of its own, and a call that
+/// hangs freezes its ScaledObject or ScaledJob for ever.
+const DEADLINE: Duration = Duration::from_millis(2_400);
+
+/// What a caller's own deadline is shortened by, so that our answer arrives before it gives up.
+const DEADLINE_MARGIN: Duration = Duration::from_millis(20);
+
+const SERVICE: &str = "externalscaler.ExternalScaler";
+
+/// Serves the five RPCs.
+pub struct Scaler {
+    catalog: watch::Receiver<Arc<Catalog>>,
+    gauges: Arc<Gauges>,
+    metrics: Arc<Metrics>,
+    streams: Arc<Streams>,
+    ended: Ended,
+}
+
+/// A trigger with its gauge, and by when it must be answered.
+struct Asked {
+    trigger: Trigger,
+    gauge: Arc<Gauge>,
+    deadline: Instant,
+}
+
+impl Scaler {
+    /// Serves what is in `catalog`, now and after each reload, until `ended`.
+    pub fn new(
+        catalog: watch::Receiver<Arc<Catalog>>,
+        gauges: Arc<Gauges>,
+        metrics: Arc<Metrics>,
+        ended: Ended,
+    ) -> Self {
+        let streams = Streams::new(Arc::clone(&metrics));
+        Self { catalog, gauges, metrics, streams, ended }
+    }
+
+    fn catalog(&self) -> Arc<Catalog> {
+        Arc::clone(&self.catalog.borrow())
+    }
+
+    /// The refusals, in their order: form, keys and values, query, parameters, metric name, limits.
+    fn asked(
+        &self,
+        reference: &ScaledObjectRef,
+        metric_name: Option<&str>,
+        deadline: Instant,
+    ) -> Result<Asked, Status> {
+        let trigger = Metadata::parse(reference)?.resolve(reference, &self.catalog())?;
+        let name = &trigger.shared.query().name;
+        if metric_name.is_some_and(|asked| asked != name) {
+            return Err(Status::invalid_argument("metricName: not the name of this trigger's metric"));
+        }
+        self.metrics.asked(TriggerId {
+            hash: trigger.id,
+            namespace: &reference.namespace,
+            name: &reference.name,
+            query: name,
+        });
+        let gauge = self.gauges.of(&trigger.shared, &trigger.parameters, &reference.namespace)?;
+        Ok(Asked { trigger, gauge, deadline })
+    }
+
+    /// Runs a handler: counts it, times it, and turns a panic into one INTERNAL answer.
+    async fn observed<T>(
+        &self,
+        rpc: Rpc,
+        handler: impl Future<Output = Result<T, Status>>,
+    ) -> Result<Response<T>, Status> {
+        let arrived = Instant::now();
+        let result =
+            AssertUnwindSafe(handler).catch_unwind().await.unwrap_or_else(|_| Err(Status::from(Fault::Bug)));
+        self.metrics.handling.get_or_create(&rpc).observe(arrived.elapsed().as_secs_f64());
+        let code = result.as_ref().map_or_else(Status::code, |_| tonic::Code::Ok);
+        self.metrics.handled.get_or_create(&rpc.handled(code_name(code))).inc();
+        result.map(Response::new)
+    }
+
+    /// Counts a stream that was refused; one that was opened is counted at its end.
+    fn opened<T>(&self, method: &'static str, stream: Result<T, Status>) -> Result<Response<T>, Status> {
+        stream.map(Response::new).inspect_err(|status| {
+            self.metrics.handled.get_or_create(&streaming(method).handled(code_name(status.code()))).inc();
+        })
+    }
+}
+
+#[tonic::async_trait]
+impl ExternalScaler for Scaler {
+    /// Never touches the database, and has an answer for every metadata.
+    async fn get_metric_spec(
+        &self,
+        request: Request<ScaledObjectRef>,
+    ) -> Result<Response<GetMetricSpecResponse>, Status> {
+        let reference = request.get_ref();
+        let spec = async {
+            let best = async {
+                let catalog = self.catalog();
+                let (name, target) = best_spec(reference, &catalog);
+                convert::spec(name, target)
+            };
+            // KEDA swallows this RPC's errors, so that even a bug gets an answer.
+            let placeholder = |_| convert::spec("invalid-trigger", Target::PLACEHOLDER);
+            Ok(AssertUnwindSafe(best).catch_unwind().await.unwrap_or_else(placeholder))
+        };
+        self.observed(unary("GetMetricSpec"), spec).await
+    }
+
+    async fn get_metrics(&self, request: Request<GetMetricsRequest>) -> Result<Response<GetMetricsResponse>, Status> {
+        let deadline = deadline(&request);
+        let request = request.into_inner();
+        let reference = request.scaled_object_ref.unwrap_or_default();
+        let answer = async {
+            let asked = self.asked(&reference, Some(&request.metric_name), deadline)?;
+            let reading = asked.gauge.for_metrics(asked.trigger.id, asked.deadline).await?;
+            Ok(convert::value(&asked.trigger, &reading)?)
+        };
+        self.observed(unary("GetMetrics"), answer).await
+    }
+
+    async fn is_active(&self, request: Request<ScaledObjectRef>) -> Result<Response<IsActiveResponse>, Status> {
+        let deadline = deadline(&request);
+        let answer = async {
+            let asked = self.asked(request.get_ref(), None, deadline)?;
+            let reading = asked.gauge.for_activity(asked.trigger.id, asked.deadline).await?;
+            Ok(IsActiveResponse { result: convert::is_active(&asked.trigger, &reading)? })
+        };
+        self.observed(unary("IsActive"), answer).await
+    }
+
+    type StreamIsActiveStream = Updates<IsActiveResponse>;
+
+    async fn stream_is_active(
+        &self,
+        request: Request<ScaledObjectRef>,
+    ) -> Result<Response<Self::StreamIsActiveStream>, Status> {
+        self.opened("StreamIsActive", self.open_activity(request))
+    }
+
+    type StreamMetricSpecStream = Updates<GetMetricSpecResponse>;
+
+    async fn stream_metric_spec(
+        &self,
+        request: Request<ScaledObjectRef>,
+    ) -> Result<Response<Self::StreamMetricSpecStream>, Status> {
+        self.opened("StreamMetricSpec", self.open_specs(request))
+    }
+}
+
+impl Rpc {
+    fn handled(self, grpc_code: &'static str) -> Handled {
+        let Self { grpc_type, grpc_service, grpc_method } = self;
+        Handled { grpc_type, grpc_service, grpc_method, grpc_code }
+    }
+}
+
+fn unary(grpc_method: &'static str) -> Rpc {
+    Rpc { grpc_type: "unary", grpc_service: SERVICE, grpc_method }
+}
+
+fn streaming(grpc_method: &'static str) -> Rpc {
+    Rpc { grpc_type: "server_stream", grpc_service: SERVICE, grpc_method }
+}
+
+/// Ours, or the caller's own if that is shorter.
+fn deadline<T>(request: &Request<T>) -> Instant {
+    let own = request.metadata().get("grpc-timeout").and_then(|value| timeout(value.to_str().ok()?));
+    let within = own.map_or(DEADLINE, |own| DEADLINE.min(own.saturating_sub(DEADLINE_MARGIN)));
+    Instant::now() + within
+}
+
+/// Reads `grpc-timeout`: at most eight digits and a unit (gRPC over HTTP/2, "Requests").
+fn timeout(text: &str) -> Option<Duration> {
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    let is_number = (1..=8).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit());
+    let number: u64 = is_number.then(|| digits.parse().ok()).flatten()?;
+    match unit {
+        "H" => Some(Duration::from_secs(number * 3_600)),
+        "M" => Some(Duration::from_secs(number * 60)),
+        "S" => Some(Duration::from_secs(number)),
+        "m" => Some(Duration::from_millis(number)),
+        "u" => Some(Duration::from_micros(number)),
+        "n" => Some(Duration::from_nanos(number)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_callers_deadline_is_read_in_every_unit_and_nonsense_is_none() {
+        assert_eq!(timeout("99999999H"), Some(Duration::from_secs(99_999_999 * 3_600)));
+        assert_eq!(timeout("250m"), Some(Duration::from_millis(250)));
+        assert_eq!(timeout("1n"), Some(Duration::from_nanos(1)));
+        for nonsense in ["", "m", "250", "-1S", "1.5S", "999999999S", "1X", "ü"] {
+            assert_eq!(timeout(nonsense), None, "{nonsense}");
+        }
+    }
+}

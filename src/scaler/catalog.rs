@@ -1,0 +1,88 @@
+//! What is configured, ready to be asked: each query with its source, each database with its pool.
+//!
+//! Immutable; a reload makes a new one that keeps what has not changed.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+use crate::{
+    config::{Config, Connection},
+    gauge::{Counter, Shared},
+    metrics::Metrics,
+    postgres::Database,
+    query::Registry,
+    shutdown::Supervisor,
+};
+
+/// Queries and databases in force.
+#[derive(Default)]
+pub struct Catalog {
+    registry: Registry,
+    sources: HashMap<String, Arc<Shared>>,
+    databases: BTreeMap<String, Arc<Database>>,
+    connections: HashMap<String, Connection>,
+}
+
+impl Catalog {
+    /// Makes the catalog of a configuration, with the sources and pools of `before` that it does not change.
+    ///
+    /// Must be called in a runtime. Nothing is connected.
+    pub fn new(config: &Config, before: &Self, metrics: &Arc<Metrics>, supervisor: &Supervisor) -> Self {
+        let databases: BTreeMap<String, Arc<Database>> = config
+            .databases
+            .iter()
+            .map(|(name, settings)| {
+                let kept = before.databases.get(name).filter(|database| database.settings() == settings);
+                let database = kept.map_or_else(
+                    || Database::new(Arc::clone(settings), Arc::clone(metrics), supervisor),
+                    Arc::clone,
+                );
+                (name.clone(), database)
+            })
+            .collect();
+        let sources = config.queries.iter().filter_map(|(name, query)| {
+            let database = databases.get(&query.database)?;
+            let is_kept = before.databases.get(&query.database).is_some_and(|old| Arc::ptr_eq(old, database));
+            let kept = before.sources.get(name).filter(|shared| is_kept && shared.query() == query);
+            let shared = kept.map_or_else(
+                || Shared::new(Arc::new(Counter::new(Arc::clone(query), Arc::clone(database)))),
+                Arc::clone,
+            );
+            Some((name.clone(), shared))
+        });
+        let connections = config
+            .databases
+            .iter()
+            .filter_map(|(name, settings)| Some((name.clone(), settings.connection.resolve().ok()?)));
+        Self {
+            registry: Registry::new(config),
+            sources: sources.collect(),
+            connections: connections.collect(),
+            databases,
+        }
+    }
+
+    /// The query that `name_or_text` means, if there is one and this namespace may use it.
+    pub fn allowed(&self, name_or_text: &str, namespace: &str) -> Option<&Arc<Shared>> {
+        let query = self.registry.find(name_or_text)?;
+        query.namespaces.allow(namespace).then_some(())?;
+        self.sources.get(&query.name)
+    }
+
+    /// Every query's source.
+    pub fn sources(&self) -> impl Iterator<Item = &Arc<Shared>> {
+        self.sources.values()
+    }
+
+    /// Every database by name.
+    pub fn databases(&self) -> &BTreeMap<String, Arc<Database>> {
+        &self.databases
+    }
+
+    /// How a database was to be reached when the catalog was made.
+    pub fn connection(&self, database: &str) -> Option<&Connection> {
+        self.connections.get(database)
+    }
+}

@@ -1,0 +1,61 @@
+//! From a reading to an answer. What KEDA makes of the fields: pkg/scalers/external_scaler.go.
+
+use super::metadata::{Activity, Trigger};
+use crate::{
+    fault::Fault,
+    postgres::without_row,
+    reading::{Numbers, Reading, Rows},
+    scaling::{self, Target},
+    wire::{GetMetricSpecResponse, GetMetricsResponse, MetricSpec, MetricValue},
+};
+
+/// The one MetricSpec of a trigger.
+#[allow(deprecated, reason = "KEDA before 2.17 reads only the integer")]
+pub(super) fn spec(name: &str, target: Target) -> GetMetricSpecResponse {
+    let spec = MetricSpec {
+        metric_name: name.to_owned(),
+        target_size: scaling::integer(target.get()),
+        target_size_float: target.get(),
+    };
+    GetMetricSpecResponse { metric_specs: vec![spec] }
+}
+
+/// The one MetricValue of a trigger.
+#[allow(deprecated, reason = "KEDA takes the integer where the double is not above zero, so both must agree")]
+pub(super) fn value(trigger: &Trigger, reading: &Reading) -> Result<GetMetricsResponse, Fault> {
+    let reported = reported(trigger, numbers(trigger, reading)?);
+    let value = MetricValue {
+        metric_name: trigger.shared.query().name.clone(),
+        metric_value: scaling::integer(reported),
+        metric_value_float: reported,
+    };
+    Ok(GetMetricsResponse { metric_values: vec![value] })
+}
+
+/// Whether a trigger is active.
+pub(super) fn is_active(trigger: &Trigger, reading: &Reading) -> Result<bool, Fault> {
+    let numbers = numbers(trigger, reading)?;
+    let activity = match trigger.activity {
+        Activity::Reported => reported(trigger, numbers),
+        Activity::Value => numbers.value,
+        Activity::Activity => numbers.activity.unwrap_or(numbers.value),
+    };
+    Ok(trigger.activation.is_exceeded_by(activity))
+}
+
+fn reported(trigger: &Trigger, numbers: Numbers) -> f64 {
+    scaling::reported(numbers.value, trigger.divide_by, trigger.rounding)
+}
+
+/// The trigger's own row.
+fn numbers(trigger: &Trigger, reading: &Reading) -> Result<Numbers, Fault> {
+    match (&reading.rows, &trigger.group) {
+        (Rows::One(numbers), _) => Ok(*numbers),
+        (Rows::ByKey(rows), Some(key)) => match rows.get(key) {
+            Some(numbers) => Ok(*numbers),
+            None => without_row(trigger.shared.query()),
+        },
+        // A query is grouped or it is not; a reload makes another query of it.
+        (Rows::ByKey(_), None) => Err(Fault::Bug),
+    }
+}

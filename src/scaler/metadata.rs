@@ -1,0 +1,297 @@
+//! A trigger's metadata, read strictly; its keys are those of KEDA's built-in `postgresql` trigger where that has them.
+//!
+//! Two steps, in the order of refusals: [`Metadata::parse`] judges keys and values on their own,
+//! [`Metadata::resolve`] holds them against the configured query.
+
+use std::{
+    collections::HashMap,
+    hash::{BuildHasher, RandomState},
+    sync::{Arc, LazyLock},
+};
+
+use super::{
+    catalog::Catalog,
+    refusal::{Refusal, nearest},
+};
+use crate::{
+    config::{Address, Query, SslMode, is_metric_name},
+    gauge::Shared,
+    query::Value,
+    scaling::{Activation, Divisor, Rounding, Target},
+    wire::ScaledObjectRef,
+};
+
+/// Keys at most, and bytes of all keys and values together.
+const MAXIMUM_KEYS: usize = 64;
+const MAXIMUM_BYTES: usize = 64 * 1024;
+
+/// Read by KEDA itself; it sends them along.
+const OF_KEDA: [&str; 3] = ["scalerAddress", "enableTLS", "unsafeSsl"];
+
+/// Left over from the built-in trigger: never used, but compared.
+const LEFT_OVER: [&str; 5] = ["host", "port", "userName", "dbName", "sslmode"];
+
+const OURS: [&str; 6] =
+    ["query", "targetQueryValue", "activationTargetQueryValue", "divideBy", "rounding", "activityColumn"];
+
+/// The prefix of parameters.
+const PARAMETER: &str = "param.";
+
+/// KEDA resolves `fooFromEnv` itself and sends the secret's value in clear under that key.
+const FROM_ENVIRONMENT: &str = "FromEnv";
+
+/// What a trigger's metadata says, each value well formed.
+#[derive(Debug, Default)]
+pub struct Metadata<'a> {
+    query: &'a str,
+    activation: Option<Activation>,
+    divide_by: Option<Divisor>,
+    rounding: Option<Rounding>,
+    activity_column: Option<&'a str>,
+    /// Name and text.
+    parameters: Vec<(&'a str, &'a str)>,
+    /// Key and text.
+    left_over: Vec<(&'static str, &'a str)>,
+}
+
+/// One trigger, ready to be read and converted.
+#[derive(Clone)]
+pub struct Trigger {
+    /// Tells this trigger from others: a hash of object and metadata.
+    pub id: u64,
+    /// The query with its source.
+    pub shared: Arc<Shared>,
+    /// Its parameters.
+    pub parameters: Vec<Value>,
+    /// The key of a grouped query.
+    pub group: Option<Box<str>>,
+    /// What the activity must exceed.
+    pub activation: Activation,
+    /// Which number is compared.
+    pub activity: Activity,
+    /// What the value is divided by.
+    pub divide_by: Divisor,
+    /// What becomes of its fraction.
+    pub rounding: Rounding,
+}
+
+/// Which number decides activity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Activity {
+    /// What is reported: divided and rounded.
+    Reported,
+    /// The value column, undivided.
+    Value,
+    /// The activity column, undivided.
+    Activity,
+}
+
+impl<'a> Metadata<'a> {
+    /// Reads keys and values, each on its own.
+    ///
+    /// # Errors
+    /// The first faulty key in alphabetical order, so that the same fault always has the same text.
+    pub fn parse(reference: &'a ScaledObjectRef) -> Result<Self, Refusal> {
+        let pairs = &reference.scaler_metadata;
+        if pairs.len() > MAXIMUM_KEYS {
+            return Err(Refusal::Invalid(format!("the metadata has more than {MAXIMUM_KEYS} keys")));
+        }
+        if pairs.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>() > MAXIMUM_BYTES {
+            return Err(Refusal::Invalid(format!("the metadata is longer than {MAXIMUM_BYTES} bytes")));
+        }
+        let mut sorted: Vec<(&str, &str)> =
+            pairs.iter().map(|(key, value)| (key.as_str(), value.trim())).collect();
+        sorted.sort_unstable();
+        let mut metadata = Self::default();
+        for (key, value) in sorted {
+            metadata.take(key, value)?;
+        }
+        if metadata.query.is_empty() {
+            return Err(Refusal::key("query", "missing; it names a query of the scaler's configuration"));
+        }
+        Ok(metadata)
+    }
+
+    fn take(&mut self, key: &'a str, value: &'a str) -> Result<(), Refusal> {
+        match key {
+            "query" => self.query = value,
+            // Used by `best_spec`, which takes it only if it is valid.
+            "targetQueryValue" => {
+                number(key, value, Target::new, "a number from 0.001 up")?;
+            }
+            "activationTargetQueryValue" => {
+                self.activation = Some(number(key, value, Activation::new, "a number from 0 up")?);
+            }
+            "divideBy" => self.divide_by = Some(number(key, value, Divisor::new, "a number above 0")?),
+            "rounding" => {
+                let rounding = Rounding::parse(value)
+                    .ok_or_else(|| Refusal::key(key, format!("must be one of {}", Rounding::NAMES.join(", "))))?;
+                self.rounding = Some(rounding);
+            }
+            "activityColumn" => self.activity_column = Some(value),
+            _ if OF_KEDA.contains(&key) => {}
+            _ if key.ends_with(FROM_ENVIRONMENT) => {
+                return Err(Refusal::key(
+                    key,
+                    "refused, since KEDA sends its secret in clear; credentials belong in the scaler's configuration",
+                ));
+            }
+            _ => return self.take_rarer(key, value),
+        }
+        Ok(())
+    }
+
+    fn take_rarer(&mut self, key: &'a str, value: &'a str) -> Result<(), Refusal> {
+        if let Some(name) = key.strip_prefix(PARAMETER) {
+            self.parameters.push((name, value));
+        } else if let Some(left_over) = LEFT_OVER.into_iter().find(|left_over| *left_over == key) {
+            self.left_over.push((left_over, value));
+        } else {
+            let known = OURS.into_iter().chain(LEFT_OVER).chain(OF_KEDA).chain([PARAMETER]);
+            return Err(match nearest(key, known) {
+                Some(right) => Refusal::key(key, format!("unknown key; did you mean {right}?")),
+                None => Refusal::key(key, format!("unknown key; there are {} and param.<name>", OURS.join(", "))),
+            });
+        }
+        Ok(())
+    }
+
+    /// Holds the metadata against the configured query.
+    ///
+    /// # Errors
+    /// [`Refusal::Denied`] for a query that this namespace may not use, known or not; otherwise
+    /// the key that does not fit the query.
+    pub fn resolve(&self, reference: &ScaledObjectRef, catalog: &Catalog) -> Result<Trigger, Refusal> {
+        let shared = catalog.allowed(self.query, &reference.namespace).ok_or(Refusal::Denied)?;
+        let query = shared.query();
+        self.compare_left_over(query, catalog)?;
+        let activity = self.activity(query)?;
+        let group = self.group(query)?;
+        let parameters = self.bind(query)?;
+        Ok(Trigger {
+            id: identity(reference),
+            shared: Arc::clone(shared),
+            parameters,
+            group,
+            activation: self.activation.unwrap_or(query.activation),
+            activity,
+            divide_by: self.divide_by.unwrap_or(query.divide_by),
+            rounding: self.rounding.unwrap_or(query.rounding),
+        })
+    }
+
+    fn activity(&self, query: &Query) -> Result<Activity, Refusal> {
+        let Some(column) = self.activity_column else {
+            return Ok(match query.activity_column {
+                Some(_) => Activity::Activity,
+                None => Activity::Reported,
+            });
+        };
+        if query.activity_column.as_deref() == Some(column) {
+            return Ok(Activity::Activity);
+        }
+        if query.value_column.as_deref() == Some(column) {
+            return Ok(Activity::Value);
+        }
+        let columns: Vec<&str> = query.value_column.iter().chain(&query.activity_column).map(String::as_str).collect();
+        Err(if columns.is_empty() {
+            Refusal::key("activityColumn", "this query has a single, unnamed column")
+        } else {
+            Refusal::key("activityColumn", format!("must be one of this query's columns: {}", columns.join(", ")))
+        })
+    }
+
+    fn group(&self, query: &Query) -> Result<Option<Box<str>>, Refusal> {
+        let Some(column) = &query.group_by else { return Ok(None) };
+        match self.parameter(column) {
+            Some(key) if !key.contains('\0') => Ok(Some(key.into())),
+            Some(_) => Err(Refusal::key(&format!("{PARAMETER}{column}"), "must be text without a zero byte")),
+            None => Err(Refusal::key(&format!("{PARAMETER}{column}"), "missing; it picks the key of a grouped query")),
+        }
+    }
+
+    fn bind(&self, query: &Query) -> Result<Vec<Value>, Refusal> {
+        let declared = || query.parameters.iter().map(|parameter| parameter.name.as_str()).chain(query.group_by.as_deref());
+        if let Some((name, _)) = self.parameters.iter().find(|(name, _)| declared().all(|known| known != *name)) {
+            let key = format!("{PARAMETER}{name}");
+            return Err(match nearest(name, declared()) {
+                Some(right) => Refusal::key(&key, format!("not a parameter of this query; did you mean {PARAMETER}{right}?")),
+                None => Refusal::key(&key, "not a parameter of this query"),
+            });
+        }
+        let value = |parameter: &crate::config::Parameter| {
+            let key = format!("{PARAMETER}{}", parameter.name);
+            let text = self.parameter(&parameter.name).ok_or_else(|| Refusal::key(&key, "missing; this query needs it"))?;
+            Value::parse(parameter.kind, text).map_err(|expected| Refusal::key(&key, format!("must be {expected}")))
+        };
+        query.parameters.iter().map(value).collect()
+    }
+
+    fn parameter(&self, wanted: &str) -> Option<&'a str> {
+        self.parameters.iter().find(|(name, _)| *name == wanted).map(|(_, text)| *text)
+    }
+
+    /// What is left over from the built-in trigger must say what the configuration says, or the
+    /// trigger would silently count somewhere else than its owner believes.
+    fn compare_left_over(&self, query: &Query, catalog: &Catalog) -> Result<(), Refusal> {
+        if self.left_over.is_empty() {
+            return Ok(());
+        }
+        let Some(connection) = catalog.connection(&query.database) else { return Ok(()) };
+        for (key, value) in &self.left_over {
+            let is_same = match *key {
+                "host" => connection.addresses.iter().any(|address| match address {
+                    Address::Tcp { host, .. } => host.eq_ignore_ascii_case(value),
+                    Address::Unix { directory, .. } => directory.as_os_str() == *value,
+                }),
+                "port" => connection.addresses.iter().any(|address| match address {
+                    Address::Tcp { port, .. } | Address::Unix { port, .. } => port.to_string() == *value,
+                }),
+                "userName" => connection.user == *value,
+                "dbName" => connection.dbname == *value,
+                _ => SslMode::parse(value) == Some(connection.sslmode),
+            };
+            if !is_same {
+                return Err(Refusal::key(
+                    key,
+                    "differs from the query's database; the scaler connects as its operator configured, so remove it",
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What GetMetricSpec can always answer: a name and a target, from whatever of the metadata is valid.
+///
+/// KEDA swallows errors of GetMetricSpec, so there are none. An HPA keeps the name that it was
+/// born with, so the name is the `query` key's text wherever that can be a metric's name.
+pub fn best_spec<'a>(reference: &'a ScaledObjectRef, catalog: &'a Catalog) -> (&'a str, Target) {
+    let text = reference.scaler_metadata.get("query").map_or("", |text| text.trim());
+    let allowed = catalog.allowed(text, &reference.namespace);
+    let name = match (is_metric_name(text), allowed) {
+        (true, _) => text,
+        (false, Some(shared)) => &shared.query().name,
+        (false, None) => "invalid-trigger",
+    };
+    let own = reference.scaler_metadata.get("targetQueryValue").and_then(|text| text.trim().parse().ok());
+    let target = own
+        .and_then(Target::new)
+        .or_else(|| allowed.map(|shared| shared.query().target))
+        .unwrap_or(Target::PLACEHOLDER);
+    (name, target)
+}
+
+/// A hash of everything that a request says about itself. Keyed at random, so that nobody can make two triggers collide.
+pub fn identity(reference: &ScaledObjectRef) -> u64 {
+    static KEYS: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+    let pairs: &HashMap<String, String> = &reference.scaler_metadata;
+    // A map has no order: the sum of its pairs' hashes has none either.
+    let metadata = pairs.iter().fold(0u64, |sum, pair| sum.wrapping_add(KEYS.hash_one(pair)));
+    KEYS.hash_one((&reference.namespace, &reference.name, metadata))
+}
+
+fn number<T>(key: &str, value: &str, check: fn(f64) -> Option<T>, expected: &str) -> Result<T, Refusal> {
+    let parsed = value.parse().ok().and_then(check);
+    parsed.ok_or_else(|| Refusal::key(key, format!("must be {expected}")))
+}

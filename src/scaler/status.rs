@@ -1,0 +1,52 @@
+//! The one table from what went wrong to a gRPC status.
+
+use tonic::{Code, Status};
+
+use super::refusal::Refusal;
+use crate::fault::{Fault, Kind};
+
+impl From<Fault> for Status {
+    fn from(fault: Fault) -> Self {
+        let code = match fault.kind() {
+            Kind::Unavailable => Code::Unavailable,
+            Kind::TooSlow => Code::DeadlineExceeded,
+            Kind::Precondition => Code::FailedPrecondition,
+            Kind::Exhausted => Code::ResourceExhausted,
+            Kind::Bug => Code::Internal,
+        };
+        Self::new(code, fault.to_string())
+    }
+}
+
+impl From<Refusal> for Status {
+    fn from(refusal: Refusal) -> Self {
+        let code = match refusal {
+            Refusal::Invalid(_) => Code::InvalidArgument,
+            Refusal::Denied => Code::PermissionDenied,
+        };
+        Self::new(code, refusal.to_string())
+    }
+}
+
+/// A code's name as go-grpc-prometheus spells it in `grpc_code`.
+pub(super) fn code_name(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "Canceled",
+        Code::Unknown => "Unknown",
+        Code::InvalidArgument => "InvalidArgument",
+        Code::DeadlineExceeded => "DeadlineExceeded",
+        Code::NotFound => "NotFound",
+        Code::AlreadyExists => "AlreadyExists",
+        Code::PermissionDenied => "PermissionDenied",
+        Code::ResourceExhausted => "ResourceExhausted",
+        Code::FailedPrecondition => "FailedPrecondition",
+        Code::Aborted => "Aborted",
+        Code::OutOfRange => "OutOfRange",
+        Code::Unimplemented => "Unimplemented",
+        Code::Internal => "Internal",
+        Code::Unavailable => "Unavailable",
+        Code::DataLoss => "DataLoss",
+        Code::Unauthenticated => "Unauthenticated",
+    }
+}

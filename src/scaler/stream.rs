@@ -1,0 +1,297 @@
+//! The two streams: current state at once, then changes, never an error after the open.
+//!
+//! Any error status leaves KEDA up to 60 s blind before it opens the stream again, while an end
+//! with OK costs it two seconds (pkg/scalers/external_scaler.go, the back-off of both streams).
+//! So a stream is silent while the database is away, and ends only with OK: on shutdown, at the
+//! connection's age, and when its query is gone after a reload.
+
+use std::{
+    collections::HashMap,
+    future::pending,
+    panic::AssertUnwindSafe,
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use futures_util::{FutureExt, Stream, future::BoxFuture, stream};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep, sleep_until},
+};
+use tonic::{Code, Request, Status};
+
+use super::{
+    Catalog, Scaler, convert,
+    metadata::{Metadata, Trigger, best_spec},
+    status::code_name,
+    streaming,
+};
+use crate::{
+    fault::{Fault, Limit},
+    gauge::{Gauges, Watch},
+    metrics::{Metrics, OfStream},
+    shutdown::Ended,
+    wire::{GetMetricSpecResponse, IsActiveResponse, ScaledObjectRef},
+};
+
+/// `true` is sent again this often: KEDA drops one that comes before it knows the metric.
+const REMINDER: Duration = Duration::from_secs(30);
+
+/// Over how long the streams of a connection that got too old are ended.
+const SPREAD: Duration = Duration::from_secs(10);
+
+/// Open streams of one trigger at most; KEDA holds two, and overlaps while it reconnects.
+const OF_A_TRIGGER: usize = 4;
+
+/// Open streams of the process at most.
+const OF_THE_PROCESS: usize = 50_000;
+
+/// Messages of one stream.
+pub struct Updates<T>(Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>);
+
+impl<T> Stream for Updates<T> {
+    type Item = Result<T, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.0.as_mut().poll_next(context)
+    }
+}
+
+impl<T: Send + 'static> Updates<T> {
+    /// Takes messages from `next` until it has none, or the stream's life is over.
+    fn new<S: Send + 'static>(
+        state: S,
+        life: Life,
+        next: impl for<'a> Fn(&'a mut S) -> BoxFuture<'a, Option<T>> + Copy + Send + 'static,
+    ) -> Self {
+        let messages = stream::unfold((state, life), move |(mut state, mut life)| async move {
+            let message = tokio::select! {
+                biased;
+                () = life.wait() => None,
+                // A panic ends this stream with OK like everything else; it has been logged.
+                message = AssertUnwindSafe(next(&mut state)).catch_unwind() => message.unwrap_or(None),
+            };
+            match message {
+                Some(message) => Some((Ok(message), (state, life))),
+                None => {
+                    life.end_with_ok();
+                    None
+                }
+            }
+        });
+        Self(Box::pin(messages))
+    }
+}
+
+/// When a stream must end, and its place among the open ones.
+struct Life {
+    process: Ended,
+    /// The connection's, where the server says when it gets too old.
+    connection: Option<Ended>,
+    place: Place,
+    opened_at: Instant,
+    /// Cancelled, until we end it.
+    ended_with: Code,
+}
+
+impl Life {
+    fn end_with_ok(mut self) {
+        self.ended_with = Code::Ok;
+    }
+
+    async fn wait(&mut self) {
+        let aged = async {
+            match &mut self.connection {
+                Some(connection) => {
+                    connection.wait().await;
+                    // Not all at once: each end makes KEDA open a stream elsewhere.
+                    sleep(SPREAD.mul_f64(rand::random())).await;
+                }
+                None => pending().await,
+            }
+        };
+        tokio::select! {
+            () = self.process.wait() => {}
+            () = aged => {}
+        }
+    }
+}
+
+impl Drop for Life {
+    fn drop(&mut self) {
+        let rpc = streaming(self.place.rpc);
+        let metrics = &self.place.streams.metrics;
+        metrics.handling.get_or_create(&rpc).observe(self.opened_at.elapsed().as_secs_f64());
+        metrics.handled.get_or_create(&rpc.handled(code_name(self.ended_with))).inc();
+    }
+}
+
+impl Scaler {
+    /// # Errors
+    /// As a unary call's, but for the reading: a database that is away means silence.
+    pub(super) fn open_activity(&self, request: Request<ScaledObjectRef>) -> Result<Updates<IsActiveResponse>, Status> {
+        let connection = request.extensions().get::<Ended>().cloned();
+        let reference = request.into_inner();
+        let asked = self.asked(&reference, None, Instant::now())?;
+        let life = self.life(connection, asked.trigger.id, "StreamIsActive")?;
+        let activity = Activity {
+            watch: asked.gauge.watch(),
+            trigger: asked.trigger,
+            reference,
+            catalog: self.catalog.clone(),
+            gauges: Arc::clone(&self.gauges),
+            sent: None,
+            remind_at: Instant::now(),
+        };
+        Ok(Updates::new(activity, life, |activity| activity.next().boxed()))
+    }
+
+    /// # Errors
+    /// Metadata that does not fit, and our limits.
+    pub(super) fn open_specs(
+        &self,
+        request: Request<ScaledObjectRef>,
+    ) -> Result<Updates<GetMetricSpecResponse>, Status> {
+        let connection = request.extensions().get::<Ended>().cloned();
+        let reference = request.into_inner();
+        let trigger = Metadata::parse(&reference)?.resolve(&reference, &self.catalog())?;
+        let life = self.life(connection, trigger.id, "StreamMetricSpec")?;
+        let mut catalog = self.catalog.clone();
+        catalog.mark_changed();
+        let specs = Specs { reference, catalog, sent: None };
+        Ok(Updates::new(specs, life, |specs| specs.next().boxed()))
+    }
+
+    fn life(&self, connection: Option<Ended>, trigger: u64, rpc: &'static str) -> Result<Life, Fault> {
+        let place = self.streams.place(trigger, rpc)?;
+        let process = self.ended.clone();
+        Ok(Life { process, connection, place, opened_at: Instant::now(), ended_with: Code::Cancelled })
+    }
+}
+
+/// The state of one StreamIsActive.
+struct Activity {
+    reference: ScaledObjectRef,
+    trigger: Trigger,
+    watch: Watch,
+    catalog: watch::Receiver<Arc<Catalog>>,
+    gauges: Arc<Gauges>,
+    /// What was sent last.
+    sent: Option<bool>,
+    remind_at: Instant,
+}
+
+impl Activity {
+    /// The next message; none once the query is gone.
+    async fn next(&mut self) -> Option<IsActiveResponse> {
+        loop {
+            let is_active = tokio::select! {
+                reading = self.watch.changed() => match reading.and_then(|reading| convert::is_active(&self.trigger, &reading)) {
+                    Ok(is_active) if self.sent != Some(is_active) => is_active,
+                    // Nothing new, or nothing known: silence.
+                    Ok(_) | Err(_) => continue,
+                },
+                () = sleep_until(self.remind_at), if self.sent == Some(true) => true,
+                changed = self.catalog.changed() => {
+                    changed.ok()?;
+                    self.follow_reload()?;
+                    continue;
+                }
+            };
+            self.sent = Some(is_active);
+            self.remind_at = Instant::now() + REMINDER;
+            return Some(IsActiveResponse { result: is_active });
+        }
+    }
+
+    /// Finds the trigger again in a new catalog; none if it is not there any more.
+    fn follow_reload(&mut self) -> Option<()> {
+        let catalog = Arc::clone(&self.catalog.borrow_and_update());
+        self.trigger = Metadata::parse(&self.reference).ok()?.resolve(&self.reference, &catalog).ok()?;
+        let namespace = &self.reference.namespace;
+        let gauge = self.gauges.of(&self.trigger.shared, &self.trigger.parameters, namespace).ok()?;
+        // Also where the gauge is the same: thresholds may have changed.
+        self.watch = gauge.watch();
+        Some(())
+    }
+}
+
+/// The state of one StreamMetricSpec.
+struct Specs {
+    reference: ScaledObjectRef,
+    catalog: watch::Receiver<Arc<Catalog>>,
+    sent: Option<GetMetricSpecResponse>,
+}
+
+impl Specs {
+    /// The next message: what GetMetricSpec says, whenever a reload has changed it.
+    async fn next(&mut self) -> Option<GetMetricSpecResponse> {
+        loop {
+            self.catalog.changed().await.ok()?;
+            let catalog = Arc::clone(&self.catalog.borrow_and_update());
+            Metadata::parse(&self.reference).ok()?.resolve(&self.reference, &catalog).ok()?;
+            let (name, target) = best_spec(&self.reference, &catalog);
+            let spec = convert::spec(name, target);
+            if self.sent.as_ref() != Some(&spec) {
+                self.sent = Some(spec.clone());
+                return Some(spec);
+            }
+        }
+    }
+}
+
+/// The open streams, within limits.
+pub(super) struct Streams {
+    open: Mutex<Open>,
+    metrics: Arc<Metrics>,
+}
+
+#[derive(Default)]
+struct Open {
+    in_all: usize,
+    by_trigger: HashMap<u64, usize>,
+}
+
+/// One open stream's place among them; given back when dropped.
+struct Place {
+    streams: Arc<Streams>,
+    trigger: u64,
+    rpc: &'static str,
+}
+
+impl Streams {
+    pub(super) fn new(metrics: Arc<Metrics>) -> Arc<Self> {
+        Arc::new(Self { open: Mutex::default(), metrics })
+    }
+
+    fn place(self: &Arc<Self>, trigger: u64, rpc: &'static str) -> Result<Place, Fault> {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if open.in_all >= OF_THE_PROCESS {
+            return Err(Fault::Exhausted(Limit::Streams));
+        }
+        let of_trigger = open.by_trigger.entry(trigger).or_default();
+        if *of_trigger >= OF_A_TRIGGER {
+            return Err(Fault::Exhausted(Limit::TriggerStreams));
+        }
+        *of_trigger += 1;
+        open.in_all += 1;
+        self.metrics.streams.get_or_create(&OfStream { rpc }).inc();
+        Ok(Place { streams: Arc::clone(self), trigger, rpc })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut open = self.streams.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.in_all -= 1;
+        if let Some(of_trigger) = open.by_trigger.get_mut(&self.trigger) {
+            *of_trigger -= 1;
+            if *of_trigger == 0 {
+                open.by_trigger.remove(&self.trigger);
+            }
+        }
+        self.streams.metrics.streams.get_or_create(&OfStream { rpc: self.rpc }).dec();
+    }
+}

@@ -1,0 +1,131 @@
+//! Boots everything and ends everything: listeners, gRPC services, signals, supervision, drain.
+
+mod accept;
+mod health;
+mod preface;
+mod routes;
+
+use std::{io, net::SocketAddr, path::PathBuf, process, sync::Arc, time::Duration};
+
+use tokio::{
+    net::TcpListener,
+    signal::unix::{Signal, SignalKind, signal},
+    sync::watch,
+    time::timeout,
+};
+
+use self::health::Health;
+use crate::{
+    admin,
+    config::Config,
+    gauge::Gauges,
+    metrics::{Build, Metrics},
+    scaler::{Catalog, Scaler},
+    shutdown::{Ending, Supervisor},
+};
+
+/// What is left after this is cut off: a socket that reads nothing would hold us for ever.
+const DRAIN_LIMIT: Duration = Duration::from_secs(20);
+
+/// Why serving has ended in any way but by a signal.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A listener could not be had.
+    #[error("cannot listen on {address} ({key})")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// The configuration's key.
+        key: &'static str,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// The signals could not be had.
+    #[error("cannot listen for signals")]
+    Signals(#[source] io::Error),
+    /// gRPC reflection could not be set up.
+    #[error("cannot serve reflection")]
+    Reflection(#[from] tonic_reflection::server::Error),
+    /// A background task that must live has ended.
+    #[error("the background task \"{0}\" has failed")]
+    Task(&'static str),
+}
+
+/// Serves a configuration until SIGTERM or SIGINT. `file` is read again when it changes.
+///
+/// # Errors
+/// What kept it from starting, or the background task whose end has ended it.
+pub async fn run(config: Config, _file: Option<PathBuf>, build: Build) -> Result<(), Error> {
+    let mut signals = Signals::new().map_err(Error::Signals)?;
+    let grpc = listen(config.server.listen, "server.listen").await?;
+    let http = listen(config.admin.listen, "admin.listen").await?;
+    let version = build.version;
+    let metrics = Arc::new(Metrics::new(build));
+    let (supervisor, mut failures) = Supervisor::new();
+    let (ending, ended) = Ending::new();
+    let catalog = Catalog::new(&config, &Catalog::default(), &metrics, &supervisor);
+    let (catalog, in_force) = watch::channel(Arc::new(catalog));
+    let gauges = Gauges::new(Arc::clone(&metrics), &supervisor);
+    let scaler = Scaler::new(in_force.clone(), gauges, Arc::clone(&metrics), ended.clone());
+    let (health, health_service) = Health::new(in_force.clone(), &supervisor);
+    let routes = routes::new(scaler, health_service, config.server.reflection)?;
+    let grpc_address = grpc.local_addr().unwrap_or(config.server.listen);
+    let admin_address = http.local_addr().unwrap_or(config.admin.listen);
+    supervisor.spawn("admin", admin::serve(http, Arc::clone(&metrics), in_force, ended.clone()));
+    let (done, mut drained) = Ending::new();
+    let accepting = accept::serve(grpc, routes, config.server.connection_age, metrics, ended);
+    supervisor.spawn("accept loop", async move {
+        accepting.await;
+        done.end();
+    });
+
+    if config.server.tls.is_none() {
+        tracing::warn!("gRPC is served in plain text; whoever can reach the port can ask");
+    }
+    tracing::info!(grpc = %grpc_address, admin = %admin_address, version, "serving");
+    let cause = tokio::select! {
+        () = signals.next() => None,
+        task = failures.next() => Some(Error::Task(task)),
+    };
+
+    tracing::info!("shutting down");
+    health.stop_serving().await;
+    ending.end();
+    tokio::select! {
+        drained = timeout(DRAIN_LIMIT, drained.wait()) => {
+            if drained.is_err() {
+                tracing::warn!("cut off what did not end within {DRAIN_LIMIT:?}");
+            }
+        }
+        () = signals.next() => {
+            tracing::warn!("second signal: exiting at once");
+            process::exit(1);
+        }
+    }
+    drop(catalog);
+    cause.map_or(Ok(()), Err)
+}
+
+async fn listen(address: SocketAddr, key: &'static str) -> Result<TcpListener, Error> {
+    TcpListener::bind(address).await.map_err(|source| Error::Listen { address, key, source })
+}
+
+/// The signals that end the process.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! The accept loop: each connection with its limits, its age and its end.
+
+use std::{sync::Arc, time::Duration};
+
+use http::{Request, Response, StatusCode, header::CONTENT_TYPE};
+use hyper::{body::Incoming, server::conn::http2};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
+use rand::Rng;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+    task::JoinSet,
+    time::sleep,
+};
+use tonic::{body::Body, service::Routes};
+use tower::{ServiceExt, service_fn};
+
+use super::preface::{Counted, Preface};
+use crate::{
+    metrics::Metrics,
+    shutdown::{Ended, Ending},
+};
+
+/// Connections at most; one KEDA operator is one.
+const CONNECTIONS: usize = 1_000;
+
+/// Streams of one connection at most: all of a cluster's triggers come over one.
+const STREAMS: u32 = 20_000;
+
+/// How long a peer may take for TLS and the HTTP/2 preface.
+const PREFACE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How often a silent peer is pinged, and how long it may take to answer.
+const KEEP_ALIVE: Duration = Duration::from_secs(20);
+
+/// How long a connection that was asked to go away may go on: streams are ended over ten
+/// seconds, unary calls take less than three.
+const GOING_AWAY: Duration = Duration::from_secs(20);
+
+/// Pause after accept itself fails: the process is out of descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Accepts until it is over, then waits for the connections to end.
+pub(super) async fn serve(
+    listener: TcpListener,
+    routes: Routes,
+    maximum_age: Duration,
+    metrics: Arc<Metrics>,
+    mut ended: Ended,
+) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let mut connections = JoinSet::new();
+    let mut is_refusing = false;
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = ended.wait() => break,
+            // Reaped as they end, so that the set does not grow.
+            Some(_) = connections.join_next() => continue,
+            accepted = listener.accept() => accepted,
+        };
+        let socket = match accepted {
+            Ok((socket, _)) => socket,
+            Err(error) => {
+                if !std::mem::replace(&mut is_refusing, true) {
+                    tracing::warn!(%error, "cannot accept connections");
+                }
+                sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+            if !std::mem::replace(&mut is_refusing, true) {
+                tracing::warn!(limit = CONNECTIONS, "refusing connections beyond the limit");
+            }
+            continue;
+        };
+        if std::mem::take(&mut is_refusing) {
+            tracing::info!("accepting connections again");
+        }
+        let connection = connection(socket, routes.clone(), aged(maximum_age), ended.clone());
+        let metrics = Arc::clone(&metrics);
+        metrics.grpc_connections.inc();
+        connections.spawn(async move {
+            connection.await;
+            metrics.grpc_connections.dec();
+            drop(place);
+        });
+    }
+    drop(listener);
+    while connections.join_next().await.is_some() {}
+}
+
+/// The age of one connection: +-10 %, so that all do not end together; none for zero.
+fn aged(maximum: Duration) -> Option<Duration> {
+    (!maximum.is_zero()).then(|| maximum.mul_f64(rand::rng().random_range(0.9..1.1)))
+}
+
+/// Serves one connection to its end.
+async fn connection(socket: TcpStream, routes: Routes, maximum_age: Option<Duration>, ended: Ended) {
+    // Without it an answer waits for the peer's delayed acknowledgement: 40 ms instead of one.
+    if socket.set_nodelay(true).is_err() {
+        return;
+    }
+    let (io, preface) = Counted::new(socket);
+    speak(io, preface, routes, maximum_age, ended).await;
+}
+
+async fn speak<I>(io: I, preface: Preface, routes: Routes, maximum_age: Option<Duration>, mut ended: Ended)
+where
+    I: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let (aging, has_aged) = Ending::new();
+    let service = service_fn(move |request: Request<Incoming>| answer(routes.clone(), request, has_aged.clone()));
+    let http = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS)
+        .keep_alive_interval(KEEP_ALIVE)
+        .keep_alive_timeout(KEEP_ALIVE)
+        .serve_connection(TokioIo::new(io), TowerToHyperService::new(service));
+    tokio::pin!(http);
+
+    let late = async {
+        sleep(PREFACE_TIMEOUT).await;
+        if preface.has_arrived() { std::future::pending().await }
+    };
+    let old = async {
+        match maximum_age {
+            Some(age) => sleep(age).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        // A peer's errors are its own; it is told by GOAWAY.
+        _ = http.as_mut() => return,
+        () = late => return,
+        () = old => aging.end(),
+        () = ended.wait() => {}
+    }
+    if !preface.has_arrived() {
+        return;
+    }
+    http.as_mut().graceful_shutdown();
+    tokio::select! {
+        _ = http => {}
+        () = sleep(GOING_AWAY) => {}
+    }
+}
+
+/// Answers one request, if it is gRPC at all; handlers find the connection's age among its extensions.
+async fn answer(
+    routes: Routes,
+    mut request: Request<Incoming>,
+    has_aged: Ended,
+) -> Result<Response<Body>, std::convert::Infallible> {
+    let content_type = request.headers().get(CONTENT_TYPE).map(http::HeaderValue::as_bytes);
+    if !content_type.is_some_and(is_grpc) {
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+        return Ok(response);
+    }
+    request.extensions_mut().insert(has_aged);
+    routes.oneshot(request).await
+}
+
+/// `application/grpc`, with nothing behind it but `+proto` or parameters (gRPC over HTTP/2, "Requests").
+fn is_grpc(content_type: &[u8]) -> bool {
+    match content_type.strip_prefix(b"application/grpc") {
+        Some(rest) => matches!(rest, [] | [b';', ..]) || rest == b"+proto" || rest.starts_with(b"+proto;"),
+        None => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_grpc_with_protobuf_is_answered() {
+        for good in ["application/grpc", "application/grpc+proto", "application/grpc;charset=utf-8"] {
+            assert!(is_grpc(good.as_bytes()), "{good}");
+        }
+        for bad in ["", "text/html", "application/json", "application/grpc-web", "application/grpc+json"] {
+            assert!(!is_grpc(bad.as_bytes()), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,8 @@
+//! The generated wire protocol, fenced in.
+
+#![allow(missing_docs, clippy::all, clippy::pedantic, clippy::restriction, unused_qualifications)]
+
+tonic::include_proto!("externalscaler");
+
+/// The protocol's encoded file descriptors, for reflection.
+pub const FILE_DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/externalscaler.bin"));
