@@ -1,6 +1,6 @@
 //! Compiles the wire protocol with protox: no `protoc`, no network.
 
-use std::{env, error::Error, fs, path::PathBuf};
+use std::{env, error::Error, fs, path::PathBuf, process::Command};
 
 use prost::Message;
 
@@ -13,5 +13,23 @@ fn main() -> Result<(), Box<dyn Error>> {
     fs::write(descriptor, files.encode_to_vec())?;
 
     tonic_prost_build::configure().compile_fds(files)?;
+
+    // Grows with every commit; a path that does not exist would make each build run this again.
+    let log = output("git", &["rev-parse", "--git-path", "logs/HEAD"]);
+    if let Some(log) = log.filter(|path| fs::exists(path).unwrap_or(false)) {
+        println!("cargo:rerun-if-changed={log}");
+    }
+    println!("cargo:rerun-if-env-changed=CLAPOMETER_COMMIT");
+    let commit = env::var("CLAPOMETER_COMMIT").ok().or_else(|| output("git", &["rev-parse", "--short=12", "HEAD"]));
+    let rustc = output(&env::var("RUSTC")?, &["--version"]);
+    println!("cargo:rustc-env=CLAPOMETER_COMMIT={}", commit.as_deref().unwrap_or("unknown"));
+    println!("cargo:rustc-env=CLAPOMETER_RUSTC={}", rustc.as_deref().unwrap_or("unknown"));
     Ok(())
+}
+
+/// What a command prints, if it runs: a build from a tarball has no git.
+fn output(program: &str, arguments: &[&str]) -> Option<String> {
+    let output = Command::new(program).args(arguments).output().ok()?;
+    let text = String::from_utf8(output.stdout).ok()?.trim().to_owned();
+    (output.status.success() && !text.is_empty()).then_some(text)
 }

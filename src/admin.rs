@@ -36,12 +36,7 @@ struct Pages {
 }
 
 /// Serves the pages for as long as the process lives.
-pub async fn serve(
-    listener: TcpListener,
-    metrics: Arc<Metrics>,
-    catalog: watch::Receiver<Arc<Catalog>>,
-    ended: Ended,
-) {
+pub async fn serve(listener: TcpListener, metrics: Arc<Metrics>, catalog: watch::Receiver<Arc<Catalog>>, ended: Ended) {
     let pages = Arc::new(Pages { metrics, catalog, ended });
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     loop {

@@ -22,12 +22,12 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
+use self::{freshness::Rules, pins::Pins, source::is_of_the_query};
 pub use self::{
     held::Gauges,
     source::{Counted, Counter, Shared, Source},
     watch::Watch,
 };
-use self::{freshness::Rules, pins::Pins, source::is_of_the_query};
 use crate::{
     fault::Fault,
     metrics::{Metrics, OfFault},
@@ -208,7 +208,7 @@ impl Gauge {
 impl Drop for Gauge {
     fn drop(&mut self) {
         if self.lock().is_failing {
-            self.shared.stopped_failing();
+            self.shared.forget_failing();
         }
     }
 }

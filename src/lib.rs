@@ -13,6 +13,7 @@
 //! [`reading`], [`fault`] and [`metrics`] are leaves that anybody may name.
 
 pub mod admin;
+pub mod command;
 pub mod config;
 pub mod fault;
 pub mod gauge;
@@ -24,4 +25,5 @@ pub mod scaler;
 pub mod scaling;
 pub mod server;
 pub mod shutdown;
+pub mod telemetry;
 pub mod wire;

@@ -318,8 +318,13 @@ fn query_buckets() -> Histogram {
 fn family<L, M>(registry: &mut Registry, name: &str, help: &str) -> Family<L, M>
 where
     L: Clone + std::hash::Hash + Eq + EncodeLabelSet + fmt::Debug + Send + Sync + 'static,
-    M: Default + fmt::Debug + Send + Sync + prometheus_client::encoding::EncodeMetric
-        + prometheus_client::metrics::TypedMetric + 'static,
+    M: Default
+        + fmt::Debug
+        + Send
+        + Sync
+        + prometheus_client::encoding::EncodeMetric
+        + prometheus_client::metrics::TypedMetric
+        + 'static,
 {
     let family = Family::default();
     registry.register(name, without_full_stop(help), family.clone());

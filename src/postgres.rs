@@ -3,8 +3,8 @@
 //! [`Database::count`] is what the gauge calls. What goes wrong is classified here into a
 //! [`Fault`]; nothing of the driver leaves this module.
 
-pub mod connect;
 mod classify;
+pub mod connect;
 mod health;
 mod pool;
 mod role;
@@ -25,14 +25,14 @@ use tokio::{
 use tokio_postgres::types::{ToSql, Type};
 use tokio_stream::{Stream, StreamExt, wrappers::WatchStream};
 
+use self::{
+    classify::{is_conflict, loggable, statement_fault},
+    health::{Breaker, Health},
+    pool::Connector,
+};
 pub use self::{
     role::Privileges,
     statement::{Statement, without_row},
-};
-use self::{
-    classify::{is_conflict, statement_fault},
-    health::{Breaker, Health},
-    pool::Connector,
 };
 use crate::{
     config,
@@ -85,7 +85,7 @@ pub struct Database {
 /// What happened to one attempt at a statement.
 struct Failure {
     fault: Fault,
-    /// For the log: the driver's text, which may quote SQL and values.
+    /// For the log.
     detail: String,
     /// Whether a new connection may do better at once: this one was idle and broke before it answered.
     stale_connection: bool,
@@ -134,7 +134,7 @@ impl Database {
     /// limit, whichever is longer. `on_sent` is called when the statement leaves.
     ///
     /// # Errors
-    /// The fault and, for the log, what the server or the driver said.
+    /// The fault and, for the log, what is known beyond it.
     ///
     /// # Cancel safety
     /// None: a dropped call closes its connection but leaves the server at work. Run it in a
@@ -211,7 +211,7 @@ impl Database {
     /// Classifies a statement's error and draws the consequences for connection and database.
     fn failed(&self, connection: Object, error: &tokio_postgres::Error, is_reused: bool) -> Failure {
         let fault = statement_fault(error);
-        let detail = connect::explain(error);
+        let detail = loggable(error);
         let lost = fault == Fault::ConnectionLost;
         let ended = lost || error.code().is_some_and(|code| code.code().starts_with("57P"));
         // An idle connection that a restart, a fail-over or a NAT has cut says nothing about the database of now.
@@ -244,7 +244,7 @@ impl Database {
             format!("clapometer/{}", query.name),
             self.settings.search_path.clone().unwrap_or_default(),
         ];
-        let settings = settings.each_ref().map(|setting| (setting as &(dyn ToSql + Sync), Type::TEXT));
+        let settings = settings.each_ref().map(|setting| -> (&(dyn ToSql + Sync), Type) { (setting, Type::TEXT) });
         let sent_at = Instant::now();
         let (begun, set, read, committed) = tokio::join!(
             client.batch_execute(BEGIN),

@@ -11,11 +11,7 @@ mod refusal;
 mod status;
 mod stream;
 
-use std::{
-    panic::AssertUnwindSafe,
-    sync::Arc,
-    time::Duration,
-};
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use futures_util::FutureExt;
 use tokio::{sync::watch, time::Instant};
@@ -109,8 +105,7 @@ impl Scaler {
         handler: impl Future<Output = Result<T, Status>>,
     ) -> Result<Response<T>, Status> {
         let arrived = Instant::now();
-        let result =
-            AssertUnwindSafe(handler).catch_unwind().await.unwrap_or_else(|_| Err(Status::from(Fault::Bug)));
+        let result = AssertUnwindSafe(handler).catch_unwind().await.unwrap_or_else(|_| Err(Status::from(Fault::Bug)));
         self.metrics.handling.get_or_create(&rpc).observe(arrived.elapsed().as_secs_f64());
         let code = result.as_ref().map_or_else(Status::code, |_| tonic::Code::Ok);
         self.metrics.handled.get_or_create(&rpc.handled(code_name(code))).inc();

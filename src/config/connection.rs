@@ -2,7 +2,12 @@
 
 use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
-use super::{faults::Faults, libpq, parts::Parts, secret::Secret};
+use super::{
+    faults::Faults,
+    libpq,
+    parts::{Parts, SSLMODES},
+    secret::Secret,
+};
 
 /// Where a connection's parts come from; [`ConnectionSource::resolve`] reads them as of now.
 #[derive(Debug, Clone, PartialEq)]
@@ -135,6 +140,13 @@ pub enum SslMode {
     VerifyCa,
     /// TLS, and the chain and the host name are checked.
     VerifyFull,
+}
+
+impl SslMode {
+    /// Reads libpq's word.
+    pub fn parse(word: &str) -> Option<Self> {
+        SSLMODES.into_iter().find_map(|(name, mode)| (name == word).then_some(mode))
+    }
 }
 
 /// libpq's `target_session_attrs`, as far as offered.

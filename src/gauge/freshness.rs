@@ -97,10 +97,7 @@ mod tests {
     fn while_notifications_arrive_an_unmarked_reading_lives_until_resync() {
         let sent = Instant::now();
         let marked = sent - SECOND;
-        let healthy = Rules {
-            max_age: SECOND,
-            channel: Some(Channel { resync: Some(5 * SECOND), marked_at: marked }),
-        };
+        let healthy = Rules { max_age: SECOND, channel: Some(Channel { resync: Some(5 * SECOND), marked_at: marked }) };
         assert!(healthy.is_fresh(&reading(sent, None), sent + 4 * SECOND));
         assert!(!healthy.is_fresh(&reading(sent, None), sent + 5 * SECOND));
         let deaf = Rules { max_age: SECOND, channel: Some(Channel { resync: None, marked_at: marked }) };

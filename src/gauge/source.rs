@@ -86,6 +86,11 @@ impl Shared {
         }
     }
 
+    /// A gauge that was failing is gone.
+    pub(super) fn forget_failing(&self) {
+        self.failing.fetch_sub(1, Ordering::Relaxed);
+    }
+
     /// One gauge has stopped failing; the last of the query's is logged.
     pub(super) fn stopped_failing(&self) {
         if self.failing.fetch_sub(1, Ordering::Relaxed) == 1 {

@@ -12,8 +12,8 @@ use crate::{
     config::{self, Absent, Namespaces, Query},
     metrics::Build,
     reading::Numbers,
-    shutdown::Supervisor,
     scaling::{Activation, Divisor, Rounding, Target},
+    shutdown::Supervisor,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -78,9 +78,14 @@ struct World {
 impl World {
     fn new(max_age: Duration, takes: Duration, fails: fn(u64) -> Option<Fault>) -> Self {
         let ticker = Arc::new(Ticker { query: query(max_age), takes, statements: AtomicU64::new(0), fails });
-        let source: Arc<dyn Source> = Arc::clone(&ticker) as Arc<dyn Source>;
+        let source: Arc<dyn Source> = ticker.clone();
         let metrics = Arc::new(Metrics::new(Build { version: "0", commit: "0", rustc: "0" }));
-        Self { ticker, shared: Shared::new(source), gauges: Gauges::new(Arc::clone(&metrics), &Supervisor::new().0), metrics }
+        Self {
+            ticker,
+            shared: Shared::new(source),
+            gauges: Gauges::new(Arc::clone(&metrics), &Supervisor::new().0),
+            metrics,
+        }
     }
 
     fn gauge(&self, parameter: i64) -> Arc<Gauge> {

@@ -4,6 +4,7 @@
 
 use tokio_postgres::Error;
 
+use super::connect;
 use crate::fault::{Fault, SqlState};
 
 /// What an error of a statement in an open session means.
@@ -12,6 +13,22 @@ pub(super) fn statement_fault(error: &Error) -> Fault {
         Some(state) => by_state(state),
         // The driver gives no SQLSTATE for a broken or garbled connection.
         None => Fault::ConnectionLost,
+    }
+}
+
+/// A statement's error for the log, without what it may quote of the SQL or of its data.
+///
+/// A data exception quotes the datum and a syntax error the text; those are for `clapometer
+/// check`, which shows them to whoever may run the query.
+pub(super) fn loggable(error: &Error) -> String {
+    let Some(database) = error.as_db_error() else { return connect::explain(error) };
+    let state = database.code().code();
+    let names_only_identifiers = matches!(state, "42501" | "42P01" | "42703" | "42883" | "3F000" | "3D000")
+        || ["08", "25", "40", "53", "55", "57", "58", "XX"].iter().any(|class| state.starts_with(class));
+    if names_only_identifiers {
+        format!("{} {}: {}", database.severity(), state, database.message())
+    } else {
+        format!("{} {state}; `clapometer check` shows the server's message", database.severity())
     }
 }
 

@@ -14,7 +14,7 @@ use tokio_postgres::{
 };
 
 use crate::{
-    config::{Absent, ParameterKind, Query},
+    config::{Absent, ParameterKind, Query, sql},
     fault::{Fault, Unusable},
     query::Value,
     reading::{Numbers, Reading, Rows},
@@ -53,9 +53,12 @@ impl Statement {
 
     /// Sends the statement; the rows are read by [`Statement::read`].
     pub(super) async fn send(&self, client: &Client, parameters: &[Value]) -> Result<RowStream, Error> {
-        let typed = self.query.parameters.iter().zip(parameters).map(|(parameter, value)| {
-            (bound(value), type_of(parameter.kind))
-        });
+        let typed = self
+            .query
+            .parameters
+            .iter()
+            .zip(parameters)
+            .map(|(parameter, value)| (bound(value), type_of(parameter.kind)));
         client.query_typed_raw(self.text.as_str(), typed).await
     }
 
@@ -71,9 +74,9 @@ impl Statement {
         if rows.next().await.transpose()?.is_some() {
             return Ok(Err(Fault::Unusable(Unusable::SeveralRows)));
         }
-        Ok(self.cells(&row, 0).and_then(|cells| {
-            Ok(reading(Rows::One(self.numbers(cells)?), sent_at, cells.seconds_to_change))
-        }))
+        Ok(self
+            .cells(&row, 0)
+            .and_then(|cells| Ok(reading(Rows::One(self.numbers(cells)?), sent_at, cells.seconds_to_change))))
     }
 
     async fn read_groups(
@@ -119,7 +122,8 @@ impl Statement {
         // Text that closes the wrapper's parenthesis could bring other columns.
         let wrong = Fault::Unusable(Unusable::WrongType);
         let columns = row.columns().get(first..).ok_or(wrong)?;
-        let expected = 1 + usize::from(self.query.activity_column.is_some()) + usize::from(self.query.next_change.is_some());
+        let expected =
+            1 + usize::from(self.query.activity_column.is_some()) + usize::from(self.query.next_change.is_some());
         if columns.len() != expected || columns.iter().any(|column| *column.type_() != Type::FLOAT8) {
             return Err(wrong);
         }
@@ -182,8 +186,7 @@ fn reading(rows: Rows, sent_at: Instant, seconds_to_change: Option<f64>) -> Read
 }
 
 fn wrapped(query: &Query) -> String {
-    let trimmed = query.sql.trim_end();
-    let sql = trimmed.strip_suffix(';').unwrap_or(trimmed);
+    let sql = sql::without_terminator(&query.sql);
     let (list, limit) = match &query.value_column {
         None => ("(SELECT q.*)::float8".to_owned(), 2),
         Some(value) => {

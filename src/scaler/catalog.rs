@@ -35,10 +35,8 @@ impl Catalog {
             .iter()
             .map(|(name, settings)| {
                 let kept = before.databases.get(name).filter(|database| database.settings() == settings);
-                let database = kept.map_or_else(
-                    || Database::new(Arc::clone(settings), Arc::clone(metrics), supervisor),
-                    Arc::clone,
-                );
+                let database = kept
+                    .map_or_else(|| Database::new(Arc::clone(settings), Arc::clone(metrics), supervisor), Arc::clone);
                 (name.clone(), database)
             })
             .collect();

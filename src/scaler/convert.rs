@@ -1,6 +1,6 @@
 //! From a reading to an answer. What KEDA makes of the fields: pkg/scalers/external_scaler.go.
 
-use super::metadata::{Activity, Trigger};
+use super::metadata::{Compared, Trigger};
 use crate::{
     fault::Fault,
     postgres::without_row,
@@ -35,10 +35,10 @@ pub(super) fn value(trigger: &Trigger, reading: &Reading) -> Result<GetMetricsRe
 /// Whether a trigger is active.
 pub(super) fn is_active(trigger: &Trigger, reading: &Reading) -> Result<bool, Fault> {
     let numbers = numbers(trigger, reading)?;
-    let activity = match trigger.activity {
-        Activity::Reported => reported(trigger, numbers),
-        Activity::Value => numbers.value,
-        Activity::Activity => numbers.activity.unwrap_or(numbers.value),
+    let activity = match trigger.compared {
+        Compared::Reported => reported(trigger, numbers),
+        Compared::ValueColumn => numbers.value,
+        Compared::ActivityColumn => numbers.activity.unwrap_or(numbers.value),
     };
     Ok(trigger.activation.is_exceeded_by(activity))
 }

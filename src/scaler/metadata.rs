@@ -68,7 +68,7 @@ pub struct Trigger {
     /// What the activity must exceed.
     pub activation: Activation,
     /// Which number is compared.
-    pub activity: Activity,
+    pub compared: Compared,
     /// What the value is divided by.
     pub divide_by: Divisor,
     /// What becomes of its fraction.
@@ -77,13 +77,13 @@ pub struct Trigger {
 
 /// Which number decides activity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Activity {
+pub enum Compared {
     /// What is reported: divided and rounded.
     Reported,
     /// The value column, undivided.
-    Value,
+    ValueColumn,
     /// The activity column, undivided.
-    Activity,
+    ActivityColumn,
 }
 
 impl<'a> Metadata<'a> {
@@ -99,8 +99,7 @@ impl<'a> Metadata<'a> {
         if pairs.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>() > MAXIMUM_BYTES {
             return Err(Refusal::Invalid(format!("the metadata is longer than {MAXIMUM_BYTES} bytes")));
         }
-        let mut sorted: Vec<(&str, &str)> =
-            pairs.iter().map(|(key, value)| (key.as_str(), value.trim())).collect();
+        let mut sorted: Vec<(&str, &str)> = pairs.iter().map(|(key, value)| (key.as_str(), value.trim())).collect();
         sorted.sort_unstable();
         let mut metadata = Self::default();
         for (key, value) in sorted {
@@ -165,7 +164,7 @@ impl<'a> Metadata<'a> {
         let shared = catalog.allowed(self.query, &reference.namespace).ok_or(Refusal::Denied)?;
         let query = shared.query();
         self.compare_left_over(query, catalog)?;
-        let activity = self.activity(query)?;
+        let compared = self.compared(query)?;
         let group = self.group(query)?;
         let parameters = self.bind(query)?;
         Ok(Trigger {
@@ -174,24 +173,24 @@ impl<'a> Metadata<'a> {
             parameters,
             group,
             activation: self.activation.unwrap_or(query.activation),
-            activity,
+            compared,
             divide_by: self.divide_by.unwrap_or(query.divide_by),
             rounding: self.rounding.unwrap_or(query.rounding),
         })
     }
 
-    fn activity(&self, query: &Query) -> Result<Activity, Refusal> {
+    fn compared(&self, query: &Query) -> Result<Compared, Refusal> {
         let Some(column) = self.activity_column else {
             return Ok(match query.activity_column {
-                Some(_) => Activity::Activity,
-                None => Activity::Reported,
+                Some(_) => Compared::ActivityColumn,
+                None => Compared::Reported,
             });
         };
         if query.activity_column.as_deref() == Some(column) {
-            return Ok(Activity::Activity);
+            return Ok(Compared::ActivityColumn);
         }
         if query.value_column.as_deref() == Some(column) {
-            return Ok(Activity::Value);
+            return Ok(Compared::ValueColumn);
         }
         let columns: Vec<&str> = query.value_column.iter().chain(&query.activity_column).map(String::as_str).collect();
         Err(if columns.is_empty() {
@@ -211,17 +210,21 @@ impl<'a> Metadata<'a> {
     }
 
     fn bind(&self, query: &Query) -> Result<Vec<Value>, Refusal> {
-        let declared = || query.parameters.iter().map(|parameter| parameter.name.as_str()).chain(query.group_by.as_deref());
+        let declared =
+            || query.parameters.iter().map(|parameter| parameter.name.as_str()).chain(query.group_by.as_deref());
         if let Some((name, _)) = self.parameters.iter().find(|(name, _)| declared().all(|known| known != *name)) {
             let key = format!("{PARAMETER}{name}");
             return Err(match nearest(name, declared()) {
-                Some(right) => Refusal::key(&key, format!("not a parameter of this query; did you mean {PARAMETER}{right}?")),
+                Some(right) => {
+                    Refusal::key(&key, format!("not a parameter of this query; did you mean {PARAMETER}{right}?"))
+                }
                 None => Refusal::key(&key, "not a parameter of this query"),
             });
         }
         let value = |parameter: &crate::config::Parameter| {
             let key = format!("{PARAMETER}{}", parameter.name);
-            let text = self.parameter(&parameter.name).ok_or_else(|| Refusal::key(&key, "missing; this query needs it"))?;
+            let text =
+                self.parameter(&parameter.name).ok_or_else(|| Refusal::key(&key, "missing; this query needs it"))?;
             Value::parse(parameter.kind, text).map_err(|expected| Refusal::key(&key, format!("must be {expected}")))
         };
         query.parameters.iter().map(value).collect()

@@ -126,7 +126,9 @@ where
 
     let late = async {
         sleep(PREFACE_TIMEOUT).await;
-        if preface.has_arrived() { std::future::pending().await }
+        if preface.has_arrived() {
+            std::future::pending().await
+        }
     };
     let old = async {
         match maximum_age {

@@ -59,7 +59,7 @@ async fn follow(mut reporter: HealthReporter, mut catalog: watch::Receiver<Arc<C
     for service in PROCESS {
         reporter.set_service_status(service, ServingStatus::Serving).await;
     }
-    let mut known = BTreeMap::new();
+    let mut known: BTreeMap<String, Arc<Database>> = BTreeMap::new();
     loop {
         let databases = catalog.borrow_and_update().databases().clone();
         for gone in known.keys().filter(|name| !databases.contains_key(*name)) {
