@@ -5,12 +5,13 @@
 //! [`postgres`] counts in one read-only transaction, and converts it with [`scaling`].
 //!
 //! ```text
-//! config ─> query ─> postgres ─> gauge ─> scaler ─> server
-//! config ───────────> postgres ─> batch
+//! config ─> query ─> postgres ─> gauge ─> scaler ─> admin ─> server ─> command
+//! config ──────────> postgres ─> batch
 //! ```
 //!
 //! Modules name only what stands to their left; `tests/layers.rs` holds them to it. [`scaling`],
-//! [`reading`], [`fault`] and [`metrics`] are leaves that anybody may name.
+//! [`reading`], [`fault`], [`metrics`], [`shutdown`], [`telemetry`] and [`wire`] are leaves that
+//! anybody may name.
 
 pub mod admin;
 pub mod command;
