@@ -14,6 +14,7 @@
 //! anybody may name.
 
 pub mod admin;
+pub mod batch;
 pub mod command;
 pub mod config;
 pub mod fault;

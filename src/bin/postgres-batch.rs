@@ -1,1 +1,7 @@
-fn main() {}
+//! The Job that KEDA starts; all of it is in [`clapometer::batch`].
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    clapometer::batch::main()
+}

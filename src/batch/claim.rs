@@ -1,0 +1,172 @@
+//! How a Job comes to its clap: bury, own, due, new, in this order.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use super::{
+    clap::Status,
+    interrupt::Interrupt,
+    lease::{Lease, Terms},
+    ledger::{Claim, Job, Ledger, SessionId, Standing, Way},
+    transaction::Error,
+};
+
+/// For how long a database that cannot be reached is tried before the Job gives up; Kubernetes' back-off takes over.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// Between two tries at a database that cannot be reached.
+const RETRY: Duration = Duration::from_millis(250);
+
+/// Before another look at a clap of ours that somebody else is writing to at this moment.
+const CONTENDED: Duration = Duration::from_millis(50);
+
+/// What there was for this Job.
+#[derive(Debug)]
+pub enum Claimed {
+    /// An attempt, and the lease on it.
+    Attempt(Claim, Lease),
+    /// This Job had its clap: one Job, one clap.
+    Settled {
+        /// The clap.
+        id: i64,
+        /// Its state.
+        status: Status,
+    },
+    /// No clap is due and no request waits.
+    Nothing,
+    /// SIGTERM came first; nothing is held.
+    Interrupted,
+}
+
+/// What one round of statements found.
+enum Found {
+    Claimed(Claimed),
+    /// Our clap is busy elsewhere for that long.
+    Busy(Duration),
+}
+
+/// Claims one clap, waiting while another pod of the same Job holds it.
+///
+/// # Errors
+/// [`Error::Unavailable`] once the database could not be reached for [`PATIENCE`], any other at once.
+pub async fn claim(ledger: &mut Ledger, job: &Job, terms: Terms, interrupt: &mut Interrupt) -> Result<Claimed, Error> {
+    let mut round = Round { ledger, job, terms, session: SessionId::draw(), doubtful: false };
+    let mut give_up = Instant::now() + PATIENCE;
+    loop {
+        if interrupt.requested() {
+            return round.withdraw(give_up).await;
+        }
+        let pause = match round.run(give_up, interrupt).await {
+            Ok(Found::Claimed(claimed)) => return Ok(claimed),
+            Ok(Found::Busy(pause)) => {
+                give_up = Instant::now() + pause + PATIENCE;
+                pause
+            }
+            // Another pod of this Job was first, or our own claim whose answer was lost: the next round finds which.
+            Err(Error::Collision(reason)) => {
+                tracing::debug!(reason, "collided");
+                round.doubtful = true;
+                CONTENDED
+            }
+            Err(Error::Unavailable(reason)) if Instant::now() + RETRY < give_up => {
+                tracing::warn!(reason, "the database cannot be reached; trying again");
+                RETRY
+            }
+            Err(error) => return Err(error),
+        };
+        tokio::select! {
+            () = sleep(pause) => {}
+            () = interrupt.wait() => {}
+        }
+    }
+}
+
+/// The statements of a claim, and whether one of them may have been committed unseen.
+struct Round<'a> {
+    ledger: &'a mut Ledger,
+    job: &'a Job,
+    terms: Terms,
+    session: SessionId,
+    doubtful: bool,
+}
+
+impl Round<'_> {
+    async fn run(&mut self, by: Instant, interrupt: &Interrupt) -> Result<Found, Error> {
+        if self.doubtful {
+            if let Some(claimed) = self.adopt(by).await? {
+                return Ok(Found::Claimed(claimed));
+            }
+            self.doubtful = false;
+        }
+        for id in self.ledger.bury(by).await? {
+            tracing::warn!(clap.id = id, "buried: its lease expired on the last attempt");
+        }
+        for way in [Way::Own, Way::Due, Way::New] {
+            if interrupt.requested() {
+                return Ok(Found::Claimed(Claimed::Interrupted));
+            }
+            let sent_at = Instant::now();
+            let claim = self.ledger.claim(way, self.job, self.session, self.terms.lease, by).await;
+            self.doubtful = matches!(claim, Err(Error::Unavailable(_)));
+            if let Some(claim) = claim? {
+                return Ok(Found::Claimed(Claimed::Attempt(claim, Lease::granted(self.terms, sent_at))));
+            }
+        }
+        let standing = self.ledger.standing(self.job, by).await?;
+        Ok(standing.map_or(Found::Claimed(Claimed::Nothing), |standing| judged(&standing)))
+    }
+
+    /// Finds out whether the claim whose answer was lost was committed. Its lease may be old: the
+    /// beat renews it, or finds that the clap has gone to somebody else.
+    async fn adopt(&mut self, by: Instant) -> Result<Option<Claimed>, Error> {
+        let Some(claim) = self.ledger.adopt(self.job, self.session, by).await? else { return Ok(None) };
+        let sent_at = Instant::now();
+        if self.ledger.beat(&claim, self.terms.lease, by).await?.is_none() {
+            self.session = SessionId::draw();
+            return Ok(None);
+        }
+        tracing::info!(clap.id = claim.id, "adopted a claim whose answer was lost");
+        Ok(Some(Claimed::Attempt(claim, Lease::granted(self.terms, sent_at))))
+    }
+
+    /// Ends without a clap; one that was claimed unseen is handed to the caller, who gives it back.
+    async fn withdraw(&mut self, by: Instant) -> Result<Claimed, Error> {
+        if !self.doubtful {
+            return Ok(Claimed::Interrupted);
+        }
+        Ok(self.adopt(by).await?.unwrap_or(Claimed::Interrupted))
+    }
+}
+
+/// No claim was possible, and this Job has been seen before: what now?
+fn judged(standing: &Standing) -> Found {
+    let Standing { id, status, mine, spent, lease } = *standing;
+    match status {
+        Status::Running if mine => Found::Busy(lease + CONTENDED),
+        Status::Failed if mine && !spent => Found::Busy(CONTENDED),
+        _ => Found::Claimed(Claimed::Settled { id, status }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn standing(status: Status, mine: bool) -> Standing {
+        Standing { id: 1, status, mine, spent: false, lease: Duration::from_secs(7) }
+    }
+
+    #[test]
+    fn a_second_pod_waits_for_the_first_ones_lease() {
+        let Found::Busy(pause) = judged(&standing(Status::Running, true)) else { panic!("must wait") };
+        assert!(pause >= Duration::from_secs(7));
+    }
+
+    #[test]
+    fn a_clap_that_went_to_another_job_is_settled_for_this_one() {
+        for status in [Status::Running, Status::Failed, Status::Success, Status::Dead] {
+            assert!(matches!(judged(&standing(status, false)), Found::Claimed(Claimed::Settled { .. })), "{status}");
+        }
+    }
+}

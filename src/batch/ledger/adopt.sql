@@ -1,0 +1,6 @@
+-- adopt: whether a claim whose answer was lost was committed all the same
+SELECT c.id, c.iteration, c.max_attempts, c.cancel_requested_at IS NOT NULL AS cancel_requested, m.duration_seconds, m.payload::text AS payload,
+       (SELECT count(*) FROM clap_attempt WHERE job_uid = $2) AS job_attempts
+  FROM clap c
+  JOIN make_it_clap m USING (id)
+ WHERE c.job_uid = $2 AND c.session_id = $1 AND c.status = 'RUNNING'

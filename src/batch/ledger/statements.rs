@@ -1,0 +1,53 @@
+//! The statements of a worker, as text; each names itself in its first comment.
+
+/// What a worker says to the tables.
+///
+/// One constructor, no setters: a worker uses [`Statements::default`]. The fields are public so
+/// that a test can break one statement and show which check notices.
+#[derive(Debug, Clone)]
+pub struct Statements {
+    /// Books as DEAD what crashed on its last attempt. No parameters; a row per clap.
+    pub bury: String,
+    /// Resumes this Job's clap. $1 session, $2 Job, $3 its name, $4 pod, $5 node, $6 lease in seconds.
+    pub own: String,
+    /// Takes over a clap that is due; parameters as `own`.
+    pub due: String,
+    /// Takes a request that nobody has tried; parameters as `own`.
+    pub new: String,
+    /// Looks up a claim whose answer was lost. $1 session, $2 Job.
+    pub adopt: String,
+    /// What this Job had before. $1 Job.
+    pub standing: String,
+    /// Extends the lease. $1 clap, $2 session, $3 lease in seconds; no row: fenced.
+    pub beat: String,
+    /// Books the work as done. $1 clap, $2 session; no row: fenced.
+    pub success: String,
+    /// Books a failure. $1 clap, $2 session, $3 exit code, $4 error, $5 permanent, $6 seconds
+    /// reserved for the same Job, $7 first back-off in seconds, $8 longest back-off in seconds.
+    pub fail: String,
+    /// Gives the clap back. $1 clap, $2 session, $3 how many interruptions cost no attempt.
+    pub release: String,
+    /// Books that the work was stopped on request. $1 clap, $2 session.
+    pub cancelled: String,
+    /// How an attempt was booked. $1 session.
+    pub settled: String,
+}
+
+impl Default for Statements {
+    fn default() -> Self {
+        Self {
+            bury: include_str!("bury.sql").to_owned(),
+            own: concat!(include_str!("own.sql"), include_str!("open.sql")).to_owned(),
+            due: concat!(include_str!("due.sql"), include_str!("open.sql")).to_owned(),
+            new: include_str!("new.sql").to_owned(),
+            adopt: include_str!("adopt.sql").to_owned(),
+            standing: include_str!("standing.sql").to_owned(),
+            beat: include_str!("beat.sql").to_owned(),
+            success: include_str!("success.sql").to_owned(),
+            fail: include_str!("fail.sql").to_owned(),
+            release: include_str!("release.sql").to_owned(),
+            cancelled: include_str!("cancelled.sql").to_owned(),
+            settled: include_str!("settled.sql").to_owned(),
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! One short transaction at a time, pipelined into one round trip, on a session that comes and goes.
+//!
+//! Nothing is kept in the session and every statement is unnamed, so that PgBouncer in
+//! transaction mode works unconfigured.
+
+use std::time::Duration;
+
+use futures_util::future::join4;
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_postgres::{
+    Row,
+    error::SqlState,
+    types::{ToSql, Type},
+};
+
+use crate::{
+    config::Connection,
+    postgres::connect::{self, Session},
+};
+
+/// Bounds one attempt to connect to one address.
+const CONNECT: Duration = Duration::from_secs(3);
+
+/// How much longer than the server we wait: its own timeout should speak first.
+const ANSWER_SLACK: Duration = Duration::from_millis(500);
+
+/// Begins every transaction: under `default_transaction_isolation = serializable` SKIP LOCKED would fail with 40001.
+const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE";
+
+/// Sets the deadline of the transaction that it stands in. $1 the limit in milliseconds.
+const LIMITS: &str = "\
+SELECT set_config('statement_timeout', $1, true),
+       set_config('lock_timeout', $1, true),
+       set_config('idle_in_transaction_session_timeout', $1, true)";
+
+/// As [`LIMITS`], in a schema. $2 its name.
+const LIMITS_IN_SCHEMA: &str = "\
+SELECT set_config('statement_timeout', $1, true),
+       set_config('lock_timeout', $1, true),
+       set_config('idle_in_transaction_session_timeout', $1, true),
+       set_config('search_path', quote_ident($2), true)";
+
+/// A parameter with its type, as the driver wants it.
+pub type Parameter<'a> = (&'a (dyn ToSql + Sync), Type);
+
+/// Why a transaction did not happen; or, for [`Error::Unavailable`], may have happened all the same.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No session, a broken one, no answer in time, or the server cannot serve now: worth another try.
+    #[error("{0}")]
+    Unavailable(String),
+    /// A unique index said no: somebody else was first.
+    #[error("another session was first: {0}")]
+    Collision(String),
+    /// The tables are not there, or are not ours.
+    #[error("the tables of the batch are not there ({0}): run `postgres-batch migrate up`")]
+    NotMigrated(String),
+    /// Anything else that the server says: trying again will not help.
+    #[error("{reason}")]
+    Rejected {
+        /// The driver's error with its causes.
+        reason: String,
+        /// The driver's error.
+        #[source]
+        source: Box<tokio_postgres::Error>,
+    },
+}
+
+/// Runs transactions on a database, one at a time, reconnecting as needed.
+#[derive(Debug)]
+pub struct Transactions {
+    connection: Connection,
+    schema: Option<String>,
+    application_name: String,
+    limit: Duration,
+    session: Option<Session>,
+}
+
+impl Transactions {
+    /// Connects nowhere yet. `schema` replaces the role's own `search_path`; `limit` bounds each statement on the server.
+    pub fn new(connection: Connection, schema: Option<String>, application_name: &str, limit: Duration) -> Self {
+        Self { connection, schema, application_name: application_name.to_owned(), limit, session: None }
+    }
+
+    /// The schema that was asked for.
+    pub fn schema(&self) -> Option<&str> {
+        self.schema.as_deref()
+    }
+
+    /// Runs one statement in a transaction of its own, in one round trip, until `by` at the latest.
+    ///
+    /// # Errors
+    /// The first error of the transaction. After [`Error::Unavailable`] it may have been committed all the same.
+    ///
+    /// # Cancel safety
+    /// The whole transaction is sent at once: dropped while it waits, it still ends, committed or
+    /// not, and the session stays usable.
+    pub async fn run(&mut self, sql: &str, parameters: &[Parameter<'_>], by: Instant) -> Result<Vec<Row>, Error> {
+        let by = by.min(Instant::now() + CONNECT + self.limit + ANSWER_SLACK);
+        let limit = self.limit;
+        let schema = self.schema.clone();
+        let session = self.session(by).await?;
+        let left = by.saturating_duration_since(Instant::now()).min(limit);
+        let result = match timeout(left + ANSWER_SLACK, pipelined(session, schema, left, sql, parameters)).await {
+            Ok(result) => result,
+            Err(_) => Err(Error::Unavailable(format!("no answer within {:.1} s", left.as_secs_f64()))),
+        };
+        if matches!(result, Err(Error::Unavailable(_))) {
+            self.session = None;
+        }
+        result
+    }
+
+    /// The session, opened if there is none that works.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`], whatever the reason: a wrong password may be a rotation half way through.
+    pub async fn session(&mut self, by: Instant) -> Result<&Session, Error> {
+        let session = match self.session.take() {
+            Some(session) if !session.client.is_closed() => session,
+            _ => match timeout_at(by, connect::open(&self.connection, CONNECT, &self.application_name, None)).await {
+                Ok(opened) => opened.map_err(|error| Error::Unavailable(error.to_string()))?,
+                Err(_) => return Err(Error::Unavailable("no session before the deadline".to_owned())),
+            },
+        };
+        Ok(self.session.insert(session))
+    }
+}
+
+/// BEGIN, limits, the statement and COMMIT, sent together; the first error counts, 25P02 is its echo.
+async fn pipelined(
+    session: &Session,
+    schema: Option<String>,
+    limit: Duration,
+    sql: &str,
+    parameters: &[Parameter<'_>],
+) -> Result<Vec<Row>, Error> {
+    let client = &session.client;
+    let milliseconds = limit.as_millis().max(1).to_string();
+    let (limits, values): (&str, Vec<Parameter<'_>>) = match &schema {
+        None => (LIMITS, vec![(&milliseconds, Type::TEXT)]),
+        Some(schema) => (LIMITS_IN_SCHEMA, vec![(&milliseconds, Type::TEXT), (schema, Type::TEXT)]),
+    };
+    let (begun, limited, rows, committed) = join4(
+        client.batch_execute(BEGIN),
+        client.query_typed(limits, &values),
+        client.query_typed(sql, parameters),
+        client.batch_execute("COMMIT"),
+    )
+    .await;
+    begun.map_err(Error::from)?;
+    limited.map_err(Error::from)?;
+    let rows = rows.map_err(Error::from)?;
+    committed.map_err(Error::from)?;
+    Ok(rows)
+}
+
+impl From<tokio_postgres::Error> for Error {
+    fn from(error: tokio_postgres::Error) -> Self {
+        let reason = connect::explain(&error);
+        let Some(code) = error.code() else {
+            return if error.is_closed() || std::error::Error::source(&error).is_some_and(|s| s.is::<std::io::Error>()) {
+                Self::Unavailable(reason)
+            } else {
+                Self::Rejected { reason, source: Box::new(error) }
+            };
+        };
+        match code.code() {
+            _ if *code == SqlState::UNIQUE_VIOLATION => Self::Collision(reason),
+            _ if is_missing_object(code) => Self::NotMigrated(reason),
+            text if is_passing(text) => Self::Unavailable(reason),
+            _ => Self::Rejected { reason, source: Box::new(error) },
+        }
+    }
+}
+
+/// A table, column, function or schema that is not there: not migrated, or tables of another make.
+fn is_missing_object(code: &SqlState) -> bool {
+    [SqlState::UNDEFINED_TABLE, SqlState::UNDEFINED_COLUMN, SqlState::INVALID_SCHEMA_NAME].contains(code)
+}
+
+/// Connection, resources, shutdown, I/O, internal; timeouts and lock waits; conflicts; a server that became a standby.
+fn is_passing(code: &str) -> bool {
+    ["08", "53", "57", "58", "XX", "40"].iter().any(|class| code.starts_with(class))
+        || ["55P03", "25P03", "25006"].contains(&code)
+}
