@@ -14,7 +14,10 @@ pub mod lease;
 pub mod ledger;
 pub mod life;
 pub mod migrate;
+pub mod operator;
 pub mod outcome;
+pub mod plan;
+pub mod table;
 pub mod transaction;
 pub mod work;
 
@@ -29,21 +32,29 @@ use tokio::time::Instant;
 use tracing_subscriber::EnvFilter;
 
 use self::{
-    cli::{Arguments, Command, MigrateAction, Unusable, WorkArguments},
+    cli::{
+        AddArguments, Arguments, Command, ListArguments, MigrateAction, PruneArguments, RetryArguments, Unusable,
+        WorkArguments,
+    },
     interrupt::Interrupt,
     ledger::Ledger,
     life::Rules,
+    migrate::MigrateError,
+    operator::View,
     outcome::Report,
     transaction::Transactions,
     work::Work,
 };
-use crate::config::Connection;
+use crate::config::ConnectionSource;
 
 /// What an operator's statement may take on the server.
 const OPERATOR_STATEMENT: Duration = Duration::from_secs(30);
 
 /// Something an operator asked for could not be done.
 const FAILED: u8 = 1;
+
+/// The program cannot be executed, as a shell has it.
+const CANNOT_EXECUTE: u8 = 126;
 
 /// The database cannot be reached (EX_UNAVAILABLE of sysexits.h).
 const UNAVAILABLE: u8 = 69;
@@ -57,52 +68,149 @@ pub fn main() -> ExitCode {
     match command {
         Some(Command::Execute { parent, program, arguments }) => {
             eprintln!("postgres-batch: {}", work::execute(parent, program, arguments));
-            ExitCode::from(126)
+            ExitCode::from(CANNOT_EXECUTE)
         }
-        Some(Command::Work(arguments)) => start(schema, Task::Work(*arguments)),
         Some(Command::Migrate { action: MigrateAction::Print }) => {
             print(&migrate::script(schema.as_deref()));
             ExitCode::SUCCESS
         }
-        Some(Command::Migrate { action }) => start(schema, Task::Migrate(action)),
+        Some(Command::Work(arguments)) => run_job(schema, *arguments),
         None => match WorkArguments::from_environment() {
-            Ok(arguments) => start(schema, Task::Work(arguments)),
+            Ok(arguments) => run_job(schema, arguments),
             Err(error) => error.exit(),
         },
+        Some(Command::Migrate { action }) => with_tables(schema, async move |transactions| {
+            let place = transactions.schema().map_or(String::new(), |schema| format!(" in schema {schema}"));
+            migrate(transactions, action, &place).await
+        }),
+        Some(command) => with_tables(schema, async move |transactions| operate(transactions, command).await),
     }
 }
 
-/// What needs the database.
-enum Task {
-    Work(WorkArguments),
-    Migrate(MigrateAction),
-}
-
-fn start(schema: Option<String>, task: Task) -> ExitCode {
-    let connection = match identity::connection(identity::variable) {
-        Ok(connection) => connection,
-        Err(message) => return misconfigured(&message),
+fn run_job(schema: Option<String>, arguments: WorkArguments) -> ExitCode {
+    let rules = match arguments.rules() {
+        Ok(rules) => rules,
+        Err(Unusable::Usage(message)) => Arguments::command().error(ErrorKind::ValueValidation, message).exit(),
+        Err(Unusable::Configuration(message)) => return misconfigured(&message),
     };
     log_to_stderr();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = match runtime {
-        Ok(runtime) => runtime,
-        Err(error) => return misconfigured(&format!("the runtime does not start: {error}")),
+    with_database(async move |connection| work(connection, schema, &rules).await)
+}
+
+/// Runs an operator's command; its errors have one text and one exit code, whichever command it is.
+fn with_tables(
+    schema: Option<String>,
+    command: impl AsyncFnOnce(&mut Transactions) -> Result<ExitCode, OperatorError>,
+) -> ExitCode {
+    with_database(async move |connection| {
+        let mut transactions = Transactions::new(connection, schema, "postgres-batch/operator", OPERATOR_STATEMENT);
+        match command(&mut transactions).await {
+            Ok(code) => code,
+            Err(error) => {
+                eprintln!("postgres-batch: {error}");
+                ExitCode::from(error.exit_code())
+            }
+        }
+    })
+}
+
+fn with_database(task: impl AsyncFnOnce(ConnectionSource) -> ExitCode) -> ExitCode {
+    let connection = match identity::connection(identity::variable) {
+        Ok(connection) => connection,
+        Err(faults) => return misconfigured(&faults.to_string()),
     };
-    match task {
-        Task::Work(arguments) => match arguments.rules() {
-            Ok(rules) => runtime.block_on(work(connection, schema, &rules)),
-            Err(Unusable::Usage(message)) => Arguments::command().error(ErrorKind::ValueValidation, message).exit(),
-            Err(Unusable::Configuration(message)) => misconfigured(&message),
-        },
-        Task::Migrate(action) => {
-            let transactions = Transactions::new(connection, schema, "postgres-batch/migrate", OPERATOR_STATEMENT);
-            runtime.block_on(migrate(transactions, action))
+    match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(task(connection)),
+        Err(error) => misconfigured(&format!("the runtime does not start: {error}")),
+    }
+}
+
+/// Why an operator's command failed.
+#[derive(Debug, thiserror::Error)]
+enum OperatorError {
+    #[error(transparent)]
+    Tables(#[from] transaction::Error),
+    #[error(transparent)]
+    Migration(#[from] MigrateError),
+}
+
+impl OperatorError {
+    fn exit_code(&self) -> u8 {
+        match self {
+            Self::Tables(error) | Self::Migration(MigrateError::Database(error)) => match error {
+                transaction::Error::Unavailable(_) => UNAVAILABLE,
+                transaction::Error::NotMigrated(_) => CONFIGURATION,
+                transaction::Error::Collision(_) | transaction::Error::Rejected { .. } => FAILED,
+            },
+            Self::Migration(_) => FAILED,
         }
     }
 }
 
-async fn work(connection: Connection, schema: Option<String>, rules: &Rules) -> ExitCode {
+async fn operate(transactions: &mut Transactions, command: Command) -> Result<ExitCode, OperatorError> {
+    let answer = match command {
+        Command::Add(AddArguments { count, duration_seconds, payload, max_attempts, key, json }) => {
+            let request = operator::Request { count, duration_seconds, payload, max_attempts, key };
+            operator::add(transactions, &request, view(json)).await?
+        }
+        Command::List(ListArguments { status, job, since, limit, json }) => {
+            let filter = operator::Filter { statuses: status, job, since, limit };
+            operator::list(transactions, &filter, view(json)).await?
+        }
+        Command::Show { id, json } => operator::show(transactions, id, view(json)).await?,
+        Command::Retry(RetryArguments { ids, all_dead, json }) => {
+            let which = if all_dead { operator::Which::AllDead } else { operator::Which::Ids(ids) };
+            operator::retry(transactions, &which, view(json)).await?
+        }
+        Command::Cancel { ids, json } => operator::cancel(transactions, &ids, view(json)).await?,
+        Command::Prune(PruneArguments { older_than, status, batch, dry_run, json }) => {
+            let pruning = operator::Pruning { older_than, statuses: status, batch };
+            if dry_run {
+                operator::prunable(transactions, &pruning, view(json)).await?
+            } else {
+                operator::prune(transactions, &pruning, view(json)).await?
+            }
+        }
+        Command::Explain { json } => plan::explain(transactions, view(json)).await?,
+        Command::Work(_) | Command::Migrate { .. } | Command::Execute { .. } => {
+            unreachable!("these are not an operator's, and main has them")
+        }
+    };
+    print(&answer.text);
+    Ok(ExitCode::from(if answer.complete { 0 } else { FAILED }))
+}
+
+async fn migrate(
+    transactions: &mut Transactions,
+    action: MigrateAction,
+    place: &str,
+) -> Result<ExitCode, OperatorError> {
+    if let MigrateAction::Up = action {
+        let done = migrate::up(transactions).await?;
+        for migration in &done {
+            print(&format!("applied {:04} {}{place}\n", migration.version, migration.name));
+        }
+        if done.is_empty() {
+            print(&format!("nothing to apply{place}: all {} migrations are there\n", migrate::MIGRATIONS.len()));
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    let states = migrate::status(transactions).await?;
+    for state in &states {
+        print(&format!("{state}\n"));
+    }
+    Ok(ExitCode::from(if states.iter().all(migrate::State::is_good) { 0 } else { FAILED }))
+}
+
+fn view(json: bool) -> View {
+    if json {
+        return View::Json;
+    }
+    let width = terminal_size::terminal_size_of(std::io::stdout()).map(|(width, _)| usize::from(width.0));
+    View::Human { width, colours: operator::colours(width.is_some(), identity::variable("NO_COLOR").is_some()) }
+}
+
+async fn work(connection: ConnectionSource, schema: Option<String>, rules: &Rules) -> ExitCode {
     let started = Instant::now();
     let mut interrupt = match Interrupt::listen() {
         Ok(interrupt) => interrupt,
@@ -125,37 +233,6 @@ fn report(report: &Report, work: &Work) {
     let line = if is_terminal { report.sentence() } else { report.json() };
     // A reader that is gone changes nothing: the outcome is booked, and the exit code tells it, too.
     let _ = writeln!(stream, "{line}");
-}
-
-async fn migrate(mut transactions: Transactions, action: MigrateAction) -> ExitCode {
-    let place = transactions.schema().map_or(String::new(), |schema| format!(" in schema {schema}"));
-    let result = match action {
-        MigrateAction::Up => migrate::up(&mut transactions).await.map(|done| {
-            for migration in &done {
-                print(&format!("applied {:04} {}{place}\n", migration.version, migration.name));
-            }
-            if done.is_empty() {
-                print(&format!("nothing to apply{place}: all {} migrations are there\n", migrate::MIGRATIONS.len()));
-            }
-            ExitCode::SUCCESS
-        }),
-        MigrateAction::Status | MigrateAction::Print => migrate::status(&mut transactions).await.map(|states| {
-            for state in &states {
-                print(&format!("{state}\n"));
-            }
-            ExitCode::from(if states.iter().all(migrate::State::is_good) { 0 } else { FAILED })
-        }),
-    };
-    match result {
-        Ok(code) => code,
-        Err(error) => {
-            eprintln!("postgres-batch: {error}");
-            ExitCode::from(match error {
-                migrate::MigrateError::Database(transaction::Error::Unavailable(_)) => UNAVAILABLE,
-                _ => FAILED,
-            })
-        }
-    }
 }
 
 fn print(text: &str) {

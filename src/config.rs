@@ -9,7 +9,7 @@ mod builtin;
 mod check;
 pub mod connection;
 mod databases;
-mod duration;
+pub(crate) mod duration;
 mod effective;
 mod faults;
 mod libpq;

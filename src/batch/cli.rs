@@ -5,11 +5,16 @@ use std::{ffi::OsString, time::Duration};
 use clap::{Args, Parser, Subcommand};
 
 use super::{
+    clap::Status,
     lease::{MARGIN, Terms},
     life::Rules,
     outcome::RetryBy,
     work::{Ending, FinalState, Program, Work},
 };
+use crate::config::duration;
+
+/// Ten years: beyond that a timestamp may not hold the sum.
+const LONGEST: Duration = Duration::from_secs(10 * 365 * 86_400);
 
 const CONNECTION_HELP: &str = "\
 Connection: PGHOST, PGPORT, PGUSER, PGPASSWORD, PGDATABASE, PGSSLMODE... as for psql, or DATABASE_URL;
@@ -50,6 +55,37 @@ pub enum Command {
         #[command(subcommand)]
         action: MigrateAction,
     },
+    /// Add requests
+    Add(AddArguments),
+    /// List claps and requests, the newest first, and what there is to do
+    List(ListArguments),
+    /// Show one clap with every attempt; exit 1 if there is none
+    Show {
+        /// The clap's number.
+        id: i64,
+        /// One JSON document instead of text
+        #[arg(long)]
+        json: bool,
+    },
+    /// Grant one more attempt, due now, to claps that failed, died or were cancelled
+    Retry(RetryArguments),
+    /// Cancel requests and claps; one that is being worked on is stopped at its next heartbeat
+    Cancel {
+        /// The claps' numbers.
+        #[arg(required = true, value_name = "ID")]
+        ids: Vec<i64>,
+        /// One JSON document instead of text
+        #[arg(long)]
+        json: bool,
+    },
+    /// Delete claps that have been over for long, with their requests and attempts
+    Prune(PruneArguments),
+    /// Show the plans of the scaling and claim statements; exit 1 if one scans a whole table
+    Explain {
+        /// One JSON document instead of text
+        #[arg(long)]
+        json: bool,
+    },
     /// Become a program; used by `work` between fork and exec
     #[command(name = super::work::EXECUTE, hide = true)]
     Execute {
@@ -72,6 +108,100 @@ pub enum MigrateAction {
     Status,
     /// Print the SQL, to be applied by other means
     Print,
+}
+
+/// `add`.
+#[derive(Debug, Args)]
+pub struct AddArguments {
+    /// How many, all alike
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(i32).range(1..=100_000), value_name = "N",
+          conflicts_with = "key")]
+    pub count: i32,
+
+    /// The seed's work: how long it takes
+    #[arg(long = "duration", default_value_t = 0, value_parser = clap::value_parser!(i32).range(0..), value_name = "SECONDS")]
+    pub duration_seconds: i32,
+
+    /// What the program needs to know
+    #[arg(long, default_value = "{}", value_parser = json_document, value_name = "JSON")]
+    pub payload: String,
+
+    /// How many attempts there may be, interrupted ones aside
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(i16).range(1..=1000), value_name = "N")]
+    pub max_attempts: i16,
+
+    /// Adds nothing if a request has this key already
+    #[arg(long)]
+    pub key: Option<String>,
+
+    /// One JSON document instead of text
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `list`.
+#[derive(Debug, Args)]
+pub struct ListArguments {
+    /// Only these states
+    #[arg(long, value_delimiter = ',', ignore_case = true, value_name = "STATUS")]
+    pub status: Vec<Status>,
+
+    /// Only the claps of this Job, by its uid or name
+    #[arg(long)]
+    pub job: Option<String>,
+
+    /// Only what happened within this time
+    #[arg(long, value_parser = duration, value_name = "DURATION")]
+    pub since: Option<Duration>,
+
+    /// How many at the most
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(i64).range(1..=100_000), value_name = "N")]
+    pub limit: i64,
+
+    /// One JSON document instead of a table
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `retry`.
+#[derive(Debug, Args)]
+pub struct RetryArguments {
+    /// The claps' numbers
+    #[arg(required_unless_present = "all_dead", conflicts_with = "all_dead", value_name = "ID")]
+    pub ids: Vec<i64>,
+
+    /// Every dead one
+    #[arg(long)]
+    pub all_dead: bool,
+
+    /// One JSON document instead of text
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `prune`.
+#[derive(Debug, Args)]
+pub struct PruneArguments {
+    /// Only claps that have been over for this long
+    #[arg(long, value_parser = duration, value_name = "DURATION")]
+    pub older_than: Duration,
+
+    /// Which states; DEAD ones are for people to look at, and go only when named
+    #[arg(long, value_delimiter = ',', ignore_case = true, default_value = "SUCCESS,CANCELLED",
+          value_parser = terminal_status, value_name = "STATUS")]
+    pub status: Vec<Status>,
+
+    /// How many in one transaction
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(i64).range(1..=100_000), value_name = "N")]
+    pub batch: i64,
+
+    /// Count instead of deleting
+    #[arg(long)]
+    pub dry_run: bool,
+
+    /// One JSON document instead of text
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `work`.
@@ -176,14 +306,18 @@ impl WorkArguments {
         } = self;
         let beat = beat.unwrap_or(lease / 4);
         if lease < 2 * MARGIN {
-            return Err(Unusable::Usage(format!("--lease {} must be at least {}", show(lease), show(2 * MARGIN))));
+            return Err(Unusable::Usage(format!(
+                "--lease {} must be at least {}",
+                duration::show(lease),
+                duration::show(2 * MARGIN)
+            )));
         }
         if beat.is_zero() || beat * 3 >= lease {
-            let longest = show(lease / 3);
+            let longest = duration::show(lease / 3);
             return Err(Unusable::Usage(format!(
                 "--beat {} must be above zero and below {longest}: three beats must fit into --lease {}",
-                show(beat),
-                show(lease)
+                duration::show(beat),
+                duration::show(lease)
             )));
         }
         if timeout.is_some_and(|timeout| timeout.is_zero()) {
@@ -221,18 +355,24 @@ pub enum Unusable {
     Configuration(String),
 }
 
-/// `1500ms`, `5s`, `10m`, `2h`, `7d`.
+/// As the configuration writes durations, and days besides.
 fn duration(text: &str) -> Result<Duration, String> {
-    const UNITS: [(&str, u64); 5] = [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let factor = UNITS.iter().find(|(name, _)| *name == unit).map(|(_, factor)| *factor);
-    match (number.parse::<u64>(), factor) {
-        (Ok(number), Some(factor)) if number <= 86_400_000 => Ok(Duration::from_millis(number * factor)),
-        _ => Err("a duration is a whole number with a unit: 1500ms, 5s, 10m, 2h, 7d".to_owned()),
+    let days = text.strip_suffix('d').and_then(|days| days.parse::<u32>().ok());
+    let days = days.map(|days| Duration::from_secs(86_400) * days);
+    days.or_else(|| duration::parse(text))
+        .filter(|duration| *duration <= LONGEST)
+        .ok_or_else(|| "a duration is a whole number with a unit: 1500ms, 5s, 10m, 2h, 7d".to_owned())
+}
+
+fn json_document(text: &str) -> Result<String, String> {
+    match serde_json::from_str::<serde::de::IgnoredAny>(text) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(error) => Err(format!("not a JSON document: {error}")),
     }
 }
 
-fn show(duration: Duration) -> String {
-    format!("{duration:?}")
+fn terminal_status(text: &str) -> Result<Status, String> {
+    Status::parse(&text.to_ascii_uppercase())
+        .filter(|status| status.is_terminal())
+        .ok_or_else(|| "only SUCCESS, DEAD and CANCELLED can be pruned".to_owned())
 }

@@ -1,7 +1,7 @@
 //! Who we are and where the database is: what a Job reads from its environment.
 
 use super::ledger::Job;
-use crate::config::{Address, Connection, Secret, SessionAttrs, SslMode};
+use crate::config::{Connection, ConnectionSource, Faults};
 
 /// A variable's value; empty counts as absent, as in libpq.
 pub fn variable(name: &str) -> Option<String> {
@@ -26,23 +26,42 @@ pub fn job(lookup: impl Fn(&str) -> Option<String>) -> Job {
 /// Where the database is: libpq's variables, and below them the seed's.
 ///
 /// # Errors
-/// A sentence per fault.
-pub fn connection(lookup: impl Fn(&str) -> Option<String>) -> Result<Connection, String> {
-    let get = |libpq: &str, seed: &str| lookup(libpq).or_else(|| lookup(seed));
-    let port = get("PGPORT", "PG_PORT").map_or(Ok(5432), |text| text.parse().map_err(|_| format!("port {text:?}")))?;
-    let user = get("PGUSER", "PG_USERNAME").unwrap_or_else(|| "postgres".to_owned());
-    Ok(Connection {
-        addresses: vec![Address::Tcp {
-            host: get("PGHOST", "PG_HOST").unwrap_or_else(|| "localhost".to_owned()),
-            port,
-        }],
-        dbname: lookup("PGDATABASE").unwrap_or_else(|| user.clone()),
-        user,
-        password: lookup("PGPASSWORD").map(Secret::new),
-        sslmode: SslMode::Prefer,
-        sslrootcert: None,
-        sslcert: None,
-        sslkey: None,
-        target_session_attrs: SessionAttrs::Any,
+/// Every fault at once, by variable.
+pub fn connection(lookup: impl Fn(&str) -> Option<String>) -> Result<ConnectionSource, Faults> {
+    Connection::from_environment(&|name| {
+        lookup(name).or_else(|| match name {
+            "PGHOST" if lookup("PGHOSTADDR").is_none() => lookup("PG_HOST"),
+            "PGPORT" => lookup("PG_PORT"),
+            "PGUSER" => lookup("PG_USERNAME"),
+            _ => None,
+        })
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Address;
+
+    fn address(variables: &[(&str, &str)]) -> (Address, String) {
+        let lookup = |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, text)| text.to_string());
+        let connection = connection(lookup).unwrap().resolve().unwrap();
+        (connection.addresses[0].clone(), connection.user)
+    }
+
+    #[test]
+    fn the_seeds_variables_stand_below_libpqs() {
+        let seed = [("PG_HOST", "seed"), ("PG_PORT", "5433"), ("PG_USERNAME", "author")];
+        let tcp = |host: &str, port| Address::Tcp { host: host.to_owned(), port };
+        assert_eq!(address(&seed), (tcp("seed", 5433), "author".to_owned()));
+        let both = [&seed[..], &[("PGHOST", "libpq"), ("PGUSER", "operator")]].concat();
+        assert_eq!(address(&both), (tcp("libpq", 5433), "operator".to_owned()));
+    }
+
+    #[test]
+    fn processes_without_an_identity_are_different_jobs_and_pods() {
+        let (one, other) = (job(|_| None), job(|_| None));
+        assert_ne!(one.uid, other.uid);
+        assert_ne!(one.pod, other.pod);
+    }
 }

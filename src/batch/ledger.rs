@@ -15,7 +15,7 @@ use super::{
     clap::{AttemptOutcome, Status},
     transaction::{Error, Parameter, Transactions},
 };
-use crate::config::Connection;
+use crate::config::ConnectionSource;
 
 /// What a statement may take on the server.
 const STATEMENT: Duration = Duration::from_secs(5);
@@ -127,12 +127,12 @@ pub struct Backoff {
 
 impl Ledger {
     /// Connects nowhere yet.
-    pub fn new(connection: Connection, schema: Option<String>) -> Self {
+    pub fn new(connection: ConnectionSource, schema: Option<String>) -> Self {
         Self::with_statements(connection, schema, Statements::default())
     }
 
     /// A ledger with other statements: how the tests show which check notices a broken one.
-    pub fn with_statements(connection: Connection, schema: Option<String>, statements: Statements) -> Self {
+    pub fn with_statements(connection: ConnectionSource, schema: Option<String>, statements: Statements) -> Self {
         Self { transactions: Transactions::new(connection, schema, "postgres-batch/work", STATEMENT), statements }
     }
 

@@ -40,11 +40,6 @@ CREATE TABLE IF NOT EXISTS postgres_batch_migrations (
     applied_at timestamptz NOT NULL DEFAULT now()
 )";
 
-/// Bounds the transaction, chooses the schema, and lets one migration run at a time. $1 the schema.
-const ENTER: &str = "\
-SELECT set_config('statement_timeout', '55s', true),
-       set_config('search_path', coalesce(quote_ident($1), current_setting('search_path')), true)";
-
 /// Serialises migrations of one schema, until the transaction's end.
 const LOCK: &str = "SELECT pg_advisory_xact_lock(hashtextextended('postgres-batch migrate ' || current_schema(), 0))";
 
@@ -137,7 +132,11 @@ impl Migration {
 /// # Errors
 /// See [`MigrateError`]; migrations before the one that failed are kept.
 pub async fn up(transactions: &mut Transactions) -> Result<Vec<Migration>, MigrateError> {
-    timeout(WITHIN, apply(transactions)).await.unwrap_or(Err(MigrateError::Timeout))
+    let result = timeout(WITHIN, apply(transactions)).await.unwrap_or(Err(MigrateError::Timeout));
+    if result.is_err() {
+        transactions.abandon();
+    }
+    result
 }
 
 /// What is applied and what is missing.
@@ -195,9 +194,9 @@ pub fn script(schema: Option<&str>) -> String {
 }
 
 async fn apply(transactions: &mut Transactions) -> Result<Vec<Migration>, MigrateError> {
+    let by = Instant::now() + WITHIN;
     let schema = transactions.schema().map(str::to_owned);
-    let client = &transactions.session(Instant::now() + WITHIN).await?.client;
-    begin(client, schema.as_deref()).await?;
+    let client = transactions.begin(by).await?;
     if let Some(schema) = &schema {
         create_schema(client, schema).await?;
     }
@@ -208,11 +207,11 @@ async fn apply(transactions: &mut Transactions) -> Result<Vec<Migration>, Migrat
     client.query_typed(LOCK, &[]).await.map_err(Error::from)?;
     refuse_foreign_tables(client, &current).await?;
     client.batch_execute(HISTORY).await.map_err(Error::from)?;
-    commit(client).await?;
+    client.batch_execute("COMMIT").await.map_err(Error::from)?;
 
     let mut done = Vec::new();
     for migration in MIGRATIONS {
-        begin(client, schema.as_deref()).await?;
+        let client = transactions.begin(by).await?;
         client.query_typed(LOCK, &[]).await.map_err(Error::from)?;
         if !is_applied(client, &migration).await? {
             client.batch_execute(migration.sql).await.map_err(Error::from)?;
@@ -222,19 +221,9 @@ async fn apply(transactions: &mut Transactions) -> Result<Vec<Migration>, Migrat
             client.query_typed(record, &parameters).await.map_err(Error::from)?;
             done.push(migration);
         }
-        commit(client).await?;
+        client.batch_execute("COMMIT").await.map_err(Error::from)?;
     }
     Ok(done)
-}
-
-async fn begin(client: &Client, schema: Option<&str>) -> Result<(), Error> {
-    client.batch_execute("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE").await?;
-    client.query_typed(ENTER, &[(&schema, Type::TEXT)]).await?;
-    Ok(())
-}
-
-async fn commit(client: &Client) -> Result<(), Error> {
-    Ok(client.batch_execute("COMMIT").await?)
 }
 
 /// The server quotes the name: DDL takes no parameters.

@@ -5,20 +5,20 @@
 
 use std::time::Duration;
 
-use futures_util::future::join4;
+use futures_util::future::{join, join4};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_postgres::{
-    Row,
+    Client, Row,
     error::SqlState,
     types::{ToSql, Type},
 };
 
 use crate::{
-    config::Connection,
+    config::ConnectionSource,
     postgres::connect::{self, Session},
 };
 
-/// Bounds one attempt to connect to one address.
+/// Bounds one attempt to connect to one address, unless `PGCONNECT_TIMEOUT` does.
 const CONNECT: Duration = Duration::from_secs(3);
 
 /// How much longer than the server we wait: its own timeout should speak first.
@@ -69,7 +69,7 @@ pub enum Error {
 /// Runs transactions on a database, one at a time, reconnecting as needed.
 #[derive(Debug)]
 pub struct Transactions {
-    connection: Connection,
+    connection: ConnectionSource,
     schema: Option<String>,
     application_name: String,
     limit: Duration,
@@ -78,7 +78,7 @@ pub struct Transactions {
 
 impl Transactions {
     /// Connects nowhere yet. `schema` replaces the role's own `search_path`; `limit` bounds each statement on the server.
-    pub fn new(connection: Connection, schema: Option<String>, application_name: &str, limit: Duration) -> Self {
+    pub fn new(connection: ConnectionSource, schema: Option<String>, application_name: &str, limit: Duration) -> Self {
         Self { connection, schema, application_name: application_name.to_owned(), limit, session: None }
     }
 
@@ -111,17 +111,39 @@ impl Transactions {
         result
     }
 
-    /// The session, opened if there is none that works.
+    /// Begins a transaction of several statements, which the caller ends by COMMIT; after an
+    /// error, [`Transactions::abandon`] it.
     ///
     /// # Errors
-    /// [`Error::Unavailable`], whatever the reason: a wrong password may be a rotation half way through.
-    pub async fn session(&mut self, by: Instant) -> Result<&Session, Error> {
+    /// As [`Transactions::run`].
+    pub async fn begin(&mut self, by: Instant) -> Result<&Client, Error> {
+        let (limit, schema) = (self.limit, self.schema.clone());
+        let client = &self.session(by).await?.client;
+        let (begun, limited) = join(client.batch_execute(BEGIN), limited(client, schema, limit)).await;
+        begun?;
+        limited?;
+        Ok(client)
+    }
+
+    /// Closes the session, and so rolls back what was begun on it.
+    pub fn abandon(&mut self) {
+        self.session = None;
+    }
+
+    /// The session, opened if there is none that works.
+    ///
+    /// Whatever the reason, its error is [`Error::Unavailable`]: a wrong password may be a rotation half way through.
+    async fn session(&mut self, by: Instant) -> Result<&Session, Error> {
         let session = match self.session.take() {
             Some(session) if !session.client.is_closed() => session,
-            _ => match timeout_at(by, connect::open(&self.connection, CONNECT, &self.application_name, None)).await {
-                Ok(opened) => opened.map_err(|error| Error::Unavailable(error.to_string()))?,
-                Err(_) => return Err(Error::Unavailable("no session before the deadline".to_owned())),
-            },
+            _ => {
+                let connection = self.connection.resolve().map_err(Error::Unavailable)?;
+                let within = self.connection.connect_timeout().unwrap_or(CONNECT);
+                match timeout_at(by, connect::open(&connection, within, &self.application_name, None)).await {
+                    Ok(opened) => opened.map_err(|error| Error::Unavailable(error.to_string()))?,
+                    Err(_) => return Err(Error::Unavailable("no session before the deadline".to_owned())),
+                }
+            }
         };
         Ok(self.session.insert(session))
     }
@@ -136,23 +158,29 @@ async fn pipelined(
     parameters: &[Parameter<'_>],
 ) -> Result<Vec<Row>, Error> {
     let client = &session.client;
-    let milliseconds = limit.as_millis().max(1).to_string();
-    let (limits, values): (&str, Vec<Parameter<'_>>) = match &schema {
-        None => (LIMITS, vec![(&milliseconds, Type::TEXT)]),
-        Some(schema) => (LIMITS_IN_SCHEMA, vec![(&milliseconds, Type::TEXT), (schema, Type::TEXT)]),
-    };
     let (begun, limited, rows, committed) = join4(
         client.batch_execute(BEGIN),
-        client.query_typed(limits, &values),
+        limited(client, schema, limit),
         client.query_typed(sql, parameters),
         client.batch_execute("COMMIT"),
     )
     .await;
     begun.map_err(Error::from)?;
-    limited.map_err(Error::from)?;
+    limited?;
     let rows = rows.map_err(Error::from)?;
     committed.map_err(Error::from)?;
     Ok(rows)
+}
+
+async fn limited(client: &Client, schema: Option<String>, limit: Duration) -> Result<(), Error> {
+    let milliseconds = limit.as_millis().max(1).to_string();
+    match &schema {
+        None => client.query_typed(LIMITS, &[(&milliseconds, Type::TEXT)]).await?,
+        Some(schema) => {
+            client.query_typed(LIMITS_IN_SCHEMA, &[(&milliseconds, Type::TEXT), (schema, Type::TEXT)]).await?
+        }
+    };
+    Ok(())
 }
 
 impl From<tokio_postgres::Error> for Error {

@@ -1,0 +1,216 @@
+//! What an operator asks of the tables: add, list, show, retry, cancel, prune.
+//!
+//! Each command is a statement or two and a text: for people, or one JSON document.
+
+mod show;
+
+use std::{fmt::Write as _, time::Duration};
+
+use serde_json::json;
+use tokio::time::Instant;
+use tokio_postgres::{Row, types::Type};
+
+pub use self::show::{Filter, View, list, show};
+use super::{
+    clap::Status,
+    table::{self, Colour},
+    transaction::{Error, Parameter, Transactions},
+};
+
+/// Bounds a command's every statement, connecting included.
+const WITHIN: Duration = Duration::from_secs(40);
+
+/// What a command says, and whether everything that was asked for was done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// For stdout; ends with a newline unless it is empty.
+    pub text: String,
+    /// False: some of it could not be done, and the text says why.
+    pub complete: bool,
+}
+
+/// What to add.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request {
+    /// How many, all alike.
+    pub count: i32,
+    /// The seed's work, in seconds.
+    pub duration_seconds: i32,
+    /// A JSON document.
+    pub payload: String,
+    /// The budget.
+    pub max_attempts: i16,
+    /// Adds nothing if it is there already.
+    pub key: Option<String>,
+}
+
+/// Adds requests.
+///
+/// # Errors
+/// The transaction's; so for all functions here.
+pub async fn add(transactions: &mut Transactions, request: &Request, view: View) -> Result<Answer, Error> {
+    let Request { count, duration_seconds, payload, max_attempts, key } = request;
+    let parameters: [Parameter<'_>; 5] = [
+        (count, Type::INT4),
+        (duration_seconds, Type::INT4),
+        (payload, Type::TEXT),
+        (max_attempts, Type::INT2),
+        (key, Type::TEXT),
+    ];
+    let ids = ids(&transactions.run(include_str!("operator/add.sql"), &parameters, by()).await?)?;
+    let existing = match (ids.is_empty(), key) {
+        (true, Some(_)) => {
+            let keyed = transactions.run(include_str!("operator/keyed.sql"), &[(key, Type::TEXT)], by()).await?;
+            self::ids(&keyed)?.first().copied()
+        }
+        _ => None,
+    };
+    let text = match (view, &ids[..], existing) {
+        (View::Json, ids, existing) => format!("{}\n", json!({ "ids": ids, "existing": existing })),
+        (View::Human { .. }, [], Some(id)) => format!("clap {id} has this key already; nothing was added\n"),
+        (View::Human { .. }, [], None) => "nothing was added\n".to_owned(),
+        (View::Human { .. }, [id], _) => format!("added clap {id}\n"),
+        (View::Human { .. }, [first, .., last], _) => format!("added {} claps: {first} to {last}\n", ids.len()),
+    };
+    Ok(Answer { text, complete: true })
+}
+
+/// Grants one more attempt, due now, to claps that failed, died or were cancelled.
+pub async fn retry(transactions: &mut Transactions, which: &Which, view: View) -> Result<Answer, Error> {
+    let asked = match which {
+        Which::Ids(ids) => ids.clone(),
+        Which::AllDead => ids(&transactions.run(include_str!("operator/dead.sql"), &[], by()).await?)?,
+    };
+    changed(transactions, include_str!("operator/retry.sql"), &asked, view, |effect| match effect {
+        Some(_) => "due now".to_owned(),
+        None => "not retried".to_owned(),
+    })
+    .await
+}
+
+/// Which claps.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Which {
+    /// These.
+    Ids(Vec<i64>),
+    /// Every dead one.
+    AllDead,
+}
+
+/// Cancels requests and claps; one that is being worked on is stopped at its next heartbeat.
+pub async fn cancel(transactions: &mut Transactions, asked: &[i64], view: View) -> Result<Answer, Error> {
+    changed(transactions, include_str!("operator/cancel.sql"), asked, view, |effect| match effect {
+        Some("REQUESTED") => "is being worked on; stops at its next heartbeat".to_owned(),
+        Some(_) => "cancelled".to_owned(),
+        None => "not cancelled".to_owned(),
+    })
+    .await
+}
+
+/// Runs a statement that says which of the claps it changed, and tells the state of all that were asked for.
+async fn changed(
+    transactions: &mut Transactions,
+    sql: &str,
+    asked: &[i64],
+    view: View,
+    say: impl Fn(Option<&str>) -> String,
+) -> Result<Answer, Error> {
+    let rows = transactions.run(sql, &[(&asked, Type::INT8_ARRAY)], by()).await?;
+    let mut effects = std::collections::BTreeMap::new();
+    for row in &rows {
+        effects.insert(row.try_get::<_, i64>("id")?, row.try_get::<_, String>("effect")?);
+    }
+    let rows = transactions.run(include_str!("operator/statuses.sql"), &[(&asked, Type::INT8_ARRAY)], by()).await?;
+    let mut statuses = std::collections::BTreeMap::new();
+    for row in &rows {
+        statuses.insert(row.try_get::<_, i64>("id")?, row.try_get::<_, String>("status")?);
+    }
+    let mut text = String::new();
+    let mut documents = Vec::new();
+    for id in asked {
+        let effect = effects.get(id).map(String::as_str);
+        let status = statuses.get(id).map(String::as_str);
+        documents.push(json!({ "id": id, "status": status, "changed": effect.is_some() }));
+        let _ = match (view, status) {
+            (View::Json, _) => Ok(()),
+            (View::Human { colours, .. }, Some(status)) => {
+                let painted =
+                    Status::parse(status).map_or(status.to_owned(), |known| table::paint(status, known, colours));
+                writeln!(text, "clap {id}: {} ({painted})", say(effect))
+            }
+            (View::Human { .. }, None) => writeln!(text, "clap {id}: there is none"),
+        };
+    }
+    match view {
+        View::Json => text = format!("{}\n", serde_json::Value::Array(documents)),
+        View::Human { .. } if asked.is_empty() => text = "there is none\n".to_owned(),
+        View::Human { .. } => {}
+    }
+    Ok(Answer { text, complete: asked.iter().all(|id| effects.contains_key(id)) })
+}
+
+/// What to delete.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pruning {
+    /// Only claps that have been over for this long.
+    pub older_than: Duration,
+    /// Only these states, all of them terminal.
+    pub statuses: Vec<Status>,
+    /// How many in one transaction.
+    pub batch: i64,
+}
+
+/// Deletes claps that have been over for long, with their requests, batch by batch.
+pub async fn prune(transactions: &mut Transactions, pruning: &Pruning, view: View) -> Result<Answer, Error> {
+    let statuses: Vec<&str> = pruning.statuses.iter().map(|status| status.as_str()).collect();
+    let age = pruning.older_than.as_secs_f64();
+    let mut deleted = 0;
+    loop {
+        let parameters: [Parameter<'_>; 3] =
+            [(&statuses, Type::TEXT_ARRAY), (&age, Type::FLOAT8), (&pruning.batch, Type::INT8)];
+        let rows = transactions.run(include_str!("operator/prune.sql"), &parameters, by()).await?;
+        if rows.is_empty() {
+            break;
+        }
+        deleted += rows.len();
+    }
+    let text = match view {
+        View::Json => format!("{}\n", json!({ "deleted": deleted })),
+        View::Human { .. } => format!("deleted {deleted} claps, with their requests and attempts\n"),
+    };
+    Ok(Answer { text, complete: true })
+}
+
+/// Counts what [`prune`] would delete.
+pub async fn prunable(transactions: &mut Transactions, pruning: &Pruning, view: View) -> Result<Answer, Error> {
+    let statuses: Vec<&str> = pruning.statuses.iter().map(|status| status.as_str()).collect();
+    let age = pruning.older_than.as_secs_f64();
+    let parameters: [Parameter<'_>; 2] = [(&statuses, Type::TEXT_ARRAY), (&age, Type::FLOAT8)];
+    let rows = transactions.run(include_str!("operator/prunable.sql"), &parameters, by()).await?;
+    let mut counts = serde_json::Map::new();
+    for row in &rows {
+        counts.insert(row.try_get("status")?, row.try_get::<_, i64>("claps")?.into());
+    }
+    let text = match view {
+        View::Json => format!("{}\n", json!({ "would_delete": counts })),
+        View::Human { .. } if counts.is_empty() => "nothing to delete\n".to_owned(),
+        View::Human { .. } => {
+            let parts: Vec<String> = counts.iter().map(|(status, count)| format!("{count} {status}")).collect();
+            format!("would delete {}\n", parts.join(", "))
+        }
+    };
+    Ok(Answer { text, complete: true })
+}
+
+fn by() -> Instant {
+    Instant::now() + WITHIN
+}
+
+fn ids(rows: &[Row]) -> Result<Vec<i64>, Error> {
+    rows.iter().map(|row| row.try_get("id").map_err(Error::from)).collect()
+}
+
+/// Whether this process's standard output takes colours: a terminal, and nobody set `NO_COLOR`.
+pub fn colours(is_terminal: bool, no_color: bool) -> Colour {
+    if is_terminal && !no_color { Colour::On } else { Colour::Off }
+}

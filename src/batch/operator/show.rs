@@ -1,0 +1,280 @@
+//! `list` and `show`: claps as a table, one clap in full.
+
+use std::fmt::Write as _;
+
+use tokio_postgres::{Row, types::Type};
+
+use super::{Answer, by};
+use crate::batch::{
+    clap::Status,
+    table::{self, Align, Cell, Colour, span},
+    transaction::{Error, Parameter, Transactions},
+};
+
+const LIST: &str = include_str!("list.sql");
+const ATTEMPTS: &str = include_str!("attempts.sql");
+const BACKLOG: &str = include_str!("backlog.sql");
+
+/// Makes a table's row of each row of [`LIST`].
+const LIST_TABLE: &str = "\
+SELECT q.id, q.status, q.iteration, q.interruptions, q.max_attempts::int AS max_attempts, q.duration_seconds,
+       q.payload::text AS payload, q.request_key, q.job_uid, q.job_name, q.pod_name, q.last_error,
+       q.cancel_requested_at IS NOT NULL AS cancel_requested,
+       extract(epoch FROM now() - q.requested_at)::float8 AS requested,
+       extract(epoch FROM now() - q.started_at)::float8 AS started,
+       extract(epoch FROM coalesce(q.finished_at, now()) - q.started_at)::float8 AS took,
+       extract(epoch FROM q.lease_expires_at - now())::float8 AS lease,
+       extract(epoch FROM greatest(q.next_attempt_at, q.lease_expires_at) - now())::float8 AS next
+  FROM (";
+
+const ATTEMPTS_TABLE: &str = "\
+SELECT q.iteration, q.outcome, q.exit_code, q.error, q.job_name, q.job_uid, q.pod_name, q.node_name,
+       to_char(q.started_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS\"Z\"') AS started,
+       extract(epoch FROM coalesce(q.ended_at, now()) - q.started_at)::float8 AS took
+  FROM (";
+
+/// For whom an answer is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum View {
+    /// One JSON document.
+    Json,
+    /// Text.
+    Human {
+        /// The terminal's width, if it is one.
+        width: Option<usize>,
+        /// Whether colours are used.
+        colours: Colour,
+    },
+}
+
+/// Which claps to list.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Filter {
+    /// These states; empty: all.
+    pub statuses: Vec<Status>,
+    /// A Job's uid or name.
+    pub job: Option<String>,
+    /// Only what happened within this time.
+    pub since: Option<std::time::Duration>,
+    /// How many at the most.
+    pub limit: i64,
+}
+
+/// Lists claps and requests, the newest first.
+///
+/// # Errors
+/// The transaction's.
+pub async fn list(transactions: &mut Transactions, filter: &Filter, view: View) -> Result<Answer, Error> {
+    let Filter { statuses, job, since, limit } = filter;
+    let statuses: Vec<&str> = statuses.iter().map(|status| status.as_str()).collect();
+    let statuses = (!statuses.is_empty()).then_some(statuses);
+    let since = since.map(|since| since.as_secs_f64());
+    let parameters: [Parameter<'_>; 5] = [
+        (&statuses, Type::TEXT_ARRAY),
+        (job, Type::TEXT),
+        (&since, Type::FLOAT8),
+        (&None::<i64>, Type::INT8),
+        (limit, Type::INT8),
+    ];
+    let View::Human { width, colours } = view else {
+        let text = document(transactions, LIST, &parameters).await?;
+        return Ok(Answer { text: format!("{text}\n"), complete: true });
+    };
+    let rows = transactions.run(&format!("{LIST_TABLE}{LIST}) q"), &parameters, by()).await?;
+    let heading = [
+        ("ID", Align::Right),
+        ("STATUS", Align::Left),
+        ("ATTEMPT", Align::Right),
+        ("TOOK", Align::Right),
+        ("AGE", Align::Right),
+        ("JOB", Align::Left),
+        ("NOTE", Align::Left),
+    ];
+    let cells = rows.iter().map(line).collect::<Result<Vec<_>, _>>()?;
+    let mut text =
+        if rows.is_empty() { "no claps\n".to_owned() } else { table::render(&heading, &cells, width, colours) };
+    text.push_str(&backlog(transactions).await?);
+    Ok(Answer { text, complete: true })
+}
+
+/// Shows one clap with every attempt.
+///
+/// # Errors
+/// The transaction's.
+pub async fn show(transactions: &mut Transactions, id: i64, view: View) -> Result<Answer, Error> {
+    let parameters: [Parameter<'_>; 5] = [
+        (&None::<Vec<String>>, Type::TEXT_ARRAY),
+        (&None::<String>, Type::TEXT),
+        (&None::<f64>, Type::FLOAT8),
+        (&id, Type::INT8),
+        (&1_i64, Type::INT8),
+    ];
+    let View::Human { width, colours } = view else {
+        let clap = document(transactions, LIST, &parameters).await?;
+        let attempts = document(transactions, ATTEMPTS, &[(&id, Type::INT8)]).await?;
+        // Both are PostgreSQL's own JSON: put together as text, so that no number loses a digit.
+        let clap = clap.trim_start_matches('[').trim_end_matches(']');
+        let found = !clap.is_empty();
+        let clap = if found { clap } else { "null" };
+        return Ok(Answer { text: format!("{{\"clap\":{clap},\"attempts\":{attempts}}}\n"), complete: found });
+    };
+    let rows = transactions.run(&format!("{LIST_TABLE}{LIST}) q"), &parameters, by()).await?;
+    let Some(row) = rows.first() else {
+        return Ok(Answer { text: format!("clap {id}: there is none\n"), complete: false });
+    };
+    let mut text = headline(row, colours)?;
+    let attempts = transactions.run(&format!("{ATTEMPTS_TABLE}{ATTEMPTS}) q"), &[(&id, Type::INT8)], by()).await?;
+    if !attempts.is_empty() {
+        let heading = [
+            ("#", Align::Right),
+            ("OUTCOME", Align::Left),
+            ("STARTED", Align::Left),
+            ("TOOK", Align::Right),
+            ("EXIT", Align::Right),
+            ("JOB", Align::Left),
+            ("POD", Align::Left),
+            ("NODE", Align::Left),
+            ("ERROR", Align::Left),
+        ];
+        let cells = attempts.iter().map(attempt).collect::<Result<Vec<_>, _>>()?;
+        let _ = write!(text, "\n{}", table::render(&heading, &cells, width, colours));
+    }
+    Ok(Answer { text, complete: true })
+}
+
+/// The rows of a statement as one JSON array, made by PostgreSQL.
+async fn document(transactions: &mut Transactions, sql: &str, parameters: &[Parameter<'_>]) -> Result<String, Error> {
+    let wrapped = format!("SELECT coalesce(json_agg(q), '[]')::text AS document FROM ({sql}) q");
+    let rows = transactions.run(&wrapped, parameters, by()).await?;
+    Ok(rows.first().map(|row| row.try_get("document")).transpose()?.unwrap_or_else(|| "[]".to_owned()))
+}
+
+/// The numbers that KEDA sees, in a line.
+async fn backlog(transactions: &mut Transactions) -> Result<String, Error> {
+    let rows = transactions.run(BACKLOG, &[], by()).await?;
+    let Some(row) = rows.first() else { return Ok(String::new()) };
+    let count = |name: &str| row.try_get::<_, i64>(name);
+    let mut text = format!(
+        "\n{} pending, {} due, {} held by a Job, {} waiting for their next attempt",
+        count("pending")?,
+        count("due")?,
+        count("held")?,
+        count("waiting")?
+    );
+    if let Some(seconds) = row.try_get::<_, Option<f64>>("next_change")? {
+        let _ = write!(text, "; next change in {}", span(seconds));
+    }
+    text.push('\n');
+    Ok(text)
+}
+
+fn line(row: &Row) -> Result<Vec<Cell>, Error> {
+    let status = status(row)?;
+    let took: Option<f64> = row.try_get("took")?;
+    let started: Option<f64> = row.try_get("started")?;
+    let requested: f64 = row.try_get("requested")?;
+    Ok(vec![
+        Cell::from(row.try_get::<_, i64>("id")?),
+        Cell::status(status),
+        Cell::from(attempts(row)?),
+        took.map(span).map(Cell::from).unwrap_or_default(),
+        Cell::from(span(started.unwrap_or(requested))),
+        Cell::from(job(row)?),
+        Cell::from(remark(row, status)?),
+    ])
+}
+
+/// What a person wants to know next: when it is tried again, whether it hangs, why it failed.
+fn remark(row: &Row, status: Status) -> Result<String, Error> {
+    let error: String = row.try_get::<_, Option<String>>("last_error")?.unwrap_or_default();
+    let next: Option<f64> = row.try_get("next")?;
+    let lease: Option<f64> = row.try_get("lease")?;
+    let cancelling: bool = row.try_get("cancel_requested")?;
+    Ok(match status {
+        Status::Running if cancelling => "cancel requested".to_owned(),
+        Status::Running => match lease {
+            Some(lease) if lease <= 0.0 => format!("lease expired {} ago", span(-lease)),
+            _ => String::new(),
+        },
+        Status::Failed => match next {
+            Some(next) if next > 0.0 => format!("next in {}: {error}", span(next)),
+            _ => format!("due: {error}"),
+        },
+        Status::Pending | Status::Success => String::new(),
+        Status::Dead | Status::Cancelled => error,
+    })
+}
+
+fn headline(row: &Row, colours: Colour) -> Result<String, Error> {
+    let status = status(row)?;
+    let id: i64 = row.try_get("id")?;
+    let mut text = format!("clap {id}  {}", table::paint(status.as_str(), status, colours));
+    if status != Status::Pending {
+        let _ = write!(text, "  attempt {}", attempts(row)?);
+        let interruptions: i32 = row.try_get("interruptions")?;
+        if interruptions > 0 {
+            let _ = write!(text, ", {interruptions} more interrupted");
+        }
+    }
+    text.push('\n');
+    let duration: i32 = row.try_get("duration_seconds")?;
+    let requested: f64 = row.try_get("requested")?;
+    let key: Option<String> = row.try_get("request_key")?;
+    let payload: String = row.try_get("payload")?;
+    let error: Option<String> = row.try_get("last_error")?;
+    let mut facts = vec![("requested", format!("{} ago, {duration} s of work", span(requested)))];
+    facts.extend(key.map(|key| ("key", key)));
+    if payload != "{}" {
+        facts.push(("payload", payload));
+    }
+    let job = job(row)?;
+    if !job.is_empty() {
+        facts.push(("job", job));
+    }
+    let note = remark(row, status)?;
+    if status == Status::Running && !note.is_empty() {
+        facts.push(("note", note));
+    } else if let (Status::Failed, Some(next)) = (status, row.try_get::<_, Option<f64>>("next")?) {
+        facts.push(("next attempt", if next > 0.0 { format!("in {}", span(next)) } else { "now".to_owned() }));
+    }
+    facts.extend(error.map(|error| ("last error", error.trim().replace('\n', "\n                "))));
+    for (name, value) in facts {
+        let _ = writeln!(text, "  {name:<12}  {value}");
+    }
+    Ok(text)
+}
+
+fn attempt(row: &Row) -> Result<Vec<Cell>, Error> {
+    let text = |name: &str| row.try_get::<_, Option<String>>(name).map(Option::unwrap_or_default);
+    let exit: Option<i32> = row.try_get("exit_code")?;
+    let job = row.try_get::<_, Option<String>>("job_name")?.map_or_else(|| text("job_uid"), Ok)?;
+    Ok(vec![
+        Cell::from(row.try_get::<_, i32>("iteration")?),
+        Cell::from(text("outcome")?),
+        Cell::from(text("started")?),
+        Cell::from(span(row.try_get("took")?)),
+        exit.map(Cell::from).unwrap_or_default(),
+        Cell::from(job),
+        Cell::from(text("pod_name")?),
+        Cell::from(text("node_name")?),
+        Cell::from(text("error")?),
+    ])
+}
+
+/// `2/5`; interrupted attempts cost nothing and are not counted.
+fn attempts(row: &Row) -> Result<String, Error> {
+    let iteration: i32 = row.try_get("iteration")?;
+    let interruptions: i32 = row.try_get("interruptions")?;
+    let budget: i32 = row.try_get("max_attempts")?;
+    Ok(format!("{}/{budget}", iteration - interruptions))
+}
+
+fn job(row: &Row) -> Result<String, Error> {
+    let name: Option<String> = row.try_get("job_name")?;
+    Ok(name.map_or_else(|| row.try_get::<_, Option<String>>("job_uid"), |name| Ok(Some(name)))?.unwrap_or_default())
+}
+
+fn status(row: &Row) -> Result<Status, Error> {
+    let text: String = row.try_get("status")?;
+    Status::parse(&text).ok_or_else(|| Error::NotMigrated(format!("a clap has the unknown status {text:?}")))
+}
