@@ -1,6 +1,6 @@
 //! The configuration: what an operator writes, checked into types that need no second look.
 //!
-//! One way, a file or two for each step: [`source`] gathers the YAML file and the environment
+//! One way, a file or two for each step: `yaml` and `source` gather the file and the environment
 //! into one tree that remembers where each key stands; `check`, `databases` and `queries` turn
 //! the tree into the types here and note every fault; [`connection`] reads what may change while
 //! we run (credentials in files). Nothing here connects to anything.
@@ -11,6 +11,7 @@ pub mod connection;
 mod databases;
 pub(crate) mod duration;
 mod effective;
+mod entry;
 mod faults;
 mod libpq;
 mod parts;
@@ -20,6 +21,7 @@ mod section;
 mod source;
 pub mod sql;
 mod url;
+mod yaml;
 
 use std::{
     collections::BTreeMap,
@@ -94,7 +96,7 @@ impl Config {
 
     fn checked(path: Option<&Path>, yaml: Option<&str>, environment: &Environment) -> Result<Self, Faults> {
         let findings = Findings::default();
-        let file = yaml.map(|yaml| source::file(yaml, &findings)).unwrap_or_default();
+        let file = yaml.map(|yaml| yaml::layer(yaml, &findings)).unwrap_or_default();
         if !findings.is_empty() && file.places.is_empty() {
             return Err(findings.into_faults(path.map(Path::to_owned)));
         }

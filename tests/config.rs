@@ -225,6 +225,59 @@ fn the_effective_configuration_of_every_good_case_loads_as_the_same() {
     }
 }
 
+/// The configurations under `deploy`: whole files, and those inside of a ConfigMap.
+fn shipped() -> Vec<(PathBuf, String)> {
+    let mut found = Vec::new();
+    let mut directories = vec![PathBuf::from("deploy")];
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(directory).expect("a directory") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                directories.push(path);
+            } else if path.file_name().is_some_and(|name| name == "clapometer.yaml") {
+                let text = fs::read_to_string(&path).expect("a file");
+                let block = text.split("\n  clapometer.yaml: |\n").nth(1);
+                let is_manifest = text.contains("kind: ConfigMap");
+                let lines = block
+                    .into_iter()
+                    .flat_map(str::lines)
+                    .take_while(|line| line.is_empty() || line.starts_with("    "));
+                let dedented: Vec<&str> = lines.map(|line| line.get(4..).unwrap_or("")).collect();
+                found.push((path, if is_manifest { dedented.join("\n") } else { text }));
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn every_shipped_configuration_loads() {
+    let shipped = shipped();
+    assert!(shipped.len() >= 4, "{shipped:?}");
+    for (path, yaml) in shipped {
+        let directory = tempfile::tempdir().expect("a directory");
+        let is_mounted = |word: &&str| word.starts_with("/secrets/") || word.starts_with("/certs");
+        let mounted: Vec<&str> = yaml.split([' ', '\n', '{', '}', ',']).filter(is_mounted).collect();
+        let mut here = yaml.clone();
+        for file in mounted {
+            let local = directory.path().join(&file[1..]);
+            fs::create_dir_all(local.parent().expect("a parent")).expect("a directory");
+            fs::write(&local, "a secret").expect("a file");
+            here = here.replace(&format!(" {file}"), &format!(" {}", local.display()));
+        }
+        assert!(here.contains("databases:"), "{}: {here}", path.display());
+        let faults = Config::parse(&here, &environment("")).err();
+        // A key whose feature comes in a later version may be shipped before it.
+        let wrong: Vec<String> = faults
+            .iter()
+            .flat_map(|faults| faults.iter())
+            .filter(|fault| !fault.message.contains("not available in this version"))
+            .map(|fault| format!("{}: {}", fault.path, fault.message))
+            .collect();
+        assert!(wrong.is_empty(), "{}: {}", path.display(), wrong.join("; "));
+    }
+}
+
 /// A name of a query: what KEDA may call a metric.
 fn name() -> impl Strategy<Value = String> {
     "[A-Za-z0-9]([-_.A-Za-z0-9]{0,10}[A-Za-z0-9])?"

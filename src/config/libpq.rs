@@ -288,7 +288,7 @@ mod tests {
             [("PGHOST", "h"), ("PGUSER", "me"), ("PGDATABASE", "d:b"), ("PGPASSFILE", file.to_str().expect("text"))];
         let lookup = |name: &str| pairs.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
         let source = source(&lookup).expect("a source");
-        assert_eq!(source.files(), [file.clone()]);
+        assert_eq!(source.files(), std::slice::from_ref(&file));
         assert_eq!(source.resolve().expect("a connection").password, Some(Secret::new("first:pass".into())));
         fs::write(&file, "*:*:*:*:rotated\n").expect("a file");
         assert_eq!(source.resolve().expect("a connection").password, Some(Secret::new("rotated".into())));

@@ -13,9 +13,9 @@ use std::{
 
 use super::{
     connection::{Address, Connection, SessionAttrs, SslMode},
+    entry::shown,
     libpq,
     secret::Secret,
-    section::shown,
     url,
 };
 

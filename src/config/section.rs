@@ -4,14 +4,14 @@
 //! on: the faults that were noted keep the result from being used.
 
 use std::{
-    borrow::Cow, cell::RefCell, collections::BTreeSet, fmt::Display, ops::RangeInclusive, path::PathBuf, str::FromStr,
-    time::Duration,
+    borrow::Cow, cell::RefCell, collections::BTreeSet, fmt::Display, ops::RangeInclusive, path::PathBuf, time::Duration,
 };
 
 use ::config::{Map, Value, ValueKind};
 
 use super::{
     duration,
+    entry::{Entry, as_text, kind},
     faults::{Findings, Place},
     parts::Text,
     secret::Secret,
@@ -36,9 +36,6 @@ pub(crate) fn is_available(pattern: &str) -> bool {
     !NOT_AVAILABLE.contains(&pattern)
 }
 
-/// How much of a wrong value a message shows.
-const LONGEST_SHOWN: usize = 60;
-
 /// What all sections of one configuration share.
 pub(crate) struct Context<'a> {
     pub(crate) tree: &'a Layer,
@@ -62,13 +59,6 @@ pub(crate) struct Section<'a> {
     table: Option<&'a Map<String, Value>>,
     references: References,
     asked: RefCell<BTreeSet<&'static str>>,
-}
-
-/// A value that is there, and the key that it stands under.
-pub(crate) struct Entry<'s> {
-    section: &'s Section<'s>,
-    pub(crate) key: &'s str,
-    value: Cow<'s, Value>,
 }
 
 impl<'a> Section<'a> {
@@ -251,6 +241,13 @@ impl<'a> Section<'a> {
             .unwrap_or(Place::Whole)
     }
 
+    /// Whether a key's value is that of a variable, and so text whatever it stands for.
+    pub(super) fn is_set_by_variable(&self, key: &str) -> bool {
+        let mut path = self.path.clone();
+        path.push(key.to_owned());
+        matches!(self.place(&path), Place::Variable(_))
+    }
+
     /// Notes the keys that nobody asked for; the last thing done with a section.
     pub(crate) fn refuse_unknown_keys(&self) {
         let known = self.asked.borrow();
@@ -339,96 +336,6 @@ impl<'a> Section<'a> {
     }
 }
 
-impl Entry<'_> {
-    /// Notes that the value is wrong, what it is (unless it may be secret) and what would be right.
-    pub(crate) fn wrong(&self, right: &str) {
-        let found = match self.value {
-            Cow::Borrowed(value) => format!("found {}, ", found(value)),
-            // What a reference leads to may be the wrong file, and a secret.
-            Cow::Owned(_) => String::new(),
-        };
-        self.section.fault(self.key, format!("{found}must be {right}"));
-    }
-
-    /// The texts of a list.
-    pub(crate) fn texts(&self, right: &str) -> Option<Vec<String>> {
-        let ValueKind::Array(values) = &self.value.kind else {
-            self.wrong(right);
-            return None;
-        };
-        let texts: Option<Vec<String>> = values.iter().map(|value| as_text(value).map(str::to_owned)).collect();
-        if texts.is_none() {
-            self.section.fault(self.key, format!("the list has something that is no text, must be {right}"));
-        }
-        texts
-    }
-
-    /// One of a closed set of words.
-    pub(crate) fn word<T: Copy>(&self, words: &[(&str, T)]) -> Option<T> {
-        let text = as_text(&self.value);
-        let meaning = words.iter().find(|(word, _)| Some(*word) == text).map(|(_, meaning)| *meaning);
-        if meaning.is_none() {
-            let names: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
-            self.wrong(&format!("one of {}", names.join(", ")));
-        }
-        meaning
-    }
-
-    /// Text that reads as something.
-    pub(crate) fn parsed<T: FromStr>(&self, right: &str) -> Option<T> {
-        let parsed = as_text(&self.value).and_then(|text| text.parse().ok());
-        if parsed.is_none() {
-            self.wrong(right);
-        }
-        parsed
-    }
-
-    /// Text, which a number or a boolean without quotes is not.
-    pub(crate) fn text(&self) -> Option<String> {
-        let text = as_text(&self.value).map(str::to_owned);
-        if text.is_none() {
-            self.wrong(match self.value.kind {
-                ValueKind::Table(_) | ValueKind::Array(_) | ValueKind::Nil => "text",
-                _ => "text (put it in quotes)",
-            });
-        }
-        text
-    }
-
-    /// Text without NUL that is not blank.
-    pub(crate) fn filled_text(&self) -> Option<String> {
-        let text = self.text()?;
-        if text.trim().is_empty() {
-            self.section.fault(self.key, "is empty; give it a value or leave it out");
-            return None;
-        }
-        if text.contains('\0') {
-            self.section.fault(self.key, "has a NUL character, which PostgreSQL cannot take");
-            return None;
-        }
-        Some(text)
-    }
-
-    /// Text that stands for a number or a boolean, as it may where all values are text: in a
-    /// variable or behind a reference, not in the file.
-    fn lenient_text(&self) -> Option<String> {
-        let mut path = self.section.path.clone();
-        path.push(self.key.to_owned());
-        let is_lenient = matches!(self.value, Cow::Owned(_)) || matches!(self.section.place(&path), Place::Variable(_));
-        as_text(&self.value).filter(|_| is_lenient).map(|text| text.trim().to_owned())
-    }
-
-    /// A number, which in the file has no quotes.
-    fn number(&self) -> Option<f64> {
-        match self.value.kind {
-            ValueKind::Float(number) => Some(number),
-            // Through its text, because not every whole number is a double.
-            ValueKind::I128(number) => number.to_string().parse().ok(),
-            _ => self.lenient_text()?.parse().ok(),
-        }
-    }
-}
-
 /// The nearest right spelling, or all that would be right.
 pub(crate) fn suggestion<'k>(wrong: &str, known: impl Iterator<Item = &'k str> + Clone) -> String {
     let lower = wrong.to_lowercase().replace('-', "_");
@@ -443,41 +350,4 @@ pub(crate) fn suggestion<'k>(wrong: &str, known: impl Iterator<Item = &'k str> +
 
 fn joined(pattern: &str, key: &str) -> String {
     if pattern.is_empty() { key.to_owned() } else { format!("{pattern}.{key}") }
-}
-
-fn as_text(value: &Value) -> Option<&str> {
-    match &value.kind {
-        ValueKind::String(text) => Some(text),
-        _ => None,
-    }
-}
-
-/// What kind of value it is, without the value.
-pub(crate) fn kind(value: &Value) -> &'static str {
-    match value.kind {
-        ValueKind::Nil => "nothing",
-        ValueKind::Boolean(_) => "true or false",
-        ValueKind::String(_) => "text",
-        ValueKind::Table(_) => "a mapping",
-        ValueKind::Array(_) => "a list",
-        _ => "a number",
-    }
-}
-
-fn found(value: &Value) -> String {
-    match &value.kind {
-        ValueKind::Boolean(found) => found.to_string(),
-        ValueKind::I128(found) => found.to_string(),
-        ValueKind::Float(found) => found.to_string(),
-        ValueKind::String(found) => shown(found),
-        _ => kind(value).to_owned(),
-    }
-}
-
-/// Text in quotes, shortened.
-pub(crate) fn shown(text: &str) -> String {
-    match text.char_indices().nth(LONGEST_SHOWN) {
-        Some((end, _)) => format!("{:?}...", &text[..end]),
-        None => format!("{text:?}"),
-    }
 }

@@ -9,11 +9,6 @@ use std::{
 };
 
 use ::config::{ConfigError, Map, Source, Value, ValueKind};
-use serde::{
-    Deserialize, Deserializer,
-    de::{MapAccess, SeqAccess, Visitor},
-};
-use serde_saphyr::{DuplicateKeyPolicy, NonFiniteFloatPolicy, Spanned};
 
 use super::faults::{Findings, Place};
 
@@ -96,207 +91,6 @@ pub(crate) fn merged(layers: Vec<Layer>) -> Layer {
         _ => Map::new(),
     };
     Layer { values, places }
-}
-
-/// Reads YAML text; notes what is no YAML, and keys that stand twice.
-pub(crate) fn file(text: &str, findings: &Findings) -> Layer {
-    let mut layer = Layer::default();
-    match serde_saphyr::from_str_with_options::<Spanned<Yaml>>(text, yaml_options()) {
-        Ok(Spanned { value: Yaml::Mapping(entries), .. }) => {
-            layer.values = layer.table(entries, &Path::new(), findings);
-        }
-        Ok(Spanned { value: Yaml::Null, .. }) => {
-            findings.add(
-                Place::Whole,
-                "",
-                "the file is empty; it needs at least one of server, admin, databases, queries",
-            );
-        }
-        Ok(other) => {
-            let place = Place::Line(other.referenced.line());
-            findings.add(place, "", format!("found {}, must be a mapping of keys", other.value.kind()));
-        }
-        Err(error) => {
-            let place = error.location().map_or(Place::Whole, |location| Place::Line(location.line()));
-            findings.add(place, "", format!("not valid YAML: {}", described(&error)));
-        }
-    }
-    layer
-}
-
-/// YAML 1.2's own types: `yes` is text and so is `1_000`. Keys that stand twice come through, so
-/// that all of them are told at once.
-fn yaml_options() -> serde_saphyr::Options {
-    serde_saphyr::options! {
-        duplicate_keys: DuplicateKeyPolicy::PassThrough,
-        non_finite_float_policy: NonFiniteFloatPolicy::PassThrough,
-        strict_booleans: true,
-        leading_zero_numbers_as_strings: true,
-        underscored_numbers_as_strings: true,
-        reject_unsupported_tags: true,
-        with_snippet: false,
-    }
-}
-
-/// The parser's words, less what it quotes of the file: that may be a secret.
-fn described(error: &serde_saphyr::Error) -> String {
-    use serde_saphyr::Error;
-    match error.without_snippet() {
-        Error::UnknownAnchor { .. } => {
-            "an alias (*name) without its anchor; put text that starts with * in quotes".into()
-        }
-        Error::UnsupportedTag { .. } => "an unknown tag (!name); put text that starts with ! in quotes".into(),
-        Error::MultipleDocuments { .. } => "several documents; there must be one".into(),
-        Error::Unexpected { .. } | Error::NullIntoString { .. } => {
-            "a key that is no text (a template such as {{ ... }} that nobody has rendered, perhaps)".into()
-        }
-        Error::QuotingRequired { .. } | Error::InvalidScalar { .. } | Error::NonFiniteFloat { .. } => {
-            "a value that cannot be read; put it in quotes".into()
-        }
-        other => {
-            let words = other.to_string();
-            let words = words.lines().next().and_then(|line| line.split(" at line ").next()).unwrap_or_default();
-            match words.contains("unexpected character") {
-                true => "a character that cannot stand there; put the text in quotes".into(),
-                false => words.to_owned(),
-            }
-        }
-    }
-}
-
-impl Layer {
-    fn table(
-        &mut self,
-        entries: Vec<(Spanned<String>, Spanned<Yaml>)>,
-        path: &Path,
-        findings: &Findings,
-    ) -> Map<String, Value> {
-        let mut table = Map::new();
-        for (key, node) in entries {
-            let mut path = path.clone();
-            path.push(key.value.clone());
-            let line = key.referenced.line().max(1);
-            if let Some(Place::Line(first)) = self.places.get(&path) {
-                let message = format!("stands twice; the first is on line {first}");
-                findings.add(Place::Line(line), path.join("."), message);
-                continue;
-            }
-            self.places.insert(path.clone(), Place::Line(line));
-            let value = self.value(node.value, &path, findings);
-            table.insert(key.value, value);
-        }
-        table
-    }
-
-    fn value(&mut self, node: Yaml, path: &Path, findings: &Findings) -> Value {
-        let kind = match node {
-            Yaml::Null => ValueKind::Nil,
-            Yaml::Boolean(value) => ValueKind::Boolean(value),
-            Yaml::Integer(value) => ValueKind::I128(value),
-            Yaml::Float(value) => ValueKind::Float(value),
-            Yaml::Text(value) => ValueKind::String(value),
-            Yaml::Sequence(nodes) => {
-                let mut list = Vec::with_capacity(nodes.len());
-                for (index, node) in nodes.into_iter().enumerate() {
-                    let mut path = path.clone();
-                    path.push(index.to_string());
-                    self.places.insert(path.clone(), Place::Line(node.referenced.line()));
-                    list.push(self.value(node.value, &path, findings));
-                }
-                ValueKind::Array(list)
-            }
-            Yaml::Mapping(entries) => ValueKind::Table(self.table(entries, path, findings)),
-        };
-        Value::new(None, kind)
-    }
-}
-
-/// Any YAML, with the place of every key.
-enum Yaml {
-    Null,
-    Boolean(bool),
-    Integer(i128),
-    Float(f64),
-    Text(String),
-    Sequence(Vec<Spanned<Yaml>>),
-    Mapping(Vec<(Spanned<String>, Spanned<Yaml>)>),
-}
-
-impl Yaml {
-    fn kind(&self) -> &'static str {
-        match self {
-            Self::Null => "nothing",
-            Self::Boolean(_) => "true or false",
-            Self::Integer(_) | Self::Float(_) => "a number",
-            Self::Text(_) => "text",
-            Self::Sequence(_) => "a list",
-            Self::Mapping(_) => "a mapping",
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for Yaml {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(AnyYaml)
-    }
-}
-
-struct AnyYaml;
-
-impl<'de> Visitor<'de> for AnyYaml {
-    type Value = Yaml;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("YAML")
-    }
-
-    fn visit_unit<E>(self) -> Result<Yaml, E> {
-        Ok(Yaml::Null)
-    }
-
-    fn visit_none<E>(self) -> Result<Yaml, E> {
-        Ok(Yaml::Null)
-    }
-
-    fn visit_bool<E>(self, value: bool) -> Result<Yaml, E> {
-        Ok(Yaml::Boolean(value))
-    }
-
-    fn visit_i64<E>(self, value: i64) -> Result<Yaml, E> {
-        Ok(Yaml::Integer(value.into()))
-    }
-
-    fn visit_u64<E>(self, value: u64) -> Result<Yaml, E> {
-        Ok(Yaml::Integer(value.into()))
-    }
-
-    fn visit_i128<E>(self, value: i128) -> Result<Yaml, E> {
-        Ok(Yaml::Integer(value))
-    }
-
-    fn visit_f64<E>(self, value: f64) -> Result<Yaml, E> {
-        Ok(Yaml::Float(value))
-    }
-
-    fn visit_str<E>(self, value: &str) -> Result<Yaml, E> {
-        Ok(Yaml::Text(value.to_owned()))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut nodes: A) -> Result<Yaml, A::Error> {
-        let mut sequence = Vec::new();
-        while let Some(node) = nodes.next_element()? {
-            sequence.push(node);
-        }
-        Ok(Yaml::Sequence(sequence))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Yaml, A::Error> {
-        let mut mapping = Vec::new();
-        while let Some(entry) = entries.next_entry()? {
-            mapping.push(entry);
-        }
-        Ok(Yaml::Mapping(mapping))
-    }
 }
 
 /// Reads the variables that start with [`PREFIX`]; `below` is what they override.
@@ -387,6 +181,7 @@ impl Layer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::yaml;
 
     fn environment(pairs: &[(&str, &str)]) -> Environment {
         pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
@@ -395,7 +190,7 @@ mod tests {
     /// The paths that variables set over a file, and what is wrong with the variables.
     fn set(yaml: &str, pairs: &[(&str, &str)]) -> (Vec<String>, Vec<String>) {
         let findings = Findings::default();
-        let below = file(yaml, &findings);
+        let below = yaml::layer(yaml, &findings);
         let layer = variables(&environment(pairs), &below, &findings);
         let mut paths: Vec<String> = layer.places.keys().map(|path| path.join("/")).collect();
         paths.sort();
@@ -431,28 +226,16 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_those_of_the_keys_also_behind_aliases() {
-        let findings = Findings::default();
-        let layer = file("a: &shared\n  b: |\n    text\n  c: 1\nd:\n  <<: *shared\n  e: 2\n", &findings);
-        let line =
-            |path: &[&str]| layer.places.get(&path.iter().map(|key| (*key).to_owned()).collect::<Path>()).cloned();
-        assert_eq!(line(&["a", "c"]), Some(Place::Line(4)));
-        assert_eq!(line(&["d", "e"]), Some(Place::Line(7)));
-        assert!(line(&["d", "c"]).is_some());
-        assert!(findings.is_empty());
-    }
-
-    #[test]
     fn names_with_dots_on_the_first_level_are_no_paths() {
         let findings = Findings::default();
-        let merged = merged(vec![file("server.listen: x", &findings)]);
+        let merged = merged(vec![yaml::layer("server.listen: x", &findings)]);
         assert_eq!(merged.values.keys().collect::<Vec<_>>(), ["server.listen"]);
     }
 
     #[test]
     fn a_layer_keeps_the_order_of_its_keys() {
         let findings = Findings::default();
-        let merged = merged(vec![Layer::default(), file("q: {z: 1, a: 2, m: 3}", &findings)]);
+        let merged = merged(vec![Layer::default(), yaml::layer("q: {z: 1, a: 2, m: 3}", &findings)]);
         let names: Vec<&String> = merged.section("q").expect("a mapping").keys().collect();
         assert_eq!(names, ["z", "a", "m"]);
     }

@@ -335,9 +335,8 @@ mod tests {
     proptest! {
         #[test]
         fn every_text_is_read_to_its_end(text in ".*") {
-            prop_assert!(highest_placeholder(&text) <= u32::MAX);
             let once = normalised(&text);
-            let _ = (is_one_statement(&text), looks_like_sql(&text));
+            let _ = (highest_placeholder(&text), looks_like_sql(&text));
             if is_one_statement(&text).is_ok() {
                 prop_assert_eq!(normalised(&once), once);
             }
