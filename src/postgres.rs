@@ -3,7 +3,7 @@
 //! [`Database::count`] is what the gauge calls. What goes wrong is classified here into a
 //! [`Fault`]; nothing of the driver leaves this module.
 
-mod classify;
+pub(crate) mod classify;
 pub mod connect;
 mod health;
 mod pool;

@@ -5,7 +5,7 @@
 use tokio_postgres::Error;
 
 use super::connect;
-use crate::fault::{Fault, SqlState};
+use crate::fault::{Fault, Kind, SqlState};
 
 /// What an error of a statement in an open session means.
 pub(super) fn statement_fault(error: &Error) -> Fault {
@@ -13,6 +13,33 @@ pub(super) fn statement_fault(error: &Error) -> Fault {
         Some(state) => by_state(state),
         // The driver gives no SQLSTATE for a broken or garbled connection.
         None => Fault::ConnectionLost,
+    }
+}
+
+/// What an error of a writer's statement means, to whom some of them are no faults.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum WriteError {
+    /// The same statement may succeed later, perhaps on another server.
+    Passing,
+    /// A unique index refused the row.
+    UniqueViolation,
+    /// A table, column or schema is not there.
+    MissingObject,
+    /// It will not succeed.
+    Rejected,
+}
+
+/// What an error of a writer's statement means.
+pub(crate) fn write_error(error: &Error) -> WriteError {
+    match error.code().map(tokio_postgres::error::SqlState::code) {
+        Some("23505") => WriteError::UniqueViolation,
+        Some("42P01" | "42703" | "3F000") => WriteError::MissingObject,
+        // A failover is under way, and this server is not, or not yet, the primary.
+        Some("25006") => WriteError::Passing,
+        _ => match statement_fault(error).kind() {
+            Kind::Unavailable | Kind::TooSlow => WriteError::Passing,
+            Kind::Precondition | Kind::Exhausted | Kind::Bug => WriteError::Rejected,
+        },
     }
 }
 
@@ -55,7 +82,6 @@ fn by_state(state: SqlState) -> Fault {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fault::Kind;
 
     #[test]
     fn every_row_of_the_table_has_its_kind() {
