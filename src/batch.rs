@@ -29,14 +29,12 @@ use std::{
 
 use ::clap::{CommandFactory, Parser, error::ErrorKind};
 use tokio::time::Instant;
-use tracing_subscriber::EnvFilter;
 
 use self::{
     cli::{
         AddArguments, Arguments, Command, ListArguments, MigrateAction, PruneArguments, RetryArguments, Unusable,
         WorkArguments,
     },
-    interrupt::Interrupt,
     ledger::Ledger,
     life::Rules,
     migrate::MigrateError,
@@ -45,7 +43,7 @@ use self::{
     transaction::Transactions,
     work::Work,
 };
-use crate::config::ConnectionSource;
+use crate::{config::ConnectionSource, telemetry};
 
 /// What an operator's statement may take on the server.
 const OPERATOR_STATEMENT: Duration = Duration::from_secs(30);
@@ -93,7 +91,7 @@ fn run_job(schema: Option<String>, arguments: WorkArguments) -> ExitCode {
         Err(Unusable::Usage(message)) => Arguments::command().error(ErrorKind::ValueValidation, message).exit(),
         Err(Unusable::Configuration(message)) => return misconfigured(&message),
     };
-    log_to_stderr();
+    telemetry::init();
     with_database(async move |connection| work(connection, schema, &rules).await)
 }
 
@@ -212,7 +210,7 @@ fn view(json: bool) -> View {
 
 async fn work(connection: ConnectionSource, schema: Option<String>, rules: &Rules) -> ExitCode {
     let started = Instant::now();
-    let mut interrupt = match Interrupt::listen() {
+    let mut interrupt = match interrupt::listen() {
         Ok(interrupt) => interrupt,
         Err(error) => return misconfigured(&format!("signals cannot be caught: {error}")),
     };
@@ -243,16 +241,4 @@ fn print(text: &str) {
 fn misconfigured(message: &str) -> ExitCode {
     eprintln!("postgres-batch: {message}");
     ExitCode::from(CONFIGURATION)
-}
-
-/// JSON when nobody watches, else human. `RUST_LOG` changes the level; the driver logs SQL and is held at warn.
-fn log_to_stderr() {
-    let wanted = identity::variable("RUST_LOG").unwrap_or_else(|| "info".to_owned());
-    let filter = EnvFilter::builder().parse_lossy(format!("{wanted},tokio_postgres=warn"));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
-    if std::io::stderr().is_terminal() {
-        log.compact().init();
-    } else {
-        log.json().flatten_event(true).init();
-    }
 }

@@ -6,11 +6,11 @@ use tokio::time::{Instant, sleep};
 
 use super::{
     clap::Status,
-    interrupt::Interrupt,
     lease::{Lease, Terms},
     ledger::{Claim, Job, Ledger, SessionId, Standing, Way},
     transaction::Error,
 };
+use crate::shutdown;
 
 /// For how long a database that cannot be reached is tried before the Job gives up; Kubernetes' back-off takes over.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -50,11 +50,16 @@ enum Found {
 ///
 /// # Errors
 /// [`Error::Unavailable`] once the database could not be reached for [`PATIENCE`], any other at once.
-pub async fn claim(ledger: &mut Ledger, job: &Job, terms: Terms, interrupt: &mut Interrupt) -> Result<Claimed, Error> {
+pub async fn claim(
+    ledger: &mut Ledger,
+    job: &Job,
+    terms: Terms,
+    interrupt: &mut shutdown::Ended,
+) -> Result<Claimed, Error> {
     let mut round = Round { ledger, job, terms, session: SessionId::draw(), doubtful: false };
     let mut give_up = Instant::now() + PATIENCE;
     loop {
-        if interrupt.requested() {
+        if interrupt.is_over() {
             return round.withdraw(give_up).await;
         }
         let pause = match round.run(give_up, interrupt).await {
@@ -92,7 +97,7 @@ struct Round<'a> {
 }
 
 impl Round<'_> {
-    async fn run(&mut self, by: Instant, interrupt: &Interrupt) -> Result<Found, Error> {
+    async fn run(&mut self, by: Instant, interrupt: &shutdown::Ended) -> Result<Found, Error> {
         if self.doubtful {
             if let Some(claimed) = self.adopt(by).await? {
                 return Ok(Found::Claimed(claimed));
@@ -103,7 +108,7 @@ impl Round<'_> {
             tracing::warn!(clap.id = id, "buried: its lease expired on the last attempt");
         }
         for way in [Way::Own, Way::Due, Way::New] {
-            if interrupt.requested() {
+            if interrupt.is_over() {
                 return Ok(Found::Claimed(Claimed::Interrupted));
             }
             let sent_at = Instant::now();

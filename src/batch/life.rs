@@ -7,13 +7,13 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use super::{
     claim::{Claimed, claim},
     clap::{AttemptOutcome, Status},
-    interrupt::Interrupt,
     lease::{Event, Lease, Terms},
     ledger::{Backoff, Claim, Failure, Job, Ledger},
     outcome::{Outcome, RetryBy},
     transaction::Error,
     work::{Ended, Running, Work},
 };
+use crate::shutdown;
 
 /// The least time that booking an end is tried for, even when the lease is nearly over: the token protects the books.
 const SETTLE: Duration = Duration::from_secs(5);
@@ -76,7 +76,12 @@ enum End {
 }
 
 /// Runs one Job to its end; the claim is returned with the outcome if there was one.
-pub async fn run(ledger: &mut Ledger, job: &Job, rules: &Rules, interrupt: &mut Interrupt) -> (Outcome, Option<Claim>) {
+pub async fn run(
+    ledger: &mut Ledger,
+    job: &Job,
+    rules: &Rules,
+    interrupt: &mut shutdown::Ended,
+) -> (Outcome, Option<Claim>) {
     match claim(ledger, job, rules.terms, interrupt).await {
         Ok(Claimed::Attempt(claim, lease)) => {
             tracing::info!(clap.id = claim.id, iteration = claim.iteration, session = claim.session.get(), "claimed");
@@ -95,11 +100,11 @@ async fn attempt(
     rules: &Rules,
     claim: &Claim,
     mut lease: Lease,
-    interrupt: &mut Interrupt,
+    interrupt: &mut shutdown::Ended,
 ) -> Outcome {
     let end = if claim.cancel_requested {
         End::Ended(Ended { exit_code: SIGTERM_CODE, error: "not started".to_owned() }, Some(Stop::Cancelled))
-    } else if interrupt.requested() {
+    } else if interrupt.is_over() {
         End::Ended(Ended { exit_code: SIGTERM_CODE, error: "not started".to_owned() }, Some(Stop::Interrupted))
     } else {
         match rules.work.start(claim) {
@@ -126,7 +131,7 @@ async fn work(
     claim: &Claim,
     lease: &mut Lease,
     running: &mut Running,
-    interrupt: &mut Interrupt,
+    interrupt: &mut shutdown::Ended,
 ) -> End {
     let started = Instant::now();
     let mut stop = None;

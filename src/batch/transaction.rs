@@ -9,13 +9,15 @@ use futures_util::future::{join, join4};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_postgres::{
     Client, Row,
-    error::SqlState,
     types::{ToSql, Type},
 };
 
 use crate::{
     config::ConnectionSource,
-    postgres::connect::{self, Session},
+    postgres::{
+        classify::{WriteError, write_error},
+        connect::{self, Session},
+    },
 };
 
 /// Bounds one attempt to connect to one address, unless `PGCONNECT_TIMEOUT` does.
@@ -186,29 +188,11 @@ async fn limited(client: &Client, schema: Option<String>, limit: Duration) -> Re
 impl From<tokio_postgres::Error> for Error {
     fn from(error: tokio_postgres::Error) -> Self {
         let reason = connect::explain(&error);
-        let Some(code) = error.code() else {
-            return if error.is_closed() || std::error::Error::source(&error).is_some_and(|s| s.is::<std::io::Error>()) {
-                Self::Unavailable(reason)
-            } else {
-                Self::Rejected { reason, source: Box::new(error) }
-            };
-        };
-        match code.code() {
-            _ if *code == SqlState::UNIQUE_VIOLATION => Self::Collision(reason),
-            _ if is_missing_object(code) => Self::NotMigrated(reason),
-            text if is_passing(text) => Self::Unavailable(reason),
-            _ => Self::Rejected { reason, source: Box::new(error) },
+        match write_error(&error) {
+            WriteError::Passing => Self::Unavailable(reason),
+            WriteError::UniqueViolation => Self::Collision(reason),
+            WriteError::MissingObject => Self::NotMigrated(reason),
+            WriteError::Rejected => Self::Rejected { reason, source: Box::new(error) },
         }
     }
-}
-
-/// A table, column, function or schema that is not there: not migrated, or tables of another make.
-fn is_missing_object(code: &SqlState) -> bool {
-    [SqlState::UNDEFINED_TABLE, SqlState::UNDEFINED_COLUMN, SqlState::INVALID_SCHEMA_NAME].contains(code)
-}
-
-/// Connection, resources, shutdown, I/O, internal; timeouts and lock waits; conflicts; a server that became a standby.
-fn is_passing(code: &str) -> bool {
-    ["08", "53", "57", "58", "XX", "40"].iter().any(|class| code.starts_with(class))
-        || ["55P03", "25P03", "25006"].contains(&code)
 }
