@@ -1,6 +1,6 @@
 # `make check` is what CI runs. Everything else here is a part of it, or takes longer.
 
-.PHONY: help test check fmt lint doc
+.PHONY: help test check fmt lint doc manifests image
 
 help:            ## shows this
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
@@ -18,3 +18,9 @@ lint:            ## clippy, warnings are errors
 
 doc:             ## builds the documentation, warnings are errors
 	RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --document-private-items
+
+manifests:       ## renders the chart into deploy/kustomize, then lints and checks everything under deploy/
+	scripts/manifests
+
+image:           ## builds both images with buildah and runs them (root, Debian)
+	scripts/image
