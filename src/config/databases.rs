@@ -53,22 +53,26 @@ fn checked_database(name: &str, section: &Section<'_>, libpq: Option<&Connection
     let lock_timeout = section.duration("lock_timeout", DEFAULT_LOCK_TIMEOUT, lock_timeouts, Some("no limit"));
     let idle_timeout = section.duration("idle_timeout", DEFAULT_IDLE_TIMEOUT, LIFETIMES, None);
     let max_lifetime = section.duration("max_lifetime", DEFAULT_MAX_LIFETIME, LIFETIMES, None);
-    let database = Database {
+    let search_path = section.text("search_path");
+    let listen_host = section.text_or_none("listen_host");
+    let listen_port = section.whole("listen_port", 1..=u16::MAX);
+    let require_unprivileged_role = section.boolean("require_unprivileged_role", false);
+    let enabled = section.boolean("enabled", true);
+    section.refuse_unknown_keys();
+    Some(Database {
         name: name.to_owned(),
-        search_path: section.text("search_path"),
-        listen_host: section.text_or_none("listen_host"),
-        listen_port: section.whole("listen_port", 1..=u16::MAX),
+        connection: connection?,
+        search_path,
+        listen_host,
+        listen_port,
         pool_size: NonZeroUsize::new(pool_size).unwrap_or(NonZeroUsize::MIN),
         connect_timeout,
         lock_timeout,
         idle_timeout,
         max_lifetime,
-        require_unprivileged_role: section.boolean("require_unprivileged_role", false),
-        enabled: section.boolean("enabled", true),
-        connection: connection?,
-    };
-    section.refuse_unknown_keys();
-    Some(database)
+        require_unprivileged_role,
+        enabled,
+    })
 }
 
 fn connection(section: &Section<'_>, libpq: Option<&ConnectionSource>) -> Option<ConnectionSource> {

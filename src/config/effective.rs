@@ -3,7 +3,7 @@
 //! Every key that has a value is written, defaults too, with a comment that says where it was
 //! set. Secrets are not written; all else loads again as the same configuration.
 
-use std::{collections::BTreeMap, fmt::Write};
+use std::{collections::BTreeMap, fmt::Write, net::SocketAddr};
 
 use ::config::{Value, ValueKind};
 
@@ -64,7 +64,7 @@ impl Config {
         writer.mapping("server", |writer| writer.server(server));
         writer.mapping("admin", |writer| {
             let Admin { listen } = admin;
-            writer.key("listen", scalar(&listen.to_string()));
+            writer.key("listen", address(listen));
         });
         if !databases.is_empty() {
             writer.mapping("databases", |writer| {
@@ -132,7 +132,7 @@ impl Writer<'_> {
 
     fn server(&mut self, server: &Server) {
         let Server { listen, tls, reflection, connection_age } = server;
-        self.key("listen", scalar(&listen.to_string()));
+        self.key("listen", address(listen));
         if let Some(ServerTls { cert, key, client_ca, client_names }) = tls {
             self.mapping("tls", |writer| {
                 writer.key("cert", scalar(&cert.display().to_string()));
@@ -265,8 +265,14 @@ fn part(key: &str, text: &Text) -> String {
         Text::Plain(text) if key == "url" => {
             scalar(&url::redacted(text.expose()).unwrap_or_else(|| REDACTED.to_owned()))
         }
+        Text::Plain(text) if key == "port" && text.expose().parse::<u16>().is_ok() => text.expose().to_owned(),
         Text::Plain(text) => scalar(text.expose()),
     }
+}
+
+/// An address of IPv6 starts like a list and needs quotes.
+fn address(address: &SocketAddr) -> String {
+    if address.is_ipv4() { address.to_string() } else { scalar(&address.to_string()) }
 }
 
 fn absent(absent: Absent) -> &'static str {
