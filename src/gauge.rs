@@ -22,7 +22,11 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use self::{freshness::Rules, pins::Pins, source::is_of_the_query};
+use self::{
+    freshness::{Channel, Rules},
+    pins::Pins,
+    source::is_of_the_query,
+};
 pub use self::{
     held::Gauges,
     source::{Counted, Counter, Shared, Source},
@@ -143,7 +147,12 @@ impl Gauge {
     }
 
     fn rules(&self) -> Rules {
-        Rules { max_age: self.shared.query().max_age, channel: None }
+        let query = self.shared.query();
+        let channel = self.shared.signal.as_ref().zip(query.notify.as_ref()).map(|(signal, notify)| {
+            let signal = *signal.borrow();
+            Channel { resync: signal.is_healthy.then_some(notify.resync), marked_at: signal.marked_at }
+        });
+        Rules { max_age: query.max_age, channel }
     }
 
     /// Starts an attempt. It is nobody's child: callers come and go.

@@ -6,6 +6,7 @@
 pub(crate) mod classify;
 pub mod connect;
 mod health;
+mod listen;
 mod pool;
 mod role;
 mod statement;
@@ -28,9 +29,11 @@ use tokio_stream::{Stream, StreamExt, wrappers::WatchStream};
 use self::{
     classify::{is_conflict, loggable, statement_fault},
     health::{Breaker, Health},
+    listen::Channels,
     pool::Connector,
 };
 pub use self::{
+    listen::Signal,
     role::Privileges,
     statement::{Statement, without_row},
 };
@@ -80,6 +83,7 @@ pub struct Database {
     health: Arc<Health>,
     metrics: Arc<Metrics>,
     labels: OfDatabase,
+    channels: Channels,
 }
 
 /// What happened to one attempt at a statement.
@@ -116,9 +120,12 @@ impl Database {
             .build()
             .expect("no timeouts are configured in the pool, so that it needs no runtime");
         metrics.pool_size.get_or_create(&labels).set(settings.pool_size.get().try_into().unwrap_or(i64::MAX));
-        let database = Arc::new(Self { settings, pool, health, metrics, labels });
+        let database = Arc::new(Self { settings, pool, health, metrics, labels, channels: Channels::new() });
         let breaker = database.health.breaker();
         supervisor.spawn("database probe", probe_while_open(Arc::downgrade(&database), breaker));
+        if database.settings.enabled {
+            supervisor.spawn("listener", listen::listen(Arc::downgrade(&database)));
+        }
         supervisor.spawn("pool sweep", sweep(Arc::downgrade(&database)));
         database
     }
@@ -302,6 +309,11 @@ impl Database {
             self.metrics.pool_connections.get_or_create(&labels).set(count(number));
         }
         self.metrics.pool_waiting.get_or_create(&self.labels).set(count(status.waiting));
+    }
+
+    /// What is known of a notification channel, which is listened on from now on.
+    pub fn signal(&self, channel: &str) -> watch::Receiver<Signal> {
+        self.channels.signal(channel)
     }
 
     /// Whether statements are sent now: the breaker is closed.

@@ -12,6 +12,12 @@ const CHANGE_INTERVAL: Duration = Duration::from_secs(1);
 /// A watched gauge is read again no more often than this on its own account.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
+/// When after a mark readings become stale again.
+///
+/// A row may become visible a little after the notification that should have told of it: its
+/// transaction commits beside the one that notifies (docs/notify.md).
+const ECHOES: [Duration; 3] = [Duration::ZERO, Duration::from_millis(100), Duration::from_secs(1)];
+
 /// The rules of one gauge at one moment.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Rules {
@@ -38,14 +44,7 @@ impl Rules {
 
     /// Until when a reading may be served: from that moment on it is stale.
     pub(super) fn stale_from(&self, reading: &Reading) -> Instant {
-        if self.channel.is_some_and(|channel| reading.sent_at <= channel.marked_at) {
-            return reading.sent_at;
-        }
-        let by_age = reading.sent_at + self.bound();
-        match reading.changes_at {
-            Some(at) => by_age.min(at.max(reading.sent_at + CHANGE_INTERVAL)),
-            None => by_age,
-        }
+        self.due_by(reading, self.bound())
     }
 
     /// Whether a call may be answered with this reading.
@@ -53,16 +52,22 @@ impl Rules {
         now < self.stale_from(reading)
     }
 
-    /// When a watched gauge is due for its next statement, after a reading or a failed attempt sent at `sent_at`.
-    pub(super) fn due(&self, reading: Option<&Reading>, sent_at: Instant) -> Instant {
-        let by_age = sent_at + self.bound().max(WATCH_INTERVAL);
+    /// When a watched gauge is due for its next statement, after a reading or a failed attempt that began at `began_at`.
+    pub(super) fn due(&self, reading: Option<&Reading>, began_at: Instant) -> Instant {
         match reading {
-            Some(reading) => match reading.changes_at {
-                Some(at) => by_age.min(at.max(reading.sent_at + CHANGE_INTERVAL)),
-                None => by_age,
-            },
-            None => sent_at + WATCH_INTERVAL,
+            Some(reading) => self.due_by(reading, self.bound().max(WATCH_INTERVAL)),
+            None => began_at + WATCH_INTERVAL,
         }
+    }
+
+    /// The soonest of: so old, marked, changed by the clock.
+    fn due_by(&self, reading: &Reading, age: Duration) -> Instant {
+        let sent_at = reading.sent_at;
+        let by_age = sent_at + age;
+        let by_clock = reading.changes_at.map(|at| at.max(sent_at + CHANGE_INTERVAL));
+        let marks = self.channel.iter().flat_map(|channel| ECHOES.map(|echo| channel.marked_at + echo));
+        let by_mark = marks.filter(|mark| *mark >= sent_at).min();
+        by_clock.into_iter().chain(by_mark).fold(by_age, Instant::min)
     }
 }
 
@@ -96,7 +101,7 @@ mod tests {
     #[test]
     fn while_notifications_arrive_an_unmarked_reading_lives_until_resync() {
         let sent = Instant::now();
-        let marked = sent - SECOND;
+        let marked = sent - 2 * SECOND;
         let healthy = Rules { max_age: SECOND, channel: Some(Channel { resync: Some(5 * SECOND), marked_at: marked }) };
         assert!(healthy.is_fresh(&reading(sent, None), sent + 4 * SECOND));
         assert!(!healthy.is_fresh(&reading(sent, None), sent + 5 * SECOND));
@@ -109,7 +114,19 @@ mod tests {
         let sent = Instant::now();
         let rules = Rules { max_age: SECOND, channel: Some(Channel { resync: Some(5 * SECOND), marked_at: sent }) };
         assert!(!rules.is_fresh(&reading(sent, None), sent));
-        assert!(rules.is_fresh(&reading(sent + SECOND, None), sent + SECOND));
+        let later = sent + 2 * SECOND;
+        assert!(rules.is_fresh(&reading(later, None), later));
+    }
+
+    #[test]
+    fn a_mark_echoes_after_a_tenth_of_a_second_and_after_one() {
+        let mark = Instant::now();
+        let rules = Rules { max_age: SECOND, channel: Some(Channel { resync: Some(9 * SECOND), marked_at: mark }) };
+        let due = |after: u64| rules.due(Some(&reading(mark + Duration::from_millis(after), None)), mark) - mark;
+        assert_eq!(due(0), Duration::ZERO);
+        assert_eq!(due(1), Duration::from_millis(100));
+        assert_eq!(due(101), SECOND);
+        assert_eq!(due(1_001), 9 * SECOND + Duration::from_millis(1_001));
     }
 
     #[test]

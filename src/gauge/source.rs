@@ -8,11 +8,13 @@ use std::{
     },
 };
 
+use tokio::sync::watch;
+
 use crate::{
     config::Query,
     fault::{Fault, Kind},
     metrics::OfQuery,
-    postgres::{Database, Statement},
+    postgres::{Database, Signal, Statement},
     query::Value,
     reading::Reading,
 };
@@ -25,6 +27,9 @@ pub type Counted = Result<Reading, (Fault, String)>;
 pub trait Source: Send + Sync {
     /// The query.
     fn query(&self) -> &Arc<Query>;
+
+    /// The channel that tells of changes, where the query has one.
+    fn signal(&self) -> Option<watch::Receiver<Signal>>;
 
     /// Takes one reading; ends by itself.
     fn count<'a>(&'a self, parameters: &'a [Value]) -> Pin<Box<dyn Future<Output = Counted> + Send + 'a>>;
@@ -48,6 +53,11 @@ impl Source for Counter {
         &self.statement.query
     }
 
+    fn signal(&self) -> Option<watch::Receiver<Signal>> {
+        let notify = self.statement.query.notify.as_ref()?;
+        Some(self.database.signal(&notify.channel))
+    }
+
     fn count<'a>(&'a self, parameters: &'a [Value]) -> Pin<Box<dyn Future<Output = Counted> + Send + 'a>> {
         Box::pin(self.database.count(&self.statement, parameters))
     }
@@ -57,6 +67,7 @@ impl Source for Counter {
 pub struct Shared {
     pub(super) source: Arc<dyn Source>,
     pub(super) labels: OfQuery,
+    pub(super) signal: Option<watch::Receiver<Signal>>,
     failing: AtomicUsize,
 }
 
@@ -65,7 +76,8 @@ impl Shared {
     pub fn new(source: Arc<dyn Source>) -> Arc<Self> {
         let query = source.query();
         let labels = OfQuery { query: query.name.clone(), database: query.database.clone() };
-        Arc::new(Self { source, labels, failing: AtomicUsize::new(0) })
+        let signal = source.signal();
+        Arc::new(Self { source, labels, signal, failing: AtomicUsize::new(0) })
     }
 
     /// The query.

@@ -31,6 +31,10 @@ impl Source for Ticker {
         &self.query
     }
 
+    fn signal(&self) -> Option<cell::Receiver<crate::postgres::Signal>> {
+        None
+    }
+
     fn count<'a>(&'a self, _: &'a [Value]) -> Pin<Box<dyn Future<Output = Counted> + Send + 'a>> {
         let number = self.statements.fetch_add(1, Ordering::Relaxed) + 1;
         Box::pin(async move {

@@ -1,15 +1,15 @@
 //! Gauges that somebody watches are kept fresh without being asked.
 
-use std::sync::Arc;
+use std::{future::pending, sync::Arc};
 
 use tokio::{
-    sync::watch as cell,
+    sync::watch,
     task::JoinHandle,
     time::{Instant, sleep_until},
 };
 
 use super::{Gauge, Outcome};
-use crate::{fault::Fault, reading::Reading};
+use crate::{fault::Fault, postgres::Signal, reading::Reading};
 
 /// The watchers of one gauge and the task that reads for them.
 #[derive(Debug, Default)]
@@ -22,7 +22,7 @@ pub(super) struct Watchers {
 /// rules say, for as long as there is one.
 pub struct Watch {
     gauge: Arc<Gauge>,
-    outcomes: cell::Receiver<Outcome>,
+    outcomes: watch::Receiver<Outcome>,
 }
 
 impl Gauge {
@@ -80,6 +80,7 @@ impl Drop for Watch {
 /// Starts an attempt whenever one is due; ended with the last watcher.
 async fn keep_fresh(gauge: Arc<Gauge>) {
     let mut outcomes = gauge.outcome.subscribe();
+    let mut signal = gauge.shared.signal.clone();
     loop {
         let due = gauge.due();
         let in_flight = {
@@ -92,8 +93,19 @@ async fn keep_fresh(gauge: Arc<Gauge>) {
         tokio::select! {
             changed = outcomes.changed() => changed.expect("the gauge outlives its keeper"),
             () = sleep_until(due), if !in_flight => {}
+            () = marked(&mut signal), if !in_flight => {}
         }
     }
+}
+
+/// Waits for the query's channel to change; for ever where there is none, or it is gone.
+async fn marked(signal: &mut Option<watch::Receiver<Signal>>) {
+    if let Some(signal) = signal
+        && signal.changed().await.is_ok()
+    {
+        return;
+    }
+    pending().await
 }
 
 impl Gauge {

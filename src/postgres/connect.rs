@@ -4,7 +4,6 @@ use std::{error::Error as _, sync::Arc, time::Duration};
 
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    sync::mpsc,
     task::JoinHandle,
     time::timeout,
 };
@@ -91,8 +90,8 @@ impl Error {
 /// Opens a session with the first address that gives one.
 ///
 /// Each address gets `per_address` for everything: DNS, TCP, TLS and start-up; the driver's own
-/// limit covers neither DNS nor a server that accepts and then hangs. `notifications` receives
-/// what LISTEN brings; it is closed when the session ends.
+/// limit covers neither DNS nor a server that accepts and then hangs. `hear` is called with what
+/// LISTEN brings, in the task that moves the session's bytes.
 ///
 /// # Errors
 /// The last address's, once all have failed.
@@ -100,7 +99,7 @@ pub async fn open(
     connection: &Connection,
     per_address: Duration,
     application_name: &str,
-    notifications: Option<mpsc::UnboundedSender<Notification>>,
+    hear: Option<Box<dyn FnMut(Notification) + Send>>,
 ) -> Result<Session, Error> {
     let connector = tls::connector(connection).map_err(|error| Error::Credentials(error.to_string()))?;
     let mut failure = Error::Credentials("no address to connect to".to_owned());
@@ -108,7 +107,7 @@ pub async fn open(
         let config = driver_config(connection, address, application_name);
         match timeout(per_address, config.connect(connector.clone())).await {
             Ok(Ok((client, driver))) => {
-                let driver = Driver(Some(tokio::spawn(drive(driver, notifications))));
+                let driver = Driver(Some(tokio::spawn(drive(driver, hear))));
                 return Ok(Session { client, driver });
             }
             Ok(Err(source)) => {
@@ -179,15 +178,14 @@ fn driver_config(connection: &Connection, address: &Address, application_name: &
 /// Runs a connection until it ends. Its error reaches whoever waits for an answer on it.
 async fn drive<S, T>(
     mut connection: tokio_postgres::Connection<S, T>,
-    notifications: Option<mpsc::UnboundedSender<Notification>>,
+    mut hear: Option<Box<dyn FnMut(Notification) + Send>>,
 ) where
     S: AsyncRead + AsyncWrite + Unpin,
     T: AsyncRead + AsyncWrite + Unpin,
 {
     while let Some(Ok(message)) = std::future::poll_fn(|context| connection.poll_message(context)).await {
-        if let (AsyncMessage::Notification(notification), Some(sender)) = (message, &notifications) {
-            // A receiver that is gone has ended the session, too.
-            let _ = sender.send(notification);
+        if let (AsyncMessage::Notification(notification), Some(hear)) = (message, &mut hear) {
+            hear(notification);
         }
     }
 }

@@ -59,6 +59,11 @@ impl Health {
         self.breaker.subscribe()
     }
 
+    /// Whether the latest thing that happened was a failure.
+    pub(super) fn is_bad(&self) -> bool {
+        self.lock().latest == Latest::Bad
+    }
+
     /// Why the latest connect failed.
     pub(super) fn connect_fault(&self) -> Fault {
         self.lock().connect_fault
