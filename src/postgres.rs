@@ -311,6 +311,11 @@ impl Database {
         self.metrics.pool_waiting.get_or_create(&self.labels).set(count(status.waiting));
     }
 
+    /// Lets go of idle connections; those that follow read the credentials of then.
+    pub fn renew(&self) {
+        self.pool.retain(|_, _| false);
+    }
+
     /// What is known of a notification channel, which is listened on from now on.
     pub fn signal(&self, channel: &str) -> watch::Receiver<Signal> {
         self.channels.signal(channel)

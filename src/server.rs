@@ -3,7 +3,9 @@
 mod accept;
 mod health;
 mod preface;
+mod reload;
 mod routes;
+mod tls;
 
 use std::{io, net::SocketAddr, path::PathBuf, process, sync::Arc, time::Duration};
 
@@ -14,7 +16,7 @@ use tokio::{
     time::timeout,
 };
 
-use self::health::Health;
+use self::{health::Health, reload::Reload, tls::Identity};
 use crate::{
     admin,
     config::Config,
@@ -47,6 +49,9 @@ pub enum Error {
     /// gRPC reflection could not be set up.
     #[error("cannot serve reflection")]
     Reflection(#[from] tonic_reflection::server::Error),
+    /// A certificate or key cannot be used.
+    #[error(transparent)]
+    Tls(#[from] tls::Error),
     /// A background task that must live has ended.
     #[error("the background task \"{0}\" has failed")]
     Task(&'static str),
@@ -56,25 +61,34 @@ pub enum Error {
 ///
 /// # Errors
 /// What kept it from starting, or the background task whose end has ended it.
-pub async fn run(config: Config, _file: Option<PathBuf>, build: Build) -> Result<(), Error> {
-    let mut signals = Signals::new().map_err(Error::Signals)?;
+pub async fn run(config: Config, file: Option<PathBuf>, build: Build) -> Result<(), Error> {
+    let signals = Signals::new().map_err(Error::Signals)?;
     let grpc = listen(config.server.listen, "server.listen").await?;
     let http = listen(config.admin.listen, "admin.listen").await?;
     let version = build.version;
     let metrics = Arc::new(Metrics::new(build));
     let (supervisor, mut failures) = Supervisor::new();
     let (ending, ended) = Ending::new();
+    let identity = match &config.server.tls {
+        Some(tls) => {
+            let (identity, expiry) = Identity::load(tls)?;
+            reload::publish(&expiry, &metrics);
+            Some(Arc::new(identity))
+        }
+        None => None,
+    };
     let catalog = Catalog::new(&config, &Catalog::default(), &metrics, &supervisor);
     let (catalog, in_force) = watch::channel(Arc::new(catalog));
     let gauges = Gauges::new(Arc::clone(&metrics), &supervisor);
-    let scaler = Scaler::new(in_force.clone(), gauges, Arc::clone(&metrics), ended.clone());
+    let scaler = Scaler::new(in_force.clone(), Arc::clone(&gauges), Arc::clone(&metrics), ended.clone());
     let (health, health_service) = Health::new(in_force.clone(), &supervisor);
     let routes = routes::new(scaler, health_service, config.server.reflection)?;
     let grpc_address = grpc.local_addr().unwrap_or(config.server.listen);
     let admin_address = http.local_addr().unwrap_or(config.admin.listen);
     supervisor.spawn("admin", admin::serve(http, Arc::clone(&metrics), in_force, ended.clone()));
     let (done, mut drained) = Ending::new();
-    let accepting = accept::serve(grpc, routes, config.server.connection_age, metrics, ended);
+    let limits = accept::Limits { maximum_age: config.server.connection_age, identity: identity.clone() };
+    let accepting = accept::serve(grpc, routes, limits, Arc::clone(&metrics), ended);
     supervisor.spawn("accept loop", async move {
         accepting.await;
         done.end();
@@ -83,6 +97,10 @@ pub async fn run(config: Config, _file: Option<PathBuf>, build: Build) -> Result
     if config.server.tls.is_none() {
         tracing::warn!("gRPC is served in plain text; whoever can reach the port can ask");
     }
+    let reload = Reload { file, config, catalog, gauges, identity, metrics, supervisor: supervisor.clone() };
+    supervisor.spawn("reload", reload.follow(signals.hangup));
+    let mut signals = signals.ending;
+
     tracing::info!(grpc = %grpc_address, admin = %admin_address, version, "serving");
     let cause = tokio::select! {
         () = signals.next() => None,
@@ -103,7 +121,6 @@ pub async fn run(config: Config, _file: Option<PathBuf>, build: Build) -> Result
             process::exit(1);
         }
     }
-    drop(catalog);
     cause.map_or(Ok(()), Err)
 }
 
@@ -111,17 +128,29 @@ async fn listen(address: SocketAddr, key: &'static str) -> Result<TcpListener, E
     TcpListener::bind(address).await.map_err(|source| Error::Listen { address, key, source })
 }
 
-/// The signals that end the process.
+/// The signals that the process listens to.
 struct Signals {
+    ending: EndingSignals,
+    hangup: Signal,
+}
+
+/// Those that end it.
+struct EndingSignals {
     terminate: Signal,
     interrupt: Signal,
 }
 
 impl Signals {
     fn new() -> io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+        let ending = EndingSignals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        };
+        Ok(Self { ending, hangup: signal(SignalKind::hangup())? })
     }
+}
 
+impl EndingSignals {
     async fn next(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}

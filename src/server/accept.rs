@@ -14,12 +14,16 @@ use tokio::{
     net::{TcpListener, TcpStream},
     sync::Semaphore,
     task::JoinSet,
-    time::sleep,
+    time::{sleep, timeout},
 };
+use tokio_rustls::TlsAcceptor;
 use tonic::{body::Body, service::Routes};
 use tower::{ServiceExt, service_fn};
 
-use super::preface::{Counted, Preface};
+use super::{
+    preface::{Counted, Preface},
+    tls::Identity,
+};
 use crate::{
     metrics::Metrics,
     shutdown::{Ended, Ending},
@@ -44,11 +48,19 @@ const GOING_AWAY: Duration = Duration::from_secs(20);
 /// Pause after accept itself fails: the process is out of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// What bounds each connection.
+pub(super) struct Limits {
+    /// Its age, +-10 %; zero: none.
+    pub(super) maximum_age: Duration,
+    /// Who we are over TLS; plain text where absent.
+    pub(super) identity: Option<Arc<Identity>>,
+}
+
 /// Accepts until it is over, then waits for the connections to end.
 pub(super) async fn serve(
     listener: TcpListener,
     routes: Routes,
-    maximum_age: Duration,
+    limits: Limits,
     metrics: Arc<Metrics>,
     mut ended: Ended,
 ) {
@@ -82,7 +94,8 @@ pub(super) async fn serve(
         if std::mem::take(&mut is_refusing) {
             tracing::info!("accepting connections again");
         }
-        let connection = connection(socket, routes.clone(), aged(maximum_age), ended.clone());
+        let acceptor = limits.identity.as_ref().map(|identity| identity.acceptor());
+        let connection = connection(socket, acceptor, routes.clone(), aged(limits.maximum_age), ended.clone());
         let metrics = Arc::clone(&metrics);
         metrics.grpc_connections.inc();
         connections.spawn(async move {
@@ -101,13 +114,34 @@ fn aged(maximum: Duration) -> Option<Duration> {
 }
 
 /// Serves one connection to its end.
-async fn connection(socket: TcpStream, routes: Routes, maximum_age: Option<Duration>, ended: Ended) {
+async fn connection(
+    socket: TcpStream,
+    acceptor: Option<TlsAcceptor>,
+    routes: Routes,
+    maximum_age: Option<Duration>,
+    mut ended: Ended,
+) {
     // Without it an answer waits for the peer's delayed acknowledgement: 40 ms instead of one.
     if socket.set_nodelay(true).is_err() {
         return;
     }
-    let (io, preface) = Counted::new(socket);
-    speak(io, preface, routes, maximum_age, ended).await;
+    let Some(acceptor) = acceptor else {
+        let (io, preface) = Counted::new(socket);
+        return speak(io, preface, routes, maximum_age, ended).await;
+    };
+    let shaken = tokio::select! {
+        shaken = timeout(PREFACE_TIMEOUT, acceptor.accept(socket)) => shaken,
+        () = ended.wait() => return,
+    };
+    match shaken {
+        Ok(Ok(stream)) => {
+            let (io, preface) = Counted::new(stream);
+            speak(io, preface, routes, maximum_age, ended).await;
+        }
+        // Anybody can make one fail, so it is nothing to warn of.
+        Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
+        Err(_) => tracing::debug!("TLS handshake timed out"),
+    }
 }
 
 async fn speak<I>(io: I, preface: Preface, routes: Routes, maximum_age: Option<Duration>, mut ended: Ended)

@@ -1,0 +1,130 @@
+//! Follows the files that the configuration is made of, and SIGHUP.
+//!
+//! By content: Kubernetes changes a ConfigMap or Secret by swapping a symlink, which inotify on
+//! the file misses and whose time stamps lie. What is bad is told once; the last good stays.
+
+use std::{
+    collections::hash_map::RandomState,
+    fs,
+    hash::{BuildHasher, Hasher},
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use tokio::{
+    signal::unix::Signal,
+    sync::watch,
+    time::{Instant, MissedTickBehavior, interval_at},
+};
+
+use super::tls::{Expiry, Identity};
+use crate::{
+    config::{Config, Environment},
+    gauge::Gauges,
+    metrics::{Metrics, OfCertificate, OfReload},
+    scaler::Catalog,
+    shutdown::Supervisor,
+};
+
+/// How often the files are read.
+const INTERVAL: Duration = Duration::from_secs(2);
+
+/// What is in force, and what it takes to replace it.
+pub(super) struct Reload {
+    pub(super) file: Option<PathBuf>,
+    pub(super) config: Config,
+    pub(super) catalog: watch::Sender<Arc<Catalog>>,
+    pub(super) gauges: Arc<Gauges>,
+    pub(super) identity: Option<Arc<Identity>>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) supervisor: Supervisor,
+}
+
+impl Reload {
+    /// Follows the files for as long as the process lives.
+    pub(super) async fn follow(mut self, mut hangup: Signal) {
+        let hasher = RandomState::new();
+        let mut ticks = interval_at(Instant::now() + INTERVAL, INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut seen = self.contents(&hasher);
+        loop {
+            let is_asked = tokio::select! {
+                _ = ticks.tick() => false,
+                _ = hangup.recv() => true,
+            };
+            let contents = self.contents(&hasher);
+            if is_asked || contents != seen {
+                self.reload();
+                // Of the files that are in force now: a reload may have named others.
+                seen = self.contents(&hasher);
+            }
+        }
+    }
+
+    /// One number for the content of every file that matters.
+    fn contents(&self, hasher: &RandomState) -> u64 {
+        let mut hash = hasher.build_hasher();
+        for path in self.file.iter().chain(&self.config.files()) {
+            match fs::read(path) {
+                Ok(content) => hash.write(&content),
+                Err(_) => hash.write_u8(0),
+            }
+            hash.write_u8(u8::MAX);
+        }
+        hash.finish()
+    }
+
+    fn reload(&mut self) {
+        let result = self.apply();
+        let (result, is_valid) = match result {
+            Ok(()) => {
+                tracing::info!("configuration reloaded");
+                ("applied", 1)
+            }
+            Err(problem) => {
+                tracing::error!(%problem, "configuration not reloaded; the last good one stays in force");
+                ("rejected", 0)
+            }
+        };
+        self.metrics.reloads.get_or_create(&OfReload { result }).inc();
+        self.metrics.config_valid.set(is_valid);
+    }
+
+    fn apply(&mut self) -> Result<(), String> {
+        let config =
+            Config::load(self.file.as_deref(), &Environment::of_process()).map_err(|faults| faults.to_string())?;
+        if let (Some(identity), Some(tls)) = (&self.identity, &config.server.tls) {
+            let expiry = identity.reload(tls).map_err(|error| error.to_string())?;
+            publish(&expiry, &self.metrics);
+        }
+        if config.admin != self.config.admin || restarts(&config) != restarts(&self.config) {
+            tracing::warn!("changes of server and admin take effect at the next start, certificates excepted");
+        }
+        let before = Arc::clone(&self.catalog.borrow());
+        let catalog = Catalog::new(&config, &before, &self.metrics, &self.supervisor);
+        for database in catalog.databases().values() {
+            // Credentials may be what has changed: new connections read them, idle old ones need not stay.
+            database.renew();
+        }
+        let sources: Vec<_> = catalog.sources().map(Arc::clone).collect();
+        self.catalog.send_replace(Arc::new(catalog));
+        self.gauges.keep_only(&sources);
+        self.config = config;
+        Ok(())
+    }
+}
+
+/// What of `server` is read at the start only.
+fn restarts(config: &Config) -> impl PartialEq {
+    let server = &config.server;
+    (server.reflection, server.connection_age, server.tls.is_some())
+}
+
+/// Tells when certificates end.
+pub(super) fn publish(expiry: &Expiry, metrics: &Metrics) {
+    for (certificate, end) in expiry {
+        let seconds = end.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+        metrics.certificate_expiry.get_or_create(&OfCertificate { certificate }).set(seconds);
+    }
+}
