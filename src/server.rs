@@ -142,10 +142,8 @@ struct EndingSignals {
 
 impl Signals {
     fn new() -> io::Result<Self> {
-        let ending = EndingSignals {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-        };
+        let ending =
+            EndingSignals { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? };
         Ok(Self { ending, hangup: signal(SignalKind::hangup())? })
     }
 }

@@ -4,7 +4,6 @@ use ::config::{Map, Value, ValueKind};
 
 use super::{
     faults::Place,
-    section::is_available,
     source::{Layer, Path},
 };
 
@@ -58,10 +57,8 @@ pub(crate) fn layer(file: &Layer) -> Layer {
             continue;
         }
         places.insert(path, Place::Whole);
-        let keys = keys
-            .iter()
-            .filter(|(key, _)| is_available(&format!("queries.*.{key}")))
-            .map(|(key, text)| ((*key).to_owned(), Value::new(None, ValueKind::String((*text).to_owned()))));
+        let keys =
+            keys.iter().map(|(key, text)| ((*key).to_owned(), Value::new(None, ValueKind::String((*text).to_owned()))));
         queries.insert(name.to_owned(), Value::new(None, ValueKind::Table(keys.collect())));
     }
     let values = Map::from_iter([("queries".to_owned(), Value::new(None, ValueKind::Table(queries)))]);

@@ -18,24 +18,6 @@ use super::{
     source::{Environment, Layer, Path},
 };
 
-/// Keys whose features do not exist in this version; `*` stands for any name.
-///
-/// They are checked like all others and then refused, so that a feature is switched on by
-/// deleting its line here.
-const NOT_AVAILABLE: &[&str] = &[
-    "server.tls",
-    "databases.*.listen_host",
-    "databases.*.listen_port",
-    "queries.*.next_change",
-    "queries.*.group_by",
-    "queries.*.notify",
-];
-
-/// Whether this key path (with `*` for names) works in this version.
-pub(crate) fn is_available(pattern: &str) -> bool {
-    !NOT_AVAILABLE.contains(&pattern)
-}
-
 /// What all sections of one configuration share.
 pub(crate) struct Context<'a> {
     pub(crate) tree: &'a Layer,
@@ -54,8 +36,6 @@ pub(crate) enum References {
 pub(crate) struct Section<'a> {
     context: &'a Context<'a>,
     path: Path,
-    /// The path with `*` for names, as [`NOT_AVAILABLE`] writes it.
-    pattern: String,
     table: Option<&'a Map<String, Value>>,
     references: References,
     asked: RefCell<BTreeSet<&'static str>>,
@@ -67,21 +47,16 @@ impl<'a> Section<'a> {
         Self {
             context,
             path: Path::new(),
-            pattern: String::new(),
             table: Some(&context.tree.values),
             references: References::Refused,
             asked: RefCell::default(),
         }
     }
 
-    /// The value under a key as it is written, unless it is empty; with a fault if its feature
-    /// is not available.
+    /// The value under a key as it is written, unless it is empty.
     fn written(&self, key: &'static str) -> Option<&'a Value> {
         self.asked.borrow_mut().insert(key);
         let value = self.table?.get(key)?;
-        if !is_available(&joined(&self.pattern, key)) {
-            self.fault(key, "is not available in this version; leave it out");
-        }
         if matches!(value.kind, ValueKind::Nil) {
             self.fault(key, "is empty; give it a value or leave it out");
             return None;
@@ -159,7 +134,7 @@ impl<'a> Section<'a> {
     /// The mapping under a key; without the key a section without keys.
     pub(crate) fn section(&self, key: &'static str) -> Section<'a> {
         let table = self.written(key).and_then(|value| self.mapping(key, value));
-        self.child(key, joined(&self.pattern, key), table, self.references)
+        self.child(key, table, self.references)
     }
 
     /// The sections in this mapping by name.
@@ -168,14 +143,14 @@ impl<'a> Section<'a> {
         entries
             .map(|(name, value)| {
                 let table = self.mapping(name, value);
-                (name.as_str(), self.child(name, joined(&self.pattern, "*"), table, references))
+                (name.as_str(), self.child(name, table, references))
             })
             .collect()
     }
 
     /// A section that would be in this mapping if anything were set in it.
     pub(crate) fn unset(&self, name: &str) -> Section<'a> {
-        self.child(name, joined(&self.pattern, "*"), None, References::Allowed)
+        self.child(name, None, References::Allowed)
     }
 
     /// The keys and values as they stand, for mappings whose keys are names of scalars.
@@ -184,16 +159,10 @@ impl<'a> Section<'a> {
         entries.map(|(key, value)| Entry { section: self, key, value: Cow::Borrowed(value) })
     }
 
-    fn child(
-        &self,
-        key: &str,
-        pattern: String,
-        table: Option<&'a Map<String, Value>>,
-        references: References,
-    ) -> Section<'a> {
+    fn child(&self, key: &str, table: Option<&'a Map<String, Value>>, references: References) -> Section<'a> {
         let mut path = self.path.clone();
         path.push(key.to_owned());
-        Section { context: self.context, path, pattern, table, references, asked: RefCell::default() }
+        Section { context: self.context, path, table, references, asked: RefCell::default() }
     }
 
     fn mapping(&self, key: &str, value: &'a Value) -> Option<&'a Map<String, Value>> {
@@ -346,8 +315,4 @@ pub(crate) fn suggestion<'k>(wrong: &str, known: impl Iterator<Item = &'k str> +
         }
         _ => format!("known here: {}", known.collect::<Vec<_>>().join(", ")),
     }
-}
-
-fn joined(pattern: &str, key: &str) -> String {
-    if pattern.is_empty() { key.to_owned() } else { format!("{pattern}.{key}") }
 }
