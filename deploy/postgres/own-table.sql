@@ -24,6 +24,6 @@ ALTER ROLE clapometer SET statement_timeout = '10s';
 ALTER ROLE clapometer SET lock_timeout = '1s';
 
 -- Columns, not the table: what they hold besides is not its business.
-GRANT SELECT (state, run_after, locked_until) ON invoice_job TO clapometer;
+GRANT SELECT (tenant, state, run_after, locked_until) ON invoice_job TO clapometer;
 
 COMMIT;
