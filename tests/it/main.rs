@@ -1,4 +1,5 @@
 //! Behaviour seen from outside: real PostgreSQL, real executables, a real client. A file per behaviour.
 
+mod examples;
 mod keda;
 mod support;
