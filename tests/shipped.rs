@@ -74,7 +74,7 @@ fn markdown(directory: &Path) -> Vec<PathBuf> {
 
 #[test]
 fn rendered_manifests_carry_a_configuration_that_loads() {
-    for overlay in ["base", "demo"] {
+    for overlay in ["base", "mtls", "demo"] {
         let path = format!("deploy/kustomize/{overlay}/clapometer.yaml");
         let config = loads(&path, &config_map(&read(&path)));
         assert!(config.queries.contains_key("dead-claps"), "{path}");
