@@ -17,6 +17,10 @@ const PENDING: &str =
 /// What is left to do and what can be started now, from one snapshot.
 const OUTSTANDING: &str = "SELECT claimable + held AS outstanding, claimable, next_change\nFROM clap_backlog";
 
+/// What is left to do. No `claimable`, so that a trigger which gives its text means this query
+/// and not the one above: a ScaledJob that got this one would start idle Jobs for an orphaned row.
+const WORKERS: &str = "SELECT claimable + held AS outstanding, next_change\nFROM clap_backlog";
+
 /// Each query's name and keys.
 const QUERIES: [(&str, &[(&str, &str)]); 3] = [
     ("pending-claps", &[("sql", PENDING)]),
@@ -34,7 +38,7 @@ const QUERIES: [(&str, &[(&str, &str)]); 3] = [
         // For a ScaledObject: active while anything runs, or KEDA scales working replicas to zero.
         "clap-workers",
         &[
-            ("sql", OUTSTANDING),
+            ("sql", WORKERS),
             ("value_column", "outstanding"),
             ("activity_column", "outstanding"),
             ("next_change", "next_change"),
@@ -63,4 +67,20 @@ pub(crate) fn layer(file: &Layer) -> Layer {
     }
     let values = Map::from_iter([("queries".to_owned(), Value::new(None, ValueKind::Table(queries)))]);
     Layer { values, places }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::sql;
+
+    #[test]
+    fn no_two_queries_have_the_same_text() {
+        let texts = QUERIES.map(|(name, keys)| {
+            let (_, text) = keys.iter().find(|(key, _)| *key == "sql").expect("each has a statement");
+            (sql::normalised(text), name)
+        });
+        let distinct: std::collections::HashMap<_, _> = texts.clone().into_iter().collect();
+        assert_eq!(distinct.len(), texts.len(), "{texts:?}");
+    }
 }
