@@ -40,8 +40,8 @@ CREATE TABLE IF NOT EXISTS postgres_batch_migrations (
     applied_at timestamptz NOT NULL DEFAULT now()
 )";
 
-/// Serialises migrations of one schema, until the transaction's end.
-const LOCK: &str = "SELECT pg_advisory_xact_lock(hashtextextended('postgres-batch migrate ' || current_schema(), 0))";
+/// One migration at a time in a database, until the transaction's end: also while the schema is not there yet.
+const LOCK: &str = "SELECT pg_advisory_xact_lock(hashtextextended('postgres-batch migrate', 0))";
 
 const APPLIED: &str = "\
 SELECT version, checksum, to_char(applied_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS\"Z\"') AS applied_at
@@ -197,6 +197,7 @@ async fn apply(transactions: &mut Transactions) -> Result<Vec<Migration>, Migrat
     let by = Instant::now() + WITHIN;
     let schema = transactions.schema().map(str::to_owned);
     let client = transactions.begin(by).await?;
+    client.query_typed(LOCK, &[]).await.map_err(Error::from)?;
     if let Some(schema) = &schema {
         create_schema(client, schema).await?;
     }
@@ -204,7 +205,6 @@ async fn apply(transactions: &mut Transactions) -> Result<Vec<Migration>, Migrat
     let Some(current) = current.first().and_then(|row| row.get::<_, Option<String>>(0)) else {
         return Err(MigrateError::NoSchema);
     };
-    client.query_typed(LOCK, &[]).await.map_err(Error::from)?;
     refuse_foreign_tables(client, &current).await?;
     client.batch_execute(HISTORY).await.map_err(Error::from)?;
     client.batch_execute("COMMIT").await.map_err(Error::from)?;

@@ -1,5 +1,6 @@
 //! Behaviour seen from outside: real PostgreSQL, real executables, a real client. A file per behaviour.
 
+mod batch;
 mod examples;
 mod keda;
 mod support;

@@ -1,0 +1,12 @@
+//! The batch: its tables, its statements, its Job and its operator's commands.
+
+mod checks;
+mod claims;
+mod ground;
+mod ledger;
+mod migrate;
+mod mutants;
+mod operator;
+mod program;
+mod story;
+mod view;

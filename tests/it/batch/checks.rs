@@ -1,0 +1,278 @@
+//! Interleavings, step by step, each a check that says yes or why not.
+//!
+//! They take the statements as an argument, so that `mutants` can show that each of them notices
+//! the statement that it is there for being broken.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use clapometer::batch::{
+    clap::{AttemptOutcome, Status},
+    ledger::{Backoff, Claim, Failure, Job, Ledger, SessionId, Statements, Way},
+    transaction::Error,
+};
+use tokio_postgres::types::Type;
+
+use super::ground::{LONG, end_back_off, expire_leases, job, ledger_with, pod, request, soon};
+use crate::support::database::Database;
+
+const NO_BACKOFF: Backoff = Backoff { reserve: Duration::ZERO, base: Duration::ZERO, cap: Duration::ZERO };
+
+fn failure() -> Failure {
+    Failure { exit_code: 1, error: "exit code 1".to_owned(), permanent: false }
+}
+
+async fn claim(ledger: &mut Ledger, way: Way, job: &Job) -> Result<Option<Claim>> {
+    Ok(ledger.claim(way, job, SessionId::draw(), LONG, soon()).await?)
+}
+
+/// The claim of a new clap, which must be there.
+async fn new_claim(ledger: &mut Ledger, job: &Job) -> Result<Claim> {
+    claim(ledger, Way::New, job).await?.ok_or_else(|| anyhow::anyhow!("there was no request to claim"))
+}
+
+/// What a clap's row says: status, attempts started, interruptions.
+async fn clap(database: &Database<'_>, id: i64) -> Result<(String, i32, i32)> {
+    let sql = "SELECT status, iteration, interruptions FROM clap WHERE id = $1";
+    let row = database.connect().await.query_one(sql, &[&id]).await?;
+    Ok((row.get(0), row.get(1), row.get(2)))
+}
+
+async fn outcomes(database: &Database<'_>, id: i64) -> Result<Vec<String>> {
+    let sql = "SELECT outcome FROM clap_attempt WHERE clap_id = $1 ORDER BY iteration";
+    Ok(database.connect().await.query(sql, &[&id]).await?.iter().map(|row| row.get(0)).collect())
+}
+
+/// A clap whose lease holds belongs to its Job alone, running or between two tries.
+pub(super) async fn a_held_clap_is_nobody_elses(database: &Database<'_>, statements: &Statements) -> Result<()> {
+    request(database, 1, 0).await;
+    let mut ledger = ledger_with(database, statements);
+    let mine = new_claim(&mut ledger, &job("a")).await?;
+    for way in [Way::Own, Way::Due, Way::New] {
+        ensure!(claim(&mut ledger, way, &job("b")).await?.is_none(), "{way:?} took a running clap from its Job");
+    }
+    let reserved = Backoff { reserve: LONG, ..NO_BACKOFF };
+    ledger.fail(&mine, &failure(), &reserved, soon()).await?;
+    end_back_off(database).await;
+    for way in [Way::Own, Way::Due, Way::New] {
+        ensure!(claim(&mut ledger, way, &job("b")).await?.is_none(), "{way:?} took a reserved clap from its Job");
+    }
+    ensure!(claim(&mut ledger, Way::Own, &pod("a", "next")).await?.is_some(), "the Job's next pod found nothing");
+    Ok(())
+}
+
+/// Once another Job has taken over, its former owner can write nothing.
+pub(super) async fn a_former_owner_is_fenced(database: &Database<'_>, statements: &Statements) -> Result<()> {
+    request(database, 1, 0).await;
+    let mut ledger = ledger_with(database, statements);
+    let former = new_claim(&mut ledger, &job("a")).await?;
+    expire_leases(database).await;
+    let Some(owner) = claim(&mut ledger, Way::Due, &job("b")).await? else { anyhow::bail!("nobody took over") };
+    ensure!((owner.id, owner.iteration) == (former.id, 2), "took over {owner:?}");
+
+    ensure!(ledger.beat(&former, LONG, soon()).await?.is_none(), "the former owner beat");
+    ensure!(ledger.succeed(&former, soon()).await?.is_none(), "the former owner succeeded");
+    ensure!(ledger.fail(&former, &failure(), &NO_BACKOFF, soon()).await?.is_none(), "the former owner failed");
+    ensure!(ledger.release(&former, 10, soon()).await?.is_none(), "the former owner released");
+    ensure!(ledger.cancelled(&former, soon()).await?.is_none(), "the former owner cancelled");
+    ensure!(clap(database, owner.id).await? == ("RUNNING".to_owned(), 2, 0), "the new owner's clap was touched");
+
+    ensure!(ledger.succeed(&owner, soon()).await? == Some(Status::Success), "the owner could not succeed");
+    ensure!(outcomes(database, owner.id).await? == ["LOST", "SUCCESS"], "the attempts are booked otherwise");
+    let settled = ledger.settled(former.session, soon()).await?;
+    ensure!(settled == Some((AttemptOutcome::Lost, Status::Success)), "the former owner is told {settled:?}");
+    Ok(())
+}
+
+/// An attempt that has been booked cannot be booked again.
+pub(super) async fn an_end_is_booked_once(database: &Database<'_>, statements: &Statements) -> Result<()> {
+    request(database, 1, 0).await;
+    let mut ledger = ledger_with(database, statements);
+    let mine = new_claim(&mut ledger, &job("a")).await?;
+    ensure!(ledger.succeed(&mine, soon()).await? == Some(Status::Success), "could not succeed");
+    ensure!(ledger.beat(&mine, LONG, soon()).await?.is_none(), "beat after the end");
+    ensure!(ledger.succeed(&mine, soon()).await?.is_none(), "succeeded twice");
+    ensure!(ledger.fail(&mine, &failure(), &NO_BACKOFF, soon()).await?.is_none(), "failed after success");
+    ensure!(ledger.release(&mine, 10, soon()).await?.is_none(), "released after success");
+    ensure!(clap(database, mine.id).await?.0 == "SUCCESS", "success did not last");
+    Ok(())
+}
+
+/// A row that kills its worker costs its attempts and one Job that buries it; then it counts nowhere.
+pub(super) async fn a_poison_row_is_buried(database: &Database<'_>, statements: &Statements) -> Result<()> {
+    database.execute("INSERT INTO make_it_clap (max_attempts) VALUES (3)").await;
+    let mut ledger = ledger_with(database, statements);
+    let mut started = 0;
+    for number in 0..10 {
+        let job = job(&format!("job-{number}"));
+        if started == 3 {
+            ensure!(claim(&mut ledger, Way::Due, &job).await?.is_none(), "tried once more than its budget");
+        }
+        let buried = ledger.bury(soon()).await?;
+        if !buried.is_empty() {
+            ensure!(buried == [1] && started == 3, "buried {buried:?} after {started} attempts");
+            break;
+        }
+        let due = claim(&mut ledger, Way::Due, &job).await?;
+        let found = if due.is_some() { due } else { claim(&mut ledger, Way::New, &job).await? };
+        ensure!(found.is_some(), "attempt {} found nothing", started + 1);
+        started += 1;
+        ensure!(clap(database, 1).await?.1 == started, "attempt {started} was not counted when it started");
+        ensure!(ledger.bury(soon()).await?.is_empty(), "a clap whose lease holds was buried");
+        let held: i64 = database.value("SELECT held FROM clap_backlog").await;
+        ensure!(held == 1, "a running clap counts as held {held} times");
+        expire_leases(database).await;
+        let claimable: i64 = database.value("SELECT claimable FROM clap_backlog").await;
+        ensure!(claimable == 1, "an expired clap counts as claimable {claimable} times");
+    }
+    ensure!(clap(database, 1).await? == ("DEAD".to_owned(), 3, 0), "ends as {:?}", clap(database, 1).await?);
+    ensure!(outcomes(database, 1).await? == ["LOST"; 3], "the attempts are booked otherwise");
+    let counted: i64 = database.value("SELECT claimable + held + waiting FROM clap_backlog").await;
+    ensure!(counted == 0, "a dead clap is still counted");
+    Ok(())
+}
+
+/// Two pods of one Job that claim at the same moment get one clap between them.
+pub(super) async fn two_pods_get_one_clap(database: &Database<'_>, statements: &Statements) -> Result<()> {
+    request(database, 2, 0).await;
+    let first = database.connect().await;
+    let backend: i32 = first.query_one("SELECT pg_backend_pid()", &[]).await?.get(0);
+    first.batch_execute("BEGIN").await?;
+    let session = SessionId::draw().get();
+    let taken = first
+        .query_typed(
+            &statements.new,
+            &[
+                (&session, Type::INT8),
+                (&"a", Type::TEXT),
+                (&"a-name", Type::TEXT),
+                (&"one", Type::TEXT),
+                (&None::<String>, Type::TEXT),
+                (&600.0, Type::FLOAT8),
+            ],
+        )
+        .await?;
+    ensure!(taken.len() == 1, "the first pod found nothing");
+
+    // The second pod cannot see the first one's claim, and waits on the unique index.
+    let mut ledger = ledger_with(database, statements);
+    let second =
+        tokio::spawn(async move { ledger.claim(Way::New, &pod("a", "two"), SessionId::draw(), LONG, soon()).await });
+    let waits = format!("SELECT count(*) FROM pg_stat_activity WHERE {backend} = ANY (pg_blocking_pids(pid))");
+    let mut finished = false;
+    while !finished && database.value::<i64>(&waits).await == 0 {
+        finished = second.is_finished();
+    }
+    first.batch_execute("COMMIT").await?;
+    let second = second.await?;
+    ensure!(matches!(second, Err(Error::Collision(_))), "the second pod got {second:?}");
+    let claps: i64 = database.value("SELECT count(*) FROM clap WHERE job_uid = 'a'").await;
+    ensure!(claps == 1, "one Job has {claps} claps");
+    Ok(())
+}
+
+/// The next pod of a Job resumes the Job's clap, back-off or not; another pod beside a living one waits.
+pub(super) async fn a_job_keeps_its_clap(database: &Database<'_>, statements: &Statements) -> Result<()> {
+    request(database, 2, 0).await;
+    let mut ledger = ledger_with(database, statements);
+    let mine = new_claim(&mut ledger, &pod("a", "one")).await?;
+    for way in [Way::Own, Way::Due, Way::New] {
+        ensure!(claim(&mut ledger, way, &pod("a", "two")).await?.is_none(), "{way:?}: a second pod took something");
+    }
+    let Some(standing) = ledger.standing(&pod("a", "two"), soon()).await? else { anyhow::bail!("no standing") };
+    ensure!(standing.mine && standing.status == Status::Running && !standing.lease.is_zero(), "{standing:?}");
+
+    let hour = Backoff { base: LONG, cap: LONG, ..NO_BACKOFF };
+    ledger.fail(&mine, &failure(), &hour, soon()).await?;
+    ensure!(claim(&mut ledger, Way::Due, &job("b")).await?.is_none(), "another Job ignored the back-off");
+    let Some(resumed) = claim(&mut ledger, Way::Own, &pod("a", "two")).await? else { anyhow::bail!("not resumed") };
+    ensure!((resumed.id, resumed.iteration, resumed.job_attempts) == (mine.id, 2, 2), "resumed {resumed:?}");
+
+    let Some(restarted) = claim(&mut ledger, Way::Own, &pod("a", "two")).await? else {
+        anyhow::bail!("a restarted container must not wait for its own lease")
+    };
+    ensure!(restarted.iteration == 3, "restarted {restarted:?}");
+    ensure!(outcomes(database, mine.id).await? == ["FAILED", "LOST", "RUNNING"], "the attempts are booked otherwise");
+    Ok(())
+}
+
+/// A Job that had its clap takes no other, however its clap ended.
+pub(super) async fn one_job_one_clap(database: &Database<'_>, statements: &Statements) -> Result<()> {
+    request(database, 3, 0).await;
+    let mut ledger = ledger_with(database, statements);
+    let done = new_claim(&mut ledger, &job("a")).await?;
+    ledger.succeed(&done, soon()).await?;
+    let due = new_claim(&mut ledger, &job("b")).await?;
+    ledger.fail(&due, &failure(), &NO_BACKOFF, soon()).await?;
+    for way in [Way::Own, Way::Due, Way::New] {
+        ensure!(
+            claim(&mut ledger, way, &pod("a", "next")).await?.is_none(),
+            "{way:?}: a settled Job took another clap"
+        );
+    }
+    Ok(())
+}
+
+/// Interruptions cost no attempt until they run out; then they cost attempts, and end.
+pub(super) async fn interruptions_are_bounded(database: &Database<'_>, statements: &Statements) -> Result<()> {
+    database.execute("INSERT INTO make_it_clap (max_attempts) VALUES (2)").await;
+    let mut ledger = ledger_with(database, statements);
+    let mut mine = new_claim(&mut ledger, &job("job-0")).await?;
+    let mut statuses = Vec::new();
+    for number in 1..10 {
+        let Some(status) = ledger.release(&mine, 3, soon()).await? else { anyhow::bail!("could not release") };
+        statuses.push(status);
+        match claim(&mut ledger, Way::Due, &job(&format!("job-{number}"))).await? {
+            Some(next) => mine = next,
+            None => break,
+        }
+    }
+    let mut expected = vec![Status::Failed; 4];
+    expected.push(Status::Dead);
+    ensure!(statuses == expected, "three interruptions and two attempts went {statuses:?}");
+    ensure!(clap(database, mine.id).await? == ("DEAD".to_owned(), 5, 3), "{:?}", clap(database, mine.id).await?);
+    Ok(())
+}
+
+/// Failures back off, doubling up to the cap, and end when the budget is spent or at once when permanent.
+pub(super) async fn failures_back_off_and_end(database: &Database<'_>, statements: &Statements) -> Result<()> {
+    database.execute("INSERT INTO make_it_clap (max_attempts) VALUES (4), (4)").await;
+    let mut ledger = ledger_with(database, statements);
+    let backoff = Backoff { reserve: Duration::ZERO, base: Duration::from_secs(100), cap: Duration::from_secs(300) };
+    let mut mine = new_claim(&mut ledger, &job("job-0")).await?;
+    for (number, expected) in [(1, 100.0), (2, 200.0), (3, 300.0)] {
+        let status = ledger.fail(&mine, &failure(), &backoff, soon()).await?;
+        ensure!(status == Some(Status::Failed), "failure {number} booked {status:?}");
+        let waits: f64 =
+            database.value("SELECT extract(epoch FROM next_attempt_at - finished_at)::float8 FROM clap").await;
+        ensure!((expected * 0.9..=expected * 1.1).contains(&waits), "failure {number} waits {waits} s");
+        let waiting: i64 = database.value("SELECT waiting FROM clap_backlog").await;
+        ensure!(waiting == 1, "a clap in back-off counts as waiting {waiting} times");
+        end_back_off(database).await;
+        let next = claim(&mut ledger, Way::Due, &job(&format!("job-{number}"))).await?;
+        mine = next.ok_or_else(|| anyhow::anyhow!("failure {number} is not tried again"))?;
+    }
+    let last = ledger.fail(&mine, &failure(), &backoff, soon()).await?;
+    ensure!(last == Some(Status::Dead), "the last failure booked {last:?}");
+
+    let other = new_claim(&mut ledger, &job("other")).await?;
+    let permanent = Failure { permanent: true, ..failure() };
+    let first = ledger.fail(&other, &permanent, &backoff, soon()).await?;
+    ensure!(first == Some(Status::Dead), "a permanent failure booked {first:?}");
+    Ok(())
+}
+
+/// A claim whose answer was lost is found again by its session.
+pub(super) async fn an_unseen_claim_is_adopted(database: &Database<'_>, statements: &Statements) -> Result<()> {
+    request(database, 1, 7).await;
+    let mut ledger = ledger_with(database, statements);
+    let session = SessionId::draw();
+    ensure!(ledger.adopt(&job("a"), session, soon()).await?.is_none(), "adopted what was never claimed");
+    let seen = ledger.claim(Way::New, &job("a"), session, LONG, soon()).await?;
+    let adopted = ledger.adopt(&job("a"), session, soon()).await?;
+    ensure!(seen.is_some() && adopted == seen, "claimed {seen:?}, adopted {adopted:?}");
+    expire_leases(database).await;
+    claim(&mut ledger, Way::Due, &job("b")).await?;
+    ensure!(ledger.adopt(&job("a"), session, soon()).await?.is_none(), "adopted what another Job has");
+    Ok(())
+}

@@ -1,0 +1,104 @@
+//! What the batch's tests stand on: a database with the tables, ledgers and workers on it.
+
+use std::time::Duration;
+
+use clapometer::{
+    batch::{
+        ledger::{Job, Ledger, Statements},
+        migrate,
+        transaction::Transactions,
+    },
+    config::{Connection, ConnectionSource},
+};
+use serde_json::Value;
+use tokio::time::Instant;
+
+use crate::support::{
+    cluster::Cluster,
+    database::{Access, Database},
+    executable::{Executable, Finished, log_lines},
+};
+
+/// More than any statement here takes, on a busy machine, too.
+pub(super) const SOON: Duration = Duration::from_secs(30);
+
+/// A lease that does not end during a test.
+pub(super) const LONG: Duration = Duration::from_secs(600);
+
+/// A database with the batch's tables, made by the migrations themselves.
+pub(super) async fn queue(cluster: &Cluster) -> Database<'_> {
+    Database::like(cluster, "batch_template", async |template| {
+        migrate::up(&mut transactions(&template.owner(), None)).await.expect("the migrations are sound");
+    })
+    .await
+}
+
+/// A way to connect as the library wants it.
+pub(super) fn source(access: &Access) -> ConnectionSource {
+    let variables = access.environment();
+    Connection::from_environment(&|name| {
+        variables.iter().find(|(known, _)| *known == name).map(|(_, value)| value.clone())
+    })
+    .expect("the environment is complete")
+}
+
+pub(super) fn transactions(access: &Access, schema: Option<&str>) -> Transactions {
+    Transactions::new(source(access), schema.map(str::to_owned), "tests", SOON)
+}
+
+pub(super) fn ledger(database: &Database<'_>) -> Ledger {
+    ledger_with(database, &Statements::default())
+}
+
+pub(super) fn ledger_with(database: &Database<'_>, statements: &Statements) -> Ledger {
+    Ledger::with_statements(source(&database.owner()), None, statements.clone())
+}
+
+/// A Job's first pod.
+pub(super) fn job(uid: &str) -> Job {
+    pod(uid, &format!("{uid}-pod"))
+}
+
+/// Some pod of a Job.
+pub(super) fn pod(uid: &str, pod: &str) -> Job {
+    Job { uid: uid.to_owned(), name: Some(format!("{uid}-name")), pod: pod.to_owned(), node: None }
+}
+
+/// The deadline of whatever is asked now.
+pub(super) fn soon() -> Instant {
+    Instant::now() + SOON
+}
+
+/// Adds requests of `duration_seconds` each.
+pub(super) async fn request(database: &Database<'_>, count: u32, duration_seconds: u32) {
+    database
+        .execute(&format!(
+            "INSERT INTO make_it_clap (duration_seconds) SELECT {duration_seconds} FROM generate_series(1, {count})"
+        ))
+        .await;
+}
+
+/// Lets the lease of every clap end.
+pub(super) async fn expire_leases(database: &Database<'_>) {
+    database.execute("UPDATE clap SET lease_expires_at = now() - interval '1 second'").await;
+}
+
+/// Makes every clap due.
+pub(super) async fn end_back_off(database: &Database<'_>) {
+    database.execute("UPDATE clap SET next_attempt_at = now() - interval '1 second'").await;
+}
+
+/// The executable on this database; arguments begin with the subcommand.
+pub(super) fn batch<'a>(database: &Database<'_>, arguments: impl IntoIterator<Item = &'a str>) -> Executable {
+    Executable::postgres_batch(arguments).variables(database.owner().environment())
+}
+
+/// The report at the end of a Job's output, wherever it stands.
+pub(super) fn report(finished: &Finished) -> Value {
+    let lines = log_lines(&format!("{}\n{}", finished.output, finished.errors));
+    let mut reports = lines.into_iter().filter(|line| line.get("outcome").is_some());
+    let report = reports.next().unwrap_or_else(|| panic!("no report in {finished:?}"));
+    assert_eq!(reports.next(), None, "a Job reports once");
+    assert_eq!(report["exit_code"], finished.code().unwrap_or_default(), "the report has the exit code");
+    report
+}

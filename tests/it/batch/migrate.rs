@@ -1,0 +1,139 @@
+//! The tables are made once, by whoever comes first, and never over somebody else's.
+
+use super::ground::{SOON, batch, queue};
+use crate::support::{binaries, cluster::Cluster, database::Database, executable::Executable};
+
+#[tokio::test]
+async fn migrations_apply_once_and_say_so() {
+    let database = Database::empty(Cluster::shared().await).await;
+    let missing = batch(&database, ["migrate", "status"]).finish(SOON).await;
+    assert_eq!((missing.code(), missing.output.matches("missing").count()), (Some(1), 3), "{missing:?}");
+
+    let first = batch(&database, ["migrate", "up"]).finish(SOON).await;
+    assert_eq!(first.output, "applied 0001 claps\napplied 0002 indexes\napplied 0003 backlog_view\n");
+    let second = batch(&database, ["migrate", "up"]).finish(SOON).await;
+    assert_eq!((second.code(), &*second.output), (Some(0), "nothing to apply: all 3 migrations are there\n"));
+    let status = batch(&database, ["migrate", "status"]).finish(SOON).await;
+    assert_eq!((status.code(), status.output.matches("applied 20").count()), (Some(0), 3), "{status:?}");
+}
+
+#[tokio::test]
+async fn migrations_at_the_same_time_apply_once() {
+    let database = Database::empty(Cluster::shared().await).await;
+    let all: Vec<_> = (0..6).map(|_| batch(&database, ["--schema", "q", "migrate", "up"]).start()).collect();
+    let mut applied = 0;
+    for one in all {
+        let finished = one.finish(SOON).await;
+        assert_eq!(finished.code(), Some(0), "{finished:?}");
+        applied += finished.output.matches("applied 0").count();
+    }
+    assert_eq!(applied, 3);
+}
+
+#[tokio::test]
+async fn a_queue_per_schema_keeps_its_rows_to_itself() {
+    let database = Database::empty(Cluster::shared().await).await;
+    for schema in ["one", "Odd \"name\""] {
+        let up = batch(&database, ["--schema", schema, "migrate", "up"]).finish(SOON).await;
+        assert_eq!(up.code(), Some(0), "{up:?}");
+    }
+    let added = batch(&database, ["--schema", "Odd \"name\"", "add"]).finish(SOON).await;
+    assert_eq!(added.output, "added clap 1\n");
+    for (schema, outcome) in [("one", "NOTHING_TO_DO"), ("Odd \"name\"", "SUCCESS")] {
+        let worked = batch(&database, ["--schema", schema, "work"]).finish(SOON).await;
+        assert_eq!(super::ground::report(&worked)["outcome"], outcome);
+    }
+    // Whatever the search_path of whoever deletes a clap: its own queue has the request back.
+    database.execute("DELETE FROM \"Odd \"\"name\"\"\".clap").await;
+    assert_eq!(database.value::<i64>("SELECT pending FROM \"Odd \"\"name\"\"\".clap_backlog").await, 1);
+    assert_eq!(database.value::<i64>("SELECT pending FROM one.clap_backlog").await, 0);
+}
+
+#[tokio::test]
+async fn the_seeds_own_tables_are_left_alone_and_the_way_on_is_told() {
+    let database = Database::seed(Cluster::shared().await).await;
+    database.execute("ALTER TABLE make_it_clap OWNER TO owner; ALTER TABLE clap OWNER TO owner").await;
+    database.execute("INSERT INTO make_it_clap (duration_seconds) VALUES (1), (2), (3)").await;
+    database.execute("INSERT INTO clap (id, status, session_id) VALUES (1, 'SUCCESS', 7), (2, 'FAILED', 8)").await;
+
+    let worked = batch(&database, ["work"]).finish(SOON).await;
+    assert_eq!(worked.code(), Some(78), "{worked:?}");
+    assert!(worked.output.contains("run `postgres-batch migrate up`"), "{worked:?}");
+
+    let refused = batch(&database, ["migrate", "up"]).finish(SOON).await;
+    assert_eq!(refused.code(), Some(1));
+    insta::assert_snapshot!(refused.errors);
+
+    // The way that it told, word for word.
+    let lines: Vec<&str> = refused.errors.lines().map(str::trim).collect();
+    let renames: Vec<&str> = lines.iter().copied().filter(|line| line.starts_with("ALTER TABLE")).collect();
+    let insert = refused.errors.split_once("  INSERT").unwrap().1;
+    database.execute(&renames.concat()).await;
+    let up = batch(&database, ["migrate", "up"]).finish(SOON).await;
+    assert_eq!(up.code(), Some(0), "{up:?}");
+    database.execute(&format!("INSERT{insert}")).await;
+    let waiting = "SELECT string_agg(duration_seconds::text, ' ' ORDER BY id) FROM make_it_clap WHERE pending";
+    assert_eq!(database.value::<String>(waiting).await, "2 3");
+}
+
+#[tokio::test]
+async fn a_migration_that_was_another_one_is_refused() {
+    let database = queue(Cluster::shared().await).await;
+    database.execute("UPDATE postgres_batch_migrations SET checksum = 'other' WHERE version = 2").await;
+    let up = batch(&database, ["migrate", "up"]).finish(SOON).await;
+    assert_eq!(up.code(), Some(1));
+    assert!(up.errors.contains("migration 2 was applied with another text"), "{up:?}");
+    let status = batch(&database, ["migrate", "status"]).finish(SOON).await;
+    assert_eq!(status.code(), Some(1));
+    assert!(status.output.contains("with another text"), "{status:?}");
+}
+
+#[tokio::test]
+async fn the_printed_script_leaves_what_up_leaves() {
+    let psql = binaries::directory().join("psql");
+    if !psql.is_file() {
+        crate::support::skip::skip("psql is not installed");
+        return;
+    }
+    let database = Database::empty(Cluster::shared().await).await;
+    let printed = Executable::postgres_batch(["--schema", "printed", "migrate", "print"]).finish(SOON).await;
+    assert_eq!(printed.code(), Some(0), "needs no database: {printed:?}");
+    let run = Executable::new(&psql, ["-q", "-f", "script.sql"])
+        .file("script.sql", &printed.output)
+        .variables(database.owner().environment())
+        .finish(SOON)
+        .await;
+    assert_eq!((run.code(), &*run.errors), (Some(0), ""), "{run:?}");
+    let up = batch(&database, ["--schema", "printed", "migrate", "up"]).finish(SOON).await;
+    assert_eq!(up.output, "nothing to apply in schema printed: all 3 migrations are there\n", "{up:?}");
+}
+
+#[tokio::test]
+async fn a_database_that_is_not_there_is_no_missing_migration() {
+    let up = Executable::postgres_batch(["migrate", "up"])
+        .variable("PGHOST", "127.0.0.1")
+        .variable("PGPORT", "1")
+        .variable("PGUSER", "nobody")
+        .finish(SOON)
+        .await;
+    assert_eq!(up.code(), Some(69), "{up:?}");
+}
+
+/// The seed's article, statement by statement.
+#[tokio::test]
+async fn the_seeds_statements_stay_valid() {
+    let database = queue(Cluster::shared().await).await;
+    for _ in 0..11 {
+        database.execute("INSERT INTO make_it_clap (duration_seconds) VALUES (40);").await;
+    }
+    let waiting =
+        "SELECT COUNT(1) FROM make_it_clap LEFT JOIN clap ON make_it_clap.id = clap.id WHERE clap.status IS NULL;";
+    assert_eq!(database.value::<i64>(waiting).await, 11);
+    let divided = "SELECT ceil(COUNT(1)::decimal / 10)::float8 FROM make_it_clap LEFT JOIN clap ON make_it_clap.id = clap.id WHERE clap.status IS NULL;";
+    assert_eq!(database.value::<f64>(divided).await, 2.0);
+    let client = database.connect().await;
+    let statement = client.prepare("SELECT * FROM clap").await.unwrap();
+    let columns: Vec<&str> = statement.columns().iter().map(tokio_postgres::Column::name).collect();
+    let seed = ["id", "status", "session_id", "creation_date", "creation_time", "end_time", "iteration"];
+    assert_eq!(columns[..7], seed);
+}

@@ -1,0 +1,371 @@
+//! A program per row: what it is given, how it ends, how it is stopped; and a worker that is told to go.
+
+use std::{fs, path::Path, time::Duration};
+
+use rustix::process::Signal;
+
+use super::ground::{SOON, batch, expire_leases, queue, report, request};
+use crate::support::{
+    cluster::Cluster,
+    database::Database,
+    executable::{Executable, Running},
+    proxy::{Mode, Proxy},
+    wait::{eventually, first},
+};
+
+/// Short, so that a lost lease is seen soon; beats every half second.
+const SHORT_LEASE: [&str; 4] = ["--lease", "3s", "--beat", "500ms"];
+
+fn shell(database: &Database<'_>, options: &[&'static str], script: &'static str) -> Executable {
+    let arguments = ["work"].into_iter().chain(options.iter().copied()).chain(["--", "sh", "-c", script]);
+    batch(database, arguments)
+}
+
+/// Waits until the program has written its process id into the file.
+async fn pid_in(process: &Running, file: &str) -> u32 {
+    let path = process.directory().join(file);
+    first("the program has started", SOON, async || fs::read_to_string(&path).ok()?.trim().parse().ok()).await
+}
+
+/// Gone, or dead and not yet reaped by whoever is init here.
+fn is_gone(pid: u32) -> bool {
+    let stat = fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("stat"));
+    stat.map_or(true, |stat| stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('Z')))
+}
+
+async fn clap(database: &Database<'_>) -> String {
+    let sql = "SELECT format('%s %s-%s %s', status, iteration, interruptions, coalesce(last_error, '')) FROM clap";
+    database.value::<String>(sql).await.trim().to_owned()
+}
+
+#[tokio::test]
+async fn a_program_is_given_its_row_in_the_environment_and_as_json() {
+    let database = queue(Cluster::shared().await).await;
+    database
+        .execute("INSERT INTO make_it_clap (duration_seconds, payload) VALUES (7, '{\"to\": \"a b\", \"n\": 12345678901234567890.5}')")
+        .await;
+    let script = "cat > row.json; echo \"$CLAP_ID $CLAP_ITERATION $CLAP_DURATION_SECONDS $CLAP_PAYLOAD\"; echo $CLAP_SESSION_ID > session; echo done";
+    let process = shell(&database, &[], script).start();
+    let directory = process.directory().to_owned();
+    let finished = process.finish(SOON).await;
+
+    assert_eq!(finished.code(), Some(0), "{finished:?}");
+    assert_eq!(
+        finished.output, "1 1 7 {\"n\": 12345678901234567890.5, \"to\": \"a b\"}\ndone\n",
+        "stdout is the program's"
+    );
+    let row = fs::read_to_string(directory.join("row.json")).unwrap();
+    assert!(row.contains("12345678901234567890.5"), "no digit of a number is lost: {row}");
+    let row: serde_json::Value = serde_json::from_str(&row).unwrap();
+    let session = fs::read_to_string(directory.join("session")).unwrap().trim().to_owned();
+    assert_eq!(row["session_id"].to_string(), session);
+    assert_eq!(database.value::<i64>("SELECT session_id FROM clap").await.to_string(), session);
+    assert_eq!(report(&finished)["outcome"], "SUCCESS");
+}
+
+#[tokio::test]
+async fn a_payload_too_long_for_a_variable_comes_by_stdin() {
+    let database = queue(Cluster::shared().await).await;
+    database.execute("INSERT INTO make_it_clap (payload) VALUES (to_jsonb(repeat('x', 300000)))").await;
+    let finished = shell(&database, &[], "echo ${CLAP_PAYLOAD-none}; wc -c").finish(SOON).await;
+    assert_eq!(finished.code(), Some(0), "{finished:?}");
+    let counted: Vec<&str> = finished.output.split_whitespace().collect();
+    assert!(counted[0] == "none" && counted[1].parse::<u32>().unwrap() > 300_000, "{counted:?}");
+}
+
+#[tokio::test]
+async fn a_program_that_reads_nothing_is_no_failure() {
+    let database = queue(Cluster::shared().await).await;
+    database.execute("INSERT INTO make_it_clap (payload) VALUES (to_jsonb(repeat('x', 300000)))").await;
+    let finished = shell(&database, &[], "exec true").finish(SOON).await;
+    assert_eq!(finished.code(), Some(0), "{finished:?}");
+}
+
+#[tokio::test]
+async fn what_a_failed_program_said_last_is_kept() {
+    let database = queue(Cluster::shared().await).await;
+    request(&database, 1, 0).await;
+    let script =
+        "i=0; while [ $i -lt 2000 ]; do echo line $i >&2; i=$((i+1)); done; echo 'the disk is full' >&2; exit 3";
+    let finished = shell(&database, &[], script).finish(SOON).await;
+    assert_eq!(finished.code(), Some(10), "{finished:?}");
+    assert!(finished.errors.contains("line 0\n"), "stderr is passed through whole");
+    let error: String = database.value("SELECT error FROM clap_attempt").await;
+    assert!(error.starts_with("exit code 3: ") && error.ends_with("the disk is full"), "{error}");
+    assert!((3_000..4_300).contains(&error.len()), "{} bytes", error.len());
+    assert_eq!(database.value::<i32>("SELECT exit_code FROM clap").await, 3);
+}
+
+#[tokio::test]
+async fn exit_codes_and_signals_are_told_apart() {
+    let table: [(&str, i32, i32, &str); 4] = [
+        ("exit 1", 10, 1, "FAILED"),
+        ("exit 65", 11, 65, "DEAD"),
+        ("kill -9 $$", 10, 137, "FAILED"),
+        ("kill -15 $$", 10, 143, "FAILED"),
+    ];
+    for (script, job_code, clap_code, status) in table {
+        let database = queue(Cluster::shared().await).await;
+        request(&database, 1, 0).await;
+        let finished = shell(&database, &[], script).finish(SOON).await;
+        assert_eq!(finished.code(), Some(job_code), "{script}: {finished:?}");
+        assert_eq!(report(&finished)["outcome"], status, "{script}");
+        let row: String = database.value("SELECT format('%s %s', status, exit_code) FROM clap").await;
+        assert_eq!(row, format!("{status} {clap_code}"), "{script}");
+    }
+}
+
+#[tokio::test]
+async fn a_program_that_is_not_there_costs_no_attempt() {
+    let database = queue(Cluster::shared().await).await;
+    request(&database, 1, 0).await;
+    let finished = batch(&database, ["work", "--", "no-such-program"]).finish(SOON).await;
+    assert_eq!(
+        (finished.code(), &*finished.errors),
+        (Some(78), "postgres-batch: there is no executable no-such-program\n")
+    );
+    assert_eq!(database.value::<i64>("SELECT pending FROM clap_backlog").await, 1);
+}
+
+#[tokio::test]
+async fn sigterm_reaches_the_program_and_gives_the_clap_back() {
+    let database = queue(Cluster::shared().await).await;
+    request(&database, 1, 0).await;
+    let script = "trap 'echo told > told; exit 7' TERM; echo $$ > pid; while :; do sleep 0.05; done";
+    let process = shell(&database, &[], script).start();
+    let pid = pid_in(&process, "pid").await;
+    let directory = process.directory().to_owned();
+
+    let finished = process.terminate(SOON).await;
+
+    assert_eq!(finished.code(), Some(143), "{finished:?}");
+    assert!(directory.join("told").exists(), "the program was not asked");
+    assert!(is_gone(pid));
+    assert_eq!(clap(&database).await, "FAILED 1-1 interrupted");
+    let again = batch(&database, ["work"]).finish(SOON).await;
+    assert_eq!(report(&again)["outcome"], "SUCCESS", "it is due at once");
+}
+
+#[tokio::test]
+async fn a_program_that_finishes_when_told_to_stop_has_succeeded() {
+    let database = queue(Cluster::shared().await).await;
+    request(&database, 1, 0).await;
+    let script = "trap 'exit 0' TERM; echo $$ > pid; while :; do sleep 0.05; done";
+    let process = shell(&database, &[], script).start();
+    pid_in(&process, "pid").await;
+    let finished = process.terminate(SOON).await;
+    assert_eq!((finished.code(), &*clap(&database).await), (Some(0), "SUCCESS 1-0"), "{finished:?}");
+}
+
+#[tokio::test]
+async fn a_program_that_ignores_sigterm_is_killed_after_the_grace() {
+    let database = queue(Cluster::shared().await).await;
+    request(&database, 1, 0).await;
+    let script = "trap '' TERM; echo $$ > pid; while :; do sleep 0.05; done";
+    let process = shell(&database, &["--grace", "300ms"], script).start();
+    let pid = pid_in(&process, "pid").await;
+    let finished = process.terminate(SOON).await;
+    assert_eq!((finished.code(), &*clap(&database).await), (Some(143), "FAILED 1-1 interrupted"), "{finished:?}");
+    assert!(is_gone(pid));
+}
+
+#[tokio::test]
+async fn an_attempt_that_takes_too_long_has_failed() {
+    let database = queue(Cluster::shared().await).await;
+    request(&database, 1, 0).await;
+    let finished = shell(&database, &["--timeout", "200ms", "--grace", "200ms"], "exec sleep 600").finish(SOON).await;
+    assert_eq!(finished.code(), Some(10), "{finished:?}");
+    assert!(clap(&database).await.starts_with("FAILED 1-0 timed out after 200ms"), "{}", clap(&database).await);
+}
+
+#[tokio::test]
+async fn a_killed_worker_takes_its_program_with_it() {
+    let database = queue(Cluster::shared().await).await;
+    request(&database, 1, 0).await;
+    let mut process = shell(&database, &[], "echo $$ > pid; exec sleep 600").start();
+    let pid = pid_in(&process, "pid").await;
+    process.signal(Signal::KILL);
+    eventually("the worker is dead", SOON, || process.ended().is_some()).await;
+    eventually("its program is dead", SOON, || is_gone(pid)).await;
+    assert_eq!(clap(&database).await, "RUNNING 1-0", "nobody was left to book anything");
+
+    expire_leases(&database).await;
+    let next = batch(&database, ["work"]).finish(SOON).await;
+    assert_eq!((report(&next)["outcome"].as_str(), report(&next)["iteration"].as_i64()), (Some("SUCCESS"), Some(2)));
+}
+
+#[tokio::test]
+async fn what_a_program_leaves_behind_is_killed() {
+    let database = queue(Cluster::shared().await).await;
+    request(&database, 1, 0).await;
+    let process = shell(&database, &[], "sleep 600 & echo $! > pid; exit 0").start();
+    let pid = pid_in(&process, "pid").await;
+    let finished = process.finish(SOON).await;
+    assert_eq!(finished.code(), Some(0), "{finished:?}");
+    eventually("the background process is dead", SOON, || is_gone(pid)).await;
+}
+
+#[tokio::test]
+async fn a_worker_that_has_lost_its_clap_kills_its_program() {
+    let database = queue(Cluster::shared().await).await;
+    request(&database, 1, 0).await;
+    let process = shell(&database, &SHORT_LEASE, "echo $$ > pid; exec sleep 600").start();
+    let pid = pid_in(&process, "pid").await;
+    database.execute("UPDATE clap SET session_id = 1").await;
+    let finished = process.finish(SOON).await;
+    assert_eq!((finished.code(), report(&finished)["outcome"].as_str()), (Some(75), Some("LOST")), "{finished:?}");
+    assert!(is_gone(pid));
+}
+
+#[tokio::test]
+async fn a_worker_whose_database_is_away_for_longer_than_the_lease_kills_its_program_in_time() {
+    let database = queue(Cluster::shared().await).await;
+    request(&database, 1, 0).await;
+    let proxy = Proxy::to_cluster(database.cluster()).await;
+    let script = "echo $$ > pid; exec sleep 600";
+    let arguments = ["work"].into_iter().chain(SHORT_LEASE).chain(["--", "sh", "-c", script]);
+    let process = Executable::postgres_batch(arguments)
+        .variables(database.owner().by_way_of(proxy.address()).environment())
+        .start();
+    let pid = pid_in(&process, "pid").await;
+
+    proxy.set(Mode::Blackhole);
+    let finished = process.finish(SOON).await;
+
+    assert_eq!(finished.code(), Some(75), "{finished:?}");
+    assert!(is_gone(pid));
+    let held: bool = database.value("SELECT lease_expires_at > now() FROM clap").await;
+    assert!(held, "the program must be dead before anybody may take over");
+}
+
+#[tokio::test]
+async fn a_short_outage_costs_nothing() {
+    let database = queue(Cluster::shared().await).await;
+    request(&database, 1, 3).await;
+    let proxy = Proxy::to_cluster(database.cluster()).await;
+    let mut process = Executable::postgres_batch(["work", "--lease", "20s", "--beat", "100ms"])
+        .variables(database.owner().by_way_of(proxy.address()).environment())
+        .start();
+    process.logged("that it has claimed", SOON, |line| line["message"] == "claimed").await;
+    proxy.set(Mode::Reset);
+    let before = proxy.accepted();
+    eventually("it has tried again and again", SOON, || proxy.accepted() >= before + 4).await;
+    proxy.set(Mode::Pass);
+    let finished = process.finish(SOON).await;
+    assert_eq!((finished.code(), &*clap(&database).await), (Some(0), "SUCCESS 1-0"), "{finished:?}");
+}
+
+/// Whatever of a claim's answer is lost, the row is claimed once and its work is done.
+#[tokio::test]
+async fn a_claim_whose_answer_is_lost_is_adopted() {
+    let database = queue(Cluster::shared().await).await;
+    let proxy = Proxy::to_cluster(database.cluster()).await;
+    let mut adopted = 0;
+    for limit in (600..2_200).step_by(50) {
+        database.execute("TRUNCATE make_it_clap RESTART IDENTITY CASCADE").await;
+        request(&database, 1, 0).await;
+        let before = proxy.accepted();
+        proxy.set(Mode::Truncate(limit));
+        let process = Executable::postgres_batch(["work"])
+            .variables(database.owner().by_way_of(proxy.address()).environment())
+            .start();
+        eventually("it has connected again", SOON, || proxy.accepted() > before + 1).await;
+        proxy.set(Mode::Pass);
+        let finished = process.finish(SOON).await;
+        assert_eq!(finished.code(), Some(0), "after {limit} bytes: {finished:?}");
+        assert_eq!(clap(&database).await, "SUCCESS 1-0", "after {limit} bytes: {finished:?}");
+        adopted += usize::from(finished.errors.contains("adopted a claim"));
+    }
+    assert!(adopted > 0, "no cut fell between a claim and its answer");
+}
+
+#[tokio::test]
+async fn a_cancelled_clap_stops_at_its_next_heartbeat() {
+    let database = queue(Cluster::shared().await).await;
+    request(&database, 1, 0).await;
+    let process = shell(&database, &SHORT_LEASE, "echo $$ > pid; exec sleep 600").start();
+    let pid = pid_in(&process, "pid").await;
+    let cancel = batch(&database, ["cancel", "1"]).finish(SOON).await;
+    assert_eq!(cancel.output, "clap 1: is being worked on; stops at its next heartbeat (RUNNING)\n");
+    let finished = process.finish(SOON).await;
+    assert_eq!((finished.code(), &*clap(&database).await), (Some(12), "CANCELLED 1-0 cancelled"), "{finished:?}");
+    assert!(is_gone(pid));
+}
+
+/// The recipe for effects in the same database: the program books its own success with them.
+#[tokio::test]
+async fn a_program_may_book_its_own_success() {
+    let database = queue(Cluster::shared().await).await;
+    request(&database, 1, 0).await;
+    let process =
+        shell(&database, &SHORT_LEASE, "echo $$ > pid; while [ ! -e go ]; do sleep 0.05; done; exit 1").start();
+    pid_in(&process, "pid").await;
+    database
+        .execute(
+            "BEGIN;
+             WITH done AS (UPDATE clap SET status = 'SUCCESS', finished_at = now(), lease_expires_at = now()
+                            WHERE status = 'RUNNING' RETURNING session_id)
+             UPDATE clap_attempt a SET outcome = 'SUCCESS', ended_at = now() FROM done WHERE a.session_id = done.session_id;
+             COMMIT",
+        )
+        .await;
+    let client = database.connect().await;
+    let beats = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'postgres-batch/work' AND query LIKE '%settled%' OR query = 'COMMIT'";
+    first("a beat has found out", SOON, async || {
+        (client.query_one(beats, &[]).await.unwrap().get::<_, i64>(0) > 0).then_some(())
+    })
+    .await;
+    fs::write(process.directory().join("go"), "").unwrap();
+    let finished = process.finish(SOON).await;
+    assert_eq!((finished.code(), report(&finished)["outcome"].as_str()), (Some(0), Some("SUCCESS")), "{finished:?}");
+}
+
+#[tokio::test]
+async fn orphans_are_reaped_by_a_worker_that_is_pid_1() {
+    let unshare = Path::new("/usr/bin/unshare");
+    let isolated = std::process::Command::new(unshare).args(["--pid", "--fork", "--mount-proc", "true"]).status();
+    if !isolated.is_ok_and(|status| status.success()) {
+        crate::support::skip::skip("no process namespace can be made here");
+        return;
+    }
+    let database = queue(Cluster::shared().await).await;
+    request(&database, 1, 0).await;
+    // Each inner shell leaves its own child to PID 1; the count is of zombies a moment after they have ended.
+    let script =
+        "for i in 1 2 3; do sh -c 'sleep 0.1 & exit 0'; done; sleep 1; grep -l '^State:.Z' /proc/[0-9]*/status | wc -l";
+    let worker = crate::support::executable::path("postgres-batch");
+    let arguments = ["--pid", "--fork", "--mount-proc", worker.to_str().unwrap(), "work", "--", "sh", "-c", script];
+    let finished = Executable::new(unshare, arguments).variables(database.owner().environment()).finish(SOON).await;
+    assert_eq!((finished.code(), finished.output.trim()), (Some(0), "0"), "{finished:?}");
+}
+
+#[tokio::test]
+async fn usage_is_checked_before_anything_is_claimed() {
+    let table: [(&[&str], &str); 5] = [
+        (&["work", "--lease", "60s", "--beat", "20s"], "three beats must fit into --lease 1m"),
+        (&["work", "--lease", "1s"], "--lease 1s must be at least 2s"),
+        (&["work", "--timeout", "0s"], "--timeout must be above zero"),
+        (&["work", "--lease", "60"], "a duration is a whole number with a unit"),
+        (&["work", "--permanent-exit-codes", "0"], "0 is not in 1..=255"),
+    ];
+    for (arguments, expected) in table {
+        let finished = Executable::postgres_batch(arguments.iter().copied()).finish(SOON).await;
+        assert_eq!(finished.code(), Some(2), "{arguments:?}: {finished:?}");
+        assert!(finished.errors.contains(expected), "{arguments:?}: {}", finished.errors);
+    }
+}
+
+#[tokio::test]
+async fn a_job_without_a_database_says_so_and_can_be_retried() {
+    let finished = Executable::postgres_batch(["work"])
+        .variable("PGHOST", "127.0.0.1")
+        .variable("PGPORT", "1")
+        .variable("PGUSER", "nobody")
+        .finish(Duration::from_secs(60))
+        .await;
+    assert_eq!(
+        (finished.code(), report(&finished)["outcome"].as_str()),
+        (Some(69), Some("UNREACHABLE")),
+        "{finished:?}"
+    );
+}
