@@ -5,8 +5,10 @@
 
 pub(crate) mod classify;
 pub mod connect;
+mod examine;
 mod health;
 mod listen;
+mod plan;
 mod pool;
 mod role;
 mod statement;
@@ -26,16 +28,19 @@ use tokio::{
 use tokio_postgres::types::{ToSql, Type};
 use tokio_stream::{Stream, StreamExt, wrappers::WatchStream};
 
+pub use self::{
+    classify::Cause,
+    examine::{Complaint, Examined, Examiner, Server},
+    listen::Signal,
+    plan::{Plan, Relation, RowSecurity},
+    role::Privileges,
+    statement::{Statement, without_row},
+};
 use self::{
     classify::{is_conflict, loggable, statement_fault},
     health::{Breaker, Health},
     listen::Channels,
     pool::Connector,
-};
-pub use self::{
-    listen::Signal,
-    role::Privileges,
-    statement::{Statement, without_row},
 };
 use crate::{
     config,
@@ -243,19 +248,10 @@ impl Database {
         statement: &Statement,
         parameters: &[Value],
     ) -> Result<Result<Reading, Fault>, tokio_postgres::Error> {
-        let query = &statement.query;
-        let settings = [
-            milliseconds(query.timeout),
-            milliseconds(self.settings.lock_timeout),
-            milliseconds(IDLE_IN_TRANSACTION),
-            format!("clapometer/{}", query.name),
-            self.settings.search_path.clone().unwrap_or_default(),
-        ];
-        let settings = settings.each_ref().map(|setting| -> (&(dyn ToSql + Sync), Type) { (setting, Type::TEXT) });
         let sent_at = Instant::now();
         let (begun, set, read, committed) = tokio::join!(
             client.batch_execute(BEGIN),
-            client.query_typed(SETTINGS, &settings),
+            configure(client, &self.settings, &statement.query),
             async { statement.read(statement.send(client, parameters).await?, sent_at).await },
             client.batch_execute("COMMIT"),
         );
@@ -336,6 +332,24 @@ impl Failure {
     fn plain(fault: Fault) -> Self {
         Self { fault, detail: String::new(), stale_connection: false }
     }
+}
+
+/// Sets what holds for one transaction.
+async fn configure(
+    client: &tokio_postgres::Client,
+    database: &config::Database,
+    query: &config::Query,
+) -> Result<(), tokio_postgres::Error> {
+    let settings = [
+        milliseconds(query.timeout),
+        milliseconds(database.lock_timeout),
+        milliseconds(IDLE_IN_TRANSACTION),
+        format!("clapometer/{}", query.name),
+        database.search_path.clone().unwrap_or_default(),
+    ];
+    let settings = settings.each_ref().map(|setting| -> (&(dyn ToSql + Sync), Type) { (setting, Type::TEXT) });
+    client.query_typed(SETTINGS, &settings).await?;
+    Ok(())
 }
 
 fn milliseconds(duration: Duration) -> String {

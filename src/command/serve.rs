@@ -4,14 +4,24 @@ use std::{net::SocketAddr, time::Duration};
 
 use clap::Args;
 
-use super::{ConfigFile, Exit, misconfigured};
-use crate::{metrics::Build, server, telemetry};
+use super::{ConfigFile, Exit, build, misconfigured, runtime};
+use crate::{server, telemetry};
 
-/// Answer KEDA over gRPC until SIGTERM.
+const EXAMPLES: &str = "\
+SIGTERM and SIGINT end it: streams end with OK, calls are answered, then it exits with 0. The log is
+JSON unless standard error is a terminal; RUST_LOG sets its level.
+
+Examples:
+  clapometer serve --config clapometer.yaml
+  PGHOST=localhost PGUSER=clapometer PGPASSFILE=~/.pgpass clapometer serve
+  CLAPOMETER__DATABASES__CLAPS__POOL_SIZE=8 clapometer serve --config clapometer.yaml";
+
+/// Answer KEDA over gRPC until SIGTERM
 ///
 /// Serves the external scaler protocol, gRPC health and reflection on one port, and /livez,
 /// /readyz and /metrics on another. Logs go to standard error.
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub(super) struct Serve {
     #[command(flatten)]
     config: ConfigFile,
@@ -33,20 +43,14 @@ impl Serve {
         config.server.listen = listen.unwrap_or(config.server.listen);
         config.admin.listen = admin_listen.unwrap_or(config.admin.listen);
         telemetry::init();
-        // One thread: two workers cost 1.5 times the CPU per request here, and more on fan-out.
-        let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        let runtime = match runtime() {
             Ok(runtime) => runtime,
             Err(error) => {
                 tracing::error!(%error, "cannot start the runtime");
                 return Exit::Failure;
             }
         };
-        let build = Build {
-            version: env!("CARGO_PKG_VERSION"),
-            commit: env!("CLAPOMETER_COMMIT"),
-            rustc: env!("CLAPOMETER_RUSTC"),
-        };
-        let ended = runtime.block_on(server::run(config, file.config, build));
+        let ended = runtime.block_on(server::run(config, file.config, build()));
         // What is left is cut off: a DNS look-up in a thread of its own may take its time.
         runtime.shutdown_timeout(Duration::ZERO);
         match ended {

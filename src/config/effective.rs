@@ -42,6 +42,15 @@ impl Written {
         }
         Self { places, references }
     }
+
+    /// Whether the file or the environment says anything of a query's own; if not, it is built in.
+    fn says_nothing_of(&self, query: &str) -> bool {
+        let mut places = self
+            .places
+            .iter()
+            .filter(|(path, _)| matches!(&path[..], [first, name, ..] if first == "queries" && name == query));
+        places.all(|(_, place)| *place == Place::Whole)
+    }
 }
 
 fn reference(value: &Value) -> Option<String> {
@@ -54,6 +63,11 @@ fn reference(value: &Value) -> Option<String> {
 }
 
 impl Config {
+    /// Whether a query is one of those that are there without being configured, and nothing of it was changed.
+    pub fn is_builtin(&self, query: &str) -> bool {
+        super::builtin::is_builtin(query) && self.written.says_nothing_of(query)
+    }
+
     /// The configuration in force as YAML, with passwords redacted.
     ///
     /// Loading it gives the same configuration, but for the passwords and for a password file of

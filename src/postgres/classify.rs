@@ -2,7 +2,9 @@
 //!
 //! *Source:* PostgreSQL's manual, appendix A; the table of faults is the README's.
 
-use tokio_postgres::Error;
+use std::{error::Error as _, io};
+
+use tokio_postgres::{Error, error::DbError};
 
 use super::connect;
 use crate::fault::{Fault, Kind, SqlState};
@@ -57,6 +59,112 @@ pub(super) fn loggable(error: &Error) -> String {
     } else {
         format!("{} {state}; `clapometer check` shows the server's message", database.severity())
     }
+}
+
+/// What a failure is about, as far as the way to mend it depends on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// A credential or certificate that cannot be read.
+    Credentials,
+    /// A host name that nobody knows.
+    HostName,
+    /// Nothing listens there, or no way leads there.
+    Refused,
+    /// No answer in time.
+    Silent,
+    /// TLS: a certificate, a name, or a server without it.
+    Tls,
+    /// The server does not believe who we are, or does not let us in.
+    Authentication,
+    /// There is no such database.
+    MissingDatabase,
+    /// The server has no room for another session.
+    Full,
+    /// The server is starting or stopping.
+    NotReady,
+    /// The role can do more than the configuration allows.
+    PrivilegedRole,
+    /// The connection broke.
+    Connection,
+    /// A table or view that is not there.
+    MissingTable,
+    /// A column that is not there.
+    MissingColumn,
+    /// A function or operator that is not there, or not for these types.
+    MissingFunction,
+    /// Text that is no single SELECT.
+    Syntax,
+    /// The role may not read something.
+    Privilege,
+    /// A policy would hide rows from the role.
+    RowSecurity,
+    /// The statement tries to write.
+    ReadOnly,
+    /// The statement's own limit.
+    StatementTimeout,
+    /// A lock that somebody else holds.
+    LockTimeout,
+    /// A datum that cannot be computed with.
+    Datum,
+    /// An answer that is not one number.
+    Answer,
+    /// Anything else.
+    Other,
+}
+
+/// What an error of a statement is about.
+pub(super) fn cause(error: &DbError) -> Cause {
+    // Policies and privileges share a SQLSTATE; the routine's name is the same in every language.
+    if error.routine() == Some("get_row_security_policies") || error.routine() == Some("check_enable_rls") {
+        return Cause::RowSecurity;
+    }
+    match error.code().code() {
+        "42P01" | "3F000" => Cause::MissingTable,
+        "42703" => Cause::MissingColumn,
+        "42883" | "42804" | "42846" => Cause::MissingFunction,
+        "42601" | "42P02" | "0A000" | "42P18" => Cause::Syntax,
+        "42501" => Cause::Privilege,
+        "25006" => Cause::ReadOnly,
+        "57014" => Cause::StatementTimeout,
+        "55P03" => Cause::LockTimeout,
+        "3D000" => Cause::MissingDatabase,
+        "53300" => Cause::Full,
+        code => match (code.get(..2), code.get(..3)) {
+            (Some("22"), _) => Cause::Datum,
+            (Some("28"), _) => Cause::Authentication,
+            (_, Some("57P")) => Cause::NotReady,
+            _ => Cause::Other,
+        },
+    }
+}
+
+/// What kept a session from being opened.
+pub(super) fn cause_of_connect(error: &connect::Error) -> Cause {
+    let source = match error {
+        connect::Error::Credentials(_) => return Cause::Credentials,
+        connect::Error::Timeout { .. } => return Cause::Silent,
+        connect::Error::Refused { source, .. } => source,
+    };
+    if let Some(server) = source.as_db_error() {
+        return cause(server);
+    }
+    // The driver's kinds are private; this is how it says them.
+    let kind = source.to_string();
+    if kind.contains("TLS") {
+        return Cause::Tls;
+    }
+    if kind.contains("authentication") {
+        return Cause::Authentication;
+    }
+    let mut inner = source.source();
+    while let Some(error) = inner {
+        if let Some(error) = error.downcast_ref::<io::Error>() {
+            // Of what opening a session can meet, only a look-up fails without an error number.
+            return if error.raw_os_error().is_none() { Cause::HostName } else { Cause::Refused };
+        }
+        inner = error.source();
+    }
+    Cause::Connection
 }
 
 /// Whether the same statement may succeed at once: serialisation failure and deadlock.

@@ -38,6 +38,11 @@ impl Privileges {
         Ok(Self(held))
     }
 
+    /// Their names; a superuser has only that one.
+    pub fn names(&self) -> &[&'static str] {
+        &self.0
+    }
+
     /// Whether there is anything to complain about.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

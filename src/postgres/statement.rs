@@ -53,13 +53,21 @@ impl Statement {
 
     /// Sends the statement; the rows are read by [`Statement::read`].
     pub(super) async fn send(&self, client: &Client, parameters: &[Value]) -> Result<RowStream, Error> {
-        let typed = self
-            .query
-            .parameters
-            .iter()
-            .zip(parameters)
-            .map(|(parameter, value)| (bound(value), type_of(parameter.kind)));
-        client.query_typed_raw(self.text.as_str(), typed).await
+        client.query_typed_raw(self.text.as_str(), self.typed(parameters)).await
+    }
+
+    /// Asks for the statement's plan instead: one row, one column, JSON.
+    pub(super) async fn explain(&self, client: &Client, parameters: &[Value]) -> Result<RowStream, Error> {
+        let text = format!("EXPLAIN (VERBOSE, FORMAT JSON) {}", self.text);
+        client.query_typed_raw(&text, self.typed(parameters)).await
+    }
+
+    fn typed<'a>(
+        &'a self,
+        parameters: &'a [Value],
+    ) -> impl ExactSizeIterator<Item = (Box<dyn ToSql + Sync + Send>, Type)> + 'a {
+        let kinds = self.query.parameters.iter().zip(parameters);
+        kinds.map(|(parameter, value)| (bound(value), type_of(parameter.kind)))
     }
 
     /// Reads the rows into a reading, no more of them than it takes to tell.

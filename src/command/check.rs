@@ -1,0 +1,168 @@
+//! `clapometer check`: what an operator looks at before a release, and when something is wrong.
+
+mod advice;
+mod offline;
+mod parameters;
+mod report;
+mod text;
+
+use std::sync::Arc;
+
+use clap::Args;
+
+use self::{
+    parameters::Parameters,
+    report::{OfDatabase, OfQuery, Origin, Outcome, Reached, Report, Standing, Target, Trouble},
+};
+use super::{
+    ConfigFile, Exit, build,
+    ink::{self, Ink},
+    misconfigured, misused, runtime,
+};
+use crate::{
+    config::{self, Config},
+    metrics::Metrics,
+    postgres::{Database, Statement},
+    shutdown::Supervisor,
+};
+
+const EXAMPLES: &str = "\
+What it shows of a query: the value KEDA would get, whether it would be active, how long it took, the
+tables that it reads (but for those inside functions), the plan's cost and how many rows it expects.
+The server's messages may quote SQL and data; the scaler's log never does.
+
+Exit codes: 0, also with warnings; 1 a query failed; 2 usage; 69 a database is unavailable; 78 the
+configuration is wrong, with every fault at once.
+
+Examples:
+  clapometer check --config clapometer.yaml
+  clapometer check --config clapometer.yaml --param depth.queue=mail
+  clapometer check --config clapometer.yaml --offline
+  PGHOST=localhost PGUSER=clapometer PGPASSFILE=~/.pgpass clapometer check";
+
+/// Check the configuration, the databases and every query
+///
+/// Validates the configuration, connects to each database as `serve` would, and runs each query
+/// once, in the same read-only transaction as for KEDA.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Check {
+    #[command(flatten)]
+    config: ConfigFile,
+    /// Only validate the configuration; connect to nothing
+    #[arg(long)]
+    offline: bool,
+    /// A value for a query's parameter; may be repeated. A query that lacks one is skipped
+    #[arg(long = "param", value_name = "QUERY.NAME=VALUE", conflicts_with = "offline")]
+    parameters: Vec<String>,
+    /// One JSON document instead of text
+    #[arg(long, conflicts_with = "offline")]
+    json: bool,
+}
+
+/// How a report is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Text(Ink),
+    Json,
+}
+
+impl Check {
+    pub(super) fn run(self) -> Exit {
+        let Self { config: file, offline, parameters, json } = self;
+        let config = match file.load() {
+            Ok(config) => config,
+            Err(faults) => return misconfigured(&faults),
+        };
+        let ink = Ink::of_standard_output();
+        if offline {
+            ink::print(&offline::text(&file.title(), &config, ink));
+            return Exit::Success;
+        }
+        let parameters = match Parameters::parse(&parameters, &config) {
+            Ok(parameters) => parameters,
+            Err(problem) => return misused("check", &problem),
+        };
+        if config.databases.is_empty() {
+            eprintln!("there is no database to check; add one under databases, or set PGHOST or DATABASE_URL");
+            return Exit::Configuration;
+        }
+        let form = if json { Form::Json } else { Form::Text(ink) };
+        match runtime() {
+            Ok(runtime) => runtime.block_on(examine(&config, &parameters, form)),
+            Err(error) => {
+                eprintln!("cannot start the runtime: {error}");
+                Exit::Failure
+            }
+        }
+    }
+}
+
+/// Looks at one database after another, and shows each as soon as it is known.
+async fn examine(config: &Config, parameters: &Parameters, form: Form) -> Exit {
+    let metrics = Arc::new(Metrics::new(build()));
+    let (supervisor, _failures) = Supervisor::new();
+    let mut report = Report::default();
+    for settings in config.databases.values() {
+        let database = Database::new(Arc::clone(settings), Arc::clone(&metrics), &supervisor);
+        let found = of_database(&database, config, parameters).await;
+        if let Form::Text(ink) = form {
+            ink::print(&text::block(&found, ink));
+        }
+        report.databases.push(found);
+    }
+    match form {
+        Form::Text(ink) => ink::print(&text::summary(&report, ink)),
+        Form::Json => {
+            let document = serde_json::to_string_pretty(&report).expect("a report has no keys that are not text");
+            ink::print(&format!("{document}\n"));
+        }
+    }
+    if report.has_unavailable() {
+        Exit::Unavailable
+    } else if report.count(|outcome| matches!(outcome, Outcome::Failed(_))) > 0 {
+        Exit::Failure
+    } else {
+        Exit::Success
+    }
+}
+
+async fn of_database(database: &Arc<Database>, config: &Config, parameters: &Parameters) -> OfDatabase {
+    let settings = database.settings();
+    let queries: Vec<_> = config.queries.values().filter(|query| query.database == settings.name).collect();
+    let target = settings.connection.resolve().ok().map(|connection| Target::of(&connection));
+    let unasked = |standing| OfDatabase {
+        name: settings.name.clone(),
+        target: None,
+        standing,
+        warnings: Vec::new(),
+        queries: queries.iter().map(|query| OfQuery::unasked(query, Outcome::NotAsked)).collect(),
+    };
+    if !settings.enabled {
+        return OfDatabase { target, ..unasked(Standing::Disabled) };
+    }
+    let (mut examiner, server) = match database.examiner().await {
+        Ok(reached) => reached,
+        Err(complaint) => {
+            let trouble = Trouble::of_database(&settings.name, complaint);
+            return OfDatabase { target, ..unasked(Standing::Unavailable(trouble)) };
+        }
+    };
+    let (reached, warnings) = Reached::of(server, settings.search_path.as_deref());
+    let mut found = Vec::new();
+    for query in queries {
+        found.push(match parameters.of(query) {
+            Ok(values) => {
+                let statement = Statement::new(Arc::clone(query));
+                let origin = origin(config, query);
+                OfQuery::examined(&statement, origin, examiner.examine(&statement, &values).await)
+            }
+            Err(missing) => OfQuery::unasked(query, Outcome::Skipped { missing }),
+        });
+    }
+    OfDatabase { name: settings.name.clone(), target, standing: Standing::Reached(reached), warnings, queries: found }
+}
+
+fn origin(config: &Config, query: &config::Query) -> Origin {
+    if config.is_builtin(&query.name) { Origin::BuiltIn } else { Origin::Configured }
+}

@@ -1,0 +1,60 @@
+//! What `check --offline` says of a configuration that is valid.
+
+use std::fmt::Write;
+
+use crate::{
+    command::ink::{Ink, Tone, printable},
+    config::{Config, Namespaces, Query},
+};
+
+/// What was checked and what was not.
+pub(super) fn text(title: &str, config: &Config, ink: Ink) -> String {
+    let mut text = String::new();
+    let mut line = |line: &str| writeln!(text, "{}", line.trim_end()).expect("writing to a String cannot fail");
+    line(&format!("{} {}", ink.paint(Tone::Heading, title), ink.paint(Tone::Good, "is valid")));
+    line("");
+    let security = if config.server.tls.is_some() { "TLS" } else { "plain text" };
+    line(&format!(
+        "  serves     gRPC on {} ({security}), probes and metrics on {}",
+        config.server.listen, config.admin.listen
+    ));
+    for database in config.databases.values() {
+        let at = database.connection.resolve().map_or_else(
+            |_| String::new(),
+            |connection| {
+                let addresses: Vec<String> = connection.addresses.iter().map(ToString::to_string).collect();
+                format!("{}, database {}, role {}", addresses.join(", "), connection.dbname, connection.user)
+            },
+        );
+        let disabled = if database.enabled { "" } else { " (disabled)" };
+        line(&format!("  database   {}  {}{disabled}", database.name, printable(&at)));
+    }
+    let width = config.queries.keys().map(|name| name.chars().count()).max().unwrap_or(0);
+    for query in config.queries.values() {
+        line(&format!("  query      {:width$}  {}", query.name, described(config, query)));
+    }
+    line("");
+    line(
+        "Checked: keys, types, ranges, the files and variables that are referred to, placeholders against parameters.",
+    );
+    line("Not checked, for --offline connects to nothing: the databases, the roles, whether the SQL runs.");
+    text
+}
+
+fn described(config: &Config, query: &Query) -> String {
+    let mut parts = vec![format!("on {}", query.database)];
+    if config.is_builtin(&query.name) {
+        parts.push("built in".to_owned());
+    }
+    if !query.parameters.is_empty() {
+        let names: Vec<&str> = query.parameters.iter().map(|parameter| parameter.name.as_str()).collect();
+        parts.push(format!("parameters {}", names.join(", ")));
+    }
+    if let Some(column) = &query.group_by {
+        parts.push(format!("grouped by {}", printable(column)));
+    }
+    if let Namespaces::Only(names) = &query.namespaces {
+        parts.push(format!("for namespaces {}", names.join(", ")));
+    }
+    parts.join(", ")
+}

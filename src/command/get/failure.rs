@@ -1,0 +1,142 @@
+//! What went wrong with a call, and what the operator should look at.
+
+use serde::Serialize;
+use tonic::{Code, Status};
+
+use crate::command::Exit;
+
+/// A call that brought no answer.
+#[derive(Debug, Serialize)]
+pub(super) struct Failure {
+    /// The RPC; none where there was no connection to call on.
+    pub(super) rpc: Option<&'static str>,
+    /// gRPC's word for it, such as `FAILED_PRECONDITION`.
+    pub(super) code: String,
+    pub(super) message: String,
+    pub(super) advice: &'static str,
+    #[serde(skip)]
+    pub(super) exit: Exit,
+}
+
+impl Failure {
+    /// There is no connection.
+    pub(super) fn unreachable(error: &(dyn std::error::Error + 'static), is_secure: bool) -> Self {
+        let message = super::chain(error);
+        // Every error of the connection begins with this.
+        let message = message.strip_prefix("transport error: ").unwrap_or(&message).to_owned();
+        Self {
+            rpc: None,
+            code: "UNAVAILABLE".to_owned(),
+            advice: of_connection(&message, is_secure),
+            message,
+            exit: Exit::Unavailable,
+        }
+    }
+
+    /// The scaler, or the way to it, answered with an error.
+    pub(super) fn of(rpc: &'static str, status: &Status, is_secure: bool) -> Self {
+        // A status that has a cause was made here: the connection broke before the scaler answered.
+        if let Some(cause) = std::error::Error::source(status) {
+            return Self { rpc: Some(rpc), ..Self::unreachable(cause, is_secure) };
+        }
+        let exit = if status.code() == Code::Unavailable { Exit::Unavailable } else { Exit::Failure };
+        Self {
+            rpc: Some(rpc),
+            code: name(status.code()),
+            message: status.message().to_owned(),
+            advice: advice(status.code()),
+            exit,
+        }
+    }
+
+    /// No answer within `seconds`.
+    pub(super) fn silent(rpc: &'static str, seconds: u64) -> Self {
+        Self {
+            rpc: Some(rpc),
+            code: "DEADLINE_EXCEEDED".to_owned(),
+            message: format!("no answer within {seconds} s"),
+            advice: "a scaler answers within 2.5 s: is it clapometer that listens there, and does its process run?",
+            exit: Exit::Failure,
+        }
+    }
+
+    /// An answer that no scaler should give.
+    pub(super) fn empty(rpc: &'static str) -> Self {
+        Self {
+            rpc: Some(rpc),
+            code: "INTERNAL".to_owned(),
+            message: "the answer has no metric".to_owned(),
+            advice: "clapometer always answers with one: is it another external scaler that listens there?",
+            exit: Exit::Failure,
+        }
+    }
+}
+
+/// gRPC's own spelling of a code.
+fn name(code: Code) -> String {
+    let mut name = String::new();
+    for c in format!("{code:?}").chars() {
+        if c.is_ascii_uppercase() && !name.is_empty() {
+            name.push('_');
+        }
+        name.push(c.to_ascii_uppercase());
+    }
+    name
+}
+
+fn of_connection(message: &str, is_secure: bool) -> &'static str {
+    if is_secure && (message.contains("InvalidContentType") || message.contains("corrupt message")) {
+        return "the scaler seems to serve plain text: leave https:// and --tls-* out, or set server.tls";
+    }
+    if message.contains("certificate") || message.contains("Certificate") || message.contains("alert") {
+        return "compare the certificates: who signed the scaler's (--tls-ca), which names it has \
+                (--tls-server-name), and whether it wants one of us (--tls-cert, --tls-key)";
+    }
+    if message.contains("refused") || message.contains("dns error") || message.contains("timed out") {
+        return "nothing answers there: check --address, and that the scaler runs; in a cluster, \
+                `kubectl port-forward service/clapometer 9090` brings it here";
+    }
+    if is_secure {
+        return "the connection broke: see the scaler's log; does it take our certificate?";
+    }
+    "the connection broke: see the scaler's log; if it serves TLS, put https:// before the address and give --tls-ca"
+}
+
+fn advice(code: Code) -> &'static str {
+    match code {
+        Code::Unavailable => {
+            "the scaler answers, its database does not: see its log, and run `clapometer check` with its \
+             configuration. KEDA starts nothing and leaves alone what runs"
+        }
+        Code::DeadlineExceeded => {
+            "the query is slow, waits for a lock, or for a connection of the pool: `clapometer check` shows how long \
+             it takes and its plan. KEDA starts nothing and leaves alone what runs"
+        }
+        Code::FailedPrecondition => {
+            "the SQL or its answer must be mended: `clapometer check`, with the scaler's configuration, shows the \
+             server's own message and where it points"
+        }
+        Code::PermissionDenied => {
+            "compare the name with `clapometer config`, and --namespace with the query's `namespaces`; the scaler \
+             tells nobody which of the two it is"
+        }
+        Code::InvalidArgument => "mend the trigger's metadata: the key that is named, as in --metadata",
+        Code::ResourceExhausted => "the scaler's log and metrics say which triggers use up its limits",
+        Code::OutOfRange => "the message is too large: 256 KiB is the limit",
+        Code::Internal => "a bug of the scaler: please report it, with its log",
+        Code::Unimplemented => "another gRPC server answers there: check the port",
+        Code::Unauthenticated => "something before the scaler wants credentials: ask it directly",
+        _ => "see the scaler's log",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_code_is_spelt_as_grpc_spells_it() {
+        assert_eq!(name(Code::FailedPrecondition), "FAILED_PRECONDITION");
+        assert_eq!(name(Code::Unavailable), "UNAVAILABLE");
+    }
+}

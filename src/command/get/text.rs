@@ -1,0 +1,91 @@
+//! Answers as people read them.
+
+use super::{Answers, Failure, keda::Answer};
+use crate::command::{
+    backlog,
+    ink::{self, Ink, Tone, number, printable, took},
+};
+
+/// The width of the first column: `GetMetricSpec`.
+const KEY: usize = 15;
+
+/// Everything that was answered, and what KEDA makes of it.
+pub(super) fn page(heading: &str, answers: &Answers, max_replicas: u32, ink: Ink) -> String {
+    let Answers { metric, answer, at_least, remarks, durations } = answers;
+    let Answer { value, target, active } = *answer;
+    let row = |key: &str, text: &str, duration: Option<std::time::Duration>| {
+        let key = ink.padded(Tone::Quiet, key, KEY);
+        let took = duration.map_or_else(String::new, |duration| ink.paint(Tone::Quiet, &took(duration)));
+        let text = ink.padded(Tone::Heading, &printable(text), if took.is_empty() { 0 } else { 48 });
+        format!("  {key}{}", format!("{text}{took}").trim_end())
+    };
+    let [spec, metrics, activity] = *durations;
+    let at_least = if *at_least { "at least " } else { "" };
+    let mut lines = vec![
+        title(heading, ink),
+        String::new(),
+        row("GetMetricSpec", &format!("metric {metric}, target {}", number(target)), Some(spec)),
+        row("GetMetrics", &format!("{at_least}{}", number(value)), Some(metrics)),
+        row("IsActive", if active { "active" } else { "inactive" }, Some(activity)),
+        String::new(),
+    ];
+    let plain = |key: &str, text: &str| {
+        let room = ink::width().saturating_sub(2 + KEY);
+        let text = ink::wrapped(&printable(text), room).join(&format!("\n  {}", " ".repeat(KEY)));
+        format!("  {}{text}", ink.padded(Tone::Quiet, key, KEY))
+    };
+    lines.push(plain("ScaledJob", &for_job(*answer, max_replicas)));
+    lines.push(plain("ScaledObject", &for_object(*answer)));
+    if !at_least.is_empty() {
+        lines.push(plain("note", backlog::REMARK));
+    }
+    lines.extend(answer.remark().map(|remark| plain("note", remark)));
+    lines.extend(remarks.iter().map(|remark| plain("note", remark)));
+    lines.join("\n") + "\n"
+}
+
+/// What KEDA would not get.
+pub(super) fn failure(heading: &str, failure: &Failure, ink: Ink) -> String {
+    let Failure { rpc, code, message, advice, exit: _ } = failure;
+    let key = ink.padded(Tone::Quiet, rpc.unwrap_or("connect"), KEY);
+    let code = ink.paint(Tone::Bad, code);
+    let arrow = ink.paint(Tone::Quiet, "->");
+    let indent = " ".repeat(KEY);
+    let room = ink::width().saturating_sub(5 + KEY);
+    let message = ink::wrapped(&printable(message), room).join(&format!("\n  {indent}"));
+    let advice = ink::wrapped(advice, room).join(&format!("\n     {indent}"));
+    format!("{}\n\n  {key}{code}\n  {indent}{message}\n  {indent}{arrow} {advice}\n", title(heading, ink))
+}
+
+fn title(heading: &str, ink: Ink) -> String {
+    match heading.split_once("  ") {
+        Some((name, rest)) => format!("{}  {}", ink.paint(Tone::Heading, &printable(name)), printable(rest)),
+        None => ink.paint(Tone::Heading, &printable(heading)),
+    }
+}
+
+fn for_job(answer: Answer, max_replicas: u32) -> String {
+    let jobs = answer.jobs(max_replicas);
+    if jobs == 0.0 {
+        return "KEDA starts no Job".to_owned();
+    }
+    let plural = if jobs == 1.0 { "Job" } else { "Jobs" };
+    format!(
+        "KEDA starts {jobs} {plural}: {} / {}, none running, maxReplicaCount {max_replicas}, strategy default",
+        number(answer.value),
+        number(answer.target)
+    )
+}
+
+fn for_object(answer: Answer) -> String {
+    if !answer.active {
+        return "KEDA scales to minReplicaCount once cooldownPeriod has passed".to_owned();
+    }
+    let replicas = answer.replicas();
+    let plural = if replicas == 1.0 { "replica" } else { "replicas" };
+    format!(
+        "KEDA wants {replicas} {plural}: {} / {} (AverageValue), within minReplicaCount and maxReplicaCount",
+        number(answer.value),
+        number(answer.target)
+    )
+}

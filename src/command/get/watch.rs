@@ -1,0 +1,92 @@
+//! `get --watch`: the pushed activity, as KEDA's `external-push` trigger receives it.
+
+use std::time::Duration;
+
+use time::OffsetDateTime;
+use tonic::{Status, transport::Channel};
+
+use super::Failure;
+use crate::{
+    command::{
+        Exit,
+        ink::{self, Ink, Tone, printable},
+    },
+    wire::{ScaledObjectRef, external_scaler_client::ExternalScalerClient},
+};
+
+/// KEDA opens a stream again after this; after errors it doubles it, up to [`LONGEST_PAUSE`]
+/// (pkg/scalers/external_scaler.go).
+const SHORTEST_PAUSE: Duration = Duration::from_secs(2);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// Prints each change until Ctrl-C.
+pub(super) async fn until_interrupted(
+    client: &mut ExternalScalerClient<Channel>,
+    reference: &ScaledObjectRef,
+    is_secure: bool,
+    ink: Ink,
+) -> Exit {
+    ink::print("\nStreamIsActive, as it changes; Ctrl-C ends\n\n");
+    tokio::select! {
+        result = tokio::signal::ctrl_c() => match result {
+            Ok(()) => Exit::Success,
+            Err(error) => {
+                eprintln!("cannot listen for signals: {error}");
+                Exit::Failure
+            }
+        },
+        never = watch(client, reference, is_secure, ink) => never,
+    }
+}
+
+async fn watch(
+    client: &mut ExternalScalerClient<Channel>,
+    reference: &ScaledObjectRef,
+    is_secure: bool,
+    ink: Ink,
+) -> Exit {
+    let mut shown = None;
+    let mut pause = SHORTEST_PAUSE;
+    loop {
+        let ended = one_stream(client, reference, &mut shown, ink).await;
+        let (tone, text) = match &ended {
+            Ok(()) => {
+                pause = SHORTEST_PAUSE;
+                (Tone::Quiet, format!("the scaler ended the stream; opening it again in {} s", pause.as_secs()))
+            }
+            Err(status) => {
+                let Failure { code, message, .. } = Failure::of("StreamIsActive", status, is_secure);
+                (Tone::Bad, format!("{code}: {message}; opening it again in {} s", pause.as_secs()))
+            }
+        };
+        event(tone, &text, ink);
+        tokio::time::sleep(pause).await;
+        if ended.is_err() {
+            pause = LONGEST_PAUSE.min(pause * 2);
+        }
+    }
+}
+
+/// Shows what one stream brings. What KEDA gets every 30 s to keep it informed is no change.
+async fn one_stream(
+    client: &mut ExternalScalerClient<Channel>,
+    reference: &ScaledObjectRef,
+    shown: &mut Option<bool>,
+    ink: Ink,
+) -> Result<(), Status> {
+    let mut updates = client.stream_is_active(reference.clone()).await?.into_inner();
+    while let Some(update) = updates.message().await? {
+        if shown.replace(update.result) != Some(update.result) {
+            let (tone, text) = if update.result { (Tone::Good, "active") } else { (Tone::Warning, "inactive") };
+            event(tone, text, ink);
+        }
+    }
+    Ok(())
+}
+
+fn event(tone: Tone, text: &str, ink: Ink) {
+    let now = OffsetDateTime::now_utc();
+    let time =
+        format!("{}T{:02}:{:02}:{:02}.{:03}Z", now.date(), now.hour(), now.minute(), now.second(), now.millisecond());
+    ink::print(&format!("{}  {}\n", ink.paint(Tone::Quiet, &time), ink.paint(tone, &printable(text))));
+}

@@ -1,0 +1,226 @@
+//! A close look at a database and its queries, for an operator's terminal.
+//!
+//! The statement goes out as for KEDA, in the same transaction and the same wrapper. Unlike a
+//! reading it tells everything: the server's own words quote SQL and data, so nothing from here
+//! may be logged.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::{Instant, timeout};
+use tokio_postgres::error::ErrorPosition;
+
+use super::{
+    BEGIN, Database, Privileges, SILENCE, Statement,
+    classify::{Cause, cause, cause_of_connect, statement_fault},
+    connect::{self, Session},
+    plan::{Plan, Relation},
+};
+use crate::{fault::Fault, query::Value, reading::Reading};
+
+/// Everything there is to say about a session. The server may be behind a pooler, so it speaks for itself.
+const SERVER: &str = "\
+-- clapometer check: server
+SELECT current_setting('server_version'),
+       current_setting('server_version_num')::int4,
+       current_user::text,
+       current_database()::text,
+       current_setting('search_path'),
+       pg_is_in_recovery(),
+       current_setting('default_transaction_read_only') = 'on',
+       host(inet_server_addr()) || ':' || inet_server_port(),
+       (SELECT s.version || ', ' || s.cipher
+          FROM pg_stat_ssl AS s
+         WHERE s.pid = pg_backend_pid() AND s.ssl)";
+
+/// What a server says about itself and the session's role.
+#[derive(Debug, Clone)]
+pub struct Server {
+    /// As `server_version` has it.
+    pub version: String,
+    /// As `server_version_num` has it: 150008 is 15.8.
+    pub version_number: i32,
+    /// The role.
+    pub role: String,
+    /// The database.
+    pub dbname: String,
+    /// The session's own `search_path`; the configuration may set another for each reading.
+    pub search_path: String,
+    /// Whether it replays another server's log.
+    pub is_standby: bool,
+    /// Whether the role's transactions are read-only by default.
+    pub is_read_only: bool,
+    /// Its own address and port; absent on a Unix socket.
+    pub address: Option<String>,
+    /// Protocol and cipher, where TLS is in use.
+    pub tls: Option<String>,
+    /// What the role can do beyond reading.
+    pub privileges: Privileges,
+}
+
+/// What went wrong, in the server's own words.
+#[derive(Debug, Clone)]
+pub struct Complaint {
+    /// What KEDA would be told.
+    pub fault: Fault,
+    /// What it is about, as far as the way to mend it depends on it.
+    pub cause: Cause,
+    /// The server's message, or ours.
+    pub message: String,
+    /// The server's further words: detail and hint, where there are such.
+    pub further: Vec<String>,
+    /// Where in [`Statement::text`] the server points, in characters counted from 1.
+    pub position: Option<usize>,
+}
+
+/// What one query brought.
+#[derive(Debug)]
+pub struct Examined {
+    /// The reading, as KEDA's calls would have got it.
+    pub reading: Result<Reading, Complaint>,
+    /// From sending the statement to its end.
+    pub took: Duration,
+    /// How the server goes about it; absent where it would not say.
+    pub plan: Option<Plan>,
+}
+
+/// A session that looks at one query after another.
+pub struct Examiner {
+    database: Arc<Database>,
+    session: Session,
+}
+
+impl Database {
+    /// Opens a session as for readings, and asks the server about itself.
+    ///
+    /// # Errors
+    /// Why there is none; also for a role that the configuration refuses.
+    pub async fn examiner(self: &Arc<Self>) -> Result<(Examiner, Server), Complaint> {
+        let session = self.session().await?;
+        let within = self.settings.connect_timeout;
+        let server = timeout(within, Server::of(&session.client))
+            .await
+            .map_err(|_| Complaint::ours(Fault::Unreachable, Cause::Silent, format!("no answer within {within:?}")))?
+            .map_err(|error| Complaint::of(&error))?;
+        if self.settings.require_unprivileged_role && !server.privileges.is_empty() {
+            let message = format!("the role {} is too privileged: {}", server.role, server.privileges);
+            return Err(Complaint::ours(Fault::PrivilegedRole, Cause::PrivilegedRole, message));
+        }
+        Ok((Examiner { database: Arc::clone(self), session }, server))
+    }
+
+    async fn session(&self) -> Result<Session, Complaint> {
+        let settings = &self.settings;
+        let credentials = |message| Complaint::ours(Fault::Unreachable, Cause::Credentials, message);
+        let connection = settings.connection.resolve().map_err(credentials)?;
+        connect::open(&connection, settings.connect_timeout, "clapometer check", None)
+            .await
+            .map_err(|error| Complaint::ours(Fault::Unreachable, cause_of_connect(&error), error.to_string()))
+    }
+}
+
+impl Examiner {
+    /// Runs a query once, as for KEDA, and asks for its plan.
+    ///
+    /// Ends by itself: twice the statement's limit, with a little for a silent server.
+    pub async fn examine(&mut self, statement: &Statement, parameters: &[Value]) -> Examined {
+        let sent_at = Instant::now();
+        let reading = self.read(statement, parameters).await;
+        let took = sent_at.elapsed();
+        let plan = self.plan(statement, parameters).await;
+        Examined { reading, took, plan }
+    }
+
+    async fn read(&mut self, statement: &Statement, parameters: &[Value]) -> Result<Reading, Complaint> {
+        if self.session.client.is_closed() {
+            self.session = self.database.session().await?;
+        }
+        let limit = statement.query.timeout + SILENCE;
+        match timeout(limit, self.database.transaction(&self.session.client, statement, parameters)).await {
+            Ok(Ok(Ok(reading))) => Ok(reading),
+            Ok(Ok(Err(fault))) => Err(Complaint::ours(fault, Cause::Answer, fault.to_string())),
+            Ok(Err(error)) => Err(Complaint::of(&error)),
+            Err(_) => {
+                let message = format!("no answer within {limit:?}");
+                self.replace_session().await;
+                Err(Complaint::ours(Fault::DeadlineExceeded, Cause::Silent, message))
+            }
+        }
+    }
+
+    async fn plan(&mut self, statement: &Statement, parameters: &[Value]) -> Option<Plan> {
+        if self.session.client.is_closed() {
+            return None;
+        }
+        let settings = &self.database.settings;
+        let client = &self.session.client;
+        let limit = statement.query.timeout + SILENCE;
+        let asked = timeout(limit, async {
+            client.batch_execute(BEGIN).await?;
+            super::configure(client, settings, &statement.query).await?;
+            let mut plan = Plan::of(client, statement, parameters).await?;
+            if let Some(plan) = &mut plan {
+                Relation::describe(client, &mut plan.relations).await?;
+            }
+            Ok::<_, tokio_postgres::Error>(plan)
+        });
+        let plan = asked.await;
+        match timeout(SILENCE, client.batch_execute("ROLLBACK")).await {
+            Ok(_) => {}
+            Err(_) => self.replace_session().await,
+        }
+        plan.ok()?.ok()?
+    }
+
+    /// Cancels what the session is doing, and opens another, if that is possible.
+    async fn replace_session(&mut self) {
+        let token = self.session.client.cancel_token();
+        if let Ok(connection) = self.database.settings.connection.resolve() {
+            connect::cancel(&connection, token).await;
+        }
+        if let Ok(session) = self.database.session().await {
+            self.session = session;
+        }
+    }
+}
+
+impl Server {
+    async fn of(client: &tokio_postgres::Client) -> Result<Self, tokio_postgres::Error> {
+        let row = client.query_typed_one(SERVER, &[]).await?;
+        Ok(Self {
+            version: row.try_get(0)?,
+            version_number: row.try_get(1)?,
+            role: row.try_get(2)?,
+            dbname: row.try_get(3)?,
+            search_path: row.try_get(4)?,
+            is_standby: row.try_get(5)?,
+            is_read_only: row.try_get(6)?,
+            address: row.try_get(7)?,
+            tls: row.try_get(8)?,
+            privileges: Privileges::of(client).await?,
+        })
+    }
+}
+
+impl Complaint {
+    fn ours(fault: Fault, cause: Cause, message: String) -> Self {
+        Self { fault, cause, message, further: Vec::new(), position: None }
+    }
+
+    fn of(error: &tokio_postgres::Error) -> Self {
+        let fault = statement_fault(error);
+        let Some(server) = error.as_db_error() else {
+            return Self::ours(fault, Cause::Connection, connect::explain(error));
+        };
+        let position = match server.position() {
+            Some(ErrorPosition::Original(position)) => usize::try_from(*position).ok(),
+            Some(ErrorPosition::Internal { .. }) | None => None,
+        };
+        Self {
+            fault,
+            cause: cause(server),
+            message: format!("{}: {}", server.code().code(), server.message()),
+            further: server.detail().into_iter().chain(server.hint()).map(str::to_owned).collect(),
+            position,
+        }
+    }
+}
