@@ -4,9 +4,9 @@
 //! the file misses and whose time stamps lie. What is bad is told once; the last good stays.
 
 use std::{
-    collections::hash_map::RandomState,
+    collections::{BTreeMap, hash_map::RandomState},
     fs,
-    hash::{BuildHasher, Hasher},
+    hash::BuildHasher,
     path::PathBuf,
     sync::Arc,
     time::{Duration, SystemTime},
@@ -29,6 +29,12 @@ use crate::{
 
 /// How often the files are read.
 const INTERVAL: Duration = Duration::from_secs(2);
+
+/// How often a reload is tried again because files changed under its hands.
+const RETRIES: u32 = 3;
+
+/// A number for each file's content; none for a file that cannot be read.
+type Contents = BTreeMap<PathBuf, Option<u64>>;
 
 /// What is in force, and what it takes to replace it.
 pub(super) struct Reload {
@@ -55,28 +61,29 @@ impl Reload {
             };
             let contents = self.contents(&hasher);
             if is_asked || contents != seen {
-                self.reload();
-                // Of the files that are in force now: a reload may have named others.
-                seen = self.contents(&hasher);
+                seen = self.reload(contents, &hasher);
             }
         }
     }
 
-    /// One number for the content of every file that matters.
-    fn contents(&self, hasher: &RandomState) -> u64 {
-        let mut hash = hasher.build_hasher();
-        for path in self.file.iter().chain(&self.config.files()) {
-            match fs::read(path) {
-                Ok(content) => hash.write(&content),
-                Err(_) => hash.write_u8(0),
-            }
-            hash.write_u8(u8::MAX);
-        }
-        hash.finish()
+    /// A number for the content of each file that matters.
+    fn contents(&self, hasher: &RandomState) -> Contents {
+        let files = self.file.iter().cloned().chain(self.config.files());
+        files.map(|path| (path.clone(), fs::read(path).ok().map(|content| hasher.hash_one(content)))).collect()
     }
 
-    fn reload(&mut self) {
-        let result = self.apply();
+    /// Reloads what was just seen to be `contents`, and returns what has been taken in.
+    fn reload(&mut self, mut contents: Contents, hasher: &RandomState) -> Contents {
+        let mut result = self.apply();
+        for _ in 0..RETRIES {
+            let now = self.contents(hasher);
+            if result.is_ok() || now == contents {
+                break;
+            }
+            // Half of it was read before a swap, and half after: that is nobody's fault.
+            contents = now;
+            result = self.apply();
+        }
         let (result, is_valid) = match result {
             Ok(()) => {
                 tracing::info!("configuration reloaded");
@@ -89,6 +96,14 @@ impl Reload {
         };
         self.metrics.reloads.get_or_create(&OfReload { result }).inc();
         self.metrics.config_valid.set(is_valid);
+        // What changed while we read it is to be seen as a change, so only files that are new to us are taken as they are.
+        let mut taken = self.contents(hasher);
+        for (path, hash) in &mut taken {
+            if let Some(before) = contents.get(path) {
+                *hash = *before;
+            }
+        }
+        taken
     }
 
     fn apply(&mut self) -> Result<(), String> {
