@@ -57,7 +57,8 @@ impl Serve {
             Ok(()) => Exit::Success,
             Err(error) => {
                 tracing::error!(error = %chain(&error), "ended");
-                Exit::Failure
+                // A certificate that cannot be used is the configuration's fault, found a moment later than its others.
+                if matches!(error, server::Error::Tls(_)) { Exit::Configuration } else { Exit::Failure }
             }
         }
     }
