@@ -25,9 +25,27 @@ impl Certificates {
     /// Makes a new authority, of which nobody knows.
     pub(crate) fn generate() -> Self {
         let key = KeyPair::generate().expect("there is a random source");
-        let mut parameters = parameters("clapometer test authority", &[]);
-        parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        // With a name of its own: of two authorities of one name, one is not unknown but a forger.
+        let parameters = of_an_authority(&format!("clapometer test authority {:08x}", rand::random::<u32>()));
         let authority = parameters.self_signed(&key).expect("the parameters are sound").pem();
+        Self::of(authority, parameters, key)
+    }
+
+    /// Makes an authority that this one has signed.
+    pub(crate) fn authority_below(&self, common_name: &str) -> Self {
+        let key = KeyPair::generate().expect("there is a random source");
+        let parameters = of_an_authority(common_name);
+        let authority = parameters.signed_by(&key, &self.issuer).expect("the parameters are sound").pem();
+        Self::of(authority, parameters, key)
+    }
+
+    /// The same with the authority's own certificate as the server's, as people make it who are in a hurry.
+    pub(crate) fn self_signed(&self) -> Self {
+        let server = Identity { certificate: self.authority.clone(), key: self.issuer.key().serialize_pem() };
+        Self { server, ..self.clone() }
+    }
+
+    fn of(authority: String, parameters: CertificateParams, key: KeyPair) -> Self {
         let mut certificates = Self {
             authority,
             issuer: Arc::new(Issuer::new(parameters, key)),
@@ -62,6 +80,12 @@ impl fmt::Debug for Certificates {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("Certificates")
     }
+}
+
+fn of_an_authority(common_name: &str) -> CertificateParams {
+    let mut parameters = parameters(common_name, &[]);
+    parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    parameters
 }
 
 fn parameters(common_name: &str, names: &[&str]) -> CertificateParams {

@@ -5,11 +5,13 @@
 //! Every helper on which a verdict rests has a test of its own that sees it fail.
 #![allow(dead_code, reason = "each of the crates that include this uses a part of it")]
 
+pub(crate) mod admin;
 pub(crate) mod binaries;
 pub(crate) mod certificates;
 pub(crate) mod cluster;
 pub(crate) mod database;
 pub(crate) mod executable;
+pub(crate) mod grpc;
 pub(crate) mod processes;
 pub(crate) mod proxy;
 pub(crate) mod skip;

@@ -1,0 +1,58 @@
+//! The scaler's plain HTTP port, asked as Prometheus and kubelet ask it.
+
+use std::{net::SocketAddr, time::Duration};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+use super::wait;
+
+const ANSWER: Duration = Duration::from_secs(10);
+
+/// The body of the answer to `GET path`, whatever its status.
+pub(crate) async fn get(address: SocketAddr, path: &str) -> String {
+    let asking = async {
+        let mut socket = TcpStream::connect(address).await.expect("the admin port is open");
+        let request = format!("GET {path} HTTP/1.0\r\nHost: admin\r\n\r\n");
+        socket.write_all(request.as_bytes()).await.expect("the request is taken");
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).await.expect("the answer is text");
+        answer
+    };
+    let answer = wait::bounded(&format!("GET {path}"), ANSWER, asking).await;
+    let (_, body) = answer.split_once("\r\n\r\n").expect("an answer has a head");
+    body.to_owned()
+}
+
+/// A metric: of one series where labels are given in braces, else the sum of all series of that name; 0 where there is none.
+pub(crate) async fn metric(address: SocketAddr, name: &str) -> f64 {
+    sum(&get(address, "/metrics").await, name)
+}
+
+fn sum(text: &str, name: &str) -> f64 {
+    let values = text.lines().filter_map(|line| {
+        let rest = line.strip_prefix(name)?;
+        let value = match rest.strip_prefix('{') {
+            Some(labelled) => labelled.rsplit_once("} ")?.1,
+            None => rest.strip_prefix(' ')?,
+        };
+        value.parse::<f64>().ok()
+    });
+    values.sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::sum;
+
+    const TEXT: &str = "# HELP a An a.\na_total{x=\"1\"} 2\na_total{x=\"2\"} 3\nb 7\nbb 9\n";
+
+    #[test]
+    fn series_are_found_by_name_and_by_labels_and_nothing_else_is() {
+        for (name, value) in [("a_total", 5.0), ("a_total{x=\"2\"}", 3.0), ("b", 7.0), ("a", 0.0), ("c", 0.0)] {
+            assert_eq!(sum(TEXT, name), value, "{name}");
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! A client of the scaler: asks as KEDA does, holds every answer to the contract's bound.
+
+#![expect(deprecated, reason = "KEDA reads the integer fields too")]
+
+use std::{net::SocketAddr, time::Duration};
+
+use clapometer::wire::{
+    GetMetricsRequest, IsActiveResponse, MetricSpec, MetricValue, ScaledObjectRef,
+    external_scaler_client::ExternalScalerClient,
+};
+use tonic::{
+    Code, Status, Streaming,
+    transport::{Channel, Endpoint},
+};
+
+use super::wait;
+
+/// The contract's 2.5 s, and what a busy machine adds on its way.
+pub(crate) const ANSWER: Duration = Duration::from_millis(2_500 + 500);
+
+/// One connection to a scaler.
+#[derive(Debug, Clone)]
+pub(crate) struct Scaler {
+    client: ExternalScalerClient<Channel>,
+}
+
+impl Scaler {
+    /// Connects when first used, as KEDA does.
+    pub(crate) fn at(address: SocketAddr) -> Self {
+        let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("an address makes a URI");
+        Self::over(endpoint.connect_lazy())
+    }
+
+    /// The same over a channel that the test has made: with TLS, say.
+    pub(crate) fn over(channel: Channel) -> Self {
+        Self { client: ExternalScalerClient::new(channel) }
+    }
+
+    /// The generated client, for what has no word here.
+    pub(crate) fn client(&self) -> ExternalScalerClient<Channel> {
+        self.client.clone()
+    }
+
+    /// `GetMetricSpec`: exactly one.
+    pub(crate) async fn spec(&self, trigger: &ScaledObjectRef) -> Result<MetricSpec, Status> {
+        let mut client = self.client();
+        let call = client.get_metric_spec(trigger.clone());
+        let response = wait::bounded("GetMetricSpec", ANSWER, call).await?.into_inner();
+        Ok(only(response.metric_specs))
+    }
+
+    /// `GetMetrics` of the trigger's own metric: exactly one value.
+    pub(crate) async fn metric(&self, trigger: &ScaledObjectRef) -> Result<MetricValue, Status> {
+        let name = trigger.scaler_metadata.get("query").map_or("", |query| query.trim());
+        self.metric_named(trigger, name).await
+    }
+
+    /// `GetMetrics` of the metric with this name: exactly one value.
+    pub(crate) async fn metric_named(&self, trigger: &ScaledObjectRef, name: &str) -> Result<MetricValue, Status> {
+        let request = GetMetricsRequest { scaled_object_ref: Some(trigger.clone()), metric_name: name.to_owned() };
+        let mut client = self.client();
+        let response = wait::bounded("GetMetrics", ANSWER, client.get_metrics(request)).await?.into_inner();
+        let value = only(response.metric_values);
+        assert_eq!(value.metric_name, name, "the answer is for another metric");
+        Ok(value)
+    }
+
+    /// The value of `GetMetrics`.
+    ///
+    /// # Panics
+    /// When its two fields disagree: the integer is the double, rounded up.
+    pub(crate) async fn value(&self, trigger: &ScaledObjectRef) -> Result<f64, Status> {
+        let MetricValue { metric_name: _, metric_value, metric_value_float } = self.metric(trigger).await?;
+        assert_agree(metric_value_float, metric_value);
+        Ok(metric_value_float)
+    }
+
+    /// `IsActive`.
+    pub(crate) async fn active(&self, trigger: &ScaledObjectRef) -> Result<bool, Status> {
+        let mut client = self.client();
+        let response = wait::bounded("IsActive", ANSWER, client.is_active(trigger.clone())).await?;
+        Ok(response.into_inner().result)
+    }
+
+    /// `StreamIsActive`.
+    pub(crate) async fn activity(&self, trigger: &ScaledObjectRef) -> Result<Streaming<IsActiveResponse>, Status> {
+        let mut client = self.client();
+        let response = wait::bounded("StreamIsActive", ANSWER, client.stream_is_active(trigger.clone())).await?;
+        Ok(response.into_inner())
+    }
+
+    /// The code of `GetMetrics` and of `IsActive`, which must be the same.
+    ///
+    /// # Panics
+    /// When one of them succeeds, or they differ.
+    pub(crate) async fn refusal(&self, trigger: &ScaledObjectRef) -> Status {
+        let (metric, active) = tokio::join!(self.metric(trigger), self.active(trigger));
+        let metric = metric.expect_err("GetMetrics was to fail");
+        let active = active.expect_err("IsActive was to fail");
+        assert_eq!(metric.code(), active.code(), "{metric:?} and {active:?}");
+        metric
+    }
+
+    /// Asks until the value is this one.
+    ///
+    /// # Panics
+    /// When it is not `within` that time, with the last answer.
+    pub(crate) async fn reaches(&self, trigger: &ScaledObjectRef, value: f64, within: Duration) {
+        let mut last = None;
+        let start = std::time::Instant::now();
+        while start.elapsed() < within {
+            last = Some(self.value(trigger).await);
+            if matches!(last, Some(Ok(seen)) if seen == value) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("not {value} within {within:?}; the last answer was {last:?}");
+    }
+
+    /// Asks until both reads fail with this code.
+    ///
+    /// # Panics
+    /// When they do not `within` that time, with the last answer.
+    pub(crate) async fn refuses(&self, trigger: &ScaledObjectRef, code: Code, within: Duration) {
+        let mut last = None;
+        let start = std::time::Instant::now();
+        while start.elapsed() < within {
+            let answers = tokio::join!(self.value(trigger), self.active(trigger));
+            if matches!(&answers, (Err(value), Err(active)) if value.code() == code && active.code() == code) {
+                return;
+            }
+            last = Some(answers);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("not {code:?} within {within:?}; the last answers were {last:?}");
+    }
+}
+
+/// A trigger's reference with this query and further metadata, in the namespace `default`.
+pub(crate) fn trigger(query: &str, metadata: &[(&str, &str)]) -> ScaledObjectRef {
+    let always = [("query", query), ("scalerAddress", "clapometer:9090")];
+    let pairs = metadata.iter().chain(&always);
+    ScaledObjectRef {
+        name: "claps".to_owned(),
+        namespace: "default".to_owned(),
+        scaler_metadata: pairs.map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
+    }
+}
+
+/// Checks that a number's two fields say the same to a KEDA that reads either.
+///
+/// # Panics
+/// When the integer is not the double rounded up.
+pub(crate) fn assert_agree(double: f64, integer: i64) {
+    assert_eq!(format!("{:.0}", double.ceil()), integer.to_string(), "{double} and {integer} disagree");
+}
+
+fn only<T: std::fmt::Debug>(mut items: Vec<T>) -> T {
+    assert_eq!(items.len(), 1, "not exactly one: {items:?}");
+    items.remove(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{assert_agree, only};
+
+    #[test]
+    fn fields_that_agree_pass() {
+        for (double, integer) in [(0.0, 0), (6.1, 7), (60.0, 60), (0.001, 1)] {
+            assert_agree(double, integer);
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "6.1 and 6 disagree")]
+    fn fields_that_disagree_fail_the_test() {
+        assert_agree(6.1, 6);
+    }
+
+    #[test]
+    #[should_panic(expected = "not exactly one")]
+    fn two_values_fail_the_test() {
+        only(vec![1, 2]);
+    }
+}
