@@ -5,3 +5,4 @@ mod dashboard;
 mod examples;
 mod keda;
 mod support;
+mod tls;
