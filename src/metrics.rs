@@ -286,6 +286,14 @@ impl Metrics {
         }
     }
 
+    /// Drops the series of a query that is configured no more: its age would grow for ever.
+    pub fn forget_query(&self, query: &OfQuery) {
+        self.read_at.lock().unwrap_or_else(PoisonError::into_inner).remove(query);
+        self.query_age.remove(query);
+        self.query_value.remove(query);
+        self.query_activity.remove(query);
+    }
+
     /// Notes that KEDA asked for a trigger.
     pub fn asked(&self, trigger: TriggerId<'_>) {
         self.triggers.asked(trigger);

@@ -85,6 +85,11 @@ impl Shared {
         self.source.query()
     }
 
+    /// What its metrics are labelled with.
+    pub fn labels(&self) -> &OfQuery {
+        &self.labels
+    }
+
     /// One gauge has begun to fail; the first of the query's is logged.
     pub(super) fn began_to_fail(&self, fault: Fault, detail: &str) {
         if self.failing.fetch_add(1, Ordering::Relaxed) == 0 {

@@ -45,11 +45,8 @@ impl Health {
         let databases: Vec<String> = self.catalog.borrow().databases().keys().map(|name| named(name)).collect();
         for service in PROCESS.into_iter().chain(databases.iter().map(String::as_str)) {
             self.reporter.set_service_status(service, ServingStatus::NotServing).await;
-        }
-        // A watcher hears of it before its stream ends.
-        tokio::task::yield_now().await;
-        for database in &databases {
-            self.reporter.clear_service_status(database).await;
+            // Watchers see the last status before their stream ends.
+            self.reporter.clear_service_status(service).await;
         }
     }
 }

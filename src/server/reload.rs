@@ -123,6 +123,9 @@ impl Reload {
             database.renew();
         }
         let sources: Vec<_> = catalog.sources().map(Arc::clone).collect();
+        for gone in before.sources().filter(|old| sources.iter().all(|new| new.labels() != old.labels())) {
+            self.metrics.forget_query(gone.labels());
+        }
         self.catalog.send_replace(Arc::new(catalog));
         self.gauges.keep_only(&sources);
         self.config = config;
