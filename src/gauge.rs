@@ -161,7 +161,6 @@ impl Gauge {
         state.in_flight = true;
         let gauge = Arc::clone(self);
         let attempt = state.attempt;
-        self.metrics.query_statements.get_or_create(&self.shared.labels).inc();
         tokio::spawn(async move {
             let began_at = Instant::now();
             let counting = AssertUnwindSafe(gauge.shared.source.count(&gauge.parameters)).catch_unwind();

@@ -248,6 +248,7 @@ impl Database {
         statement: &Statement,
         parameters: &[Value],
     ) -> Result<Result<Reading, Fault>, tokio_postgres::Error> {
+        self.metrics.query_statements.get_or_create(&statement.labels).inc();
         let sent_at = Instant::now();
         let (begun, set, read, committed) = tokio::join!(
             client.batch_execute(BEGIN),

@@ -16,6 +16,7 @@ use tokio_postgres::{
 use crate::{
     config::{Absent, ParameterKind, Query, sql},
     fault::{Fault, Unusable},
+    metrics::OfQuery,
     query::Value,
     reading::{Numbers, Reading, Rows},
 };
@@ -28,6 +29,8 @@ const MAXIMUM_KEYS: usize = 10_000;
 pub struct Statement {
     /// The query as configured.
     pub query: Arc<Query>,
+    /// What its metrics are labelled with.
+    pub(super) labels: OfQuery,
     text: String,
 }
 
@@ -43,7 +46,8 @@ impl Statement {
     /// Wraps a query's SQL.
     pub fn new(query: Arc<Query>) -> Self {
         let text = wrapped(&query);
-        Self { query, text }
+        let labels = OfQuery { query: query.name.clone(), database: query.database.clone() };
+        Self { query, labels, text }
     }
 
     /// The SQL that is sent.
