@@ -1,8 +1,12 @@
 //! Behaviour seen from outside: real PostgreSQL, real executables, a real client. A file per behaviour.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod batch;
+mod conformance;
 mod dashboard;
 mod examples;
 mod keda;
+mod scaler_faults;
 mod support;
 mod tls;

@@ -81,6 +81,14 @@ impl Executable {
         self
     }
 
+    /// Puts a text on its standard input, by way of a file.
+    pub(crate) fn input(self, name: &str, content: &str) -> Self {
+        let path = self.directory.join(name);
+        let mut with_file = self.file(name, content);
+        with_file.command.stdin(fs::File::open(path).expect("it was just written"));
+        with_file
+    }
+
     /// The working directory.
     pub(crate) fn directory(&self) -> &Path {
         &self.directory
@@ -329,6 +337,12 @@ mod tests {
     async fn a_process_is_taken_at_its_word_and_its_code() {
         let finished = shell("echo out; echo err >&2; exit 78").finish(SOON).await;
         assert_eq!((finished.code(), &*finished.output, &*finished.errors), (Some(78), "out\n", "err\n"));
+    }
+
+    #[tokio::test]
+    async fn standard_input_is_what_the_test_says() {
+        let finished = shell("cat").input("input", "hello").finish(SOON).await;
+        assert_eq!(finished.output, "hello");
     }
 
     #[tokio::test]

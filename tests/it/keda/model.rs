@@ -1,0 +1,430 @@
+//! A cluster in a few numbers: rows arrive, KEDA polls, pods start, claim, work and end.
+//!
+//! A discrete-event model around [`super::arithmetic`]; nothing waits, an hour passes in
+//! milliseconds. What it says about a pairing of strategy and count is what the documents claim.
+
+use std::{
+    cmp::Reverse,
+    collections::{BinaryHeap, VecDeque},
+    ops::Range,
+};
+
+use rand::{Rng, SeedableRng, rngs::StdRng};
+
+use super::arithmetic::{Answer, Jobs, ScaledJob};
+
+/// Milliseconds of simulated time.
+pub(crate) type Milliseconds = u64;
+
+/// From a pod that runs to the commit of its claim.
+const CLAIM: Milliseconds = 500;
+/// From the end of the work to the Job being complete in KEDA's eyes.
+const COMPLETION: Milliseconds = 1_500;
+
+/// Which rows the trigger counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Count {
+    /// Those that nobody has claimed: the seed's query.
+    Pending,
+    /// Those and the ones that a live Job holds.
+    Outstanding,
+}
+
+/// Everything that makes a run.
+#[derive(Debug, Clone)]
+pub(crate) struct Scenario {
+    pub(crate) scaled_job: ScaledJob,
+    pub(crate) count: Count,
+    /// KEDA's target for the count.
+    pub(crate) target: f64,
+    pub(crate) polling_interval: Milliseconds,
+    /// When KEDA polls first; within the first interval, as chance has it, where absent.
+    pub(crate) first_poll: Option<Milliseconds>,
+    /// When each row arrives, in order, and how long its work takes.
+    pub(crate) rows: Vec<(Milliseconds, Milliseconds)>,
+    /// How long a pod takes from the Job's creation until it runs.
+    pub(crate) pod_start: Range<Milliseconds>,
+    /// How old the scaler's answer is when KEDA gets it.
+    pub(crate) answer_age: Milliseconds,
+    /// Rows that a Job long gone still seems to hold; nobody ever claims them.
+    pub(crate) orphans: usize,
+    /// Whether activity asks for rows that can be claimed; else for a count above zero.
+    pub(crate) active_if_claimable: bool,
+    /// When nothing happens any more.
+    pub(crate) until: Milliseconds,
+}
+
+impl Scenario {
+    /// Ten Jobs at most, an answer fresh from the database, pods that start in two to six seconds.
+    pub(crate) fn new(count: Count, polling_interval: Milliseconds, rows: Vec<(Milliseconds, Milliseconds)>) -> Self {
+        Self {
+            scaled_job: ScaledJob::with_max_replica_count(10),
+            count,
+            target: 1.0,
+            polling_interval,
+            first_poll: None,
+            rows,
+            pod_start: 2_000..6_000,
+            answer_age: 0,
+            orphans: 0,
+            active_if_claimable: false,
+            until: 20_000_000,
+        }
+    }
+}
+
+/// What came of a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Outcome {
+    /// When the last row was done; none where one never was.
+    pub(crate) end: Option<Milliseconds>,
+    /// The longest time from a row's arrival to its claim, or to the end of the run.
+    pub(crate) worst_wait: Milliseconds,
+    /// Jobs that found nothing to claim.
+    pub(crate) idle_jobs: usize,
+    /// Jobs created.
+    pub(crate) jobs: usize,
+    /// The most Jobs that were unfinished at once.
+    pub(crate) peak: i64,
+    /// Each poll: when, unclaimed rows, held rows, unfinished Jobs, Jobs created.
+    pub(crate) polls: Vec<(Milliseconds, usize, usize, i64, i64)>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Event {
+    /// The row with this index arrives.
+    Arrival(usize),
+    /// Work on a row ends.
+    Done,
+    /// A Job whose pod has ended is complete.
+    Complete,
+    /// A pod runs.
+    Running,
+    /// A pod claims.
+    Claim,
+    /// KEDA polls.
+    Poll,
+}
+
+struct Run<'scenario> {
+    scenario: &'scenario Scenario,
+    random: StdRng,
+    now: Milliseconds,
+    agenda: BinaryHeap<Reverse<(Milliseconds, Event)>>,
+    unclaimed: VecDeque<usize>,
+    held: usize,
+    done: usize,
+    jobs: Jobs,
+    /// What the scaler would have answered since when: unclaimed, held.
+    history: Vec<(Milliseconds, usize, usize)>,
+    outcome: Outcome,
+}
+
+/// Runs a scenario; the seed decides when KEDA's first poll is and how long each pod takes.
+pub(crate) fn run(scenario: &Scenario, seed: u64) -> Outcome {
+    let mut run = Run {
+        scenario,
+        random: StdRng::seed_from_u64(seed),
+        now: 0,
+        agenda: BinaryHeap::new(),
+        unclaimed: VecDeque::new(),
+        held: scenario.orphans,
+        done: 0,
+        jobs: Jobs::default(),
+        history: vec![(0, 0, scenario.orphans)],
+        outcome: Outcome { end: None, worst_wait: 0, idle_jobs: 0, jobs: 0, peak: 0, polls: Vec::new() },
+    };
+    for (index, (arrival, _)) in scenario.rows.iter().enumerate() {
+        run.agenda.push(Reverse((*arrival, Event::Arrival(index))));
+    }
+    let first_poll = scenario.first_poll.unwrap_or_else(|| run.random.random_range(0..scenario.polling_interval));
+    run.agenda.push(Reverse((first_poll, Event::Poll)));
+    while let Some(Reverse((time, event))) = run.agenda.pop() {
+        if time > scenario.until || (run.outcome.end.is_some() && run.scenario.orphans == 0 && run.jobs.unfinished == 0)
+        {
+            break;
+        }
+        run.now = time;
+        run.happens(event);
+    }
+    let never = run.unclaimed.iter().map(|row| scenario.until - scenario.rows[*row].0).max();
+    run.outcome.worst_wait = run.outcome.worst_wait.max(never.unwrap_or(0));
+    run.outcome
+}
+
+impl Run<'_> {
+    fn happens(&mut self, event: Event) {
+        match event {
+            Event::Arrival(row) => self.unclaimed.push_back(row),
+            Event::Poll => self.poll(),
+            Event::Running => {
+                self.jobs.pending -= 1;
+                self.after(CLAIM, Event::Claim);
+            }
+            Event::Claim => self.claim(),
+            Event::Done => {
+                self.held -= 1;
+                self.done += 1;
+                if self.done == self.scenario.rows.len() {
+                    self.outcome.end = Some(self.now);
+                }
+                self.after(COMPLETION, Event::Complete);
+            }
+            Event::Complete => self.jobs.unfinished -= 1,
+        }
+        self.history.push((self.now, self.unclaimed.len(), self.held));
+    }
+
+    fn claim(&mut self) {
+        let Some(row) = self.unclaimed.pop_front() else {
+            self.outcome.idle_jobs += 1;
+            return self.after(COMPLETION, Event::Complete);
+        };
+        let (arrival, work) = self.scenario.rows[row];
+        self.outcome.worst_wait = self.outcome.worst_wait.max(self.now - arrival);
+        self.held += 1;
+        self.after(work, Event::Done);
+    }
+
+    fn poll(&mut self) {
+        let (unclaimed, held) = self.answered();
+        let value = match self.scenario.count {
+            Count::Pending => unclaimed,
+            Count::Outstanding => unclaimed + held,
+        };
+        let active = if self.scenario.active_if_claimable { unclaimed > 0 } else { value > 0 };
+        let value = f64::from(u32::try_from(value).expect("the model is small"));
+        let answer = Answer { value, target: self.scenario.target, active };
+        let created = self.scenario.scaled_job.decide(&[answer], self.jobs).created;
+        self.outcome.polls.push((self.now, unclaimed, held, self.jobs.unfinished, created));
+        for _ in 0..created {
+            let start = self.random.random_range(self.scenario.pod_start.clone());
+            self.after(start, Event::Running);
+            self.outcome.jobs += 1;
+        }
+        self.jobs.unfinished += created;
+        self.jobs.pending += created;
+        self.outcome.peak = self.outcome.peak.max(self.jobs.unfinished);
+        self.after(self.scenario.polling_interval, Event::Poll);
+    }
+
+    /// The count as it was when the answer was made.
+    fn answered(&self) -> (usize, usize) {
+        let made = self.now.saturating_sub(self.scenario.answer_age);
+        let later = self.history.partition_point(|(time, ..)| *time <= made);
+        let (_, unclaimed, held) = self.history[later - 1];
+        (unclaimed, held)
+    }
+
+    fn after(&mut self, delay: Milliseconds, event: Event) {
+        self.agenda.push(Reverse((self.now + delay, event)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    //! The table that the documents quote: each figure is the mean of thirty runs.
+
+    use rand::{Rng, SeedableRng, rngs::StdRng};
+
+    use super::{
+        super::arithmetic::{ScaledJob, Strategy},
+        Count, Milliseconds, Outcome, Scenario, run,
+    };
+
+    const SEEDS: u64 = 30;
+    const SECOND: Milliseconds = 1_000;
+    const HOUR: Milliseconds = 3_600 * SECOND;
+
+    /// Sixty rows of forty seconds at once: the seed's evening.
+    fn burst() -> Vec<(Milliseconds, Milliseconds)> {
+        vec![(0, 40 * SECOND); 60]
+    }
+
+    /// 540 rows of forty seconds in an hour, at times of their own.
+    fn hour(seed: u64) -> Vec<(Milliseconds, Milliseconds)> {
+        arrivals(540, seed)
+    }
+
+    fn arrivals(count: usize, seed: u64) -> Vec<(Milliseconds, Milliseconds)> {
+        let mut random = StdRng::seed_from_u64(!seed);
+        let mut rows: Vec<_> = (0..count).map(|_| (random.random_range(0..HOUR), 40 * SECOND)).collect();
+        rows.sort_unstable();
+        rows
+    }
+
+    fn with_strategy(strategy: Strategy) -> ScaledJob {
+        ScaledJob { strategy, ..ScaledJob::with_max_replica_count(10) }
+    }
+
+    fn runs(scenario: impl Fn(u64) -> Scenario) -> Vec<Outcome> {
+        (0..SEEDS).map(|seed| run(&scenario(seed), seed)).collect()
+    }
+
+    fn mean(outcomes: &[Outcome], of: impl Fn(&Outcome) -> u64) -> u64 {
+        outcomes.iter().map(of).sum::<u64>() / SEEDS
+    }
+
+    /// The mean time at which the last row was done, in seconds.
+    fn end(outcomes: &[Outcome]) -> u64 {
+        mean(outcomes, |outcome| outcome.end.expect("every row was done")) / SECOND
+    }
+
+    /// The mean of the longest times a row had to wait, in seconds.
+    fn wait(outcomes: &[Outcome]) -> u64 {
+        mean(outcomes, |outcome| outcome.worst_wait) / SECOND
+    }
+
+    fn idle(outcomes: &[Outcome]) -> u64 {
+        mean(outcomes, |outcome| outcome.idle_jobs.try_into().expect("a count fits"))
+    }
+
+    #[track_caller]
+    fn near(seen: u64, documented: u64) {
+        assert!(seen.abs_diff(documented) * 100 <= documented * 4, "{seen} instead of about {documented}");
+    }
+
+    #[test]
+    fn the_seeds_evening_poll_by_poll() {
+        let scenario = Scenario { first_poll: Some(0), ..Scenario::new(Count::Pending, 30 * SECOND, burst()) };
+        let outcome = run(&scenario, 1);
+        assert_eq!(
+            outcome.polls[..4],
+            [
+                (0, 60, 0, 0, 10),
+                (30 * SECOND, 50, 10, 10, 0),
+                (60 * SECOND, 50, 0, 0, 10),
+                (90 * SECOND, 40, 10, 10, 0)
+            ]
+        );
+        assert_eq!(outcome.polls[10], (300 * SECOND, 10, 0, 0, 10));
+        near(outcome.end.expect("every row was done") / SECOND, 346);
+        assert_eq!((outcome.jobs, outcome.idle_jobs), (60, 0));
+    }
+
+    #[test]
+    fn sixty_rows_at_poll_30_end_after_six_minutes_whatever_is_counted() {
+        for count in [Count::Pending, Count::Outstanding] {
+            let outcomes = runs(|_| Scenario::new(count, 30 * SECOND, burst()));
+            near(end(&outcomes), 361);
+            assert_eq!(idle(&outcomes), 0);
+        }
+    }
+
+    #[test]
+    fn sixty_rows_at_poll_5_show_the_difference() {
+        let pending = runs(|_| Scenario::new(Count::Pending, 5 * SECOND, burst()));
+        let outstanding = runs(|_| Scenario::new(Count::Outstanding, 5 * SECOND, burst()));
+        near(end(&pending), 369);
+        near(end(&outstanding), 297);
+        assert_eq!((idle(&pending), idle(&outstanding)), (0, 0));
+    }
+
+    #[test]
+    fn an_hour_of_rows_starts_no_idle_job_under_default_and_outstanding() {
+        let pending = runs(|seed| Scenario::new(Count::Pending, 5 * SECOND, hour(seed)));
+        let outstanding = runs(|seed| Scenario::new(Count::Outstanding, 5 * SECOND, hour(seed)));
+        for outcome in &outstanding {
+            assert_eq!((outcome.jobs, outcome.idle_jobs), (540, 0), "not in the mean: in every single run");
+            assert!(outcome.peak <= 10, "{} Jobs at once", outcome.peak);
+        }
+        assert!(wait(&pending) >= 2 * wait(&outstanding), "{} and {}", wait(&pending), wait(&outstanding));
+    }
+
+    #[test]
+    fn other_strategies_start_idle_jobs_or_pay_for_it() {
+        let idle_of = |strategy, count| {
+            let scaled_job = with_strategy(strategy);
+            idle(&runs(|seed| Scenario { scaled_job, ..Scenario::new(count, 5 * SECOND, hour(seed)) }))
+        };
+        near(idle_of(Strategy::Accurate, Count::Outstanding), 915);
+        near(idle_of(Strategy::Eager, Count::Outstanding), 846);
+        assert!((15..30).contains(&idle_of(Strategy::Accurate, Count::Pending)));
+        assert!((40..65).contains(&idle_of(Strategy::Eager, Count::Pending)));
+    }
+
+    #[test]
+    fn three_long_jobs_block_three_short_rows_for_hours() {
+        let rows = || [[(0, 3 * HOUR); 3], [(60 * SECOND, 40 * SECOND); 3]].concat();
+        let pending = runs(|_| Scenario::new(Count::Pending, 30 * SECOND, rows()));
+        let outstanding = runs(|_| Scenario::new(Count::Outstanding, 30 * SECOND, rows()));
+        assert!(wait(&pending) > 10_000, "{} s", wait(&pending));
+        assert!(wait(&outstanding) < 40, "{} s", wait(&outstanding));
+        assert_eq!(idle(&outstanding), 0);
+    }
+
+    #[test]
+    fn slow_pods_change_nothing_about_it() {
+        let slow = |count, seed| Scenario {
+            pod_start: 12 * SECOND..25 * SECOND,
+            ..Scenario::new(count, 5 * SECOND, arrivals(180, seed))
+        };
+        let outstanding = runs(|seed| slow(Count::Outstanding, seed));
+        assert!(outstanding.iter().all(|outcome| outcome.idle_jobs == 0));
+        assert!(wait(&runs(|seed| slow(Count::Pending, seed))) > wait(&outstanding));
+    }
+
+    #[test]
+    fn an_orphaned_row_starts_jobs_for_ever_unless_activity_asks_for_claimable_ones() {
+        let orphan = |active_if_claimable, poll| {
+            let scenario = Scenario {
+                orphans: 1,
+                active_if_claimable,
+                until: HOUR,
+                ..Scenario::new(Count::Outstanding, poll, Vec::new())
+            };
+            idle(&runs(|_| scenario.clone()))
+        };
+        near(orphan(false, 30 * SECOND), 120);
+        assert!(orphan(false, 5 * SECOND) > 300);
+        assert_eq!(orphan(true, 5 * SECOND), 0);
+    }
+
+    #[test]
+    fn an_answer_older_than_a_second_starts_idle_jobs() {
+        let aged = |age| {
+            idle(&runs(|seed| Scenario {
+                answer_age: age * SECOND,
+                ..Scenario::new(Count::Outstanding, 5 * SECOND, hour(seed))
+            }))
+        };
+        assert_eq!((aged(0), aged(1)), (0, 0));
+        assert!(aged(2) > 0);
+        assert!(aged(5) > 2 * aged(2));
+        assert!(aged(20) > 2 * aged(5));
+    }
+
+    #[test]
+    fn dividing_by_ten_leaves_six_places_and_then_ever_fewer() {
+        let tenth = runs(|_| Scenario { target: 10.0, ..Scenario::new(Count::Pending, 30 * SECOND, burst()) });
+        near(end(&tenth), 1_424);
+        assert!(tenth.iter().all(|outcome| outcome.peak == 6));
+    }
+
+    #[test]
+    fn a_least_number_of_jobs_keeps_starting_them_on_an_empty_table() {
+        let scaled_job = ScaledJob { min_replica_count: 2, ..ScaledJob::with_max_replica_count(10) };
+        let empty = |poll| {
+            let scenario = Scenario { scaled_job, until: HOUR, ..Scenario::new(Count::Outstanding, poll, Vec::new()) };
+            idle(&runs(|_| scenario.clone()))
+        };
+        near(empty(30 * SECOND), 240);
+        assert!(empty(5 * SECOND) > 600);
+    }
+
+    #[test]
+    fn custom_without_a_share_of_the_running_jobs_exceeds_the_greatest_number() {
+        let scaled_job =
+            with_strategy(Strategy::Custom { queue_length_deduction: 0, running_job_percentage: Some(0.0) });
+        let peak = |poll| run(&Scenario { scaled_job, ..Scenario::new(Count::Pending, poll, burst()) }, 1).peak;
+        assert_eq!(peak(30 * SECOND), 20);
+        assert!(peak(5 * SECOND) > 50);
+    }
+
+    #[test]
+    fn a_row_that_nobody_ever_claims_has_waited_until_the_end() {
+        let scaled_job = ScaledJob::with_max_replica_count(0);
+        let outcome = run(&Scenario { scaled_job, until: HOUR, ..Scenario::new(Count::Pending, SECOND, burst()) }, 1);
+        assert_eq!((outcome.end, outcome.worst_wait, outcome.jobs), (None, HOUR, 0));
+    }
+}

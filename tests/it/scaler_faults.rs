@@ -1,0 +1,319 @@
+//! What the scaler tells KEDA while its database is in trouble, and how soon it is right again.
+//!
+//! Each trouble is made for real. While it lasts a [`Witness`] asks as KEDA does; whatever it
+//! hears must be the true number or an error, and `GetMetricSpec` must never fail.
+
+mod witness;
+
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use tonic::Code;
+
+use self::witness::{Stand, Witness};
+use crate::support::{
+    cluster::{Cluster, Settings},
+    database::Database,
+    executable::Executable,
+    grpc::{Scaler, trigger},
+    proxy::{Mode, Proxy},
+    wait,
+};
+
+/// The contract: right answers this soon after the trouble's end.
+const RECOVERY: Duration = Duration::from_secs(2);
+/// How soon a trouble must be noticed: two calls of 2.5 s and what a busy machine adds.
+const NOTICE: Duration = Duration::from_secs(8);
+
+#[tokio::test]
+async fn a_database_that_is_down_at_start_is_unavailable_until_it_is_up() {
+    let cluster = Cluster::with_settings(Settings::default().durable()).await;
+    let database = witness::sixty_rows(&cluster).await;
+    cluster.stop().await;
+    let stand = Stand::on(database.scaler()).await;
+    stand.scaler().refuses(&stand.trigger, Code::Unavailable, NOTICE).await;
+    let witness = Witness::beside(&stand);
+
+    cluster.start().await;
+    stand.scaler().reaches(&stand.trigger, witness::ROWS, RECOVERY).await;
+    witness.saw_only(&[Code::Unavailable]).await;
+    stand.tells_of_one_outage().await;
+}
+
+#[tokio::test]
+async fn a_database_that_is_away_for_a_second_is_unavailable_and_then_right() {
+    away_for(Duration::from_secs(1)).await;
+}
+
+#[tokio::test]
+async fn a_database_that_is_away_for_twenty_seconds_is_unavailable_and_then_right() {
+    away_for(Duration::from_secs(20)).await;
+}
+
+async fn away_for(length: Duration) {
+    let cluster = Cluster::with_settings(Settings::default().durable()).await;
+    let stand = Stand::with_rows(&cluster).await;
+    let witness = Witness::beside(&stand);
+
+    cluster.stop().await;
+    let gone = Instant::now();
+    stand.scaler().refuses(&stand.trigger, Code::Unavailable, NOTICE).await;
+    tokio::time::sleep(length.saturating_sub(gone.elapsed())).await;
+    cluster.start().await;
+
+    stand.scaler().reaches(&stand.trigger, witness::ROWS, RECOVERY).await;
+    witness.saw_only(&[Code::Unavailable, Code::DeadlineExceeded]).await;
+    stand.tells_of_one_outage().await;
+}
+
+#[tokio::test]
+async fn a_restart_is_over_when_the_database_is_back() {
+    let cluster = Cluster::with_settings(Settings::default().durable()).await;
+    let stand = Stand::with_rows(&cluster).await;
+    let witness = Witness::beside(&stand);
+
+    cluster.restart().await;
+    stand.scaler().reaches(&stand.trigger, witness::ROWS, RECOVERY).await;
+    witness.saw_only(&[Code::Unavailable, Code::DeadlineExceeded]).await;
+}
+
+#[tokio::test]
+async fn a_postmaster_that_is_killed_is_an_outage_like_any_other() {
+    let cluster = Cluster::with_settings(Settings::default().durable()).await;
+    let stand = Stand::with_rows(&cluster).await;
+    let witness = Witness::beside(&stand);
+
+    cluster.kill().await;
+    stand.scaler().refuses(&stand.trigger, Code::Unavailable, NOTICE).await;
+    cluster.start().await;
+    stand.scaler().reaches(&stand.trigger, witness::ROWS, RECOVERY).await;
+    witness.saw_only(&[Code::Unavailable, Code::DeadlineExceeded]).await;
+    stand.tells_of_one_outage().await;
+}
+
+#[tokio::test]
+async fn a_database_that_is_frozen_is_an_error_in_time_and_then_unavailable_at_once() {
+    let cluster = Cluster::private().await;
+    let stand = Stand::with_rows(&cluster).await;
+    let witness = Witness::beside(&stand);
+
+    cluster.freeze();
+    stand.scaler().refuses(&stand.trigger, Code::Unavailable, Duration::from_secs(15)).await;
+    wait::first("the breaker is open: nobody waits any more", Duration::from_secs(15), async || {
+        let asked = Instant::now();
+        assert_eq!(stand.scaler().refusal(&stand.trigger).await.code(), Code::Unavailable);
+        (asked.elapsed() < Duration::from_millis(200)).then_some(())
+    })
+    .await;
+
+    cluster.thaw();
+    stand.scaler().reaches(&stand.trigger, witness::ROWS, RECOVERY).await;
+    witness.saw_only(&[Code::DeadlineExceeded, Code::Unavailable]).await;
+    stand.tells_of_one_outage().await;
+}
+
+#[tokio::test]
+async fn a_locked_table_is_too_slow_while_another_query_answers() {
+    let cluster = Cluster::private().await;
+    let stand = Stand::with_rows(&cluster).await;
+    let mut owner = stand.database.connect().await;
+    let lock = owner.transaction().await.unwrap();
+    lock.batch_execute("LOCK TABLE make_it_clap IN ACCESS EXCLUSIVE MODE").await.unwrap();
+    let witness = Witness::beside(&stand);
+
+    stand.scaler().refuses(&stand.trigger, Code::DeadlineExceeded, NOTICE).await;
+    for _ in 0..5 {
+        assert_eq!(stand.scaler().value(&trigger("other", &[])).await.unwrap(), 7.0);
+        assert_eq!(stand.scaler().refusal(&stand.trigger).await.code(), Code::DeadlineExceeded);
+    }
+
+    lock.rollback().await.unwrap();
+    stand.scaler().reaches(&stand.trigger, witness::ROWS, RECOVERY).await;
+    witness.saw_only(&[Code::DeadlineExceeded]).await;
+    stand.tells_once("query fails", "query answers again").await;
+    assert_eq!(stand.lines("database fails"), 0, "one locked table is no outage");
+}
+
+#[tokio::test]
+async fn a_server_without_free_connections_is_unavailable() {
+    let settings = Settings::default().set("max_connections", 12).set("superuser_reserved_connections", 3);
+    let cluster = Cluster::with_settings(settings).await;
+    let database = witness::sixty_rows(&cluster).await;
+    let mut others = Vec::new();
+    while let Ok((client, connection)) = database.owner().driver().connect(tokio_postgres::NoTls).await {
+        tokio::spawn(connection);
+        others.push(client);
+    }
+    let stand = Stand::on(database.scaler()).await;
+    stand.scaler().refuses(&stand.trigger, Code::Unavailable, NOTICE).await;
+    let witness = Witness::beside(&stand);
+
+    others.clear();
+    wait::first("the connections are free", Duration::from_secs(5), async || {
+        let open = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'owner'";
+        (database.value::<i64>(open).await == 0).then_some(())
+    })
+    .await;
+    stand.scaler().reaches(&stand.trigger, witness::ROWS, RECOVERY).await;
+    witness.saw_only(&[Code::Unavailable]).await;
+    stand.tells_of_one_outage().await;
+}
+
+#[tokio::test]
+async fn a_wrong_password_is_unavailable_until_it_is_right() {
+    let cluster = Cluster::private().await;
+    let database = witness::sixty_rows(&cluster).await;
+    let stand = Stand::on(database.scaler().with_password("canary-wrong-password")).await;
+    stand.scaler().refuses(&stand.trigger, Code::Unavailable, NOTICE).await;
+    let witness = Witness::beside(&stand);
+
+    database.execute("ALTER ROLE scaler PASSWORD 'canary-wrong-password'").await;
+    stand.scaler().reaches(&stand.trigger, witness::ROWS, RECOVERY).await;
+    witness.saw_only(&[Code::Unavailable]).await;
+    stand.tells_of_one_outage().await;
+    assert!(!stand.log().contains("canary"), "the password is in the log");
+}
+
+#[tokio::test]
+async fn a_dropped_table_is_a_failed_precondition_with_its_sqlstate() {
+    let cluster = Cluster::private().await;
+    let stand = Stand::with_rows(&cluster).await;
+    let witness = Witness::beside(&stand);
+
+    stand.database.execute("ALTER TABLE make_it_clap RENAME TO elsewhere").await;
+    stand.scaler().refuses(&stand.trigger, Code::FailedPrecondition, NOTICE).await;
+    let refusal = stand.scaler().refusal(&stand.trigger).await;
+    assert!(refusal.message().contains("42P01"), "{refusal:?}");
+
+    stand.database.execute("ALTER TABLE elsewhere RENAME TO make_it_clap").await;
+    stand.scaler().reaches(&stand.trigger, witness::ROWS, RECOVERY).await;
+    witness.saw_only(&[Code::FailedPrecondition]).await;
+    stand.tells_once("query fails", "query answers again").await;
+    assert_eq!(stand.lines("database fails"), 0, "a missing table is no outage");
+}
+
+#[tokio::test]
+async fn row_level_security_is_an_error_and_not_a_zero() {
+    let cluster = Cluster::private().await;
+    let stand = Stand::with_rows(&cluster).await;
+    stand.database.execute("ALTER TABLE make_it_clap ENABLE ROW LEVEL SECURITY").await;
+    let witness = Witness::beside(&stand);
+    stand.scaler().refuses(&stand.trigger, Code::FailedPrecondition, NOTICE).await;
+    let refusal = stand.scaler().refusal(&stand.trigger).await;
+    assert!(refusal.message().contains("42501"), "{refusal:?}");
+    witness.saw_only(&[Code::FailedPrecondition]).await;
+}
+
+#[tokio::test]
+async fn a_revoked_grant_is_an_error_and_not_a_zero() {
+    let cluster = Cluster::private().await;
+    let stand = Stand::with_rows(&cluster).await;
+    stand.database.execute("REVOKE SELECT ON make_it_clap FROM scaler").await;
+    stand.scaler().refuses(&stand.trigger, Code::FailedPrecondition, NOTICE).await;
+    stand.database.execute("GRANT SELECT ON make_it_clap TO scaler").await;
+    stand.scaler().reaches(&stand.trigger, witness::ROWS, RECOVERY).await;
+}
+
+#[tokio::test]
+async fn sessions_that_an_administrator_ends_are_replaced() {
+    let cluster = Cluster::private().await;
+    let stand = Stand::with_rows(&cluster).await;
+    let witness = Witness::beside(&stand);
+    for _ in 0..5 {
+        let end = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE usename = 'scaler'";
+        stand.database.value::<i64>(end).await;
+        stand.scaler().reaches(&stand.trigger, witness::ROWS, RECOVERY).await;
+    }
+    witness.saw_only(&[Code::Unavailable]).await;
+}
+
+#[tokio::test]
+async fn a_statement_that_is_too_slow_is_cancelled_on_the_server() {
+    let cluster = Cluster::private().await;
+    let stand = Stand::with_rows(&cluster).await;
+    for _ in 0..3 {
+        assert_eq!(stand.scaler().refusal(&trigger("endless", &[])).await.code(), Code::DeadlineExceeded);
+    }
+    wait::first("no statement is left on the server", Duration::from_secs(5), async || {
+        let busy = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'scaler' AND state = 'active'";
+        (stand.database.value::<i64>(busy).await == 0).then_some(())
+    })
+    .await;
+    assert_eq!(stand.scaler().value(&stand.trigger).await.unwrap(), witness::ROWS);
+}
+
+#[tokio::test]
+async fn every_way_a_network_breaks_is_an_error_in_time_and_heals() {
+    let cluster = Cluster::private().await;
+    let database = witness::sixty_rows(&cluster).await;
+    let proxy = Proxy::to_cluster(&cluster).await;
+    let stand = Stand::on(database.scaler().by_way_of(proxy.address())).await;
+    stand.scaler().reaches(&stand.trigger, witness::ROWS, NOTICE).await;
+    let witness = Witness::beside(&stand);
+    for mode in [
+        Mode::Blackhole,
+        Mode::Reset,
+        Mode::Close,
+        Mode::Truncate(60),
+        // A start-up and a statement take some ten chunks; together they outlast every deadline.
+        Mode::Slow(Duration::from_millis(900)),
+    ] {
+        proxy.set(mode);
+        let start = Instant::now();
+        wait::first(&format!("{mode:?} is noticed"), Duration::from_secs(20), async || {
+            stand.scaler().value(&stand.trigger).await.err()
+        })
+        .await;
+        assert!(start.elapsed() < Duration::from_secs(20));
+        proxy.set(Mode::Pass);
+        stand.scaler().reaches(&stand.trigger, witness::ROWS, RECOVERY).await;
+    }
+    witness.saw_only(&[Code::DeadlineExceeded, Code::Unavailable]).await;
+    assert_eq!(stand.lines("database answers again"), stand.lines("database fails"));
+}
+
+#[tokio::test]
+async fn a_database_that_its_administrator_has_disabled_is_not_asked() {
+    let cluster = Cluster::with_settings(Settings::default().set("log_connections", "on")).await;
+    let database = witness::sixty_rows(&cluster).await;
+    let stand = Stand::on(database.scaler().with("enabled", false)).await;
+    for _ in 0..3 {
+        assert_eq!(stand.scaler().refusal(&stand.trigger).await.code(), Code::Unavailable);
+    }
+    assert!(!cluster.log().contains("user=scaler"), "a disabled database was connected to");
+}
+
+#[tokio::test]
+async fn one_database_in_trouble_leaves_the_other_alone() {
+    let (broken, sound) = (Cluster::private().await, Cluster::shared().await);
+    let (away, here) = (Database::empty(&broken).await, Database::empty(sound).await);
+    let configuration = format!(
+        "databases:\n{}{}queries:\n  away: {{database: away, sql: SELECT 1}}\n  here: {{database: here, sql: SELECT 2}}\n",
+        away.scaler().yaml("away"),
+        here.scaler().yaml("here"),
+    );
+    let serving = Executable::serve(&configuration).serving().await;
+    let scaler = Scaler::at(serving.grpc);
+    let (of_away, of_here) = (trigger("away", &[]), trigger("here", &[]));
+    broken.freeze();
+    for _ in 0..4 {
+        let asked = Instant::now();
+        let (away, here) =
+            tokio::join!(scaler.value(&of_away), async { (scaler.value(&of_here).await, asked.elapsed()) });
+        assert!(away.is_err());
+        assert_eq!(here.0.unwrap(), 2.0);
+        assert!(here.1 < Duration::from_secs(1), "{:?}", here.1);
+    }
+}
+
+#[tokio::test]
+async fn the_process_survives_everything_and_ends_on_sigterm_with_the_database_frozen() {
+    let cluster = Cluster::private().await;
+    let stand = Stand::with_rows(&cluster).await;
+    cluster.freeze();
+    stand.scaler().refuses(&stand.trigger, Code::Unavailable, Duration::from_secs(15)).await;
+    let process = stand.into_process();
+    process.signal(Signal::TERM);
+    let ended = process.finish(Duration::from_secs(10)).await;
+    assert_eq!(ended.code(), Some(0), "{}", ended.errors);
+}
