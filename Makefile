@@ -1,9 +1,12 @@
 # `make check` is what CI runs. Everything else here is a part of it, or takes longer.
 
-.PHONY: help test check fmt lint doc manifests image
+.PHONY: help demo test check fmt lint doc manifests image
 
 help:            ## shows this
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
+
+demo:            ## plays the whole story without a cluster, in about a minute
+	scripts/postgres && cargo build --locked --bins && cargo run --locked --example keda
 
 test:            ## runs all tests; installs PostgreSQL's programs if there are none
 	scripts/test

@@ -74,7 +74,6 @@ pub(crate) struct Decision {
     active: bool,
     scale_to: i64,
     max_scale: i64,
-    effective_max_scale: i64,
     jobs: Jobs,
 }
 
@@ -98,7 +97,7 @@ impl ScaledJob {
         };
         // `createJobs`: only if active, never less than none.
         let created = if active { scale_to.min(effective_max_scale).max(0) } else { 0 };
-        Decision { created, active, scale_to, max_scale, effective_max_scale, jobs }
+        Decision { created, active, scale_to, max_scale, jobs }
     }
 
     /// `IsScaledJobActive`: whether anything is to be done, for how much, and how much at most.
@@ -156,15 +155,15 @@ impl Strategy {
 impl fmt::Display for Decision {
     /// The sum in one line, as a person would check it.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { created, active, scale_to, max_scale, effective_max_scale, jobs } = *self;
+        let Self { created, active, scale_to, max_scale, jobs } = *self;
         if !active {
-            return write!(formatter, "not active: creates none");
+            return formatter.write_str("not active, creates none");
         }
-        write!(formatter, "wants {scale_to}, {max_scale} at most, {} unfinished", jobs.unfinished)?;
-        match effective_max_scale {
-            ..=0 => write!(formatter, ": creates none"),
-            _ => write!(formatter, ": creates {created}"),
+        match created {
+            0 => formatter.write_str("creates none")?,
+            _ => write!(formatter, "creates {created}")?,
         }
+        write!(formatter, " (wants {scale_to}, at most {max_scale}, has {})", jobs.unfinished)
     }
 }
 
@@ -340,8 +339,8 @@ mod tests {
         let scaled_job = ScaledJob::with_max_replica_count(10);
         let decide =
             |value, active| scaled_job.decide(&[answer(value, 1.0, active)], Jobs { unfinished: 8, pending: 0 });
-        assert_eq!(decide(14.0, true).to_string(), "wants 14, 10 at most, 8 unfinished: creates 2");
-        assert_eq!(decide(8.0, true).to_string(), "wants 8, 8 at most, 8 unfinished: creates none");
-        assert_eq!(decide(8.0, false).to_string(), "not active: creates none");
+        assert_eq!(decide(14.0, true).to_string(), "creates 2 (wants 14, at most 10, has 8)");
+        assert_eq!(decide(8.0, true).to_string(), "creates none (wants 8, at most 8, has 8)");
+        assert_eq!(decide(8.0, false).to_string(), "not active, creates none");
     }
 }

@@ -1,0 +1,211 @@
+//! Kubernetes' part: Jobs, their pods, back-off and the pod failure policy, each pod a real process.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use rand::{Rng, seq::IndexedRandom};
+use rustix::process::Signal;
+
+use super::arithmetic;
+use crate::support::executable::{Executable, Finished, Running};
+
+/// The letters of generated names in Kubernetes.
+const LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
+/// The `backoffLimit` of our manifests: how many pods of a Job may fail.
+const BACKOFF_LIMIT: u32 = 4;
+/// Exit codes that fail the Job at once in our manifests' `podFailurePolicy`.
+const FAIL_JOB: [i32; 5] = [2, 10, 11, 12, 78];
+/// Kubernetes waits ten seconds and doubles them; nobody wants to watch that.
+const BACK_OFF: Duration = Duration::from_secs(1);
+/// From a pod's end until KEDA sees the Job complete; on a real cluster it is one to three seconds.
+const COMPLETION: Duration = Duration::from_millis(1_500);
+/// From a Job's creation until its pod runs, in milliseconds; short, for the images are here.
+const POD_START: std::ops::Range<u64> = 200..900;
+
+/// All Jobs that KEDA has created, by name.
+pub(crate) struct Jobs {
+    jobs: BTreeMap<String, Job>,
+    template: Vec<(&'static str, String)>,
+    idle: usize,
+    pods: usize,
+    peak: i64,
+}
+
+/// One Job.
+pub(crate) struct Job {
+    uid: String,
+    variables: Vec<(&'static str, String)>,
+    state: State,
+    failures: u32,
+}
+
+/// What there is of a Job's pod.
+enum State {
+    Starting(Instant),
+    Running(Running),
+    BackOff(Instant),
+    Ending { since: Instant, complete: bool },
+    Complete,
+    Failed,
+}
+
+/// Something worth telling.
+pub(crate) enum Event {
+    /// A pod has ended; the worker's last line, and what becomes of the Job.
+    Ended { job: String, report: serde_json::Value, consequence: &'static str },
+    /// A pod was killed, and will be started again.
+    Killed { job: String },
+}
+
+/// How many Jobs there are of each kind.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Census {
+    pub(crate) starting: usize,
+    pub(crate) running: usize,
+    pub(crate) complete: usize,
+    pub(crate) failed: usize,
+}
+
+impl Jobs {
+    /// None yet; every pod will have these variables in its environment.
+    pub(crate) fn new(template: Vec<(&'static str, String)>) -> Self {
+        Self { jobs: BTreeMap::new(), template, idle: 0, pods: 0, peak: 0 }
+    }
+
+    /// Creates one, with variables of its own.
+    pub(crate) fn create(&mut self, variables: Vec<(&'static str, String)>) {
+        let mut random = rand::rng();
+        let suffix: Vec<u8> = (0..5).map(|_| *LETTERS.choose(&mut random).expect("there are letters")).collect();
+        let name = format!("postgres-batch-{}", String::from_utf8(suffix).expect("they are ASCII"));
+        let uid = format!("{:032x}", random.random::<u128>());
+        let start = Instant::now() + Duration::from_millis(random.random_range(POD_START));
+        self.jobs.insert(name, Job { uid, variables, state: State::Starting(start), failures: 0 });
+        self.peak = self.peak.max(self.seen_by_keda().unfinished);
+    }
+
+    /// Lets the time pass: pods start, and what has ended is judged.
+    pub(crate) async fn proceed(&mut self) -> Vec<Event> {
+        let mut events = Vec::new();
+        for (name, job) in &mut self.jobs {
+            match &mut job.state {
+                State::Starting(at) | State::BackOff(at) if *at <= Instant::now() => {
+                    job.state = State::Running(job.start_pod(name, &self.template));
+                    self.pods += 1;
+                }
+                State::Running(process) => {
+                    if process.ended().is_none() {
+                        continue;
+                    }
+                    let State::Running(process) = std::mem::replace(&mut job.state, State::Failed) else { continue };
+                    let finished = process.finish(Duration::from_secs(1)).await;
+                    let report = serde_json::from_str(finished.output.lines().last().unwrap_or_default());
+                    let report: serde_json::Value = report.unwrap_or_default();
+                    self.idle += usize::from(report["outcome"] == "NOTHING_TO_DO");
+                    let consequence = job.judge(&finished);
+                    events.push(if report.is_null() {
+                        Event::Killed { job: name.clone() }
+                    } else {
+                        Event::Ended { job: name.clone(), report, consequence }
+                    });
+                }
+                State::Ending { since, complete } if since.elapsed() >= COMPLETION => {
+                    job.state = if *complete { State::Complete } else { State::Failed };
+                }
+                _ => {}
+            }
+        }
+        events
+    }
+
+    /// Sends SIGKILL to the pod of this Job, if it has one that runs.
+    pub(crate) fn kill(&self, name: &str) {
+        if let Some(Job { state: State::Running(process), .. }) = self.jobs.get(name) {
+            process.signal(Signal::KILL);
+        }
+    }
+
+    /// What KEDA counts. Its own view, by way of an informer, is younger than a second as well.
+    pub(crate) fn seen_by_keda(&self) -> arithmetic::Jobs {
+        let mut seen = arithmetic::Jobs::default();
+        for job in self.jobs.values() {
+            let (unfinished, pending) = match job.state {
+                State::Starting(_) | State::BackOff(_) => (1, 1),
+                // A pod that has failed is neither running nor has it succeeded.
+                State::Ending { complete, .. } => (1, i64::from(!complete)),
+                State::Running(_) => (1, 0),
+                State::Complete | State::Failed => (0, 0),
+            };
+            seen.unfinished += unfinished;
+            seen.pending += pending;
+        }
+        seen
+    }
+
+    /// How many there are of each kind.
+    pub(crate) fn census(&self) -> Census {
+        let mut census = Census::default();
+        for job in self.jobs.values() {
+            let kind = match job.state {
+                State::Starting(_) | State::BackOff(_) => &mut census.starting,
+                State::Running(_) | State::Ending { .. } => &mut census.running,
+                State::Complete => &mut census.complete,
+                State::Failed => &mut census.failed,
+            };
+            *kind += 1;
+        }
+        census
+    }
+
+    /// How many were created.
+    pub(crate) fn len(&self) -> usize {
+        self.jobs.len()
+    }
+
+    /// How many pods found nothing to do.
+    pub(crate) fn idle(&self) -> usize {
+        self.idle
+    }
+
+    /// How many pods were started.
+    pub(crate) fn pods(&self) -> usize {
+        self.pods
+    }
+
+    /// The most Jobs that were unfinished at once.
+    pub(crate) fn peak(&self) -> i64 {
+        self.peak
+    }
+}
+
+impl Job {
+    fn start_pod(&self, name: &str, template: &[(&'static str, String)]) -> Running {
+        Executable::postgres_batch(["work"])
+            .variables(template.to_vec())
+            .variables(self.variables.clone())
+            .variable("JOB_UID", &self.uid)
+            .variable("JOB_NAME", name)
+            .variable("POD_NAME", format!("{name}-{}", self.failures))
+            .start()
+    }
+
+    /// The Job controller's verdict on a pod that has ended.
+    fn judge(&mut self, finished: &Finished) -> &'static str {
+        let (state, consequence) = match finished.code() {
+            Some(0) => (State::Ending { since: Instant::now(), complete: true }, "Job complete"),
+            Some(code) if FAIL_JOB.contains(&code) => {
+                (State::Ending { since: Instant::now(), complete: false }, "Job failed by the pod failure policy")
+            }
+            _ if self.failures >= BACKOFF_LIMIT => {
+                (State::Ending { since: Instant::now(), complete: false }, "Job failed, its backoffLimit is spent")
+            }
+            _ => {
+                self.failures += 1;
+                (State::BackOff(Instant::now() + BACK_OFF), "Job in back-off")
+            }
+        };
+        self.state = state;
+        consequence
+    }
+}

@@ -1,0 +1,295 @@
+//! The whole story without a cluster: `make demo`.
+//!
+//! A throwaway PostgreSQL, the real `clapometer`, the real `postgres-batch` as the Jobs' pods,
+//! and a stand-in for KEDA that polls over gRPC and does KEDA's sums ([`poll`], [`arithmetic`]).
+//! Sixty claps, at most ten Jobs at a time; one clap fails and is retried, one worker is killed
+//! with SIGKILL and its clap comes back. Ends by itself, and with an error if the sums are wrong.
+
+#[allow(dead_code, reason = "the story has one strategy; the tests have all")]
+mod arithmetic;
+mod board;
+mod jobs;
+mod poll;
+#[path = "../../tests/it/support/mod.rs"]
+mod support;
+
+use std::{
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::MissedTickBehavior,
+};
+use tonic::transport::Endpoint;
+
+use self::{
+    arithmetic::ScaledJob,
+    board::{Board, Clap, Frame},
+    jobs::{Event, Jobs},
+    poll::{Polled, Trigger},
+    support::{
+        cluster::{Cluster, Settings},
+        database::Database,
+        executable::{Executable, Serving},
+    },
+};
+
+const CLAPS: usize = 60;
+const MAX_JOBS: i64 = 10;
+/// KEDA's `pollingInterval`, the least that its CRD accepts.
+const POLLING_INTERVAL: Duration = Duration::from_secs(1);
+/// How often Jobs are looked after and the board is drawn.
+const TICK: Duration = Duration::from_millis(100);
+/// Which of the Jobs created fails its clap's first attempt.
+const FAILING_JOB: usize = 5;
+/// When a worker is killed.
+const KILL_AFTER: Duration = Duration::from_secs(8);
+/// Twice what it takes: beyond that something is wrong.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// How it ended.
+struct Summary {
+    claps: Vec<(String, i64)>,
+    attempts: Vec<(String, i64)>,
+    polls: usize,
+    statements: u64,
+    took: Duration,
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    let mut board = Board::new();
+    board.event("starting a throwaway PostgreSQL");
+    let cluster = Cluster::with_settings(Settings::default()).await;
+    let database = Database::empty(&cluster).await;
+    let migrate = Executable::postgres_batch(["migrate", "up"]).variables(database.owner().environment());
+    let migrated = migrate.finish(Duration::from_secs(30)).await;
+    assert!(migrated.status.success(), "postgres-batch migrate up: {}", migrated.errors);
+    database.execute("GRANT SELECT ON clap_backlog TO scaler").await;
+    board.event("postgres-batch migrate up: the tables are there");
+
+    let configuration = format!("databases:\n{}", database.scaler().yaml("claps"));
+    let scaler = Executable::serve(&configuration).serving().await;
+    board.event(&format!("clapometer serve: gRPC on {}, metrics on {}", scaler.grpc, scaler.admin));
+    database
+        .execute(&format!(
+            "INSERT INTO make_it_clap (duration_seconds) SELECT 2 + i % 3 FROM generate_series(1, {CLAPS}) AS i"
+        ))
+        .await;
+    board.event(&format!("{CLAPS} claps to do, of 2 to 4 seconds; at most {MAX_JOBS} Jobs at a time"));
+
+    let mut jobs = Jobs::new(pod_template(&database));
+    let polls = play(&mut board, &database, &scaler, &mut jobs).await;
+    let took = board.elapsed();
+    board.end();
+
+    let statements = statements_sent(&scaler).await;
+    let stopped = scaler.process.terminate(Duration::from_secs(20)).await;
+    let summary = Summary {
+        claps: tally(&database, "SELECT status, count(*) FROM clap GROUP BY status ORDER BY count(*) DESC").await,
+        attempts: tally(
+            &database,
+            "SELECT outcome, count(*) FROM clap_attempt GROUP BY outcome ORDER BY count(*) DESC",
+        )
+        .await,
+        polls,
+        statements,
+        took,
+    };
+    summary.print(&jobs);
+    let mut faults = summary.faults(&jobs);
+    if stopped.code() != Some(0) {
+        faults.push(format!("clapometer ended with {:?} after SIGTERM", stopped.status));
+    }
+    for fault in &faults {
+        println!("  WRONG: {fault}");
+    }
+    if faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Plays until every clap is settled and KEDA has seen that nothing is left; says how often KEDA polled.
+async fn play(board: &mut Board, database: &Database<'_>, scaler: &Serving, jobs: &mut Jobs) -> usize {
+    let endpoint = Endpoint::from_shared(format!("http://{}", scaler.grpc)).expect("an address makes a URI");
+    let metadata = [("query", "outstanding-claps"), ("targetQueryValue", "1")];
+    let mut trigger = Trigger::new(endpoint, "postgres-batch", "keda-with-postgresql", &metadata);
+    let scaled_job = ScaledJob::with_max_replica_count(MAX_JOBS);
+    let client = database.connect().await;
+    let mut frame = Frame { decision: "has not polled yet".to_owned(), ..Frame::default() };
+    let (mut polls, mut killed) = (0, false);
+    let mut next_poll = Instant::now();
+    let mut ticks = tokio::time::interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        for event in jobs.proceed().await {
+            tell(board, &event);
+        }
+        (frame.claps, frame.pending) = look(&client).await;
+        if next_poll <= Instant::now() {
+            next_poll += POLLING_INTERVAL;
+            polls += 1;
+            let polled = trigger.poll().await;
+            let decision = decide(board, &scaled_job, jobs, &polled);
+            let settled = frame.pending == 0 && frame.claps.iter().all(|clap| clap.status == "SUCCESS");
+            if settled && jobs.seen_by_keda().unfinished == 0 {
+                board.event(&format!("KEDA: {decision}; every clap is done"));
+                frame.decision = decision;
+                frame.census = jobs.census();
+                board.draw(&frame);
+                return polls;
+            }
+            frame.decision = decision;
+        }
+        if !killed && board.elapsed() >= KILL_AFTER {
+            killed = kill_one(board, jobs, &frame.claps);
+        }
+        frame.census = jobs.census();
+        board.draw(&frame);
+        assert!(board.elapsed() < PATIENCE, "not done after {PATIENCE:?}: {frame:?}");
+    }
+}
+
+/// Does what KEDA does with the answer, and puts it into words.
+fn decide(board: &mut Board, scaled_job: &ScaledJob, jobs: &mut Jobs, polled: &Polled) -> String {
+    let answer = match polled {
+        Polled::Answered(answer) => answer,
+        Polled::Unspecified(status) => return format!("GetMetricSpec failed, nobody is told: {}", status.message()),
+        Polled::Failed(status) => return format!("holds still: {}", status.message()),
+    };
+    let decision = scaled_job.decide(&[*answer], jobs.seen_by_keda());
+    for _ in 0..decision.created {
+        let failing = jobs.len() + 1 == FAILING_JOB;
+        jobs.create(if failing { vec![("FAIL_FIRST", "1".to_owned())] } else { Vec::new() });
+    }
+    let words = format!("value {}: {decision}", answer.value);
+    if decision.created > 0 {
+        board.event(&format!("KEDA: {words}"));
+    }
+    words
+}
+
+/// Kills the worker that has most of its work before it.
+fn kill_one(board: &mut Board, jobs: &Jobs, claps: &[Clap]) -> bool {
+    let left = |clap: &&Clap| f64::from(clap.seconds) - clap.elapsed;
+    let running = claps.iter().filter(|clap| clap.status == "RUNNING" && clap.iteration == 1);
+    let Some(victim) = running.max_by(|a, b| left(a).total_cmp(&left(b))) else { return false };
+    if left(&victim) < 1.0 {
+        return false;
+    }
+    jobs.kill(&victim.job_name);
+    board.event(&format!("kill -9 of the worker of clap {}, {}", victim.id, victim.job_name));
+    true
+}
+
+fn tell(board: &mut Board, event: &Event) {
+    match event {
+        Event::Ended { report, .. } if report["outcome"] == "SUCCESS" && report["iteration"] == 1 => {}
+        Event::Ended { job, report, consequence } => {
+            let message = report["message"].as_str().unwrap_or_default();
+            let attempt = match (&report["clap"], &report["iteration"]) {
+                (serde_json::Value::Null, _) => String::new(),
+                (clap, iteration) => format!("clap {clap}, attempt {iteration}: "),
+            };
+            board.event(&format!("{job}: {attempt}{message} ({consequence})"));
+        }
+        Event::Killed { job } => {
+            board
+                .event(&format!("{job}: its pod is gone, its clap stays held until the lease ends; a new pod follows"));
+        }
+    }
+}
+
+/// Every clap that somebody has claimed, and how many nobody has.
+async fn look(client: &tokio_postgres::Client) -> (Vec<Clap>, usize) {
+    let statement = "
+        SELECT c.id, c.status, c.iteration, coalesce(c.job_name, ''), m.duration_seconds,
+               extract(epoch FROM now() - c.started_at)::float8
+          FROM clap c JOIN make_it_clap m USING (id)
+         ORDER BY c.id";
+    let rows = client.query(statement, &[]).await.expect("the database answers");
+    let claps = rows.iter().map(|row| Clap {
+        id: row.get(0),
+        status: row.get(1),
+        iteration: row.get(2),
+        job_name: row.get(3),
+        seconds: row.get(4),
+        elapsed: row.get(5),
+    });
+    let claps: Vec<Clap> = claps.collect();
+    let pending = CLAPS.saturating_sub(claps.len());
+    (claps, pending)
+}
+
+/// What every pod has in its environment: the database, and times short enough to watch.
+fn pod_template(database: &Database<'_>) -> Vec<(&'static str, String)> {
+    let mut template = database.owner().environment();
+    template.extend([("POSTGRES_BATCH_LEASE", "4s".to_owned()), ("POSTGRES_BATCH_BACKOFF", "3s".to_owned())]);
+    template
+}
+
+async fn tally(database: &Database<'_>, statement: &str) -> Vec<(String, i64)> {
+    let rows = database.connect().await.query(statement, &[]).await.expect("the database answers");
+    rows.iter().map(|row| (row.get(0), row.get(1))).collect()
+}
+
+/// How many statements the scaler says that it has sent.
+async fn statements_sent(scaler: &Serving) -> u64 {
+    let mut stream = TcpStream::connect(scaler.admin).await.expect("clapometer serves metrics");
+    let request = "GET /metrics HTTP/1.1\r\nHost: clapometer\r\nConnection: close\r\n\r\n";
+    stream.write_all(request.as_bytes()).await.expect("it reads requests");
+    let mut page = String::new();
+    stream.read_to_string(&mut page).await.expect("it answers");
+    let lines = page.lines().filter(|line| line.starts_with("clapometer_query_statements_total{"));
+    lines.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
+}
+
+impl Summary {
+    fn print(&self, jobs: &Jobs) {
+        let Self { claps, attempts, polls, statements, took } = self;
+        let census = jobs.census();
+        let list = |counts: &[(String, i64)]| {
+            counts.iter().map(|(name, count)| format!("{count} {name}")).collect::<Vec<_>>().join(", ")
+        };
+        println!();
+        println!("  claps      {} in {:.0} s", list(claps), took.as_secs_f64());
+        println!("  attempts   {}", list(attempts));
+        println!(
+            "  Jobs       {} created: {} complete, {} failed; {} at most at a time; {} pods",
+            jobs.len(),
+            census.complete,
+            census.failed,
+            jobs.peak(),
+            jobs.pods()
+        );
+        println!("  idle Jobs  {}", jobs.idle());
+        println!("  scaler     {polls} polls of 3 calls, {statements} statements sent to PostgreSQL");
+        println!();
+    }
+
+    /// What is not as it must be.
+    fn faults(&self, jobs: &Jobs) -> Vec<String> {
+        let Self { claps, attempts, polls, statements, took: _ } = self;
+        let of = |counts: &[(String, i64)], name: &str| {
+            counts.iter().find(|(known, _)| known == name).map_or(0, |(_, count)| *count)
+        };
+        let all = i64::try_from(CLAPS).expect("sixty");
+        let polls = u64::try_from(*polls).expect("some dozens");
+        let mut faults = Vec::new();
+        let mut must = |holds: bool, fault: String| {
+            if !holds {
+                faults.push(fault);
+            }
+        };
+        must(of(claps, "SUCCESS") == all, format!("not every clap succeeded: {claps:?}"));
+        must(of(attempts, "SUCCESS") == all, format!("a clap was done twice, or never: {attempts:?}"));
+        must(of(attempts, "FAILED") == 1, format!("one attempt was to fail: {attempts:?}"));
+        must(of(attempts, "LOST") == 1, format!("one attempt was to be lost: {attempts:?}"));
+        must(jobs.idle() == 0, format!("{} Jobs found nothing to do", jobs.idle()));
+        must(jobs.peak() <= MAX_JOBS, format!("{} Jobs at a time", jobs.peak()));
+        must((1..=2 * polls).contains(statements), format!("{statements} statements for {polls} polls"));
+        faults
+    }
+}
