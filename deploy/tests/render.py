@@ -1,7 +1,11 @@
 """Renders the chart into deploy/kustomize and copies its rules and dashboard to deploy/; with --check only compares."""
 
 import difflib
+import functools
+import json
+import operator
 import pathlib
+import re
 import sys
 
 import helm_python
@@ -51,6 +55,25 @@ def roles_config_map() -> str:
     )
 
 
+def values_table() -> str:
+    """The chart's README: every value with the comment above it, in the order of values.yaml."""
+    rows, path, comment = [], [], ""
+    lines = (CHART / "values.yaml").read_text().splitlines()
+    defaults = yaml.safe_load("\n".join(lines))
+    for line in lines:
+        entry = re.match(r"( *)([A-Za-z]+):", line)
+        if described := re.match(r" *# -- (.*)", line):
+            comment = described.group(1)
+        elif entry:
+            path = path[: len(entry.group(1)) // 2] + [entry.group(2)]
+            if comment:
+                value = functools.reduce(operator.getitem, path, defaults)
+                rows.append(f"| `{'.'.join(path)}` | `{json.dumps(value)}` | {comment} |")
+            comment = ""
+    head = (CHART / "README.md.head").read_text()
+    return head + "\n| value | default | meaning |\n| --- | --- | --- |\n" + "\n".join(rows) + "\n"
+
+
 def outputs() -> dict[pathlib.Path, str]:
     """Every rendered file of the repository and what it must hold."""
     alerts = (CHART / "files" / "alerts.yaml").read_text()
@@ -60,6 +83,7 @@ def outputs() -> dict[pathlib.Path, str]:
         DEPLOY / "kustomize/demo/clapometer.yaml": plain_yaml(CHART / "ci/demo-values.yaml"),
         DEPLOY / "kustomize/demo/roles.yaml": roles_config_map(),
         DEPLOY / "prometheus/alerts.yaml": HEADER.format(source="deploy/helm/clapometer/files/alerts.yaml") + alerts,
+        CHART / "README.md": values_table(),
         DEPLOY / "grafana/clapometer.json": (CHART / "files" / "dashboard.json").read_text(),
     }
 
