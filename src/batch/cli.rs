@@ -231,6 +231,17 @@ pub struct WorkArguments {
     #[arg(long, env = "POSTGRES_BATCH_JOB_RETRIES", hide_env_values = true, default_value_t = 4, value_name = "N")]
     pub job_retries: u32,
 
+    /// With --retry-by job: how long a failed clap is kept for its Job's next pod
+    /// [default: Kubernetes' own back-off and a minute]
+    #[arg(
+        long,
+        env = "POSTGRES_BATCH_RESERVE",
+        hide_env_values = true,
+        value_parser = duration,
+        value_name = "DURATION"
+    )]
+    pub reserve: Option<Duration>,
+
     /// From a failure to the next attempt by a new Job; doubled by each further failure
     #[arg(long, env = "POSTGRES_BATCH_BACKOFF", hide_env_values = true, default_value = "15s", value_parser = duration,
           value_name = "DURATION")]
@@ -296,6 +307,7 @@ impl WorkArguments {
             grace,
             retry_by,
             job_retries,
+            reserve,
             backoff,
             backoff_cap,
             permanent_exit_codes,
@@ -337,6 +349,7 @@ impl WorkArguments {
             grace,
             retry_by,
             job_retries,
+            reserve,
             backoff,
             backoff_cap,
             permanent_exit_codes,

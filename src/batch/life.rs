@@ -45,6 +45,8 @@ pub struct Rules {
     pub retry_by: RetryBy,
     /// `backoffLimit` of the Job, where it retries.
     pub job_retries: u32,
+    /// How long a failed clap is kept for the same Job's next pod; Kubernetes' own back-off and [`POD_START`] if absent.
+    pub reserve: Option<Duration>,
     /// From a failure to the next attempt; doubled by each further failure.
     pub backoff: Duration,
     /// The longest that gets.
@@ -230,8 +232,11 @@ impl Rules {
     fn backoff(&self, claim: &Claim) -> Backoff {
         let reserve = match self.retry_by {
             RetryBy::Job if claim.job_attempts <= self.job_retries => {
-                let doubled = POD_BACKOFF_BASE.saturating_mul(1 << claim.job_attempts.saturating_sub(1).min(16));
-                doubled.min(POD_BACKOFF_CAP) + POD_START
+                let kept = || {
+                    let doubled = POD_BACKOFF_BASE.saturating_mul(1 << claim.job_attempts.saturating_sub(1).min(16));
+                    doubled.min(POD_BACKOFF_CAP) + POD_START
+                };
+                self.reserve.unwrap_or_else(kept)
             }
             RetryBy::Job | RetryBy::Queue => Duration::ZERO,
         };
@@ -289,6 +294,7 @@ mod tests {
             grace: Duration::from_secs(20),
             retry_by,
             job_retries: 4,
+            reserve: None,
             backoff: Duration::from_secs(15),
             backoff_cap: Duration::from_secs(3600),
             permanent_exit_codes: vec![65],

@@ -1,5 +1,6 @@
 //! The batch: its tables, its statements, its Job and its operator's commands.
 
+mod chaos;
 mod checks;
 mod claims;
 mod ground;
