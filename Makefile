@@ -1,6 +1,6 @@
 # `make check` is what CI runs. Everything else here is a part of it, or takes longer.
 
-.PHONY: help demo test check fmt lint doc manifests image
+.PHONY: help demo test check fmt lint doc manifests image chaos
 
 help:            ## shows this
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
@@ -27,3 +27,6 @@ manifests:       ## renders the chart into deploy/kustomize, then lints and chec
 
 image:           ## builds both images with buildah and runs them (root, Debian)
 	scripts/image
+
+chaos:           ## kills postgres-batch and PostgreSQL at random for CHAOS_CLAPS claps (10000), random seeds
+	CHAOS_CLAPS=$${CHAOS_CLAPS:-10000} cargo test --locked --test it batch::chaos -- --nocapture
