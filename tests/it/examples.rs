@@ -217,6 +217,40 @@ async fn a_job_of_the_shipped_role_works_and_the_value_falls() {
     .await;
 }
 
+/// The Job's container of an example, as the kubelet would start it, at our database.
+fn container(path: &str, database: &Database<'_>) -> Executable {
+    let documents = documents(path);
+    let spec = &documents[0]["spec"];
+    let template = if spec["template"].is_object() { &spec["template"] } else { &spec["jobTargetRef"]["template"] };
+    let container = &template["spec"]["containers"][0];
+    let arguments = container["args"].as_array().expect("arguments").iter();
+    let access = access(database, "postgres_batch");
+    let program = Executable::postgres_batch(arguments.map(|argument| argument.as_str().expect("a text")));
+    container["env"].as_array().expect("an environment").iter().fold(program, |program, variable| {
+        let name = variable["name"].as_str().expect("a name");
+        let value = match name {
+            "PG_HOST" => access.host.clone(),
+            "PG_PORT" => access.port.to_string(),
+            "PGDATABASE" => access.dbname.clone(),
+            "PGPASSWORD" => PASSWORD.to_owned(),
+            _ => variable["value"].as_str().map_or_else(|| format!("{path} {name}"), str::to_owned),
+        };
+        program.variable(name, value)
+    })
+}
+
+#[tokio::test]
+async fn the_shipped_jobs_start_as_their_manifests_say() {
+    let cluster = Cluster::private().await;
+    let database = prepared(&cluster).await;
+    database.execute("INSERT INTO make_it_clap (duration_seconds) VALUES (0), (0)").await;
+    for path in ["deploy/examples/job.yaml", "deploy/examples/scaled-job.yaml"] {
+        succeeded(container(path, &database), path).await;
+    }
+    let done = "SELECT count(*) FROM clap WHERE status = 'SUCCESS' AND job_uid LIKE 'deploy/examples/%JOB_UID'";
+    assert_eq!(database.value::<i64>(done).await, 2);
+}
+
 #[tokio::test]
 async fn the_own_table_example_counts_its_own_table() {
     let cluster = Cluster::private().await;
