@@ -1,0 +1,188 @@
+//! KEDA's operator after a restart: thousands of objects, polling in phase over one connection.
+//!
+//! As pkg/scaling/scale_handler.go does it: every object's loop polls at once and then by the
+//! clock, without jitter, its timer armed before the poll; a poll is GetMetricSpec, GetMetrics,
+//! IsActive, in this order, and a failed read is tried once more at once. Beside them the HPA
+//! asks for the metric of every ScaledObject that is scaled up, and external-push triggers hold
+//! their streams. There are no deadlines.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep_until, timeout},
+};
+
+use crate::{
+    ask::{Call, Outcome, Trigger},
+    client::Connection,
+    drive::LAST_ANSWERS,
+    tally::Tally,
+};
+
+/// How the operator behaves.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Habits {
+    /// `pollingInterval`.
+    pub(crate) polling: Duration,
+    /// How often the HPA asks; 15 s in Kubernetes.
+    pub(crate) hpa: Duration,
+    /// For how long.
+    pub(crate) lasting: Duration,
+}
+
+/// What one trigger belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Polled.
+    ScaledJob,
+    /// Polled, and asked for by the HPA.
+    ScaledObject,
+    /// The same, and it holds a stream.
+    Pushed,
+}
+
+/// What the fleet saw.
+#[derive(Debug, Default)]
+pub(crate) struct Seen {
+    pub(crate) specs: Tally,
+    pub(crate) metrics: Tally,
+    pub(crate) activity: Tally,
+    /// The messages of streams, or why there was none.
+    pub(crate) streams: Tally,
+    /// Streams that ended while they should have stayed open.
+    pub(crate) ended_streams: u64,
+}
+
+impl Seen {
+    /// Each kind of call with its tally.
+    pub(crate) fn parts(&self) -> [(&'static str, &Tally); 4] {
+        [
+            ("GetMetricSpec", &self.specs),
+            ("GetMetrics", &self.metrics),
+            ("IsActive", &self.activity),
+            ("StreamIsActive", &self.streams),
+        ]
+    }
+}
+
+/// The fleet's tallies, which all its loops write to: one for each would fill the memory.
+type Book = Arc<Mutex<Seen>>;
+
+/// One trigger's three calls.
+struct Asked {
+    spec: Call,
+    metrics: Call,
+    activity: Call,
+}
+
+/// Lets the operator loose on the server behind `connection`.
+///
+/// # Panics
+/// When an answer does not come at all.
+pub(crate) async fn run(connection: &Connection, triggers: &[(Kind, Trigger)], habits: Habits) -> Seen {
+    let book = Book::default();
+    let mut loops = JoinSet::new();
+    let end = Instant::now() + habits.lasting;
+    for (kind, trigger) in triggers {
+        let asked = Arc::new(Asked::new(connection, trigger));
+        loops.spawn(repeated(Arc::clone(&asked), habits.polling, end, Arc::clone(&book)));
+        if *kind != Kind::ScaledJob {
+            loops.spawn(repeated(asked, habits.hpa, end, Arc::clone(&book)));
+        }
+        if *kind == Kind::Pushed {
+            loops.spawn(pushed(trigger.stream().to(connection), end, Arc::clone(&book)));
+        }
+    }
+    let all = async {
+        while let Some(ended) = loops.join_next().await {
+            ended.expect("a loop does not panic");
+        }
+    };
+    timeout(habits.lasting + LAST_ANSWERS, all).await.expect("every call is answered");
+    Arc::into_inner(book).expect("all loops have ended").into_inner().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Asks once for every trigger, one after the other.
+///
+/// # Panics
+/// When an answer does not come at all.
+pub(crate) async fn roll_call(connection: &Connection, triggers: &[(Kind, Trigger)]) -> Seen {
+    let book = Book::default();
+    for (_, trigger) in triggers {
+        let poll = Asked::new(connection, trigger);
+        timeout(LAST_ANSWERS, poll.poll(&book)).await.expect("every call is answered");
+    }
+    Arc::into_inner(book).expect("nobody else has it").into_inner().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Asked {
+    fn new(connection: &Connection, trigger: &Trigger) -> Self {
+        Self {
+            spec: trigger.spec().to(connection),
+            metrics: trigger.metrics().to(connection),
+            activity: trigger.activity().to(connection),
+        }
+    }
+
+    async fn poll(&self, book: &Book) {
+        timed(&self.spec, book, |seen| &mut seen.specs).await;
+        if !self.read(book).await {
+            self.read(book).await;
+        }
+    }
+
+    async fn read(&self, book: &Book) -> bool {
+        timed(&self.metrics, book, |seen| &mut seen.metrics).await
+            && timed(&self.activity, book, |seen| &mut seen.activity).await
+    }
+}
+
+async fn timed(call: &Call, book: &Book, part: fn(&mut Seen) -> &mut Tally) -> bool {
+    let sent_at = Instant::now();
+    let outcome = call.make().await;
+    let is_answered = !matches!(outcome, Outcome::Failed(_));
+    part(&mut lock(book)).add(outcome, sent_at.elapsed());
+    is_answered
+}
+
+async fn repeated(asked: Arc<Asked>, every: Duration, end: Instant, book: Book) {
+    loop {
+        let next = Instant::now() + every;
+        asked.poll(&book).await;
+        if next >= end {
+            return;
+        }
+        sleep_until(next).await;
+    }
+}
+
+async fn pushed(call: Call, end: Instant, book: Book) {
+    let opened_at = Instant::now();
+    let mut messages = match call.open().await {
+        Ok(messages) => messages,
+        Err(failure) => return lock(&book).streams.add(Outcome::Failed(failure), opened_at.elapsed()),
+    };
+    loop {
+        let message = tokio::select! {
+            message = messages.next() => message,
+            () = sleep_until(end) => return,
+        };
+        let mut seen = lock(&book);
+        match message {
+            Ok(Some(message)) => seen.streams.add(call.question().judge(&message), opened_at.elapsed()),
+            Ok(None) => {
+                seen.ended_streams += 1;
+                return;
+            }
+            Err(failure) => return seen.streams.add(Outcome::Failed(failure), opened_at.elapsed()),
+        }
+    }
+}
+
+fn lock(book: &Book) -> MutexGuard<'_, Seen> {
+    book.lock().unwrap_or_else(PoisonError::into_inner)
+}
