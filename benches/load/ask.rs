@@ -36,6 +36,8 @@ enum Right {
     Spec(Bytes),
     Value(Bytes),
     Activity(Bytes),
+    /// Whatever it is.
+    Anything,
 }
 
 /// A question, addressed.
@@ -111,11 +113,17 @@ impl Question {
         Call { connection: connection.clone(), head: connection.head(self.path), question: self.clone() }
     }
 
+    /// The same, with every answer taken for right.
+    pub(crate) fn unjudged(self) -> Self {
+        Self { right: Right::Anything, ..self }
+    }
+
     /// Judges the bytes of an answer.
     pub(crate) fn judge(&self, answer: &Bytes) -> Outcome {
         match &self.right {
             // The usual encoding is told by its bytes; any other that means the same is right, too.
             Right::Spec(right) | Right::Value(right) | Right::Activity(right) if right == answer => Outcome::Right,
+            Right::Anything => Outcome::Right,
             Right::Spec(right) => compare::<GetMetricSpecResponse>(right, answer),
             Right::Value(right) => compare::<GetMetricsResponse>(right, answer),
             Right::Activity(right) => compare::<IsActiveResponse>(right, answer),

@@ -8,24 +8,28 @@ mod check;
 mod client;
 mod drive;
 mod fleet;
+mod free;
 mod ground;
+mod rate;
+mod report;
 #[path = "../../tests/it/support/mod.rs"]
 #[allow(unused_imports, reason = "its own tests run with the integration tests, and are empty here")]
 mod support;
 mod tally;
 mod yardstick;
 
-use std::{path::Path, process::ExitCode};
+use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use clapometer::wire;
+use serde_json::Value;
 
 #[derive(Debug, Parser)]
 #[command(about = "Puts load on clapometer and checks its answers")]
 struct Cli {
     #[command(subcommand)]
     command: Command,
-    /// Given by `cargo bench`.
+    /// Given by `cargo bench`
     #[arg(long, global = true, hide = true)]
     bench: bool,
 }
@@ -34,28 +38,35 @@ struct Cli {
 enum Command {
     /// KEDA's fleet after a restart, for 20 s; fails on a broken invariant, never on a time
     Check,
+    /// Any load on any server
+    Drive(free::Load),
+    /// GetMetrics a second, against a bare tonic server
+    Rate(rate::Length),
     /// Serves constants with plain tonic, until it is killed
     #[command(hide = true)]
     Yardstick,
 }
 
 fn main() -> ExitCode {
-    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime starts");
     match Cli::parse().command {
         Command::Check => {
-            let verdict = runtime().block_on(check::run());
+            let verdict = block_on(check::run());
             print!("{verdict}");
-            write("load.json", &verdict.json());
+            report::write("load.json", &verdict.json());
             if verdict.holds() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
+        Command::Drive(load) => measured("drive.json", load.run()),
+        Command::Rate(length) => measured("rate.json", rate::run(length)),
         Command::Yardstick => yardstick::serve(),
     }
 }
 
-/// Writes a result where the build puts its own.
-fn write(name: &str, result: &serde_json::Value) {
-    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-    let text = serde_json::to_string_pretty(result).expect("a value is JSON");
-    std::fs::write(&path, text + "\n").expect("the target directory is writable");
-    println!("{}", path.display());
+fn measured(name: &str, measurement: impl Future<Output = Value>) -> ExitCode {
+    report::write(name, &block_on(measurement));
+    ExitCode::SUCCESS
+}
+
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    // One thread, as the servers have: on two cores each of them and the load has one.
+    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime starts").block_on(future)
 }

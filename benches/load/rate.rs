@@ -1,0 +1,219 @@
+//! How many GetMetrics a second, against a bare tonic server that answers a constant.
+//!
+//! Both servers run on one thread, get the same bytes over one connection with 64 calls in flight,
+//! and must give the same answer. They take turns, and each turn is held against the one before it,
+//! so that what else the machine does falls on both. CPU time per call is taken beside the rate:
+//! on two cores the rate is also the client's.
+
+use std::{fmt, path::Path, sync::Arc, time::Duration};
+
+use serde_json::{Value, json};
+
+use crate::{
+    ask::{Call, Trigger},
+    client::Connection,
+    drive::{Pace, drive},
+    ground::Usage,
+    report::{Row, median},
+    support::{
+        cluster::Cluster,
+        database::Database,
+        executable::{Executable, Serving},
+    },
+    tally::real,
+    wire::ScaledObjectRef,
+    yardstick::METRIC,
+};
+
+const IN_FLIGHT: usize = 64;
+
+/// How many different triggers the second comparison asks for.
+const MANY: u32 = 1_000;
+
+/// What the rate must be of the yardstick's.
+const ONE_AT_LEAST: f64 = 0.95;
+const MANY_AT_LEAST: f64 = 0.80;
+
+/// How long a comparison is.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub(crate) struct Length {
+    /// Turns of each server
+    #[arg(long, default_value_t = 9)]
+    rounds: u32,
+    /// Seconds of one turn
+    #[arg(long, default_value_t = 2.0)]
+    turn: f64,
+}
+
+/// One server in one turn.
+#[derive(Debug, Clone, Copy)]
+struct Turn {
+    /// Calls a second.
+    rate: f64,
+    /// Server CPU for a call, microseconds.
+    cpu: f64,
+}
+
+/// A server against the yardstick.
+#[derive(Debug)]
+struct Comparison {
+    what: &'static str,
+    at_least: Option<f64>,
+    ours: Vec<Turn>,
+    bare: Vec<Turn>,
+}
+
+impl Comparison {
+    fn ratio(&self, of: fn(Turn) -> f64) -> f64 {
+        median(self.ours.iter().zip(&self.bare).map(|(ours, bare)| of(*ours) / of(*bare)))
+    }
+
+    fn median(turns: &[Turn], of: fn(Turn) -> f64) -> f64 {
+        median(turns.iter().map(|turn| of(*turn)))
+    }
+
+    fn json(&self) -> Value {
+        let side = |turns: &[Turn]| {
+            json!({
+                "calls_per_second": Self::median(turns, |turn| turn.rate),
+                "cpu_microseconds_per_call": Self::median(turns, |turn| turn.cpu),
+                "turns": turns.iter().map(|turn| turn.rate).collect::<Vec<_>>(),
+            })
+        };
+        json!({
+            "what": self.what,
+            "ratio": self.ratio(|turn| turn.rate),
+            "cpu_ratio": self.ratio(|turn| turn.cpu),
+            "clapometer": side(&self.ours),
+            "bare": side(&self.bare),
+        })
+    }
+
+    fn row(&self) -> Option<Row> {
+        let at_least = self.at_least?;
+        let ratio = self.ratio(|turn| turn.rate);
+        Some(Row {
+            what: format!("GetMetrics a second, {}", self.what),
+            yardstick: "bare tonic server that answers a constant".to_owned(),
+            bar: format!(">= {at_least:.2} of its rate"),
+            measured: format!("{ratio:.2} (CPU per call: {:.2})", self.ratio(|turn| turn.cpu)),
+            holds: ratio >= at_least,
+        })
+    }
+}
+
+impl fmt::Display for Comparison {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let side = |turns: &[Turn]| {
+            format!(
+                "{:>6.0} calls/s {:>5.1} us CPU",
+                Self::median(turns, |turn| turn.rate),
+                Self::median(turns, |turn| turn.cpu)
+            )
+        };
+        write!(
+            f,
+            "{:<40} {} against {}: rate {:.3}, CPU {:.3}",
+            self.what,
+            side(&self.ours),
+            side(&self.bare),
+            self.ratio(|turn| turn.rate),
+            self.ratio(|turn| turn.cpu)
+        )
+    }
+}
+
+/// Compares, and prints as it goes.
+pub(crate) async fn run(length: Length) -> Value {
+    let cluster = Cluster::private().await;
+    let database = Database::empty(&cluster).await;
+    let ours = crate::ground::server(&configuration(&database)).await;
+    let bare = bare().await;
+    let mut comparisons = Vec::new();
+    for (what, at_least, query, count) in [
+        ("one trigger", Some(ONE_AT_LEAST), METRIC.0, 1),
+        ("1,000 different triggers", Some(MANY_AT_LEAST), METRIC.0, MANY),
+        ("1,000 triggers, each read once a second", None, "aging", MANY),
+    ] {
+        let comparison = compare(what, at_least, &ours, &bare, &triggers(query, count), length).await;
+        println!("{comparison}");
+        comparisons.push(comparison);
+    }
+    let rows: Vec<Row> = comparisons.iter().filter_map(Comparison::row).collect();
+    json!({"rows": rows, "comparisons": comparisons.iter().map(Comparison::json).collect::<Vec<_>>()})
+}
+
+async fn bare() -> Serving {
+    let this = std::env::current_exe().expect("this process has an executable");
+    Executable::new(Path::new(&this), ["yardstick"]).serving().await
+}
+
+async fn compare(
+    what: &'static str,
+    at_least: Option<f64>,
+    ours: &Serving,
+    bare: &Serving,
+    triggers: &[Trigger],
+    length: Length,
+) -> Comparison {
+    let turn = Duration::from_secs_f64(length.turn);
+    let mut comparison = Comparison { what, at_least, ours: Vec::new(), bare: Vec::new() };
+    let (to_ours, _driver) = Connection::open(ours.grpc).await;
+    let (to_bare, _driver) = Connection::open(bare.grpc).await;
+    // The yardstick knows one metric; what it is asked is the same but for the query's name.
+    let ask = |connection| -> Arc<[Call]> { triggers.iter().map(|trigger| trigger.metrics().to(connection)).collect() };
+    let (ask_ours, ask_bare) = (ask(&to_ours), ask(&to_bare));
+    for calls in [&ask_ours, &ask_bare] {
+        drive(calls, Pace::InFlight(IN_FLIGHT), turn / 2).await;
+    }
+    for _ in 0..length.rounds {
+        comparison.ours.push(one(ours, &ask_ours, turn, true).await);
+        comparison.bare.push(one(bare, &ask_bare, turn, triggers[0].query == METRIC.0).await);
+    }
+    comparison
+}
+
+async fn one(server: &Serving, calls: &Arc<[Call]>, turn: Duration, judged: bool) -> Turn {
+    let pid = server.process.pid();
+    let before = Usage::of(pid).cpu;
+    let driven = drive(calls, Pace::InFlight(IN_FLIGHT), turn).await;
+    let cpu = Usage::of(pid).cpu - before;
+    let tally = &driven.tally;
+    assert!(!judged || tally.right == tally.calls(), "not everything was answered right: {tally}");
+    Turn { rate: driven.rate(), cpu: cpu.as_secs_f64() * 1e6 / real(tally.calls()) }
+}
+
+/// Readings that stay fresh for the whole run, and ones that age as usual.
+fn configuration(database: &Database<'_>) -> String {
+    let access = database.scaler().yaml("claps");
+    let (name, value) = METRIC;
+    let sql = format!("sql: SELECT {value} WHERE $1 <> ''\n    parameters: {{queue: text}}");
+    format!(
+        "databases:\n{access}queries:\n  {name}:\n    {sql}\n    max_age: 1h\n  aging:\n    {sql}\n    max_age: 1s\n"
+    )
+}
+
+/// As KEDA sends them, with a parameter each of its own.
+fn triggers(query: &str, count: u32) -> Vec<Trigger> {
+    (0..count)
+        .map(|number| {
+            let metadata = [
+                ("scalerAddress", "clapometer.keda.svc.cluster.local:9090".to_owned()),
+                ("query", query.to_owned()),
+                ("targetQueryValue", "5".to_owned()),
+                ("param.queue", format!("queue-{number}")),
+            ];
+            Trigger {
+                reference: ScaledObjectRef {
+                    name: format!("worker-{number}"),
+                    namespace: format!("team-{}", number % 20),
+                    scaler_metadata: metadata.map(|(key, value)| (key.to_owned(), value)).into(),
+                },
+                query: query.to_owned(),
+                value: METRIC.1,
+                target: 5,
+                is_active: true,
+            }
+        })
+        .collect()
+}
