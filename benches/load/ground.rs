@@ -99,6 +99,31 @@ pub(crate) fn triggers(count: u32, queues: u32) -> Vec<Trigger> {
         .collect()
 }
 
+/// So many triggers, each on a queue of its own, all of one query.
+pub(crate) fn same(count: u32, query: &str, parameter: &str) -> Vec<Trigger> {
+    (0..count)
+        .map(|queue| {
+            let metadata = [
+                ("scalerAddress", "clapometer.keda.svc:9090".to_owned()),
+                ("query", query.to_owned()),
+                ("targetQueryValue", "5".to_owned()),
+                (parameter, format!("q{queue}")),
+            ];
+            Trigger {
+                reference: ScaledObjectRef {
+                    name: format!("worker-{queue}"),
+                    namespace: format!("team-{}", queue % 20),
+                    scaler_metadata: metadata.map(|(key, value)| (key.to_owned(), value)).into(),
+                },
+                query: query.to_owned(),
+                value: length(queue),
+                target: 5,
+                is_active: length(queue) > 0,
+            }
+        })
+        .collect()
+}
+
 /// Makes a fleet of them: half ScaledJobs, half ScaledObjects, of which every other is pushed to.
 pub(crate) fn fleet(triggers: Vec<Trigger>) -> Vec<(Kind, Trigger)> {
     let kinds = [Kind::ScaledJob, Kind::ScaledObject, Kind::ScaledJob, Kind::Pushed];

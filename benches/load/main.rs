@@ -5,13 +5,21 @@
 
 mod ask;
 mod check;
+mod claims;
 mod client;
+mod document;
 mod drive;
 mod fleet;
+mod footprint;
 mod free;
 mod ground;
+mod history;
+mod keda_way;
+mod plot;
+mod quiet;
 mod rate;
 mod report;
+mod soak;
 #[path = "../../tests/it/support/mod.rs"]
 #[allow(unused_imports, reason = "its own tests run with the integration tests, and are empty here")]
 mod support;
@@ -40,8 +48,22 @@ enum Command {
     Check,
     /// Any load on any server
     Drive(free::Load),
+    /// Claims a second, against pgbench's UPDATE by primary key
+    Claims(claims::Length),
+    /// Size of the executable, time to start, memory
+    Footprint,
+    /// What a poll costs as history grows: the view against the seed's query
+    History(history::Reach),
+    /// What a fleet costs PostgreSQL, against KEDA's own way
+    KedaWay,
+    /// What PostgreSQL hears while nothing happens and `notify` is on
+    Quiet,
     /// GetMetrics a second, against a bare tonic server
     Rate(rate::Length),
+    /// Writes docs/benchmarks.md and its plots of what has been measured
+    Report,
+    /// The fleet and faults, for half an hour; then nothing may have grown
+    Soak(soak::Length),
     /// Serves constants with plain tonic, until it is killed
     #[command(hide = true)]
     Yardstick,
@@ -56,7 +78,17 @@ fn main() -> ExitCode {
             if verdict.holds() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
         Command::Drive(load) => measured("drive.json", load.run()),
+        Command::Claims(length) => measured("claims.json", claims::run(length)),
+        Command::Footprint => measured("footprint.json", footprint::run()),
+        Command::History(reach) => measured("history.json", history::run(reach)),
+        Command::KedaWay => measured("keda-way.json", keda_way::run()),
+        Command::Quiet => measured("quiet.json", quiet::run()),
         Command::Rate(length) => measured("rate.json", rate::run(length)),
+        Command::Report => {
+            document::write();
+            ExitCode::SUCCESS
+        }
+        Command::Soak(length) => soak::run(length),
         Command::Yardstick => yardstick::serve(),
     }
 }

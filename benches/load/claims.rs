@@ -1,0 +1,179 @@
+//! Claims a second, against pgbench's UPDATE of one row by its primary key.
+//!
+//! Each worker claims as Job after Job over a connection of its own, with the code of
+//! `postgres-batch`; pgbench has as many clients in the same cluster, with real commits. They take
+//! turns.
+
+use std::{
+    process::Command,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use clapometer::{
+    batch::{
+        claim::{Claimed, claim},
+        identity,
+        lease::Terms,
+        ledger::{Job, Ledger},
+    },
+    shutdown::Ending,
+};
+use serde_json::{Value, json};
+use tokio::{task::JoinSet, time::Instant};
+
+use crate::{
+    report::{Row, median},
+    support::{
+        binaries,
+        cluster::{Cluster, Settings},
+        database::{Access, Database},
+        executable::Executable,
+    },
+    tally::real,
+};
+
+/// Workers, and what their claims must be of pgbench's updates.
+const SIZES: [(u64, f64); 2] = [(8, 0.35), (64, 0.20)];
+
+/// Rows that pgbench updates.
+const ROWS: u32 = 100_000;
+
+/// Requests that wait before each turn: more than can be claimed in it.
+const WAITING: u32 = 30_000;
+
+const TERMS: Terms = Terms { lease: Duration::from_secs(600), beat: Duration::from_secs(150) };
+
+/// How long a comparison is.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub(crate) struct Length {
+    /// Turns of each side
+    #[arg(long, default_value_t = 5)]
+    rounds: u32,
+    /// Seconds of one turn
+    #[arg(long, default_value_t = 4)]
+    turn: u32,
+}
+
+/// Compares with 8 workers and with 64.
+pub(crate) async fn run(length: Length) -> Value {
+    let cluster = Cluster::with_settings(Settings::default().durable().set("shared_buffers", "256MB")).await;
+    let database = Database::empty(&cluster).await;
+    let migrate = Executable::postgres_batch(["migrate", "up"]).variables(database.owner().environment());
+    let migrated = migrate.finish(Duration::from_secs(60)).await;
+    assert_eq!(migrated.code(), Some(0), "{}", migrated.errors);
+    let rows = format!(
+        "CREATE TABLE counter (id integer PRIMARY KEY, n integer NOT NULL) WITH (fillfactor = 70);
+         INSERT INTO counter SELECT n, 0 FROM generate_series(1, {ROWS}) AS n;
+         ALTER TABLE counter OWNER TO owner; VACUUM ANALYZE counter"
+    );
+    for statement in rows.split(';') {
+        database.execute(statement).await;
+    }
+
+    let (mut rows, mut sizes) = (Vec::new(), Vec::new());
+    for (workers, at_least) in SIZES {
+        let (mut claims, mut updates, mut empty) = (Vec::new(), Vec::new(), 0);
+        for _ in 0..length.rounds {
+            refill(&database).await;
+            let turn = claiming(&database.owner(), workers, Duration::from_secs(length.turn.into())).await;
+            claims.push(turn.rate);
+            empty += turn.empty;
+            updates.push(pgbench(&database.owner(), workers, length.turn));
+        }
+        let ratio = median(claims.iter().zip(&updates).map(|(claims, updates)| claims / updates));
+        let (claims, updates) = (median(claims), median(updates));
+        println!(
+            "{workers} workers: {claims:.0} claims/s, {updates:.0} updates/s, ratio {ratio:.3}, {empty} empty claims"
+        );
+        rows.push(Row {
+            what: format!("claims a second, {workers} workers"),
+            yardstick: format!("pgbench's UPDATE by primary key, {workers} clients, real flush"),
+            bar: format!(">= {at_least:.2} of its rate; no empty claim while rows wait"),
+            measured: format!("{ratio:.2}, {empty} empty"),
+            holds: ratio >= at_least && empty == 0,
+        });
+        sizes.push(json!({
+            "workers": workers, "claims_per_second": claims, "updates_per_second": updates, "ratio": ratio, "empty": empty,
+        }));
+    }
+    json!({"rows": rows, "sizes": sizes})
+}
+
+async fn refill(database: &Database<'_>) {
+    database.execute("TRUNCATE clap_attempt, clap, make_it_clap RESTART IDENTITY").await;
+    database
+        .execute(&format!("INSERT INTO make_it_clap (duration_seconds) SELECT 0 FROM generate_series(1, {WAITING})"))
+        .await;
+    database.execute("VACUUM ANALYZE make_it_clap").await;
+    database.execute("CHECKPOINT").await;
+}
+
+struct Turn {
+    /// Claims a second.
+    rate: f64,
+    /// Claims that found nothing although rows waited.
+    empty: u64,
+}
+
+async fn claiming(access: &Access, workers: u64, lasting: Duration) -> Turn {
+    let environment = access.environment();
+    let lookup = |name: &str| environment.iter().find(|(known, _)| *known == name).map(|(_, value)| value.clone());
+    let (claimed, empty) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    let begin = Arc::new(tokio::sync::Barrier::new(usize::try_from(workers).expect("a few") + 1));
+    let mut set = JoinSet::new();
+    for worker in 0..workers {
+        let connection = identity::connection(lookup).expect("the environment is sound");
+        let mut ledger = Ledger::new(connection, None);
+        let (claimed, empty, begin) = (Arc::clone(&claimed), Arc::clone(&empty), Arc::clone(&begin));
+        set.spawn(async move {
+            let (_ending, mut ended) = Ending::new();
+            let job = |number: u64| Job {
+                uid: format!("job-{worker}-{number}"),
+                name: Some("claims".to_owned()),
+                pod: format!("pod-{worker}-{number}"),
+                node: None,
+            };
+            // The connection is opened before the clock starts.
+            let by = Instant::now() + Duration::from_secs(20);
+            ledger.standing(&job(0), by).await.expect("the database is there");
+            begin.wait().await;
+            let end = Instant::now() + lasting;
+            for number in 1.. {
+                if Instant::now() >= end {
+                    return;
+                }
+                match claim(&mut ledger, &job(number), TERMS, &mut ended).await.expect("a claim does not fail") {
+                    Claimed::Attempt(..) => claimed.fetch_add(1, Ordering::Relaxed),
+                    _ => empty.fetch_add(1, Ordering::Relaxed),
+                };
+            }
+        });
+    }
+    begin.wait().await;
+    let start = Instant::now();
+    while let Some(worker) = set.join_next().await {
+        worker.expect("a worker does not panic");
+    }
+    let claimed = claimed.load(Ordering::Relaxed);
+    assert!(claimed < u64::from(WAITING), "the requests ran out: more must wait");
+    Turn { rate: real(claimed) / start.elapsed().as_secs_f64(), empty: empty.load(Ordering::Relaxed) }
+}
+
+/// Updates a second.
+fn pgbench(access: &Access, clients: u64, seconds: u32) -> f64 {
+    let script = format!("\\set id random(1, {ROWS})\nUPDATE counter SET n = n + 1 WHERE id = :id;\n");
+    let directory = tempfile::tempdir().expect("the temporary directory is writable");
+    let file = directory.path().join("update.sql");
+    std::fs::write(&file, script).expect("the directory is ours");
+    let mut command = Command::new(binaries::directory().join("pgbench"));
+    command.arg("--no-vacuum").arg("-f").arg(&file);
+    command.args(["-c", &clients.to_string(), "-j", "2", "-T", &seconds.to_string()]);
+    let output = command.envs(access.environment()).output().expect("pgbench is there");
+    let text = String::from_utf8_lossy(&output.stdout);
+    let rate = text.lines().find_map(|line| line.strip_prefix("tps = ")?.split(' ').next()?.parse().ok());
+    rate.unwrap_or_else(|| panic!("pgbench says no rate: {text}{}", String::from_utf8_lossy(&output.stderr)))
+}

@@ -1,0 +1,167 @@
+//! Size, start and memory of the scaler's executable.
+
+use std::{fs, net::SocketAddr, process::Stdio, time::Duration};
+
+use serde_json::{Value, json};
+use tokio::{
+    net::TcpStream,
+    time::{Instant, sleep},
+};
+
+use crate::{
+    ask::Trigger,
+    client::{Connection, Messages},
+    ground::{self, Usage},
+    report::{Row, median},
+    support::{
+        cluster::Cluster,
+        database::Database,
+        executable::{Serving, path},
+    },
+    tally::real,
+};
+
+/// Starts that are timed.
+const STARTS: usize = 15;
+
+const STREAMS: u32 = 10_000;
+const QUEUES: u32 = 100;
+
+const EXECUTABLE_AT_MOST: f64 = 8.0;
+const START_AT_MOST: f64 = 10.0;
+const IDLE_AT_MOST: f64 = 12.0;
+const STREAM_AT_MOST: f64 = 8.0;
+
+/// Measures.
+pub(crate) async fn run() -> Value {
+    let mebibytes = real(fs::metadata(path("clapometer")).expect("cargo has built it").len()) / (1024.0 * 1024.0);
+    let cluster = Cluster::private().await;
+    let database = Database::empty(&cluster).await;
+    ground::queues(&database, QUEUES).await;
+    let configuration = ground::configuration(&database);
+    let mut starts = Vec::new();
+    for _ in 0..STARTS {
+        starts.push(start(&configuration).await);
+    }
+    let start = median(starts);
+
+    let server = ground::server(&configuration).await;
+    let idle = resident(&server).await;
+    let (asked, stream) = streams(&server).await;
+    println!(
+        "executable {mebibytes:.2} MiB, serving {start:.1} ms after exec, {:.1} MiB idle, {:.1} MiB after first use, {stream:.1} KiB a stream",
+        idle / 1024.0,
+        asked / 1024.0
+    );
+    let row = |what: &str, bar: String, measured: String, holds| Row {
+        what: what.to_owned(),
+        yardstick: "none".to_owned(),
+        bar,
+        measured,
+        holds,
+    };
+    let rows = [
+        row(
+            "executable, stripped",
+            format!("<= {EXECUTABLE_AT_MOST:.0} MiB"),
+            format!("{mebibytes:.2} MiB"),
+            mebibytes <= EXECUTABLE_AT_MOST,
+        ),
+        row(
+            "from exec to the first connection served",
+            format!("<= {START_AT_MOST:.0} ms"),
+            format!("{start:.1} ms"),
+            start <= START_AT_MOST,
+        ),
+        row(
+            "resident while idle",
+            format!("<= {IDLE_AT_MOST:.0} MiB"),
+            format!("{:.1} MiB", idle / 1024.0),
+            idle / 1024.0 <= IDLE_AT_MOST,
+        ),
+        row(
+            "resident for each of 10,000 open streams",
+            format!("<= {STREAM_AT_MOST:.0} KiB"),
+            format!("{stream:.1} KiB"),
+            stream <= STREAM_AT_MOST,
+        ),
+    ];
+    json!({
+        "rows": rows,
+        "executable_mebibytes": mebibytes,
+        "start_milliseconds": start,
+        "idle_mebibytes": idle / 1024.0,
+        "used_mebibytes": asked / 1024.0,
+        "kibibytes_per_stream": stream,
+    })
+}
+
+/// Milliseconds from exec until the server has answered its first HTTP/2 frame.
+async fn start(configuration: &str) -> f64 {
+    let directory = tempfile::tempdir().expect("the temporary directory is writable");
+    let file = directory.path().join("clapometer.yaml");
+    fs::write(&file, configuration).expect("the directory is ours");
+    // A port that was free a moment ago; if it is taken meanwhile, the server ends and so do we.
+    let free = std::net::TcpListener::bind(("127.0.0.1", 0)).and_then(|listener| listener.local_addr());
+    let address: SocketAddr = free.expect("a port is free");
+    let mut command = std::process::Command::new(path("clapometer"));
+    command.args(["serve", "--listen", &address.to_string(), "--admin-listen", "127.0.0.1:0", "--config"]).arg(&file);
+    command.env_clear().stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let before = Instant::now();
+    let mut child = command.spawn().expect("it is executable");
+    let socket = loop {
+        match TcpStream::connect(address).await {
+            Ok(socket) => break socket,
+            Err(_) => assert!(child.try_wait().is_ok_and(|ended| ended.is_none()), "the server has ended"),
+        }
+    };
+    drop(socket);
+    let (connection, driver) = Connection::open(address).await;
+    let spec = ground::triggers(1, 1).remove(0).spec();
+    let outcome = spec.to(&connection).make().await;
+    let took = before.elapsed();
+    drop(driver);
+    assert_eq!(outcome, crate::ask::Outcome::Right);
+    child.kill().expect("it is our child");
+    child.wait().expect("it is our child");
+    took.as_secs_f64() * 1e3
+}
+
+/// KiB that stay resident once everything has come to rest.
+async fn resident(server: &Serving) -> f64 {
+    let mut last = 0;
+    loop {
+        sleep(Duration::from_millis(500)).await;
+        let now = Usage::of(server.process.pid()).resident;
+        if now.abs_diff(last) < 64 {
+            return real(now);
+        }
+        last = now;
+    }
+}
+
+/// KiB resident after the gauges have been used, and KiB that each of the open streams adds to that.
+async fn streams(server: &Serving) -> (f64, f64) {
+    let (connection, _driver) = Connection::open(server.grpc).await;
+    let triggers: Vec<Trigger> = ground::same(STREAMS, "depth", "param.queue")
+        .into_iter()
+        .enumerate()
+        .map(|(number, mut trigger)| {
+            let queue = u32::try_from(number).expect("a few") % QUEUES;
+            trigger.reference.scaler_metadata.insert("param.queue".to_owned(), format!("q{queue}"));
+            trigger
+        })
+        .collect();
+    for trigger in triggers.iter().take(usize::try_from(QUEUES).expect("a few")) {
+        trigger.activity().unjudged().to(&connection).make().await;
+    }
+    let before = resident(server).await;
+    let mut open: Vec<Messages> = Vec::new();
+    for trigger in &triggers {
+        let mut messages = trigger.stream().to(&connection).open().await.expect("streams are served");
+        messages.next().await.expect("a stream does not fail").expect("a stream does not end");
+        open.push(messages);
+    }
+    let after = resident(server).await;
+    (before, (after - before) / f64::from(STREAMS))
+}
