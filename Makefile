@@ -1,6 +1,6 @@
 # `make check` is what CI runs. Everything else here is a part of it, or takes longer.
 
-.PHONY: help demo test check fmt lint doc manifests image chaos
+.PHONY: help demo test check fmt lint doc manifests image chaos load bench soak
 
 help:            ## shows this
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
@@ -11,7 +11,7 @@ demo:            ## plays the whole story without a cluster, in about a minute
 test:            ## runs all tests; installs PostgreSQL's programs if there are none
 	scripts/test
 
-check: fmt lint doc test   ## everything CI decides by
+check: fmt lint doc test load   ## everything CI decides by
 
 fmt:             ## checks the formatting
 	cargo fmt --check
@@ -30,3 +30,14 @@ image:           ## builds both images with buildah and runs them (root, Debian)
 
 chaos:           ## kills postgres-batch and PostgreSQL at random for CHAOS_CLAPS claps (10000), random seeds
 	CHAOS_CLAPS=$${CHAOS_CLAPS:-10000} cargo test --locked --test it batch::chaos -- --nocapture
+
+load:            ## the server under KEDA's whole fleet, for half a minute; fails on a broken invariant, never on a time
+	scripts/postgres
+	cargo test --locked --bench load -- check
+
+bench:           ## measures what docs/benchmarks.md tells, and writes it anew; a quarter of an hour
+	scripts/bench
+
+soak:            ## half an hour of load and faults; then nothing may have grown
+	scripts/postgres
+	cargo bench --locked --bench load -- soak
