@@ -5,6 +5,7 @@ mod check;
 mod config;
 mod get;
 mod ink;
+mod notify_sql;
 mod serve;
 
 use std::{
@@ -75,6 +76,7 @@ enum Command {
     Check(check::Check),
     Get(Box<get::Get>),
     Config(config::PrintConfig),
+    NotifySql(notify_sql::NotifySql),
 }
 
 /// Where the configuration is.
@@ -109,6 +111,7 @@ pub fn main() -> ExitCode {
         Command::Check(check) => check.run(),
         Command::Get(get) => get.run(),
         Command::Config(config) => config.run(),
+        Command::NotifySql(notify_sql) => notify_sql.run(),
     };
     exit.into()
 }

@@ -10,7 +10,7 @@
 //! ```
 //!
 //! Modules name only what stands to their left; `tests/layers.rs` holds them to it. [`scaling`],
-//! [`reading`], [`fault`], [`metrics`], [`shutdown`], [`telemetry`] and [`wire`] are leaves that
+//! [`reading`], [`fault`], [`metrics`], [`notify_sql`], [`shutdown`], [`telemetry`] and [`wire`] are leaves that
 //! anybody may name.
 
 pub mod admin;
@@ -20,6 +20,7 @@ pub mod config;
 pub mod fault;
 pub mod gauge;
 pub mod metrics;
+pub mod notify_sql;
 pub mod postgres;
 pub mod query;
 pub mod reading;

@@ -1,0 +1,92 @@
+//! `clapometer notify-sql`.
+
+use clap::{Args, ValueEnum};
+
+use super::{Exit, misused};
+use crate::notify_sql::{Name, NameError, Operation, Table, Trigger};
+
+const EXAMPLES: &str = "\
+Examples:
+  clapometer notify-sql --table app.jobs --channel jobs --columns status | psql -v ON_ERROR_STOP=1
+  clapometer notify-sql --table app.jobs --drop | psql -v ON_ERROR_STOP=1
+
+and in clapometer's configuration, at the query that counts these rows:
+  notify: {channel: jobs, resync: 5s}";
+
+/// Print the SQL by which a table tells clapometer of its changes
+///
+/// Prints one statement for whoever owns the table: a trigger that runs once a transaction, at
+/// COMMIT, and never fails, delays or needs a privilege of the application's own statement. Running
+/// it again replaces the trigger; --drop prints what removes it. Nothing connects to a database.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct NotifySql {
+    /// The table, as psql's \d shows it: `table` of the schema public, or `schema.table`; with
+    /// --schema it is taken as it is, dots included
+    #[arg(long, value_name = "TABLE")]
+    table: String,
+    /// The table's schema
+    #[arg(long, value_name = "SCHEMA", value_parser = name)]
+    schema: Option<Name>,
+    /// The channel that the query's `notify` names; tables may share one
+    #[arg(long, value_name = "CHANNEL", value_parser = name, required_unless_present = "drop")]
+    channel: Option<Name>,
+    /// What to tell of; delete includes TRUNCATE
+    #[arg(long, value_name = "OPERATION", value_enum, value_delimiter = ',', default_value = "insert,update,delete")]
+    operations: Vec<Change>,
+    /// Tell of an UPDATE only if it sets one of these columns: those that the query's count depends
+    /// on, so that a heartbeat costs nothing [default: tell of every UPDATE]
+    #[arg(long, value_name = "COLUMN", value_parser = name, value_delimiter = ',')]
+    columns: Vec<Name>,
+    /// Print the SQL that removes the trigger, whatever it was installed with
+    #[arg(long, conflicts_with_all = ["channel", "operations", "columns"])]
+    drop: bool,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Change {
+    Insert,
+    Update,
+    Delete,
+}
+
+impl From<Change> for Operation {
+    fn from(change: Change) -> Self {
+        match change {
+            Change::Insert => Self::Insert,
+            Change::Update => Self::Update,
+            Change::Delete => Self::Delete,
+        }
+    }
+}
+
+impl NotifySql {
+    pub(super) fn run(self) -> Exit {
+        match self.text() {
+            Ok(text) => {
+                print!("{text}");
+                Exit::Success
+            }
+            Err(fault) => misused("notify-sql", &fault),
+        }
+    }
+
+    fn text(self) -> Result<String, String> {
+        let Self { table, schema, channel, operations, columns, drop } = self;
+        let table = match schema {
+            Some(schema) => Name::new(table).map(|table| Table::new(schema, table)),
+            None => Table::parse(&table),
+        };
+        let table = table.map_err(|fault| format!("--table: {fault}"))?;
+        let Some(channel) = channel.filter(|_| !drop) else { return Ok(table.remove()) };
+        let operations: Vec<Operation> = operations.into_iter().map(Operation::from).collect();
+        if !columns.is_empty() && !operations.contains(&Operation::Update) {
+            return Err("--columns is about updates: add update to --operations".to_owned());
+        }
+        Ok(Trigger { table, channel, operations, columns }.install())
+    }
+}
+
+fn name(text: &str) -> Result<Name, NameError> {
+    Name::new(text)
+}

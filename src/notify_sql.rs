@@ -1,0 +1,293 @@
+//! The SQL that makes a table tell clapometer of its changes, and the SQL that removes it.
+//!
+//! Only text is made here; nothing connects. The form was chosen by measurement, see
+//! `docs/decisions/notify-trigger.md`; what a DBA has to know is in `docs/notify.md`. Used by
+//! `clapometer notify-sql` and `postgres-batch migrate up --with-notify`.
+
+use std::fmt::Write as _;
+
+use sha2::{Digest, Sha256};
+
+/// PostgreSQL cuts longer names off without a word (NAMEDATALEN - 1).
+const LONGEST_NAME: usize = 63;
+
+/// How the names of our functions begin.
+const PREFIX: &str = "clapometer_notify_";
+
+/// A name as the catalogue has it: not quoted, not folded; 1 to 63 bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Name(String);
+
+/// Why something is no name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NameError {
+    /// It has no characters.
+    #[error("a name cannot be empty")]
+    Empty,
+    /// PostgreSQL would cut it off.
+    #[error("a name has at most {LONGEST_NAME} bytes in PostgreSQL, this one has {0}")]
+    TooLong(usize),
+    /// PostgreSQL has no text with NUL.
+    #[error("a name cannot contain the character NUL")]
+    Nul,
+    /// More than one way to read it.
+    #[error("more than one dot: give the schema with --schema, and the table alone with --table")]
+    Ambiguous,
+}
+
+/// A table with its schema.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Table {
+    schema: Name,
+    name: Name,
+}
+
+/// What happens to rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Operation {
+    /// INSERT, COPY, MERGE.
+    Insert,
+    /// UPDATE; moving a row to another partition is a DELETE and an INSERT.
+    Update,
+    /// DELETE; brings TRUNCATE with it.
+    Delete,
+}
+
+/// Which changes of which table are told on which channel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trigger {
+    /// The table.
+    pub table: Table,
+    /// The channel of NOTIFY; tables may share one.
+    pub channel: Name,
+    /// The operations that matter.
+    pub operations: Vec<Operation>,
+    /// An UPDATE matters only if it sets one of these; empty: every UPDATE does.
+    pub columns: Vec<Name>,
+}
+
+impl Name {
+    /// Checks a name.
+    ///
+    /// # Errors
+    /// It is empty, too long or contains NUL.
+    pub fn new(text: impl Into<String>) -> Result<Self, NameError> {
+        let text = text.into();
+        match text.len() {
+            0 => Err(NameError::Empty),
+            _ if text.contains('\0') => Err(NameError::Nul),
+            1..=LONGEST_NAME => Ok(Self(text)),
+            length => Err(NameError::TooLong(length)),
+        }
+    }
+
+    fn quoted(&self) -> String {
+        format!("\"{}\"", self.0.replace('"', "\"\""))
+    }
+}
+
+impl Table {
+    /// A table by its two names.
+    pub fn new(schema: Name, name: Name) -> Self {
+        Self { schema, name }
+    }
+
+    /// Reads `schema.table`, or a table of the schema `public`.
+    ///
+    /// # Errors
+    /// See [`NameError`]; a name with a dot in it needs [`Table::new`].
+    pub fn parse(text: &str) -> Result<Self, NameError> {
+        let (schema, name) = text.split_once('.').unwrap_or(("public", text));
+        if name.contains('.') {
+            return Err(NameError::Ambiguous);
+        }
+        Ok(Self::new(Name::new(schema)?, Name::new(name)?))
+    }
+
+    fn quoted(&self) -> String {
+        format!("{}.{}", self.schema.quoted(), self.name.quoted())
+    }
+
+    /// The function of this table, in the table's schema; a long name is cut, and stays unique by its hash.
+    fn function(&self) -> String {
+        let mut name = format!("{PREFIX}{}", self.name.0);
+        if name.len() > LONGEST_NAME {
+            let hash = format!("_{:016x}", hash("table", &self.name.0));
+            name.truncate(name.floor_char_boundary(LONGEST_NAME - hash.len()));
+            name.push_str(&hash);
+        }
+        format!("{}.{}", self.schema.quoted(), Name(name).quoted())
+    }
+
+    /// The SQL that removes the trigger, whatever it was installed with; no error if there is none.
+    pub fn remove(&self) -> String {
+        let (table_text, function) = (literal(&self.quoted()), self.function());
+        let outer = dollar_quote("clapometer", &[&table_text, &function]);
+        format!(include_str!("notify_sql/remove.sql"), outer = outer, table_text = table_text, function = function)
+    }
+}
+
+impl Trigger {
+    /// The SQL that installs the trigger: one statement, which replaces an earlier one of this table.
+    pub fn install(&self) -> String {
+        let Self { table, channel, .. } = self;
+        let (function, table_text, channel_text) = (table.function(), literal(&table.quoted()), literal(&channel.0));
+        let triggers = self.triggers();
+        let given = [function.as_str(), &table_text, &channel_text, &triggers];
+        format!(
+            include_str!("notify_sql/install.sql"),
+            outer = dollar_quote("clapometer", &given),
+            inner = dollar_quote("function", &given),
+            function = function,
+            setting = self.setting(),
+            key = hash("channel", &channel.0).cast_signed(),
+            channel = channel_text,
+            relation = table_text,
+            table_text = table_text,
+            triggers = triggers,
+        )
+    }
+
+    /// One that runs at COMMIT; TRUNCATE has no rows, and locks everybody else out until its own.
+    fn triggers(&self) -> String {
+        let (table, function) = (self.table.quoted(), self.table.function());
+        let events: Vec<String> = self.operations.iter().map(|operation| self.event(*operation)).collect();
+        let events = events.join(" OR ");
+        let mut triggers = format!(
+            "
+    CREATE CONSTRAINT TRIGGER clapometer_notify
+        AFTER {events} ON {table}
+        DEFERRABLE INITIALLY DEFERRED
+        FOR EACH ROW
+        EXECUTE FUNCTION {function}();
+"
+        );
+        if self.operations.contains(&Operation::Delete) {
+            let _ = write!(
+                triggers,
+                "
+    CREATE TRIGGER clapometer_notify_truncate
+        AFTER TRUNCATE ON {table}
+        FOR EACH STATEMENT
+        EXECUTE FUNCTION {function}();
+"
+            );
+        }
+        triggers
+    }
+
+    /// No WHEN: PostgreSQL compiles it anew for every statement, which costs more than all the rest.
+    fn event(&self, operation: Operation) -> String {
+        match operation {
+            Operation::Insert => "INSERT".to_owned(),
+            Operation::Delete => "DELETE".to_owned(),
+            Operation::Update if self.columns.is_empty() => "UPDATE".to_owned(),
+            Operation::Update => {
+                let columns: Vec<String> = self.columns.iter().map(Name::quoted).collect();
+                format!("UPDATE OF {}", columns.join(", "))
+            }
+        }
+    }
+
+    /// The setting, as a literal, that remembers during one COMMIT that the function has run.
+    fn setting(&self) -> String {
+        literal(&format!("clapometer.notify_{:016x}", hash("channel", &self.channel.0)))
+    }
+}
+
+/// The first 64 bits of SHA-256: the same on every machine and in every version.
+fn hash(kind: &str, text: &str) -> u64 {
+    let digest = Sha256::digest(format!("clapometer {kind} {text}"));
+    digest.iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte))
+}
+
+/// A literal that reads the same whatever `standard_conforming_strings` says.
+fn literal(text: &str) -> String {
+    let quoted = text.replace('\'', "''");
+    if quoted.contains('\\') { format!("E'{}'", quoted.replace('\\', "\\\\")) } else { format!("'{quoted}'") }
+}
+
+/// A dollar quote that occurs in none of the texts.
+fn dollar_quote(name: &str, texts: &[&str]) -> String {
+    let mut quote = format!("${name}$");
+    let mut number = 1_u32;
+    while texts.iter().any(|text| text.contains(&quote)) {
+        number += 1;
+        quote = format!("${name}{number}$");
+    }
+    quote
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(text: &str) -> Name {
+        Name::new(text).unwrap()
+    }
+
+    fn trigger(table: &str, channel: &str, columns: &[&str]) -> Trigger {
+        Trigger {
+            table: Table::parse(table).unwrap(),
+            channel: name(channel),
+            operations: vec![Operation::Insert, Operation::Update, Operation::Delete],
+            columns: columns.iter().map(|column| name(column)).collect(),
+        }
+    }
+
+    #[test]
+    fn the_script_as_people_read_it() {
+        insta::assert_snapshot!(trigger("app.jobs", "jobs", &["status"]).install());
+    }
+
+    #[test]
+    fn the_removal_as_people_read_it() {
+        insta::assert_snapshot!(Table::parse("app.jobs").unwrap().remove());
+    }
+
+    #[test]
+    fn only_what_was_asked_for_fires() {
+        let insert = Trigger { operations: vec![Operation::Insert], ..trigger("jobs", "jobs", &[]) }.install();
+        assert!(insert.contains("AFTER INSERT ON \"public\".\"jobs\""));
+        assert!(!insert.contains("AFTER TRUNCATE") && !insert.contains("UPDATE"));
+        let every_update = trigger("jobs", "jobs", &[]).install();
+        assert!(
+            every_update.contains("AFTER INSERT OR UPDATE OR DELETE ON") && every_update.contains("AFTER TRUNCATE")
+        );
+    }
+
+    #[test]
+    fn a_dollar_quote_in_a_name_does_not_end_ours() {
+        let script = trigger("a$clapometer$b", "$function$", &["$clapometer2$"]).install();
+        assert!(script.contains("DO $clapometer3$\n") && script.ends_with("$clapometer3$;\n"));
+        assert!(script.contains("AS $function2$\n"));
+    }
+
+    #[test]
+    fn quotes_and_backslashes_are_doubled() {
+        assert_eq!(literal(r"a'b\c"), r"E'a''b\\c'");
+        assert_eq!(name("a\"b").quoted(), "\"a\"\"b\"");
+    }
+
+    #[test]
+    fn a_long_table_has_a_function_of_its_own() {
+        let function = |letter: &str| Table::parse(&format!("{}{letter}", "ä".repeat(31))).unwrap().function();
+        assert_ne!(function("a"), function("b"));
+        assert!(function("a").len() <= "\"public\".\"\"".len() + LONGEST_NAME);
+    }
+
+    #[test]
+    fn names_that_postgresql_would_change_are_refused() {
+        assert_eq!(Name::new(""), Err(NameError::Empty));
+        assert_eq!(Name::new("a\0"), Err(NameError::Nul));
+        assert_eq!(Name::new("a".repeat(64)), Err(NameError::TooLong(64)));
+        assert_eq!(Table::parse("a.b.c"), Err(NameError::Ambiguous));
+        assert_eq!(Table::parse("a."), Err(NameError::Empty));
+    }
+
+    #[test]
+    fn the_key_of_a_channel_never_changes() {
+        // Two versions at work at once must compete for the same lock.
+        assert_eq!(hash("channel", "claps").cast_signed(), 4_751_612_621_039_958_285);
+    }
+}
