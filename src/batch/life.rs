@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tracing::Instrument;
 
 use super::{
     claim::{Claimed, claim},
@@ -86,8 +87,17 @@ pub async fn run(
 ) -> (Outcome, Option<Claim>) {
     match claim(ledger, job, rules.terms, interrupt).await {
         Ok(Claimed::Attempt(claim, lease)) => {
-            tracing::info!(clap.id = claim.id, iteration = claim.iteration, session = claim.session.get(), "claimed");
-            (attempt(ledger, rules, &claim, lease, interrupt).await, Some(claim))
+            // The fields of every line from here on.
+            let span = tracing::info_span!(
+                "attempt",
+                clap.id = claim.id,
+                iteration = claim.iteration,
+                session = claim.session.get(),
+                job = job.name.as_deref().unwrap_or(&job.uid),
+                pod = job.pod,
+            );
+            span.in_scope(|| tracing::info!("claimed"));
+            (attempt(ledger, rules, &claim, lease, interrupt).instrument(span).await, Some(claim))
         }
         Ok(Claimed::Settled { id, status }) => (Outcome::AlreadySettled { id, status }, None),
         Ok(Claimed::Nothing) => (Outcome::NothingToDo, None),
@@ -164,7 +174,7 @@ async fn work(
             }
         };
         if stop.is_none() {
-            tracing::info!(clap.id = claim.id, reason = ?asked, "asking the work to stop");
+            tracing::info!(reason = ?asked, "asking the work to stop");
             stop = Some(asked);
             kill_at = Instant::now() + rules.grace;
             running.terminate();
@@ -271,7 +281,7 @@ async fn settle(ledger: &mut Ledger, rules: &Rules, claim: &Claim, verdict: &Ver
         };
         match reason {
             Error::Unavailable(reason) if Instant::now() + RETRY < by => {
-                tracing::warn!(clap.id = claim.id, reason, "the end could not be booked; trying again");
+                tracing::warn!(reason, "the end could not be booked; trying again");
                 sleep(RETRY).await;
             }
             error => return Outcome::Lost(format!("the end could not be booked: {error}")),

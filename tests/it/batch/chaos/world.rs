@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep};
 use tokio_postgres::Client;
 
 use super::{
-    books::{self, Faults},
+    books::{self, Faults, Verdict},
     effects::Effects,
 };
 use crate::{
@@ -347,12 +347,19 @@ impl World<'_> {
         let most_jobs = usize::try_from(MOST_JOBS).expect("few Jobs");
         self.faults.injected += usize::try_from(poisoned).unwrap() + self.tally.server_kills * most_jobs;
         let verdict = books::judge(&client, &Effects::read(&text), &self.faults).await;
-        println!("chaos: {} in {took:.0?}: {}; {verdict:?}", self.plan_told(), self.told());
-        let terminal: i64 = verdict.statuses.values().sum();
+        let Verdict { violations, statuses, lost_attempts, done_again } = verdict;
+        println!(
+            "chaos: {} in {took:.0?}: {}; ended {statuses:?}, {lost_attempts} attempts lost their worker, \
+             {done_again} claps were done more than once, {} invariants broken",
+            self.plan_told(),
+            self.told(),
+            violations.len()
+        );
+        let terminal: i64 = statuses.values().sum();
         assert_eq!(terminal, i64::from(self.plan.claps), "claps were lost");
-        assert!(verdict.violations.is_empty(), "seed {}:\n{}", self.plan.seed, verdict.violations.join("\n"));
+        assert!(violations.is_empty(), "seed {}:\n{}", self.plan.seed, violations.join("\n"));
         let faults = self.tally.worker_kills + self.tally.pauses + self.tally.deletions + self.tally.server_kills;
-        assert!(faults > 0 && verdict.lost_attempts > 0, "nothing went wrong, so that nothing was shown");
+        assert!(faults > 0 && lost_attempts > 0, "nothing went wrong, so that nothing was shown");
     }
 
     fn plan_told(&self) -> String {
