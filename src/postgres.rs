@@ -89,6 +89,8 @@ pub struct Database {
     metrics: Arc<Metrics>,
     labels: OfDatabase,
     channels: Channels,
+    /// When credentials or host last changed; what was opened before is not used any more.
+    renewed: watch::Sender<Instant>,
 }
 
 /// What happened to one attempt at a statement.
@@ -113,11 +115,14 @@ impl Database {
             ManagerConfig { recycling_method: RecyclingMethod::Fast },
         );
         let (idle, lifetime) = (settings.idle_timeout, settings.max_lifetime);
+        let renewed = watch::Sender::new(Instant::now());
+        let renewed_at = renewed.subscribe();
         let config = PoolConfig { queue_mode: QueueMode::Lifo, ..PoolConfig::new(settings.pool_size.get()) };
         let pool = Pool::builder(manager)
             .config(config)
             .pre_recycle(Hook::sync_fn(move |_, metrics| {
-                if metrics.age() > lifetime || metrics.last_used() > idle {
+                let is_outdated = metrics.age() > renewed_at.borrow().elapsed();
+                if is_outdated || metrics.age() > lifetime || metrics.last_used() > idle {
                     return Err(HookError::message("too old"));
                 }
                 Ok(())
@@ -125,7 +130,7 @@ impl Database {
             .build()
             .expect("no timeouts are configured in the pool, so that it needs no runtime");
         metrics.pool_size.get_or_create(&labels).set(settings.pool_size.get().try_into().unwrap_or(i64::MAX));
-        let database = Arc::new(Self { settings, pool, health, metrics, labels, channels: Channels::new() });
+        let database = Arc::new(Self { settings, pool, health, metrics, labels, channels: Channels::new(), renewed });
         let breaker = database.health.breaker();
         supervisor.spawn("database probe", probe_while_open(Arc::downgrade(&database), breaker));
         if database.settings.enabled {
@@ -308,8 +313,9 @@ impl Database {
         self.metrics.pool_waiting.get_or_create(&self.labels).set(count(status.waiting));
     }
 
-    /// Lets go of idle connections; those that follow read the credentials of then.
+    /// Lets go of connections, busy ones when they are done; those that follow read credentials and host anew.
     pub fn renew(&self) {
+        self.renewed.send_replace(Instant::now());
         self.pool.retain(|_, _| false);
     }
 

@@ -109,6 +109,8 @@ impl Channel {
 enum Lost {
     /// The database handle is gone: so are we.
     Database,
+    /// Credentials or host have changed: it is to be opened again.
+    Outdated,
     /// What went wrong.
     Because(String),
 }
@@ -133,7 +135,11 @@ pub(super) async fn listen(database: Weak<Database>) {
             channel.set_health(false);
         }
         metrics.listen_up.get_or_create(&labels).set(0);
-        let Lost::Because(cause) = lost else { return };
+        let cause = match lost {
+            Lost::Database => return,
+            Lost::Outdated => continue,
+            Lost::Because(cause) => cause,
+        };
         if was_healthy {
             pause = FIRST_PAUSE;
             complained = false;
@@ -172,10 +178,10 @@ async fn session(
     was_healthy: &mut bool,
     has_complained: bool,
 ) -> Lost {
-    let Some((settings, metrics, labels)) = database
-        .upgrade()
-        .map(|database| (Arc::clone(&database.settings), Arc::clone(&database.metrics), database.labels.clone()))
-    else {
+    let Some((settings, metrics, labels, mut renewed)) = database.upgrade().map(|database| {
+        let (settings, metrics) = (Arc::clone(&database.settings), Arc::clone(&database.metrics));
+        (settings, metrics, database.labels.clone(), database.renewed.subscribe())
+    }) else {
         return Lost::Database;
     };
     let connection = match address(&settings) {
@@ -232,6 +238,7 @@ async fn session(
     loop {
         tokio::select! {
             _ = &mut closed => return Lost::Because("the connection was closed".to_owned()),
+            changed = renewed.changed() => return changed.map_or(Lost::Database, |()| Lost::Outdated),
             () = late.notified() => {
                 sleep(MARK_INTERVAL).await;
                 for channel in wanted.borrow().values() {

@@ -1,9 +1,12 @@
 //! How a pool opens connections: credentials of now, a checked role, every failure recorded.
 
-use std::{future::Future, pin::Pin, sync::Arc};
+use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use deadpool_postgres::Connect;
-use tokio::{task::JoinHandle, time::timeout};
+use tokio::{
+    task::JoinHandle,
+    time::{Instant, sleep, timeout},
+};
 use tokio_postgres::{Client, NoTls};
 
 use super::{connect, health::Health, role::Privileges};
@@ -12,6 +15,15 @@ use crate::{
     fault::Fault,
     metrics::{Metrics, OfDatabase},
 };
+
+/// How far apart the two halves of a change of password may be without a failed call.
+const ROTATION: Duration = Duration::from_millis(600);
+
+/// How often a session is opened anew because its credentials changed while it was opened.
+const MAXIMUM_CHANGES: u32 = 2;
+
+/// How often the file is looked at meanwhile.
+const ROTATION_LOOK: Duration = Duration::from_millis(50);
 
 /// What the pool calls for a new connection.
 pub(super) struct Connector {
@@ -39,22 +51,63 @@ impl Connect for Connector {
 
 impl Connector {
     async fn open(&self) -> Result<connect::Session, (Fault, String)> {
-        let unreachable = |detail: String| (Fault::Unreachable, detail);
-        let connection = self.settings.connection.resolve().map_err(unreachable)?;
-        let session = match self.session(&connection).await {
-            Err(error) if error.is_authentication() => {
-                // The password may have been rotated between our reading it and the server's checking it.
-                let again = self.settings.connection.resolve().map_err(unreachable)?;
-                if again == connection {
-                    return Err(unreachable(error.to_string()));
-                }
-                self.session(&again).await
+        let mut used = self.resolve().await?;
+        let mut changes = 0;
+        loop {
+            let mut opened = self.session(&used).await;
+            if opened.as_ref().is_err_and(connect::Error::is_authentication)
+                && let Some(again) = self.after_rotation(&used).await?
+            {
+                opened = self.session(&again).await;
+                used = again;
             }
-            result => result,
+            let session = opened.map_err(|error| (Fault::Unreachable, error.to_string()))?;
+            self.check_role(&session.client).await?;
+            // A session that is older than the latest change was opened with what held before it:
+            // `Database::renew` relies on that.
+            let now = self.resolve().await?;
+            if now == used || changes == MAXIMUM_CHANGES {
+                return Ok(session);
+            }
+            used = now;
+            changes += 1;
         }
-        .map_err(|error| unreachable(error.to_string()))?;
-        self.check_role(&session.client).await?;
-        Ok(session)
+    }
+
+    /// The credentials of now. A file that is not there is looked for again: its directory may just be swapped.
+    async fn resolve(&self) -> Result<Connection, (Fault, String)> {
+        let deadline = self.patience();
+        loop {
+            match self.settings.connection.resolve() {
+                Ok(connection) => return Ok(connection),
+                Err(detail) if Instant::now() >= deadline => return Err((Fault::Unreachable, detail)),
+                Err(_) => sleep(ROTATION_LOOK).await,
+            }
+        }
+    }
+
+    /// What to try after credentials were refused; none if it would be the same again.
+    ///
+    /// A password is changed in two places, the server and the file, one after the other. So a
+    /// refusal may be over in a moment, whichever of them was first.
+    async fn after_rotation(&self, refused: &Connection) -> Result<Option<Connection>, (Fault, String)> {
+        let is_pointless = self.health.is_bad();
+        let deadline = self.patience();
+        loop {
+            let now = self.resolve().await?;
+            if now != *refused {
+                return Ok(Some(now));
+            }
+            if Instant::now() >= deadline {
+                return Ok((!is_pointless).then_some(now));
+            }
+            sleep(ROTATION_LOOK).await;
+        }
+    }
+
+    /// Until when a change of credentials is waited for: not at all while the database fails anyway.
+    fn patience(&self) -> Instant {
+        Instant::now() + if self.health.is_bad() { Duration::ZERO } else { ROTATION }
     }
 
     async fn session(&self, connection: &Connection) -> Result<connect::Session, connect::Error> {
