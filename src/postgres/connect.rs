@@ -2,10 +2,11 @@
 
 use std::{error::Error as _, sync::Arc, time::Duration};
 
+use futures_util::{StreamExt, stream::FuturesUnordered};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     task::JoinHandle,
-    time::timeout,
+    time::{sleep, timeout},
 };
 use tokio_postgres::{AsyncMessage, CancelToken, Notification, config};
 
@@ -90,11 +91,13 @@ impl Error {
 /// Opens a session with the first address that gives one.
 ///
 /// Each address gets `per_address` for everything: DNS, TCP, TLS and start-up; the driver's own
-/// limit covers neither DNS nor a server that accepts and then hangs. `hear` is called with what
-/// LISTEN brings, in the task that moves the session's bytes.
+/// limit covers neither DNS nor a server that accepts and then hangs. An address is tried as soon
+/// as the one before it has failed, or has been silent for its share of half of `per_address`: so
+/// all of them are under way within that half, however many hosts a failover has left for dead.
+/// `hear` is called with what LISTEN brings, in the task that moves the session's bytes.
 ///
 /// # Errors
-/// The last address's, once all have failed.
+/// The last failure, once all have failed.
 pub async fn open(
     connection: &Connection,
     per_address: Duration,
@@ -102,22 +105,38 @@ pub async fn open(
     hear: Option<Box<dyn FnMut(Notification) + Send>>,
 ) -> Result<Session, Error> {
     let connector = tls::connector(connection).map_err(|error| Error::Credentials(error.to_string()))?;
-    let mut failure = Error::Credentials("no address to connect to".to_owned());
-    for address in &connection.addresses {
+    let attempt = |address: &Address| {
         let config = driver_config(connection, address, application_name);
-        match timeout(per_address, config.connect(connector.clone())).await {
-            Ok(Ok((client, driver))) => {
-                let driver = Driver(Some(tokio::spawn(drive(driver, hear))));
-                return Ok(Session { client, driver });
+        let (connector, address) = (connector.clone(), address.to_string());
+        async move {
+            match timeout(per_address, config.connect(connector)).await {
+                Ok(Ok(opened)) => Ok(opened),
+                Ok(Err(source)) => Err(Error::Refused { address, reason: explain(&source), source: Arc::new(source) }),
+                Err(_) => Err(Error::Timeout { address, within: per_address }),
             }
-            Ok(Err(source)) => {
-                failure =
-                    Error::Refused { address: address.to_string(), reason: explain(&source), source: Arc::new(source) };
-            }
-            Err(_) => failure = Error::Timeout { address: address.to_string(), within: per_address },
+        }
+    };
+    let patience = per_address / 2 / u32::try_from(connection.addresses.len().max(1)).unwrap_or(u32::MAX);
+    let mut waiting = connection.addresses.iter();
+    let mut attempts = FuturesUnordered::new();
+    let mut failure = Error::Credentials("no address to connect to".to_owned());
+    loop {
+        attempts.extend(waiting.next().map(attempt));
+        if attempts.is_empty() {
+            return Err(failure);
+        }
+        tokio::select! {
+            biased;
+            Some(opened) = attempts.next() => match opened {
+                Ok((client, driver)) => {
+                    let driver = Driver(Some(tokio::spawn(drive(driver, hear))));
+                    return Ok(Session { client, driver });
+                }
+                Err(error) => failure = error,
+            },
+            () = sleep(patience), if waiting.len() > 0 => {}
         }
     }
-    Err(failure)
 }
 
 /// Asks the server to cancel what a session is doing; best effort, bounded by a second.
