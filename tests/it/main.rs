@@ -4,8 +4,10 @@
 
 mod batch;
 mod conformance;
+mod credentials;
 mod dashboard;
 mod examples;
+mod failover;
 mod keda;
 mod scaler_faults;
 mod support;

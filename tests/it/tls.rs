@@ -10,7 +10,7 @@ use rcgen::{CertificateParams, date_time_ymd};
 use serde_json::Value;
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint};
 
-use self::mount::Mount;
+pub(crate) use self::mount::Mount;
 use crate::support::{
     admin,
     certificates::{Certificates, Identity},

@@ -1,5 +1,7 @@
 //! A PostgreSQL of our own: made for the run, gone with it, never the machine's.
 
+mod standby;
+
 use std::{
     fmt::Write as _,
     fs::{self, File},
@@ -192,7 +194,7 @@ impl Cluster {
     fn accepts_connections(&self, pid: u32) -> bool {
         let state = fs::read_to_string(self.data().join("postmaster.pid")).unwrap_or_default();
         let lines: Vec<&str> = state.lines().map(str::trim).collect();
-        lines.first() == Some(&&*pid.to_string()) && lines.get(7) == Some(&"ready")
+        lines.first() == Some(&&*pid.to_string()) && matches!(lines.get(7), Some(&("ready" | "standby")))
     }
 
     fn data(&self) -> PathBuf {

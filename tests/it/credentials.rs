@@ -1,0 +1,159 @@
+//! Credentials from files and variables, and what a change of them costs: nothing.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::time::{Instant, sleep_until};
+
+use crate::{
+    support::{
+        cluster::{Cluster, SCALER_PASSWORD, Settings},
+        database::Database,
+        executable::Executable,
+        grpc::{Scaler, trigger},
+        wait,
+    },
+    tls::Mount,
+};
+
+/// Files are looked at every two seconds; a busy machine adds to it.
+const RELOAD: Duration = Duration::from_secs(15);
+
+#[tokio::test]
+async fn a_password_that_changes_every_two_seconds_costs_no_call() {
+    const ROUNDS: u32 = 6;
+    let cluster = Cluster::with_settings(Settings::default().set("log_connections", "on")).await;
+    let database = Database::empty(&cluster).await;
+    let mount = Mount::new();
+    mount.swap(&[("password", SCALER_PASSWORD)]);
+    let password = format!("{{file: {}/password}}", mount.path().display());
+    // Connections that live for two seconds, so that many are opened amid the changes.
+    let access =
+        database.scaler().with_password(&password).with("max_lifetime", "2s").with("connect_timeout", "1800ms");
+    let configuration = format!(
+        "databases:\n{}queries:\n  echo: {{sql: 'SELECT $1', parameters: {{n: double}}, max_age: 0s}}\n",
+        access.yaml("claps")
+    );
+    let serving = Executable::serve(&configuration).serving().await;
+
+    let (stop, asked) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let mut callers = Vec::new();
+    for caller in 0..4u32 {
+        let scaler = Scaler::at(serving.grpc);
+        let (stop, asked) = (Arc::clone(&stop), Arc::clone(&asked));
+        callers.push(tokio::spawn(async move {
+            let trigger = trigger("echo", &[("param.n", &caller.to_string())]);
+            while !stop.load(Ordering::Relaxed) {
+                assert_eq!(scaler.value(&trigger).await?, f64::from(caller));
+                asked.fetch_add(1, Ordering::Relaxed);
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            Ok::<(), tonic::Status>(())
+        }));
+    }
+    let start = Instant::now();
+    for round in 1..=ROUNDS {
+        sleep_until(start + round * Duration::from_secs(2)).await;
+        let new = format!("canary-rotated-{round}");
+        let change_role = async || database.execute(&format!("ALTER ROLE scaler PASSWORD '{new}'")).await;
+        // A tenth of a second apart, in either order.
+        if round % 2 == 0 {
+            change_role().await;
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            mount.swap(&[("password", &new)]);
+        } else {
+            mount.swap(&[("password", &new)]);
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            change_role().await;
+        }
+    }
+    sleep_until(start + (ROUNDS + 1) * Duration::from_secs(2)).await;
+    stop.store(true, Ordering::Relaxed);
+    for caller in callers {
+        let failed = caller.await.expect("the caller itself is sound").err();
+        assert!(failed.is_none(), "a call failed: {failed:?}; the log:\n{}", serving.process.errors());
+    }
+    assert!(asked.load(Ordering::Relaxed) > 500, "there was no load");
+    let log = cluster.log();
+    let opened = log.matches("connection authorized: user=scaler").count();
+    assert!(opened > 12, "only {opened} connections were opened amid the changes");
+    assert!(
+        log.contains("password authentication failed"),
+        "no connection was opened between the two halves of a change"
+    );
+    assert!(!serving.process.errors().contains("canary"), "a password is in the log");
+}
+
+#[tokio::test]
+async fn every_scalar_of_a_connection_comes_from_its_file_and_follows_it() {
+    let (first, second) = (Cluster::private().await, Cluster::private().await);
+    let (one, two) = (Database::empty(&first).await, Database::empty(&second).await);
+    for (database, number) in [(&one, 1), (&two, 2)] {
+        let sql = format!("CREATE TABLE here AS SELECT {number} AS n; GRANT SELECT ON here TO scaler, owner");
+        database.execute(&sql).await;
+    }
+    let mount = Mount::new();
+    let files = |access: &crate::support::database::Access| {
+        [
+            ("host", access.host.clone()),
+            ("port", format!("{}\n", access.port)),
+            ("dbname", access.dbname.clone()),
+            ("user", access.user.clone()),
+            ("password", format!("{}\n", access.password)),
+        ]
+    };
+    mount.swap(&files(&one.scaler()));
+    let mut configuration = "databases:\n  claps:\n    sslmode: disable\n".to_owned();
+    for key in ["host", "port", "dbname", "user", "password"] {
+        configuration += &format!("    {key}: {{file: {}/{key}}}\n", mount.path().display());
+    }
+    configuration += "queries:\n  here: {sql: SELECT n FROM here, max_age: 0s}\n  \
+                      slow: {sql: 'SELECT n FROM here, pg_sleep(1)', max_age: 0s}\n";
+    let mut serving = Executable::serve(&configuration).serving().await;
+    let scaler = Scaler::at(serving.grpc);
+    assert_eq!(scaler.value(&trigger("here", &[])).await.unwrap(), 1.0);
+
+    // A connection is busy all the time, so that none is ever idle when the change is noticed.
+    let busy = Scaler::at(serving.grpc);
+    let busy = tokio::spawn(async move { while busy.value(&trigger("slow", &[])).await.is_ok() {} });
+    mount.swap(&files(&two.owner()));
+    serving.process.logged("the reload", RELOAD, |line| line["message"] == "configuration reloaded").await;
+    assert_eq!(scaler.value(&trigger("here", &[])).await.unwrap(), 2.0);
+    wait::first("the old host has no session left", Duration::from_secs(5), async || {
+        let sessions = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'scaler'";
+        (one.value::<i64>(sessions).await == 0).then_some(())
+    })
+    .await;
+    for _ in 0..20 {
+        assert_eq!(scaler.value(&trigger("here", &[])).await.unwrap(), 2.0, "a connection to the old host was used");
+    }
+    busy.abort();
+}
+
+#[tokio::test]
+async fn a_password_may_come_from_a_variable() {
+    let database = Database::empty(Cluster::shared().await).await;
+    let access = database.scaler().with_password("{env: DATABASE_PASSWORD}");
+    let configuration = format!("databases:\n{}queries:\n  seven: {{sql: SELECT 7}}\n", access.yaml("claps"));
+    let serving = Executable::serve(&configuration).variable("DATABASE_PASSWORD", SCALER_PASSWORD).serving().await;
+    assert_eq!(Scaler::at(serving.grpc).value(&trigger("seven", &[])).await.unwrap(), 7.0);
+}
+
+#[tokio::test]
+async fn a_wrong_password_file_is_right_two_seconds_after_it_was_mended() {
+    let database = Database::empty(Cluster::shared().await).await;
+    let mount = Mount::new();
+    mount.swap(&[("password", "canary-wrong")]);
+    let access = database.scaler().with_password(&format!("{{file: {}/password}}", mount.path().display()));
+    let configuration = format!("databases:\n{}queries:\n  seven: {{sql: SELECT 7}}\n", access.yaml("claps"));
+    let serving = Executable::serve(&configuration).serving().await;
+    let scaler = Scaler::at(serving.grpc);
+    scaler.refuses(&trigger("seven", &[]), tonic::Code::Unavailable, Duration::from_secs(10)).await;
+    mount.swap(&[("password", SCALER_PASSWORD)]);
+    scaler.reaches(&trigger("seven", &[]), 7.0, Duration::from_secs(2)).await;
+}

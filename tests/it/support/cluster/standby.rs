@@ -1,0 +1,49 @@
+//! Streaming standbys, and their promotion.
+
+use std::{fs, process::Command, sync::Mutex, time::Duration};
+
+use super::{super::database, Cluster, binaries, free_port, processes, run, wait, yard};
+
+const CATCH_UP: Duration = Duration::from_secs(30);
+
+impl Cluster {
+    /// Makes a standby of this one that has caught up.
+    pub(crate) async fn standby(&self) -> Self {
+        let directory = processes::give_away(&yard::directory("standby"));
+        let data = directory.join("data");
+        let mut backup = Command::new(binaries::directory().join("pg_basebackup"));
+        backup.args(["--write-recovery-conf", "--wal-method=stream", "--checkpoint=fast", "--no-sync"]);
+        backup.args(["--username=postgres", "--port", &self.port.to_string(), "--host"]).arg(&self.directory);
+        run(backup.arg("--pgdata").arg(&data));
+        let port = free_port();
+        let settings = data.join("postgresql.auto.conf");
+        let copied = fs::read_to_string(&settings).expect("pg_basebackup wrote it");
+        // The last line of a name counts.
+        let own = format!("{copied}\nport = {port}\nunix_socket_directories = '{}'\n", directory.display());
+        fs::write(&settings, own).expect("the data directory is ours");
+        let standby = Self { directory, port, postmaster: Mutex::new(None), templates: tokio::sync::Mutex::default() };
+        standby.start().await;
+        standby.catches_up_with(self).await;
+        standby
+    }
+
+    /// Waits until everything that `primary` has written is here.
+    pub(crate) async fn catches_up_with(&self, primary: &Self) {
+        let written = database::connect(&primary.superuser("postgres")).await;
+        let written: String =
+            written.query_one("SELECT pg_current_wal_lsn()::text", &[]).await.expect("a superuser may").get(0);
+        let client = database::connect(&self.superuser("postgres")).await;
+        wait::first("the standby has caught up", CATCH_UP, async || {
+            let replayed = "SELECT pg_last_wal_replay_lsn() >= $1::text::pg_lsn";
+            let row = client.query_one(replayed, &[&written]).await.expect("a superuser may");
+            row.get::<_, Option<bool>>(0).unwrap_or(false).then_some(())
+        })
+        .await;
+    }
+
+    /// Makes a primary of a standby.
+    pub(crate) async fn promote(&self) {
+        let client = database::connect(&self.superuser("postgres")).await;
+        client.query_one("SELECT pg_promote()", &[]).await.expect("a superuser may promote");
+    }
+}
