@@ -1,7 +1,7 @@
 //! `postgres-batch`: the Job that KEDA starts, and its operator's commands.
 //!
 //! One process is one Job's pod and works on one clap: [`claim`] finds it, [`lease`] keeps it,
-//! [`work`] does it, [`life`] ties them together and books the end in the [`ledger`].
+//! [`mod@work`] does it, [`life`] ties them together and books the end in the [`ledger`].
 //! [`outcome`] has the exit codes. Ownership is a lease on the database's clock and a fencing
 //! token; nothing is kept in a session, so that any worker may die at any moment.
 
