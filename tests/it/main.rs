@@ -10,5 +10,8 @@ mod examples;
 mod failover;
 mod keda;
 mod scaler_faults;
+mod scaler_lifecycle;
+mod scaler_load;
+mod scaler_secrets;
 mod support;
 mod tls;

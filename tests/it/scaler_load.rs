@@ -1,0 +1,119 @@
+//! Many triggers, slow queries, impatient callers: one PostgreSQL hardly notices.
+
+use std::time::{Duration, Instant};
+
+use futures_util::{StreamExt, stream::FuturesUnordered};
+use tonic::Code;
+
+use crate::support::{
+    cluster::{Cluster, Settings},
+    database::Database,
+    executable::{Executable, Serving},
+    grpc::{Scaler, trigger},
+    wait,
+};
+
+const SOON: Duration = Duration::from_secs(10);
+
+async fn serve(database: &Database<'_>, queries: &str) -> Serving {
+    let database = database.scaler().yaml("claps");
+    Executable::serve(&format!("databases:\n{database}queries:\n{queries}")).serving().await
+}
+
+/// How many of a cluster's statements, so far, hold this text.
+fn statements(cluster: &Cluster, text: &str) -> usize {
+    cluster.log().lines().filter(|line| line.contains(text)).count()
+}
+
+#[tokio::test]
+async fn a_thousand_triggers_on_one_query_cause_one_statement_per_max_age() {
+    let cluster = Cluster::with_settings(Settings::default().set("log_statement", "all")).await;
+    let database = Database::seed(&cluster).await;
+    let serving = serve(&database, "  shared: {sql: SELECT count(*) AS marked FROM make_it_clap, max_age: 2s}\n").await;
+    let scaler = Scaler::at(serving.grpc);
+    scaler.reaches(&trigger("shared", &[]), 0.0, SOON).await;
+    let start = Instant::now();
+    for _ in 0..3 {
+        let calls: FuturesUnordered<_> = (0..1_000)
+            .map(|number| {
+                let mut reference = trigger("shared", &[]);
+                reference.name = format!("claps-{number}");
+                let scaler = scaler.clone();
+                async move { scaler.client().is_active(reference).await }
+            })
+            .collect();
+        for active in wait::bounded("a thousand calls", Duration::from_secs(60), calls.collect::<Vec<_>>()).await {
+            assert!(!active.unwrap().into_inner().result);
+        }
+    }
+    let most = 2 + usize::try_from(start.elapsed().as_secs() / 2).unwrap();
+    let sent = statements(&cluster, "AS marked");
+    assert!((1..=most).contains(&sent), "{sent} statements for 3,000 calls in {:?}", start.elapsed());
+    let sessions: i64 = database.value("SELECT count(*) FROM pg_stat_activity WHERE usename = 'scaler'").await;
+    assert!(sessions <= 5, "{sessions} sessions");
+}
+
+#[tokio::test]
+async fn both_reads_of_a_poll_come_from_one_reading_whatever_happens_between_them() {
+    let database = Database::seed(Cluster::shared().await).await;
+    let serving = serve(&database, "  fresh: {sql: SELECT count(*) FROM make_it_clap, max_age: 0s}\n").await;
+    let scaler = Scaler::at(serving.grpc);
+    let reference = trigger("fresh", &[]);
+    scaler.reaches(&reference, 0.0, SOON).await;
+    assert_eq!(scaler.value(&reference).await.unwrap(), 0.0);
+    database.execute("INSERT INTO make_it_clap (duration_seconds) VALUES (1)").await;
+    assert!(!scaler.active(&reference).await.unwrap(), "the activity is younger than the value");
+    assert_eq!(scaler.value(&reference).await.unwrap(), 1.0, "a value with max_age 0s is a new one");
+    assert!(scaler.active(&reference).await.unwrap());
+}
+
+#[tokio::test]
+async fn a_query_slower_than_a_call_answers_from_the_second_poll_on() {
+    let database = Database::empty(Cluster::shared().await).await;
+    let slow = "  slow: {sql: 'SELECT 7 FROM pg_sleep(7)', timeout: 20s, max_age: 45s}\n";
+    let serving = serve(&database, slow).await;
+    let scaler = Scaler::at(serving.grpc);
+    let reference = trigger("slow", &[]);
+    scaler.refuses(&reference, Code::DeadlineExceeded, SOON).await;
+    scaler.reaches(&reference, 7.0, Duration::from_secs(20)).await;
+    assert_eq!(scaler.value(&reference).await.unwrap(), 7.0, "the reading is good for max_age");
+    assert!(scaler.active(&reference).await.unwrap());
+}
+
+#[tokio::test]
+async fn ten_thousand_abandoned_calls_leave_nothing_behind() {
+    const CALLS: usize = 10_000;
+    let cluster = Cluster::private().await;
+    let database = Database::seed(&cluster).await;
+    let queries = "  slow: {sql: 'SELECT $1 FROM pg_sleep(0.3)', parameters: {n: bigint}}\n";
+    let serving = serve(&database, queries).await;
+    let scaler = Scaler::at(serving.grpc);
+    let mut calls = FuturesUnordered::new();
+    let mut abandoned = 0;
+    for number in 0..CALLS {
+        let scaler = scaler.clone();
+        calls.push(async move {
+            let parameter = (number % 50).to_string();
+            let reference = trigger("slow", &[("param.n", &parameter)]);
+            let mut client = scaler.client();
+            tokio::time::timeout(Duration::from_millis(10), client.is_active(reference)).await.is_err()
+        });
+        if calls.len() == 200 {
+            abandoned += usize::from(calls.next().await.unwrap());
+        }
+    }
+    while let Some(was_abandoned) = calls.next().await {
+        abandoned += usize::from(was_abandoned);
+    }
+    assert!(abandoned > CALLS / 2, "only {abandoned} calls were abandoned");
+
+    wait::first("no session of the scaler is busy", Duration::from_secs(30), async || {
+        let busy = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'scaler' AND state <> 'idle'";
+        (database.value::<i64>(busy).await == 0).then_some(())
+    })
+    .await;
+    let sessions: i64 = database.value("SELECT count(*) FROM pg_stat_activity WHERE usename = 'scaler'").await;
+    assert!(sessions <= 5, "{sessions} sessions");
+    // A new connection: HTTP/2 may have closed the old one for its many resets.
+    Scaler::at(serving.grpc).reaches(&trigger("pending-claps", &[]), 0.0, SOON).await;
+}
