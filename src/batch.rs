@@ -183,13 +183,17 @@ async fn migrate(
     action: MigrateAction,
     place: &str,
 ) -> Result<ExitCode, OperatorError> {
-    if let MigrateAction::Up = action {
+    if let MigrateAction::Up { with_notify } = action {
         let done = migrate::up(transactions).await?;
         for migration in &done {
             print(&format!("applied {:04} {}{place}\n", migration.version, migration.name));
         }
         if done.is_empty() {
             print(&format!("nothing to apply{place}: all {} migrations are there\n", migrate::MIGRATIONS.len()));
+        }
+        if let Some(channel) = with_notify {
+            migrate::install_notify(transactions, channel).await?;
+            print(&format!("installed the triggers that notify clapometer{place}\n"));
         }
         return Ok(ExitCode::SUCCESS);
     }

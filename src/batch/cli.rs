@@ -11,7 +11,7 @@ use super::{
     outcome::RetryBy,
     work::{Ending, FinalState, Program, Work},
 };
-use crate::config::duration;
+use crate::{config::duration, notify_sql};
 
 /// Ten years: beyond that a timestamp may not hold the sum.
 const LONGEST: Duration = Duration::from_secs(10 * 365 * 86_400);
@@ -100,10 +100,14 @@ pub enum Command {
 }
 
 /// `migrate`.
-#[derive(Debug, Clone, Copy, Subcommand)]
+#[derive(Debug, Clone, Subcommand)]
 pub enum MigrateAction {
     /// Apply what is missing
-    Up,
+    Up {
+        /// Also install the triggers by which the tables tell clapometer of changes, on this channel; see docs/notify.md
+        #[arg(long, value_name = "CHANNEL", num_args = 0..=1, default_missing_value = "claps", value_parser = channel)]
+        with_notify: Option<notify_sql::Name>,
+    },
     /// Show what is applied and what is missing; exit 1 if anything is
     Status,
     /// Print the SQL, to be applied by other means
@@ -375,6 +379,10 @@ fn duration(text: &str) -> Result<Duration, String> {
     days.or_else(|| duration::parse(text))
         .filter(|duration| *duration <= LONGEST)
         .ok_or_else(|| "a duration is a whole number with a unit: 1500ms, 5s, 10m, 2h, 7d".to_owned())
+}
+
+fn channel(text: &str) -> Result<notify_sql::Name, notify_sql::NameError> {
+    notify_sql::Name::new(text)
 }
 
 fn json_document(text: &str) -> Result<String, String> {

@@ -10,6 +10,7 @@ use tokio::time::{Instant, timeout};
 use tokio_postgres::{Client, types::Type};
 
 use super::transaction::{Error, Parameter, Transactions};
+use crate::notify_sql::{Name, Operation, Table, Trigger};
 
 /// One step of the tables' history.
 #[derive(Debug, Clone, Copy)]
@@ -139,6 +140,37 @@ pub async fn up(transactions: &mut Transactions) -> Result<Vec<Migration>, Migra
     result
 }
 
+/// Installs the triggers by which the tables tell clapometer that what there is to do has changed.
+///
+/// Heartbeats set no column that counts, and so cost nothing. It may be run again.
+///
+/// # Errors
+/// See [`MigrateError`]; then neither table has a new trigger.
+pub async fn install_notify(transactions: &mut Transactions, channel: Name) -> Result<(), MigrateError> {
+    let result = timeout(WITHIN, install(transactions, channel)).await.unwrap_or(Err(MigrateError::Timeout));
+    if result.is_err() {
+        transactions.abandon();
+    }
+    result
+}
+
+async fn install(transactions: &mut Transactions, channel: Name) -> Result<(), MigrateError> {
+    let client = transactions.begin(Instant::now() + WITHIN).await?;
+    let schema = current_schema(client).await?;
+    let name = |text: String| Name::new(text).expect("PostgreSQL's own names are names");
+    let requests = (vec![Operation::Insert, Operation::Delete], "make_it_clap", Vec::new());
+    // A claim, an end, a retry and a cancel set the status; a heartbeat does not.
+    let claps =
+        (vec![Operation::Insert, Operation::Update, Operation::Delete], "clap", vec![name("status".to_owned())]);
+    for (operations, table, columns) in [requests, claps] {
+        let table = Table::new(name(schema.clone()), name(table.to_owned()));
+        let trigger = Trigger { table, channel: channel.clone(), operations, columns };
+        client.batch_execute(&trigger.install()).await.map_err(Error::from)?;
+    }
+    client.batch_execute("COMMIT").await.map_err(Error::from)?;
+    Ok(())
+}
+
 /// What is applied and what is missing.
 ///
 /// # Errors
@@ -201,11 +233,7 @@ async fn apply(transactions: &mut Transactions) -> Result<Vec<Migration>, Migrat
     if let Some(schema) = &schema {
         create_schema(client, schema).await?;
     }
-    let current = client.query_typed("SELECT current_schema()::text", &[]).await.map_err(Error::from)?;
-    let Some(current) = current.first().and_then(|row| row.get::<_, Option<String>>(0)) else {
-        return Err(MigrateError::NoSchema);
-    };
-    refuse_foreign_tables(client, &current).await?;
+    refuse_foreign_tables(client, &current_schema(client).await?).await?;
     client.batch_execute(HISTORY).await.map_err(Error::from)?;
     client.batch_execute("COMMIT").await.map_err(Error::from)?;
 
@@ -224,6 +252,12 @@ async fn apply(transactions: &mut Transactions) -> Result<Vec<Migration>, Migrat
         client.batch_execute("COMMIT").await.map_err(Error::from)?;
     }
     Ok(done)
+}
+
+/// Where tables are created, and found first.
+async fn current_schema(client: &Client) -> Result<String, MigrateError> {
+    let rows = client.query_typed("SELECT current_schema()::text", &[]).await.map_err(Error::from)?;
+    rows.first().and_then(|row| row.get::<_, Option<String>>(0)).ok_or(MigrateError::NoSchema)
 }
 
 /// The server quotes the name: DDL takes no parameters.

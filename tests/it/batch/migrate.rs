@@ -1,7 +1,7 @@
 //! The tables are made once, by whoever comes first, and never over somebody else's.
 
 use super::ground::{SOON, batch, queue};
-use crate::support::{binaries, cluster::Cluster, database::Database, executable::Executable};
+use crate::support::{binaries, cluster::Cluster, database::Database, executable::Executable, wait};
 
 #[tokio::test]
 async fn migrations_apply_once_and_say_so() {
@@ -117,6 +117,54 @@ async fn a_database_that_is_not_there_is_no_missing_migration() {
         .finish(SOON)
         .await;
     assert_eq!(up.code(), Some(69), "{up:?}");
+}
+
+/// What there is to do changes with a notification, heartbeats without one; as the worker, and in a schema.
+#[tokio::test]
+async fn the_tables_tell_of_what_counts_and_not_of_heartbeats() {
+    let database = Database::empty(Cluster::shared().await).await;
+    for _ in 0..2 {
+        let up = batch(&database, ["--schema", "q", "migrate", "up", "--with-notify", "claps"]).finish(SOON).await;
+        assert_eq!(up.code(), Some(0), "{up:?}");
+        assert!(up.output.ends_with("installed the triggers that notify clapometer in schema q\n"), "{up:?}");
+    }
+    let (client, mut connection) = database.owner().driver().connect(tokio_postgres::NoTls).await.unwrap();
+    let (sender, mut heard) = tokio::sync::mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        while let Some(Ok(message)) = std::future::poll_fn(|context| connection.poll_message(context)).await {
+            if let tokio_postgres::AsyncMessage::Notification(notification) = message {
+                sender.send(notification.channel().to_owned()).unwrap();
+            }
+        }
+    });
+    client.batch_execute("LISTEN claps").await.unwrap();
+    for statement in [
+        "INSERT INTO q.make_it_clap (duration_seconds) VALUES (1)",
+        "INSERT INTO q.clap (id, status, session_id, iteration, max_attempts, job_uid, started_at) VALUES (1, 'RUNNING', 7, 1, 5, 'j', now())",
+        "UPDATE q.clap SET status = 'SUCCESS', finished_at = now() WHERE id = 1",
+        "DELETE FROM q.make_it_clap",
+    ] {
+        database.execute(statement).await;
+        let told = wait::bounded(statement, SOON, heard.recv()).await;
+        assert_eq!(told.as_deref(), Some("claps"), "{statement}");
+    }
+    database.execute("INSERT INTO q.make_it_clap (duration_seconds) VALUES (1)").await;
+    wait::bounded("the insert", SOON, heard.recv()).await;
+    let beating = ["--schema", "q", "work", "--lease", "20s", "--beat", "50ms"];
+    let worked = batch(&database, beating).finish(SOON).await;
+    assert_eq!(worked.code(), Some(0), "{worked:?}");
+    // What is sent last is heard last.
+    client.batch_execute("NOTIFY claps, 'last'").await.unwrap();
+    let mut count = 0;
+    for _ in 0..3 {
+        wait::bounded("a notification", SOON, heard.recv()).await;
+        count += 1;
+    }
+    assert_eq!(
+        (count, heard.try_recv().ok()),
+        (3, None),
+        "a claim, a success and the last one; twenty beats are silent"
+    );
 }
 
 /// The seed's article, statement by statement.
