@@ -118,7 +118,7 @@ async fn play(board: &mut Board, database: &Database<'_>, scaler: &Serving, jobs
     let scaled_job = ScaledJob::with_max_replica_count(MAX_JOBS);
     let client = database.connect().await;
     let mut frame = Frame { decision: "has not polled yet".to_owned(), ..Frame::default() };
-    let (mut polls, mut killed) = (0, false);
+    let (mut polls, mut has_failed, mut killed) = (0, false, false);
     let mut next_poll = Instant::now();
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -143,7 +143,9 @@ async fn play(board: &mut Board, database: &Database<'_>, scaler: &Serving, jobs
             }
             frame.decision = decision;
         }
-        if !killed && board.elapsed() >= KILL_AFTER {
+        // Not before the failure is booked: the victim could be the worker that was to fail.
+        has_failed = has_failed || frame.claps.iter().any(|clap| clap.status == "FAILED");
+        if !killed && has_failed && board.elapsed() >= KILL_AFTER {
             killed = kill_one(board, jobs, &frame.claps);
         }
         frame.census = jobs.census();
