@@ -74,8 +74,12 @@ impl Pages {
     }
 
     fn metrics(&self) -> Response<Full<Bytes>> {
-        for database in self.catalog.borrow().databases().values() {
+        let catalog = Arc::clone(&self.catalog.borrow());
+        for database in catalog.databases().values() {
             database.publish();
+        }
+        for source in catalog.sources() {
+            source.publish(&self.metrics);
         }
         with_type(StatusCode::OK, OPEN_METRICS, self.metrics.encode())
     }

@@ -6,6 +6,7 @@
 
 mod freshness;
 mod held;
+mod keys;
 mod pins;
 mod source;
 mod watch;
@@ -49,6 +50,8 @@ struct Outcome {
     attempt: u64,
     /// When it began.
     began_at: Instant,
+    /// When it ended.
+    ended_at: Instant,
     result: Result<Arc<Reading>, Fault>,
 }
 
@@ -75,7 +78,7 @@ struct State {
 impl Gauge {
     fn new(shared: Arc<Shared>, parameters: Vec<Value>, metrics: Arc<Metrics>) -> Arc<Self> {
         let now = Instant::now();
-        let nothing = Outcome { attempt: 0, began_at: now, result: Err(Fault::DeadlineExceeded) };
+        let nothing = Outcome { attempt: 0, began_at: now, ended_at: now, result: Err(Fault::DeadlineExceeded) };
         let state = State {
             attempt: 0,
             in_flight: false,
@@ -172,6 +175,7 @@ impl Gauge {
     fn land(&self, attempt: u64, began_at: Instant, counted: Counted) {
         let mut state = self.lock();
         state.in_flight = false;
+        let ended_at = Instant::now();
         let result = match counted {
             Ok(reading) => {
                 if std::mem::take(&mut state.is_failing) {
@@ -181,7 +185,7 @@ impl Gauge {
                 Ok(Arc::new(reading))
             }
             Err((fault, detail)) => {
-                state.failed_at = Some(Instant::now());
+                state.failed_at = Some(ended_at);
                 let labels = OfFault {
                     query: self.shared.labels.query.clone(),
                     database: self.shared.labels.database.clone(),
@@ -195,16 +199,22 @@ impl Gauge {
             }
         };
         // Under the lock, so that outcomes are published in the order of their attempts.
-        self.outcome.send_replace(Outcome { attempt, began_at, result });
+        self.outcome.send_replace(Outcome { attempt, began_at, ended_at, result });
     }
 
     fn publish(&self, reading: &Reading) {
         let labels = &self.shared.labels;
+        if self.shared.is_retired() {
+            return;
+        }
         self.metrics.query_duration.get_or_create(labels).observe(reading.sent_at.elapsed().as_secs_f64());
         self.metrics.read(labels, reading.sent_at);
-        if let Rows::One(numbers) = &reading.rows {
-            self.metrics.query_value.get_or_create(labels).set(numbers.value);
-            self.metrics.query_activity.get_or_create(labels).set(numbers.activity.unwrap_or(numbers.value));
+        match &reading.rows {
+            Rows::One(numbers) => {
+                self.metrics.query_value.get_or_create(labels).set(numbers.value);
+                self.metrics.query_activity.get_or_create(labels).set(numbers.activity.unwrap_or(numbers.value));
+            }
+            Rows::ByKey(rows) => self.shared.keys.saw(rows.keys()),
         }
     }
 

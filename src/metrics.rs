@@ -286,12 +286,25 @@ impl Metrics {
         }
     }
 
-    /// Drops the series of a query that is configured no more: its age would grow for ever.
+    /// Forgets what was last known of a query that is not configured any more. Counters stay: they only ever grow.
     pub fn forget_query(&self, query: &OfQuery) {
         self.read_at.lock().unwrap_or_else(PoisonError::into_inner).remove(query);
-        self.query_age.remove(query);
-        self.query_value.remove(query);
-        self.query_activity.remove(query);
+        for family in [&self.query_value, &self.query_activity, &self.query_age] {
+            family.remove(query);
+        }
+        self.query_unseen_keys.remove(query);
+    }
+
+    /// Forgets what was last known of a database that is not configured any more. Counters stay.
+    pub fn forget_database(&self, name: &str) {
+        let labels = OfDatabase { database: name.to_owned() };
+        let Self { pool_size, pool_waiting, database_up, breaker_open, role_privileged, listen_up, .. } = self;
+        for family in [pool_size, pool_waiting, database_up, breaker_open, role_privileged, listen_up] {
+            family.remove(&labels);
+        }
+        for state in [ConnectionState::Idle, ConnectionState::Busy] {
+            self.pool_connections.remove(&OfConnection { database: name.to_owned(), state });
+        }
     }
 
     /// Notes that KEDA asked for a trigger.

@@ -15,6 +15,7 @@ mod statement;
 mod tls;
 
 use std::{
+    convert::Infallible,
     sync::{Arc, Weak},
     time::Duration,
 };
@@ -22,7 +23,7 @@ use std::{
 use deadpool_postgres::{Hook, HookError, ManagerConfig, Object, Pool, PoolConfig, QueueMode, RecyclingMethod};
 use rand::Rng;
 use tokio::{
-    sync::watch,
+    sync::{mpsc, watch},
     time::{Instant, sleep, timeout, timeout_at},
 };
 use tokio_postgres::types::{ToSql, Type};
@@ -67,6 +68,10 @@ const PROBE_INTERVAL: Duration = Duration::from_millis(800);
 /// Bounds one probe.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// A statement that has been silent for this long is doubted: its caller has just given up. The
+/// statement may be slow, or its connection dead without a word.
+const DOUBT: Duration = Duration::from_millis(2_400);
+
 /// Idle and old connections are looked for this often.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(15);
 
@@ -91,6 +96,7 @@ pub struct Database {
     channels: Channels,
     /// When credentials or host last changed; what was opened before is not used any more.
     renewed: watch::Sender<Instant>,
+    doubts: mpsc::Sender<()>,
 }
 
 /// What happened to one attempt at a statement.
@@ -130,9 +136,12 @@ impl Database {
             .build()
             .expect("no timeouts are configured in the pool, so that it needs no runtime");
         metrics.pool_size.get_or_create(&labels).set(settings.pool_size.get().try_into().unwrap_or(i64::MAX));
-        let database = Arc::new(Self { settings, pool, health, metrics, labels, channels: Channels::new(), renewed });
+        let (doubts, doubted) = mpsc::channel(1);
+        let channels = Channels::new();
+        let database = Arc::new(Self { settings, pool, health, metrics, labels, channels, renewed, doubts });
         let breaker = database.health.breaker();
         supervisor.spawn("database probe", probe_while_open(Arc::downgrade(&database), breaker));
+        supervisor.spawn("database doubt", probe_when_doubted(Arc::downgrade(&database), doubted));
         if database.settings.enabled {
             supervisor.spawn("listener", listen::listen(Arc::downgrade(&database)));
         }
@@ -205,6 +214,7 @@ impl Database {
                 self.abandon(connection);
                 return Err(Failure::plain(Fault::BreakerOpen));
             }
+            never = self.doubt() => match never {},
         };
         match result {
             Ok(Ok(Ok(reading))) => {
@@ -278,6 +288,37 @@ impl Database {
                 connect::cancel(&connection, token).await;
             }
         });
+    }
+
+    /// Doubts the database again and again while a statement is silent.
+    async fn doubt(&self) -> Infallible {
+        loop {
+            sleep(DOUBT).await;
+            // One that is full has been doubted already.
+            let _ = self.doubts.try_send(());
+        }
+    }
+
+    /// Whether a connection of its own, beside a pool that may be full of silent ones, gets an answer within
+    /// [`PROBE_TIMEOUT`]. Whatever the server says counts, that it has no room for us, too.
+    async fn is_alive(&self) -> bool {
+        let asked = timeout(PROBE_TIMEOUT, async {
+            let connection = self.settings.connection.resolve().map_err(connect::Error::Credentials)?;
+            let session = connect::open(&connection, PROBE_TIMEOUT, "clapometer/probe", None).await?;
+            Ok::<_, connect::Error>(session.client.simple_query("").await.map(drop))
+        });
+        let (fault, detail) = match asked.await {
+            Ok(Ok(Ok(()))) => {
+                self.health.answered(&self.metrics);
+                return true;
+            }
+            Ok(Err(error)) if error.is_from_server() => return true,
+            Ok(Err(error)) => (Fault::Unreachable, error.to_string()),
+            Ok(Ok(Err(error))) => (Fault::ConnectionLost, connect::explain(&error)),
+            Err(_) => (Fault::DeadlineExceeded, "statements are silent, and so is a probe".to_owned()),
+        };
+        self.health.failed(fault, &detail, &self.metrics);
+        false
     }
 
     /// Whether an empty query is answered within [`PROBE_TIMEOUT`].
@@ -380,6 +421,23 @@ async fn probe_while_open(database: Weak<Database>, mut breaker: watch::Receiver
                 sleep(interval.saturating_sub(started.elapsed())).await;
             }
         }
+    }
+}
+
+/// Probes a database whose statements are silent, until it answers or its breaker opens, which ends them.
+async fn probe_when_doubted(database: Weak<Database>, mut doubts: mpsc::Receiver<()>) {
+    while doubts.recv().await.is_some() {
+        loop {
+            let started = Instant::now();
+            let Some(database) = database.upgrade() else { return };
+            if !database.is_served() || database.is_alive().await {
+                break;
+            }
+            drop(database);
+            sleep(PROBE_INTERVAL.saturating_sub(started.elapsed())).await;
+        }
+        // Slow statements doubt in turns; one probe answers them all.
+        sleep(PROBE_INTERVAL).await;
     }
 }
 

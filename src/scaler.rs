@@ -15,7 +15,7 @@ use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use futures_util::FutureExt;
 use tokio::{sync::watch, time::Instant};
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, metadata::MetadataValue};
 
 pub use self::catalog::Catalog;
 use self::{
@@ -41,6 +41,10 @@ const DEADLINE: Duration = Duration::from_millis(2_400);
 
 /// What a caller's own deadline is shortened by, so that our answer arrives before it gives up.
 const DEADLINE_MARGIN: Duration = Duration::from_millis(20);
+
+/// Response header of a GetMetrics whose trigger names a key that no reading since start has had.
+/// KEDA does not look at it; `clapometer get` does.
+pub const UNSEEN_KEY: &str = "clapometer-unseen-key";
 
 const SERVICE: &str = "externalscaler.ExternalScaler";
 
@@ -145,12 +149,19 @@ impl ExternalScaler for Scaler {
         let deadline = deadline(&request);
         let request = request.into_inner();
         let reference = request.scaled_object_ref.unwrap_or_default();
+        let mut is_unseen = false;
         let answer = async {
             let asked = self.asked(&reference, Some(&request.metric_name), deadline)?;
             let reading = asked.gauge.for_metrics(asked.trigger.id, asked.deadline).await?;
-            Ok(convert::value(&asked.trigger, &reading)?)
+            let value = convert::value(&asked.trigger, &reading)?;
+            is_unseen = asked.trigger.has_unseen_key();
+            Ok(value)
         };
-        self.observed(unary("GetMetrics"), answer).await
+        let mut response = self.observed(unary("GetMetrics"), answer).await?;
+        if is_unseen {
+            response.metadata_mut().insert(UNSEEN_KEY, MetadataValue::from_static("1"));
+        }
+        Ok(response)
     }
 
     async fn is_active(&self, request: Request<ScaledObjectRef>) -> Result<Response<IsActiveResponse>, Status> {

@@ -97,7 +97,8 @@ pub async fn run(config: Config, file: Option<PathBuf>, build: Build) -> Result<
     if config.server.tls.is_none() {
         tracing::warn!("gRPC is served in plain text; whoever can reach the port can ask");
     }
-    let reload = Reload { file, config, catalog, gauges, identity, metrics, supervisor: supervisor.clone() };
+    let reload =
+        Reload { file, config, catalog, gauges, identity, metrics, supervisor: supervisor.clone(), rejected: None };
     supervisor.spawn("reload", reload.follow(signals.hangup));
     let mut signals = signals.ending;
 

@@ -4,20 +4,24 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 
+use super::keys::{Asked, Keys};
 use crate::{
     config::Query,
     fault::{Fault, Kind},
-    metrics::OfQuery,
+    metrics::{Metrics, OfQuery},
     postgres::{Database, Signal, Statement},
     query::Value,
     reading::Reading,
 };
+
+/// Characters of a key that the log shows.
+const SHOWN: usize = 100;
 
 /// A reading, or the fault and what the log should know of it.
 pub type Counted = Result<Reading, (Fault, String)>;
@@ -68,7 +72,9 @@ pub struct Shared {
     pub(super) source: Arc<dyn Source>,
     pub(super) labels: OfQuery,
     pub(super) signal: Option<watch::Receiver<Signal>>,
+    pub(super) keys: Keys,
     failing: AtomicUsize,
+    retired: AtomicBool,
 }
 
 impl Shared {
@@ -77,7 +83,8 @@ impl Shared {
         let query = source.query();
         let labels = OfQuery { query: query.name.clone(), database: query.database.clone() };
         let signal = source.signal();
-        Arc::new(Self { source, labels, signal, failing: AtomicUsize::new(0) })
+        let (failing, retired) = (AtomicUsize::new(0), AtomicBool::new(false));
+        Arc::new(Self { source, labels, signal, keys: Keys::new(), failing, retired })
     }
 
     /// The query.
@@ -85,9 +92,40 @@ impl Shared {
         self.source.query()
     }
 
-    /// What its metrics are labelled with.
-    pub fn labels(&self) -> &OfQuery {
-        &self.labels
+    /// A trigger asked for a key that the latest reading does not have. Logged the first time, if no reading
+    /// since start has had it: a typo is a silent zero.
+    pub fn missed(&self, key: &str) {
+        if self.keys.missed(key, Instant::now()) == Asked::FirstInVain {
+            let shown: String = key.chars().take(SHOWN).collect();
+            tracing::warn!(
+                query = %self.labels.query,
+                key = ?shown,
+                "a trigger asks for a key that the grouped query has not returned since start"
+            );
+        }
+    }
+
+    /// Whether a trigger has asked for this key, and no reading since start has had it.
+    pub fn is_unseen(&self, key: &str) -> bool {
+        self.keys.is_unseen(key)
+    }
+
+    /// Brings the query's metrics up to date that are computed when they are asked for.
+    pub fn publish(&self, metrics: &Metrics) {
+        if self.query().group_by.is_some() {
+            let unseen = i64::try_from(self.keys.unseen(Instant::now())).unwrap_or(i64::MAX);
+            metrics.query_unseen_keys.get_or_create(&self.labels).set(unseen);
+        }
+    }
+
+    /// The query is not configured any more; what is still under way tells nobody.
+    pub fn retire(&self, metrics: &Metrics) {
+        self.retired.store(true, Ordering::Relaxed);
+        metrics.forget_query(&self.labels);
+    }
+
+    pub(super) fn is_retired(&self) -> bool {
+        self.retired.load(Ordering::Relaxed)
     }
 
     /// One gauge has begun to fail; the first of the query's is logged.

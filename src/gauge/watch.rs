@@ -1,6 +1,6 @@
 //! Gauges that somebody watches are kept fresh without being asked.
 
-use std::{future::pending, sync::Arc};
+use std::{future::pending, sync::Arc, time::Duration};
 
 use tokio::{
     sync::watch,
@@ -10,6 +10,9 @@ use tokio::{
 
 use super::{Gauge, Outcome};
 use crate::{fault::Fault, postgres::Signal, reading::Reading};
+
+/// The longest rest between two attempts that is on account of how long the first took.
+const LONGEST_REST: Duration = Duration::from_secs(1);
 
 /// The watchers of one gauge and the task that reads for them.
 #[derive(Debug, Default)]
@@ -58,9 +61,9 @@ impl Watch {
         }
     }
 
-    /// Whether this watches that gauge.
-    pub fn is_of(&self, gauge: &Arc<Gauge>) -> bool {
-        Arc::ptr_eq(&self.gauge, gauge)
+    /// Whether the latest reading is as young as the query's rules let a watched one get.
+    pub fn is_current(&self) -> bool {
+        self.gauge.outcome.borrow().result.is_ok() && Instant::now() < self.gauge.due()
     }
 }
 
@@ -112,9 +115,13 @@ impl Gauge {
     /// When the next attempt should begin on the watchers' account.
     fn due(&self) -> Instant {
         let outcome = self.outcome.borrow();
-        match outcome.attempt {
-            0 => Instant::now(),
-            _ => self.rules().due(outcome.result.as_deref().ok(), outcome.began_at),
+        if outcome.attempt == 0 {
+            return Instant::now();
         }
+        let due = self.rules().due(outcome.result.as_deref().ok(), outcome.began_at);
+        // As long a rest as the work took: under a storm of notifications, or with a statement
+        // that takes longer than its readings may be old, half a server process is enough.
+        let took = outcome.ended_at.duration_since(outcome.began_at);
+        due.max(outcome.ended_at + took.min(LONGEST_REST))
     }
 }

@@ -21,6 +21,11 @@ const KEEPALIVE_IDLE: Duration = Duration::from_secs(5);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(2);
 const KEEPALIVE_RETRIES: u32 = 3;
 
+/// A connection whose data nobody acknowledges for this long is broken. The kernel would go on
+/// for a quarter of an hour, with pauses as long as the outage: a statement that was sent into it
+/// would be answered long after the database is back.
+const UNACKNOWLEDGED: Duration = Duration::from_secs(3);
+
 /// How long a cancel request may take; it opens a connection of its own.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -83,6 +88,14 @@ impl Error {
     pub fn is_authentication(&self) -> bool {
         match self {
             Self::Refused { source, .. } => source.code().is_some_and(|code| code.code().starts_with("28")),
+            Self::Credentials(_) | Self::Timeout { .. } => false,
+        }
+    }
+
+    /// Whether a PostgreSQL has said no, for whatever reason: it is alive.
+    pub fn is_from_server(&self) -> bool {
+        match self {
+            Self::Refused { source, .. } => source.code().is_some(),
             Self::Credentials(_) | Self::Timeout { .. } => false,
         }
     }
@@ -175,6 +188,7 @@ fn driver_config(connection: &Connection, address: &Address, application_name: &
         .user(&connection.user)
         .dbname(&connection.dbname)
         .application_name(application_name)
+        .tcp_user_timeout(UNACKNOWLEDGED)
         .keepalives_idle(KEEPALIVE_IDLE)
         .keepalives_interval(KEEPALIVE_INTERVAL)
         .keepalives_retries(KEEPALIVE_RETRIES)

@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use deadpool_postgres::Object;
 use rand::Rng;
 use tokio::{
     sync::{Notify, oneshot, watch},
@@ -19,7 +20,7 @@ use tokio::{
 };
 use tokio_postgres::{Notification, types::Type};
 
-use super::{Breaker, Database, connect};
+use super::{Breaker, Database, QUEUE, connect};
 use crate::config::{self, Address, Connection};
 
 /// How often the connection must answer an empty query.
@@ -33,7 +34,10 @@ const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 /// A channel is marked no more often than this; a storm of notifications is one mark at its end.
-const MARK_INTERVAL: Duration = Duration::from_millis(10);
+const MARK_INTERVAL: Duration = Duration::from_millis(1);
+
+/// What each gauge that a mark wakes adds to that interval: waking it takes a tenth of this.
+const MARK_INTERVAL_OF_A_GAUGE: Duration = Duration::from_micros(10);
 
 /// What is known of one channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,17 +81,39 @@ impl Channels {
         receiver.expect("set in the closure, which runs once")
     }
 
+    /// Forgets the channels that no query wants any more, and names them.
+    fn unwanted(&self) -> Vec<String> {
+        let mut unwanted = Vec::new();
+        self.wanted.send_if_modified(|wanted| {
+            wanted.retain(|name, channel| {
+                let is_wanted = channel.signal.receiver_count() > 0;
+                if !is_wanted {
+                    unwanted.push(name.clone());
+                }
+                is_wanted
+            });
+            !unwanted.is_empty()
+        });
+        unwanted
+    }
+
     fn wanted(&self) -> watch::Receiver<BTreeMap<String, Arc<Channel>>> {
         self.wanted.subscribe()
     }
 }
 
 impl Channel {
+    /// The pause between two marks.
+    fn interval(&self) -> Duration {
+        let gauges = u32::try_from(self.signal.receiver_count()).unwrap_or(u32::MAX);
+        MARK_INTERVAL.max(MARK_INTERVAL_OF_A_GAUGE.saturating_mul(gauges))
+    }
+
     /// A notification has come. True if it must be marked later.
     fn notified(&self) -> bool {
         let mut late = self.late.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
-        if !*late && now.duration_since(self.signal.borrow().marked_at) >= MARK_INTERVAL {
+        if !*late && now.duration_since(self.signal.borrow().marked_at) >= self.interval() {
             self.signal.send_modify(|signal| signal.marked_at = now);
             return false;
         }
@@ -100,8 +126,15 @@ impl Channel {
         }
     }
 
+    /// Marks, too, where this is news: while LISTEN cannot be had each attempt would mark everything.
     fn set_health(&self, is_healthy: bool) {
-        self.signal.send_replace(Signal { is_healthy, marked_at: Instant::now() });
+        self.signal.send_if_modified(|signal| {
+            let is_news = signal.is_healthy != is_healthy;
+            if is_news {
+                *signal = Signal { is_healthy, marked_at: Instant::now() };
+            }
+            is_news
+        });
     }
 }
 
@@ -111,6 +144,8 @@ enum Lost {
     Database,
     /// Credentials or host have changed: it is to be opened again.
     Outdated,
+    /// No query wants to hear anything.
+    Unwanted,
     /// What went wrong.
     Because(String),
 }
@@ -123,23 +158,31 @@ pub(super) async fn listen(database: Weak<Database>) {
     else {
         return;
     };
-    if wanted.wait_for(|wanted| !wanted.is_empty()).await.is_err() {
-        return;
-    }
+    // A channel of this process alone, for the NOTIFY that proves the way. Always the same one: a
+    // pooler leaves each LISTEN of ours behind in one of its own sessions.
+    let own = format!("clapometer_{:016x}", rand::random::<u64>());
     let mut pause = FIRST_PAUSE;
     let mut complained = false;
     loop {
+        if wanted.wait_for(|wanted| !wanted.is_empty()).await.is_err() {
+            return;
+        }
         let mut was_healthy = false;
-        let lost = session(&database, &mut wanted, &mut was_healthy, complained).await;
+        let lost = session(&database, &own, &mut wanted, &mut was_healthy, complained).await;
         for channel in wanted.borrow().values() {
             channel.set_health(false);
         }
-        metrics.listen_up.get_or_create(&labels).set(0);
         let cause = match lost {
-            Lost::Database => return,
-            Lost::Outdated => continue,
             Lost::Because(cause) => cause,
+            Lost::Outdated => continue,
+            Lost::Unwanted => {
+                metrics.listen_up.remove(&labels);
+                continue;
+            }
+            // Another handle may be using the metric by now.
+            Lost::Database => return,
         };
+        metrics.listen_up.get_or_create(&labels).set(0);
         if was_healthy {
             pause = FIRST_PAUSE;
             complained = false;
@@ -174,6 +217,7 @@ async fn wait(database: &Weak<Database>, pause: Duration) {
 /// One connection's life.
 async fn session(
     database: &Weak<Database>,
+    own: &str,
     wanted: &mut watch::Receiver<BTreeMap<String, Arc<Channel>>>,
     was_healthy: &mut bool,
     has_complained: bool,
@@ -188,15 +232,13 @@ async fn session(
         Ok(connection) => connection,
         Err(problem) => return Lost::Because(problem),
     };
-    // A channel of this process alone, for the NOTIFY that proves the way.
-    let own = format!("clapometer_{:016x}", rand::random::<u64>());
     let arrived = Arc::new(Notify::new());
     let late = Arc::new(Notify::new());
     let channels = wanted.clone();
     // Dropped with the task that moves the connection's bytes.
     let (open, mut closed) = oneshot::channel::<()>();
     let hear = {
-        let (own, arrived, late) = (own.clone(), Arc::clone(&arrived), Arc::clone(&late));
+        let (own, arrived, late) = (own.to_owned(), Arc::clone(&arrived), Arc::clone(&late));
         let count = metrics.notifications.get_or_create_owned(&labels);
         move |notification: Notification| {
             let _ = &open;
@@ -216,14 +258,14 @@ async fn session(
         Err(error) => return Lost::Because(error.to_string()),
     };
     let client = &session.client;
-    if let Err(cause) = subscribe(client, [&own]).await {
+    if let Err(cause) = subscribe(client, [own]).await {
         return Lost::Because(cause);
     }
     let names: Vec<String> = wanted.borrow_and_update().keys().cloned().collect();
-    if let Err(cause) = subscribe(client, &names).await {
+    if let Err(cause) = subscribe(client, names.iter().map(String::as_str)).await {
         return Lost::Because(cause);
     }
-    if let Err(lost) = prove(database, &own, &arrived).await {
+    if let Err(lost) = prove(database, own, &arrived).await {
         return lost;
     }
     *was_healthy = true;
@@ -240,7 +282,8 @@ async fn session(
             _ = &mut closed => return Lost::Because("the connection was closed".to_owned()),
             changed = renewed.changed() => return changed.map_or(Lost::Database, |()| Lost::Outdated),
             () = late.notified() => {
-                sleep(MARK_INTERVAL).await;
+                let pause = wanted.borrow().values().map(|channel| channel.interval()).max();
+                sleep(pause.unwrap_or(MARK_INTERVAL)).await;
                 for channel in wanted.borrow().values() {
                     channel.mark_late();
                 }
@@ -250,18 +293,26 @@ async fn session(
                     return Lost::Database;
                 }
                 let names: Vec<String> = wanted.borrow_and_update().keys().cloned().collect();
-                if let Err(cause) = subscribe(client, &names).await {
+                if names.is_empty() {
+                    return Lost::Unwanted;
+                }
+                if let Err(cause) = subscribe(client, names.iter().map(String::as_str)).await {
                     return Lost::Because(cause);
                 }
-                for channel in wanted.borrow().values().filter(|channel| !channel.signal.borrow().is_healthy) {
+                for channel in wanted.borrow().values() {
                     channel.set_health(true);
                 }
             }
-            _ = pulse.tick() => match timeout(PATIENCE, client.simple_query("")).await {
-                Ok(Ok(_)) => {}
-                Ok(Err(error)) => return Lost::Because(connect::explain(&error)),
-                Err(_) => return Lost::Because("the connection has fallen silent".to_owned()),
-            },
+            _ = pulse.tick() => {
+                let Some(database) = database.upgrade() else { return Lost::Database };
+                let unwanted = database.channels.unwanted();
+                drop(database);
+                match timeout(PATIENCE, client.batch_execute(&unlisten(&unwanted))).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => return Lost::Because(connect::explain(&error)),
+                    Err(_) => return Lost::Because("the connection has fallen silent".to_owned()),
+                }
+            }
         }
     }
 }
@@ -285,10 +336,22 @@ fn address(settings: &config::Database) -> Result<Connection, String> {
     Ok(connection)
 }
 
+/// The pulse: statements that end listening on these channels, or an empty query.
+fn unlisten(channels: &[String]) -> String {
+    channels.iter().map(|channel| format!("UNLISTEN {};", quoted(channel))).collect()
+}
+
+fn quoted(channel: &str) -> String {
+    format!("\"{}\"", channel.replace('"', "\"\""))
+}
+
 /// LISTENs; repeating one is harmless.
-async fn subscribe(client: &tokio_postgres::Client, channels: impl IntoIterator<Item = &String>) -> Result<(), String> {
+async fn subscribe<'a>(
+    client: &tokio_postgres::Client,
+    channels: impl IntoIterator<Item = &'a str>,
+) -> Result<(), String> {
     for channel in channels {
-        let statement = format!("LISTEN \"{}\"", channel.replace('"', "\"\""));
+        let statement = format!("LISTEN {}", quoted(channel));
         match timeout(PATIENCE, client.batch_execute(&statement)).await {
             Ok(Ok(())) => {}
             // On a standby there is no LISTEN (25006); it may be promoted one day.
@@ -302,21 +365,24 @@ async fn subscribe(client: &tokio_postgres::Client, channels: impl IntoIterator<
 /// Sends a NOTIFY through the pool and waits for it here.
 async fn prove(database: &Weak<Database>, own: &str, arrived: &Notify) -> Result<(), Lost> {
     let Some(database) = database.upgrade() else { return Err(Lost::Database) };
-    let sent = async {
-        let connection = database.pool.get().await.map_err(|_| "the pool has no connection".to_owned())?;
-        let notified = connection.query_typed("SELECT pg_notify($1, '')", &[(&own, Type::TEXT)]).await;
-        notified.map(drop).map_err(|error| connect::explain(&error))
+    let because = |cause: &str| Err(Lost::Because(cause.to_owned()));
+    let connection = match timeout(QUEUE, database.pool.get()).await {
+        Ok(Ok(connection)) => connection,
+        Ok(Err(_)) => return because("a NOTIFY of our own could not be sent: the database cannot be reached"),
+        Err(_) => return because("a NOTIFY of our own could not be sent: all connections are in use"),
     };
-    let proof = async {
-        sent.await?;
-        arrived.notified().await;
-        Ok::<(), String>(())
-    };
-    match timeout(PATIENCE, proof).await {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(cause)) => Err(Lost::Because(cause)),
-        Err(_) => Err(Lost::Because(
-            "a NOTIFY of our own has not arrived; behind a pooler set listen_host and listen_port".to_owned(),
-        )),
+    match timeout(PATIENCE, connection.query_typed("SELECT pg_notify($1, '')", &[(&own, Type::TEXT)])).await {
+        Ok(Ok(_)) => {}
+        Ok(Err(error)) => return because(&connect::explain(&error)),
+        Err(_) => {
+            // Its answer may still come: it must not meet the next reading.
+            drop(Object::take(connection));
+            return because("a NOTIFY of our own was not answered");
+        }
+    }
+    drop(connection);
+    match timeout(PATIENCE, arrived.notified()).await {
+        Ok(()) => Ok(()),
+        Err(_) => because("a NOTIFY of our own has not arrived; behind a pooler set listen_host and listen_port"),
     }
 }

@@ -53,7 +53,10 @@ fn numbers(trigger: &Trigger, reading: &Reading) -> Result<Numbers, Fault> {
         (Rows::One(numbers), _) => Ok(*numbers),
         (Rows::ByKey(rows), Some(key)) => match rows.get(key) {
             Some(numbers) => Ok(*numbers),
-            None => without_row(trigger.shared.query()),
+            None => {
+                trigger.shared.missed(key);
+                without_row(trigger.shared.query())
+            }
         },
         // A query is grouped or it is not; a reload makes another query of it.
         (Rows::ByKey(_), None) => Err(Fault::Bug),

@@ -75,6 +75,13 @@ pub struct Trigger {
     pub rounding: Rounding,
 }
 
+impl Trigger {
+    /// Whether it names a key of a grouped query that no reading since start has had.
+    pub fn has_unseen_key(&self) -> bool {
+        self.group.as_ref().is_some_and(|key| self.shared.is_unseen(key))
+    }
+}
+
 /// Which number decides activity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Compared {

@@ -18,12 +18,12 @@ use std::{
 use futures_util::{FutureExt, Stream, future::BoxFuture, stream};
 use tokio::{
     sync::watch,
-    time::{Instant, sleep, sleep_until},
+    time::{Instant, sleep_until},
 };
 use tonic::{Code, Request, Status};
 
 use super::{
-    Catalog, Scaler, convert,
+    Asked, Catalog, Scaler, convert,
     metadata::{Metadata, Trigger, best_spec},
     status::code_name,
     streaming,
@@ -90,6 +90,8 @@ struct Life {
     process: Ended,
     /// The connection's, where the server says when it gets too old.
     connection: Option<Ended>,
+    /// When the stream of a connection that got too old ends; drawn once, when that is known.
+    ends_at: Option<Instant>,
     place: Place,
     opened_at: Instant,
     /// Cancelled, until we end it.
@@ -107,7 +109,8 @@ impl Life {
                 Some(connection) => {
                     connection.wait().await;
                     // Not all at once: each end makes KEDA open a stream elsewhere.
-                    sleep(SPREAD.mul_f64(rand::random())).await;
+                    let draw = || Instant::now() + SPREAD.mul_f64(rand::random());
+                    sleep_until(*self.ends_at.get_or_insert_with(draw)).await;
                 }
                 None => pending().await,
             }
@@ -136,15 +139,7 @@ impl Scaler {
         let reference = request.into_inner();
         let asked = self.asked(&reference, None, Instant::now())?;
         let life = self.life(connection, asked.trigger.id, "StreamIsActive")?;
-        let activity = Activity {
-            watch: asked.gauge.watch(),
-            trigger: asked.trigger,
-            reference,
-            catalog: self.catalog.clone(),
-            gauges: Arc::clone(&self.gauges),
-            sent: None,
-            remind_at: Instant::now(),
-        };
+        let activity = Activity::new(reference, asked, self.catalog.clone(), Arc::clone(&self.gauges));
         Ok(Updates::new(activity, life, |activity| activity.next().boxed()))
     }
 
@@ -167,7 +162,7 @@ impl Scaler {
     fn life(&self, connection: Option<Ended>, trigger: u64, rpc: &'static str) -> Result<Life, Fault> {
         let place = self.streams.place(trigger, rpc)?;
         let process = self.ended.clone();
-        Ok(Life { process, connection, place, opened_at: Instant::now(), ended_with: Code::Cancelled })
+        Ok(Life { process, connection, ends_at: None, place, opened_at: Instant::now(), ended_with: Code::Cancelled })
     }
 }
 
@@ -178,32 +173,63 @@ struct Activity {
     watch: Watch,
     catalog: watch::Receiver<Arc<Catalog>>,
     gauges: Arc<Gauges>,
+    /// What the latest attempt told; none while the database is away.
+    known: Option<bool>,
     /// What was sent last.
     sent: Option<bool>,
     remind_at: Instant,
 }
 
 impl Activity {
+    fn new(
+        reference: ScaledObjectRef,
+        asked: Asked,
+        catalog: watch::Receiver<Arc<Catalog>>,
+        gauges: Arc<Gauges>,
+    ) -> Self {
+        let Asked { trigger, gauge, deadline: _ } = asked;
+        Self {
+            reference,
+            trigger,
+            watch: gauge.watch(),
+            catalog,
+            gauges,
+            known: None,
+            sent: None,
+            remind_at: Instant::now(),
+        }
+    }
+
     /// The next message; none once the query is gone.
     async fn next(&mut self) -> Option<IsActiveResponse> {
         loop {
-            let is_active = tokio::select! {
-                reading = self.watch.changed() => match reading.and_then(|reading| convert::is_active(&self.trigger, &reading)) {
-                    Ok(is_active) if self.sent != Some(is_active) => is_active,
-                    // Nothing new, or nothing known: silence.
-                    Ok(_) | Err(_) => continue,
-                },
-                () = sleep_until(self.remind_at), if self.sent == Some(true) => true,
+            tokio::select! {
+                reading = self.watch.changed() => {
+                    self.known = reading.and_then(|reading| convert::is_active(&self.trigger, &reading)).ok();
+                }
+                () = sleep_until(self.remind_at), if self.sent == Some(true) && self.known == Some(true) => {
+                    if !self.watch.is_current() {
+                        // The attempt that is under way will tell.
+                        self.known = None;
+                    }
+                }
                 changed = self.catalog.changed() => {
                     changed.ok()?;
                     self.follow_reload()?;
-                    continue;
                 }
-            };
-            self.sent = Some(is_active);
-            self.remind_at = Instant::now() + REMINDER;
-            return Some(IsActiveResponse { result: is_active });
+            }
+            if let Some(is_active) = self.news() {
+                self.sent = Some(is_active);
+                self.remind_at = Instant::now() + REMINDER;
+                return Some(IsActiveResponse { result: is_active });
+            }
         }
+    }
+
+    /// What must be sent: a change, or `true` once more. Nothing while nothing is known.
+    fn news(&self) -> Option<bool> {
+        let is_due = |known: &bool| self.sent != Some(*known) || (*known && Instant::now() >= self.remind_at);
+        self.known.filter(is_due)
     }
 
     /// Finds the trigger again in a new catalog; none if it is not there any more.
@@ -214,6 +240,7 @@ impl Activity {
         let gauge = self.gauges.of(&self.trigger.shared, &self.trigger.parameters, namespace).ok()?;
         // Also where the gauge is the same: thresholds may have changed.
         self.watch = gauge.watch();
+        self.known = None;
         Some(())
     }
 }
@@ -295,3 +322,6 @@ impl Drop for Place {
         self.streams.metrics.streams.get_or_create(&OfStream { rpc: self.rpc }).dec();
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -45,6 +45,8 @@ pub(super) struct Reload {
     pub(super) identity: Option<Arc<Identity>>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) supervisor: Supervisor,
+    /// Why what is on disk is not in force.
+    pub(super) rejected: Option<String>,
 }
 
 impl Reload {
@@ -60,8 +62,10 @@ impl Reload {
                 _ = hangup.recv() => true,
             };
             let contents = self.contents(&hasher);
-            if is_asked || contents != seen {
-                seen = self.reload(contents, &hasher);
+            // What was rejected may be right by now without having changed: a file that it names was missing.
+            if is_asked || contents != seen || self.rejected.is_some() {
+                let is_news = is_asked || contents != seen;
+                seen = self.reload(contents, is_news, &hasher);
             }
         }
     }
@@ -72,8 +76,9 @@ impl Reload {
         files.map(|path| (path.clone(), fs::read(path).ok().map(|content| hasher.hash_one(content)))).collect()
     }
 
-    /// Reloads what was just seen to be `contents`, and returns what has been taken in.
-    fn reload(&mut self, mut contents: Contents, hasher: &RandomState) -> Contents {
+    /// Reloads what was just seen to be `contents`, and returns what has been taken in. A result that is like the one
+    /// before is told only if something about the attempt `is_news`.
+    fn reload(&mut self, mut contents: Contents, is_news: bool, hasher: &RandomState) -> Contents {
         let mut result = self.apply();
         for _ in 0..RETRIES {
             let now = self.contents(hasher);
@@ -84,18 +89,11 @@ impl Reload {
             contents = now;
             result = self.apply();
         }
-        let (result, is_valid) = match result {
-            Ok(()) => {
-                tracing::info!("configuration reloaded");
-                ("applied", 1)
-            }
-            Err(problem) => {
-                tracing::error!(%problem, "configuration not reloaded; the last good one stays in force");
-                ("rejected", 0)
-            }
-        };
-        self.metrics.reloads.get_or_create(&OfReload { result }).inc();
-        self.metrics.config_valid.set(is_valid);
+        let problem = result.err();
+        if is_news || problem != self.rejected {
+            self.tell(problem.as_deref());
+        }
+        self.rejected = problem;
         // What changed while we read it is to be seen as a change, so only files that are new to us are taken as they are.
         let mut taken = self.contents(hasher);
         for (path, hash) in &mut taken {
@@ -104,6 +102,21 @@ impl Reload {
             }
         }
         taken
+    }
+
+    fn tell(&self, problem: Option<&str>) {
+        let (result, is_valid) = match problem {
+            None => {
+                tracing::info!("configuration reloaded");
+                ("applied", 1)
+            }
+            Some(problem) => {
+                tracing::error!(%problem, "configuration not reloaded; the last good one stays in force");
+                ("rejected", 0)
+            }
+        };
+        self.metrics.reloads.get_or_create(&OfReload { result }).inc();
+        self.metrics.config_valid.set(is_valid);
     }
 
     fn apply(&mut self) -> Result<(), String> {
@@ -123,11 +136,15 @@ impl Reload {
             database.renew();
         }
         let sources: Vec<_> = catalog.sources().map(Arc::clone).collect();
-        for gone in before.sources().filter(|old| sources.iter().all(|new| new.labels() != old.labels())) {
-            self.metrics.forget_query(gone.labels());
-        }
+        let databases: Vec<_> = catalog.databases().keys().cloned().collect();
         self.catalog.send_replace(Arc::new(catalog));
         self.gauges.keep_only(&sources);
+        for gone in before.sources().filter(|source| !sources.iter().any(|kept| Arc::ptr_eq(kept, source))) {
+            gone.retire(&self.metrics);
+        }
+        for gone in before.databases().keys().filter(|name| !databases.contains(name)) {
+            self.metrics.forget_database(gone);
+        }
         self.config = config;
         Ok(())
     }

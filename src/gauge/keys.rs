@@ -1,0 +1,149 @@
+//! The keys of a grouped query: which were ever there, and which are asked for in vain.
+//!
+//! Kept as hashes, so that neither a table with ever new keys nor a trigger with a long one takes
+//! memory. Of two keys with one hash (one pair in 2^64) the later goes unnoticed.
+
+use std::{
+    collections::{HashMap, HashSet},
+    hash::{BuildHasher, RandomState},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+/// Keys at most that are remembered as seen: twice what one reading may have. Beyond it a key that
+/// comes and goes may be told as never seen.
+const SEEN: usize = 20_000;
+
+/// Keys at most that are remembered as asked for in vain.
+const UNSEEN: usize = 10_000;
+
+/// Keys asked for in vain at most that are logged: who asks for ever new ones must not fill the log.
+const LOGGED: usize = 100;
+
+/// A key nobody asked for in this time is asked for no more; like a gauge.
+const IDLE: Duration = Duration::from_secs(600);
+
+/// What it means that a key is missing from a reading.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// There was such a key before.
+    Known,
+    /// It was never there, and nobody has been told.
+    FirstInVain,
+    /// It was never there, which has been told, or is one of too many.
+    InVain,
+}
+
+/// One query's keys.
+#[derive(Debug, Default)]
+pub(super) struct Keys {
+    hasher: RandomState,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    seen: HashSet<u64>,
+    /// With the time at which it was last asked for.
+    unseen: HashMap<u64, Instant>,
+}
+
+impl Keys {
+    pub(super) fn new() -> Self {
+        Self::default()
+    }
+
+    /// A reading has these keys.
+    pub(super) fn saw<'a>(&self, keys: impl Iterator<Item = &'a Box<str>>) {
+        let mut state = self.lock();
+        for key in keys {
+            let hash = self.hasher.hash_one(&**key);
+            if state.seen.len() < SEEN {
+                state.seen.insert(hash);
+            }
+            if !state.unseen.is_empty() {
+                state.unseen.remove(&hash);
+            }
+        }
+    }
+
+    /// A trigger asked for a key that the latest reading does not have.
+    pub(super) fn missed(&self, key: &str, now: Instant) -> Asked {
+        let hash = self.hasher.hash_one(key);
+        let mut state = self.lock();
+        if let Some(asked_at) = state.unseen.get_mut(&hash) {
+            *asked_at = now;
+            return Asked::InVain;
+        }
+        if state.seen.contains(&hash) {
+            return Asked::Known;
+        }
+        if state.unseen.len() >= UNSEEN {
+            return Asked::InVain;
+        }
+        state.unseen.insert(hash, now);
+        if state.unseen.len() > LOGGED { Asked::InVain } else { Asked::FirstInVain }
+    }
+
+    /// Whether this key was asked for and never seen.
+    pub(super) fn is_unseen(&self, key: &str) -> bool {
+        self.lock().unseen.contains_key(&self.hasher.hash_one(key))
+    }
+
+    /// How many keys are asked for in vain.
+    pub(super) fn unseen(&self, now: Instant) -> usize {
+        let mut state = self.lock();
+        state.unseen.retain(|_, asked_at| now.duration_since(*asked_at) < IDLE);
+        state.unseen.len()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn saw(keys: &Keys, key: &str) {
+        keys.saw([Box::from(key)].iter());
+    }
+
+    #[test]
+    fn a_key_is_told_once_until_it_is_seen() {
+        let (keys, now) = (Keys::new(), Instant::now());
+        assert_eq!(keys.missed("maill", now), Asked::FirstInVain);
+        assert_eq!(keys.missed("maill", now), Asked::InVain);
+        assert_eq!(keys.unseen(now), 1);
+        saw(&keys, "maill");
+        assert_eq!(keys.unseen(now), 0);
+        assert_eq!(keys.missed("maill", now), Asked::Known);
+    }
+
+    #[test]
+    fn a_queue_that_has_run_empty_is_known() {
+        let (keys, now) = (Keys::new(), Instant::now());
+        saw(&keys, "mail");
+        assert_eq!(keys.missed("mail", now), Asked::Known);
+        assert_eq!(keys.unseen(now), 0);
+    }
+
+    #[test]
+    fn a_key_that_nobody_asks_for_any_more_is_forgotten() {
+        let (keys, now) = (Keys::new(), Instant::now());
+        keys.missed("maill", now);
+        assert_eq!(keys.unseen(now + IDLE), 0);
+    }
+
+    #[test]
+    fn a_hundred_thousand_keys_take_bounded_memory_and_a_hundred_lines() {
+        let (keys, now) = (Keys::new(), Instant::now());
+        let told = (0..100_000).filter(|number| keys.missed(&number.to_string(), now) == Asked::FirstInVain).count();
+        assert_eq!((told, keys.unseen(now)), (LOGGED, UNSEEN));
+        (0..100_000).for_each(|number| saw(&keys, &format!("seen-{number}")));
+        assert!(keys.lock().seen.len() <= SEEN);
+    }
+}

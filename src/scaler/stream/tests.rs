@@ -1,0 +1,172 @@
+//! What a stream says and when, with a source that says what it is told and a clock that stands still.
+
+use std::collections::HashMap;
+
+use tokio::time::{sleep, timeout};
+
+use super::*;
+use crate::{
+    config::{Absent, Namespaces, Query},
+    gauge::{Counted, Shared, Source},
+    metrics::Build,
+    postgres::Signal,
+    query::Value,
+    reading::{Numbers, Reading, Rows},
+    scaler::metadata::Compared,
+    scaling::{Activation, Divisor, Rounding, Target},
+    shutdown::{Ending, Supervisor},
+};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Answers what it has been told to answer.
+struct Told {
+    query: Arc<Query>,
+    answer: Mutex<Result<f64, Fault>>,
+}
+
+impl Told {
+    fn tell(&self, answer: Result<f64, Fault>) {
+        *self.answer.lock().unwrap() = answer;
+    }
+}
+
+impl Source for Told {
+    fn query(&self) -> &Arc<Query> {
+        &self.query
+    }
+
+    fn signal(&self) -> Option<watch::Receiver<Signal>> {
+        None
+    }
+
+    fn count<'a>(&'a self, _: &'a [Value]) -> Pin<Box<dyn Future<Output = Counted> + Send + 'a>> {
+        let answer = *self.answer.lock().unwrap();
+        let sent_at = Instant::now();
+        Box::pin(async move {
+            let value = answer.map_err(|fault| (fault, String::new()))?;
+            Ok(Reading { rows: Rows::One(Numbers { value, activity: None }), sent_at, changes_at: None })
+        })
+    }
+}
+
+fn metrics() -> Arc<Metrics> {
+    Arc::new(Metrics::new(Build { version: "0", commit: "0", rustc: "0" }))
+}
+
+/// A stream's state, and what it is told.
+struct Opened {
+    activity: Activity,
+    told: Arc<Told>,
+    _catalog: watch::Sender<Arc<Catalog>>,
+}
+
+impl Opened {
+    fn with(answer: Result<f64, Fault>) -> Self {
+        let query = Arc::new(Query {
+            name: "jobs".into(),
+            database: "claps".into(),
+            sql: "SELECT 1".into(),
+            value_column: None,
+            activity_column: None,
+            next_change: None,
+            divide_by: Divisor::default(),
+            rounding: Rounding::Ceil,
+            target: Target::default(),
+            activation: Activation::default(),
+            parameters: Vec::new(),
+            group_by: None,
+            on_null: Absent::Error,
+            on_no_row: Absent::Error,
+            timeout: SECOND,
+            max_age: SECOND,
+            notify: None,
+            namespaces: Namespaces::All,
+        });
+        let told = Arc::new(Told { query, answer: Mutex::new(answer) });
+        let source: Arc<dyn Source> = told.clone();
+        let shared = Shared::new(source);
+        let gauges = Gauges::new(metrics(), &Supervisor::new().0);
+        let gauge = gauges.of(&shared, &[], "default").unwrap();
+        let trigger = Trigger {
+            id: 1,
+            shared,
+            parameters: Vec::new(),
+            group: None,
+            activation: Activation::default(),
+            compared: Compared::Reported,
+            divide_by: Divisor::default(),
+            rounding: Rounding::Ceil,
+        };
+        let reference =
+            ScaledObjectRef { name: "jobs".into(), namespace: "default".into(), scaler_metadata: HashMap::new() };
+        let (sender, catalog) = watch::channel(Arc::new(Catalog::default()));
+        let asked = Asked { trigger, gauge, deadline: Instant::now() };
+        Self { activity: Activity::new(reference, asked, catalog, gauges), told, _catalog: sender }
+    }
+
+    /// What is said within that time, and when.
+    async fn says(&mut self, within: Duration) -> Option<(bool, Duration)> {
+        let start = Instant::now();
+        let message = timeout(within, self.activity.next()).await.ok()?;
+        Some((message.expect("the query stays").result, start.elapsed()))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn true_is_said_again_every_thirty_seconds_and_false_is_not() {
+    let mut opened = Opened::with(Ok(1.0));
+    assert_eq!(opened.says(SECOND).await, Some((true, Duration::ZERO)));
+    for _ in 0..3 {
+        let (state, after) = opened.says(60 * SECOND).await.unwrap();
+        assert!(state && after >= REMINDER && after <= REMINDER + 2 * SECOND, "{state} after {after:?}");
+    }
+    opened.told.tell(Ok(0.0));
+    assert!(matches!(opened.says(2 * SECOND).await, Some((false, _))));
+    assert_eq!(opened.says(600 * SECOND).await, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_the_database_is_away_nothing_is_said_and_nothing_is_false() {
+    let mut opened = Opened::with(Ok(1.0));
+    assert_eq!(opened.says(SECOND).await, Some((true, Duration::ZERO)));
+    opened.told.tell(Err(Fault::Unreachable));
+    assert_eq!(opened.says(600 * SECOND).await, None);
+    // KEDA has not heard `true` for ten minutes: it is told at once.
+    opened.told.tell(Ok(3.0));
+    assert!(matches!(opened.says(2 * SECOND).await, Some((true, _))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_short_outage_that_changed_nothing_is_no_news() {
+    let mut opened = Opened::with(Ok(1.0));
+    assert_eq!(opened.says(SECOND).await, Some((true, Duration::ZERO)));
+    opened.told.tell(Err(Fault::Unreachable));
+    assert_eq!(opened.says(5 * SECOND).await, None);
+    opened.told.tell(Ok(1.0));
+    let (state, after) = opened.says(60 * SECOND).await.unwrap();
+    assert!(state && after >= 20 * SECOND, "{state} after {after:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_streams_of_an_old_connection_end_within_the_spread_however_often_they_speak() {
+    let streams = Streams::new(metrics());
+    let ((_process, process), (aging, connection)) = (Ending::new(), Ending::new());
+    let place = streams.place(1, "StreamIsActive").unwrap();
+    let mut life = Life {
+        process,
+        connection: Some(connection),
+        ends_at: None,
+        place,
+        opened_at: Instant::now(),
+        ended_with: Code::Cancelled,
+    };
+    assert!(timeout(60 * SECOND, life.wait()).await.is_err(), "it ended before its connection got old");
+    aging.end();
+    let start = Instant::now();
+    // Each message drops the wait and begins another.
+    while timeout(SECOND / 10, life.wait()).await.is_err() {
+        sleep(SECOND / 100).await;
+        assert!(start.elapsed() <= SPREAD, "still open after {:?}", start.elapsed());
+    }
+}

@@ -1,0 +1,66 @@
+//! A real PgBouncer in front of a cluster.
+
+use std::{
+    net::{SocketAddr, TcpListener, TcpStream},
+    path::Path,
+    time::Duration,
+};
+
+use rand::Rng;
+
+use crate::support::{
+    database::Access,
+    executable::{Executable, Running},
+    wait,
+};
+
+/// Where Debian puts it.
+const PROGRAM: &str = "/usr/sbin/pgbouncer";
+
+/// A pooler in transaction mode, for everybody who connects as one role; it ends when it is dropped.
+pub(crate) struct Pooler {
+    address: SocketAddr,
+    _process: Running,
+}
+
+impl Pooler {
+    /// Starts one in front of where `access` leads; none where there is no PgBouncer.
+    pub(crate) async fn before(access: &Access) -> Option<Self> {
+        let program = Path::new(PROGRAM);
+        if !program.exists() {
+            return None;
+        }
+        let port = free_port();
+        let Access { host, port: server, user, password, .. } = access;
+        let settings = format!(
+            "[databases]\n* = host={host} port={server} user={user} password={password}\n\
+             [pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n\
+             auth_type = any\npool_mode = transaction\ndefault_pool_size = 4\nserver_tls_sslmode = disable\n"
+        );
+        let mut pooler = Executable::new(program, Vec::<String>::new()).file("pgbouncer.ini", &settings);
+        if rustix::process::getuid().is_root() {
+            pooler = pooler.argument("--user=nobody");
+        }
+        let mut process = pooler.argument("pgbouncer.ini").start();
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        wait::eventually("PgBouncer accepts connections", Duration::from_secs(20), || {
+            let ended = process.ended();
+            assert!(ended.is_none(), "PgBouncer ended with {ended:?}: {}", process.errors());
+            TcpStream::connect(address).is_ok()
+        })
+        .await;
+        Some(Self { address, _process: process })
+    }
+
+    /// Where it listens.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+/// A port below the range from which outgoing connections take theirs.
+fn free_port() -> u16 {
+    let mut random = rand::rng();
+    let mut ports = (0..100).map(|_| random.random_range(15_000..32_000));
+    ports.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).expect("one port in a hundred is free")
+}

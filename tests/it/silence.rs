@@ -1,0 +1,54 @@
+//! A path to the database that dies without a word, under statements that may take long.
+
+use std::time::{Duration, Instant};
+
+use tonic::Code;
+
+use crate::{
+    streams::ground::{Stand, add, jobs, named, of_jobs},
+    support::{
+        cluster::Cluster,
+        proxy::{Mode, Proxy},
+    },
+};
+
+/// The contract: right answers this soon after the trouble's end.
+const RECOVERY: Duration = Duration::from_secs(2);
+
+#[tokio::test]
+async fn statements_lost_in_a_blackhole_are_given_up_long_before_their_own_timeout() {
+    let cluster = Cluster::shared().await;
+    let database = jobs(cluster).await;
+    let proxy = Proxy::to_cluster(cluster).await;
+    let patient = "\n  jobs: {sql: SELECT count(*) FROM jobs, timeout: 20s, max_age: 1ms}\n";
+    let stand = Stand::with(&database.scaler().by_way_of(proxy.address()), patient).await;
+    assert_eq!(stand.scaler.value(&of_jobs()).await.unwrap(), 0.0);
+
+    proxy.set(Mode::Blackhole);
+    let start = Instant::now();
+    // Of a trigger that has not been answered before: IsActive would repeat what GetMetrics has said.
+    let silent = stand.scaler.refusal(&named(&of_jobs(), "another")).await;
+    assert_eq!(silent.code(), Code::DeadlineExceeded);
+    stand.scaler.refuses(&of_jobs(), Code::Unavailable, Duration::from_secs(8)).await;
+    assert!(start.elapsed() < Duration::from_secs(10), "given up after {:?}", start.elapsed());
+    add(&database.connect().await).await;
+
+    proxy.set(Mode::Pass);
+    stand.scaler.reaches(&of_jobs(), 1.0, RECOVERY).await;
+}
+
+#[tokio::test]
+async fn a_statement_that_is_only_slow_is_left_alone() {
+    let cluster = Cluster::shared().await;
+    let database = jobs(cluster).await;
+    let slow = "
+  slow: {sql: \"SELECT 7 FROM pg_sleep(6)\", timeout: 20s, max_age: 1h}
+";
+    // All of the pool, so that a probe finds no connection in it.
+    let stand = Stand::with(&database.scaler().with("pool_size", 1), slow).await;
+    let trigger = crate::support::grpc::trigger("slow", &[]);
+    assert_eq!(stand.scaler.refusal(&trigger).await.code(), Code::DeadlineExceeded);
+    stand.scaler.reaches(&trigger, 7.0, Duration::from_secs(8)).await;
+    assert_eq!(stand.statements("slow").await, 1.0, "it was given up and sent again");
+    assert_eq!(stand.metric("clapometer_database_failures_total", "database=\"claps\"").await.unwrap_or_default(), 0.0);
+}

@@ -1,0 +1,233 @@
+//! A table with a plain NOTIFY trigger, a scaler that listens, followers of its streams, its metrics.
+
+use std::{
+    fs,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use clapometer::wire::{IsActiveResponse, ScaledObjectRef};
+use tokio::task::JoinHandle;
+use tokio_postgres::Client;
+use tonic::{Status, Streaming};
+
+use crate::support::{
+    admin,
+    cluster::Cluster,
+    database::{Access, Database},
+    executable::{Executable, Running, Serving},
+    grpc::{Scaler, trigger},
+    wait,
+};
+
+/// What a busy machine may take for what takes milliseconds.
+pub(crate) const SOON: Duration = Duration::from_secs(5);
+
+/// The table, and what tells of its commits.
+const TABLE: &str = "
+    CREATE TABLE jobs (id serial PRIMARY KEY, queue text NOT NULL DEFAULT 'mail');
+    GRANT SELECT ON jobs TO scaler;
+    CREATE FUNCTION tell() RETURNS trigger LANGUAGE plpgsql AS
+        $$BEGIN PERFORM pg_notify('jobs', ''); RETURN NULL; END$$;
+    CREATE TRIGGER tell AFTER INSERT OR UPDATE OR DELETE ON jobs FOR EACH STATEMENT EXECUTE FUNCTION tell();
+";
+
+/// A database with the table.
+pub(crate) async fn jobs(cluster: &Cluster) -> Database<'_> {
+    Database::like(cluster, "jobs_template", async |template| template.execute(TABLE).await).await
+}
+
+/// A query that only notifications make read again while a test lasts: its readings may get a minute old.
+pub(crate) const NOTIFIED: &str = "
+  jobs: {sql: SELECT count(*) FROM jobs, max_age: 1m, notify: {channel: jobs, resync: 1m}}
+";
+
+/// A configuration with one database and these queries.
+pub(crate) fn configuration(access: &Access, queries: &str) -> String {
+    format!("databases:\n{}queries:{queries}", access.yaml("claps"))
+}
+
+/// A scaler with its client.
+pub(crate) struct Stand {
+    pub(crate) serving: Serving,
+    pub(crate) scaler: Scaler,
+}
+
+impl Stand {
+    /// Starts one with these queries.
+    pub(crate) async fn with(access: &Access, queries: &str) -> Self {
+        Self::configured(&configuration(access, queries)).await
+    }
+
+    /// Starts one with [`NOTIFIED`], and waits until it hears.
+    pub(crate) async fn hearing(access: &Access) -> Self {
+        let stand = Self::with(access, NOTIFIED).await;
+        stand.hears().await;
+        stand
+    }
+
+    /// Starts one with this configuration file.
+    pub(crate) async fn configured(configuration: &str) -> Self {
+        Self::start(Executable::serve(configuration)).await
+    }
+
+    /// Starts an executable that serves.
+    pub(crate) async fn start(executable: Executable) -> Self {
+        let serving = executable.serving().await;
+        let scaler = Scaler::at(serving.grpc);
+        Self { serving, scaler }
+    }
+
+    /// Waits until LISTEN is healthy, and until the echoes of the mark that this leaves are over.
+    pub(crate) async fn hears(&self) {
+        self.shows("clapometer_listen_up", "database=\"claps\"", 1.0, SOON).await;
+        tokio::time::sleep(Duration::from_millis(1_200)).await;
+    }
+
+    /// Waits until a metric has a value.
+    pub(crate) async fn shows(&self, metric: &str, label: &str, value: f64, within: Duration) {
+        let what = format!("{metric}{{{label}}} is {value}");
+        wait::first(&what, within, async || (self.metric(metric, label).await == Some(value)).then_some(())).await;
+    }
+
+    /// A metric's sample with this label; the empty text: without labels.
+    pub(crate) async fn metric(&self, name: &str, label: &str) -> Option<f64> {
+        sample(&admin::get(self.serving.admin, "/metrics").await, name, label)
+    }
+
+    /// Statements sent for a query so far.
+    pub(crate) async fn statements(&self, query: &str) -> f64 {
+        let label = format!("query=\"{query}\"");
+        self.metric("clapometer_query_statements_total", &label).await.unwrap_or_default()
+    }
+
+    /// Opens StreamIsActive and follows it.
+    pub(crate) async fn follow(&self, trigger: &ScaledObjectRef) -> Follower<IsActiveResponse> {
+        Follower::of(self.scaler.activity(trigger).await.unwrap())
+    }
+
+    /// Lines of the log with this message.
+    pub(crate) fn logged(&self, message: &str) -> usize {
+        self.serving.process.log().iter().filter(|line| line["message"] == message).count()
+    }
+
+    /// Replaces the configuration file.
+    pub(crate) fn write(&self, configuration: &str) {
+        write(&self.serving.process, "clapometer.yaml", configuration);
+    }
+
+    /// Replaces the configuration file, and waits until the reload of it is done.
+    pub(crate) async fn reload(&self, configuration: &str) {
+        let applied = "clapometer_config_reloads_total";
+        let before = self.metric(applied, "result=\"applied\"").await.unwrap_or_default();
+        self.write(configuration);
+        self.serving.process.signal(rustix::process::Signal::HUP);
+        self.shows(applied, "result=\"applied\"", before + 1.0, SOON).await;
+    }
+}
+
+/// Replaces a file in a process's directory at once, as editors and Kubernetes do.
+pub(crate) fn write(process: &Running, name: &str, content: &str) {
+    let path = process.directory().join(name);
+    let new = path.with_extension("new");
+    fs::write(&new, content).unwrap();
+    fs::rename(new, path).unwrap();
+}
+
+/// The trigger of the query `jobs`.
+pub(crate) fn of_jobs() -> ScaledObjectRef {
+    trigger("jobs", &[])
+}
+
+/// The same under another name: another trigger.
+pub(crate) fn named(trigger: &ScaledObjectRef, name: impl ToString) -> ScaledObjectRef {
+    ScaledObjectRef { name: name.to_string(), ..trigger.clone() }
+}
+
+/// Adds a job to the table.
+pub(crate) async fn add(client: &Client) {
+    client.batch_execute("INSERT INTO jobs DEFAULT VALUES").await.unwrap();
+}
+
+/// Empties the table.
+pub(crate) async fn clear(client: &Client) {
+    client.batch_execute("DELETE FROM jobs").await.unwrap();
+}
+
+/// Reads a stream as it comes, on a task of its own.
+pub(crate) struct Follower<T> {
+    heard: Arc<Mutex<Vec<(Instant, T)>>>,
+    end: JoinHandle<Result<(), Status>>,
+}
+
+impl<T: Clone + Send + 'static> Follower<T> {
+    pub(crate) fn of(mut stream: Streaming<T>) -> Self {
+        let heard = Arc::new(Mutex::new(Vec::new()));
+        let writer = Arc::clone(&heard);
+        let end = tokio::spawn(async move {
+            while let Some(message) = stream.message().await? {
+                writer.lock().unwrap_or_else(PoisonError::into_inner).push((Instant::now(), message));
+            }
+            Ok(())
+        });
+        Self { heard, end }
+    }
+
+    /// What came so far, with when it came.
+    pub(crate) fn heard(&self) -> Vec<(Instant, T)> {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether it is still open.
+    pub(crate) fn is_open(&self) -> bool {
+        !self.end.is_finished()
+    }
+
+    /// Waits for the end.
+    ///
+    /// # Panics
+    /// When it does not come `within` that time.
+    pub(crate) async fn ends(self, within: Duration) -> Result<(), Status> {
+        wait::bounded("the stream's end", within, self.end).await.unwrap()
+    }
+}
+
+impl Follower<IsActiveResponse> {
+    /// The states that came so far.
+    pub(crate) fn states(&self) -> Vec<bool> {
+        self.heard().into_iter().map(|(_, message)| message.result).collect()
+    }
+
+    /// Waits until exactly these states have come, from the first on.
+    ///
+    /// # Panics
+    /// When others come, or they do not come `within` that time.
+    pub(crate) async fn says(&self, states: &[bool], within: Duration) {
+        wait::eventually(&format!("the stream says {states:?}"), within, || {
+            let heard = self.states();
+            assert!(states.starts_with(&heard), "the stream said {heard:?} instead of {states:?}");
+            heard == states
+        })
+        .await;
+    }
+}
+
+/// A metric's sample with this label; the empty text: without labels.
+fn sample(text: &str, name: &str, label: &str) -> Option<f64> {
+    let line = text.lines().find(|line| {
+        line.strip_prefix(name).is_some_and(|rest| match label {
+            "" => rest.starts_with(' '),
+            label => rest.starts_with('{') && rest.contains(label),
+        })
+    })?;
+    line.rsplit(' ').next()?.parse().ok()
+}
+
+#[test]
+fn a_sample_is_found_by_name_and_label() {
+    let text = "up 1\nupper{a=\"x\"} 2\nup{a=\"y\",b=\"z\"} 3.5\n# EOF\n";
+    assert_eq!(sample(text, "up", ""), Some(1.0));
+    assert_eq!(sample(text, "up", "b=\"z\""), Some(3.5));
+    assert_eq!(sample(text, "upper", "a=\"x\""), Some(2.0));
+    assert_eq!(sample(text, "up", "a=\"x\""), None);
+}
