@@ -114,15 +114,21 @@ fn configuration(database: &Database<'_>, further: &str) -> String {
         "  jobs: {database: claps, sql: 'SELECT count(*) FROM make_it_clap, pg_sleep(0.05)', max_age: 0s}\n  \
            noticed: {database: claps, sql: SELECT count(*) FROM make_it_clap, notify: {channel: claps, resync: 1s}}\n  \
            broken: {database: claps, sql: SELECT nothing FROM nowhere}\n  \
+           grouped: {database: claps, group_by: queue, value_column: depth, \
+                     sql: \"SELECT 'a' AS queue, 1 AS depth\"}\n  \
            away: {database: away, sql: SELECT 1}\n"
     )
 }
 
 fn trigger(query: &str) -> ScaledObjectRef {
+    let mut metadata = vec![("query", query)];
+    if query == "grouped" {
+        metadata.push(("param.queue", "never-seen"));
+    }
     ScaledObjectRef {
         name: "dashboard".to_owned(),
         namespace: "tests".to_owned(),
-        scaler_metadata: [("query".to_owned(), query.to_owned())].into(),
+        scaler_metadata: metadata.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect(),
     }
 }
 
@@ -138,7 +144,7 @@ impl Traffic {
             ExternalScalerClient::connect(format!("http://{}", serving.grpc)).await.expect("the server is up");
         let stream = client.stream_is_active(trigger("noticed")).await.expect("a stream").into_inner();
         let mut tasks = Vec::new();
-        for query in ["jobs", "jobs", "noticed", "broken", "away"] {
+        for query in ["jobs", "jobs", "noticed", "grouped", "broken", "away"] {
             let mut client = client.clone();
             tasks.push(tokio::spawn(async move {
                 let mut tick = time::interval(Duration::from_millis(100));
