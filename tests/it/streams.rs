@@ -217,6 +217,8 @@ async fn a_stream_that_its_client_leaves_costs_nothing_any_more() {
     let stand = Stand::with(&database.scaler(), POLLED).await;
     let stream = stand.scaler.activity(&of_jobs()).await.unwrap();
     stand.shows("clapometer_streams", "rpc=\"StreamIsActive\"", 1.0, SOON).await;
+    // The statement that the open has caused: it goes on without the stream.
+    stand.shows("clapometer_query_statements_total", "query=\"jobs\"", 1.0, SOON).await;
     drop(stream);
     stand.shows("clapometer_streams", "rpc=\"StreamIsActive\"", 0.0, SOON).await;
     let before = stand.statements("jobs").await;
