@@ -213,7 +213,7 @@ impl Unusable {
             Self::WrongType => "the query returned a column that is no number",
             Self::NullKey => "the grouped query returned a NULL key",
             Self::RepeatedKey => "the grouped query returned a key twice",
-            Self::TooManyKeys => "the grouped query returned more than 10000 keys",
+            Self::TooManyKeys => "the grouped query returned more than 10000 keys, or 4 MiB of them",
         }
     }
 }

@@ -36,6 +36,7 @@ pub use self::{
 use crate::{
     fault::Fault,
     metrics::{Metrics, OfFault},
+    postgres::Line,
     query::Value,
     reading::{Reading, Rows},
 };
@@ -73,10 +74,12 @@ struct State {
     used_at: Instant,
     pins: Pins,
     watchers: watch::Watchers,
+    /// Where its readings wait for a connection.
+    line: Line,
 }
 
 impl Gauge {
-    fn new(shared: Arc<Shared>, parameters: Vec<Value>, metrics: Arc<Metrics>) -> Arc<Self> {
+    fn new(shared: Arc<Shared>, parameters: Vec<Value>, namespace: &str, metrics: Arc<Metrics>) -> Arc<Self> {
         let now = Instant::now();
         let nothing = Outcome { attempt: 0, began_at: now, ended_at: now, result: Err(Fault::DeadlineExceeded) };
         let state = State {
@@ -87,8 +90,14 @@ impl Gauge {
             used_at: now,
             pins: Pins::new(PIN),
             watchers: watch::Watchers::default(),
+            line: Some(namespace.into()),
         };
         Arc::new(Self { shared, parameters, metrics, outcome: cell::Sender::new(nothing), state: Mutex::new(state) })
+    }
+
+    /// Several namespaces use it: its readings do not wait behind those of the one that asked first.
+    fn share(&self) {
+        self.lock().line = None;
     }
 
     /// A reading for GetMetrics of `trigger`: a fresh one, or the next.
@@ -164,9 +173,10 @@ impl Gauge {
         state.in_flight = true;
         let gauge = Arc::clone(self);
         let attempt = state.attempt;
+        let line = state.line.clone();
         tokio::spawn(async move {
             let began_at = Instant::now();
-            let counting = AssertUnwindSafe(gauge.shared.source.count(&gauge.parameters)).catch_unwind();
+            let counting = AssertUnwindSafe(gauge.shared.source.count(&gauge.parameters, &line)).catch_unwind();
             let counted = counting.await.unwrap_or_else(|_| Err((Fault::Bug, "the reading panicked".to_owned())));
             gauge.land(attempt, began_at, counted);
         });

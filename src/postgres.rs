@@ -13,6 +13,8 @@ mod pool;
 mod role;
 mod statement;
 mod tls;
+mod transport;
+mod turns;
 
 use std::{
     convert::Infallible,
@@ -36,12 +38,14 @@ pub use self::{
     plan::{Plan, Relation, RowSecurity},
     role::Privileges,
     statement::{Statement, without_row},
+    turns::Line,
 };
 use self::{
     classify::{is_conflict, loggable, statement_fault},
     health::{Breaker, Health},
     listen::Channels,
     pool::Connector,
+    turns::Turns,
 };
 use crate::{
     config,
@@ -94,6 +98,7 @@ pub struct Database {
     metrics: Arc<Metrics>,
     labels: OfDatabase,
     channels: Channels,
+    turns: Arc<Turns>,
     /// When credentials or host last changed; what was opened before is not used any more.
     renewed: watch::Sender<Instant>,
     doubts: mpsc::Sender<()>,
@@ -121,6 +126,7 @@ impl Database {
             ManagerConfig { recycling_method: RecyclingMethod::Fast },
         );
         let (idle, lifetime) = (settings.idle_timeout, settings.max_lifetime);
+        let turns = Turns::new(settings.pool_size.get());
         let renewed = watch::Sender::new(Instant::now());
         let renewed_at = renewed.subscribe();
         let config = PoolConfig { queue_mode: QueueMode::Lifo, ..PoolConfig::new(settings.pool_size.get()) };
@@ -138,7 +144,7 @@ impl Database {
         metrics.pool_size.get_or_create(&labels).set(settings.pool_size.get().try_into().unwrap_or(i64::MAX));
         let (doubts, doubted) = mpsc::channel(1);
         let channels = Channels::new();
-        let database = Arc::new(Self { settings, pool, health, metrics, labels, channels, renewed, doubts });
+        let database = Arc::new(Self { settings, pool, health, metrics, labels, channels, turns, renewed, doubts });
         let breaker = database.health.breaker();
         supervisor.spawn("database probe", probe_while_open(Arc::downgrade(&database), breaker));
         supervisor.spawn("database doubt", probe_when_doubted(Arc::downgrade(&database), doubted));
@@ -154,7 +160,7 @@ impl Database {
         &self.settings
     }
 
-    /// Takes one reading.
+    /// Takes one reading, on behalf of whoever waits in `line`.
     ///
     /// Ends by itself: after the statement's limit and a wait in the queue of [`QUEUE`] or that
     /// limit, whichever is longer. `on_sent` is called when the statement leaves.
@@ -165,14 +171,19 @@ impl Database {
     /// # Cancel safety
     /// None: a dropped call closes its connection but leaves the server at work. Run it in a
     /// task that nobody aborts.
-    pub async fn count(&self, statement: &Statement, parameters: &[Value]) -> Result<Reading, (Fault, String)> {
+    pub async fn count(
+        &self,
+        statement: &Statement,
+        parameters: &[Value],
+        line: &Line,
+    ) -> Result<Reading, (Fault, String)> {
         if !self.settings.enabled {
             return Err((Fault::Disabled, String::new()));
         }
         let queue_deadline = Instant::now() + QUEUE.max(statement.query.timeout);
         let mut retries_left = 1;
         loop {
-            let failure = match self.attempt(statement, parameters, queue_deadline).await {
+            let failure = match self.attempt(statement, parameters, line, queue_deadline).await {
                 Ok(reading) => return Ok(reading),
                 Err(failure) => failure,
             };
@@ -187,6 +198,7 @@ impl Database {
         &self,
         statement: &Statement,
         parameters: &[Value],
+        line: &Line,
         queue_deadline: Instant,
     ) -> Result<Reading, Failure> {
         let mut breaker = self.health.breaker();
@@ -195,14 +207,19 @@ impl Database {
             let _ = breaker.wait_for(|breaker| *breaker == Breaker::Open).await;
         };
         tokio::pin!(opened);
-        let connection = tokio::select! {
+        let turn = async {
+            let place = self.turns.place(line).await;
+            (place, self.pool.get().await)
+        };
+        let turn = tokio::select! {
             biased;
             () = &mut opened => return Err(Failure::plain(Fault::BreakerOpen)),
-            connection = timeout_at(queue_deadline, self.pool.get()) => connection,
+            turn = timeout_at(queue_deadline, turn) => turn,
         };
-        let connection = match connection {
-            Ok(Ok(connection)) => connection,
-            Ok(Err(_)) => return Err(Failure::plain(self.health.connect_fault())),
+        // The place is given back after the connection: it is declared before it.
+        let (_place, connection) = match turn {
+            Ok((place, Ok(connection))) => (place, connection),
+            Ok((_, Err(_))) => return Err(Failure::plain(self.health.connect_fault())),
             Err(_) => return Err(Failure::plain(Fault::DeadlineExceeded)),
         };
         let is_reused = Object::metrics(&connection).recycle_count > 0;
@@ -304,7 +321,7 @@ impl Database {
     async fn is_alive(&self) -> bool {
         let asked = timeout(PROBE_TIMEOUT, async {
             let connection = self.settings.connection.resolve().map_err(connect::Error::Credentials)?;
-            let session = connect::open(&connection, PROBE_TIMEOUT, "clapometer/probe", None).await?;
+            let session = connect::open(&connection, PROBE_TIMEOUT, "clapometer/probe", connect::NUMBERS, None).await?;
             Ok::<_, connect::Error>(session.client.simple_query("").await.map(drop))
         });
         let (fault, detail) = match asked.await {
@@ -351,7 +368,7 @@ impl Database {
             let labels = OfConnection { database: self.labels.database.clone(), state };
             self.metrics.pool_connections.get_or_create(&labels).set(count(number));
         }
-        self.metrics.pool_waiting.get_or_create(&self.labels).set(count(status.waiting));
+        self.metrics.pool_waiting.get_or_create(&self.labels).set(count(status.waiting + self.turns.waiting()));
     }
 
     /// Lets go of connections, busy ones when they are done; those that follow read credentials and host anew.

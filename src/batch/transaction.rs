@@ -141,7 +141,9 @@ impl Transactions {
             _ => {
                 let connection = self.connection.resolve().map_err(Error::Unavailable)?;
                 let within = self.connection.connect_timeout().unwrap_or(CONNECT);
-                match timeout_at(by, connect::open(&connection, within, &self.application_name, None)).await {
+                match timeout_at(by, connect::open(&connection, within, &self.application_name, connect::ROWS, None))
+                    .await
+                {
                     Ok(opened) => opened.map_err(|error| Error::Unavailable(error.to_string()))?,
                     Err(_) => return Err(Error::Unavailable("no session before the deadline".to_owned())),
                 }

@@ -89,6 +89,9 @@ impl Gauges {
         let mut held = self.lock();
         let key = Key { shared: Arc::clone(shared), parameters: parameters.to_vec() };
         if let Some(entry) = held.by_key.get(&key) {
+            if entry.namespace != namespace {
+                entry.gauge.share();
+            }
             return Ok(Arc::clone(&entry.gauge));
         }
         let of_namespace = held.by_namespace.get(namespace).copied().unwrap_or_default();
@@ -98,7 +101,7 @@ impl Gauges {
         if held.by_key.len() >= CAPACITY && !held.make_room(|_| true) {
             return Err(Fault::Exhausted(Limit::Gauges));
         }
-        let gauge = Gauge::new(Arc::clone(shared), key.parameters.clone(), Arc::clone(&self.metrics));
+        let gauge = Gauge::new(Arc::clone(shared), key.parameters.clone(), namespace, Arc::clone(&self.metrics));
         held.by_key.insert(key, Entry { gauge: Arc::clone(&gauge), namespace: namespace.to_owned() });
         *held.by_namespace.entry(namespace.to_owned()).or_default() += 1;
         self.count(&held);

@@ -15,7 +15,7 @@ use crate::{
     config::Query,
     fault::{Fault, Kind},
     metrics::{Metrics, OfQuery},
-    postgres::{Database, Signal, Statement},
+    postgres::{Database, Line, Signal, Statement},
     query::Value,
     reading::Reading,
 };
@@ -35,8 +35,12 @@ pub trait Source: Send + Sync {
     /// The channel that tells of changes, where the query has one.
     fn signal(&self) -> Option<watch::Receiver<Signal>>;
 
-    /// Takes one reading; ends by itself.
-    fn count<'a>(&'a self, parameters: &'a [Value]) -> Pin<Box<dyn Future<Output = Counted> + Send + 'a>>;
+    /// Takes one reading on behalf of whoever waits in `line`; ends by itself.
+    fn count<'a>(
+        &'a self,
+        parameters: &'a [Value],
+        line: &'a Line,
+    ) -> Pin<Box<dyn Future<Output = Counted> + Send + 'a>>;
 }
 
 /// One query on its database.
@@ -62,8 +66,12 @@ impl Source for Counter {
         Some(self.database.signal(&notify.channel))
     }
 
-    fn count<'a>(&'a self, parameters: &'a [Value]) -> Pin<Box<dyn Future<Output = Counted> + Send + 'a>> {
-        Box::pin(self.database.count(&self.statement, parameters))
+    fn count<'a>(
+        &'a self,
+        parameters: &'a [Value],
+        line: &'a Line,
+    ) -> Pin<Box<dyn Future<Output = Counted> + Send + 'a>> {
+        Box::pin(self.database.count(&self.statement, parameters, line))
     }
 }
 

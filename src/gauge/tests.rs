@@ -35,7 +35,7 @@ impl Source for Ticker {
         None
     }
 
-    fn count<'a>(&'a self, _: &'a [Value]) -> Pin<Box<dyn Future<Output = Counted> + Send + 'a>> {
+    fn count<'a>(&'a self, _: &'a [Value], _: &'a Line) -> Pin<Box<dyn Future<Output = Counted> + Send + 'a>> {
         let number = self.statements.fetch_add(1, Ordering::Relaxed) + 1;
         Box::pin(async move {
             let sent_at = Instant::now();

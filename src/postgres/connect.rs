@@ -10,8 +10,8 @@ use tokio::{
 };
 use tokio_postgres::{AsyncMessage, CancelToken, Notification, config};
 
-use super::tls;
-use crate::config::{Address, Connection, SessionAttrs, SslMode};
+use super::{tls, transport::Transport};
+use crate::config::{Address, Connection, SessionAttrs};
 
 /// A dead peer is noticed after [`KEEPALIVE_IDLE`] + [`KEEPALIVE_RETRIES`] x [`KEEPALIVE_INTERVAL`].
 ///
@@ -25,6 +25,12 @@ const KEEPALIVE_RETRIES: u32 = 3;
 /// for a quarter of an hour, with pauses as long as the outage: a statement that was sent into it
 /// would be answered long after the database is back.
 const UNACKNOWLEDGED: Duration = Duration::from_secs(3);
+
+/// Bytes of one message of a server of which only numbers are asked. Errors that quote a long statement fit.
+pub const NUMBERS: usize = 1024 * 1024;
+
+/// Bytes of one message where rows are asked for: PostgreSQL's own limit.
+pub const ROWS: usize = 1024 * 1024 * 1024;
 
 /// How long a cancel request may take; it opens a connection of its own.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(1);
@@ -107,7 +113,8 @@ impl Error {
 /// limit covers neither DNS nor a server that accepts and then hangs. An address is tried as soon
 /// as the one before it has failed, or has been silent for its share of half of `per_address`: so
 /// all of them are under way within that half, however many hosts a failover has left for dead.
-/// `hear` is called with what LISTEN brings, in the task that moves the session's bytes.
+/// `hear` is called with what LISTEN brings, in the task that moves the session's bytes. A server
+/// that sends a message longer than `largest_message` bytes loses its connection.
 ///
 /// # Errors
 /// The last failure, once all have failed.
@@ -115,14 +122,15 @@ pub async fn open(
     connection: &Connection,
     per_address: Duration,
     application_name: &str,
+    largest_message: usize,
     hear: Option<Box<dyn FnMut(Notification) + Send>>,
 ) -> Result<Session, Error> {
-    let connector = tls::connector(connection).map_err(|error| Error::Credentials(error.to_string()))?;
+    let transport = transport(connection, largest_message).map_err(|error| Error::Credentials(error.to_string()))?;
     let attempt = |address: &Address| {
         let config = driver_config(connection, address, application_name);
-        let (connector, address) = (connector.clone(), address.to_string());
+        let (transport, address) = (transport.clone(), address.to_string());
         async move {
-            match timeout(per_address, config.connect(connector)).await {
+            match timeout(per_address, config.connect(transport)).await {
                 Ok(Ok(opened)) => Ok(opened),
                 Ok(Err(source)) => Err(Error::Refused { address, reason: explain(&source), source: Arc::new(source) }),
                 Err(_) => Err(Error::Timeout { address, within: per_address }),
@@ -154,11 +162,15 @@ pub async fn open(
 
 /// Asks the server to cancel what a session is doing; best effort, bounded by a second.
 pub async fn cancel(connection: &Connection, token: CancelToken) {
-    if let Ok(connector) = tls::connector(connection)
-        && let Ok(Err(error)) = timeout(CANCEL_TIMEOUT, token.cancel_query(connector)).await
+    if let Ok(transport) = transport(connection, NUMBERS)
+        && let Ok(Err(error)) = timeout(CANCEL_TIMEOUT, token.cancel_query(transport)).await
     {
         tracing::debug!(error = %explain(&error), "cancel request failed");
     }
+}
+
+fn transport(connection: &Connection, largest_message: usize) -> Result<Transport, tls::Error> {
+    Ok(Transport { tls: tls::connector(connection)?, sslmode: connection.sslmode, largest_message })
 }
 
 /// A driver's error with its causes: on its own it prints only "db error" or "error connecting to server".
@@ -192,11 +204,13 @@ fn driver_config(connection: &Connection, address: &Address, application_name: &
         .keepalives_idle(KEEPALIVE_IDLE)
         .keepalives_interval(KEEPALIVE_INTERVAL)
         .keepalives_retries(KEEPALIVE_RETRIES)
-        .ssl_mode(match (address, connection.sslmode) {
-            (Address::Unix { .. }, _) | (_, SslMode::Disable) => config::SslMode::Disable,
-            (_, SslMode::Prefer) => config::SslMode::Prefer,
-            (_, SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull) => config::SslMode::Require,
+        // The transport negotiates TLS itself, or does without: the driver is to leave it to that. Whoever can
+        // stand in for a Unix socket is root.
+        .ssl_mode(match address {
+            Address::Unix { .. } => config::SslMode::Disable,
+            Address::Tcp { .. } => config::SslMode::Require,
         })
+        .ssl_negotiation(config::SslNegotiation::Direct)
         .target_session_attrs(match connection.target_session_attrs {
             SessionAttrs::Any => config::TargetSessionAttrs::Any,
             SessionAttrs::ReadWrite => config::TargetSessionAttrs::ReadWrite,

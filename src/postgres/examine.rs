@@ -112,7 +112,7 @@ impl Database {
         let settings = &self.settings;
         let credentials = |message| Complaint::ours(Fault::Unreachable, Cause::Credentials, message);
         let connection = settings.connection.resolve().map_err(credentials)?;
-        connect::open(&connection, settings.connect_timeout, "clapometer check", None)
+        connect::open(&connection, settings.connect_timeout, "clapometer check", connect::NUMBERS, None)
             .await
             .map_err(|error| Complaint::ours(Fault::Unreachable, cause_of_connect(&error), error.to_string()))
     }

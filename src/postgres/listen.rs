@@ -252,7 +252,14 @@ async fn session(
             }
         }
     };
-    let opened = connect::open(&connection, settings.connect_timeout, "clapometer/listen", Some(Box::new(hear))).await;
+    let opened = connect::open(
+        &connection,
+        settings.connect_timeout,
+        "clapometer/listen",
+        connect::NUMBERS,
+        Some(Box::new(hear)),
+    )
+    .await;
     let session = match opened {
         Ok(session) => session,
         Err(error) => return Lost::Because(error.to_string()),

@@ -111,7 +111,7 @@ impl Connector {
     }
 
     async fn session(&self, connection: &Connection) -> Result<connect::Session, connect::Error> {
-        connect::open(connection, self.settings.connect_timeout, "clapometer", None).await
+        connect::open(connection, self.settings.connect_timeout, "clapometer", connect::NUMBERS, None).await
     }
 
     async fn check_role(&self, client: &Client) -> Result<(), (Fault, String)> {

@@ -24,6 +24,9 @@ use crate::{
 /// Keys of a grouped query at most.
 const MAXIMUM_KEYS: usize = 10_000;
 
+/// Bytes of all of them. A trigger's metadata, which has to name one, holds 64 KiB.
+const MAXIMUM_KEY_BYTES: usize = 4 * 1024 * 1024;
+
 /// A query with the text and the parameter types that the server gets.
 #[derive(Debug)]
 pub struct Statement {
@@ -97,6 +100,7 @@ impl Statement {
         sent_at: Instant,
     ) -> Result<Result<Reading, Fault>, Error> {
         let mut by_key = HashMap::new();
+        let mut bytes = 0;
         let mut soonest: Option<f64> = None;
         while let Some(row) = rows.try_next().await? {
             let entry = self.key(&row).and_then(|key| Ok((key, self.cells(&row, 1)?)));
@@ -112,10 +116,11 @@ impl Statement {
                 (Some(a), Some(b)) => Some(a.min(b)),
                 (a, b) => a.or(b),
             };
+            bytes += key.len();
             if by_key.insert(key, numbers).is_some() {
                 return Ok(Err(Fault::Unusable(Unusable::RepeatedKey)));
             }
-            if by_key.len() > MAXIMUM_KEYS {
+            if by_key.len() > MAXIMUM_KEYS || bytes > MAXIMUM_KEY_BYTES {
                 return Ok(Err(Fault::Unusable(Unusable::TooManyKeys)));
             }
         }

@@ -19,4 +19,5 @@ mod scaler_secrets;
 mod silence;
 mod streams;
 mod support;
+mod tenants;
 mod tls;

@@ -9,7 +9,7 @@ use crate::{
     config::{Absent, Namespaces, Query},
     gauge::{Counted, Shared, Source},
     metrics::Build,
-    postgres::Signal,
+    postgres::{Line, Signal},
     query::Value,
     reading::{Numbers, Reading, Rows},
     scaler::metadata::Compared,
@@ -40,7 +40,7 @@ impl Source for Told {
         None
     }
 
-    fn count<'a>(&'a self, _: &'a [Value]) -> Pin<Box<dyn Future<Output = Counted> + Send + 'a>> {
+    fn count<'a>(&'a self, _: &'a [Value], _: &'a Line) -> Pin<Box<dyn Future<Output = Counted> + Send + 'a>> {
         let answer = *self.answer.lock().unwrap();
         let sent_at = Instant::now();
         Box::pin(async move {

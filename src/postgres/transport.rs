@@ -1,0 +1,247 @@
+//! The bytes of a session: plain or TLS, as `sslmode` wants it, and never more of them than makes sense.
+//!
+//! The driver takes a message of a gigabyte as it comes, and remembers every parameter that the
+//! server reports. A server that is broken, or not ours, must not fill our memory. The driver
+//! lets its user set up TLS only, so that negotiation is done here for plain text as well.
+
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio_postgres::{
+    Socket,
+    tls::{ChannelBinding, MakeTlsConnect, TlsConnect, TlsStream},
+};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use crate::config::SslMode;
+
+type Secure = <MakeRustlsConnect as MakeTlsConnect<Socket>>::Stream;
+type Handshake = <MakeRustlsConnect as MakeTlsConnect<Socket>>::TlsConnect;
+
+/// Length, and the code of SSLRequest (PostgreSQL's manual, "Message Formats").
+const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
+
+/// Bytes of all that a server says before it is ready for the first query, and, later, of the parameters it reports.
+const LARGEST_PREAMBLE: usize = 256 * 1024;
+
+/// A message's type and its length.
+const HEADER: usize = 5;
+
+const PARAMETER_STATUS: u8 = b'S';
+const READY_FOR_QUERY: u8 = b'Z';
+
+/// Makes the transport of one session after another.
+#[derive(Clone)]
+pub(super) struct Transport {
+    pub(super) tls: MakeRustlsConnect,
+    pub(super) sslmode: SslMode,
+    /// Bytes of one message at most.
+    pub(super) largest_message: usize,
+}
+
+impl MakeTlsConnect<Socket> for Transport {
+    type Stream = Bounded;
+    type TlsConnect = Negotiation;
+    type Error = io::Error;
+
+    fn make_tls_connect(&mut self, domain: &str) -> io::Result<Negotiation> {
+        let handshake = match self.sslmode {
+            SslMode::Disable => None,
+            _ => Some(MakeTlsConnect::<Socket>::make_tls_connect(&mut self.tls, domain).map_err(io::Error::other)?),
+        };
+        Ok(Negotiation { handshake, sslmode: self.sslmode, largest_message: self.largest_message })
+    }
+}
+
+/// Sets up the transport of one session.
+pub(super) struct Negotiation {
+    handshake: Option<Handshake>,
+    sslmode: SslMode,
+    largest_message: usize,
+}
+
+impl TlsConnect<Socket> for Negotiation {
+    type Stream = Bounded;
+    type Error = io::Error;
+    type Future = Pin<Box<dyn Future<Output = io::Result<Bounded>> + Send>>;
+
+    fn connect(self, mut socket: Socket) -> Self::Future {
+        Box::pin(async move {
+            let Some(handshake) = self.handshake else {
+                return Ok(Bounded::new(Inner::Plain(socket), self.largest_message));
+            };
+            socket.write_all(&SSL_REQUEST).await?;
+            // One byte, since what a stranger puts behind it must not be taken for what TLS protects.
+            let inner = match (socket.read_u8().await?, self.sslmode) {
+                (b'S', _) => Inner::Secure(Box::new(handshake.connect(socket).await.map_err(io::Error::other)?)),
+                (b'N', SslMode::Prefer) => Inner::Plain(socket),
+                (b'N', _) => return Err(io::Error::other("the server does not support TLS")),
+                _ => return Err(io::Error::other("what answers is no PostgreSQL server")),
+            };
+            Ok(Bounded::new(inner, self.largest_message))
+        })
+    }
+}
+
+enum Inner {
+    Plain(Socket),
+    Secure(Box<Secure>),
+}
+
+/// A session's bytes, which end with an error where the server says too much.
+pub(super) struct Bounded {
+    inner: Inner,
+    meter: Meter,
+}
+
+impl Bounded {
+    fn new(inner: Inner, largest_message: usize) -> Self {
+        Self { inner, meter: Meter { largest_message, ..Meter::default() } }
+    }
+}
+
+/// Follows the messages by their headers.
+#[derive(Debug, Default)]
+struct Meter {
+    largest_message: usize,
+    header: [u8; HEADER],
+    of_header: usize,
+    of_body: usize,
+    is_ready: bool,
+    preamble: usize,
+}
+
+impl Meter {
+    fn take(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        while let Some((first, rest)) = bytes.split_first() {
+            if self.of_body > 0 {
+                let skipped = self.of_body.min(bytes.len());
+                self.of_body -= skipped;
+                bytes = bytes.get(skipped..).unwrap_or_default();
+                continue;
+            }
+            self.header[self.of_header] = *first;
+            self.of_header += 1;
+            bytes = rest;
+            if self.of_header == HEADER {
+                self.of_header = 0;
+                self.begin()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A message begins, of which the header is known.
+    fn begin(&mut self) -> io::Result<()> {
+        let [kind, a, b, c, d] = self.header;
+        // The length counts itself.
+        let length = usize::try_from(u32::from_be_bytes([a, b, c, d])).unwrap_or(usize::MAX);
+        self.of_body = length.saturating_sub(4);
+        if self.of_body > self.largest_message {
+            return Err(too_much("a message that is too long"));
+        }
+        if !self.is_ready || kind == PARAMETER_STATUS {
+            self.preamble += length;
+        }
+        self.is_ready |= kind == READY_FOR_QUERY;
+        if self.preamble > LARGEST_PREAMBLE { Err(too_much("too much before it was ready")) } else { Ok(()) }
+    }
+}
+
+fn too_much(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("the server sent {what}"))
+}
+
+impl TlsStream for Bounded {
+    fn channel_binding(&self) -> ChannelBinding {
+        match &self.inner {
+            Inner::Plain(_) => ChannelBinding::none(),
+            Inner::Secure(stream) => stream.channel_binding(),
+        }
+    }
+}
+
+impl AsyncRead for Bounded {
+    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buffer.filled().len();
+        ready!(match &mut this.inner {
+            Inner::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
+            Inner::Secure(stream) => Pin::new(stream.as_mut()).poll_read(context, buffer),
+        })?;
+        Poll::Ready(this.meter.take(buffer.filled().get(before..).unwrap_or_default()))
+    }
+}
+
+impl AsyncWrite for Bounded {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match &mut self.inner {
+            Inner::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
+            Inner::Secure(stream) => Pin::new(stream.as_mut()).poll_write(context, bytes),
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.inner {
+            Inner::Plain(stream) => Pin::new(stream).poll_flush(context),
+            Inner::Secure(stream) => Pin::new(stream.as_mut()).poll_flush(context),
+        }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.inner {
+            Inner::Plain(stream) => Pin::new(stream).poll_shutdown(context),
+            Inner::Secure(stream) => Pin::new(stream.as_mut()).poll_shutdown(context),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn meter() -> Meter {
+        Meter { largest_message: 100, ..Meter::default() }
+    }
+
+    fn message(kind: u8, body: usize) -> Vec<u8> {
+        let mut bytes = vec![kind];
+        bytes.extend(u32::try_from(body + 4).expect("small").to_be_bytes());
+        bytes.resize(HEADER + body, 0);
+        bytes
+    }
+
+    #[test]
+    fn messages_within_the_bound_pass_however_they_are_cut() {
+        let bytes: Vec<u8> =
+            [message(b'R', 8), message(b'Z', 1), message(b'D', 100), message(b'C', 0), message(b'Z', 1)].concat();
+        for length in 1..bytes.len() {
+            let mut meter = meter();
+            assert!(bytes.chunks(length).all(|chunk| meter.take(chunk).is_ok()), "cut every {length} bytes");
+        }
+    }
+
+    #[test]
+    fn a_long_message_is_refused_at_its_header() {
+        let mut meter = meter();
+        assert!(meter.take(&message(b'Z', 1)).is_ok());
+        assert!(meter.take(&message(b'D', 101)[..HEADER]).is_err());
+    }
+
+    #[test]
+    fn a_preamble_and_parameters_without_end_are_refused() {
+        let mut meter_of_startup = meter();
+        let endless = message(b'N', 100);
+        assert!((0..10_000).any(|_| meter_of_startup.take(&endless).is_err()));
+        let (mut ready, parameter) = (meter(), message(b'S', 100));
+        assert!(ready.take(&message(b'Z', 1)).is_ok());
+        assert!((0..10_000).any(|_| ready.take(&parameter).is_err()));
+        let mut rows = meter();
+        assert!(rows.take(&message(b'Z', 1)).is_ok());
+        assert!((0..10_000).all(|_| rows.take(&message(b'D', 100)).is_ok()), "rows are not bounded here");
+    }
+}
