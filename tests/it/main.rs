@@ -9,6 +9,7 @@ mod dashboard;
 mod examples;
 mod failover;
 mod groups;
+mod hostile;
 mod keda;
 mod listen;
 mod reload;

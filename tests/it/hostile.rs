@@ -1,0 +1,104 @@
+//! Hostile input: whatever is sent to the gRPC port or answered in PostgreSQL's name, nobody is served wrongly,
+//! nothing leaks, nothing panics, the process stays.
+
+mod frames;
+mod metadata;
+mod postgres;
+mod wire;
+
+use std::{fs, time::Duration};
+
+use clapometer::wire::ScaledObjectRef;
+
+use crate::support::{
+    admin,
+    database::Database,
+    executable::{Executable, Serving},
+    grpc::{Scaler, trigger},
+    wait,
+};
+
+const SOON: Duration = Duration::from_secs(15);
+
+/// How much memory an attack may leave behind, or take at its height. Far below the container's limit.
+const GROWTH: u64 = 48 * 1024 * 1024;
+
+/// A scaler under attack, and somebody honest beside it.
+struct Stand {
+    serving: Serving,
+    honest: Scaler,
+    memory: u64,
+}
+
+impl Stand {
+    /// With one query `jobs` that counts a queue's rows: three in the queue `mail`.
+    async fn new(database: &Database<'_>) -> Self {
+        database
+            .execute(
+                "CREATE TABLE jobs (queue text, n bigint); GRANT SELECT ON jobs TO scaler;
+                 INSERT INTO jobs SELECT 'mail', 1 FROM generate_series(1, 3)",
+            )
+            .await;
+        let queries = "  jobs: {sql: 'SELECT count(*) FROM jobs WHERE queue = $1', parameters: {queue: text}, max_age: 0s}\n  \
+                       numbered: {sql: 'SELECT count(*) FROM jobs WHERE n = $1', parameters: {n: bigint}, max_age: 0s}\n";
+        let configuration = format!("databases:\n{}queries:\n{queries}", database.scaler().yaml("claps"));
+        let serving = Executable::serve(&configuration).serving().await;
+        let honest = Scaler::at(serving.grpc);
+        let stand = Self { memory: 0, serving, honest };
+        stand.answers().await;
+        let memory = stand.status("VmRSS");
+        Self { memory, ..stand }
+    }
+
+    fn trigger() -> ScaledObjectRef {
+        trigger("jobs", &[("param.queue", "mail")])
+    }
+
+    /// Checks that somebody honest is answered, on the connection from before the attack.
+    async fn answers(&self) {
+        assert_eq!(self.honest.value(&Self::trigger()).await.unwrap(), 3.0);
+        assert!(self.honest.active(&Self::trigger()).await.unwrap());
+    }
+
+    /// How many calls were answered with OK since the start.
+    async fn served(&self) -> f64 {
+        let text = admin::get(self.serving.admin, "/metrics").await;
+        let ok = text
+            .lines()
+            .filter(|line| line.starts_with("grpc_server_handled_total{") && line.contains("grpc_code=\"OK\""));
+        ok.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum()
+    }
+
+    /// A line of `/proc/PID/status`, in bytes.
+    fn status(&self, field: &str) -> u64 {
+        memory_of(&self.serving, field)
+    }
+
+    fn descriptors(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.serving.process.pid().as_raw_nonzero())).unwrap().count()
+    }
+
+    /// Checks that nothing is left of an attack, and that it was survived.
+    async fn is_unharmed(&mut self) {
+        self.answers().await;
+        wait::first("the attacker's connections are gone", SOON, async || {
+            (admin::metric(self.serving.admin, "clapometer_grpc_connections").await <= 1.0).then_some(())
+        })
+        .await;
+        assert_eq!(admin::metric(self.serving.admin, "clapometer_streams").await, 0.0, "a stream is left");
+        assert!(self.descriptors() < 40, "{} descriptors are left open", self.descriptors());
+        let peak = self.status("VmHWM");
+        assert!(peak < self.memory + GROWTH, "memory grew from {} to {peak} bytes", self.memory);
+        assert!(self.serving.process.ended().is_none(), "the process has ended");
+        let log = self.serving.process.errors();
+        assert!(!log.contains("panicked"), "{log}");
+        assert!(log.len() < 100_000, "strangers can fill the log: {} bytes", log.len());
+    }
+}
+
+fn memory_of(serving: &Serving, field: &str) -> u64 {
+    let pid = serving.process.pid().as_raw_nonzero();
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':')).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+}
