@@ -91,7 +91,7 @@ fn run_job(schema: Option<String>, arguments: WorkArguments) -> ExitCode {
         Err(Unusable::Usage(message)) => Arguments::command().error(ErrorKind::ValueValidation, message).exit(),
         Err(Unusable::Configuration(message)) => return misconfigured(&message),
     };
-    telemetry::init();
+    let _log = telemetry::init();
     with_database(async move |connection| work(connection, schema, &rules).await)
 }
 

@@ -7,7 +7,7 @@ mod reload;
 mod routes;
 mod tls;
 
-use std::{io, net::SocketAddr, path::PathBuf, process, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::{
     net::TcpListener,
@@ -52,6 +52,9 @@ pub enum Error {
     /// A certificate or key cannot be used.
     #[error(transparent)]
     Tls(#[from] tls::Error),
+    /// Somebody does not want to wait for the drain.
+    #[error("a second signal: exiting at once")]
+    SecondSignal,
     /// A background task that must live has ended.
     #[error("the background task \"{0}\" has failed")]
     Task(&'static str),
@@ -117,10 +120,7 @@ pub async fn run(config: Config, file: Option<PathBuf>, build: Build) -> Result<
                 tracing::warn!("cut off what did not end within {DRAIN_LIMIT:?}");
             }
         }
-        () = signals.next() => {
-            tracing::warn!("second signal: exiting at once");
-            process::exit(1);
-        }
+        () = signals.next() => return Err(Error::SecondSignal),
     }
     cause.map_or(Ok(()), Err)
 }

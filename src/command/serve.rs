@@ -42,7 +42,7 @@ impl Serve {
         };
         config.server.listen = listen.unwrap_or(config.server.listen);
         config.admin.listen = admin_listen.unwrap_or(config.admin.listen);
-        telemetry::init();
+        let _log = telemetry::init();
         let runtime = match runtime() {
             Ok(runtime) => runtime,
             Err(error) => {
