@@ -1,6 +1,6 @@
 # `make check` is what CI runs. Everything else here is a part of it, or takes longer.
 
-.PHONY: help demo test check fmt lint doc manifests shipped image chaos load bench soak
+.PHONY: help demo test check fmt lint doc manifests shipped image chaos load bench soak faults truth
 
 help:            ## shows this
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
@@ -33,6 +33,15 @@ image:           ## builds both images with buildah and runs them (root, Debian)
 
 chaos:           ## kills postgres-batch and PostgreSQL at random for CHAOS_CLAPS claps (10000), random seeds
 	CHAOS_CLAPS=$${CHAOS_CLAPS:-10000} cargo test --locked --test it batch::chaos -- --nocapture
+
+faults:          ## makes every named fault and prints what was required, what was seen and how soon it healed
+	scripts/postgres
+	cargo test --locked --test it oracle::every_named_fault -- --nocapture
+
+truth:           ## random faults until TRUTH_ANSWERS (1000000) answers were held against the table; TRUTH_SEED repeats a run
+	scripts/postgres
+	TRUTH_ANSWERS=$${TRUTH_ANSWERS:-1000000} TRUTH_SEED=$${TRUTH_SEED:-$$(date +%s)} \
+	    cargo test --locked --release --test it oracle::no_answer -- --nocapture
 
 load:            ## the server under KEDA's whole fleet, for half a minute; fails on a broken invariant, never on a time
 	scripts/postgres

@@ -1,0 +1,198 @@
+//! The oracle: faults strike at random while many clients ask, and every answer is held against what the table said then.
+//!
+//! The table never holds zero, and never the same number twice. So an answer is right if that number may have been
+//! committed at some time between now and as long ago as the contract allows; every other answer, a zero above all, is
+//! a lie. Errors are no lies. Twenty seconds by default; `make truth` goes on to a million answers.
+
+mod faults;
+mod journal;
+
+use std::{
+    env,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use clapometer::wire::{GetMetricsRequest, ScaledObjectRef};
+use rand::{Rng, SeedableRng, rngs::StdRng};
+use tokio::time::sleep;
+
+use self::{
+    faults::{Fault, Ground},
+    journal::Journal,
+};
+use crate::support::grpc::{Scaler, trigger};
+
+const CLIENTS: u64 = 24;
+
+/// The contract: right answers this soon after a fault's end, and slack for a busy machine.
+const RECOVERY: Duration = Duration::from_millis(2_000 + 500);
+
+/// A call's own deadline in the scaler, and what a busy machine adds between the table and the one who checks.
+const SLACK: Duration = Duration::from_millis(2_400 + 600);
+
+/// A query of [`faults::QUERIES`], and how old a number it may tell.
+#[derive(Clone, Copy)]
+struct Asked {
+    query: &'static str,
+    max_age: Duration,
+}
+
+const ASKED: [Asked; 4] = [
+    Asked { query: "strict", max_age: Duration::ZERO },
+    Asked { query: "shared", max_age: Duration::from_millis(500) },
+    Asked { query: "own", max_age: Duration::ZERO },
+    Asked { query: "listening", max_age: Duration::from_secs(2) },
+];
+
+/// IsActive may answer from the reading of the GetMetrics before it.
+const PIN: Duration = Duration::from_secs(2);
+
+#[derive(Default)]
+struct Counts {
+    right: AtomicUsize,
+    errors: AtomicUsize,
+}
+
+impl Counts {
+    fn answers(&self) -> usize {
+        self.right.load(Ordering::Relaxed) + self.errors.load(Ordering::Relaxed)
+    }
+}
+
+/// Commits one number after another; what becomes of a commit in a fault's way is for the journal to bear.
+async fn write(ground: &Ground, journal: &Journal, stop: &AtomicBool) {
+    while !stop.load(Ordering::Relaxed) {
+        let number = journal.begin();
+        if ground.commit(number).await {
+            journal.committed();
+        }
+        sleep(Duration::from_millis(15)).await;
+    }
+}
+
+/// Asks without end; an answer that is no truth is the end.
+async fn ask(scaler: &Scaler, client: u64, journal: &Journal, counts: &Counts, stop: &AtomicBool, pace: Duration) {
+    let mut random = StdRng::seed_from_u64(client);
+    while !stop.load(Ordering::Relaxed) {
+        let asked = ASKED[random.random_range(0..ASKED.len())];
+        let reference = reference(asked, client);
+        if random.random_bool(0.8) {
+            let request = GetMetricsRequest { scaled_object_ref: Some(reference), metric_name: asked.query.to_owned() };
+            match scaler.client().get_metrics(request).await {
+                Ok(response) => {
+                    let value = response.into_inner().metric_values[0].metric_value_float;
+                    journal.bears_out(value, asked.max_age + SLACK, asked.query);
+                    counts.right.fetch_add(1, Ordering::Relaxed);
+                }
+                Err(_) => _ = counts.errors.fetch_add(1, Ordering::Relaxed),
+            }
+        } else {
+            match scaler.client().is_active(reference).await {
+                Ok(response) => {
+                    let is_odd = response.into_inner().result;
+                    journal.bears_out_parity(is_odd, asked.max_age + PIN + SLACK, asked.query);
+                    counts.right.fetch_add(1, Ordering::Relaxed);
+                }
+                Err(_) => _ = counts.errors.fetch_add(1, Ordering::Relaxed),
+            }
+        }
+        sleep(pace).await;
+    }
+}
+
+fn reference(asked: Asked, client: u64) -> ScaledObjectRef {
+    let number = client.to_string();
+    let mut reference = match asked.query {
+        "own" => trigger("own", &[("param.n", &number)]),
+        query => trigger(query, &[]),
+    };
+    reference.name = format!("client-{client}");
+    reference
+}
+
+/// Lets a fault last for a while, then waits for the first right answer; the time that took.
+async fn endure(ground: &Ground, fault: Fault, length: Duration) -> Duration {
+    fault.strike(ground).await;
+    sleep(length).await;
+    fault.heal(ground).await;
+    let healed = Instant::now();
+    let probe = trigger("strict", &[]);
+    while ground.scaler.value(&probe).await.is_err() {
+        assert!(healed.elapsed() < 4 * RECOVERY, "{} is not over {:?} after its end", fault.name(), healed.elapsed());
+        sleep(Duration::from_millis(10)).await;
+    }
+    healed.elapsed()
+}
+
+#[tokio::test]
+async fn no_answer_is_a_lie_whatever_strikes() {
+    let wanted: usize = env::var("TRUTH_ANSWERS").map_or(0, |number| number.parse().unwrap());
+    let seed: u64 = env::var("TRUTH_SEED").map_or(2026, |number| number.parse().unwrap());
+    let pace = if wanted > 0 { Duration::ZERO } else { Duration::from_millis(4) };
+    let ground = Arc::new(Ground::new().await);
+    let (journal, counts, stop) =
+        (Arc::new(Journal::new(1)), Arc::<Counts>::default(), Arc::new(AtomicBool::new(false)));
+    let writer = {
+        let (ground, journal, stop) = (Arc::clone(&ground), Arc::clone(&journal), Arc::clone(&stop));
+        tokio::spawn(async move { write(&ground, &journal, &stop).await })
+    };
+    let clients: Vec<_> = (0..CLIENTS)
+        .map(|client| {
+            let scaler = Scaler::at(ground.serving.grpc);
+            let (journal, counts, stop) = (Arc::clone(&journal), Arc::clone(&counts), Arc::clone(&stop));
+            tokio::spawn(async move { ask(&scaler, client, &journal, &counts, &stop, pace).await })
+        })
+        .collect();
+
+    let mut random = StdRng::seed_from_u64(seed);
+    let start = Instant::now();
+    let mut recoveries = Vec::new();
+    while start.elapsed() < Duration::from_secs(20) || counts.answers() < wanted {
+        let fault = Fault::ALL[random.random_range(0..Fault::ALL.len())];
+        let length = Duration::from_millis(random.random_range(50..1_500));
+        recoveries.push((endure(&ground, fault, length).await, fault));
+        sleep(Duration::from_millis(random.random_range(0..400))).await;
+        assert!(
+            clients.iter().all(|client| !client.is_finished()) || stop.load(Ordering::Relaxed),
+            "a client has ended"
+        );
+    }
+    stop.store(true, Ordering::Relaxed);
+    for client in clients {
+        client.await.expect("every answer was the truth");
+    }
+    writer.await.unwrap();
+    let (right, errors) = (counts.right.load(Ordering::Relaxed), counts.errors.load(Ordering::Relaxed));
+    let (slowest, culprit) = recoveries.iter().max_by_key(|(recovery, _)| *recovery).unwrap();
+    println!(
+        "seed {seed}: {} answers in {:.0?}, {right} true, {errors} errors, none false; {} faults, the slowest recovery {slowest:.0?} after {}",
+        right + errors,
+        start.elapsed(),
+        recoveries.len(),
+        culprit.name(),
+    );
+    assert!(right > 1_000 && errors > 50, "{right} right answers and {errors} errors prove nothing");
+    assert!(*slowest < RECOVERY, "{slowest:?} after {}", culprit.name());
+    let log = ground.serving.process.errors();
+    assert!(!log.contains("panicked"), "{log}");
+}
+
+#[tokio::test]
+async fn every_named_fault_is_answered_as_the_contract_says_and_heals_in_time() {
+    let ground = Ground::new().await;
+    println!("{:<26} {:<32} {:<32} {:>10} {:>10}", "fault", "required", "seen", "noticed", "recovered");
+    let mut wrong = Vec::new();
+    for fault in Fault::ALL {
+        let observed = faults::observe(&ground, fault).await;
+        println!("{observed}");
+        if let Some(complaint) = observed.complaint(RECOVERY) {
+            wrong.push(complaint);
+        }
+    }
+    println!("{} faults", Fault::ALL.len());
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}

@@ -1,0 +1,388 @@
+//! The named faults, each made for real, with what the contract (section 7 of the design) demands of the answers.
+
+use std::{
+    collections::BTreeSet,
+    fmt,
+    time::{Duration, Instant},
+};
+
+use rustix::process::Signal;
+use tokio::{sync::Mutex, time::sleep};
+use tokio_postgres::{Client, NoTls};
+use tonic::Code;
+
+use crate::support::{
+    cluster::{Cluster, SCALER_PASSWORD, Settings},
+    database::Database,
+    executable::{Executable, Serving},
+    grpc::{Scaler, trigger},
+    proxy::{Mode, Proxy},
+};
+
+/// How long a fault lasts that is observed; where it is silent, long enough for calls of 2.5 s to run into it, and
+/// into the breaker that it opens.
+const OBSERVED: Duration = Duration::from_secs(1);
+const OBSERVED_IN_SILENCE: Duration = Duration::from_secs(5);
+
+/// The configuration's queries; `active` is whether the number is odd.
+pub(super) const QUERIES: &str = "
+  strict: {sql: 'SELECT n, n % 2 AS odd FROM truth', value_column: n, activity_column: odd, max_age: 0s}
+  shared: {sql: 'SELECT n, n % 2 AS odd FROM truth WHERE true', value_column: n, activity_column: odd, max_age: 500ms}
+  own: {sql: 'SELECT n, n % 2 AS odd FROM truth WHERE $1 >= 0', parameters: {n: double}, value_column: n, activity_column: odd, max_age: 0s}
+  listening: {sql: 'SELECT n, n % 2 AS odd FROM truth WHERE n > 0', value_column: n, activity_column: odd, max_age: 500ms, notify: {channel: truth, resync: 2s}}
+";
+
+/// A PostgreSQL, a wire to it that breaks, and a scaler.
+pub(super) struct Ground {
+    cluster: &'static Cluster,
+    dbname: String,
+    proxy: Proxy,
+    pub(super) serving: Serving,
+    pub(super) scaler: Scaler,
+    /// A session that holds what a fault needs to be held.
+    held: Mutex<Option<Client>>,
+    writer: Mutex<Option<Client>>,
+}
+
+impl Ground {
+    pub(super) async fn new() -> Self {
+        let settings = Settings::default().durable().set("max_connections", 40);
+        // For as long as the test process lives: its databases and sessions refer to it.
+        let cluster: &'static Cluster = Box::leak(Box::new(Cluster::with_settings(settings).await));
+        let database = Database::empty(cluster).await;
+        database.execute("CREATE TABLE truth AS SELECT 1::int AS n; GRANT SELECT ON truth TO scaler").await;
+        let proxy = Proxy::to_cluster(cluster).await;
+        let access = database.scaler().by_way_of(proxy.address()).yaml("claps");
+        let serving = Executable::serve(&format!("databases:\n{access}queries:{QUERIES}")).serving().await;
+        let scaler = Scaler::at(serving.grpc);
+        scaler.reaches(&trigger("strict", &[]), 1.0, Duration::from_secs(10)).await;
+        let dbname = database.name().to_owned();
+        Self { cluster, dbname, proxy, serving, scaler, held: Mutex::default(), writer: Mutex::default() }
+    }
+
+    /// Writes the number; false where nobody knows whether it was.
+    pub(super) async fn commit(&self, number: u32) -> bool {
+        let mut writer = self.writer.lock().await;
+        if writer.as_ref().is_none_or(Client::is_closed) {
+            *writer = self.session().await;
+        }
+        let Some(client) = writer.as_ref() else { return false };
+        let statement = format!("UPDATE truth SET n = {number}; NOTIFY truth");
+        let written = tokio::time::timeout(Duration::from_secs(1), client.batch_execute(&statement)).await;
+        let is_known = matches!(written, Ok(Ok(())));
+        if !is_known {
+            *writer = None;
+        }
+        is_known
+    }
+
+    /// A superuser's session, past the wire that breaks; none if there is none to be had.
+    async fn session(&self) -> Option<Client> {
+        let config = self.cluster.superuser(&self.dbname);
+        let opened = tokio::time::timeout(Duration::from_secs(1), config.connect(NoTls)).await;
+        let (client, connection) = opened.ok()?.ok()?;
+        tokio::spawn(connection);
+        Some(client)
+    }
+
+    /// Runs statements, for which the database must be there.
+    async fn execute(&self, statements: &str) {
+        let client = self.session().await.expect("the database is there");
+        client.batch_execute(statements).await.unwrap_or_else(|error| panic!("{statements}: {error:?}"));
+    }
+
+    async fn end_sessions(&self) {
+        let end = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE usename = 'scaler'";
+        self.execute(end).await;
+    }
+}
+
+/// What can go wrong with a database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fault {
+    Blackhole,
+    Reset,
+    Close,
+    Truncate,
+    Slow,
+    Frozen,
+    Stopped,
+    Restarted,
+    Killed,
+    SessionsEnded,
+    StatementsCancelled,
+    TableLocked,
+    TableRenamed,
+    ColumnRenamed,
+    TypeChanged,
+    GrantRevoked,
+    RowSecurity,
+    PasswordChanged,
+    LoginForbidden,
+    ConnectionLimit,
+    DatabaseClosed,
+    TooComplex,
+    Reloaded,
+    ScalerPaused,
+}
+
+const NONE: &[Code] = &[];
+const LOST: &[Code] = &[Code::Unavailable];
+const LATE: &[Code] = &[Code::DeadlineExceeded, Code::Unavailable];
+const SLOW: &[Code] = &[Code::DeadlineExceeded];
+const WRONG: &[Code] = &[Code::FailedPrecondition];
+
+impl Fault {
+    pub(super) const ALL: [Self; 24] = [
+        Self::Blackhole,
+        Self::Reset,
+        Self::Close,
+        Self::Truncate,
+        Self::Slow,
+        Self::Frozen,
+        Self::Stopped,
+        Self::Restarted,
+        Self::Killed,
+        Self::SessionsEnded,
+        Self::StatementsCancelled,
+        Self::TableLocked,
+        Self::TableRenamed,
+        Self::ColumnRenamed,
+        Self::TypeChanged,
+        Self::GrantRevoked,
+        Self::RowSecurity,
+        Self::PasswordChanged,
+        Self::LoginForbidden,
+        Self::ConnectionLimit,
+        Self::DatabaseClosed,
+        Self::TooComplex,
+        Self::Reloaded,
+        Self::ScalerPaused,
+    ];
+
+    /// Its name, the codes that it may cause, and whether there must be one.
+    fn contract(self) -> (&'static str, &'static [Code], Must) {
+        use Must::{Fail, MayFail};
+        match self {
+            Self::Blackhole => ("wire-blackhole", LATE, Fail),
+            Self::Reset => ("wire-reset", LOST, Fail),
+            Self::Close => ("wire-closed", LOST, Fail),
+            Self::Truncate => ("wire-truncated", LOST, Fail),
+            Self::Slow => ("wire-slow", LATE, Fail),
+            Self::Frozen => ("server-frozen", LATE, Fail),
+            Self::Stopped => ("server-stopped", LOST, Fail),
+            Self::Restarted => ("server-restarted", LOST, MayFail),
+            Self::Killed => ("server-killed", LOST, Fail),
+            Self::SessionsEnded => ("sessions-ended", LOST, MayFail),
+            Self::StatementsCancelled => ("statements-cancelled", SLOW, MayFail),
+            Self::TableLocked => ("table-locked", SLOW, Fail),
+            Self::TableRenamed => ("table-renamed", WRONG, Fail),
+            Self::ColumnRenamed => ("column-renamed", WRONG, Fail),
+            Self::TypeChanged => ("column-type-changed", WRONG, Fail),
+            Self::GrantRevoked => ("grant-revoked", WRONG, Fail),
+            Self::RowSecurity => ("row-security", WRONG, Fail),
+            Self::PasswordChanged => ("password-changed", LOST, Fail),
+            Self::LoginForbidden => ("login-forbidden", LOST, Fail),
+            Self::ConnectionLimit => ("connections-exhausted", LOST, Fail),
+            Self::DatabaseClosed => ("database-closed", LOST, Fail),
+            Self::TooComplex => ("statement-too-complex", WRONG, Fail),
+            Self::Reloaded => ("configuration-reloaded", NONE, MayFail),
+            Self::ScalerPaused => ("scaler-paused", LATE, MayFail),
+        }
+    }
+
+    fn lasts(self) -> Duration {
+        match self {
+            Self::Blackhole | Self::Slow | Self::Frozen => OBSERVED_IN_SILENCE,
+            _ => OBSERVED,
+        }
+    }
+
+    pub(super) fn name(self) -> &'static str {
+        self.contract().0
+    }
+
+    pub(super) async fn strike(self, ground: &Ground) {
+        match self {
+            Self::Blackhole => ground.proxy.set(Mode::Blackhole),
+            Self::Reset => ground.proxy.set(Mode::Reset),
+            Self::Close => ground.proxy.set(Mode::Close),
+            Self::Truncate => ground.proxy.set(Mode::Truncate(40)),
+            Self::Slow => ground.proxy.set(Mode::Slow(Duration::from_millis(1_300))),
+            Self::Frozen => ground.cluster.freeze(),
+            Self::Stopped => ground.cluster.stop().await,
+            Self::Restarted => ground.cluster.restart().await,
+            Self::Killed => ground.cluster.kill().await,
+            Self::SessionsEnded => ground.end_sessions().await,
+            Self::StatementsCancelled => {
+                ground.execute("SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE usename = 'scaler'").await;
+            }
+            Self::TableLocked => {
+                let client = ground.session().await.expect("the database is there");
+                client.batch_execute("BEGIN; LOCK TABLE truth IN ACCESS EXCLUSIVE MODE").await.unwrap();
+                *ground.held.lock().await = Some(client);
+            }
+            Self::TableRenamed => ground.execute("ALTER TABLE truth RENAME TO elsewhere").await,
+            Self::ColumnRenamed => ground.execute("ALTER TABLE truth RENAME COLUMN n TO m").await,
+            Self::TypeChanged => ground.execute("ALTER TABLE truth ALTER COLUMN n TYPE text").await,
+            Self::GrantRevoked => ground.execute("REVOKE SELECT ON truth FROM scaler").await,
+            Self::RowSecurity => ground.execute("ALTER TABLE truth ENABLE ROW LEVEL SECURITY").await,
+            Self::PasswordChanged => {
+                ground.execute("ALTER ROLE scaler PASSWORD 'canary-another-password'").await;
+                ground.end_sessions().await;
+            }
+            Self::LoginForbidden => {
+                ground.execute("ALTER ROLE scaler NOLOGIN").await;
+                ground.end_sessions().await;
+            }
+            Self::ConnectionLimit => {
+                ground.execute("ALTER ROLE scaler CONNECTION LIMIT 0").await;
+                ground.end_sessions().await;
+            }
+            Self::DatabaseClosed => {
+                ground.execute(&format!("ALTER DATABASE {} CONNECTION LIMIT 0", ground.dbname)).await;
+                ground.end_sessions().await;
+            }
+            Self::TooComplex => {
+                let statements = "ALTER TABLE truth RENAME TO held;
+                    CREATE FUNCTION deep() RETURNS int LANGUAGE plpgsql STABLE AS 'BEGIN RETURN deep(); END';
+                    CREATE VIEW truth AS SELECT n FROM held WHERE deep() > 0;
+                    GRANT SELECT ON truth TO scaler";
+                ground.execute(statements).await;
+            }
+            Self::Reloaded => ground.serving.process.signal(Signal::HUP),
+            Self::ScalerPaused => ground.serving.process.signal(Signal::STOP),
+        }
+    }
+
+    pub(super) async fn heal(self, ground: &Ground) {
+        match self {
+            Self::Blackhole | Self::Reset | Self::Close | Self::Truncate | Self::Slow => ground.proxy.set(Mode::Pass),
+            Self::Frozen => ground.cluster.thaw(),
+            Self::Stopped | Self::Killed => ground.cluster.start().await,
+            Self::Restarted | Self::SessionsEnded | Self::StatementsCancelled | Self::Reloaded => {}
+            Self::TableLocked => {
+                let held = ground.held.lock().await.take();
+                held.expect("it was locked").batch_execute("ROLLBACK").await.unwrap();
+            }
+            Self::TableRenamed => ground.execute("ALTER TABLE elsewhere RENAME TO truth").await,
+            Self::ColumnRenamed => ground.execute("ALTER TABLE truth RENAME COLUMN m TO n").await,
+            Self::TypeChanged => ground.execute("ALTER TABLE truth ALTER COLUMN n TYPE int USING n::int").await,
+            Self::GrantRevoked => ground.execute("GRANT SELECT ON truth TO scaler").await,
+            Self::RowSecurity => ground.execute("ALTER TABLE truth DISABLE ROW LEVEL SECURITY").await,
+            Self::PasswordChanged => ground.execute(&format!("ALTER ROLE scaler PASSWORD '{SCALER_PASSWORD}'")).await,
+            Self::LoginForbidden => ground.execute("ALTER ROLE scaler LOGIN").await,
+            Self::ConnectionLimit => ground.execute("ALTER ROLE scaler CONNECTION LIMIT -1").await,
+            Self::DatabaseClosed => {
+                ground.execute(&format!("ALTER DATABASE {} CONNECTION LIMIT -1", ground.dbname)).await;
+            }
+            Self::TooComplex => {
+                ground.execute("DROP VIEW truth; DROP FUNCTION deep(); ALTER TABLE held RENAME TO truth").await;
+            }
+            Self::ScalerPaused => ground.serving.process.signal(Signal::CONT),
+        }
+    }
+}
+
+/// Whether somebody must have seen an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Must {
+    Fail,
+    MayFail,
+}
+
+/// What was seen of one fault.
+pub(super) struct Observed {
+    fault: Fault,
+    codes: BTreeSet<&'static str>,
+    noticed: Option<Duration>,
+    recovered: Duration,
+    wrong: Vec<String>,
+}
+
+/// Makes a fault and asks all the time, until it is over and there is a right answer.
+pub(super) async fn observe(ground: &Ground, fault: Fault) -> Observed {
+    let probe = trigger("strict", &[]);
+    let right = ground.scaler.value(&probe).await.expect("the last fault is over");
+    let mut observed =
+        Observed { fault, codes: BTreeSet::new(), noticed: None, recovered: Duration::ZERO, wrong: Vec::new() };
+    let (_, allowed, _) = fault.contract();
+    let start = Instant::now();
+    fault.strike(ground).await;
+    let mut healed: Option<Instant> = None;
+    loop {
+        if healed.is_none() && start.elapsed() >= fault.lasts() {
+            fault.heal(ground).await;
+            healed = Some(Instant::now());
+        }
+        let answer = if fault == Fault::ScalerPaused && healed.is_none() {
+            // Nobody answers, and nobody is asked.
+            sleep(fault.lasts().saturating_sub(start.elapsed())).await;
+            continue;
+        } else {
+            ground.scaler.value(&probe).await
+        };
+        match (answer, healed) {
+            (Ok(value), _) if value != right => observed.wrong.push(format!("the lie {value}")),
+            (Ok(_), Some(since)) => {
+                observed.recovered = since.elapsed();
+                return observed;
+            }
+            (Ok(_), None) => {}
+            (Err(status), _) => {
+                observed.codes.insert(name(status.code()));
+                observed.noticed.get_or_insert(start.elapsed());
+                if !allowed.contains(&status.code()) {
+                    observed.wrong.push(format!("{status:?}"));
+                }
+                if healed.is_some_and(|since| since.elapsed() > Duration::from_secs(20)) {
+                    observed.recovered = Duration::from_secs(20);
+                    return observed;
+                }
+            }
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+impl Observed {
+    /// What of this is against the contract.
+    pub(super) fn complaint(&self, recovery: Duration) -> Option<String> {
+        let (fault, _, must) = self.fault.contract();
+        let mut complaints = self.wrong.clone();
+        if must == Must::Fail && self.codes.is_empty() {
+            complaints.push("no error at all".to_owned());
+        }
+        if self.recovered >= recovery {
+            complaints.push(format!("recovered after {:?}", self.recovered));
+        }
+        (!complaints.is_empty()).then(|| format!("{fault}: {}", complaints.join(", ")))
+    }
+}
+
+impl fmt::Display for Observed {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (fault, allowed, must) = self.fault.contract();
+        let mut required: Vec<&str> = allowed.iter().map(|code| name(*code)).collect();
+        if must == Must::MayFail {
+            required.push("OK");
+        }
+        let mut seen: Vec<&str> = self.codes.iter().copied().collect();
+        if seen.is_empty() {
+            seen.push("OK");
+        }
+        let noticed = self.noticed.map_or("-".to_owned(), |after| format!("{after:.0?}"));
+        let recovered = format!("{:.0?}", self.recovered);
+        let (required, seen) = (required.join(" "), seen.join(" "));
+        write!(formatter, "{fault:<26} {required:<32} {seen:<32} {noticed:>10} {recovered:>10}")
+    }
+}
+
+fn name(code: Code) -> &'static str {
+    match code {
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        _ => "another",
+    }
+}
