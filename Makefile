@@ -1,6 +1,6 @@
 # `make check` is what CI runs. Everything else here is a part of it, or takes longer.
 
-.PHONY: help demo test check fmt lint doc manifests shipped image chaos load bench soak faults truth
+.PHONY: help demo test check fmt lint doc manifests shipped image chaos load bench soak faults truth advisories
 
 help:            ## shows this
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
@@ -11,7 +11,7 @@ demo:            ## plays the whole story without a cluster, in about a minute
 test:            ## runs all tests; installs PostgreSQL's programs if there are none
 	scripts/test
 
-check: fmt lint doc shipped test load   ## everything CI decides by
+check: fmt lint doc advisories shipped test load   ## everything CI decides by
 
 fmt:             ## checks the formatting
 	cargo fmt --check
@@ -21,6 +21,9 @@ lint:            ## clippy, warnings are errors
 
 doc:             ## builds the documentation, warnings are errors
 	RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --document-private-items
+
+advisories:      ## Cargo.lock has no version below the floors of known advisories; without network
+	scripts/advisories
 
 manifests:       ## renders the chart into deploy/kustomize, then lints and checks everything under deploy/
 	scripts/manifests
