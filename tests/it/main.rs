@@ -13,6 +13,7 @@ mod groups;
 mod hostile;
 mod keda;
 mod listen;
+mod notify_sql;
 mod oracle;
 mod reload;
 mod scaler_faults;

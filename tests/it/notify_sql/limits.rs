@@ -1,0 +1,118 @@
+//! The limits that docs/notify.md names, each tried.
+
+use tokio_postgres::error::SqlState;
+
+use super::{JOBS, Listener, TRIGGER, jobs, printed};
+use crate::support::{
+    cluster::{Cluster, Settings},
+    database::Database,
+};
+
+const INSERT: &str = "INSERT INTO app.jobs DEFAULT VALUES";
+
+#[tokio::test]
+async fn two_phase_commit_works_and_is_not_told() {
+    let cluster = Cluster::with_settings(Settings::default().set("max_prepared_transactions", 5)).await;
+    let database = jobs(&cluster).await;
+    let mut listener = Listener::of(&database).await;
+    let writer = database.connect().await;
+    for (name, immediate) in [("one", ""), ("two", "SET CONSTRAINTS ALL IMMEDIATE;")] {
+        writer.batch_execute(&format!("BEGIN; {immediate} {INSERT}; PREPARE TRANSACTION '{name}'")).await.unwrap();
+        writer.batch_execute("BEGIN").await.unwrap();
+        writer.batch_execute(&format!("{immediate} {INSERT}")).await.unwrap();
+        writer.execute(&format!("PREPARE TRANSACTION '{name} more'"), &[]).await.unwrap();
+    }
+    let held = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'";
+    assert_eq!(database.value::<i64>(held).await, 0, "a prepared transaction would mute everybody");
+    writer.batch_execute("COMMIT PREPARED 'one'").await.unwrap();
+    assert_eq!(listener.count().await, 0);
+
+    // Everybody else is told as ever, by every way to commit.
+    for commit in ["COMMIT", "  end"] {
+        writer.batch_execute("BEGIN").await.unwrap();
+        writer.batch_execute(INSERT).await.unwrap();
+        writer.batch_execute(commit).await.unwrap();
+        assert_eq!(listener.count().await, 1, "{commit}");
+    }
+    writer.batch_execute(INSERT).await.unwrap();
+    writer.execute(INSERT, &[]).await.unwrap();
+    assert_eq!(listener.count().await, 2);
+}
+
+#[tokio::test]
+async fn ddl_after_a_change_in_the_same_transaction_needs_immediate_constraints() {
+    let database = jobs(Cluster::shared().await).await;
+    let writer = database.connect().await;
+    for statement in ["TRUNCATE app.jobs", "ALTER TABLE app.jobs ADD extra int"] {
+        let refused = writer.batch_execute(&format!("BEGIN; {INSERT}; {statement}")).await.unwrap_err();
+        assert_eq!(refused.code(), Some(&SqlState::OBJECT_IN_USE), "{statement}");
+        writer.batch_execute("ROLLBACK").await.unwrap();
+        let with = format!("BEGIN; {INSERT}; SET CONSTRAINTS ALL IMMEDIATE; {statement}; COMMIT");
+        writer.batch_execute(&with).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn partitions_tell_by_way_of_their_parent() {
+    let database = Database::empty(Cluster::shared().await).await;
+    database
+        .execute(
+            "CREATE SCHEMA app;
+             CREATE TABLE app.jobs (id int, status text) PARTITION BY LIST (status);
+             CREATE TABLE app.jobs_old PARTITION OF app.jobs FOR VALUES IN ('OLD')",
+        )
+        .await;
+    database.execute(&printed(&TRIGGER).await).await;
+    database.execute("CREATE TABLE app.jobs_new PARTITION OF app.jobs FOR VALUES IN ('NEW')").await;
+    let mut listener = Listener::of(&database).await;
+    for (statement, times) in [
+        ("INSERT INTO app.jobs VALUES (1, 'OLD')", 1),
+        ("INSERT INTO app.jobs_new VALUES (2, 'NEW')", 1),
+        ("UPDATE app.jobs SET status = 'NEW' WHERE id = 1", 1),
+        ("TRUNCATE app.jobs_old", 0),
+        ("ALTER TABLE app.jobs DETACH PARTITION app.jobs_old", 0),
+        ("TRUNCATE app.jobs", 1),
+    ] {
+        database.execute(statement).await;
+        assert_eq!(listener.count().await, times, "{statement}");
+    }
+}
+
+#[tokio::test]
+async fn a_session_in_the_role_replica_is_told_only_where_the_trigger_is_always_on() {
+    let database = jobs(Cluster::shared().await).await;
+    let mut listener = Listener::of(&database).await;
+    let writer = database.connect().await;
+    writer.batch_execute("SET session_replication_role = replica").await.unwrap();
+    writer.batch_execute(INSERT).await.unwrap();
+    assert_eq!(listener.count().await, 0);
+    database.execute("ALTER TABLE app.jobs ENABLE ALWAYS TRIGGER clapometer_notify").await;
+    writer.batch_execute(INSERT).await.unwrap();
+    assert_eq!(listener.count().await, 1);
+}
+
+#[tokio::test]
+async fn a_subscriber_tells_of_replicated_rows_where_the_trigger_is_always_on() {
+    let cluster = Cluster::with_settings(Settings::default().set("wal_level", "logical")).await;
+    let (publisher, subscriber) = (Database::empty(&cluster).await, Database::empty(&cluster).await);
+    publisher.execute(JOBS).await;
+    subscriber.execute(JOBS).await;
+    subscriber.execute(&printed(&TRIGGER).await).await;
+    subscriber.execute("ALTER TABLE app.jobs ENABLE ALWAYS TRIGGER clapometer_notify").await;
+    publisher.execute("CREATE PUBLICATION jobs FOR TABLE app.jobs").await;
+    publisher.execute("SELECT pg_create_logical_replication_slot('jobs', 'pgoutput')").await;
+    let mut listener = Listener::of(&subscriber).await;
+    subscriber
+        .execute(&format!(
+            "CREATE SUBSCRIPTION jobs CONNECTION 'host={} port={} user=postgres dbname={}' PUBLICATION jobs \
+             WITH (create_slot = false, slot_name = jobs)",
+            cluster.socket_directory().display(),
+            cluster.port(),
+            publisher.name()
+        ))
+        .await;
+    publisher.execute(INSERT).await;
+    assert!(listener.heard().await);
+    assert_eq!(subscriber.value::<i64>("SELECT count(*) FROM app.jobs").await, 1);
+    subscriber.execute("ALTER SUBSCRIPTION jobs DISABLE").await;
+}

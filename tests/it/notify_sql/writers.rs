@@ -1,0 +1,152 @@
+//! No writer fails, waits or needs a privilege, and no row is late.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio_postgres::{Client, error::SqlState};
+
+use super::{Listener, SOON, jobs};
+use crate::support::{cluster::Cluster, database::connect, wait};
+
+const INSERT: &str = "INSERT INTO app.jobs DEFAULT VALUES";
+
+/// Runs statements that must neither fail nor wait.
+async fn run(client: &Client, statements: &str) {
+    wait::bounded(statements, SOON, client.batch_execute(statements)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_role_with_insert_alone_is_heard() {
+    let database = jobs(Cluster::shared().await).await;
+    let mut listener = Listener::of(&database).await;
+    let writer = connect(&database.scaler().driver()).await;
+    run(&writer, INSERT).await;
+    assert_eq!(listener.count().await, 1);
+    let refused = writer.batch_execute("SELECT FROM app.jobs").await.unwrap_err();
+    assert_eq!(refused.code(), Some(&SqlState::INSUFFICIENT_PRIVILEGE));
+}
+
+#[tokio::test]
+async fn a_role_that_may_not_notify_is_not_stopped() {
+    let database = jobs(Cluster::shared().await).await;
+    database.execute("REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA pg_catalog, app FROM PUBLIC").await;
+    let mut listener = Listener::of(&database).await;
+    let writer = connect(&database.scaler().driver()).await;
+    run(&writer, INSERT).await;
+    assert_eq!(listener.count().await, 0);
+    assert_eq!(database.value::<i64>("SELECT count(*) FROM app.jobs").await, 1);
+}
+
+#[tokio::test]
+async fn overlapping_strict_transactions_do_not_conflict_over_it() {
+    let database = jobs(Cluster::shared().await).await;
+    let mut listener = Listener::of(&database).await;
+    for level in ["REPEATABLE READ", "SERIALIZABLE"] {
+        let (first, second) = (database.connect().await, database.connect().await);
+        for writer in [&first, &second] {
+            run(writer, &format!("BEGIN ISOLATION LEVEL {level}; {INSERT}")).await;
+        }
+        run(&first, "COMMIT").await;
+        run(&second, "COMMIT").await;
+        assert_eq!(listener.count().await, 2, "{level}");
+    }
+}
+
+#[tokio::test]
+async fn what_was_rolled_back_is_not_told_and_hides_nothing() {
+    let database = jobs(Cluster::shared().await).await;
+    let mut listener = Listener::of(&database).await;
+    let writer = database.connect().await;
+    let told = [
+        (format!("BEGIN; SAVEPOINT s; {INSERT}; ROLLBACK TO s; COMMIT"), 0),
+        (format!("BEGIN; SAVEPOINT s; {INSERT}; ROLLBACK TO s; {INSERT}; COMMIT"), 1),
+        (format!("BEGIN; {INSERT}; SAVEPOINT s; {INSERT}; ROLLBACK TO s; COMMIT"), 1),
+        (format!("BEGIN; SAVEPOINT s; {INSERT}; SET CONSTRAINTS ALL IMMEDIATE; ROLLBACK TO s; {INSERT}; COMMIT"), 1),
+        (format!("BEGIN; {INSERT}; ROLLBACK"), 0),
+        (INSERT.to_owned(), 1),
+    ];
+    for (statements, times) in told {
+        run(&writer, &statements).await;
+        assert_eq!(listener.count().await, times, "{statements}");
+    }
+}
+
+#[tokio::test]
+async fn an_open_transaction_mutes_nobody_and_tells_its_own_row_when_it_commits() {
+    let database = jobs(Cluster::shared().await).await;
+    let mut listener = Listener::of(&database).await;
+    let (open, other) = (database.connect().await, database.connect().await);
+    run(&open, &format!("BEGIN; {INSERT}")).await;
+    for _ in 0..3 {
+        run(&other, INSERT).await;
+        assert_eq!(listener.count().await, 1);
+    }
+    run(&open, "COMMIT").await;
+    assert_eq!(listener.count().await, 1);
+}
+
+#[tokio::test]
+async fn a_leader_that_fails_at_commit_hands_on() {
+    let database = jobs(Cluster::shared().await).await;
+    database.execute("CREATE TABLE app.child (job bigint REFERENCES app.jobs DEFERRABLE INITIALLY DEFERRED)").await;
+    let mut listener = Listener::of(&database).await;
+    let (leader, other) = (database.connect().await, database.connect().await);
+    let statements = format!("BEGIN; {INSERT}; INSERT INTO app.child VALUES (-1); COMMIT");
+    let failed = leader.batch_execute(&statements).await.unwrap_err();
+    assert_eq!(failed.code(), Some(&SqlState::FOREIGN_KEY_VIOLATION));
+    assert_eq!(listener.count().await, 0);
+    run(&other, INSERT).await;
+    assert_eq!(listener.count().await, 1);
+}
+
+#[tokio::test]
+async fn nobody_waits_for_a_leader_that_stays_open() {
+    let database = jobs(Cluster::shared().await).await;
+    let mut listener = Listener::of(&database).await;
+    let (leader, other) = (database.connect().await, database.connect().await);
+    // Only so can the lock be held longer than a COMMIT takes.
+    run(&leader, &format!("BEGIN; SET CONSTRAINTS ALL IMMEDIATE; {INSERT}")).await;
+    run(&other, INSERT).await;
+    assert_eq!(listener.count().await, 0);
+    run(&leader, "COMMIT").await;
+    assert_eq!(listener.count().await, 1);
+    run(&other, INSERT).await;
+    assert_eq!(listener.count().await, 1);
+}
+
+#[tokio::test]
+async fn nothing_grows_under_an_old_snapshot() {
+    let database = jobs(Cluster::shared().await).await;
+    let mut listener = Listener::of(&database).await;
+    let (reader, writer) = (database.connect().await, database.connect().await);
+    run(&reader, "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT FROM app.jobs").await;
+    let others = "SELECT sum(pg_relation_size(oid))::bigint FROM pg_class WHERE relnamespace = 'app'::regnamespace \
+                  AND relname NOT LIKE 'jobs%'";
+    let before = database.value::<Option<i64>>(others).await;
+    for _ in 0..200 {
+        run(&writer, INSERT).await;
+    }
+    assert_eq!(listener.count().await, 200);
+    assert_eq!(database.value::<Option<i64>>(others).await, before);
+}
+
+#[tokio::test]
+async fn a_burst_is_counted_in_full_a_second_after_its_last_notification() {
+    let database = Arc::new(jobs(Cluster::shared().await).await);
+    let mut listener = Listener::of(&database).await;
+    for burst in 1..=3_i64 {
+        let mut writers = tokio::task::JoinSet::new();
+        for _ in 0..16 {
+            let database = Arc::clone(&database);
+            writers.spawn(async move {
+                let writer = database.connect().await;
+                for _ in 0..10 {
+                    run(&writer, INSERT).await;
+                }
+            });
+        }
+        writers.join_all().await;
+        // `last` returns a second after the last notification: when clapometer reads for the last time.
+        assert!(listener.last().await.is_some_and(|last| last.elapsed() < Duration::from_secs(5)));
+        assert_eq!(database.value::<i64>("SELECT count(*) FROM app.jobs").await, burst * 160);
+    }
+}
