@@ -52,8 +52,8 @@ const VERSION: &str =
     concat!(env!("CARGO_PKG_VERSION"), " (commit ", env!("CLAPOMETER_COMMIT"), ", ", env!("CLAPOMETER_RUSTC"), ")");
 
 const HELP: &str = "\
-Begin with `clapometer check`: it shows whether the configuration is right, the databases answer and each
-query counts. Ask a scaler that runs with `clapometer get QUERY`.
+Begin with `clapometer check`: it shows whether the configuration is right, the databases answer and \
+each query counts. Ask a scaler that runs with `clapometer get QUERY`.
 
 Exit codes:
    0  all is well

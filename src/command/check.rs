@@ -27,12 +27,16 @@ use crate::{
 };
 
 const EXAMPLES: &str = "\
-What it shows of a query: the value KEDA would get, whether it would be active, how long it took, the
-tables that it reads (but for those inside functions), the plan's cost and how many rows it expects.
+What it shows of a query: the value KEDA would get, whether it would be active, how long it took, the \
+tables that it reads (but for those inside functions), the plan's cost and how many rows it expects. \
 The server's messages may quote SQL and data; the scaler's log never does.
 
-Exit codes: 0, also with warnings; 1 a query failed; 2 usage; 69 a database is unavailable; 78 the
-configuration is wrong, with every fault at once.
+Exit codes:
+   0  all is well, or there are only warnings
+   1  a query failed
+   2  wrong usage
+  69  a database is unavailable
+  78  the configuration is wrong; every fault is told at once
 
 Examples:
   clapometer check --config clapometer.yaml

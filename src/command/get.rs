@@ -33,10 +33,14 @@ const REMARK: &str = "clapometer-remark";
 const FROM_ENVIRONMENT: &str = "FromEnv";
 
 const EXAMPLES: &str = "\
-It calls GetMetricSpec, GetMetrics and IsActive, in this order and on one connection. The scaler takes it
-for one more trigger: its limits and its metrics count it.
+It calls GetMetricSpec, GetMetrics and IsActive, in this order and on one connection. The scaler takes \
+it for one more trigger: its limits and its metrics count it.
 
-Exit codes: 0; 1 the scaler answered with an error; 2 usage; 69 it cannot be reached or answers UNAVAILABLE.
+Exit codes:
+   0  the scaler answered
+   1  it answered with an error
+   2  wrong usage
+  69  it cannot be reached, or answers UNAVAILABLE
 
 Examples:
   clapometer get outstanding-claps

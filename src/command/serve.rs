@@ -8,7 +8,7 @@ use super::{ConfigFile, Exit, build, misconfigured, runtime};
 use crate::{server, telemetry};
 
 const EXAMPLES: &str = "\
-SIGTERM and SIGINT end it: streams end with OK, calls are answered, then it exits with 0. The log is
+SIGTERM and SIGINT end it: streams end with OK, calls are answered, then it exits with 0. The log is \
 JSON unless standard error is a terminal; RUST_LOG sets its level.
 
 Examples:

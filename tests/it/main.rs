@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod batch;
+mod commands;
 mod conformance;
 mod credentials;
 mod dashboard;

@@ -50,8 +50,8 @@ pub(super) fn for_query(query: &Query, origin: Origin, complaint: &Complaint, at
     let (name, database) = (&query.name, &query.database);
     match complaint.cause {
         Cause::MissingTable if origin == Origin::BuiltIn => format!(
-            "it is a table of postgres-batch: `postgres-batch migrate up` makes them; if they are in another schema, \
-             set databases.{database}.search_path; if you do not use postgres-batch, never mind"
+            "`postgres-batch migrate up` makes it; if it is in another schema, set databases.{database}.search_path; \
+             if you do not use postgres-batch, never mind"
         ),
         Cause::MissingTable => format!(
             "create it, write its schema before its name, or set databases.{database}.search_path; and is \
@@ -66,10 +66,10 @@ pub(super) fn for_query(query: &Query, origin: Origin, complaint: &Complaint, at
             format!("mend queries.{name}.sql: the function's name, or the types of what it is given (cast them)")
         }
         Cause::Syntax if query.value_column.is_none() => format!(
-            "queries.{name}.sql must be one SELECT with one column; if it returns several, name the one to report in \
-             value_column"
+            "queries.{name}.sql must be one SELECT that only reads, with one column; if it returns several, name the \
+             one to report in value_column"
         ),
-        Cause::Syntax => format!("queries.{name}.sql must be one SELECT; try it in psql"),
+        Cause::Syntax => format!("queries.{name}.sql must be one SELECT that only reads; try it in psql"),
         Cause::Privilege => "grant it to the role (GRANT SELECT ON ... TO ...; for a schema GRANT USAGE); \
                              deploy/postgres/roles.sql does it for postgres-batch's tables"
             .to_owned(),

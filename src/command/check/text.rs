@@ -201,11 +201,14 @@ impl Page {
                 }
             }
             Outcome::Grouped { keys, first } => {
-                let keys = plural(*keys, "key", "keys");
-                self.line(2, Tone::Good, "ok", &format!("{name}  {keys}{}", self.timing(query)));
+                let told = plural(*keys, "key", "keys");
+                self.line(2, Tone::Good, "ok", &format!("{name}  {told}{}", self.timing(query)));
+                let indent = " ".repeat(2 + WORD);
                 for (key, answer) in first {
-                    let text = format!("{} = {}, {}", printable(key), value(answer), activity(answer));
-                    self.push(&format!("{}{text}", " ".repeat(2 + WORD)));
+                    self.push(&format!("{indent}{} = {}, {}", printable(key), value(answer), activity(answer)));
+                }
+                if *keys > first.len() {
+                    self.push(&format!("{indent}and {} more", *keys - first.len()));
                 }
             }
             Outcome::Skipped { missing } => {

@@ -1,0 +1,180 @@
+//! `clapometer check`: what it shows where all is well, or nearly.
+
+use super::{SOON, configuration, redacted, run};
+use crate::support::{
+    certificates::Certificates,
+    cluster::{Cluster, Settings, speaks_tls},
+    database::Database,
+    executable::Executable,
+    skip::skip,
+};
+
+/// Pieces of a check's output that differ from run to run.
+async fn redacted_for(database: &Database<'_>, text: &str) -> String {
+    let version: String = database.value("SHOW server_version").await;
+    let port = format!("127.0.0.1:{}", database.cluster().port());
+    redacted(text, &[(&version, "<version>"), (&port, "127.0.0.1:<port>"), (database.name(), "<database>")])
+}
+
+#[tokio::test]
+async fn the_seeds_tables_answer_and_what_postgres_batch_would_add_is_a_warning() {
+    let database = Database::seed(Cluster::shared().await).await;
+    database.execute("INSERT INTO make_it_clap (duration_seconds) SELECT 40 FROM generate_series(1, 60)").await;
+    let finished = Executable::clapometer(["check"]).variables(database.scaler().environment()).finish(SOON).await;
+    assert_eq!((finished.code(), &*finished.errors), (Some(0), ""), "{}", finished.output);
+    insta::assert_snapshot!(redacted_for(&database, &finished.output).await);
+}
+
+#[tokio::test]
+async fn every_form_of_answer_is_shown() {
+    let database = Database::empty(Cluster::shared().await).await;
+    database
+        .execute(
+            "CREATE TABLE job (queue text, state text); GRANT SELECT ON job TO scaler;
+             INSERT INTO job SELECT 'q' || n % 7, CASE WHEN n <= 3 THEN 'ready' ELSE 'held' END
+                        FROM generate_series(1, 61) AS n",
+        )
+        .await;
+    let queries = "
+  tens: {sql: SELECT count(*) FROM job, divide_by: 10}
+  halves: {sql: SELECT count(*) FROM job, divide_by: 2, rounding: none, activation: 40}
+  outstanding: {sql: \"SELECT count(*) AS n, count(*) FILTER (WHERE state = 'ready') AS ready FROM job\",
+                value_column: n, activity_column: ready}
+  of-queue: {sql: SELECT count(*) FROM job WHERE queue = $1, parameters: {queue: text}}
+  unasked: {sql: \"SELECT count(*) FROM job WHERE queue = $1 AND state = $2\", parameters: {queue: text, state: text}}
+  by-queue: {sql: \"SELECT queue, count(*) AS n FROM job GROUP BY queue\", group_by: queue, value_column: n}
+  pending-claps: {sql: SELECT 1}
+  outstanding-claps: {sql: SELECT 2}
+  clap-workers: {sql: SELECT 3}
+";
+    let arguments = ["check", "--param", "of-queue.queue=q1", "--param", "unasked.queue=q1"];
+    let finished = run(&configuration(&database.scaler(), queries), &arguments).await;
+    assert_eq!((finished.code(), &*finished.errors), (Some(0), ""), "{}", finished.output);
+    insta::assert_snapshot!(redacted_for(&database, &finished.output).await);
+}
+
+#[tokio::test]
+async fn an_empty_table_of_the_same_name_is_named() {
+    let database = Database::empty(Cluster::shared().await).await;
+    database
+        .execute(
+            "CREATE SCHEMA app; CREATE TABLE app.job (); CREATE TABLE public.job (); INSERT INTO app.job DEFAULT VALUES;
+             GRANT USAGE ON SCHEMA app TO scaler; GRANT SELECT ON app.job, public.job TO scaler",
+        )
+        .await;
+    let queries = "  jobs: {sql: SELECT count(*) FROM job}\n";
+    let finished = run(&configuration(&database.scaler(), queries), &["check"]).await;
+    assert!(finished.output.contains("reads public.job;"), "{}", finished.output);
+    assert!(finished.output.contains("counts nothing in public.job; there is also app.job"), "{}", finished.output);
+
+    let access = database.scaler().with("search_path", "app");
+    let finished = run(&configuration(&access, queries), &["check"]).await;
+    assert!(finished.output.contains("reads app.job;"), "{}", finished.output);
+    assert!(!finished.output.contains("counts nothing"), "{}", finished.output);
+}
+
+#[tokio::test]
+async fn row_level_security_is_told_to_a_role_above_it() {
+    let database = Database::empty(Cluster::shared().await).await;
+    database.execute("CREATE TABLE job (); ALTER TABLE job ENABLE ROW LEVEL SECURITY").await;
+    let queries = "  jobs: {sql: SELECT count(*) FROM job}\n";
+    let finished = run(&configuration(&database.superuser(), queries), &["check"]).await;
+    assert_eq!(finished.code(), Some(0), "{}", finished.output);
+    assert!(finished.output.contains("row level security is on for public.job"), "{}", finished.output);
+    assert!(finished.output.contains("the role can do more than read (superuser)"), "{}", finished.output);
+}
+
+#[tokio::test]
+async fn a_large_table_that_each_reading_scans_is_a_hint_until_there_is_an_index() {
+    let database = Database::empty(Cluster::shared().await).await;
+    database
+        .execute(
+            "CREATE TABLE job (state text, filler text); GRANT SELECT ON job TO scaler;
+             INSERT INTO job SELECT 'done', repeat('x', 200) FROM generate_series(1, 50000); ANALYZE job",
+        )
+        .await;
+    let configuration =
+        configuration(&database.scaler(), "  jobs: {sql: \"SELECT count(*) FROM job WHERE state = 'ready'\"}\n");
+    let hint = "each reading scans all of public.job (";
+    let finished = run(&configuration, &["check"]).await;
+    assert!(finished.output.contains(hint), "{}", finished.output);
+
+    database.execute("CREATE INDEX ON job (state) WHERE state = 'ready'; ANALYZE job").await;
+    let finished = run(&configuration, &["check"]).await;
+    assert!(!finished.output.contains(hint), "{}", finished.output);
+}
+
+#[tokio::test]
+async fn a_count_at_its_limit_is_at_least_that() {
+    let database = Database::empty(Cluster::shared().await).await;
+    database
+        .execute(
+            "CREATE VIEW clap_backlog AS SELECT 100000 AS claimable, 17 AS held, NULL::timestamptz AS next_change;
+             GRANT SELECT ON clap_backlog TO scaler",
+        )
+        .await;
+    let queries = "  other: {sql: SELECT 100017}\n";
+    let finished = run(&configuration(&database.scaler(), queries), &["check"]).await;
+    let line = |name: &str| {
+        let found = finished.output.lines().find(|line| line.contains(&format!("  {name} ")));
+        found.unwrap_or_else(|| panic!("no {name} in\n{}", finished.output)).to_owned()
+    };
+    assert!(line("outstanding-claps").contains("at least 100017"), "{}", finished.output);
+    assert!(!line("other").contains("at least"), "{}", finished.output);
+}
+
+#[tokio::test]
+async fn a_document_has_the_numbers() {
+    let database = Database::seed(Cluster::shared().await).await;
+    database.execute("INSERT INTO make_it_clap (duration_seconds) VALUES (40)").await;
+    let queries = "  tens: {sql: SELECT 61, divide_by: 10}\n";
+    let finished = run(&configuration(&database.scaler(), queries), &["check", "--json"]).await;
+    let document: serde_json::Value = serde_json::from_str(&finished.output).unwrap();
+    let found = &document["databases"][0];
+    assert_eq!((&found["name"], &found["state"]), (&"claps".into(), &"reached".into()));
+    let query = |name: &str| {
+        let queries = found["queries"].as_array().unwrap();
+        queries.iter().find(|query| query["name"] == name).unwrap_or_else(|| panic!("no {name} in {document:#}"))
+    };
+    assert_eq!((&query("tens")["outcome"], &query("tens")["value"]), (&"answered".into(), &7.0.into()));
+    assert_eq!(query("pending-claps")["plan"]["relations"], serde_json::json!(["public.clap", "public.make_it_clap"]));
+    assert_eq!(query("clap-workers")["outcome"], "absent");
+}
+
+#[tokio::test]
+async fn tls_is_shown_with_protocol_and_cipher() {
+    if !speaks_tls().await {
+        return skip("this PostgreSQL was built without TLS");
+    }
+    let certificates = Certificates::generate();
+    let cluster = Cluster::with_settings(Settings::default().with_certificates(certificates.clone())).await;
+    let database = Database::empty(&cluster).await;
+    let access = database.scaler().with("sslmode", "verify-full").with("sslrootcert", "ca.crt");
+    let check = |authority: &str| {
+        Executable::clapometer(["check", "--config", "clapometer.yaml"])
+            .file("clapometer.yaml", &configuration(&access, "  jobs: {sql: SELECT 1}\n"))
+            .file("ca.crt", authority)
+            .finish(SOON)
+    };
+    let finished = check(&certificates.authority).await;
+    assert!(finished.output.contains("TLSv1.3, TLS_"), "{}", finished.output);
+    assert!(finished.output.contains("(sslmode verify-full)"), "{}", finished.output);
+
+    let finished = check(&Certificates::generate().authority).await;
+    assert_eq!(finished.code(), Some(69), "{}", finished.output);
+    assert!(finished.output.contains("compare databases.claps.sslmode and sslrootcert"), "{}", finished.output);
+}
+
+#[tokio::test]
+async fn offline_connects_to_nothing_and_says_so() {
+    let yaml = "\
+databases:
+  billing: {host: db.invalid, dbname: billing, user: scaler, sslmode: verify-full, enabled: false}
+queries:
+  jobs: {sql: SELECT $1::int8, parameters: {n: bigint}, namespaces: [billing, staging]}
+  by-queue: {sql: \"SELECT queue, n FROM job\", group_by: queue, value_column: n}
+";
+    let finished = run(yaml, &["check", "--offline"]).await;
+    assert_eq!((finished.code(), &*finished.errors), (Some(0), ""));
+    insta::assert_snapshot!(finished.output);
+}

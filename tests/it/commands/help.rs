@@ -1,0 +1,60 @@
+//! What `--help` and `--version` say, and what wrong usage gets.
+
+use std::path::Path;
+
+use super::{SOON, run_alone};
+use crate::support::executable::Executable;
+
+async fn help_of(arguments: &[&str]) -> String {
+    let finished = run_alone(arguments).await;
+    assert_eq!((finished.code(), &*finished.errors), (Some(0), ""), "{arguments:?}");
+    let longest = finished.output.lines().map(|line| line.chars().count()).max();
+    assert!(longest <= Some(110), "a line of the help has {longest:?} characters:\n{}", finished.output);
+    finished.output
+}
+
+#[tokio::test]
+async fn the_help_of_each_command() {
+    insta::assert_snapshot!("clapometer", help_of(&["--help"]).await);
+    insta::assert_snapshot!("serve", help_of(&["serve", "--help"]).await);
+    insta::assert_snapshot!("check", help_of(&["check", "--help"]).await);
+    insta::assert_snapshot!("get", help_of(&["get", "--help"]).await);
+    insta::assert_snapshot!("config", help_of(&["config", "--help"]).await);
+}
+
+#[tokio::test]
+async fn the_version_has_version_commit_and_compiler() {
+    let finished = run_alone(&["--version"]).await;
+    let version = env!("CARGO_PKG_VERSION");
+    let (commit, rustc) = (env!("CLAPOMETER_COMMIT"), env!("CLAPOMETER_RUSTC"));
+    assert_eq!(finished.output, format!("clapometer {version} (commit {commit}, {rustc})\n"));
+    assert!(rustc.starts_with("rustc 1."), "{rustc}");
+}
+
+#[tokio::test]
+async fn wrong_usage_exits_with_2_and_says_what_is_wrong() {
+    let cases: [(&[&str], &str); 10] = [
+        (&[], "Usage: clapometer <COMMAND>"),
+        (&["serv"], "similar subcommand exists: 'serve'"),
+        (&["check", "--ofline"], "similar argument exists: '--offline'"),
+        (&["check", "--json", "--offline"], "cannot be used with"),
+        (&["get"], "<QUERY>"),
+        (&["get", "jobs", "--watch", "--json"], "cannot be used with"),
+        (&["get", "jobs", "--tls-cert", "a.crt"], "--tls-key <FILE>"),
+        (&["get", "jobs", "--address", "127.0.0.1"], "--address: needs a port; KEDA dials 443"),
+        (&["get", "jobs", "--tls-ca", "/nowhere/ca.crt"], "--tls-ca: cannot read /nowhere/ca.crt: No such file"),
+        (&["get", "jobs", "--metadata", "query=other"], "--metadata query: the query is the argument QUERY"),
+    ];
+    for (arguments, expected) in cases {
+        let finished = run_alone(arguments).await;
+        assert_eq!((finished.code(), &*finished.output), (Some(2), ""), "{arguments:?}");
+        assert!(finished.errors.contains(expected), "{arguments:?}: {}", finished.errors);
+    }
+}
+
+#[tokio::test]
+async fn a_reader_that_goes_away_is_no_panic() {
+    let script = format!("{} config | true", env!("CARGO_BIN_EXE_clapometer"));
+    let finished = Executable::new(Path::new("/bin/sh"), ["-c", &script]).finish(SOON).await;
+    assert_eq!(finished.errors, "");
+}
