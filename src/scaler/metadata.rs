@@ -305,3 +305,6 @@ fn number<T>(key: &str, value: &str, check: fn(f64) -> Option<T>, expected: &str
     let parsed = value.parse().ok().and_then(check);
     parsed.ok_or_else(|| Refusal::key(key, format!("must be {expected}")))
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,365 @@
+//! Every key, every refusal with its text, and what a refusal must never say.
+
+use std::collections::HashMap;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::{
+    config::{Config, Environment},
+    metrics::{Build, Metrics},
+    shutdown::Supervisor,
+};
+
+const CONFIGURATION: &str = r#"
+databases:
+  app: {host: "db.example,10.0.0.7", port: "5432,6432", dbname: jobs, user: clapometer, sslmode: verify-full}
+  local: {host: /run/postgresql, dbname: jobs, user: clapometer}
+queries:
+  plain: {database: app, sql: "SELECT count(*)  FROM job;", target: 5, activation: 2, divide_by: 3, rounding: floor}
+  columns: {database: app, sql: SELECT n, value_column: outstanding, activity_column: claimable}
+  bound: {database: app, sql: "SELECT $1 + $2", parameters: {queue: text, size: bigint}}
+  grouped: {database: local, sql: SELECT, group_by: queue, value_column: n}
+  private: {database: app, sql: SELECT 2, namespaces: [billing]}
+"#;
+
+/// The configured queries. Must be called in a runtime.
+fn catalog() -> Catalog {
+    let config = Config::parse(&CONFIGURATION.replace("sql: SELECT,", "sql: SELECT 3,"), &Environment::default());
+    let metrics = Arc::new(Metrics::new(Build { version: "0", commit: "0", rustc: "0" }));
+    Catalog::new(&config.expect("a configuration"), &Catalog::default(), &metrics, &Supervisor::new().0)
+}
+
+fn reference(pairs: &[(&str, &str)]) -> ScaledObjectRef {
+    let scaler_metadata = pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+    ScaledObjectRef { name: "worker".to_owned(), namespace: "default".to_owned(), scaler_metadata }
+}
+
+/// What the keys say on their own; the text of the refusal if they are refused.
+fn refusal_of_form(pairs: &[(&str, &str)]) -> String {
+    Metadata::parse(&reference(pairs)).expect_err("it is refused").to_string()
+}
+
+/// What a whole trigger says; the refusal if it is refused.
+fn trigger(pairs: &[(&str, &str)]) -> Result<Trigger, Refusal> {
+    let reference = reference(pairs);
+    Metadata::parse(&reference)?.resolve(&reference, &catalog())
+}
+
+fn refusal(pairs: &[(&str, &str)]) -> String {
+    match trigger(pairs) {
+        Ok(_) => panic!("{pairs:?} is not refused"),
+        Err(refusal) => refusal.to_string(),
+    }
+}
+
+#[tokio::test]
+async fn a_trigger_that_says_nothing_has_what_the_query_says() {
+    let trigger = trigger(&[("query", "plain")]).expect("a trigger");
+    assert_eq!(trigger.activation, Activation::new(2.0).expect("a threshold"));
+    assert_eq!(trigger.divide_by, Divisor::new(3.0).expect("a divisor"));
+    assert_eq!((trigger.rounding, trigger.compared), (Rounding::Floor, Compared::Reported));
+    assert!(trigger.parameters.is_empty() && trigger.group.is_none());
+}
+
+#[tokio::test]
+async fn every_key_of_ours_overrides_and_spaces_around_values_do_not_count() {
+    let trigger = trigger(&[
+        ("query", " columns\n"),
+        ("targetQueryValue", " 0.001 "),
+        ("activationTargetQueryValue", "0"),
+        ("divideBy", "1e-3"),
+        ("rounding", " none "),
+        ("activityColumn", "outstanding"),
+        ("scalerAddress", "anything"),
+        ("enableTLS", "anything"),
+        ("unsafeSsl", "anything"),
+    ])
+    .expect("a trigger");
+    assert_eq!(trigger.activation, Activation::new(0.0).expect("a threshold"));
+    assert_eq!(trigger.divide_by, Divisor::new(0.001).expect("a divisor"));
+    assert_eq!((trigger.rounding, trigger.compared), (Rounding::None, Compared::ValueColumn));
+}
+
+#[tokio::test]
+async fn the_activity_column_is_one_of_the_querys_own() {
+    let compared = |pairs: &[(&str, &str)]| trigger(pairs).expect("a trigger").compared;
+    assert_eq!(compared(&[("query", "columns")]), Compared::ActivityColumn);
+    assert_eq!(compared(&[("query", "columns"), ("activityColumn", "claimable")]), Compared::ActivityColumn);
+    assert_eq!(
+        refusal(&[("query", "columns"), ("activityColumn", "canary")]),
+        "activityColumn: must be one of this query's columns: outstanding, claimable"
+    );
+    assert_eq!(
+        refusal(&[("query", "plain"), ("activityColumn", "canary")]),
+        "activityColumn: this query has a single, unnamed column"
+    );
+}
+
+#[test]
+fn each_malformed_value_is_refused_with_what_would_be_right() {
+    let cases = [
+        ("targetQueryValue", "a number from 0.001 up", &["", "0", "0.0009", "-1", "NaN", "inf", "1e999", "1,5", "ten", "0x10"][..]),
+        ("activationTargetQueryValue", "a number from 0 up", &["", "-0.1", "NaN", "infinity", "five"]),
+        ("divideBy", "a number above 0", &["", "0", "-0", "-1", "NaN", "inf"]),
+        ("rounding", "one of ceil, floor, nearest, none", &["", "up", "CEIL", "ceil,floor"]),
+    ];
+    for (key, expected, values) in cases {
+        for value in values {
+            assert_eq!(
+                refusal_of_form(&[("query", "plain"), (key, value)]),
+                format!("{key}: must be {expected}"),
+                "{value}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_trigger_without_a_query_is_refused() {
+    let text = "query: missing; it names a query of the scaler's configuration";
+    assert_eq!(refusal_of_form(&[]), text);
+    assert_eq!(refusal_of_form(&[("query", " \n ")]), text);
+    assert_eq!(refusal_of_form(&[("scalerAddress", "clapometer:9090")]), text);
+}
+
+#[test]
+fn an_unknown_key_is_refused_with_the_nearest_right_spelling() {
+    let cases = [
+        ("querry", "unknown key; did you mean query?"),
+        ("Query", "unknown key; did you mean query?"),
+        ("targetqueryvalue", "unknown key; did you mean targetQueryValue?"),
+        ("targetValue", "unknown key; did you mean targetQueryValue?"),
+        ("activationTargetValue", "unknown key; did you mean activationTargetQueryValue?"),
+        ("divideby", "unknown key; did you mean divideBy?"),
+        ("username", "unknown key; did you mean userName?"),
+        ("enableTls", "unknown key; did you mean enableTLS?"),
+        (
+            "zzz",
+            "unknown key; there are query, targetQueryValue, activationTargetQueryValue, divideBy, rounding, \
+             activityColumn and param.<name>",
+        ),
+    ];
+    for (key, expected) in cases {
+        assert_eq!(refusal_of_form(&[("query", "plain"), (key, "canary")]), format!("{key}: {expected}"));
+    }
+}
+
+#[test]
+fn a_key_from_the_environment_is_refused_by_name_whatever_else_it_could_be() {
+    for key in ["passwordFromEnv", "connectionFromEnv", "queryFromEnv", "param.queueFromEnv", "hostFromEnv", "FromEnv"] {
+        let text = refusal_of_form(&[("query", "plain"), (key, "canary")]);
+        assert_eq!(
+            text,
+            format!(
+                "{key}: refused, since KEDA sends its secret in clear; credentials belong in the scaler's configuration"
+            )
+        );
+    }
+}
+
+#[test]
+fn keys_that_nobody_can_print_are_shown_short_and_printable() {
+    let long = "k".repeat(64);
+    let shown = |key: &str| refusal_of_form(&[("query", "plain"), (key, "canary")]);
+    assert!(shown("schlüssel-für-größe").starts_with("schlüssel-für-größe: unknown key"));
+    assert!(shown("a\u{1b}[2J\nb").starts_with("a?[2J?b: unknown key"));
+    assert!(shown(&long).starts_with(&format!("{}...: unknown key", "k".repeat(63))));
+    assert!(shown("").starts_with(": unknown key"));
+}
+
+#[test]
+fn of_several_faults_the_first_key_by_the_alphabet_is_told() {
+    let faults = [("query", "plain"), ("rounding", "up"), ("divideBy", "0"), ("zzz", "1"), ("targetQueryValue", "x")];
+    for rotation in 0..faults.len() {
+        let mut faults = faults;
+        faults.rotate_left(rotation);
+        assert_eq!(refusal_of_form(&faults), "divideBy: must be a number above 0");
+    }
+}
+
+#[test]
+fn as_many_keys_and_bytes_as_are_allowed_are_taken_and_not_one_more() {
+    let numbered = |count: usize| -> ScaledObjectRef {
+        let mut reference = reference(&[("query", "plain")]);
+        reference.scaler_metadata.extend((1..count).map(|number| (format!("param.{number}"), String::new())));
+        reference
+    };
+    assert!(Metadata::parse(&numbered(64)).is_ok());
+    let refused = Metadata::parse(&numbered(65)).expect_err("one more");
+    assert_eq!(refused.to_string(), "the metadata has more than 64 keys");
+
+    let long = |bytes: usize| {
+        let rest = "x".repeat(bytes - "queryplainparam.p".len());
+        reference(&[("query", "plain"), ("param.p", &rest)])
+    };
+    assert!(Metadata::parse(&long(64 * 1024)).is_ok());
+    let refused = Metadata::parse(&long(64 * 1024 + 1)).expect_err("one more");
+    assert_eq!(refused.to_string(), "the metadata is longer than 65536 bytes");
+}
+
+#[test]
+fn size_is_judged_before_any_key() {
+    let mut reference = reference(&[("rounding", "up")]);
+    reference.scaler_metadata.extend((0..64).map(|number| (format!("zzz{number}"), String::new())));
+    let refused = Metadata::parse(&reference).expect_err("too many");
+    assert_eq!(refused.to_string(), "the metadata has more than 64 keys");
+}
+
+#[tokio::test]
+async fn what_may_not_be_used_is_refused_with_one_text_for_all() {
+    let denied = [
+        &[("query", "nowhere")][..],
+        &[("query", "private")],
+        &[("query", "SELECT 42")],
+        // Known or not is not told by what comes after it, either.
+        &[("query", "private"), ("host", "elsewhere")],
+        &[("query", "private"), ("param.canary", "1")],
+        &[("query", "private"), ("activityColumn", "canary")],
+    ];
+    for pairs in denied {
+        assert_eq!(trigger(pairs).err(), Some(Refusal::Denied), "{pairs:?}");
+    }
+    let mut allowed = reference(&[("query", "private")]);
+    allowed.namespace = "billing".to_owned();
+    assert!(Metadata::parse(&allowed).expect("its form is right").resolve(&allowed, &catalog()).is_ok());
+}
+
+#[tokio::test]
+async fn approved_text_is_the_query_that_has_it() {
+    let named = |text: &str| trigger(&[("query", text)]).map(|trigger| trigger.shared.query().name.clone());
+    assert_eq!(named("  SELECT count(*)\n\tFROM job  ").as_deref(), Ok("plain"));
+    assert_eq!(named("SELECT count(*) FROM Job"), Err(Refusal::Denied));
+    assert_eq!(named("SELECT count(*) FROM job; DROP TABLE job"), Err(Refusal::Denied));
+}
+
+#[tokio::test]
+async fn what_is_left_over_must_say_what_the_configuration_says() {
+    let same = [
+        ("host", "db.example"),
+        ("host", "DB.example"),
+        ("host", "10.0.0.7"),
+        ("port", "5432"),
+        ("port", "6432"),
+        ("userName", "clapometer"),
+        ("dbName", "jobs"),
+        ("sslmode", "verify-full"),
+    ];
+    for pair in same {
+        assert!(trigger(&[("query", "plain"), pair]).is_ok(), "{pair:?}");
+    }
+    let different = [
+        ("host", "db.example.org"),
+        ("host", ""),
+        ("port", "5433"),
+        ("port", "05432"),
+        ("userName", "Clapometer"),
+        ("dbName", "postgres"),
+        ("sslmode", "disable"),
+        ("sslmode", "allow"),
+    ];
+    for (key, value) in different {
+        assert_eq!(
+            refusal(&[("query", "plain"), (key, value)]),
+            format!(
+                "{key}: differs from the query's database; the scaler connects as its operator configured, so remove it"
+            ),
+            "{value}"
+        );
+    }
+    assert!(trigger(&[("query", "grouped"), ("param.queue", "a"), ("host", "/run/postgresql")]).is_ok());
+}
+
+#[tokio::test]
+async fn parameters_are_bound_in_the_order_of_the_query() {
+    let trigger = trigger(&[("query", "bound"), ("param.size", "7"), ("param.queue", "'; DROP TABLE job; --")]);
+    let expected = [Value::Text("'; DROP TABLE job; --".to_owned()), Value::Bigint(7)];
+    assert_eq!(trigger.expect("a trigger").parameters, expected);
+}
+
+#[tokio::test]
+async fn parameters_that_do_not_fit_the_query_are_refused() {
+    let cases: [(&[(&str, &str)], &str); 7] = [
+        (&[("query", "bound"), ("param.queue", "a")], "param.size: missing; this query needs it"),
+        (&[("query", "bound"), ("param.queue", "a"), ("param.size", "canary")], "param.size: must be a 64-bit integer"),
+        (&[("query", "bound"), ("param.queue", "a\0"), ("param.size", "1")], "param.queue: must be text without a zero byte"),
+        (
+            &[("query", "bound"), ("param.queu", "a"), ("param.size", "1")],
+            "param.queu: not a parameter of this query; did you mean param.queue?",
+        ),
+        (&[("query", "plain"), ("param.queue", "a")], "param.queue: not a parameter of this query"),
+        (&[("query", "plain"), ("param.", "a")], "param.: not a parameter of this query"),
+        (&[("query", "grouped")], "param.queue: missing; it picks the key of a grouped query"),
+    ];
+    for (pairs, expected) in cases {
+        assert_eq!(refusal(pairs), expected);
+    }
+    let grouped = trigger(&[("query", "grouped"), ("param.queue", "mail")]).expect("a trigger");
+    assert_eq!((grouped.group.as_deref(), grouped.parameters), (Some("mail"), Vec::new()));
+}
+
+#[tokio::test]
+async fn a_metric_spec_has_whatever_is_valid() {
+    let catalog = catalog();
+    let spec = |pairs: &[(&str, &str)]| {
+        let reference = reference(pairs);
+        let (name, target) = best_spec(&reference, &catalog);
+        (name.to_owned(), target.get())
+    };
+    let placeholder = Target::PLACEHOLDER.get();
+    let cases: [(&[(&str, &str)], &str, f64); 8] = [
+        (&[("query", " plain "), ("zzz", "")], "plain", 5.0),
+        (&[("query", "plain"), ("targetQueryValue", " 7 ")], "plain", 7.0),
+        (&[("query", "plain"), ("targetQueryValue", "-7")], "plain", 5.0),
+        (&[("query", "SELECT count(*) FROM job")], "plain", 5.0),
+        (&[("query", "private")], "private", placeholder),
+        (&[("query", "nowhere"), ("targetQueryValue", "7")], "nowhere", 7.0),
+        (&[("query", "SELECT 42")], "invalid-trigger", placeholder),
+        (&[], "invalid-trigger", placeholder),
+    ];
+    for (pairs, name, target) in cases {
+        assert_eq!(spec(pairs), (name.to_owned(), target), "{pairs:?}");
+    }
+}
+
+#[test]
+fn a_trigger_is_known_by_all_that_it_says_of_itself_in_any_order() {
+    let one = reference(&[("query", "plain"), ("divideBy", "2"), ("rounding", "ceil")]);
+    let again = reference(&[("rounding", "ceil"), ("query", "plain"), ("divideBy", "2")]);
+    assert_eq!(identity(&one), identity(&again));
+    let others = [
+        ScaledObjectRef { name: "other".to_owned(), ..one.clone() },
+        ScaledObjectRef { namespace: "other".to_owned(), ..one.clone() },
+        ScaledObjectRef { scaler_metadata: HashMap::new(), ..one.clone() },
+        reference(&[("query", "plain"), ("divideBy", "ceil"), ("rounding", "2")]),
+    ];
+    for other in others {
+        assert_ne!(identity(&one), identity(&other), "{other:?}");
+    }
+}
+
+proptest! {
+    /// Whatever stands in a key, and whatever is wrong: no value is ever part of the text.
+    #[test]
+    fn no_refusal_tells_a_value(
+        keys in proptest::collection::vec(
+            prop_oneof![
+                Just("query".to_owned()), Just("divideBy".to_owned()), Just("rounding".to_owned()),
+                Just("param.queue".to_owned()), Just("host".to_owned()), Just("activityColumn".to_owned()),
+                Just("passwordFromEnv".to_owned()), "\\PC{0,80}", "param\\.[a-z]{0,8}",
+            ],
+            1..10,
+        ),
+        value in "canary-[0-9]{8}",
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        let _inside = runtime.enter();
+        for query in [value.as_str(), "bound", "columns", "grouped"] {
+            let mut pairs: Vec<(&str, &str)> = keys.iter().map(|key| (key.as_str(), value.as_str())).collect();
+            pairs.push(("query", query));
+            if let Err(refusal) = trigger(&pairs) {
+                prop_assert!(!refusal.to_string().contains(&value), "{refusal}");
+            }
+        }
+    }
+}
