@@ -7,7 +7,13 @@ mod reload;
 mod routes;
 mod tls;
 
-use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use tokio::{
     net::TcpListener,
@@ -19,7 +25,7 @@ use tokio::{
 use self::{health::Health, reload::Reload, tls::Identity};
 use crate::{
     admin,
-    config::Config,
+    config::{Config, ServerTls},
     gauge::Gauges,
     metrics::{Build, Metrics},
     scaler::{Catalog, Scaler},
@@ -123,6 +129,15 @@ pub async fn run(config: Config, file: Option<PathBuf>, build: Build) -> Result<
         () = signals.next() => return Err(Error::SecondSignal),
     }
     cause.map_or(Ok(()), Err)
+}
+
+/// When each certificate of a TLS configuration ends, by its key.
+///
+/// # Errors
+/// What [`run`] would not start with. Blocking: it reads small files.
+pub fn certificates(tls: &ServerTls) -> Result<Vec<(&'static str, SystemTime)>, Error> {
+    let (_, expiry) = Identity::load(tls)?;
+    Ok(expiry)
 }
 
 async fn listen(address: SocketAddr, key: &'static str) -> Result<TcpListener, Error> {

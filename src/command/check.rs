@@ -4,6 +4,7 @@ mod advice;
 mod offline;
 mod parameters;
 mod report;
+mod serving;
 mod text;
 
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use clap::Args;
 use self::{
     parameters::Parameters,
     report::{OfDatabase, OfQuery, Origin, Outcome, Reached, Report, Standing, Target, Trouble},
+    serving::Serving,
 };
 use super::{
     ConfigFile, Exit, build,
@@ -78,9 +80,17 @@ impl Check {
             Ok(config) => config,
             Err(faults) => return misconfigured(&faults),
         };
+        let serving = match config.server.tls.as_ref().map(Serving::of).transpose() {
+            Ok(serving) => serving,
+            Err(error) => {
+                eprintln!("{error}");
+                return Exit::Configuration;
+            }
+        };
         let ink = Ink::of_standard_output();
         if offline {
             ink::print(&offline::text(&file.title(), &config, ink));
+            ink::print(&serving.map_or_else(String::new, |serving| format!("\n{}", text::serving(&serving, ink))));
             return Exit::Success;
         }
         let parameters = match Parameters::parse(&parameters, &config) {
@@ -93,7 +103,7 @@ impl Check {
         }
         let form = if json { Form::Json } else { Form::Text(ink) };
         match runtime() {
-            Ok(runtime) => runtime.block_on(examine(&config, &parameters, form)),
+            Ok(runtime) => runtime.block_on(examine(&config, serving, &parameters, form)),
             Err(error) => {
                 eprintln!("cannot start the runtime: {error}");
                 Exit::Failure
@@ -103,10 +113,13 @@ impl Check {
 }
 
 /// Looks at one database after another, and shows each as soon as it is known.
-async fn examine(config: &Config, parameters: &Parameters, form: Form) -> Exit {
+async fn examine(config: &Config, serving: Option<Serving>, parameters: &Parameters, form: Form) -> Exit {
     let metrics = Arc::new(Metrics::new(build()));
     let (supervisor, _failures) = Supervisor::new();
-    let mut report = Report::default();
+    if let (Form::Text(ink), Some(serving)) = (form, &serving) {
+        ink::print(&format!("{}\n", text::serving(serving, ink)));
+    }
+    let mut report = Report { serving, databases: Vec::new() };
     for settings in config.databases.values() {
         let database = Database::new(Arc::clone(settings), Arc::clone(&metrics), &supervisor);
         let found = of_database(&database, config, parameters).await;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
-use super::advice;
+use super::{advice, serving::Serving};
 use crate::{
     command::backlog,
     config::{Connection, Query},
@@ -27,8 +27,10 @@ const LONGEST_CALL: Duration = Duration::from_millis(2_400);
 const KEYS_SHOWN: usize = 5;
 
 /// Everything.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Serialize)]
 pub(super) struct Report {
+    /// TLS towards KEDA, where it is configured.
+    pub(super) serving: Option<Serving>,
     pub(super) databases: Vec<OfDatabase>,
 }
 
@@ -196,7 +198,8 @@ impl Report {
         let of_database = |database: &OfDatabase| {
             database.warnings.len() + database.queries.iter().map(|query| query.warnings.len()).sum::<usize>()
         };
-        self.databases.iter().map(of_database).sum::<usize>()
+        self.serving.as_ref().map_or(0, |serving| serving.warnings.len())
+            + self.databases.iter().map(of_database).sum::<usize>()
             + self.count(|outcome| matches!(outcome, Outcome::Absent(_)))
     }
 }

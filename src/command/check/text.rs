@@ -2,8 +2,9 @@
 
 use std::fmt::Write;
 
-use super::report::{
-    Answer, Excerpt, OfDatabase, OfPlan, OfQuery, Outcome, Reached, Report, Standing, Trouble, Warning,
+use super::{
+    report::{Answer, Excerpt, OfDatabase, OfPlan, OfQuery, Outcome, Reached, Report, Standing, Trouble, Warning},
+    serving::{Certificate, Serving, days},
 };
 use crate::command::{
     backlog,
@@ -18,6 +19,26 @@ const KEY: usize = 13;
 
 /// The longest part of a line of SQL that is shown.
 const EXCERPT: usize = 100;
+
+/// The scaler's own block: TLS towards KEDA.
+pub(super) fn serving(serving: &Serving, ink: Ink) -> String {
+    let mut page = Page { text: String::new(), ink };
+    let title = ink.paint(Tone::Heading, "server");
+    page.push(&format!("{title}  TLS towards KEDA"));
+    for Certificate { key, days_left } in &serving.certificates {
+        let ends = if *days_left < 0 { "has ended".to_owned() } else { format!("ends in {}", days(*days_left)) };
+        page.fact("certificate", &format!("{key} {ends}"));
+    }
+    match &serving.clients {
+        None => page.fact("clients", "need no certificate: whoever can reach the port can ask"),
+        Some(names) if names.is_empty() => page.fact("clients", "need a certificate that client_ca has signed"),
+        Some(names) => page.fact("clients", &format!("need a certificate with a name of {}", names.join(", "))),
+    }
+    for warning in &serving.warnings {
+        page.warning(2, warning);
+    }
+    page.text
+}
 
 /// One database's block.
 pub(super) fn block(database: &OfDatabase, ink: Ink) -> String {

@@ -11,6 +11,9 @@ use crate::{
     shutdown::Supervisor,
 };
 
+/// Keys and values of a trigger's metadata.
+type Pairs<'a> = &'a [(&'a str, &'a str)];
+
 const CONFIGURATION: &str = r#"
 databases:
   app: {host: "db.example,10.0.0.7", port: "5432,6432", dbname: jobs, user: clapometer, sslmode: verify-full}
@@ -99,7 +102,11 @@ async fn the_activity_column_is_one_of_the_querys_own() {
 #[test]
 fn each_malformed_value_is_refused_with_what_would_be_right() {
     let cases = [
-        ("targetQueryValue", "a number from 0.001 up", &["", "0", "0.0009", "-1", "NaN", "inf", "1e999", "1,5", "ten", "0x10"][..]),
+        (
+            "targetQueryValue",
+            "a number from 0.001 up",
+            &["", "0", "0.0009", "-1", "NaN", "inf", "1e999", "1,5", "ten", "0x10"][..],
+        ),
         ("activationTargetQueryValue", "a number from 0 up", &["", "-0.1", "NaN", "infinity", "five"]),
         ("divideBy", "a number above 0", &["", "0", "-0", "-1", "NaN", "inf"]),
         ("rounding", "one of ceil, floor, nearest, none", &["", "up", "CEIL", "ceil,floor"]),
@@ -147,7 +154,8 @@ fn an_unknown_key_is_refused_with_the_nearest_right_spelling() {
 
 #[test]
 fn a_key_from_the_environment_is_refused_by_name_whatever_else_it_could_be() {
-    for key in ["passwordFromEnv", "connectionFromEnv", "queryFromEnv", "param.queueFromEnv", "hostFromEnv", "FromEnv"] {
+    for key in ["passwordFromEnv", "connectionFromEnv", "queryFromEnv", "param.queueFromEnv", "hostFromEnv", "FromEnv"]
+    {
         let text = refusal_of_form(&[("query", "plain"), (key, "canary")]);
         assert_eq!(
             text,
@@ -279,10 +287,13 @@ async fn parameters_are_bound_in_the_order_of_the_query() {
 
 #[tokio::test]
 async fn parameters_that_do_not_fit_the_query_are_refused() {
-    let cases: [(&[(&str, &str)], &str); 7] = [
+    let cases: [(Pairs<'_>, &str); 7] = [
         (&[("query", "bound"), ("param.queue", "a")], "param.size: missing; this query needs it"),
         (&[("query", "bound"), ("param.queue", "a"), ("param.size", "canary")], "param.size: must be a 64-bit integer"),
-        (&[("query", "bound"), ("param.queue", "a\0"), ("param.size", "1")], "param.queue: must be text without a zero byte"),
+        (
+            &[("query", "bound"), ("param.queue", "a\0"), ("param.size", "1")],
+            "param.queue: must be text without a zero byte",
+        ),
         (
             &[("query", "bound"), ("param.queu", "a"), ("param.size", "1")],
             "param.queu: not a parameter of this query; did you mean param.queue?",
@@ -307,7 +318,7 @@ async fn a_metric_spec_has_whatever_is_valid() {
         (name.to_owned(), target.get())
     };
     let placeholder = Target::PLACEHOLDER.get();
-    let cases: [(&[(&str, &str)], &str, f64); 8] = [
+    let cases: [(Pairs<'_>, &str, f64); 8] = [
         (&[("query", " plain "), ("zzz", "")], "plain", 5.0),
         (&[("query", "plain"), ("targetQueryValue", " 7 ")], "plain", 7.0),
         (&[("query", "plain"), ("targetQueryValue", "-7")], "plain", 5.0),

@@ -178,3 +178,35 @@ queries:
     assert_eq!((finished.code(), &*finished.errors), (Some(0), ""));
     insta::assert_snapshot!(finished.output);
 }
+
+#[tokio::test]
+async fn the_certificates_towards_keda_are_read_and_their_end_is_told() {
+    let certificates = Certificates::generate();
+    let ending = certificates.sign_with("scaler", &["scaler.test"], |parameters| {
+        parameters.not_after =
+            (std::time::SystemTime::now() + std::time::Duration::from_secs(3 * 86_400 + 3_600)).into();
+    });
+    let yaml = "\
+server: {tls: {cert: tls.crt, key: tls.key, client_ca: ca.crt, client_names: [keda-operator]}}
+databases: {app: {host: 127.0.0.1, user: scaler}}
+";
+    let check = |key: &str| {
+        Executable::clapometer(["check", "--offline", "--config", "clapometer.yaml"])
+            .file("clapometer.yaml", yaml)
+            .file("ca.crt", &certificates.authority)
+            .file("tls.crt", &ending.certificate)
+            .file("tls.key", key)
+            .finish(SOON)
+    };
+    let finished = check(&ending.key).await;
+    assert_eq!((finished.code(), &*finished.errors), (Some(0), ""));
+    for expected in
+        ["server.tls.cert ends in 3 days", "warning  server.tls.cert ends in 3 days", "with a name of keda-operator"]
+    {
+        assert!(finished.output.contains(expected), "no {expected} in\n{}", finished.output);
+    }
+
+    let finished = check(&certificates.server.key).await;
+    assert_eq!((finished.code(), &*finished.output), (Some(78), ""));
+    assert!(finished.errors.contains("server.tls."), "{}", finished.errors);
+}
