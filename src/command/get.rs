@@ -21,13 +21,16 @@ use super::{
     ink::{self, Ink},
     misused, runtime,
 };
-use crate::wire::{GetMetricsRequest, ScaledObjectRef, external_scaler_client::ExternalScalerClient};
+use crate::{
+    scaler::UNSEEN_KEY,
+    wire::{GetMetricsRequest, ScaledObjectRef, external_scaler_client::ExternalScalerClient},
+};
 
 /// How long a call may take: twice what the scaler allows itself. KEDA itself sets no limit.
 const CALL_SECONDS: u64 = 5;
 
-/// A header in which the scaler says what its answer has no field for.
-const REMARK: &str = "clapometer-remark";
+/// What is said of a grouped query's key that the scaler has never read.
+const UNSEEN: &str = "no reading since the scaler's start has had this key: if it is misspelt, its zero means nothing";
 
 /// KEDA resolves `fooFromEnv` to a secret; what is given under such a key is never shown.
 const FROM_ENVIRONMENT: &str = "FromEnv";
@@ -83,8 +86,8 @@ struct Answers {
     answer: Answer,
     /// The count has reached a limit of its own.
     at_least: bool,
-    /// What the scaler added.
-    remarks: Vec<String>,
+    /// The key of a grouped query has been in no reading.
+    is_unseen: bool,
     /// Of GetMetricSpec, GetMetrics and IsActive.
     durations: [Duration; 3],
 }
@@ -168,7 +171,7 @@ impl Get {
     }
 
     fn print_document(&self, answers: &Answers) {
-        let Answers { metric, answer, at_least, remarks, durations } = answers;
+        let Answers { metric, answer, at_least, is_unseen, durations } = answers;
         let [spec, metrics, activity] = durations.map(|duration| duration.as_secs_f64());
         let document = json!({
             "metric": metric,
@@ -178,7 +181,7 @@ impl Get {
             "active": answer.active,
             "scaled_job": {"max_replicas": self.max_replicas, "starts": answer.jobs(self.max_replicas)},
             "scaled_object": {"replicas": answer.active.then(|| answer.replicas())},
-            "remarks": answer.remark().into_iter().chain(remarks.iter().map(String::as_str)).collect::<Vec<_>>(),
+            "remarks": answer.remark().into_iter().chain(is_unseen.then_some(UNSEEN)).collect::<Vec<_>>(),
             "seconds": {"GetMetricSpec": spec, "GetMetrics": metrics, "IsActive": activity},
         });
         ink::print(&format!("{document:#}\n"));
@@ -201,8 +204,7 @@ async fn ask(
     let request =
         GetMetricsRequest { scaled_object_ref: Some(reference.clone()), metric_name: spec.metric_name.clone() };
     let answer = bounded("GetMetrics", client.get_metrics(request), is_secure).await?;
-    let remarks = answer.metadata().get_all(REMARK).iter().filter_map(|text| Some(text.to_str().ok()?.to_owned()));
-    let remarks = remarks.collect();
+    let is_unseen = answer.metadata().contains_key(UNSEEN_KEY);
     let metric = answer.into_inner().metric_values.into_iter().next().ok_or_else(|| Failure::empty("GetMetrics"))?;
     let metrics_took = begun.elapsed();
 
@@ -219,7 +221,7 @@ async fn ask(
         at_least: backlog::is_read_by_builtin(&spec.metric_name) && backlog::may_be_more(answer.value * divisor),
         metric: spec.metric_name,
         answer,
-        remarks,
+        is_unseen,
         durations: [spec_took, metrics_took, begun.elapsed()],
     })
 }

@@ -1,6 +1,6 @@
 //! Answers as people read them.
 
-use super::{Answers, Failure, keda::Answer};
+use super::{Answers, Failure, UNSEEN, keda::Answer};
 use crate::command::{
     backlog,
     ink::{self, Ink, Tone, number, printable, took},
@@ -11,7 +11,7 @@ const KEY: usize = 15;
 
 /// Everything that was answered, and what KEDA makes of it.
 pub(super) fn page(heading: &str, answers: &Answers, max_replicas: u32, ink: Ink) -> String {
-    let Answers { metric, answer, at_least, remarks, durations } = answers;
+    let Answers { metric, answer, at_least, is_unseen, durations } = answers;
     let Answer { value, target, active } = *answer;
     let row = |key: &str, text: &str, duration: Option<std::time::Duration>| {
         let key = ink.padded(Tone::Quiet, key, KEY);
@@ -40,7 +40,7 @@ pub(super) fn page(heading: &str, answers: &Answers, max_replicas: u32, ink: Ink
         lines.push(plain("note", backlog::REMARK));
     }
     lines.extend(answer.remark().map(|remark| plain("note", remark)));
-    lines.extend(remarks.iter().map(|remark| plain("note", remark)));
+    lines.extend(is_unseen.then(|| plain("note", UNSEEN)));
     lines.join("\n") + "\n"
 }
 
