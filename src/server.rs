@@ -66,14 +66,23 @@ pub enum Error {
     Task(&'static str),
 }
 
+/// Where to listen: what the configuration says, unless the command line says otherwise.
+#[derive(Debug, Clone, Copy)]
+pub struct Addresses {
+    /// For gRPC.
+    pub grpc: SocketAddr,
+    /// For probes and metrics.
+    pub admin: SocketAddr,
+}
+
 /// Serves a configuration until SIGTERM or SIGINT. `file` is read again when it changes.
 ///
 /// # Errors
 /// What kept it from starting, or the background task whose end has ended it.
-pub async fn run(config: Config, file: Option<PathBuf>, build: Build) -> Result<(), Error> {
+pub async fn run(config: Config, addresses: Addresses, file: Option<PathBuf>, build: Build) -> Result<(), Error> {
     let signals = Signals::new().map_err(Error::Signals)?;
-    let grpc = listen(config.server.listen, "server.listen").await?;
-    let http = listen(config.admin.listen, "admin.listen").await?;
+    let grpc = listen(addresses.grpc, "server.listen").await?;
+    let http = listen(addresses.admin, "admin.listen").await?;
     let version = build.version;
     let metrics = Arc::new(Metrics::new(build));
     let (supervisor, mut failures) = Supervisor::new();
@@ -92,8 +101,8 @@ pub async fn run(config: Config, file: Option<PathBuf>, build: Build) -> Result<
     let scaler = Scaler::new(in_force.clone(), Arc::clone(&gauges), Arc::clone(&metrics), ended.clone());
     let (health, health_service) = Health::new(in_force.clone(), &supervisor);
     let routes = routes::new(scaler, health_service, config.server.reflection)?;
-    let grpc_address = grpc.local_addr().unwrap_or(config.server.listen);
-    let admin_address = http.local_addr().unwrap_or(config.admin.listen);
+    let grpc_address = grpc.local_addr().unwrap_or(addresses.grpc);
+    let admin_address = http.local_addr().unwrap_or(addresses.admin);
     supervisor.spawn("admin", admin::serve(http, Arc::clone(&metrics), in_force, ended.clone()));
     let (done, mut drained) = Ending::new();
     let limits = accept::Limits { maximum_age: config.server.connection_age, identity: identity.clone() };

@@ -36,12 +36,14 @@ pub(super) struct Serve {
 impl Serve {
     pub(super) fn run(self) -> Exit {
         let Self { config: file, listen, admin_listen } = self;
-        let mut config = match file.load() {
+        let config = match file.load() {
             Ok(config) => config,
             Err(faults) => return misconfigured(&faults),
         };
-        config.server.listen = listen.unwrap_or(config.server.listen);
-        config.admin.listen = admin_listen.unwrap_or(config.admin.listen);
+        let addresses = server::Addresses {
+            grpc: listen.unwrap_or(config.server.listen),
+            admin: admin_listen.unwrap_or(config.admin.listen),
+        };
         let _log = telemetry::init();
         let runtime = match runtime() {
             Ok(runtime) => runtime,
@@ -50,7 +52,7 @@ impl Serve {
                 return Exit::Failure;
             }
         };
-        let ended = runtime.block_on(server::run(config, file.config, build()));
+        let ended = runtime.block_on(server::run(config, addresses, file.config, build()));
         // What is left is cut off: a DNS look-up in a thread of its own may take its time.
         runtime.shutdown_timeout(Duration::ZERO);
         match ended {

@@ -153,7 +153,7 @@ impl Reload {
 /// What of `server` is read at the start only.
 fn restarts(config: &Config) -> impl PartialEq {
     let server = &config.server;
-    (server.reflection, server.connection_age, server.tls.is_some())
+    (server.listen, server.reflection, server.connection_age, server.tls.is_some())
 }
 
 /// Tells when certificates end.
