@@ -156,6 +156,8 @@ pub async fn install_notify(transactions: &mut Transactions, channel: Name) -> R
 
 async fn install(transactions: &mut Transactions, channel: Name) -> Result<(), MigrateError> {
     let client = transactions.begin(Instant::now() + WITHIN).await?;
+    // CREATE OR REPLACE FUNCTION fails when two make the same one for the first time.
+    client.query_typed(LOCK, &[]).await.map_err(Error::from)?;
     let schema = current_schema(client).await?;
     let name = |text: String| Name::new(text).expect("PostgreSQL's own names are names");
     let requests = (vec![Operation::Insert, Operation::Delete], "make_it_clap", Vec::new());
