@@ -1,7 +1,5 @@
 //! LISTEN: when it counts, what a notification does, and that nothing is missed when it is lost.
 
-mod pooler;
-
 use std::{
     fs,
     net::SocketAddr,
@@ -12,13 +10,13 @@ use futures_util::future::join_all;
 use rustix::process::Signal;
 use tokio_postgres::Client;
 
-use self::pooler::Pooler;
 use crate::{
     streams::ground::{NOTIFIED, SOON, Stand, add, configuration, jobs, named, of_jobs},
     support::{
         cluster::{Cluster, Settings},
         database::Database,
         grpc::trigger,
+        pooler::Pooler,
         processes,
         proxy::{Mode, Proxy},
         skip::skip,
@@ -135,7 +133,7 @@ async fn what_no_notification_told_is_seen_within_resync() {
 async fn behind_a_pooler_listen_is_deaf_says_so_once_and_polls() {
     let database = jobs(Cluster::shared().await).await;
     let client = database.connect().await;
-    let Some(pooler) = Pooler::before(&database.scaler()).await else { return skip("PgBouncer is not installed") };
+    let Some(pooler) = Pooler::before(&database.scaler(), 4).await else { return skip("PgBouncer is not installed") };
     let stand = Stand::with(&database.scaler().by_way_of(pooler.address()), EAGER).await;
     wait::eventually("it says that it is deaf", Duration::from_secs(10), || stand.logged(TOLD_DEAF) > 0).await;
     let before = stand.statements("jobs").await;
@@ -153,7 +151,7 @@ async fn behind_a_pooler_listen_is_deaf_says_so_once_and_polls() {
 async fn behind_a_pooler_listen_host_makes_it_hear() {
     let database = jobs(Cluster::shared().await).await;
     let client = database.connect().await;
-    let Some(pooler) = Pooler::before(&database.scaler()).await else { return skip("PgBouncer is not installed") };
+    let Some(pooler) = Pooler::before(&database.scaler(), 4).await else { return skip("PgBouncer is not installed") };
     let access = database.scaler();
     let pooled = access.clone().by_way_of(pooler.address());
     let pooled = pooled.with("listen_host", &access.host).with("listen_port", access.port);

@@ -12,6 +12,7 @@ pub(crate) mod cluster;
 pub(crate) mod database;
 pub(crate) mod executable;
 pub(crate) mod grpc;
+pub(crate) mod pooler;
 pub(crate) mod processes;
 pub(crate) mod proxy;
 pub(crate) mod skip;

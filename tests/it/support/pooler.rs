@@ -8,7 +8,7 @@ use std::{
 
 use rand::Rng;
 
-use crate::support::{
+use super::{
     database::Access,
     executable::{Executable, Running},
     wait,
@@ -24,8 +24,9 @@ pub(crate) struct Pooler {
 }
 
 impl Pooler {
-    /// Starts one in front of where `access` leads; none where there is no PgBouncer.
-    pub(crate) async fn before(access: &Access) -> Option<Self> {
+    /// Starts one in front of where `access` leads, with at most `pool_size` connections to a database; none where there
+    /// is no PgBouncer.
+    pub(crate) async fn before(access: &Access, pool_size: u32) -> Option<Self> {
         let program = Path::new(PROGRAM);
         if !program.exists() {
             return None;
@@ -35,7 +36,7 @@ impl Pooler {
         let settings = format!(
             "[databases]\n* = host={host} port={server} user={user} password={password}\n\
              [pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n\
-             auth_type = any\npool_mode = transaction\ndefault_pool_size = 4\nserver_tls_sslmode = disable\n"
+             auth_type = any\npool_mode = transaction\ndefault_pool_size = {pool_size}\nserver_tls_sslmode = disable\n"
         );
         let mut pooler = Executable::new(program, Vec::<String>::new()).file("pgbouncer.ini", &settings);
         if rustix::process::getuid().is_root() {
