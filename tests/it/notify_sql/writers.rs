@@ -130,6 +130,30 @@ async fn nothing_grows_under_an_old_snapshot() {
 }
 
 #[tokio::test]
+async fn the_writers_search_path_brings_in_nobody_elses_functions() {
+    let database = jobs(Cluster::shared().await).await;
+    database
+        .execute(
+            "CREATE SCHEMA evil; GRANT USAGE ON SCHEMA evil TO PUBLIC; CREATE TABLE evil.ran (what text);
+             GRANT INSERT ON evil.ran TO PUBLIC;
+             CREATE FUNCTION evil.pg_notify(text, text) RETURNS void LANGUAGE sql AS $$ INSERT INTO evil.ran VALUES ('notify') $$;
+             CREATE FUNCTION evil.pg_try_advisory_xact_lock(bigint) RETURNS bool LANGUAGE sql AS $$ INSERT INTO evil.ran VALUES ('lock'); SELECT true $$;
+             CREATE FUNCTION evil.current_setting(text, bool) RETURNS text LANGUAGE sql AS $$ INSERT INTO evil.ran VALUES ('setting'); SELECT 'on' $$;
+             CREATE FUNCTION evil.less(float8, float8) RETURNS bool LANGUAGE sql AS $$ INSERT INTO evil.ran VALUES ('less'); SELECT true $$;
+             CREATE FUNCTION evil.same(text, text) RETURNS bool LANGUAGE sql AS $$ INSERT INTO evil.ran VALUES ('same'); SELECT true $$;
+             CREATE OPERATOR evil.< (LEFTARG = float8, RIGHTARG = float8, FUNCTION = evil.less);
+             CREATE OPERATOR evil.= (LEFTARG = text, RIGHTARG = text, FUNCTION = evil.same);
+             CREATE OPERATOR evil.<> (LEFTARG = text, RIGHTARG = text, FUNCTION = evil.same);",
+        )
+        .await;
+    let mut listener = Listener::of(&database).await;
+    let writer = connect(&database.scaler().driver()).await;
+    run(&writer, &format!("SET search_path = evil, pg_catalog, app; {INSERT}")).await;
+    assert_eq!(listener.count().await, 1);
+    assert_eq!(database.value::<i64>("SELECT count(*) FROM evil.ran").await, 0);
+}
+
+#[tokio::test]
 async fn a_burst_is_counted_in_full_a_second_after_its_last_notification() {
     let database = Arc::new(jobs(Cluster::shared().await).await);
     let mut listener = Listener::of(&database).await;
