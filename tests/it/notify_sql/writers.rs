@@ -148,7 +148,14 @@ async fn the_writers_search_path_brings_in_nobody_elses_functions() {
         .await;
     let mut listener = Listener::of(&database).await;
     let writer = connect(&database.scaler().driver()).await;
-    run(&writer, &format!("SET search_path = evil, pg_catalog, app; {INSERT}")).await;
+    // Types and tables, unlike functions, are looked for in pg_temp first.
+    run(
+        &writer,
+        "CREATE DOMAIN pg_temp.text AS pg_catalog.text CHECK (false); CREATE DOMAIN pg_temp.bool AS pg_catalog.bool CHECK (false);
+         CREATE DOMAIN pg_temp.float8 AS pg_catalog.float8 CHECK (false)",
+    )
+    .await;
+    run(&writer, &format!("SET search_path = pg_temp, evil, pg_catalog, app; {INSERT}")).await;
     assert_eq!(listener.count().await, 1);
     assert_eq!(database.value::<i64>("SELECT count(*) FROM evil.ran").await, 0);
 }
