@@ -1,6 +1,10 @@
 -- Tells clapometer that this table has changed. One statement, all or nothing; it may be run again.
 -- Made by `clapometer notify-sql`, which also removes it: the same with --drop. What it costs, its
 -- limits and how to check it: docs/notify.md.
+--
+-- Know before you install: after a change of its rows, ALTER TABLE, TRUNCATE, DROP TABLE and CREATE INDEX on
+-- this table are refused until the end of the same transaction ("pending trigger events"), unless it says
+-- SET CONSTRAINTS ALL IMMEDIATE in between.
 DO {outer}
 DECLARE
     lock_timeout pg_catalog.text := pg_catalog.current_setting('lock_timeout');
