@@ -93,6 +93,8 @@ async fn a_leader_that_fails_at_commit_hands_on() {
     let statements = format!("BEGIN; {INSERT}; INSERT INTO app.child VALUES (-1); COMMIT");
     let failed = leader.batch_execute(&statements).await.unwrap_err();
     assert_eq!(failed.code(), Some(&SqlState::FOREIGN_KEY_VIOLATION));
+    // The error is sent before the transaction is over, and its lock is held until then.
+    run(&leader, "SELECT").await;
     assert_eq!(listener.count().await, 0);
     run(&other, INSERT).await;
     assert_eq!(listener.count().await, 1);
