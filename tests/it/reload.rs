@@ -55,6 +55,9 @@ async fn a_reload_under_load_fails_no_call() {
     };
     let (calls, ()) = tokio::join!(callers, reloads);
     assert!(calls.iter().sum::<u32>() > 80, "too few calls to tell: {calls:?}");
+    // It was started with addresses on the command line, which the file does not have.
+    let log = stand.serving.process.errors();
+    assert!(!log.contains("at the next start"), "nothing here waits for the next start: {log}");
 }
 
 #[tokio::test]
