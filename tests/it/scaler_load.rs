@@ -2,10 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use futures_util::{StreamExt, stream::FuturesUnordered};
+use futures_util::{StreamExt, future::join_all, stream::FuturesUnordered};
 use tonic::Code;
 
 use crate::support::{
+    admin,
     cluster::{Cluster, Settings},
     database::Database,
     executable::{Executable, Serving},
@@ -87,7 +88,11 @@ async fn ten_thousand_abandoned_calls_leave_nothing_behind() {
     let database = Database::seed(&cluster).await;
     let queries = "  slow: {sql: 'SELECT $1 FROM pg_sleep(0.3)', parameters: {n: bigint}}\n";
     let serving = serve(&database, queries).await;
+    // One connection, as all of KEDA is: a stream on it tells whether it lives on.
     let scaler = Scaler::at(serving.grpc);
+    let pending = trigger("pending-claps", &[]);
+    let mut witness = scaler.activity(&pending).await.unwrap();
+    assert!(!wait::bounded("the first message", SOON, witness.message()).await.unwrap().unwrap().result);
     let mut calls = FuturesUnordered::new();
     let mut abandoned = 0;
     for number in 0..CALLS {
@@ -114,6 +119,89 @@ async fn ten_thousand_abandoned_calls_leave_nothing_behind() {
     .await;
     let sessions: i64 = database.value("SELECT count(*) FROM pg_stat_activity WHERE usename = 'scaler'").await;
     assert!(sessions <= 5, "{sessions} sessions");
-    // A new connection: HTTP/2 may have closed the old one for its many resets.
-    Scaler::at(serving.grpc).reaches(&trigger("pending-claps", &[]), 0.0, SOON).await;
+    scaler.reaches(&pending, 0.0, SOON).await;
+    database.execute("INSERT INTO make_it_clap (duration_seconds) VALUES (1)").await;
+    assert!(wait::bounded("the change", SOON, witness.message()).await.unwrap().unwrap().result);
+}
+
+#[tokio::test]
+async fn three_hundred_queries_in_phase_answer_from_the_second_round_on() {
+    const QUERIES: u32 = 300;
+    let database = Database::empty(Cluster::shared().await).await;
+    let queries: String = (0..QUERIES)
+        .map(|number| {
+            format!("  q{number}: {{sql: 'SELECT {number} FROM pg_sleep(0.05)', timeout: 20s, max_age: 5m}}\n")
+        })
+        .collect();
+    // Sessions are opened while everybody asks; on a busy machine that takes its time.
+    let access = database.scaler().with("connect_timeout", "2s").yaml("claps");
+    let serving = Executable::serve(&format!("databases:\n{access}queries:\n{queries}")).serving().await;
+    let scaler = Scaler::at(serving.grpc);
+    scaler.reaches(&trigger("q0", &[]), 0.0, SOON).await;
+    let round = async || {
+        let scaler = &scaler;
+        let calls = (0..QUERIES)
+            .map(|number| async move { (number, scaler.value(&trigger(&format!("q{number}"), &[])).await) });
+        join_all(calls).await
+    };
+    // Four connections need 3.75 s for them, a call has 2.4: some are late, none is lost.
+    for (number, answer) in round().await {
+        match answer {
+            Ok(value) => assert_eq!(value, f64::from(number)),
+            Err(status) => assert_eq!(status.code(), Code::DeadlineExceeded, "{status:?}"),
+        }
+    }
+    wait::first("every query has been read", SOON, async || {
+        let read = admin::metric(serving.admin, "clapometer_query_duration_seconds_count").await;
+        (read >= f64::from(QUERIES)).then_some(())
+    })
+    .await;
+    for (number, answer) in round().await {
+        assert_eq!(answer.unwrap(), f64::from(number));
+    }
+    let sent = admin::metric(serving.admin, "clapometer_query_duration_seconds_count").await;
+    assert_eq!(sent, f64::from(QUERIES), "the second round had readings already");
+}
+
+#[tokio::test]
+async fn ten_thousand_streams_on_one_connection_begin_at_once_and_end_with_ok() {
+    const STREAMS: usize = 10_000;
+    /// Opened side by side; KEDA opens them one by one as it sees its objects.
+    const AT_ONCE: usize = 200;
+    /// The contract's 3 s, and what a debug build on a busy machine adds.
+    const FIRST_MESSAGE: Duration = Duration::from_secs(3 + 2);
+    /// The contract's 5 s, likewise.
+    const END: Duration = Duration::from_secs(5 + 10);
+    let database = Database::seed(Cluster::shared().await).await;
+    database.execute("INSERT INTO make_it_clap (duration_seconds) VALUES (1)").await;
+    let serving = serve(&database, "  shared: {sql: SELECT count(*) FROM make_it_clap}\n").await;
+    let scaler = Scaler::at(serving.grpc);
+    let streams: Vec<_> = futures_util::stream::iter(0..STREAMS)
+        .map(|number| {
+            let mut reference = trigger("shared", &[]);
+            reference.name = format!("claps-{number}");
+            let scaler = &scaler;
+            async move {
+                let opening = async {
+                    let mut stream = scaler.activity(&reference).await.unwrap();
+                    assert!(stream.message().await.unwrap().unwrap().result);
+                    stream
+                };
+                wait::bounded("the first message", FIRST_MESSAGE, opening).await
+            }
+        })
+        .buffer_unordered(AT_ONCE)
+        .collect()
+        .await;
+    assert_eq!(admin::metric(serving.admin, "clapometer_streams").await, 10_000.0);
+    assert_eq!(scaler.value(&trigger("shared", &[])).await.unwrap(), 1.0, "unary calls are answered beside them");
+
+    let ends = join_all(streams.into_iter().map(|mut stream| async move {
+        // A change or a reminder may come before the end, an error must not.
+        while stream.message().await.expect("streams end with OK").is_some() {}
+    }));
+    let start = Instant::now();
+    let (ended, _) = tokio::join!(serving.process.terminate(END), ends);
+    assert_eq!(ended.code(), Some(0), "{}", ended.errors);
+    assert!(start.elapsed() < END);
 }
