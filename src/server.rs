@@ -22,7 +22,7 @@ use tokio::{
     time::timeout,
 };
 
-use self::{health::Health, reload::Reload, tls::Identity};
+use self::{health::Health, reload::Reload, routes::Services, tls::Identity};
 use crate::{
     admin,
     config::{Config, ServerTls},
@@ -100,13 +100,13 @@ pub async fn run(config: Config, addresses: Addresses, file: Option<PathBuf>, bu
     let gauges = Gauges::new(Arc::clone(&metrics), &supervisor);
     let scaler = Scaler::new(in_force.clone(), Arc::clone(&gauges), Arc::clone(&metrics), ended.clone());
     let (health, health_service) = Health::new(in_force.clone(), &supervisor);
-    let routes = routes::new(scaler, health_service, config.server.reflection)?;
+    let services = Services::new(scaler, health_service, config.server.reflection)?;
     let grpc_address = grpc.local_addr().unwrap_or(addresses.grpc);
     let admin_address = http.local_addr().unwrap_or(addresses.admin);
     supervisor.spawn("admin", admin::serve(http, Arc::clone(&metrics), in_force, ended.clone()));
     let (done, mut drained) = Ending::new();
     let limits = accept::Limits { maximum_age: config.server.connection_age, identity: identity.clone() };
-    let accepting = accept::serve(grpc, routes, limits, Arc::clone(&metrics), ended);
+    let accepting = accept::serve(grpc, services, limits, Arc::clone(&metrics), ended);
     supervisor.spawn("accept loop", async move {
         accepting.await;
         done.end();

@@ -2,6 +2,8 @@
 
 #![allow(missing_docs, clippy::all, clippy::pedantic, clippy::restriction, unused_qualifications)]
 
+pub mod codec;
+
 tonic::include_proto!("externalscaler");
 
 /// The protocol's encoded file descriptors, for reflection.

@@ -8,10 +8,16 @@ use tonic::{
     transport::{Server, server::TcpIncoming},
 };
 
-use crate::wire::{
+use self::wire::{
     GetMetricSpecResponse, GetMetricsRequest, GetMetricsResponse, IsActiveResponse, MetricValue, ScaledObjectRef,
     external_scaler_server::{ExternalScaler, ExternalScalerServer},
 };
+
+/// The protocol with tonic's own codec, as tonic-prost-build makes it.
+#[allow(clippy::all, clippy::pedantic, clippy::restriction, unused_qualifications, dead_code)]
+mod wire {
+    include!(concat!(env!("OUT_DIR"), "/yardstick/externalscaler.rs"));
+}
 
 /// The metric that it knows, and its value.
 pub(crate) const METRIC: (&str, u32) = ("depth", 37);

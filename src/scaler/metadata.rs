@@ -229,10 +229,10 @@ impl<'a> Metadata<'a> {
             });
         }
         let value = |parameter: &crate::config::Parameter| {
-            let key = format!("{PARAMETER}{}", parameter.name);
+            let key = || format!("{PARAMETER}{}", parameter.name);
             let text =
-                self.parameter(&parameter.name).ok_or_else(|| Refusal::key(&key, "missing; this query needs it"))?;
-            Value::parse(parameter.kind, text).map_err(|expected| Refusal::key(&key, format!("must be {expected}")))
+                self.parameter(&parameter.name).ok_or_else(|| Refusal::key(&key(), "missing; this query needs it"))?;
+            Value::parse(parameter.kind, text).map_err(|expected| Refusal::key(&key(), format!("must be {expected}")))
         };
         query.parameters.iter().map(value).collect()
     }

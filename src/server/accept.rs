@@ -1,13 +1,11 @@
 //! The accept loop: each connection with its limits, its age and its end.
 
-use std::{sync::Arc, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
+use futures_util::future::{BoxFuture, FutureExt, ready};
 use http::{Request, Response, StatusCode, header::CONTENT_TYPE};
-use hyper::{body::Incoming, server::conn::http2};
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
-    service::TowerToHyperService,
-};
+use hyper::{body::Incoming, server::conn::http2, service::service_fn};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rand::Rng;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -17,11 +15,11 @@ use tokio::{
     time::{sleep, timeout},
 };
 use tokio_rustls::TlsAcceptor;
-use tonic::{body::Body, service::Routes};
-use tower::{ServiceExt, service_fn};
+use tonic::body::Body;
 
 use super::{
     preface::{Counted, Preface},
+    routes::Services,
     tls::Identity,
 };
 use crate::{
@@ -55,6 +53,9 @@ const GOING_AWAY: Duration = Duration::from_secs(20);
 /// Pause after accept itself fails: the process is out of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// What the names of methods have in common that outlive a connection's age.
+const STREAMING: &str = "/Stream";
+
 /// What bounds each connection.
 pub(super) struct Limits {
     /// Its age, +-10 %; zero: none.
@@ -66,7 +67,7 @@ pub(super) struct Limits {
 /// Accepts until it is over, then waits for the connections to end.
 pub(super) async fn serve(
     listener: TcpListener,
-    routes: Routes,
+    services: Services,
     limits: Limits,
     metrics: Arc<Metrics>,
     mut ended: Ended,
@@ -102,7 +103,7 @@ pub(super) async fn serve(
             tracing::info!("accepting connections again");
         }
         let acceptor = limits.identity.as_ref().map(|identity| identity.acceptor());
-        let connection = connection(socket, acceptor, routes.clone(), aged(limits.maximum_age), ended.clone());
+        let connection = connection(socket, acceptor, services.clone(), aged(limits.maximum_age), ended.clone());
         let metrics = Arc::clone(&metrics);
         metrics.grpc_connections.inc();
         connections.spawn(async move {
@@ -124,7 +125,7 @@ fn aged(maximum: Duration) -> Option<Duration> {
 async fn connection(
     socket: TcpStream,
     acceptor: Option<TlsAcceptor>,
-    routes: Routes,
+    services: Services,
     maximum_age: Option<Duration>,
     mut ended: Ended,
 ) {
@@ -134,7 +135,7 @@ async fn connection(
     }
     let Some(acceptor) = acceptor else {
         let (io, preface) = Counted::new(socket);
-        return speak(io, preface, routes, maximum_age, ended).await;
+        return speak(io, preface, services, maximum_age, ended).await;
     };
     let shaken = tokio::select! {
         shaken = timeout(PREFACE_TIMEOUT, acceptor.accept(socket)) => shaken,
@@ -143,7 +144,7 @@ async fn connection(
     match shaken {
         Ok(Ok(stream)) => {
             let (io, preface) = Counted::new(stream);
-            speak(io, preface, routes, maximum_age, ended).await;
+            speak(io, preface, services, maximum_age, ended).await;
         }
         // Anybody can make one fail, so it is nothing to warn of.
         Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
@@ -151,19 +152,19 @@ async fn connection(
     }
 }
 
-async fn speak<I>(io: I, preface: Preface, routes: Routes, maximum_age: Option<Duration>, mut ended: Ended)
+async fn speak<I>(io: I, preface: Preface, services: Services, maximum_age: Option<Duration>, mut ended: Ended)
 where
     I: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let (aging, has_aged) = Ending::new();
-    let service = service_fn(move |request: Request<Incoming>| answer(routes.clone(), request, has_aged.clone()));
+    let service = service_fn(move |request| answer(&services, request, &has_aged));
     let http = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .max_concurrent_streams(STREAMS)
         .max_pending_accept_reset_streams(GIVEN_UP)
         .keep_alive_interval(KEEP_ALIVE)
         .keep_alive_timeout(KEEP_ALIVE)
-        .serve_connection(TokioIo::new(io), TowerToHyperService::new(service));
+        .serve_connection(TokioIo::new(io), service);
     tokio::pin!(http);
 
     let late = async {
@@ -195,20 +196,22 @@ where
     }
 }
 
-/// Answers one request, if it is gRPC at all; handlers find the connection's age among its extensions.
-async fn answer(
-    routes: Routes,
+/// Answers one request, if it is gRPC at all; streams find the connection's age among its extensions.
+fn answer(
+    services: &Services,
     mut request: Request<Incoming>,
-    has_aged: Ended,
-) -> Result<Response<Body>, std::convert::Infallible> {
+    has_aged: &Ended,
+) -> BoxFuture<'static, Result<Response<Body>, Infallible>> {
     let content_type = request.headers().get(CONTENT_TYPE).map(http::HeaderValue::as_bytes);
     if !content_type.is_some_and(is_grpc) {
         let mut response = Response::new(Body::empty());
         *response.status_mut() = StatusCode::UNSUPPORTED_MEDIA_TYPE;
-        return Ok(response);
+        return ready(Ok(response)).boxed();
     }
-    request.extensions_mut().insert(has_aged);
-    routes.oneshot(request).await
+    if request.uri().path().contains(STREAMING) {
+        request.extensions_mut().insert(has_aged.clone());
+    }
+    services.answer(request)
 }
 
 /// `application/grpc`, with nothing behind it but `+proto` or parameters (gRPC over HTTP/2, "Requests").
