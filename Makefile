@@ -1,6 +1,6 @@
 # `make check` is what CI runs. Everything else here is a part of it, or takes longer.
 
-.PHONY: help demo test check fmt lint doc manifests shipped image chaos load bench soak faults truth advisories
+.PHONY: help demo test check fmt lint doc manifests shipped image chaos load bench soak faults truth fuzz advisories
 
 help:            ## shows this
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
@@ -45,6 +45,10 @@ truth:           ## random faults until TRUTH_ANSWERS (1000000) answers were hel
 	scripts/postgres
 	TRUTH_ANSWERS=$${TRUTH_ANSWERS:-1000000} TRUTH_SEED=$${TRUTH_SEED:-$$(date +%s)} \
 	    cargo test --locked --release --test it oracle::no_answer -- --nocapture
+
+fuzz:            ## mutates the corpus of tests/fuzz FUZZ_MUTATIONS (1000000) times a target; FUZZ_SEED repeats a run
+	FUZZ_MUTATIONS=$${FUZZ_MUTATIONS:-1000000} FUZZ_SEED=$${FUZZ_SEED:-$$(date +%s)} \
+	    cargo test --locked --test fuzz -- --nocapture
 
 load:            ## the server under KEDA's whole fleet, for half a minute; fails on a broken invariant, never on a time
 	scripts/postgres
