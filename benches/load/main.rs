@@ -16,6 +16,7 @@ mod ground;
 mod history;
 mod keda_way;
 mod plot;
+mod push;
 mod quiet;
 mod rate;
 mod report;
@@ -56,6 +57,8 @@ enum Command {
     History(history::Reach),
     /// What a fleet costs PostgreSQL, against KEDA's own way
     KedaWay,
+    /// From a commit to the message on an open stream, against the commit's own acknowledgement
+    Push,
     /// What PostgreSQL hears while nothing happens and `notify` is on
     Quiet,
     /// GetMetrics a second, against a bare tonic server
@@ -82,6 +85,7 @@ fn main() -> ExitCode {
         Command::Footprint => measured("footprint.json", footprint::run()),
         Command::History(reach) => measured("history.json", history::run(reach)),
         Command::KedaWay => measured("keda-way.json", keda_way::run()),
+        Command::Push => measured("push.json", push::run()),
         Command::Quiet => measured("quiet.json", quiet::run()),
         Command::Rate(length) => measured("rate.json", rate::run(length)),
         Command::Report => {
