@@ -209,7 +209,8 @@ impl Gauge {
             }
         };
         // Under the lock, so that outcomes are published in the order of their attempts.
-        self.outcome.send_replace(Outcome { attempt, began_at, ended_at, result });
+        let before = self.outcome.send_replace(Outcome { attempt, began_at, ended_at, result });
+        state.watchers.wake(&before, &self.outcome.borrow());
     }
 
     fn publish(&self, reading: &Reading) {

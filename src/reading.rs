@@ -35,3 +35,14 @@ pub enum Rows {
     /// A grouped query's rows by key.
     ByKey(HashMap<Box<str>, Numbers>),
 }
+
+impl Rows {
+    /// The numbers of a grouped query's key, or a plain query's.
+    pub fn of(&self, key: Option<&str>) -> Option<&Numbers> {
+        match (self, key) {
+            (Self::One(numbers), _) => Some(numbers),
+            (Self::ByKey(rows), Some(key)) => rows.get(key),
+            (Self::ByKey(_), None) => None,
+        }
+    }
+}

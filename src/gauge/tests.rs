@@ -24,6 +24,11 @@ struct Ticker {
     takes: Duration,
     statements: AtomicU64,
     fails: fn(u64) -> Option<Fault>,
+    rows: fn(u32) -> Rows,
+}
+
+fn the_number_itself(number: u32) -> Rows {
+    Rows::One(Numbers { value: number.into(), activity: None })
 }
 
 impl Source for Ticker {
@@ -43,8 +48,8 @@ impl Source for Ticker {
             if let Some(fault) = (self.fails)(number) {
                 return Err((fault, String::new()));
             }
-            let value = u32::try_from(number).expect("few statements").into();
-            Ok(Reading { rows: Rows::One(Numbers { value, activity: None }), sent_at, changes_at: None })
+            let rows = (self.rows)(u32::try_from(number).expect("few statements"));
+            Ok(Reading { rows, sent_at, changes_at: None })
         })
     }
 }
@@ -81,7 +86,11 @@ struct World {
 
 impl World {
     fn new(max_age: Duration, takes: Duration, fails: fn(u64) -> Option<Fault>) -> Self {
-        let ticker = Arc::new(Ticker { query: query(max_age), takes, statements: AtomicU64::new(0), fails });
+        Self::telling(the_number_itself, max_age, takes, fails)
+    }
+
+    fn telling(rows: fn(u32) -> Rows, max_age: Duration, takes: Duration, fails: fn(u64) -> Option<Fault>) -> Self {
+        let ticker = Arc::new(Ticker { query: query(max_age), takes, statements: AtomicU64::new(0), fails, rows });
         let source: Arc<dyn Source> = ticker.clone();
         let metrics = Arc::new(Metrics::new(Build { version: "0", commit: "0", rustc: "0" }));
         Self {
@@ -184,7 +193,7 @@ async fn a_panic_is_one_failure_and_the_next_call_asks_again() {
 async fn a_watched_gauge_reads_itself_and_an_unwatched_one_does_not() {
     let world = World::new(SECOND, Duration::ZERO, |_| None);
     let gauge = world.gauge(1);
-    let mut watch = gauge.watch();
+    let mut watch = gauge.watch(None);
     for expected in 1..=5u32 {
         assert_eq!(value(&watch.changed().await.unwrap()), f64::from(expected));
     }
@@ -193,11 +202,57 @@ async fn a_watched_gauge_reads_itself_and_an_unwatched_one_does_not() {
     assert_eq!(world.statements(), 5);
 }
 
+/// The key `ticks` changes with every statement, the key `stands` never does.
+fn by_key(number: u32) -> Rows {
+    let row = |key: &str, value: u32| (key.into(), Numbers { value: value.into(), activity: None });
+    Rows::ByKey([row("ticks", number), row("stands", 7)].into())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watcher_of_a_key_wakes_only_when_its_own_numbers_change() {
+    let world = World::telling(by_key, SECOND, Duration::ZERO, |number| (number == 4).then_some(Fault::LockTimeout));
+    let gauge = world.gauge(1);
+    let mut ticking = gauge.watch(Some("ticks"));
+    let mut standing = gauge.watch(Some("stands"));
+    let mut absent = gauge.watch(Some("absent"));
+    for watch in [&mut ticking, &mut standing, &mut absent] {
+        assert!(watch.changed().await.is_ok(), "all hear of the first attempt");
+    }
+    for _ in 2..=3 {
+        assert!(ticking.changed().await.is_ok());
+        assert!(standing.changed().now_or_never().is_none());
+        assert!(absent.changed().now_or_never().is_none());
+    }
+    for watch in [&mut ticking, &mut standing, &mut absent] {
+        assert_eq!(watch.changed().await, Err(Fault::LockTimeout), "a failure concerns all");
+    }
+    for watch in [&mut ticking, &mut standing, &mut absent] {
+        assert!(watch.changed().await.is_ok(), "its end does, too");
+    }
+    drop(gauge.watch(Some("ticks")));
+    assert!(ticking.changed().await.is_ok(), "another watcher's end concerns nobody");
+    assert_eq!(world.statements(), 6);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_finds_the_reading_too_old_hears_of_the_next_whatever_it_brings() {
+    let world = World::telling(by_key, SECOND, SECOND / 2, |_| None);
+    let gauge = world.gauge(1);
+    let mut standing = gauge.watch(Some("stands"));
+    assert!(standing.changed().await.is_ok());
+    assert!(standing.is_current());
+    sleep(SECOND * 3 / 4).await;
+    assert!(standing.changed().now_or_never().is_none());
+    assert!(!standing.is_current(), "the second attempt is under way");
+    assert!(standing.changed().await.is_ok());
+    assert_eq!(world.statements(), 2);
+}
+
 #[tokio::test(start_paused = true)]
 async fn idle_gauges_are_dropped_and_watched_ones_are_not() {
     let world = World::new(SECOND, Duration::ZERO, |_| None);
     let kept = world.gauge(1);
-    let _watch = kept.watch();
+    let _watch = kept.watch(None);
     let dropped = Arc::downgrade(&world.gauge(2));
     sleep(700 * SECOND).await;
     assert!(dropped.upgrade().is_none());
@@ -221,7 +276,7 @@ async fn the_longest_unused_gives_way_within_a_namespace_and_never_beyond_the_ca
 #[tokio::test(start_paused = true)]
 async fn a_namespace_whose_gauges_are_all_watched_gets_no_more() {
     let world = World::new(SECOND, Duration::ZERO, |_| None);
-    let watches: Vec<_> = (0..2_500).map(|parameter| world.gauge(parameter).watch()).collect();
+    let watches: Vec<_> = (0..2_500).map(|parameter| world.gauge(parameter).watch(None)).collect();
     let refused = world.gauges.of(&world.shared, &[Value::Bigint(9_999)], "default");
     assert_eq!(refused.err(), Some(Fault::Exhausted(crate::fault::Limit::NamespaceGauges)));
     assert!(world.gauges.of(&world.shared, &[Value::Bigint(9_999)], "other").is_ok());

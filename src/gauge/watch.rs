@@ -1,6 +1,6 @@
 //! Gauges that somebody watches are kept fresh without being asked.
 
-use std::{future::pending, sync::Arc, time::Duration};
+use std::{collections::HashMap, future::pending, sync::Arc, time::Duration};
 
 use tokio::{
     sync::watch,
@@ -19,51 +19,90 @@ const LONGEST_REST: Duration = Duration::from_secs(1);
 pub(super) struct Watchers {
     pub(super) count: usize,
     keeper: Option<JoinHandle<()>>,
+    /// What wakes the watchers of a key, or those of a plain query.
+    wakes: HashMap<Option<Box<str>>, watch::Sender<()>>,
+    /// Somebody must hear of the next attempt's end, whatever it brings.
+    is_awaited: bool,
 }
 
-/// A view of a gauge that changes as its readings do. The gauge is read again, as its query's
-/// rules say, for as long as there is one.
+/// A view of a gauge that changes as its numbers do, or those of one key of a grouped query. The
+/// gauge is read again, as its query's rules say, for as long as there is one.
 pub struct Watch {
     gauge: Arc<Gauge>,
-    outcomes: watch::Receiver<Outcome>,
+    key: Option<Box<str>>,
+    wakes: watch::Receiver<()>,
+}
+
+impl Watchers {
+    /// Wakes those for whom `after` tells something else than `before`: a thousand streams of as
+    /// many keys sleep on while one of them changes.
+    pub(super) fn wake(&mut self, before: &Outcome, after: &Outcome) {
+        let is_awaited = std::mem::take(&mut self.is_awaited);
+        for (key, wake) in &self.wakes {
+            if is_awaited || !before.tells_the_same(after, key.as_deref()) {
+                wake.send_replace(());
+            }
+        }
+    }
+}
+
+impl Outcome {
+    /// Whether a watcher of that key can tell it from another.
+    fn tells_the_same(&self, other: &Self, key: Option<&str>) -> bool {
+        match (&self.result, &other.result) {
+            (Ok(reading), Ok(other)) => reading.rows.of(key) == other.rows.of(key),
+            (Err(_), Err(_)) => true,
+            (Ok(_), Err(_)) | (Err(_), Ok(_)) => false,
+        }
+    }
 }
 
 impl Gauge {
-    /// Begins to watch. The first outcome is the latest one, unless that is so old that another is due.
-    pub fn watch(self: &Arc<Self>) -> Watch {
-        let mut outcomes = self.outcome.subscribe();
-        if self.due() > Instant::now() {
-            outcomes.mark_changed();
-        }
+    /// Begins to watch a key of a grouped query, or a plain one. The first outcome is the latest
+    /// one, unless that is so old that another is due.
+    pub fn watch(self: &Arc<Self>, key: Option<&str>) -> Watch {
+        let key = key.map(Box::from);
         let mut state = self.lock();
+        let mut wakes = state.watchers.wakes.entry(key.clone()).or_default().subscribe();
+        if self.due() > Instant::now() {
+            wakes.mark_changed();
+        } else {
+            state.watchers.is_awaited = true;
+        }
         state.watchers.count += 1;
         if state.watchers.count == 1 {
             state.watchers.keeper = Some(tokio::spawn(keep_fresh(Arc::clone(self))));
         }
         drop(state);
-        Watch { gauge: Arc::clone(self), outcomes }
+        Watch { gauge: Arc::clone(self), key, wakes }
     }
 }
 
 impl Watch {
-    /// Waits for the next attempt's end: the latest outcome, never a queue of them.
+    /// Waits until an attempt has told something else: the latest outcome, never a queue of them.
     ///
     /// # Cancel safety
     /// Safe: nothing is lost but intermediate outcomes.
     pub async fn changed(&mut self) -> Result<Arc<Reading>, Fault> {
         loop {
-            // The sender lives in the gauge that `self` holds.
-            self.outcomes.changed().await.expect("the gauge outlives its watch");
-            let outcome = self.outcomes.borrow_and_update();
+            // The sender lives in the gauge that `self` holds, for as long as `self` does.
+            self.wakes.changed().await.expect("the gauge outlives its watch");
+            let outcome = self.gauge.outcome.borrow();
             if outcome.attempt > 0 {
                 return outcome.result.clone();
             }
         }
     }
 
-    /// Whether the latest reading is as young as the query's rules let a watched one get.
+    /// Whether the latest reading is as young as the query's rules let a watched one get. If not,
+    /// [`Watch::changed`] returns at the next attempt's end, whatever that brings.
     pub fn is_current(&self) -> bool {
-        self.gauge.outcome.borrow().result.is_ok() && Instant::now() < self.gauge.due()
+        // Under the lock no attempt ends between the look and the wish.
+        let mut state = self.gauge.lock();
+        let is_good = self.gauge.outcome.borrow().result.is_ok();
+        let is_current = is_good && Instant::now() < self.gauge.due();
+        state.watchers.is_awaited |= !is_current;
+        is_current
     }
 }
 
@@ -71,6 +110,11 @@ impl Drop for Watch {
     fn drop(&mut self) {
         let mut state = self.gauge.lock();
         state.watchers.count -= 1;
+        let wakes = &mut state.watchers.wakes;
+        // `self` still counts.
+        if wakes.get(&self.key).is_some_and(|wake| wake.receiver_count() == 1) {
+            wakes.remove(&self.key);
+        }
         state.used_at = Instant::now();
         if state.watchers.count == 0
             && let Some(keeper) = state.watchers.keeper.take()

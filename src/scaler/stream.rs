@@ -190,8 +190,8 @@ impl Activity {
         let Asked { trigger, gauge, deadline: _ } = asked;
         Self {
             reference,
+            watch: gauge.watch(trigger.group.as_deref()),
             trigger,
-            watch: gauge.watch(),
             catalog,
             gauges,
             known: None,
@@ -239,7 +239,7 @@ impl Activity {
         let namespace = &self.reference.namespace;
         let gauge = self.gauges.of(&self.trigger.shared, &self.trigger.parameters, namespace).ok()?;
         // Also where the gauge is the same: thresholds may have changed.
-        self.watch = gauge.watch();
+        self.watch = gauge.watch(self.trigger.group.as_deref());
         self.known = None;
         Some(())
     }
