@@ -50,9 +50,10 @@ fuzz:            ## mutates the corpus of tests/fuzz FUZZ_MUTATIONS (1000000) ti
 	FUZZ_MUTATIONS=$${FUZZ_MUTATIONS:-1000000} FUZZ_SEED=$${FUZZ_SEED:-$$(date +%s)} \
 	    cargo test --locked --test fuzz -- --nocapture
 
-load:            ## the server under KEDA's whole fleet, for half a minute; fails on a broken invariant, never on a time
+load:            ## KEDA's whole fleet, then a short soak, in two minutes; fails on a broken invariant, never on a time
 	scripts/postgres
 	cargo test --locked --bench load -- check
+	cargo test --locked --bench load -- soak --minutes 1
 
 bench:           ## measures what docs/benchmarks.md tells, and writes it anew; a quarter of an hour
 	scripts/bench
