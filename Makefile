@@ -1,9 +1,9 @@
 # `make check` is what CI runs. Everything else here is a part of it, or takes longer.
 
-.PHONY: help demo test check fmt lint doc manifests shipped image chaos load bench soak faults truth fuzz advisories
+.PHONY: help demo test check fmt lint doc manifests shipped image chaos load bench bench-notify soak faults truth fuzz advisories
 
 help:            ## shows this
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
 demo:            ## plays the whole story without a cluster, in about a minute
 	scripts/postgres && cargo build --locked --bins && cargo run --locked --example keda
@@ -57,6 +57,10 @@ load:            ## KEDA's whole fleet, then a short soak, in two minutes; fails
 
 bench:           ## measures what docs/benchmarks.md tells, and writes it anew; a quarter of an hour
 	scripts/bench
+
+bench-notify:    ## measures what the notify trigger costs the writers of its table; two minutes on a quiet machine
+	scripts/postgres
+	cargo bench --locked --bench load -- inserts
 
 soak:            ## half an hour of load and faults; then nothing may have grown
 	scripts/postgres

@@ -5,7 +5,6 @@
 //! turns.
 
 use std::{
-    process::Command,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -26,9 +25,9 @@ use serde_json::{Value, json};
 use tokio::{task::JoinSet, time::Instant};
 
 use crate::{
+    pgbench,
     report::{Row, median},
     support::{
-        binaries,
         cluster::{Cluster, Settings},
         database::{Access, Database},
         executable::Executable,
@@ -74,6 +73,7 @@ pub(crate) async fn run(length: Length) -> Value {
         database.execute(statement).await;
     }
 
+    let update = format!("\\set id random(1, {ROWS})\nUPDATE counter SET n = n + 1 WHERE id = :id;\n");
     let (mut rows, mut sizes) = (Vec::new(), Vec::new());
     for (workers, at_least) in SIZES {
         let (mut claims, mut updates, mut empty) = (Vec::new(), Vec::new(), 0);
@@ -82,7 +82,7 @@ pub(crate) async fn run(length: Length) -> Value {
             let turn = claiming(&database.owner(), workers, Duration::from_secs(length.turn.into())).await;
             claims.push(turn.rate);
             empty += turn.empty;
-            updates.push(pgbench(&database.owner(), workers, length.turn));
+            updates.push(pgbench::rate(&database.owner(), &update, workers, length.turn).await);
         }
         let ratio = median(claims.iter().zip(&updates).map(|(claims, updates)| claims / updates));
         let (claims, updates) = (median(claims), median(updates));
@@ -161,19 +161,4 @@ async fn claiming(access: &Access, workers: u64, lasting: Duration) -> Turn {
     let claimed = claimed.load(Ordering::Relaxed);
     assert!(claimed < u64::from(WAITING), "the requests ran out: more must wait");
     Turn { rate: real(claimed) / start.elapsed().as_secs_f64(), empty: empty.load(Ordering::Relaxed) }
-}
-
-/// Updates a second.
-fn pgbench(access: &Access, clients: u64, seconds: u32) -> f64 {
-    let script = format!("\\set id random(1, {ROWS})\nUPDATE counter SET n = n + 1 WHERE id = :id;\n");
-    let directory = tempfile::tempdir().expect("the temporary directory is writable");
-    let file = directory.path().join("update.sql");
-    std::fs::write(&file, script).expect("the directory is ours");
-    let mut command = Command::new(binaries::directory().join("pgbench"));
-    command.arg("--no-vacuum").arg("-f").arg(&file);
-    command.args(["-c", &clients.to_string(), "-j", "2", "-T", &seconds.to_string()]);
-    let output = command.envs(access.environment()).output().expect("pgbench is there");
-    let text = String::from_utf8_lossy(&output.stdout);
-    let rate = text.lines().find_map(|line| line.strip_prefix("tps = ")?.split(' ').next()?.parse().ok());
-    rate.unwrap_or_else(|| panic!("pgbench says no rate: {text}{}", String::from_utf8_lossy(&output.stderr)))
 }

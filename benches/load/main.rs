@@ -14,7 +14,9 @@ mod footprint;
 mod free;
 mod ground;
 mod history;
+mod inserts;
 mod keda_way;
+mod pgbench;
 mod plot;
 mod push;
 mod quiet;
@@ -55,6 +57,8 @@ enum Command {
     Footprint,
     /// What a poll costs as history grows: the view against the seed's query
     History(history::Reach),
+    /// Inserts a second with the notifying trigger, against none and against a plain NOTIFY
+    Inserts(inserts::Length),
     /// What a fleet costs PostgreSQL, against KEDA's own way
     KedaWay,
     /// From a commit to the message on an open stream, against the commit's own acknowledgement
@@ -84,6 +88,7 @@ fn main() -> ExitCode {
         Command::Claims(length) => measured("claims.json", claims::run(length)),
         Command::Footprint => measured("footprint.json", footprint::run()),
         Command::History(reach) => measured("history.json", history::run(reach)),
+        Command::Inserts(length) => measured("inserts.json", inserts::run(length)),
         Command::KedaWay => measured("keda-way.json", keda_way::run()),
         Command::Push => measured("push.json", push::run()),
         Command::Quiet => measured("quiet.json", quiet::run()),
