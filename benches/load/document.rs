@@ -40,8 +40,8 @@ pub(crate) fn write() {
             writeln!(table, "| {mark} | {what} | {yardstick} | {bar} | {measured} |").expect("a string takes all");
         }
     }
-    let missing = if missing.is_empty() { String::new() } else { format!("Not measured: {}.\n", missing.join(", ")) };
-    let page = TEMPLATE.replace("{{table}}\n", &(table + "\n" + &missing)).replace("{{machine}}", &machine());
+    let missing = if missing.is_empty() { String::new() } else { format!("\nNot measured: {}.\n", missing.join(", ")) };
+    let page = TEMPLATE.replace("{{table}}\n", &(table + &missing)).replace("{{machine}}", &machine());
     fs::write(project.join("docs/benchmarks.md"), page).expect("docs/ is writable");
     let plots = project.join("docs/benchmarks");
     fs::create_dir_all(&plots).expect("docs/ is writable");
