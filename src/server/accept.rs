@@ -31,14 +31,12 @@ use crate::{
 const CONNECTIONS: usize = 1_000;
 
 /// Streams of one connection at most: all of a cluster's triggers come over one.
-const STREAMS: u32 = 20_000;
-
-/// Calls that a peer may have given up before they were looked at: as many as it may have at all.
 ///
-/// HTTP/2's usual answer to more than 20 is to close the connection (CVE-2023-44487). Here it
-/// would punish all triggers of a KEDA that gives up calls while we are busy; and calls that are
-/// given up hold no more memory than calls that are not.
-const GIVEN_UP: usize = 20_000;
+/// A peer may also give up as many before they were looked at. HTTP/2's usual answer to more than
+/// 20 is to close the connection (CVE-2023-44487). Here it would punish all triggers of a KEDA
+/// that gives up calls while we are busy, and calls that are given up hold no more memory than
+/// calls that are not.
+const STREAMS: u16 = 20_000;
 
 /// How long a peer may take for TLS and the HTTP/2 preface.
 const PREFACE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -160,8 +158,8 @@ where
     let service = service_fn(move |request| answer(&services, request, &has_aged));
     let http = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
-        .max_concurrent_streams(STREAMS)
-        .max_pending_accept_reset_streams(GIVEN_UP)
+        .max_concurrent_streams(u32::from(STREAMS))
+        .max_pending_accept_reset_streams(usize::from(STREAMS))
         .keep_alive_interval(KEEP_ALIVE)
         .keep_alive_timeout(KEEP_ALIVE)
         .serve_connection(TokioIo::new(io), service);

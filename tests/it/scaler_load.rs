@@ -166,7 +166,7 @@ async fn three_hundred_queries_in_phase_answer_from_the_second_round_on() {
 #[tokio::test]
 async fn ten_thousand_streams_on_one_connection_begin_at_once_and_end_with_ok() {
     const STREAMS: usize = 10_000;
-    /// Opened side by side; KEDA opens them one by one as it sees its objects.
+    /// Opened side by side.
     const AT_ONCE: usize = 200;
     /// The contract's 3 s, and what a debug build on a busy machine adds.
     const FIRST_MESSAGE: Duration = Duration::from_secs(3 + 2);
@@ -200,8 +200,6 @@ async fn ten_thousand_streams_on_one_connection_begin_at_once_and_end_with_ok() 
         // A change or a reminder may come before the end, an error must not.
         while stream.message().await.expect("streams end with OK").is_some() {}
     }));
-    let start = Instant::now();
     let (ended, _) = tokio::join!(serving.process.terminate(END), ends);
     assert_eq!(ended.code(), Some(0), "{}", ended.errors);
-    assert!(start.elapsed() < END);
 }
