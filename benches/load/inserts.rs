@@ -83,7 +83,7 @@ pub(crate) async fn run(length: Length) -> Value {
             what: format!("inserts a second with our trigger, {WRITERS} writers, real flush, {label}"),
             yardstick: "the same table without a trigger, and with a plain NOTIFY trigger".to_owned(),
             bar: format!(">= {AT_LEAST:.2} of its rate, >= {TIMES_PLAIN:.0} times that with a plain NOTIFY"),
-            measured: format!("{ours}, {:.0} times; plain NOTIFY {plain}", ours.median / plain.median),
+            measured: format!("{ours}, {:.1} times; plain NOTIFY {plain}", ours.median / plain.median),
             holds: ours.median >= AT_LEAST && ours.median >= TIMES_PLAIN * plain.median,
         });
         snapshots.push(json!({
