@@ -89,9 +89,9 @@ fn keda_way(result: &Value, key: &str, unit: &'static str) -> Bars<'static> {
         title,
         unit,
         scale: Scale::Logarithmic,
-        series: vec!["KEDA's built-in trigger", "clapometer", "clapometer, one grouped query"],
+        series: vec!["clapometer", "KEDA's built-in trigger", "clapometer, one grouped query"],
         groups: each(result, "sizes", |size| {
-            let sides = ["keda", "clapometer", "grouped"].map(|side| number(size, &format!("/{side}/{key}")));
+            let sides = ["clapometer", "keda", "grouped"].map(|side| number(size, &format!("/{side}/{key}")));
             (format!("{} triggers", number(size, "/triggers")), sides.to_vec())
         }),
         bar: None,

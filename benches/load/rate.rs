@@ -133,7 +133,7 @@ pub(crate) async fn run(length: Length) -> Value {
     for (what, at_least, query, count) in [
         ("one trigger", Some(ONE_AT_LEAST), METRIC.0, 1),
         ("1,000 different triggers", Some(MANY_AT_LEAST), METRIC.0, MANY),
-        ("1,000 triggers, each read once a second", None, "aging", MANY),
+        ("1,000 triggers, read every second", None, "aging", MANY),
     ] {
         let comparison = compare(what, at_least, &ours, &bare, &triggers(query, count), length).await;
         println!("{comparison}");
