@@ -1,4 +1,4 @@
-//! How a Job comes to its clap: bury, own, due, new, in this order.
+//! How a Job comes to its clap: quick; if that finds nothing, bury, own, due, new, in this order.
 
 use std::time::Duration;
 
@@ -104,22 +104,33 @@ impl Round<'_> {
             }
             self.doubtful = false;
         }
+        if let Some(claimed) = self.take(&[Way::Quick], by, interrupt).await? {
+            return Ok(Found::Claimed(claimed));
+        }
         for id in self.ledger.bury(by).await? {
             tracing::warn!(clap.id = id, "buried: its lease expired on the last attempt");
         }
-        for way in [Way::Own, Way::Due, Way::New] {
-            if interrupt.is_over() {
-                return Ok(Found::Claimed(Claimed::Interrupted));
-            }
-            let sent_at = Instant::now();
-            let claim = self.ledger.claim(way, self.job, self.session, self.terms.lease, by).await;
-            self.doubtful = matches!(claim, Err(Error::Unavailable(_)));
-            if let Some(claim) = claim? {
-                return Ok(Found::Claimed(Claimed::Attempt(claim, Lease::granted(self.terms, sent_at))));
-            }
+        if let Some(claimed) = self.take(&[Way::Own, Way::Due, Way::New], by, interrupt).await? {
+            return Ok(Found::Claimed(claimed));
         }
         let standing = self.ledger.standing(self.job, by).await?;
         Ok(standing.map_or(Found::Claimed(Claimed::Nothing), |standing| judged(&standing)))
+    }
+
+    /// Claims in the first of these ways that finds a clap.
+    async fn take(&mut self, ways: &[Way], by: Instant, interrupt: &shutdown::Ended) -> Result<Option<Claimed>, Error> {
+        for way in ways {
+            if interrupt.is_over() {
+                return Ok(Some(Claimed::Interrupted));
+            }
+            let sent_at = Instant::now();
+            let claim = self.ledger.claim(*way, self.job, self.session, self.terms.lease, by).await;
+            self.doubtful = matches!(claim, Err(Error::Unavailable(_)));
+            if let Some(claim) = claim? {
+                return Ok(Some(Claimed::Attempt(claim, Lease::granted(self.terms, sent_at))));
+            }
+        }
+        Ok(None)
     }
 
     /// Finds out whether the claim whose answer was lost was committed. Its lease may be old: the

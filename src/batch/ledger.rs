@@ -43,6 +43,8 @@ pub struct Job {
 /// How a clap is claimed, in the order in which a worker tries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Way {
+    /// A request that nobody has tried, if no clap is due: what most Jobs find, in one statement.
+    Quick,
     /// This Job's own clap: its earlier pod failed or vanished.
     Own,
     /// A clap that is due, whoever had it.
@@ -145,7 +147,7 @@ impl Ledger {
         rows.iter().map(|row| column(row, "id")).collect()
     }
 
-    /// Claims a clap in one of the three ways.
+    /// Claims a clap in one of the four ways.
     ///
     /// # Errors
     /// [`Error::Collision`] if another pod of this Job was first.
@@ -158,6 +160,7 @@ impl Ledger {
         by: Instant,
     ) -> Result<Option<Claim>, Error> {
         let sql = match way {
+            Way::Quick => &self.statements.quick,
             Way::Own => &self.statements.own,
             Way::Due => &self.statements.due,
             Way::New => &self.statements.new,

@@ -115,8 +115,9 @@ async fn plans(transactions: &mut Transactions) -> Result<Vec<Plan>, Error> {
         (&seconds, Type::FLOAT8),
     ];
     let beat: [Parameter<'_>; 3] = [(&one, Type::INT8), (&one, Type::INT8), (&seconds, Type::FLOAT8)];
-    let asked: [(&'static str, &str, &[Parameter<'_>]); 8] = [
+    let asked: [(&'static str, &str, &[Parameter<'_>]); 9] = [
         ("scaling", SCALING, &[]),
+        ("quick", &statements.quick, &claim),
         ("bury", &statements.bury, &[]),
         ("own", &statements.own, &claim),
         ("due", &statements.due, &claim),

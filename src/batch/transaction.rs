@@ -26,21 +26,8 @@ const CONNECT: Duration = Duration::from_secs(3);
 /// How much longer than the server we wait: its own timeout should speak first.
 const ANSWER_SLACK: Duration = Duration::from_millis(500);
 
-/// Begins every transaction: under `default_transaction_isolation = serializable` SKIP LOCKED would fail with 40001.
-const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE";
-
-/// Sets the deadline of the transaction that it stands in. $1 the limit in milliseconds.
-const LIMITS: &str = "\
-SELECT set_config('statement_timeout', $1, true),
-       set_config('lock_timeout', $1, true),
-       set_config('idle_in_transaction_session_timeout', $1, true)";
-
-/// As [`LIMITS`], in a schema. $2 its name.
-const LIMITS_IN_SCHEMA: &str = "\
-SELECT set_config('statement_timeout', $1, true),
-       set_config('lock_timeout', $1, true),
-       set_config('idle_in_transaction_session_timeout', $1, true),
-       set_config('search_path', quote_ident($2), true)";
+/// Puts the transaction that it stands in into a schema. $1 its name.
+const SCHEMA: &str = "SELECT set_config('search_path', quote_ident($1), true)";
 
 /// A parameter with its type, as the driver wants it.
 pub type Parameter<'a> = (&'a (dyn ToSql + Sync), Type);
@@ -121,9 +108,10 @@ impl Transactions {
     pub async fn begin(&mut self, by: Instant) -> Result<&Client, Error> {
         let (limit, schema) = (self.limit, self.schema.clone());
         let client = &self.session(by).await?.client;
-        let (begun, limited) = join(client.batch_execute(BEGIN), limited(client, schema, limit)).await;
+        let begin = begin(limit);
+        let (begun, moved) = join(client.batch_execute(&begin), into_schema(client, schema)).await;
         begun?;
-        limited?;
+        moved?;
         Ok(client)
     }
 
@@ -153,7 +141,7 @@ impl Transactions {
     }
 }
 
-/// BEGIN, limits, the statement and COMMIT, sent together; the first error counts, 25P02 is its echo.
+/// BEGIN, the schema, the statement and COMMIT, sent together; the first error counts, 25P02 is its echo.
 async fn pipelined(
     session: &Session,
     schema: Option<String>,
@@ -162,28 +150,38 @@ async fn pipelined(
     parameters: &[Parameter<'_>],
 ) -> Result<Vec<Row>, Error> {
     let client = &session.client;
-    let (begun, limited, rows, committed) = join4(
-        client.batch_execute(BEGIN),
-        limited(client, schema, limit),
+    let begin = begin(limit);
+    let (begun, moved, rows, committed) = join4(
+        client.batch_execute(&begin),
+        into_schema(client, schema),
         client.query_typed(sql, parameters),
         client.batch_execute("COMMIT"),
     )
     .await;
     begun.map_err(Error::from)?;
-    limited?;
+    moved?;
     let rows = rows.map_err(Error::from)?;
     committed.map_err(Error::from)?;
     Ok(rows)
 }
 
-async fn limited(client: &Client, schema: Option<String>, limit: Duration) -> Result<(), Error> {
-    let milliseconds = limit.as_millis().max(1).to_string();
-    match &schema {
-        None => client.query_typed(LIMITS, &[(&milliseconds, Type::TEXT)]).await?,
-        Some(schema) => {
-            client.query_typed(LIMITS_IN_SCHEMA, &[(&milliseconds, Type::TEXT), (schema, Type::TEXT)]).await?
-        }
-    };
+/// Begins a transaction with a deadline for each of its statements, in one message that nothing has to be planned for.
+///
+/// Under `default_transaction_isolation = serializable` SKIP LOCKED would fail with 40001.
+fn begin(limit: Duration) -> String {
+    let limit = limit.as_millis().max(1);
+    format!(
+        "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; \
+         SET LOCAL statement_timeout = {limit}; \
+         SET LOCAL lock_timeout = {limit}; \
+         SET LOCAL idle_in_transaction_session_timeout = {limit}"
+    )
+}
+
+async fn into_schema(client: &Client, schema: Option<String>) -> Result<(), Error> {
+    if let Some(schema) = schema {
+        client.query_typed(SCHEMA, &[(&schema, Type::TEXT)]).await?;
+    }
     Ok(())
 }
 

@@ -6,13 +6,16 @@
 /// that a test can break one statement and show which check notices.
 #[derive(Debug, Clone)]
 pub struct Statements {
+    /// Takes a request that nobody has tried, provided that no clap is due. $1 session, $2 Job, $3
+    /// its name, $4 pod, $5 node, $6 lease in seconds.
+    pub quick: String,
     /// Books as DEAD what crashed on its last attempt. No parameters; a row per clap.
     pub bury: String,
-    /// Resumes this Job's clap. $1 session, $2 Job, $3 its name, $4 pod, $5 node, $6 lease in seconds.
+    /// Resumes this Job's clap; parameters as `quick`.
     pub own: String,
-    /// Takes over a clap that is due; parameters as `own`.
+    /// Takes over a clap that is due; parameters as `quick`.
     pub due: String,
-    /// Takes a request that nobody has tried; parameters as `own`.
+    /// Takes a request that nobody has tried; parameters as `quick`.
     pub new: String,
     /// Looks up a claim whose answer was lost. $1 session, $2 Job.
     pub adopt: String,
@@ -36,10 +39,11 @@ pub struct Statements {
 impl Default for Statements {
     fn default() -> Self {
         Self {
+            quick: concat!(include_str!("quick.sql"), include_str!("take.sql")).to_owned(),
             bury: include_str!("bury.sql").to_owned(),
             own: concat!(include_str!("own.sql"), include_str!("open.sql")).to_owned(),
             due: concat!(include_str!("due.sql"), include_str!("open.sql")).to_owned(),
-            new: include_str!("new.sql").to_owned(),
+            new: concat!(include_str!("new.sql"), include_str!("take.sql")).to_owned(),
             adopt: include_str!("adopt.sql").to_owned(),
             standing: include_str!("standing.sql").to_owned(),
             beat: include_str!("beat.sql").to_owned(),

@@ -16,6 +16,8 @@ use tokio_postgres::types::Type;
 use super::ground::{LONG, end_back_off, expire_leases, job, ledger_with, pod, request, soon};
 use crate::support::database::Database;
 
+const ALL: [Way; 4] = [Way::Quick, Way::Own, Way::Due, Way::New];
+
 const NO_BACKOFF: Backoff = Backoff { reserve: Duration::ZERO, base: Duration::ZERO, cap: Duration::ZERO };
 
 fn failure() -> Failure {
@@ -48,13 +50,13 @@ pub(super) async fn a_held_clap_is_nobody_elses(database: &Database<'_>, stateme
     request(database, 1, 0).await;
     let mut ledger = ledger_with(database, statements);
     let mine = new_claim(&mut ledger, &job("a")).await?;
-    for way in [Way::Own, Way::Due, Way::New] {
+    for way in ALL {
         ensure!(claim(&mut ledger, way, &job("b")).await?.is_none(), "{way:?} took a running clap from its Job");
     }
     let reserved = Backoff { reserve: LONG, ..NO_BACKOFF };
     ledger.fail(&mine, &failure(), &reserved, soon()).await?;
     end_back_off(database).await;
-    for way in [Way::Own, Way::Due, Way::New] {
+    for way in ALL {
         ensure!(claim(&mut ledger, way, &job("b")).await?.is_none(), "{way:?} took a reserved clap from its Job");
     }
     ensure!(claim(&mut ledger, Way::Own, &pod("a", "next")).await?.is_some(), "the Job's next pod found nothing");
@@ -176,7 +178,7 @@ pub(super) async fn a_job_keeps_its_clap(database: &Database<'_>, statements: &S
     request(database, 2, 0).await;
     let mut ledger = ledger_with(database, statements);
     let mine = new_claim(&mut ledger, &pod("a", "one")).await?;
-    for way in [Way::Own, Way::Due, Way::New] {
+    for way in ALL {
         ensure!(claim(&mut ledger, way, &pod("a", "two")).await?.is_none(), "{way:?}: a second pod took something");
     }
     let Some(standing) = ledger.standing(&pod("a", "two"), soon()).await? else { anyhow::bail!("no standing") };
@@ -202,14 +204,41 @@ pub(super) async fn one_job_one_clap(database: &Database<'_>, statements: &State
     let mut ledger = ledger_with(database, statements);
     let done = new_claim(&mut ledger, &job("a")).await?;
     ledger.succeed(&done, soon()).await?;
+    ensure!(claim(&mut ledger, Way::Quick, &pod("a", "next")).await?.is_none(), "a settled Job took another request");
     let due = new_claim(&mut ledger, &job("b")).await?;
     ledger.fail(&due, &failure(), &NO_BACKOFF, soon()).await?;
-    for way in [Way::Own, Way::Due, Way::New] {
+    for way in ALL {
         ensure!(
             claim(&mut ledger, way, &pod("a", "next")).await?.is_none(),
             "{way:?}: a settled Job took another clap"
         );
     }
+    Ok(())
+}
+
+/// The quick way takes a request while no clap is due, and leaves the rest to the others: what is due goes first.
+pub(super) async fn what_is_due_goes_first(database: &Database<'_>, statements: &Statements) -> Result<()> {
+    database.execute("INSERT INTO make_it_clap (max_attempts) VALUES (1), (5), (5), (5)").await;
+    let mut ledger = ledger_with(database, statements);
+    let mut quick = async |uid: &str| claim(&mut ledger, Way::Quick, &job(uid)).await;
+    let Some(last) = quick("a").await? else { anyhow::bail!("no clap is due, and the quick way found nothing") };
+    ensure!((last.id, last.iteration, last.job_attempts) == (1, 1, 1), "claimed {last:?}");
+    let Some(other) = quick("b").await? else { anyhow::bail!("a held clap is not due") };
+    ensure!(other.id == 2, "claimed {other:?}");
+
+    // A crashed last attempt has to be buried, and a crashed first one taken over.
+    expire_leases(database).await;
+    ensure!(quick("c").await?.is_none(), "the quick way overtook what is due");
+    ensure!(ledger.bury(soon()).await? == [1], "the crashed last attempt was not buried");
+    ensure!(claim(&mut ledger, Way::Quick, &job("c")).await?.is_none(), "the quick way overtook what is due");
+    let Some(mine) = claim(&mut ledger, Way::Due, &job("c")).await? else { anyhow::bail!("nobody took over") };
+
+    let hour = Backoff { base: LONG, cap: LONG, ..NO_BACKOFF };
+    ledger.fail(&mine, &failure(), &hour, soon()).await?;
+    let waits = claim(&mut ledger, Way::Quick, &job("d")).await?;
+    ensure!(waits.is_some_and(|clap| clap.id == 3), "a clap in back-off is not due");
+    end_back_off(database).await;
+    ensure!(claim(&mut ledger, Way::Quick, &job("e")).await?.is_none(), "the quick way overtook a retry");
     Ok(())
 }
 

@@ -27,6 +27,7 @@ holds!(
     two_pods_get_one_clap,
     a_job_keeps_its_clap,
     one_job_one_clap,
+    what_is_due_goes_first,
     interruptions_are_bounded,
     failures_back_off_and_end,
     an_unseen_claim_is_adopted,

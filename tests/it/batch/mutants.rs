@@ -114,6 +114,7 @@ async fn a_claim_that_does_not_ask_what_its_job_had() {
     let forgetful = "AND NOT EXISTS (SELECT 1 FROM clap_attempt WHERE job_uid = $2)";
     is_noticed("a Job with two claps", |s| broken(&mut s.new, forgetful, ""), checks::one_job_one_clap).await;
     is_noticed("a Job with two claps", |s| broken(&mut s.due, forgetful, ""), checks::one_job_one_clap).await;
+    is_noticed("a Job with two claps", |s| broken(&mut s.quick, forgetful, ""), checks::one_job_one_clap).await;
 }
 
 #[tokio::test]
@@ -152,6 +153,30 @@ async fn a_due_clap_that_ignores_the_back_off() {
         "a retry without back-off",
         |s| broken(&mut s.due, "AND next_attempt_at <= now()", ""),
         checks::a_job_keeps_its_clap,
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_quick_claim_that_is_wrong_about_what_is_due() {
+    let due = "next_attempt_at <= now() AND lease_expires_at <= now()";
+    for (mutant, believed) in [
+        ("a request that overtakes what is due", "false"),
+        ("a request that waits for the claps that are held", "next_attempt_at <= now()"),
+        ("a request that waits for the claps in back-off", "lease_expires_at <= now()"),
+    ] {
+        is_noticed(mutant, |s| broken(&mut s.quick, due, believed), checks::what_is_due_goes_first).await;
+    }
+    is_noticed(
+        "a request that overtakes a crash",
+        |s| broken(&mut s.quick, "IN ('RUNNING', 'FAILED') AND next", "IN ('FAILED') AND next"),
+        checks::what_is_due_goes_first,
+    )
+    .await;
+    is_noticed(
+        "a request that overtakes a retry",
+        |s| broken(&mut s.quick, "IN ('RUNNING', 'FAILED') AND next", "IN ('RUNNING') AND next"),
+        checks::what_is_due_goes_first,
     )
     .await;
 }
