@@ -1,16 +1,11 @@
 //! Claims a second, against pgbench's UPDATE of one row by its primary key.
 //!
-//! Each worker claims as Job after Job over a connection of its own, with the code of
+//! Each worker claims and settles as Job after Job over a connection of its own, with the code of
 //! `postgres-batch`; pgbench has as many clients in the same cluster, with real commits. They take
-//! turns.
+//! turns. The rate of claims is that of the time spent in claims: so many claps are held as there
+//! are workers, as with real Jobs, while settling is not a claim.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use clapometer::{
     batch::{
@@ -76,18 +71,19 @@ pub(crate) async fn run(length: Length) -> Value {
     let update = format!("\\set id random(1, {ROWS})\nUPDATE counter SET n = n + 1 WHERE id = :id;\n");
     let (mut rows, mut sizes) = (Vec::new(), Vec::new());
     for (workers, at_least) in SIZES {
-        let (mut claims, mut updates, mut empty) = (Vec::new(), Vec::new(), 0);
+        let (mut claims, mut jobs, mut updates, mut empty) = (Vec::new(), Vec::new(), Vec::new(), 0);
         for _ in 0..length.rounds {
             refill(&database).await;
             let turn = claiming(&database.owner(), workers, Duration::from_secs(length.turn.into())).await;
             claims.push(turn.rate);
             empty += turn.empty;
+            jobs.push(turn.jobs);
             updates.push(pgbench::rate(&database.owner(), &update, workers, length.turn).await);
         }
         let ratio = median(claims.iter().zip(&updates).map(|(claims, updates)| claims / updates));
-        let (claims, updates) = (median(claims), median(updates));
+        let (claims, jobs, updates) = (median(claims), median(jobs), median(updates));
         println!(
-            "{workers} workers: {claims:.0} claims/s, {updates:.0} updates/s, ratio {ratio:.3}, {empty} empty claims"
+            "{workers} workers: {claims:.0} claims/s ({jobs:.0} Jobs/s), {updates:.0} updates/s, ratio {ratio:.3}, {empty} empty claims"
         );
         rows.push(Row {
             what: format!("claims a second, {workers} workers"),
@@ -97,7 +93,8 @@ pub(crate) async fn run(length: Length) -> Value {
             holds: ratio >= at_least && empty == 0,
         });
         sizes.push(json!({
-            "workers": workers, "claims_per_second": claims, "updates_per_second": updates, "ratio": ratio, "empty": empty,
+            "workers": workers, "claims_per_second": claims, "jobs_per_second": jobs,
+            "updates_per_second": updates, "ratio": ratio, "empty": empty,
         }));
     }
     json!({"rows": rows, "sizes": sizes})
@@ -113,8 +110,10 @@ async fn refill(database: &Database<'_>) {
 }
 
 struct Turn {
-    /// Claims a second.
+    /// Claims a second, by the time that the workers spent in claims.
     rate: f64,
+    /// Claims a second that were settled, too.
+    jobs: f64,
     /// Claims that found nothing although rows waited.
     empty: u64,
 }
@@ -122,13 +121,12 @@ struct Turn {
 async fn claiming(access: &Access, workers: u64, lasting: Duration) -> Turn {
     let environment = access.environment();
     let lookup = |name: &str| environment.iter().find(|(known, _)| *known == name).map(|(_, value)| value.clone());
-    let (claimed, empty) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
     let begin = Arc::new(tokio::sync::Barrier::new(usize::try_from(workers).expect("a few") + 1));
     let mut set = JoinSet::new();
     for worker in 0..workers {
         let connection = identity::connection(lookup).expect("the environment is sound");
         let mut ledger = Ledger::new(connection, None);
-        let (claimed, empty, begin) = (Arc::clone(&claimed), Arc::clone(&empty), Arc::clone(&begin));
+        let begin = Arc::clone(&begin);
         set.spawn(async move {
             let (_ending, mut ended) = Ending::new();
             let job = |number: u64| Job {
@@ -142,23 +140,37 @@ async fn claiming(access: &Access, workers: u64, lasting: Duration) -> Turn {
             ledger.standing(&job(0), by).await.expect("the database is there");
             begin.wait().await;
             let end = Instant::now() + lasting;
+            let (mut claimed, mut empty, mut claiming) = (0, 0, Duration::ZERO);
             for number in 1.. {
-                if Instant::now() >= end {
-                    return;
+                let start = Instant::now();
+                if start >= end {
+                    break;
                 }
-                match claim(&mut ledger, &job(number), TERMS, &mut ended).await.expect("a claim does not fail") {
-                    Claimed::Attempt(..) => claimed.fetch_add(1, Ordering::Relaxed),
-                    _ => empty.fetch_add(1, Ordering::Relaxed),
-                };
+                let found = claim(&mut ledger, &job(number), TERMS, &mut ended).await.expect("a claim does not fail");
+                claiming += start.elapsed();
+                match found {
+                    Claimed::Attempt(claim, _) => {
+                        claimed += 1;
+                        let by = Instant::now() + Duration::from_secs(20);
+                        ledger.succeed(&claim, by).await.expect("the database is there").expect("the clap is ours");
+                    }
+                    _ => empty += 1,
+                }
             }
+            (claimed, empty, claiming)
         });
     }
     begin.wait().await;
     let start = Instant::now();
+    let (mut claimed, mut empty, mut claiming) = (0, 0, Duration::ZERO);
     while let Some(worker) = set.join_next().await {
-        worker.expect("a worker does not panic");
+        let worker = worker.expect("a worker does not panic");
+        claimed += worker.0;
+        empty += worker.1;
+        claiming += worker.2;
     }
-    let claimed = claimed.load(Ordering::Relaxed);
+    let elapsed = start.elapsed().as_secs_f64();
     assert!(claimed < u64::from(WAITING), "the requests ran out: more must wait");
-    Turn { rate: real(claimed) / start.elapsed().as_secs_f64(), empty: empty.load(Ordering::Relaxed) }
+    let rate = real(claimed) * real(workers) / claiming.as_secs_f64();
+    Turn { rate, jobs: real(claimed) / elapsed, empty }
 }
