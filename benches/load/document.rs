@@ -71,10 +71,10 @@ fn rate(result: &Value) -> Bars<'static> {
         title: "GetMetrics a second: 64 in flight, one connection",
         unit: "calls/s",
         scale: Scale::Linear,
-        series: vec!["clapometer", "bare tonic server, a constant"],
+        series: vec!["clapometer", "bare tonic server, a constant", "Python's grpc.aio, a constant"],
         groups: each(result, "comparisons", |comparison| {
             let what = comparison["what"].as_str().unwrap_or_default().to_owned();
-            (what, vec![side(comparison, "clapometer"), side(comparison, "bare")])
+            (what, ["clapometer", "bare", "peer"].map(|name| side(comparison, name)).to_vec())
         }),
         bar: None,
     }

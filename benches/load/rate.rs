@@ -1,8 +1,8 @@
-//! How many GetMetrics a second, against a bare tonic server that answers a constant.
+//! How many GetMetrics a second, against a bare tonic server and a scaler in Python that answer a constant.
 //!
-//! Both servers run on one thread, get the same bytes over one connection with 64 calls in flight,
-//! and must give the same answer. They take turns, and each turn is held against the one before it,
-//! so that what else the machine does falls on both. CPU time per call is taken beside the rate:
+//! All servers get the same bytes over one connection with 64 calls in flight, and must give the
+//! same answer; ours and tonic's run on one thread. They take turns, and each turn of ours is held
+//! against the next one of tonic's, so that what else the machine does falls on both. CPU time per call is taken beside the rate:
 //! on two cores the rate is also the client's.
 
 use std::{fmt, path::Path, sync::Arc, time::Duration};
@@ -54,13 +54,14 @@ struct Turn {
     cpu: f64,
 }
 
-/// A server against the yardstick.
+/// Our server against the yardstick; and the peer, which nothing is asked of.
 #[derive(Debug)]
 struct Comparison {
     what: &'static str,
     at_least: Option<f64>,
     ours: Vec<Turn>,
     bare: Vec<Turn>,
+    peer: Vec<Turn>,
 }
 
 impl Comparison {
@@ -86,6 +87,7 @@ impl Comparison {
             "cpu_ratio": self.ratio(|turn| turn.cpu),
             "clapometer": side(&self.ours),
             "bare": side(&self.bare),
+            "peer": side(&self.peer),
         })
     }
 
@@ -113,10 +115,11 @@ impl fmt::Display for Comparison {
         };
         write!(
             f,
-            "{:<40} {} against {}: rate {:.3}, CPU {:.3}",
+            "{:<40} {} against {} ({} in Python): rate {:.3}, CPU {:.3}",
             self.what,
             side(&self.ours),
             side(&self.bare),
+            side(&self.peer),
             self.ratio(|turn| turn.rate),
             self.ratio(|turn| turn.cpu)
         )
@@ -128,14 +131,14 @@ pub(crate) async fn run(length: Length) -> Value {
     let cluster = Cluster::private().await;
     let database = Database::empty(&cluster).await;
     let ours = crate::ground::server(&configuration(&database)).await;
-    let bare = bare().await;
+    let servers = Servers { ours, bare: bare().await, peer: peer().await };
     let mut comparisons = Vec::new();
     for (what, at_least, query, count) in [
         ("one trigger", Some(ONE_AT_LEAST), METRIC.0, 1),
         ("1,000 different triggers", Some(MANY_AT_LEAST), METRIC.0, MANY),
         ("1,000 triggers, read every second", None, "aging", MANY),
     ] {
-        let comparison = compare(what, at_least, &ours, &bare, &triggers(query, count), length).await;
+        let comparison = compare(what, at_least, &servers, &triggers(query, count), length).await;
         println!("{comparison}");
         comparisons.push(comparison);
     }
@@ -143,32 +146,54 @@ pub(crate) async fn run(length: Length) -> Value {
     json!({"rows": rows, "comparisons": comparisons.iter().map(Comparison::json).collect::<Vec<_>>()})
 }
 
+/// The three that take turns.
+struct Servers {
+    ours: Serving,
+    bare: Serving,
+    peer: Serving,
+}
+
 async fn bare() -> Serving {
     let this = std::env::current_exe().expect("this process has an executable");
     Executable::new(Path::new(&this), ["yardstick"]).serving().await
 }
 
+async fn peer() -> Serving {
+    let project = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let python = project.join("target/tools/python/bin/python");
+    assert!(python.exists(), "target/tools/python is missing: scripts/python makes it");
+    let scratch = tempfile::tempdir().expect("the temporary directory is writable");
+    let script = project.join("benches/load/peer.py");
+    let (metric, value) = METRIC;
+    let text = |path: &Path| path.to_str().expect("a path in UTF-8").to_owned();
+    let arguments =
+        [text(&script), text(&project.join("proto")), text(scratch.path()), metric.to_owned(), value.to_string()];
+    Executable::new(&python, arguments).serving().await
+}
+
 async fn compare(
     what: &'static str,
     at_least: Option<f64>,
-    ours: &Serving,
-    bare: &Serving,
+    Servers { ours, bare, peer }: &Servers,
     triggers: &[Trigger],
     length: Length,
 ) -> Comparison {
     let turn = Duration::from_secs_f64(length.turn);
-    let mut comparison = Comparison { what, at_least, ours: Vec::new(), bare: Vec::new() };
+    let mut comparison = Comparison { what, at_least, ours: Vec::new(), bare: Vec::new(), peer: Vec::new() };
     let (to_ours, _driver) = Connection::open(ours.grpc).await;
     let (to_bare, _driver) = Connection::open(bare.grpc).await;
-    // The yardstick knows one metric; what it is asked is the same but for the query's name.
+    let (to_peer, _driver) = Connection::open(peer.grpc).await;
+    // The constants are of one metric; what their servers are asked is the same but for the query's name.
     let ask = |connection| -> Arc<[Call]> { triggers.iter().map(|trigger| trigger.metrics().to(connection)).collect() };
-    let (ask_ours, ask_bare) = (ask(&to_ours), ask(&to_bare));
-    for calls in [&ask_ours, &ask_bare] {
+    let (ask_ours, ask_bare, ask_peer) = (ask(&to_ours), ask(&to_bare), ask(&to_peer));
+    let judged = triggers[0].query == METRIC.0;
+    for calls in [&ask_ours, &ask_bare, &ask_peer] {
         drive(calls, Pace::InFlight(IN_FLIGHT), turn / 2).await;
     }
     for _ in 0..length.rounds {
         comparison.ours.push(one(ours, &ask_ours, turn, true).await);
-        comparison.bare.push(one(bare, &ask_bare, turn, triggers[0].query == METRIC.0).await);
+        comparison.bare.push(one(bare, &ask_bare, turn, judged).await);
+        comparison.peer.push(one(peer, &ask_peer, turn, judged).await);
     }
     comparison
 }
