@@ -1,6 +1,7 @@
 //! Hostile input: whatever is sent to the gRPC port or answered in PostgreSQL's name, nobody is served wrongly,
 //! nothing leaks, nothing panics, the process stays.
 
+mod crowd;
 mod frames;
 mod metadata;
 mod postgres;
