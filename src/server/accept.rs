@@ -158,6 +158,8 @@ where
     let service = service_fn(move |request| answer(&services, request, &has_aged));
     let http = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
+        // gRPC has no use for one: grpc-go sends none either.
+        .auto_date_header(false)
         .max_concurrent_streams(u32::from(STREAMS))
         .max_pending_accept_reset_streams(usize::from(STREAMS))
         .keep_alive_interval(KEEP_ALIVE)
