@@ -56,10 +56,29 @@ struct Outcome {
     result: Result<Arc<Reading>, Fault>,
 }
 
+/// When a call came, and by when it must be answered.
+#[derive(Debug, Clone, Copy)]
+pub struct Call {
+    /// When it came; what a call does without waiting, it does at this moment.
+    pub came_at: Instant,
+    /// It is answered by then, with a fault if need be.
+    pub deadline: Instant,
+}
+
+/// What there is for a call.
+enum Found {
+    Fresh(Arc<Reading>),
+    /// The attempt to wait for.
+    Next {
+        outcomes: cell::Receiver<Outcome>,
+        attempt: u64,
+    },
+}
+
 /// One query with its parameters.
 pub struct Gauge {
     shared: Arc<Shared>,
-    parameters: Vec<Value>,
+    parameters: Vec<Value<'static>>,
     metrics: Arc<Metrics>,
     outcome: cell::Sender<Outcome>,
     state: Mutex<State>,
@@ -79,7 +98,7 @@ struct State {
 }
 
 impl Gauge {
-    fn new(shared: Arc<Shared>, parameters: Vec<Value>, namespace: &str, metrics: Arc<Metrics>) -> Arc<Self> {
+    fn new(shared: Arc<Shared>, parameters: Vec<Value<'static>>, namespace: &str, metrics: Arc<Metrics>) -> Arc<Self> {
         let now = Instant::now();
         let nothing = Outcome { attempt: 0, began_at: now, ended_at: now, result: Err(Fault::DeadlineExceeded) };
         let state = State {
@@ -103,12 +122,22 @@ impl Gauge {
     /// A reading for GetMetrics of `trigger`: a fresh one, or the next.
     ///
     /// # Errors
-    /// The fault of the statement that was waited for, or [`Fault::DeadlineExceeded`] at `deadline`.
+    /// The fault of the statement that was waited for, or [`Fault::DeadlineExceeded`] at the call's deadline.
     ///
     /// # Cancel safety
     /// Safe: the statement goes on without this call.
-    pub async fn for_metrics(self: &Arc<Self>, trigger: u64, deadline: Instant) -> Result<Arc<Reading>, Fault> {
-        let reading = self.freshest(deadline).await?;
+    pub async fn for_metrics(self: &Arc<Self>, trigger: u64, call: Call) -> Result<Arc<Reading>, Fault> {
+        let next = {
+            let mut state = self.lock();
+            match self.freshest(&mut state, call.came_at) {
+                Found::Fresh(reading) => {
+                    state.pins.pin(trigger, &reading, call.came_at);
+                    return Ok(reading);
+                }
+                next => next,
+            }
+        };
+        let reading = next.reading(call.deadline).await?;
         self.lock().pins.pin(trigger, &reading, Instant::now());
         Ok(reading)
     }
@@ -118,37 +147,31 @@ impl Gauge {
     ///
     /// # Errors
     /// As [`Gauge::for_metrics`].
-    pub async fn for_activity(self: &Arc<Self>, trigger: u64, deadline: Instant) -> Result<Arc<Reading>, Fault> {
-        let pinned = {
+    pub async fn for_activity(self: &Arc<Self>, trigger: u64, call: Call) -> Result<Arc<Reading>, Fault> {
+        let found = {
             let mut state = self.lock();
-            state.used_at = Instant::now();
-            let failed_at = state.failed_at;
-            state.pins.pinned(trigger, Instant::now(), failed_at)
+            match state.pins.pinned(trigger, call.came_at, state.failed_at) {
+                Some(reading) => {
+                    state.used_at = call.came_at;
+                    Found::Fresh(reading)
+                }
+                None => self.freshest(&mut state, call.came_at),
+            }
         };
-        match pinned {
-            Some(reading) => Ok(reading),
-            None => self.freshest(deadline).await,
-        }
+        found.reading(call.deadline).await
     }
 
-    async fn freshest(self: &Arc<Self>, deadline: Instant) -> Result<Arc<Reading>, Fault> {
-        let (mut outcomes, wanted) = {
-            let mut state = self.lock();
-            state.used_at = Instant::now();
-            if let Some(reading) = self.fresh(state.used_at) {
-                return Ok(reading);
-            }
-            if state.in_flight {
-                self.metrics.query_joined_calls.get_or_create(&self.shared.labels).inc();
-            } else {
-                self.take_off(&mut state);
-            }
-            (self.outcome.subscribe(), state.attempt)
-        };
-        match timeout_at(deadline, outcomes.wait_for(|outcome| outcome.attempt >= wanted)).await {
-            Ok(Ok(outcome)) => outcome.result.clone(),
-            Ok(Err(_)) | Err(_) => Err(Fault::DeadlineExceeded),
+    fn freshest(self: &Arc<Self>, state: &mut State, now: Instant) -> Found {
+        state.used_at = now;
+        if let Some(reading) = self.fresh(now) {
+            return Found::Fresh(reading);
         }
+        if state.in_flight {
+            self.metrics.query_joined_calls.get_or_create(&self.shared.labels).inc();
+        } else {
+            self.take_off(state);
+        }
+        Found::Next { outcomes: self.outcome.subscribe(), attempt: state.attempt }
     }
 
     fn fresh(&self, now: Instant) -> Option<Arc<Reading>> {
@@ -231,6 +254,19 @@ impl Gauge {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Found {
+    async fn reading(self, deadline: Instant) -> Result<Arc<Reading>, Fault> {
+        let (mut outcomes, attempt) = match self {
+            Self::Fresh(reading) => return Ok(reading),
+            Self::Next { outcomes, attempt } => (outcomes, attempt),
+        };
+        match timeout_at(deadline, outcomes.wait_for(|outcome| outcome.attempt >= attempt)).await {
+            Ok(Ok(outcome)) => outcome.result.clone(),
+            Ok(Err(_)) | Err(_) => Err(Fault::DeadlineExceeded),
+        }
     }
 }
 

@@ -307,9 +307,9 @@ impl Metrics {
         }
     }
 
-    /// Notes that KEDA asked for a trigger.
-    pub fn asked(&self, trigger: TriggerId<'_>) {
-        self.triggers.asked(trigger);
+    /// Notes that KEDA asked for a trigger `now`.
+    pub fn asked(&self, trigger: TriggerId<'_>, now: Instant) {
+        self.triggers.asked(trigger, now);
     }
 
     /// The text of `/metrics`, `application/openmetrics-text; version=1.0.0; charset=utf-8`.
@@ -317,6 +317,7 @@ impl Metrics {
         for (query, at) in self.read_at.lock().unwrap_or_else(PoisonError::into_inner).iter() {
             self.query_age.get_or_create(query).set(at.elapsed().as_secs_f64());
         }
+        self.triggers.publish();
         let mut body = String::new();
         text::encode(&mut body, &self.registry).expect("writing to a String cannot fail");
         body

@@ -174,7 +174,7 @@ impl Database {
     pub async fn count(
         &self,
         statement: &Statement,
-        parameters: &[Value],
+        parameters: &[Value<'_>],
         line: &Line,
     ) -> Result<Reading, (Fault, String)> {
         if !self.settings.enabled {
@@ -197,7 +197,7 @@ impl Database {
     async fn attempt(
         &self,
         statement: &Statement,
-        parameters: &[Value],
+        parameters: &[Value<'_>],
         line: &Line,
         queue_deadline: Instant,
     ) -> Result<Reading, Failure> {
@@ -278,7 +278,7 @@ impl Database {
         &self,
         client: &tokio_postgres::Client,
         statement: &Statement,
-        parameters: &[Value],
+        parameters: &[Value<'_>],
     ) -> Result<Result<Reading, Fault>, tokio_postgres::Error> {
         self.metrics.query_statements.get_or_create(&statement.labels).inc();
         let sent_at = Instant::now();

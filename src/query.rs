@@ -9,30 +9,48 @@ use std::{collections::HashMap, sync::Arc};
 pub use self::value::Value;
 use crate::config::{Config, Query, is_metric_name, sql};
 
-/// The configured queries.
-#[derive(Debug, Default)]
-pub struct Registry {
-    by_name: HashMap<String, Arc<Query>>,
-    by_text: HashMap<String, Arc<Query>>,
+/// The configured queries, each as a `T`.
+#[derive(Debug)]
+pub struct Registry<T> {
+    by_name: HashMap<String, T>,
+    /// The name of each.
+    by_text: HashMap<String, String>,
 }
 
-impl Registry {
-    /// Indexes a configuration's queries. Of several with the same text, the first by name is found by it.
-    pub fn new(config: &Config) -> Self {
-        let by_name = config.queries.iter().map(|(name, query)| (name.clone(), Arc::clone(query))).collect();
-        let mut by_text = HashMap::new();
-        for query in config.queries.values() {
-            by_text.entry(sql::normalised(&query.sql)).or_insert_with(|| Arc::clone(query));
+impl<T> Default for Registry<T> {
+    fn default() -> Self {
+        Self { by_name: HashMap::new(), by_text: HashMap::new() }
+    }
+}
+
+impl<T> Registry<T> {
+    /// Indexes a configuration's queries by name. Of several with the same text, the first by name is found by it.
+    pub fn new(config: &Config, of: impl Fn(&Arc<Query>) -> Option<T>) -> Self {
+        let mut registry = Self::default();
+        for (name, query) in &config.queries {
+            let Some(entry) = of(query) else { continue };
+            registry.by_name.insert(name.clone(), entry);
+            registry.by_text.entry(sql::normalised(&query.sql)).or_insert_with(|| name.clone());
         }
-        Self { by_name, by_text }
+        registry
     }
 
     /// Finds what a trigger's `query` means: a name, or SQL that the operator has configured.
-    pub fn find(&self, name_or_text: &str) -> Option<&Arc<Query>> {
+    pub fn find(&self, name_or_text: &str) -> Option<&T> {
         if is_metric_name(name_or_text) {
-            self.by_name.get(name_or_text)
+            self.named(name_or_text)
         } else {
-            self.by_text.get(&sql::normalised(name_or_text))
+            self.named(self.by_text.get(&sql::normalised(name_or_text))?)
         }
+    }
+
+    /// The query of that name.
+    pub fn named(&self, name: &str) -> Option<&T> {
+        self.by_name.get(name)
+    }
+
+    /// All of them, in no order.
+    pub fn all(&self) -> impl Iterator<Item = &T> {
+        self.by_name.values()
     }
 }

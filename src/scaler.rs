@@ -26,7 +26,7 @@ use self::{
 };
 use crate::{
     fault::Fault,
-    gauge::{Gauge, Gauges},
+    gauge::{Call, Gauge, Gauges},
     metrics::{Handled, Metrics, Rpc, TriggerId},
     scaling::Target,
     shutdown::Ended,
@@ -55,23 +55,24 @@ pub struct Scaler {
     gauges: Arc<Gauges>,
     metrics: Arc<Metrics>,
     streams: Arc<Streams>,
-    unary: [Counted; 3],
+    metric_spec: Counted,
+    get_metrics: Counted,
+    is_active: Counted,
     ended: Ended,
 }
 
 /// The series of one method that every good call writes to, found beforehand: looking for them by
 /// their labels took longer than the call's own work.
 struct Counted {
-    method: &'static str,
+    rpc: Rpc,
     handling: Histogram,
     good: Counter,
 }
 
-/// A trigger with its gauge, and by when it must be answered.
-struct Asked {
-    trigger: Trigger,
+/// A trigger with its gauge.
+struct Asked<'a> {
+    trigger: Trigger<'a>,
     gauge: Arc<Gauge>,
-    deadline: Instant,
 }
 
 impl Scaler {
@@ -83,50 +84,44 @@ impl Scaler {
         ended: Ended,
     ) -> Self {
         let streams = Streams::new(Arc::clone(&metrics));
-        let unary = ["GetMetricSpec", "GetMetrics", "IsActive"].map(|method| Counted::new(unary(method), &metrics));
-        Self { catalog, gauges, metrics, streams, unary, ended }
-    }
-
-    fn catalog(&self) -> Arc<Catalog> {
-        Arc::clone(&self.catalog.borrow())
+        let counted = |method| Counted::new(unary(method), &metrics);
+        let (metric_spec, get_metrics) = (counted("GetMetricSpec"), counted("GetMetrics"));
+        Self { is_active: counted("IsActive"), metric_spec, get_metrics, catalog, gauges, streams, ended, metrics }
     }
 
     /// The refusals, in their order: form, keys and values, query, parameters, metric name, limits.
-    fn asked(
+    fn asked<'a>(
         &self,
-        reference: &ScaledObjectRef,
+        reference: &'a ScaledObjectRef,
         metric_name: Option<&str>,
-        deadline: Instant,
-    ) -> Result<Asked, Status> {
-        let trigger = Metadata::parse(reference)?.resolve(reference, &self.catalog())?;
+        now: Instant,
+    ) -> Result<Asked<'a>, Status> {
+        let trigger = Metadata::parse(reference)?.resolve(reference, &self.catalog.borrow())?;
         let name = &trigger.shared.query().name;
         if metric_name.is_some_and(|asked| asked != name) {
             return Err(Status::invalid_argument("metricName: not the name of this trigger's metric"));
         }
-        self.metrics.asked(TriggerId {
-            hash: trigger.id,
-            namespace: &reference.namespace,
-            name: &reference.name,
-            query: name,
-        });
+        let (hash, namespace) = (trigger.id, &reference.namespace);
+        self.metrics.asked(TriggerId { hash, namespace, name: &reference.name, query: name }, now);
         let gauge = self.gauges.of(&trigger.shared, &trigger.parameters, &reference.namespace)?;
-        Ok(Asked { trigger, gauge, deadline })
+        Ok(Asked { trigger, gauge })
     }
 
     /// Runs a handler: counts it, times it, and turns a panic into one INTERNAL answer.
     async fn observed<T>(
         &self,
-        rpc: Rpc,
+        counted: &Counted,
+        came_at: Instant,
         handler: impl Future<Output = Result<T, Status>>,
     ) -> Result<Response<T>, Status> {
-        let arrived = Instant::now();
         let result = AssertUnwindSafe(handler).catch_unwind().await.unwrap_or_else(|_| Err(Status::from(Fault::Bug)));
-        let counted = self.unary.iter().find(|counted| counted.method == rpc.grpc_method);
-        let counted = counted.expect("all unary methods are counted");
-        counted.handling.observe(arrived.elapsed().as_secs_f64());
+        counted.handling.observe(came_at.elapsed().as_secs_f64());
         match &result {
             Ok(_) => counted.good.inc(),
-            Err(status) => self.metrics.handled.get_or_create(&rpc.handled(code_name(status.code()))).inc(),
+            Err(status) => {
+                let labels = counted.rpc.clone().handled(code_name(status.code()));
+                self.metrics.handled.get_or_create(&labels).inc()
+            }
         };
         result.map(Response::new)
     }
@@ -146,10 +141,11 @@ impl ExternalScaler for Scaler {
         &self,
         request: Request<ScaledObjectRef>,
     ) -> Result<Response<GetMetricSpecResponse>, Status> {
+        let came_at = Instant::now();
         let reference = request.get_ref();
         let spec = async {
             let best = async {
-                let catalog = self.catalog();
+                let catalog = self.catalog.borrow();
                 let (name, target) = best_spec(reference, &catalog);
                 convert::spec(name, target)
             };
@@ -157,22 +153,22 @@ impl ExternalScaler for Scaler {
             let placeholder = |_| convert::spec("invalid-trigger", Target::PLACEHOLDER);
             Ok(AssertUnwindSafe(best).catch_unwind().await.unwrap_or_else(placeholder))
         };
-        self.observed(unary("GetMetricSpec"), spec).await
+        self.observed(&self.metric_spec, came_at, spec).await
     }
 
     async fn get_metrics(&self, request: Request<GetMetricsRequest>) -> Result<Response<GetMetricsResponse>, Status> {
-        let deadline = deadline(&request);
+        let call = call(&request);
         let request = request.into_inner();
         let reference = request.scaled_object_ref.unwrap_or_default();
         let mut is_unseen = false;
         let answer = async {
-            let asked = self.asked(&reference, Some(&request.metric_name), deadline)?;
-            let reading = asked.gauge.for_metrics(asked.trigger.id, asked.deadline).await?;
+            let asked = self.asked(&reference, Some(&request.metric_name), call.came_at)?;
+            let reading = asked.gauge.for_metrics(asked.trigger.id, call).await?;
             let value = convert::value(&asked.trigger, &reading)?;
             is_unseen = asked.trigger.has_unseen_key();
             Ok(value)
         };
-        let mut response = self.observed(unary("GetMetrics"), answer).await?;
+        let mut response = self.observed(&self.get_metrics, call.came_at, answer).await?;
         if is_unseen {
             response.metadata_mut().insert(UNSEEN_KEY, MetadataValue::from_static("1"));
         }
@@ -180,13 +176,13 @@ impl ExternalScaler for Scaler {
     }
 
     async fn is_active(&self, request: Request<ScaledObjectRef>) -> Result<Response<IsActiveResponse>, Status> {
-        let deadline = deadline(&request);
+        let call = call(&request);
         let answer = async {
-            let asked = self.asked(request.get_ref(), None, deadline)?;
-            let reading = asked.gauge.for_activity(asked.trigger.id, asked.deadline).await?;
+            let asked = self.asked(request.get_ref(), None, call.came_at)?;
+            let reading = asked.gauge.for_activity(asked.trigger.id, call).await?;
             Ok(IsActiveResponse { result: convert::is_active(&asked.trigger, &reading)? })
         };
-        self.observed(unary("IsActive"), answer).await
+        self.observed(&self.is_active, call.came_at, answer).await
     }
 
     type StreamIsActiveStream = Updates<IsActiveResponse>;
@@ -210,9 +206,9 @@ impl ExternalScaler for Scaler {
 
 impl Counted {
     fn new(rpc: Rpc, metrics: &Metrics) -> Self {
-        let method = rpc.grpc_method;
         let handling = metrics.handling.get_or_create_owned(&rpc);
-        Self { method, handling, good: metrics.handled.get_or_create_owned(&rpc.handled(code_name(Code::Ok))) }
+        let good = metrics.handled.get_or_create_owned(&rpc.clone().handled(code_name(Code::Ok)));
+        Self { rpc, handling, good }
     }
 }
 
@@ -231,11 +227,12 @@ fn streaming(grpc_method: &'static str) -> Rpc {
     Rpc { grpc_type: "server_stream", grpc_service: SERVICE, grpc_method }
 }
 
-/// Ours, or the caller's own if that is shorter.
-fn deadline<T>(request: &Request<T>) -> Instant {
+/// Comes now; its deadline is ours, or the caller's own if that is shorter.
+fn call<T>(request: &Request<T>) -> Call {
     let own = request.metadata().get("grpc-timeout").and_then(|value| timeout(value.to_str().ok()?));
     let within = own.map_or(DEADLINE, |own| DEADLINE.min(own.saturating_sub(DEADLINE_MARGIN)));
-    Instant::now() + within
+    let came_at = Instant::now();
+    Call { came_at, deadline: came_at + within }
 }
 
 /// Reads `grpc-timeout`: at most eight digits and a unit (gRPC over HTTP/2, "Requests").

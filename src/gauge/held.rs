@@ -2,11 +2,12 @@
 
 use std::{
     collections::HashMap,
-    hash::{Hash, Hasher},
+    hash::{Hash, Hasher, RandomState},
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::Duration,
 };
 
+use hashbrown::Equivalent;
 use tokio::time::{Instant, sleep};
 
 use super::{Gauge, Shared};
@@ -40,7 +41,7 @@ pub struct Gauges {
 
 #[derive(Default)]
 struct Held {
-    by_key: HashMap<Key, Entry>,
+    by_key: hashbrown::HashMap<Key, Entry, RandomState>,
     by_namespace: HashMap<String, usize>,
 }
 
@@ -54,12 +55,44 @@ struct Entry {
 #[derive(Clone)]
 struct Key {
     shared: Arc<Shared>,
-    parameters: Vec<Value>,
+    parameters: Vec<Value<'static>>,
+}
+
+/// A key as it is looked up: nothing is copied for that.
+#[derive(Clone, Copy)]
+struct Wanted<'a> {
+    shared: &'a Arc<Shared>,
+    parameters: &'a [Value<'a>],
+}
+
+impl Key {
+    fn as_wanted(&self) -> Wanted<'_> {
+        Wanted { shared: &self.shared, parameters: &self.parameters }
+    }
+}
+
+impl PartialEq for Wanted<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(self.shared, other.shared) && self.parameters == other.parameters
+    }
+}
+
+impl Hash for Wanted<'_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        Arc::as_ptr(self.shared).hash(state);
+        self.parameters.hash(state);
+    }
+}
+
+impl Equivalent<Key> for Wanted<'_> {
+    fn equivalent(&self, key: &Key) -> bool {
+        *self == key.as_wanted()
+    }
 }
 
 impl PartialEq for Key {
     fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.shared, &other.shared) && self.parameters == other.parameters
+        self.as_wanted() == other.as_wanted()
     }
 }
 
@@ -67,8 +100,7 @@ impl Eq for Key {}
 
 impl Hash for Key {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        Arc::as_ptr(&self.shared).hash(state);
-        self.parameters.hash(state);
+        self.as_wanted().hash(state);
     }
 }
 
@@ -87,8 +119,7 @@ impl Gauges {
     /// are watched or in flight; otherwise the longest unused gives way.
     pub fn of(&self, shared: &Arc<Shared>, parameters: &[Value], namespace: &str) -> Result<Arc<Gauge>, Fault> {
         let mut held = self.lock();
-        let key = Key { shared: Arc::clone(shared), parameters: parameters.to_vec() };
-        if let Some(entry) = held.by_key.get(&key) {
+        if let Some(entry) = held.by_key.get(&Wanted { shared, parameters }) {
             if entry.namespace != namespace {
                 entry.gauge.share();
             }
@@ -101,7 +132,9 @@ impl Gauges {
         if held.by_key.len() >= CAPACITY && !held.make_room(|_| true) {
             return Err(Fault::Exhausted(Limit::Gauges));
         }
-        let gauge = Gauge::new(Arc::clone(shared), key.parameters.clone(), namespace, Arc::clone(&self.metrics));
+        let parameters: Vec<_> = parameters.iter().cloned().map(Value::into_owned).collect();
+        let key = Key { shared: Arc::clone(shared), parameters: parameters.clone() };
+        let gauge = Gauge::new(Arc::clone(shared), parameters, namespace, Arc::clone(&self.metrics));
         held.by_key.insert(key, Entry { gauge: Arc::clone(&gauge), namespace: namespace.to_owned() });
         *held.by_namespace.entry(namespace.to_owned()).or_default() += 1;
         self.count(&held);

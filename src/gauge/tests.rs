@@ -117,8 +117,9 @@ fn value(reading: &Reading) -> f64 {
     }
 }
 
-fn soon() -> Instant {
-    Instant::now() + Duration::from_millis(2_400)
+fn soon() -> Call {
+    let came_at = Instant::now();
+    Call { came_at, deadline: came_at + Duration::from_millis(2_400) }
 }
 
 #[tokio::test(start_paused = true)]

@@ -57,6 +57,8 @@ struct Known {
     series: Float,
     labels: OfTrigger,
     asked_at: Instant,
+    /// Whether the series tells of `asked_at`.
+    is_published: bool,
 }
 
 impl Triggers {
@@ -72,11 +74,11 @@ impl Triggers {
         Self { known: Mutex::default(), last_request, untracked }
     }
 
-    pub(super) fn asked(&self, trigger: TriggerId<'_>) {
+    pub(super) fn asked(&self, trigger: TriggerId<'_>, now: Instant) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = known.get_mut(&trigger.hash) {
-            known.asked_at = Instant::now();
-            known.series.set(since_1970().as_secs_f64());
+            known.asked_at = now;
+            known.is_published = false;
             return;
         }
         if known.len() >= CAPACITY && !self.forget_one(&mut known) {
@@ -89,8 +91,17 @@ impl Triggers {
             query: trigger.query.to_owned(),
         };
         let series = self.last_request.get_or_create_owned(&labels);
-        series.set(since_1970().as_secs_f64());
-        known.insert(trigger.hash, Known { series, labels, asked_at: Instant::now() });
+        known.insert(trigger.hash, Known { series, labels, asked_at: now, is_published: false });
+    }
+
+    /// Brings the series up to date. Here and not at each request, which would take a look at the wall clock;
+    /// once each, so that a time that stays the same shows the same.
+    pub(super) fn publish(&self) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        for known in known.values_mut().filter(|known| !known.is_published) {
+            known.series.set(since_1970().saturating_sub(known.asked_at.elapsed()).as_secs_f64());
+            known.is_published = true;
+        }
     }
 
     /// Drops the trigger that was silent longest, if it was for long.
@@ -126,14 +137,14 @@ mod tests {
         let mut registry = Registry::default();
         let triggers = Triggers::register(&mut registry);
         for hash in 0..2_500u64 {
-            triggers.asked(trigger(hash, &format!("job-{hash}")));
+            triggers.asked(trigger(hash, &format!("job-{hash}")), Instant::now());
         }
         assert_eq!(series(&registry).len(), CAPACITY);
         assert_eq!(triggers.untracked.get(), 500);
 
         tokio::time::advance(FORGOTTEN).await;
-        triggers.asked(trigger(1, "job-1"));
-        triggers.asked(trigger(9_999, "newcomer"));
+        triggers.asked(trigger(1, "job-1"), Instant::now());
+        triggers.asked(trigger(9_999, "newcomer"), Instant::now());
         let series = series(&registry);
         assert_eq!(series.len(), CAPACITY);
         assert!(series.iter().any(|line| line.contains("newcomer")));

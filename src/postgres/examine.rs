@@ -122,7 +122,7 @@ impl Examiner {
     /// Runs a query once, as for KEDA, and asks for its plan.
     ///
     /// Ends by itself: twice the statement's limit, with a little for a silent server.
-    pub async fn examine(&mut self, statement: &Statement, parameters: &[Value]) -> Examined {
+    pub async fn examine(&mut self, statement: &Statement, parameters: &[Value<'_>]) -> Examined {
         let sent_at = Instant::now();
         let reading = self.read(statement, parameters).await;
         let took = sent_at.elapsed();
@@ -130,7 +130,7 @@ impl Examiner {
         Examined { reading, took, plan }
     }
 
-    async fn read(&mut self, statement: &Statement, parameters: &[Value]) -> Result<Reading, Complaint> {
+    async fn read(&mut self, statement: &Statement, parameters: &[Value<'_>]) -> Result<Reading, Complaint> {
         if self.session.client.is_closed() {
             self.session = self.database.session().await?;
         }
@@ -147,7 +147,7 @@ impl Examiner {
         }
     }
 
-    async fn plan(&mut self, statement: &Statement, parameters: &[Value]) -> Option<Plan> {
+    async fn plan(&mut self, statement: &Statement, parameters: &[Value<'_>]) -> Option<Plan> {
         if self.session.client.is_closed() {
             return None;
         }

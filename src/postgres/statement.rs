@@ -59,12 +59,12 @@ impl Statement {
     }
 
     /// Sends the statement; the rows are read by [`Statement::read`].
-    pub(super) async fn send(&self, client: &Client, parameters: &[Value]) -> Result<RowStream, Error> {
+    pub(super) async fn send(&self, client: &Client, parameters: &[Value<'_>]) -> Result<RowStream, Error> {
         client.query_typed_raw(self.text.as_str(), self.typed(parameters)).await
     }
 
     /// Asks for the statement's plan instead: one row, one column, JSON.
-    pub(super) async fn explain(&self, client: &Client, parameters: &[Value]) -> Result<RowStream, Error> {
+    pub(super) async fn explain(&self, client: &Client, parameters: &[Value<'_>]) -> Result<RowStream, Error> {
         let text = format!("EXPLAIN (VERBOSE, FORMAT JSON) {}", self.text);
         client.query_typed_raw(&text, self.typed(parameters)).await
     }
@@ -241,7 +241,7 @@ fn type_of(kind: ParameterKind) -> Type {
 
 fn bound(value: &Value) -> Box<dyn ToSql + Sync + Send> {
     match value {
-        Value::Text(text) => Box::new(text.clone()),
+        Value::Text(text) => Box::new(text.to_string()),
         Value::Bigint(number) => Box::new(*number),
         Value::Double(bits) => Box::new(f64::from_bits(*bits)),
         Value::Boolean(flag) => Box::new(*flag),

@@ -1,5 +1,7 @@
 //! Parameter values: text from a trigger, parsed by the type that the query declares.
 
+use std::borrow::Cow;
+
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use uuid::Uuid;
 
@@ -7,9 +9,9 @@ use crate::config::ParameterKind;
 
 /// A parsed parameter. Equal values are the same parameter of the same gauge.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Value {
+pub enum Value<'a> {
     /// `text`.
-    Text(String),
+    Text(Cow<'a, str>),
     /// `bigint`.
     Bigint(i64),
     /// `double`, by its bits so that it can be compared and hashed; never NaN.
@@ -22,15 +24,15 @@ pub enum Value {
     Timestamptz(OffsetDateTime),
 }
 
-impl Value {
+impl<'a> Value<'a> {
     /// Parses a parameter's text.
     ///
     /// # Errors
     /// What would be right. The text itself stays out: it may be a secret put in the wrong place.
-    pub fn parse(kind: ParameterKind, text: &str) -> Result<Self, &'static str> {
+    pub fn parse(kind: ParameterKind, text: &'a str) -> Result<Self, &'static str> {
         match kind {
             ParameterKind::Text if text.contains('\0') => Err("text without a zero byte"),
-            ParameterKind::Text => Ok(Self::Text(text.to_owned())),
+            ParameterKind::Text => Ok(Self::Text(Cow::Borrowed(text))),
             ParameterKind::Bigint => text.parse().map(Self::Bigint).map_err(|_| "a 64-bit integer"),
             ParameterKind::Double => match text.parse::<f64>() {
                 // -0 and 0 are one number and must be one gauge.
@@ -46,6 +48,18 @@ impl Value {
             ParameterKind::Timestamptz => OffsetDateTime::parse(text, &Rfc3339)
                 .map(Self::Timestamptz)
                 .map_err(|_| "an RFC 3339 time such as 2026-11-24T08:00:00Z"),
+        }
+    }
+
+    /// The same value, of which nothing belongs to somebody else.
+    pub fn into_owned(self) -> Value<'static> {
+        match self {
+            Self::Text(text) => Value::Text(Cow::Owned(text.into_owned())),
+            Self::Bigint(number) => Value::Bigint(number),
+            Self::Double(bits) => Value::Double(bits),
+            Self::Boolean(flag) => Value::Boolean(flag),
+            Self::Uuid(uuid) => Value::Uuid(uuid),
+            Self::Timestamptz(time) => Value::Timestamptz(time),
         }
     }
 }

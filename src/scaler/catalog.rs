@@ -19,8 +19,7 @@ use crate::{
 /// Queries and databases in force.
 #[derive(Default)]
 pub struct Catalog {
-    registry: Registry,
-    sources: HashMap<String, Arc<Shared>>,
+    sources: Registry<Arc<Shared>>,
     databases: BTreeMap<String, Arc<Database>>,
     connections: HashMap<String, Connection>,
 }
@@ -40,38 +39,31 @@ impl Catalog {
                 (name.clone(), database)
             })
             .collect();
-        let sources = config.queries.iter().filter_map(|(name, query)| {
+        let sources = Registry::new(config, |query| {
             let database = databases.get(&query.database)?;
             let is_kept = before.databases.get(&query.database).is_some_and(|old| Arc::ptr_eq(old, database));
-            let kept = before.sources.get(name).filter(|shared| is_kept && shared.query() == query);
-            let shared = kept.map_or_else(
+            let kept = before.sources.named(&query.name).filter(|shared| is_kept && shared.query() == query);
+            Some(kept.map_or_else(
                 || Shared::new(Arc::new(Counter::new(Arc::clone(query), Arc::clone(database)))),
                 Arc::clone,
-            );
-            Some((name.clone(), shared))
+            ))
         });
         let connections = config
             .databases
             .iter()
             .filter_map(|(name, settings)| Some((name.clone(), settings.connection.resolve().ok()?)));
-        Self {
-            registry: Registry::new(config),
-            sources: sources.collect(),
-            connections: connections.collect(),
-            databases,
-        }
+        Self { sources, connections: connections.collect(), databases }
     }
 
     /// The query that `name_or_text` means, if there is one and this namespace may use it.
     pub fn allowed(&self, name_or_text: &str, namespace: &str) -> Option<&Arc<Shared>> {
-        let query = self.registry.find(name_or_text)?;
-        query.namespaces.allow(namespace).then_some(())?;
-        self.sources.get(&query.name)
+        let shared = self.sources.find(name_or_text)?;
+        shared.query().namespaces.allow(namespace).then_some(shared)
     }
 
     /// Every query's source.
     pub fn sources(&self) -> impl Iterator<Item = &Arc<Shared>> {
-        self.sources.values()
+        self.sources.all()
     }
 
     /// Every database by name.

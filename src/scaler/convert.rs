@@ -51,7 +51,7 @@ fn reported(trigger: &Trigger, numbers: Numbers) -> f64 {
 fn numbers(trigger: &Trigger, reading: &Reading) -> Result<Numbers, Fault> {
     match (&reading.rows, &trigger.group) {
         (Rows::One(numbers), _) => Ok(*numbers),
-        (Rows::ByKey(rows), Some(key)) => match rows.get(key) {
+        (Rows::ByKey(rows), Some(key)) => match rows.get(&**key) {
             Some(numbers) => Ok(*numbers),
             None => {
                 trigger.shared.missed(key);

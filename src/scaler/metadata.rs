@@ -4,10 +4,13 @@
 //! [`Metadata::resolve`] holds them against the configured query.
 
 use std::{
-    collections::HashMap,
+    borrow::Cow,
+    collections::{BTreeMap, HashMap},
     hash::{BuildHasher, RandomState},
     sync::{Arc, LazyLock},
 };
+
+use smallvec::SmallVec;
 
 use super::{
     catalog::Catalog,
@@ -28,8 +31,8 @@ const MAXIMUM_BYTES: usize = 64 * 1024;
 /// Read by KEDA itself; it sends them along.
 const OF_KEDA: [&str; 3] = ["scalerAddress", "enableTLS", "unsafeSsl"];
 
-/// Left over from the built-in trigger: never used, but compared.
-const LEFT_OVER: [&str; 5] = ["host", "port", "userName", "dbName", "sslmode"];
+/// Left over from the built-in trigger: never used, but compared, in this order.
+const LEFT_OVER: [&str; 5] = ["dbName", "host", "port", "sslmode", "userName"];
 
 const OURS: [&str; 6] =
     ["query", "targetQueryValue", "activationTargetQueryValue", "divideBy", "rounding", "activityColumn"];
@@ -40,31 +43,31 @@ const PARAMETER: &str = "param.";
 /// KEDA resolves `fooFromEnv` itself and sends the secret's value in clear under that key.
 const FROM_ENVIRONMENT: &str = "FromEnv";
 
+/// A trigger's values for its query's parameters; few have more than two, which take no memory of their own.
+type Values<'a> = SmallVec<[Value<'a>; 2]>;
+
 /// What a trigger's metadata says, each value well formed.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Metadata<'a> {
+    pairs: &'a HashMap<String, String>,
     query: &'a str,
     activation: Option<Activation>,
     divide_by: Option<Divisor>,
     rounding: Option<Rounding>,
     activity_column: Option<&'a str>,
-    /// Name and text.
-    parameters: Vec<(&'a str, &'a str)>,
-    /// Key and text.
-    left_over: Vec<(&'static str, &'a str)>,
+    has_left_over: bool,
 }
 
 /// One trigger, ready to be read and converted.
-#[derive(Clone)]
-pub struct Trigger {
+pub struct Trigger<'a> {
     /// Tells this trigger from others: a hash of object and metadata.
     pub id: u64,
     /// The query with its source.
     pub shared: Arc<Shared>,
     /// Its parameters.
-    pub parameters: Vec<Value>,
+    pub parameters: Values<'a>,
     /// The key of a grouped query.
-    pub group: Option<Box<str>>,
+    pub group: Option<Cow<'a, str>>,
     /// What the activity must exceed.
     pub activation: Activation,
     /// Which number is compared.
@@ -75,7 +78,15 @@ pub struct Trigger {
     pub rounding: Rounding,
 }
 
-impl Trigger {
+impl Trigger<'_> {
+    /// The same trigger, for longer than the request in which it came.
+    pub fn into_owned(self) -> Trigger<'static> {
+        let Self { id, shared, parameters, group, activation, compared, divide_by, rounding } = self;
+        let parameters = parameters.into_iter().map(Value::into_owned).collect();
+        let group = group.map(|key| Cow::Owned(key.into_owned()));
+        Trigger { id, shared, parameters, group, activation, compared, divide_by, rounding }
+    }
+
     /// Whether it names a key of a grouped query that no reading since start has had.
     pub fn has_unseen_key(&self) -> bool {
         self.group.as_ref().is_some_and(|key| self.shared.is_unseen(key))
@@ -106,16 +117,33 @@ impl<'a> Metadata<'a> {
         if pairs.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>() > MAXIMUM_BYTES {
             return Err(Refusal::Invalid(format!("the metadata is longer than {MAXIMUM_BYTES} bytes")));
         }
-        let mut sorted: Vec<(&str, &str)> = pairs.iter().map(|(key, value)| (key.as_str(), value.trim())).collect();
-        sorted.sort_unstable();
-        let mut metadata = Self::default();
-        for (key, value) in sorted {
-            metadata.take(key, value)?;
+        let mut metadata = Self::new(pairs);
+        if metadata.take_all(pairs).is_err() {
+            // A map has another order each time. That matters to refusals only, so only they are sorted.
+            let sorted: BTreeMap<&String, &String> = pairs.iter().collect();
+            metadata = Self::new(pairs);
+            metadata.take_all(sorted)?;
         }
         if metadata.query.is_empty() {
             return Err(Refusal::key("query", "missing; it names a query of the scaler's configuration"));
         }
         Ok(metadata)
+    }
+
+    fn new(pairs: &'a HashMap<String, String>) -> Self {
+        Self {
+            pairs,
+            query: "",
+            activation: None,
+            divide_by: None,
+            rounding: None,
+            activity_column: None,
+            has_left_over: false,
+        }
+    }
+
+    fn take_all(&mut self, pairs: impl IntoIterator<Item = (&'a String, &'a String)>) -> Result<(), Refusal> {
+        pairs.into_iter().try_for_each(|(key, value)| self.take(key, value.trim()))
     }
 
     fn take(&mut self, key: &'a str, value: &'a str) -> Result<(), Refusal> {
@@ -142,17 +170,16 @@ impl<'a> Metadata<'a> {
                     "refused, since KEDA sends its secret in clear; credentials belong in the scaler's configuration",
                 ));
             }
-            _ => return self.take_rarer(key, value),
+            _ => return self.take_rarer(key),
         }
         Ok(())
     }
 
-    fn take_rarer(&mut self, key: &'a str, value: &'a str) -> Result<(), Refusal> {
-        if let Some(name) = key.strip_prefix(PARAMETER) {
-            self.parameters.push((name, value));
-        } else if let Some(left_over) = LEFT_OVER.into_iter().find(|left_over| *left_over == key) {
-            self.left_over.push((left_over, value));
-        } else {
+    /// Those that are looked up when the query is known.
+    fn take_rarer(&mut self, key: &str) -> Result<(), Refusal> {
+        if LEFT_OVER.contains(&key) {
+            self.has_left_over = true;
+        } else if !key.starts_with(PARAMETER) {
             let known = OURS.into_iter().chain(LEFT_OVER).chain(OF_KEDA).chain([PARAMETER]);
             return Err(match nearest(key, known) {
                 Some(right) => Refusal::key(key, format!("unknown key; did you mean {right}?")),
@@ -167,7 +194,7 @@ impl<'a> Metadata<'a> {
     /// # Errors
     /// [`Refusal::Denied`] for a query that this namespace may not use, known or not; otherwise
     /// the key that does not fit the query.
-    pub fn resolve(&self, reference: &ScaledObjectRef, catalog: &Catalog) -> Result<Trigger, Refusal> {
+    pub fn resolve(&self, reference: &ScaledObjectRef, catalog: &Catalog) -> Result<Trigger<'a>, Refusal> {
         let shared = catalog.allowed(self.query, &reference.namespace).ok_or(Refusal::Denied)?;
         let query = shared.query();
         self.compare_left_over(query, catalog)?;
@@ -207,7 +234,7 @@ impl<'a> Metadata<'a> {
         })
     }
 
-    fn group(&self, query: &Query) -> Result<Option<Box<str>>, Refusal> {
+    fn group(&self, query: &Query) -> Result<Option<Cow<'a, str>>, Refusal> {
         let Some(column) = &query.group_by else { return Ok(None) };
         match self.parameter(column) {
             Some(key) if !key.contains('\0') => Ok(Some(key.into())),
@@ -216,10 +243,11 @@ impl<'a> Metadata<'a> {
         }
     }
 
-    fn bind(&self, query: &Query) -> Result<Vec<Value>, Refusal> {
+    fn bind(&self, query: &Query) -> Result<Values<'a>, Refusal> {
         let declared =
             || query.parameters.iter().map(|parameter| parameter.name.as_str()).chain(query.group_by.as_deref());
-        if let Some((name, _)) = self.parameters.iter().find(|(name, _)| declared().all(|known| known != *name)) {
+        let is_unknown = |name: &&str| declared().all(|known| known != *name);
+        if let Some(name) = self.parameters().map(|(name, _)| name).filter(is_unknown).min() {
             let key = format!("{PARAMETER}{name}");
             return Err(match nearest(name, declared()) {
                 Some(right) => {
@@ -238,27 +266,33 @@ impl<'a> Metadata<'a> {
     }
 
     fn parameter(&self, wanted: &str) -> Option<&'a str> {
-        self.parameters.iter().find(|(name, _)| *name == wanted).map(|(_, text)| *text)
+        self.parameters().find(|(name, _)| *name == wanted).map(|(_, text)| text)
+    }
+
+    /// Name and text of each.
+    fn parameters(&self) -> impl Iterator<Item = (&'a str, &'a str)> {
+        self.pairs.iter().filter_map(|(key, text)| Some((key.strip_prefix(PARAMETER)?, text.trim())))
     }
 
     /// What is left over from the built-in trigger must say what the configuration says, or the
     /// trigger would silently count somewhere else than its owner believes.
     fn compare_left_over(&self, query: &Query, catalog: &Catalog) -> Result<(), Refusal> {
-        if self.left_over.is_empty() {
+        if !self.has_left_over {
             return Ok(());
         }
         let Some(connection) = catalog.connection(&query.database) else { return Ok(()) };
-        for (key, value) in &self.left_over {
-            let is_same = match *key {
+        for key in LEFT_OVER {
+            let Some(value) = self.pairs.get(key).map(|text| text.trim()) else { continue };
+            let is_same = match key {
                 "host" => connection.addresses.iter().any(|address| match address {
                     Address::Tcp { host, .. } => host.eq_ignore_ascii_case(value),
-                    Address::Unix { directory, .. } => directory.as_os_str() == *value,
+                    Address::Unix { directory, .. } => directory.as_os_str() == value,
                 }),
                 "port" => connection.addresses.iter().any(|address| match address {
-                    Address::Tcp { port, .. } | Address::Unix { port, .. } => port.to_string() == *value,
+                    Address::Tcp { port, .. } | Address::Unix { port, .. } => port.to_string() == value,
                 }),
-                "userName" => connection.user == *value,
-                "dbName" => connection.dbname == *value,
+                "userName" => connection.user == value,
+                "dbName" => connection.dbname == value,
                 _ => SslMode::parse(value) == Some(connection.sslmode),
             };
             if !is_same {

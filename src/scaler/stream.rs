@@ -30,7 +30,7 @@ use super::{
 };
 use crate::{
     fault::{Fault, Limit},
-    gauge::{Gauges, Watch},
+    gauge::{Gauge, Gauges, Watch},
     metrics::{Metrics, OfStream},
     shutdown::Ended,
     wire::{GetMetricSpecResponse, IsActiveResponse, ScaledObjectRef},
@@ -137,9 +137,10 @@ impl Scaler {
     pub(super) fn open_activity(&self, request: Request<ScaledObjectRef>) -> Result<Updates<IsActiveResponse>, Status> {
         let connection = request.extensions().get::<Ended>().cloned();
         let reference = request.into_inner();
-        let asked = self.asked(&reference, None, Instant::now())?;
-        let life = self.life(connection, asked.trigger.id, "StreamIsActive")?;
-        let activity = Activity::new(reference, asked, self.catalog.clone(), Arc::clone(&self.gauges));
+        let Asked { trigger, gauge } = self.asked(&reference, None, Instant::now())?;
+        let trigger = trigger.into_owned();
+        let life = self.life(connection, trigger.id, "StreamIsActive")?;
+        let activity = Activity::new(reference, trigger, &gauge, self.catalog.clone(), Arc::clone(&self.gauges));
         Ok(Updates::new(activity, life, |activity| activity.next().boxed()))
     }
 
@@ -151,8 +152,8 @@ impl Scaler {
     ) -> Result<Updates<GetMetricSpecResponse>, Status> {
         let connection = request.extensions().get::<Ended>().cloned();
         let reference = request.into_inner();
-        let trigger = Metadata::parse(&reference)?.resolve(&reference, &self.catalog())?;
-        let life = self.life(connection, trigger.id, "StreamMetricSpec")?;
+        let trigger = Metadata::parse(&reference)?.resolve(&reference, &self.catalog.borrow())?.id;
+        let life = self.life(connection, trigger, "StreamMetricSpec")?;
         let mut catalog = self.catalog.clone();
         catalog.mark_changed();
         let specs = Specs { reference, catalog, sent: None };
@@ -169,7 +170,7 @@ impl Scaler {
 /// The state of one StreamIsActive.
 struct Activity {
     reference: ScaledObjectRef,
-    trigger: Trigger,
+    trigger: Trigger<'static>,
     watch: Watch,
     catalog: watch::Receiver<Arc<Catalog>>,
     gauges: Arc<Gauges>,
@@ -183,11 +184,11 @@ struct Activity {
 impl Activity {
     fn new(
         reference: ScaledObjectRef,
-        asked: Asked,
+        trigger: Trigger<'static>,
+        gauge: &Arc<Gauge>,
         catalog: watch::Receiver<Arc<Catalog>>,
         gauges: Arc<Gauges>,
     ) -> Self {
-        let Asked { trigger, gauge, deadline: _ } = asked;
         Self {
             reference,
             watch: gauge.watch(trigger.group.as_deref()),
@@ -235,7 +236,7 @@ impl Activity {
     /// Finds the trigger again in a new catalog; none if it is not there any more.
     fn follow_reload(&mut self) -> Option<()> {
         let catalog = Arc::clone(&self.catalog.borrow_and_update());
-        self.trigger = Metadata::parse(&self.reference).ok()?.resolve(&self.reference, &catalog).ok()?;
+        self.trigger = Metadata::parse(&self.reference).ok()?.resolve(&self.reference, &catalog).ok()?.into_owned();
         let namespace = &self.reference.namespace;
         let gauge = self.gauges.of(&self.trigger.shared, &self.trigger.parameters, namespace).ok()?;
         // Also where the gauge is the same: thresholds may have changed.

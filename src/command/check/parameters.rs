@@ -9,7 +9,7 @@ use crate::{
 
 /// Values by query and parameter.
 #[derive(Debug, Default)]
-pub(super) struct Parameters(HashMap<(String, String), Value>);
+pub(super) struct Parameters(HashMap<(String, String), Value<'static>>);
 
 impl Parameters {
     /// Finds for each argument the query and the parameter that it means, and reads its value.
@@ -27,6 +27,7 @@ impl Parameters {
             for query in config.queries.values() {
                 for parameter in query.parameters.iter().filter(|parameter| full_name(query, &parameter.name) == name) {
                     let value = Value::parse(parameter.kind, text)
+                        .map(Value::into_owned)
                         .map_err(|expected| format!("--param {name}: must be {expected}"))?;
                     is_known = true;
                     if values.insert((query.name.clone(), parameter.name.clone()), value).is_some() {
@@ -45,7 +46,7 @@ impl Parameters {
     ///
     /// # Errors
     /// The full names of those that were not given.
-    pub(super) fn of(&self, query: &Query) -> Result<Vec<Value>, Vec<String>> {
+    pub(super) fn of(&self, query: &Query) -> Result<Vec<Value<'static>>, Vec<String>> {
         let mut missing = Vec::new();
         let mut values = Vec::new();
         for parameter in &query.parameters {

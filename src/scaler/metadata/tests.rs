@@ -44,9 +44,9 @@ fn refusal_of_form(pairs: &[(&str, &str)]) -> String {
 }
 
 /// What a whole trigger says; the refusal if it is refused.
-fn trigger(pairs: &[(&str, &str)]) -> Result<Trigger, Refusal> {
+fn trigger(pairs: &[(&str, &str)]) -> Result<Trigger<'static>, Refusal> {
     let reference = reference(pairs);
-    Metadata::parse(&reference)?.resolve(&reference, &catalog())
+    Ok(Metadata::parse(&reference)?.resolve(&reference, &catalog())?.into_owned())
 }
 
 fn refusal(pairs: &[(&str, &str)]) -> String {
@@ -281,8 +281,8 @@ async fn what_is_left_over_must_say_what_the_configuration_says() {
 #[tokio::test]
 async fn parameters_are_bound_in_the_order_of_the_query() {
     let trigger = trigger(&[("query", "bound"), ("param.size", "7"), ("param.queue", "'; DROP TABLE job; --")]);
-    let expected = [Value::Text("'; DROP TABLE job; --".to_owned()), Value::Bigint(7)];
-    assert_eq!(trigger.expect("a trigger").parameters, expected);
+    let expected = [Value::Text("'; DROP TABLE job; --".into()), Value::Bigint(7)];
+    assert_eq!(trigger.expect("a trigger").parameters.as_slice(), expected);
 }
 
 #[tokio::test]
@@ -306,7 +306,7 @@ async fn parameters_that_do_not_fit_the_query_are_refused() {
         assert_eq!(refusal(pairs), expected);
     }
     let grouped = trigger(&[("query", "grouped"), ("param.queue", "mail")]).expect("a trigger");
-    assert_eq!((grouped.group.as_deref(), grouped.parameters), (Some("mail"), Vec::new()));
+    assert_eq!((grouped.group.as_deref(), grouped.parameters.len()), (Some("mail"), 0));
 }
 
 #[tokio::test]

@@ -91,7 +91,7 @@ impl Opened {
         let trigger = Trigger {
             id: 1,
             shared,
-            parameters: Vec::new(),
+            parameters: [].into_iter().collect(),
             group: None,
             activation: Activation::default(),
             compared: Compared::Reported,
@@ -101,8 +101,8 @@ impl Opened {
         let reference =
             ScaledObjectRef { name: "jobs".into(), namespace: "default".into(), scaler_metadata: HashMap::new() };
         let (sender, catalog) = watch::channel(Arc::new(Catalog::default()));
-        let asked = Asked { trigger, gauge, deadline: Instant::now() };
-        Self { activity: Activity::new(reference, asked, catalog, gauges), told, _catalog: sender }
+        let activity = Activity::new(reference, trigger, &gauge, catalog, gauges);
+        Self { activity, told, _catalog: sender }
     }
 
     /// What is said within that time, and when.
@@ -146,32 +146,6 @@ async fn a_short_outage_that_changed_nothing_is_no_news() {
     opened.told.tell(Ok(1.0));
     let (state, after) = opened.says(60 * SECOND).await.unwrap();
     assert!(state && after >= 20 * SECOND, "{state} after {after:?}");
-}
-
-#[test]
-fn the_process_and_each_trigger_have_so_many_places_and_get_them_back() {
-    let streams = Streams::new(metrics());
-    let triggers = u64::try_from(OF_THE_PROCESS / OF_A_TRIGGER).unwrap();
-    let mut places = Vec::new();
-    for trigger in 0..triggers {
-        for _ in 0..OF_A_TRIGGER {
-            places.push(streams.place(trigger, "StreamIsActive").unwrap());
-        }
-        if places.len() < OF_THE_PROCESS {
-            let refused = streams.place(trigger, "StreamIsActive").err();
-            assert_eq!(refused, Some(Fault::Exhausted(Limit::TriggerStreams)));
-        }
-    }
-    assert_eq!(places.len(), 50_000, "the contract's number");
-    for _ in 0..3 {
-        assert_eq!(streams.place(u64::MAX, "StreamMetricSpec").err(), Some(Fault::Exhausted(Limit::Streams)));
-    }
-    places.pop();
-    places.push(streams.place(u64::MAX, "StreamMetricSpec").unwrap());
-    assert_eq!(streams.place(0, "StreamIsActive").err(), Some(Fault::Exhausted(Limit::Streams)));
-    drop(places);
-    let open = streams.open.lock().unwrap();
-    assert_eq!((open.in_all, open.by_trigger.len()), (0, 0), "what is not open costs nothing");
 }
 
 #[tokio::test(start_paused = true)]
