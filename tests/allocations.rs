@@ -1,0 +1,195 @@
+//! How often a call asks for memory while its reading is fresh: as often as one that answers a constant.
+//!
+//! In a binary of its own, since counting puts a wrapper around the allocator of the whole process. How many there
+//! are depends on tonic and prost only; of the 29 of the first case
+//!
+//! - 13 are the request: eleven strings, and the map, which grows once;
+//! - 2 are the answer: its vector and the metric's name;
+//! - 14 are tonic's: three futures in boxes, two bodies and a decoder in boxes, a buffer each way and the handle to
+//!   a part of one, two header maps of two each, and the status.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+#[path = "it/support/mod.rs"]
+#[allow(unused_imports, reason = "its own tests run with the integration tests, and are empty here")]
+mod support;
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use clapometer::{
+    config::{Config, Environment},
+    gauge::Gauges,
+    metrics::{Build, Metrics},
+    scaler::{Catalog, Scaler},
+    shutdown::{Ending, Failures, Supervisor},
+    wire::{
+        GetMetricSpecResponse, GetMetricsRequest, GetMetricsResponse, IsActiveResponse, MetricValue, ScaledObjectRef,
+        external_scaler_server::{ExternalScaler, ExternalScalerServer},
+    },
+};
+use http_body_util::{BodyExt, Full};
+use prost::Message;
+use tokio::{runtime::Runtime, sync::watch};
+use tonic::{Request, Response, Status, codegen::Service};
+
+use self::support::{cluster::Cluster, database::Database};
+
+/// What KEDA sends with each trigger.
+const METADATA: [(&str, &str); 3] =
+    [("scalerAddress", "clapometer.keda:9090"), ("targetQueryValue", "5"), ("activationTargetQueryValue", "1")];
+
+/// How long the first reading may take.
+const READING: Duration = Duration::from_secs(30);
+
+/// Answers a constant: what it allocates is tonic's, the request's and the answer's.
+struct Constant;
+
+type Nothing<T> = tokio_stream::Empty<Result<T, Status>>;
+
+#[tonic::async_trait]
+impl ExternalScaler for Constant {
+    async fn is_active(&self, _: Request<ScaledObjectRef>) -> Result<Response<IsActiveResponse>, Status> {
+        Ok(Response::new(IsActiveResponse { result: true }))
+    }
+
+    async fn get_metric_spec(&self, _: Request<ScaledObjectRef>) -> Result<Response<GetMetricSpecResponse>, Status> {
+        Err(Status::unimplemented("it is not counted"))
+    }
+
+    #[allow(deprecated, reason = "the same two fields that the scaler sends")]
+    async fn get_metrics(&self, _: Request<GetMetricsRequest>) -> Result<Response<GetMetricsResponse>, Status> {
+        let value = MetricValue { metric_name: "jobs".to_owned(), metric_value: 7, metric_value_float: 7.0 };
+        Ok(Response::new(GetMetricsResponse { metric_values: vec![value] }))
+    }
+
+    type StreamIsActiveStream = Nothing<IsActiveResponse>;
+
+    async fn stream_is_active(
+        &self,
+        _: Request<ScaledObjectRef>,
+    ) -> Result<Response<Self::StreamIsActiveStream>, Status> {
+        Err(Status::unimplemented("it is not counted"))
+    }
+
+    type StreamMetricSpecStream = Nothing<GetMetricSpecResponse>;
+
+    async fn stream_metric_spec(
+        &self,
+        _: Request<ScaledObjectRef>,
+    ) -> Result<Response<Self::StreamMetricSpecStream>, Status> {
+        Err(Status::unimplemented("it is not counted"))
+    }
+}
+
+/// The scaler on a real database.
+struct Stand {
+    runtime: Runtime,
+    scaler: ExternalScalerServer<Scaler>,
+    _held: (Ending, Failures, watch::Sender<Arc<Catalog>>),
+}
+
+impl Stand {
+    fn new() -> Self {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let configuration = runtime.block_on(async {
+            let cluster = Cluster::shared().await;
+            let access = Database::empty(cluster).await.scaler().yaml("claps");
+            format!(
+                "databases:\n{access}queries:\n\
+                 \x20 plain: {{sql: SELECT 7, max_age: 1h}}\n\
+                 \x20 bound: {{sql: \"SELECT 7 WHERE $1 <> '' AND $2 > 0\", max_age: 1h,\n\
+                 \x20   parameters: {{queue: text, size: bigint}}}}\n\
+                 \x20 grouped: {{sql: \"SELECT 'mail' AS queue, 7 AS n\", max_age: 1h, group_by: queue, value_column: n}}\n"
+            )
+        });
+        let inside = runtime.enter();
+        let config = Config::parse(&configuration, &Environment::default()).unwrap();
+        let metrics = Arc::new(Metrics::new(Build { version: "0", commit: "0", rustc: "0" }));
+        let (supervisor, failures) = Supervisor::new();
+        let catalog = Catalog::new(&config, &Catalog::default(), &metrics, &supervisor);
+        let (sender, catalog) = watch::channel(Arc::new(catalog));
+        let gauges = Gauges::new(Arc::clone(&metrics), &supervisor);
+        let (ending, ended) = Ending::new();
+        let scaler = ExternalScalerServer::new(Scaler::new(catalog, gauges, metrics, ended));
+        drop(inside);
+        Self { runtime, scaler, _held: (ending, failures, sender) }
+    }
+
+    /// How often each of a hundred equal calls allocates, once there is a reading; all get the same good answer.
+    fn count<S: ExternalScaler>(&self, service: &ExternalScalerServer<S>, method: &str, message: &[u8]) -> u64 {
+        let call = || {
+            let (request, mut service) = (request(method, message), service.clone());
+            let mut answer = None;
+            let counted = allocation_counter::measure(|| {
+                answer = self.runtime.block_on(answer_of(&mut service, request));
+            });
+            (counted.count_total, answer)
+        };
+        // The first reading opens a connection; on a busy machine its call may be given up before that.
+        let began = Instant::now();
+        while call().1.is_none() {
+            assert!(began.elapsed() < READING, "{method} has no answer");
+        }
+        let first = call();
+        for _ in 0..100 {
+            assert_eq!(call(), first, "{method}");
+        }
+        first.0
+    }
+}
+
+fn request(method: &str, message: &[u8]) -> http::Request<Full<Bytes>> {
+    let mut framed = BytesMut::new();
+    framed.put_u8(0);
+    framed.put_u32(message.len().try_into().unwrap());
+    framed.put_slice(message);
+    http::Request::post(format!("/externalscaler.ExternalScaler/{method}"))
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .body(Full::new(framed.freeze()))
+        .unwrap()
+}
+
+/// The message of a good answer.
+async fn answer_of<S: ExternalScaler>(
+    service: &mut ExternalScalerServer<S>,
+    request: http::Request<Full<Bytes>>,
+) -> Option<Bytes> {
+    let mut body = service.call(request).await.unwrap().into_body();
+    let message = body.frame().await?.unwrap().into_data().unwrap();
+    let trailers = body.frame().await?.unwrap().into_trailers().unwrap();
+    (trailers["grpc-status"] == "0").then_some(message)
+}
+
+fn reference(query: &str, parameters: &[(&str, &str)]) -> ScaledObjectRef {
+    let pairs = METADATA.iter().chain(parameters).copied().chain([("query", query)]);
+    ScaledObjectRef {
+        name: "worker".to_owned(),
+        namespace: "default".to_owned(),
+        scaler_metadata: pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).collect(),
+    }
+}
+
+fn main() {
+    let stand = Stand::new();
+    let constant = ExternalScalerServer::new(Constant);
+    let cases: [(&str, &[(&str, &str)]); 3] = [
+        ("plain", &[]),
+        ("bound", &[("param.queue", "mail"), ("param.size", "3")]),
+        ("grouped", &[("param.queue", "mail")]),
+    ];
+    for (query, parameters) in cases {
+        let reference = reference(query, parameters);
+        let metrics = GetMetricsRequest { metric_name: query.to_owned(), scaled_object_ref: Some(reference.clone()) };
+        for (method, message) in [("GetMetrics", metrics.encode_to_vec()), ("IsActive", reference.encode_to_vec())] {
+            let ours = stand.count(&stand.scaler, method, &message);
+            let least = stand.count(&constant, method, &message);
+            println!("{method} of {query}: {ours} allocations, {least} where a constant is the answer");
+            assert_eq!(ours, least, "{method} of {query}");
+        }
+    }
+}
