@@ -10,8 +10,8 @@
 //! ```
 //!
 //! Modules name only what stands to their left; `tests/layers.rs` holds them to it. [`scaling`],
-//! [`reading`], [`fault`], [`metrics`], [`notify_sql`], [`shutdown`], [`telemetry`] and [`wire`] are leaves that
-//! anybody may name.
+//! [`reading`], [`fault`], [`metrics`], [`notify_sql`], [`pem`], [`shutdown`], [`telemetry`] and [`wire`] are leaves
+//! that anybody may name.
 
 pub mod admin;
 pub mod batch;
@@ -21,6 +21,7 @@ pub mod fault;
 pub mod gauge;
 pub mod metrics;
 pub mod notify_sql;
+pub mod pem;
 pub mod postgres;
 pub mod query;
 pub mod reading;

@@ -17,6 +17,13 @@ pub const SMALLEST: f64 = 0.001;
 /// `21 / 0.7` is 30.000000000000004 in binary floating point and must not become 31 Jobs.
 const INTEGER_TOLERANCE: f64 = 1e-9;
 
+/// How close it must be at most, however large it is: what KEDA can tell from nothing is not thrown away.
+///
+/// From 1e6 on, the relative tolerance alone would reach further; from 5e8 on
+/// it would make `ceil` and `floor` round to the nearest. What binary division adds stays below
+/// this up to 4e12. Beyond that a remainder may start one Job in 4e12 too many.
+const LARGEST_TOLERANCE: f64 = SMALLEST;
+
 /// What becomes of a quotient's fraction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -138,7 +145,7 @@ pub fn reported(number: f64, divisor: Divisor, rounding: Rounding) -> f64 {
     let rounded = match rounding {
         Rounding::Ceil => quotient.ceil(),
         Rounding::Floor => quotient.floor(),
-        Rounding::Nearest => quotient.round(),
+        Rounding::Nearest => nearest(quotient),
         Rounding::None => quotient,
     };
     if rounded > 0.0 { rounded.max(SMALLEST) } else { 0.0 }
@@ -147,7 +154,19 @@ pub fn reported(number: f64, divisor: Divisor, rounding: Rounding) -> f64 {
 /// The quotient, or the integer that it would be in decimal arithmetic.
 fn snapped(quotient: f64) -> f64 {
     let nearest = quotient.round();
-    if nearest > 0.0 && (quotient - nearest).abs() <= INTEGER_TOLERANCE * nearest { nearest } else { quotient }
+    if nearest > 0.0 && (quotient - nearest).abs() <= tolerance(nearest) { nearest } else { quotient }
+}
+
+/// The nearest integer; the next where the quotient would be a half in decimal arithmetic, as 7 / 0.56 is 12.5.
+fn nearest(quotient: f64) -> f64 {
+    let below = quotient.floor();
+    let is_half = (quotient - below - 0.5).abs() <= tolerance(quotient);
+    if is_half { below + 1.0 } else { quotient.round() }
+}
+
+/// What binary division may have added to a quotient of this size.
+fn tolerance(quotient: f64) -> f64 {
+    (INTEGER_TOLERANCE * quotient).min(LARGEST_TOLERANCE)
 }
 
 /// The deprecated int64 beside a double on the wire: rounded up, saturating.
@@ -188,9 +207,26 @@ mod tests {
     }
 
     #[test]
+    fn a_large_quotient_is_rounded_as_a_small_one() {
+        assert_eq!(divided(5_000_000_001.0, 10.0, Rounding::Ceil), 500_000_001.0);
+        assert_eq!(divided(5_000_000_009.0, 10.0, Rounding::Floor), 500_000_000.0);
+        assert_eq!(divided(1e12 + 1.0, 100.0, Rounding::Ceil), 1e10 + 1.0);
+        assert_eq!(divided(1e12 - 1.0, 100.0, Rounding::Floor), 1e10 - 1.0);
+        assert_eq!(divided(1e12 + 1.0, 100.0, Rounding::None), 10_000_000_000.01);
+        // What the division itself adds is no remainder at this size either.
+        for count in 1u32..1_400 {
+            let number = f64::from(count) * 2_100_000_000.0;
+            assert_eq!(divided(number, 0.7, Rounding::Ceil), f64::from(count) * 3_000_000_000.0, "{number}");
+        }
+    }
+
+    #[test]
     fn halves_go_away_from_zero() {
         assert_eq!(divided(25.0, 10.0, Rounding::Nearest), 3.0);
         assert_eq!(divided(24.0, 10.0, Rounding::Nearest), 2.0);
+        // 12.499999999999998 and 62.50000000000001 in binary.
+        assert_eq!(divided(7.0, 0.56, Rounding::Nearest), 13.0);
+        assert_eq!(divided(9.0, 0.144, Rounding::Nearest), 63.0);
     }
 
     #[test]
@@ -233,15 +269,18 @@ mod tests {
             let divisor = Decimal::new(thousandths.into(), 3);
             let exact = Decimal::from(count) / divisor;
             let as_double = divisor.to_f64().expect("a double");
-            for (rounding, strategy) in [
-                (Rounding::Ceil, RoundingStrategy::ToPositiveInfinity),
-                (Rounding::Floor, RoundingStrategy::ToNegativeInfinity),
-                (Rounding::Nearest, RoundingStrategy::MidpointAwayFromZero),
+            // Within the tolerance of an integer, or of a half, that is the documented answer.
+            let tolerance = (exact * Decimal::new(1, 9)).min(Decimal::new(1, 3));
+            let snapped = |to: Decimal| if (exact - to).abs() <= tolerance { to } else { exact };
+            let half = Decimal::new(5, 1);
+            for (rounding, expected) in [
+                (Rounding::Ceil, snapped(exact.round()).ceil()),
+                (Rounding::Floor, snapped(exact.round()).floor()),
+                (
+                    Rounding::Nearest,
+                    snapped(exact.floor() + half).round_dp_with_strategy(0, RoundingStrategy::MidpointAwayFromZero),
+                ),
             ] {
-                // Within the tolerance of an integer, the integer is the documented answer.
-                let nearest = exact.round();
-                let snaps = (exact - nearest).abs() <= nearest * Decimal::new(1, 9);
-                let expected = if snaps { nearest } else { exact.round_dp_with_strategy(0, strategy) };
                 prop_assert_eq!(
                     divided(count.into(), as_double, rounding),
                     expected.to_f64().expect("a double"),

@@ -181,6 +181,10 @@ pub fn explain(error: &tokio_postgres::Error) -> String {
         text = format!("{text}: {inner}");
         cause = inner.source();
     }
+    // The names in the certificate of whoever answers are not for our log.
+    if let Some(at) = text.find("; certificate is only valid for") {
+        text.truncate(at);
+    }
     if text.contains("CaUsedAsEndEntity") {
         text.push_str(
             " (a self-signed certificate cannot be root and server certificate at once; \

@@ -13,11 +13,14 @@ use rustls::{
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     },
     crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature},
-    pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject},
+    pki_types::{CertificateDer, ServerName, UnixTime},
 };
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use crate::config::{Connection, SslMode};
+use crate::{
+    config::{Connection, SslMode},
+    pem,
+};
 
 /// Why TLS could not be set up; names the key, never the content of a file.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -42,8 +45,7 @@ pub(super) fn connector(connection: &Connection) -> Result<MakeRustlsConnect, Er
     let config = match (&connection.sslcert, &connection.sslkey) {
         (Some(cert), Some(key)) => {
             let chain = certificates("sslcert", cert)?;
-            let key = PrivateKeyDer::from_pem_file(key)
-                .map_err(|error| Error { key: "sslkey", problem: format!("no private key can be read: {error}") })?;
+            let key = pem::private_key(key).map_err(|error| Error { key: "sslkey", problem: error.to_string() })?;
             builder
                 .with_client_auth_cert(chain, key)
                 .map_err(|error| Error { key: "sslcert", problem: error.to_string() })?
@@ -54,13 +56,7 @@ pub(super) fn connector(connection: &Connection) -> Result<MakeRustlsConnect, Er
 }
 
 fn certificates(key: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
-    let chain: Vec<_> = CertificateDer::pem_file_iter(path)
-        .and_then(Iterator::collect)
-        .map_err(|error| Error { key, problem: format!("no certificate can be read: {error}") })?;
-    if chain.is_empty() {
-        return Err(Error { key, problem: "the file holds no certificate".to_owned() });
-    }
-    Ok(chain)
+    pem::certificates(path).map_err(|error| Error { key, problem: error.to_string() })
 }
 
 fn verifier(connection: &Connection, provider: &Arc<CryptoProvider>) -> Result<Arc<dyn ServerCertVerifier>, Error> {

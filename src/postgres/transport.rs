@@ -1,8 +1,10 @@
 //! The bytes of a session: plain or TLS, as `sslmode` wants it, and never more of them than makes sense.
 //!
-//! The driver takes a message of a gigabyte as it comes, and remembers every parameter that the
-//! server reports. A server that is broken, or not ours, must not fill our memory. The driver
-//! lets its user set up TLS only, so that negotiation is done here for plain text as well.
+//! The driver takes a message of a gigabyte as it comes, remembers every parameter that the
+//! server reports, and asks the server about each type that it does not know: types of types, and
+//! labels without end. A server that is broken, or not ours, must neither fill our memory nor our
+//! stack. The driver lets its user set up TLS only, so that negotiation is done here for plain
+//! text as well.
 
 use std::{
     io,
@@ -14,6 +16,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio_postgres::{
     Socket,
     tls::{ChannelBinding, MakeTlsConnect, TlsConnect, TlsStream},
+    types::Type,
 };
 use tokio_postgres_rustls::MakeRustlsConnect;
 
@@ -28,10 +31,14 @@ const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
 /// Bytes of all that a server says before it is ready for the first query, and, later, of the parameters it reports.
 const LARGEST_PREAMBLE: usize = 256 * 1024;
 
+/// Bytes of the description of a row's columns. PostgreSQL has 1,664 columns at most, with names of 63 bytes.
+const LARGEST_DESCRIPTION: usize = 256 * 1024;
+
 /// A message's type and its length.
 const HEADER: usize = 5;
 
 const PARAMETER_STATUS: u8 = b'S';
+const ROW_DESCRIPTION: u8 = b'T';
 const READY_FOR_QUERY: u8 = b'Z';
 
 /// Makes the transport of one session after another.
@@ -113,15 +120,23 @@ struct Meter {
     of_body: usize,
     is_ready: bool,
     preamble: usize,
+    /// The body of a [`ROW_DESCRIPTION`], as far as it has come.
+    description: Option<Vec<u8>>,
 }
 
 impl Meter {
     fn take(&mut self, mut bytes: &[u8]) -> io::Result<()> {
         while let Some((first, rest)) = bytes.split_first() {
             if self.of_body > 0 {
-                let skipped = self.of_body.min(bytes.len());
-                self.of_body -= skipped;
-                bytes = bytes.get(skipped..).unwrap_or_default();
+                let (body, rest) = bytes.split_at(self.of_body.min(bytes.len()));
+                self.of_body -= body.len();
+                bytes = rest;
+                if let Some(description) = &mut self.description {
+                    description.extend(body);
+                }
+                if self.of_body == 0 {
+                    self.end()?;
+                }
                 continue;
             }
             self.header[self.of_header] = *first;
@@ -141,15 +156,45 @@ impl Meter {
         // The length counts itself.
         let length = usize::try_from(u32::from_be_bytes([a, b, c, d])).unwrap_or(usize::MAX);
         self.of_body = length.saturating_sub(4);
-        if self.of_body > self.largest_message {
+        let is_description = kind == ROW_DESCRIPTION;
+        if self.of_body > self.largest_message || (is_description && self.of_body > LARGEST_DESCRIPTION) {
             return Err(too_much("a message that is too long"));
         }
+        self.description = is_description.then(Vec::new);
         if !self.is_ready || kind == PARAMETER_STATUS {
             self.preamble += length;
         }
         self.is_ready |= kind == READY_FOR_QUERY;
         if self.preamble > LARGEST_PREAMBLE { Err(too_much("too much before it was ready")) } else { Ok(()) }
     }
+
+    /// A message's body has come in full. All that we ask for has types that PostgreSQL comes with.
+    fn end(&mut self) -> io::Result<()> {
+        match self.description.take() {
+            Some(description) if !has_known_types(&description) => Err(too_much("a column of a type of its own")),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Whether the driver knows the type of every column, so that it will not ask about them.
+fn has_known_types(description: &[u8]) -> bool {
+    /// Table, column, type, its length and modifier, and the format, behind a name (PostgreSQL's manual, "Message Formats").
+    const FIELD: usize = 18;
+    // The driver takes the number at the beginning for what it is; columns beyond it are none.
+    let Some((_, mut fields)) = description.split_at_checked(2) else { return true };
+    while let Some(name) = fields.iter().position(|byte| *byte == 0) {
+        let Some((field, rest)) = fields.get(name + 1..).and_then(|field| field.split_at_checked(FIELD)) else {
+            return true;
+        };
+        if let [_, _, _, _, _, _, a, b, c, d, ..] = *field
+            && Type::from_oid(u32::from_be_bytes([a, b, c, d])).is_none()
+        {
+            return false;
+        }
+        fields = rest;
+    }
+    true
 }
 
 fn too_much(what: &str) -> io::Error {
@@ -230,6 +275,38 @@ mod tests {
         let mut meter = meter();
         assert!(meter.take(&message(b'Z', 1)).is_ok());
         assert!(meter.take(&message(b'D', 101)[..HEADER]).is_err());
+    }
+
+    /// A column of this type, as the server describes it.
+    fn column(type_of: u32) -> Vec<u8> {
+        let mut bytes = b"column\0".to_vec();
+        bytes.extend([0; 6]);
+        bytes.extend(type_of.to_be_bytes());
+        bytes.extend([0, 8, 0xff, 0xff, 0xff, 0xff, 0, 0]);
+        bytes
+    }
+
+    #[test]
+    fn a_type_that_the_driver_would_ask_about_is_refused_in_whatever_column() {
+        let (known, unknown) = (column(Type::FLOAT8.oid()), column(16_384));
+        let described = |columns: &[&[u8]]| {
+            let mut bytes = message(ROW_DESCRIPTION, 2 + columns.concat().len());
+            bytes.truncate(HEADER);
+            bytes.extend(u16::try_from(columns.len()).expect("few").to_be_bytes());
+            bytes.extend(columns.concat());
+            bytes
+        };
+        for length in 1..60 {
+            let takes = |bytes: &[u8]| {
+                let mut meter = Meter { largest_message: 1_000, ..Meter::default() };
+                meter.take(&message(b'Z', 1)).is_ok() && bytes.chunks(length).all(|chunk| meter.take(chunk).is_ok())
+            };
+            assert!(takes(&described(&[&known, &known])));
+            assert!(takes(&described(&[])));
+            assert!(!takes(&described(&[&unknown])));
+            assert!(!takes(&described(&[&known, &unknown])), "cut every {length} bytes");
+            assert!(takes(&message(b'D', 40)), "only descriptions are looked into");
+        }
     }
 
     #[test]

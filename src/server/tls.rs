@@ -12,7 +12,7 @@ use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, SignatureScheme,
     client::{danger::HandshakeSignatureValid, verify_server_name},
     crypto::ring,
-    pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject},
+    pki_types::{CertificateDer, ServerName, UnixTime},
     server::{
         ParsedCertificate, WebPkiClientVerifier,
         danger::{ClientCertVerified, ClientCertVerifier},
@@ -21,7 +21,7 @@ use rustls::{
 use tokio_rustls::TlsAcceptor;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use crate::config::ServerTls;
+use crate::{config::ServerTls, pem};
 
 /// What TLS cannot be served with; names the key, never a file's content.
 #[derive(Debug, thiserror::Error)]
@@ -92,8 +92,7 @@ fn read(tls: &ServerTls) -> Result<(ServerConfig, Expiry), Error> {
             builder.with_client_cert_verifier(Arc::new(Named { verifier, names }))
         }
     };
-    let key = PrivateKeyDer::from_pem_file(key)
-        .map_err(|error| Error::new("key", format_args!("no private key can be read: {error}")))?;
+    let key = pem::private_key(key).map_err(|error| Error::new("key", error))?;
     let mut config = builder.with_single_cert(chain, key).map_err(|error| Error::new("cert", error))?;
     // grpc-go refuses a connection without it.
     config.alpn_protocols = vec![b"h2".to_vec()];
@@ -101,10 +100,7 @@ fn read(tls: &ServerTls) -> Result<(ServerConfig, Expiry), Error> {
 }
 
 fn certificates(key: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
-    let chain: Vec<_> = CertificateDer::pem_file_iter(path)
-        .and_then(Iterator::collect)
-        .map_err(|error| Error::new(key, format_args!("no certificate can be read: {error}")))?;
-    if chain.is_empty() { Err(Error::new(key, "the file holds no certificate")) } else { Ok(chain) }
+    pem::certificates(path).map_err(|error| Error::new(key, error))
 }
 
 /// When the first of these certificates ends.

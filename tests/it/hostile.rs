@@ -1,6 +1,7 @@
 //! Hostile input: whatever is sent to the gRPC port or answered in PostgreSQL's name, nobody is served wrongly,
 //! nothing leaks, nothing panics, the process stays.
 
+mod crowd;
 mod frames;
 mod metadata;
 mod postgres;
@@ -22,6 +23,23 @@ const SOON: Duration = Duration::from_secs(15);
 
 /// How much memory an attack may leave behind, or take at its height. Far below the container's limit.
 const GROWTH: u64 = 48 * 1024 * 1024;
+
+/// How many inputs of a kind there are.
+type Count = fn() -> usize;
+
+/// The kinds of hostile input, counted by what the tests send. Repetitions are not counted, nor the maps by the thousand,
+/// of which half are right.
+const KINDS: [(&str, Count); 9] = [
+    ("bytes that are no HTTP/2", || wire::no_http_2().len()),
+    ("frames that do not belong there", || wire::misplaced_frames().len()),
+    ("requests that are not quite gRPC", || wire::not_quite_grpc().len()),
+    ("messages that are no protobuf", || wire::no_protobuf().len()),
+    ("floods of frames", || wire::floods().len()),
+    ("half prefaces", || wire::HALF_PREFACES),
+    ("odd and oversized maps", || metadata::odd_maps().len()),
+    ("injections by place", || metadata::injections().iter().filter(|(.., answer)| answer.is_a_refusal()).count()),
+    ("lies in PostgreSQL's name", || postgres::malices().len()),
+];
 
 /// A scaler under attack, and somebody honest beside it.
 struct Stand {
@@ -101,4 +119,18 @@ fn memory_of(serving: &Serving, field: &str) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':')).unwrap();
     line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+}
+
+#[test]
+fn hostile_inputs_are_as_many_as_the_readme_says() {
+    let mut all = 0;
+    for (kind, count) in KINDS {
+        println!("{:>7} {kind}", count());
+        all += count();
+    }
+    println!("{all:>7} hostile inputs");
+    assert!(all >= 1_500, "{all}");
+    let thousands = format!("{},{:03} hostile inputs", all / 1_000, all % 1_000);
+    let readme = fs::read_to_string("README.md").unwrap();
+    assert!(readme.contains(&thousands), "the README does not tell of {thousands}");
 }

@@ -8,7 +8,7 @@ mod faults;
 mod journal;
 
 use std::{
-    env,
+    env, fs,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -195,4 +195,10 @@ async fn every_named_fault_is_answered_as_the_contract_says_and_heals_in_time() 
     }
     println!("{} faults", Fault::ALL.len());
     assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn faults_are_as_many_as_the_readme_says() {
+    let told = format!("{} named faults", Fault::ALL.len());
+    assert!(fs::read_to_string("README.md").unwrap().contains(&told), "the README does not tell of {told}");
 }

@@ -1,5 +1,7 @@
 //! Canaries: what must not be said is planted everywhere, and looked for in all that is said.
 
+mod certificates;
+
 use std::time::Duration;
 
 use tonic::{Code, Status};

@@ -148,6 +148,32 @@ async fn a_short_outage_that_changed_nothing_is_no_news() {
     assert!(state && after >= 20 * SECOND, "{state} after {after:?}");
 }
 
+#[test]
+fn the_process_and_each_trigger_have_so_many_places_and_get_them_back() {
+    let streams = Streams::new(metrics());
+    let triggers = u64::try_from(OF_THE_PROCESS / OF_A_TRIGGER).unwrap();
+    let mut places = Vec::new();
+    for trigger in 0..triggers {
+        for _ in 0..OF_A_TRIGGER {
+            places.push(streams.place(trigger, "StreamIsActive").unwrap());
+        }
+        if places.len() < OF_THE_PROCESS {
+            let refused = streams.place(trigger, "StreamIsActive").err();
+            assert_eq!(refused, Some(Fault::Exhausted(Limit::TriggerStreams)));
+        }
+    }
+    assert_eq!(places.len(), 50_000, "the contract's number");
+    for _ in 0..3 {
+        assert_eq!(streams.place(u64::MAX, "StreamMetricSpec").err(), Some(Fault::Exhausted(Limit::Streams)));
+    }
+    places.pop();
+    places.push(streams.place(u64::MAX, "StreamMetricSpec").unwrap());
+    assert_eq!(streams.place(0, "StreamIsActive").err(), Some(Fault::Exhausted(Limit::Streams)));
+    drop(places);
+    let open = streams.open.lock().unwrap();
+    assert_eq!((open.in_all, open.by_trigger.len()), (0, 0), "what is not open costs nothing");
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_streams_of_an_old_connection_end_within_the_spread_however_often_they_speak() {
     let streams = Streams::new(metrics());

@@ -22,7 +22,7 @@ const CANARY: &str = "canary-of-a-hostile-server";
 
 /// What it does; until then it behaves as PostgreSQL would.
 #[derive(Debug, Clone, Copy)]
-enum Malice {
+pub(super) enum Malice {
     /// Says nothing, ever.
     Silence,
     /// Answers the start-up with bytes that are no message.
@@ -63,10 +63,25 @@ enum Malice {
     Unasked(u8),
     /// An answer, and nothing after it.
     NotReady,
+    /// A type that nobody knows; asked about it, more of the kind without end.
+    Types(Unknown),
+}
+
+/// What a type turns out to be, of which the driver asks.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Unknown {
+    /// A domain over another that nobody knows.
+    Domain,
+    /// An array of another.
+    Array,
+    /// An enumeration with labels of a megabyte without end.
+    Labels,
+    /// The answer itself has columns that nobody knows.
+    Answer,
 }
 
 /// Everything that is tried, and the codes that an answer may have.
-fn malices() -> Vec<(Malice, &'static [Code])> {
+pub(super) fn malices() -> Vec<(Malice, &'static [Code])> {
     use Malice::*;
     const LOST: &[Code] = &[Code::Unavailable];
     const LATE: &[Code] = &[Code::Unavailable, Code::DeadlineExceeded];
@@ -82,6 +97,10 @@ fn malices() -> Vec<(Malice, &'static [Code])> {
         (EndlessRows, ODD),
         (WrongType, WRONG),
         (FewCells, ODD),
+        (Types(Unknown::Domain), ODD),
+        (Types(Unknown::Array), ODD),
+        (Types(Unknown::Labels), ODD),
+        (Types(Unknown::Answer), ODD),
         (NoAnswer, ODD),
         (NotReady, LATE),
         (Number(f64::NAN), WRONG),
@@ -143,6 +162,39 @@ fn row(cells: &[&[u8]]) -> Vec<u8> {
 const FLOAT8: u32 = 701;
 const BOOL: u32 = 16;
 const TEXT: u32 = 25;
+
+/// The first number that no type of PostgreSQL's own has.
+const UNKNOWN: u32 = 16_384;
+
+const NAME: u32 = 19;
+const CHAR: u32 = 18;
+const OID: u32 = 26;
+
+/// Answers the preparation of one of the driver's own queries about types.
+fn describe(unknown: Unknown, query: &str, next_type: u32) -> Vec<u8> {
+    let types: &[u32] = match unknown {
+        Unknown::Answer => &[next_type],
+        _ if query.contains("pg_enum") => &[NAME],
+        _ => &[NAME, CHAR, OID, OID, OID, NAME, OID],
+    };
+    let mut described = u16::try_from(types.len()).unwrap().to_be_bytes().to_vec();
+    for type_of in types {
+        let column = columns(1, *type_of);
+        described.extend(&column[7..]);
+    }
+    [message(b'1', &[]), message(b't', &[&[0, 1][..], &OID.to_be_bytes()].concat()), message(b'T', &described)].concat()
+}
+
+/// A row of the driver's own query about a type.
+fn type_row(unknown: Unknown, next_type: u32) -> Vec<u8> {
+    let (zero, next) = (0u32.to_be_bytes(), next_type.to_be_bytes());
+    let (kind, element, base) = match unknown {
+        Unknown::Domain => (b'd', &zero, &next),
+        Unknown::Array => (b'b', &next, &zero),
+        Unknown::Labels | Unknown::Answer => (b'e', &zero, &zero),
+    };
+    row(&[b"t", &[kind], element, &zero, base, b"public", &zero])
+}
 
 /// One such server; it ends with the test.
 struct Server {
@@ -213,15 +265,36 @@ async fn serve(mut socket: TcpStream, malice: Malice) -> io::Result<()> {
     socket.write_all(&message(b'K', &[1; 8])).await?;
     socket.write_all(&message(b'Z', b"I")).await?;
     let mut parsed = String::new();
+    let mut is_parsed = false;
+    let mut next_type = UNKNOWN;
     loop {
         let kind = socket.read_u8().await?;
         let length = usize::try_from(socket.read_u32().await?).unwrap();
         let mut body = vec![0; length - 4];
         socket.read_exact(&mut body).await?;
         match kind {
-            b'P' => parsed = String::from_utf8_lossy(&body).into_owned(),
+            b'P' => {
+                parsed = String::from_utf8_lossy(&body).into_owned();
+                is_parsed = true;
+            }
             b'Q' => socket.write_all(&[message(b'C', b"BEGIN\0"), message(b'Z', b"T")].concat()).await?,
+            b'S' if parsed.contains("pg_catalog.pg_") => {
+                let Malice::Types(unknown) = malice else { return Ok(()) };
+                next_type += 1;
+                let answer = if is_parsed {
+                    describe(unknown, &parsed, next_type)
+                } else if parsed.contains("pg_enum") {
+                    socket.write_all(&message(b'2', &[])).await?;
+                    endless(&mut socket, &row(&[&[b'x'; 500_000]])).await?;
+                    return Ok(());
+                } else {
+                    [message(b'2', &[]), type_row(unknown, next_type), message(b'C', b"SELECT 1\0")].concat()
+                };
+                socket.write_all(&[answer, message(b'Z', b"T")].concat()).await?;
+                is_parsed = false;
+            }
             b'S' => {
+                is_parsed = false;
                 let answered = [message(b'1', &[]), message(b'2', &[])].concat();
                 socket.write_all(&answered).await?;
                 if parsed.contains("role check") {
@@ -293,6 +366,7 @@ async fn misbehave(socket: &mut TcpStream, malice: Malice) -> io::Result<bool> {
             write!(body, "SERROR\0VERROR\0C{code}\0M{CANARY}\0D{CANARY}\0").unwrap();
             message(b'E', (body + "\0").as_bytes())
         }
+        Malice::Types(_) => columns(1, UNKNOWN),
         Malice::NoAnswer => return Ok(true),
         Malice::Unasked(kind) => message(kind, &[0; 12]),
         Malice::NotReady => {

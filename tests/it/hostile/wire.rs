@@ -50,10 +50,8 @@ async fn say_all(address: SocketAddr, inputs: &[Vec<u8>]) {
     }
 }
 
-#[tokio::test]
-async fn bytes_that_are_no_http_2_are_not_answered() {
-    let database = Database::empty(Cluster::shared().await).await;
-    let mut stand = Stand::new(&database).await;
+/// Bytes that are no HTTP/2, or stop to be.
+pub(super) fn no_http_2() -> Vec<Vec<u8>> {
     let mut random = StdRng::seed_from_u64(5);
     let mut inputs: Vec<Vec<u8>> = [
         "GET / HTTP/1.1\r\nHost: x\r\n\r\n",
@@ -74,16 +72,21 @@ async fn bytes_that_are_no_http_2_are_not_answered() {
         // Every other one gets past the door.
         inputs.push(if round % 2 == 0 { bytes } else { [PREFACE, &frame(SETTINGS, 0, 0, &[]), &bytes].concat() });
     }
+    inputs
+}
+
+#[tokio::test]
+async fn bytes_that_are_no_http_2_are_not_answered() {
+    let database = Database::empty(Cluster::shared().await).await;
+    let mut stand = Stand::new(&database).await;
     let before = stand.served().await;
-    say_all(stand.serving.grpc, &inputs).await;
+    say_all(stand.serving.grpc, &no_http_2()).await;
     assert_eq!(stand.served().await, before, "something was served");
     stand.is_unharmed().await;
 }
 
-#[tokio::test]
-async fn frames_of_every_kind_where_they_do_not_belong_are_not_answered() {
-    let database = Database::empty(Cluster::shared().await).await;
-    let mut stand = Stand::new(&database).await;
+/// Frames of every kind, with flags and lengths, on streams where they do not belong.
+pub(super) fn misplaced_frames() -> Vec<Vec<u8>> {
     let mut inputs = Vec::new();
     for kind in (0..=16).chain([0x7f, 0xff]) {
         for flags in [0, 1, 4, 8, 0x20, 0xff] {
@@ -95,9 +98,15 @@ async fn frames_of_every_kind_where_they_do_not_belong_are_not_answered() {
             }
         }
     }
-    assert!(inputs.len() > 1_500, "{}", inputs.len());
+    inputs
+}
+
+#[tokio::test]
+async fn frames_of_every_kind_where_they_do_not_belong_are_not_answered() {
+    let database = Database::empty(Cluster::shared().await).await;
+    let mut stand = Stand::new(&database).await;
     let before = stand.served().await;
-    for some in inputs.chunks(100) {
+    for some in misplaced_frames().chunks(100) {
         let closed = some.iter().map(|input| async {
             let mut socket = TcpStream::connect(stand.serving.grpc).await.unwrap();
             let _ = socket.write_all(input).await;
@@ -110,15 +119,9 @@ async fn frames_of_every_kind_where_they_do_not_belong_are_not_answered() {
     stand.is_unharmed().await;
 }
 
-#[tokio::test]
-async fn requests_that_are_not_quite_grpc_are_not_served() {
-    let database = Database::empty(Cluster::shared().await).await;
-    let mut stand = Stand::new(&database).await;
+/// Right requests but for one thing each.
+pub(super) fn not_quite_grpc() -> Vec<Vec<u8>> {
     let right = grpc(&request());
-    let before = stand.served().await;
-    say(stand.serving.grpc, &conversation(&frames::call(GET_METRICS, GRPC), &right), PATIENCE).await;
-    assert_eq!(stand.served().await, before + 1.0, "not even a right request is served: the others prove nothing");
-
     let mut inputs = Vec::new();
     for content_type in [
         "",
@@ -168,16 +171,26 @@ async fn requests_that_are_not_quite_grpc_are_not_served() {
     for flag in 1..=255 {
         inputs.push(conversation(&frames::call(GET_METRICS, GRPC), &[&[flag], &right[1..]].concat()));
     }
+    inputs
+}
+
+#[tokio::test]
+async fn requests_that_are_not_quite_grpc_are_not_served() {
+    let database = Database::empty(Cluster::shared().await).await;
+    let mut stand = Stand::new(&database).await;
+    let right = grpc(&request());
     let before = stand.served().await;
-    say_all(stand.serving.grpc, &inputs).await;
+    say(stand.serving.grpc, &conversation(&frames::call(GET_METRICS, GRPC), &right), PATIENCE).await;
+    assert_eq!(stand.served().await, before + 1.0, "not even a right request is served: the others prove nothing");
+
+    let before = stand.served().await;
+    say_all(stand.serving.grpc, &not_quite_grpc()).await;
     assert_eq!(stand.served().await, before, "something was served");
     stand.is_unharmed().await;
 }
 
-#[tokio::test]
-async fn messages_that_are_no_protobuf_are_not_served() {
-    let database = Database::empty(Cluster::shared().await).await;
-    let mut stand = Stand::new(&database).await;
+/// Messages that are no protobuf, for each of three methods.
+pub(super) fn no_protobuf() -> Vec<Vec<u8>> {
     let right = request().encode_to_vec();
     let mut random = StdRng::seed_from_u64(7);
     let mut bodies: Vec<Vec<u8>> = Vec::new();
@@ -202,40 +215,75 @@ async fn messages_that_are_no_protobuf_are_not_served() {
     bodies.push(vec![0x02, 0x00]);
     bodies.push(vec![0xff; 11]);
     bodies.push(vec![0; 256 * 1024 + 1]);
-    let before = stand.served().await;
-    for path in [GET_METRICS, "/externalscaler.ExternalScaler/IsActive", STREAM_IS_ACTIVE] {
-        let inputs: Vec<Vec<u8>> = bodies
-            .iter()
-            .map(|body| {
-                let length = u32::try_from(body.len()).unwrap().to_be_bytes();
-                let framed = [&[0], &length[..], body].concat();
-                let mut bytes = [
-                    PREFACE,
-                    &frame(SETTINGS, 0, 0, &[]),
-                    &frame(HEADERS, END_HEADERS, 1, &frames::fields(&frames::call(path, GRPC))),
-                ]
-                .concat();
-                let pieces = framed.chunks(16_000).collect::<Vec<_>>();
-                for (index, piece) in pieces.iter().enumerate() {
-                    bytes.extend(frame(DATA, u8::from(index + 1 == pieces.len()), 1, piece));
-                }
-                bytes
-            })
-            .collect();
-        say_all(stand.serving.grpc, &inputs).await;
+    let paths = [GET_METRICS, "/externalscaler.ExternalScaler/IsActive", STREAM_IS_ACTIVE];
+    paths.iter().flat_map(|path| bodies.iter().map(|body| in_pieces(path, body))).collect()
+}
+
+/// A connection with one message on it, in as many frames as it takes.
+fn in_pieces(path: &str, body: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(body.len()).unwrap().to_be_bytes();
+    let framed = [&[0], &length[..], body].concat();
+    let headers = frames::fields(&frames::call(path, GRPC));
+    let mut bytes = [PREFACE, &frame(SETTINGS, 0, 0, &[]), &frame(HEADERS, END_HEADERS, 1, &headers)].concat();
+    let pieces = framed.chunks(16_000).collect::<Vec<_>>();
+    for (index, piece) in pieces.iter().enumerate() {
+        bytes.extend(frame(DATA, u8::from(index + 1 == pieces.len()), 1, piece));
     }
+    bytes
+}
+
+#[tokio::test]
+async fn messages_that_are_no_protobuf_are_not_served() {
+    let database = Database::empty(Cluster::shared().await).await;
+    let mut stand = Stand::new(&database).await;
+    let before = stand.served().await;
+    say_all(stand.serving.grpc, &no_protobuf()).await;
     assert_eq!(stand.served().await, before, "something was served");
 
     // Fields that we do not know are passed over, as protobuf wants it.
+    let right = request().encode_to_vec();
     let unknown = [&right[..], &[0xf8, 0x07, 0x2a, 0xfa, 0x07, 0x03, 1, 2, 3]].concat();
-    let framed = [&[0], &u32::try_from(unknown.len()).unwrap().to_be_bytes()[..], &unknown].concat();
-    say(stand.serving.grpc, &conversation(&frames::call(GET_METRICS, GRPC), &framed), PATIENCE).await;
+    say(stand.serving.grpc, &in_pieces(GET_METRICS, &unknown), PATIENCE).await;
     assert_eq!(stand.served().await, before + 1.0);
     stand.is_unharmed().await;
 }
 
+/// Frames that repeat what costs most.
+pub(super) struct Flood {
+    beginning: Vec<u8>,
+    repeated: Vec<u8>,
+    times: usize,
+}
+
+/// One of each kind.
+pub(super) fn floods() -> Vec<Flood> {
+    let call = frames::fields(&frames::call(GET_METRICS, GRPC));
+    let body = grpc(&request());
+    // Rapid reset (CVE-2023-44487): a call and its end, twenty thousand times.
+    let resets = (0..20_000u32).flat_map(|index| {
+        let stream = 2 * index + 1;
+        let opened = frame(HEADERS, END_HEADERS, stream, &call);
+        [opened, frame(DATA, END_STREAM, stream, &body), frame(RST_STREAM, 0, stream, &[0, 0, 0, 8])].concat()
+    });
+    // CONTINUATION without end (CVE-2024-27316 and its relatives): 160 MB of them.
+    let headers = frame(HEADERS, 0, 1, &call);
+    let long = frame(CONTINUATION, 0, 1, &frames::fields(&[("a", &"b".repeat(16_000))]));
+    let opened = frame(HEADERS, END_HEADERS, 1, &call);
+    let flood = |beginning: &[u8], repeated, times| Flood { beginning: beginning.to_vec(), repeated, times };
+    vec![
+        flood(&[], resets.collect(), 1),
+        flood(&headers, long, 10_000),
+        flood(&headers, frame(CONTINUATION, 0, 1, &[]), 100_000),
+        // Settings, pings and empty data that want to be acknowledged, from somebody who reads nothing.
+        flood(&[], frame(SETTINGS, 0, 0, &[]).repeat(100), 2_000),
+        flood(&[], frame(PING, 0, 0, &[0; 8]).repeat(100), 2_000),
+        flood(&opened, frame(DATA, 0, 1, &[]).repeat(100), 2_000),
+    ]
+}
+
 /// Writes until it is done or thrown out, while somebody honest is answered.
-async fn attack(stand: &Stand, beginning: Vec<u8>, repeated: Vec<u8>, times: usize) {
+async fn attack(stand: &Stand, flood: Flood) {
+    let Flood { beginning, repeated, times } = flood;
     let address = stand.serving.grpc;
     let writing = tokio::spawn(async move {
         let mut socket = frames::open(address).await;
@@ -256,37 +304,21 @@ async fn attack(stand: &Stand, beginning: Vec<u8>, repeated: Vec<u8>, times: usi
 async fn floods_of_frames_neither_fill_memory_nor_stop_others() {
     let database = Database::empty(Cluster::shared().await).await;
     let mut stand = Stand::new(&database).await;
-    let call = frames::fields(&frames::call(GET_METRICS, GRPC));
-    let body = grpc(&request());
-
-    // Rapid reset (CVE-2023-44487): a call and its end, twenty thousand times.
-    let resets: Vec<u8> = (0..20_000u32)
-        .flat_map(|index| {
-            let stream = 2 * index + 1;
-            let opened = frame(HEADERS, END_HEADERS, stream, &call);
-            [opened, frame(DATA, END_STREAM, stream, &body), frame(RST_STREAM, 0, stream, &[0, 0, 0, 8])].concat()
-        })
-        .collect();
-    attack(&stand, Vec::new(), resets, 1).await;
-    // CONTINUATION without end (CVE-2024-27316 and its relatives): 160 MB of them.
-    let headers = frame(HEADERS, 0, 1, &call);
-    attack(&stand, headers.clone(), frame(CONTINUATION, 0, 1, &frames::fields(&[("a", &"b".repeat(16_000))])), 10_000)
-        .await;
-    attack(&stand, headers, frame(CONTINUATION, 0, 1, &[]), 100_000).await;
-    // Settings, pings and empty data that want to be acknowledged, from somebody who reads nothing.
-    attack(&stand, Vec::new(), frame(SETTINGS, 0, 0, &[]).repeat(100), 2_000).await;
-    attack(&stand, Vec::new(), frame(PING, 0, 0, &[0; 8]).repeat(100), 2_000).await;
-    let opened = frame(HEADERS, END_HEADERS, 1, &call);
-    attack(&stand, opened, frame(DATA, 0, 1, &[]).repeat(100), 2_000).await;
+    for flood in floods() {
+        attack(&stand, flood).await;
+    }
     stand.is_unharmed().await;
 }
+
+/// Connections that begin and say no more; the server takes half as many.
+pub(super) const HALF_PREFACES: usize = 2_000;
 
 #[tokio::test]
 async fn half_prefaces_by_the_thousand_cost_five_seconds_and_nothing_that_stays() {
     let database = Database::empty(Cluster::shared().await).await;
     let mut stand = Stand::new(&database).await;
     let mut sockets = Vec::new();
-    for index in 0..2_000 {
+    for index in 0..HALF_PREFACES {
         let mut socket = TcpStream::connect(stand.serving.grpc).await.unwrap();
         let _ = socket.write_all(&PREFACE[..index % PREFACE.len()]).await;
         sockets.push(socket);

@@ -1,0 +1,121 @@
+//! As many streams as the contract allows one process, and one more.
+
+use std::time::Duration;
+
+use clapometer::wire::ScaledObjectRef;
+use tokio::{io::AsyncWriteExt, net::TcpStream, task::JoinHandle};
+use tonic::Code;
+
+use super::{
+    Stand,
+    frames::{self, DATA, END_HEADERS, END_STREAM, HEADERS, WINDOW_UPDATE, frame, grpc},
+};
+use crate::support::{admin, cluster::Cluster, database::Database, wait};
+
+const STREAM_METRIC_SPEC: &str = "/externalscaler.ExternalScaler/StreamMetricSpec";
+
+/// The contract: of the process, of one trigger.
+const OF_THE_PROCESS: u32 = 50_000;
+const OF_A_TRIGGER: u32 = 4;
+
+/// Connections that they come over; one may have 20,000 at once.
+const CONNECTIONS: u32 = 5;
+
+/// Opened at once, so that the server's window on the connection suffices.
+const AT_ONCE: u32 = 5_000;
+
+/// A busy machine takes seconds.
+const OPENED: Duration = Duration::from_secs(60);
+
+/// Bytes of the server's memory that a stream may cost.
+const COST: u64 = 8 * 1024;
+
+/// One connection full of streams, which reads all that it is told.
+struct Crowd {
+    socket: tokio::net::tcp::OwnedWriteHalf,
+    reading: JoinHandle<()>,
+}
+
+impl Crowd {
+    async fn new(stand: &Stand) -> Self {
+        let socket: TcpStream = frames::open(stand.serving.grpc).await;
+        let (mut reader, mut socket) = socket.into_split();
+        let reading = tokio::spawn(async move {
+            // The end of the connection is the end.
+            let _ = tokio::io::copy(&mut reader, &mut tokio::io::sink()).await;
+        });
+        socket.write_all(&frame(WINDOW_UPDATE, 0, 0, &0x3fff_ffff_u32.to_be_bytes())).await.unwrap();
+        Self { socket, reading }
+    }
+
+    /// Opens streams with these numbers, of which [`OF_A_TRIGGER`] each are one trigger's.
+    async fn open(&mut self, numbers: std::ops::Range<u32>, first: u32) {
+        let headers = frames::fields(&frames::call(STREAM_METRIC_SPEC, "application/grpc"));
+        let mut bytes = Vec::new();
+        for number in numbers {
+            let reference = ScaledObjectRef { name: format!("object-{}", number / OF_A_TRIGGER), ..Stand::trigger() };
+            let stream = 2 * (number - first) + 1;
+            bytes.extend(frame(HEADERS, END_HEADERS, stream, &headers));
+            bytes.extend(frame(DATA, END_STREAM, stream, &grpc(&reference)));
+        }
+        self.socket.write_all(&bytes).await.unwrap();
+    }
+}
+
+impl Drop for Crowd {
+    fn drop(&mut self) {
+        self.reading.abort();
+    }
+}
+
+async fn open_streams(stand: &Stand) -> f64 {
+    admin::metric(stand.serving.admin, "clapometer_streams").await
+}
+
+#[tokio::test]
+async fn fifty_thousand_streams_are_held_and_the_next_is_refused_until_one_ends() {
+    let database = Database::empty(Cluster::shared().await).await;
+    let mut stand = Stand::new(&database).await;
+    let start = std::time::Instant::now();
+    let mut crowds = Vec::new();
+    let mut opened = 0;
+    for _ in 0..CONNECTIONS {
+        let mut crowd = Crowd::new(&stand).await;
+        let first = opened;
+        while opened - first < OF_THE_PROCESS / CONNECTIONS {
+            crowd.open(opened..opened + AT_ONCE, first).await;
+            opened += AT_ONCE;
+            wait::first(&format!("{opened} streams are open"), OPENED, async || {
+                (open_streams(&stand).await == f64::from(opened)).then_some(())
+            })
+            .await;
+        }
+        crowds.push(crowd);
+        stand.answers().await;
+    }
+    let grown = stand.status("VmRSS").saturating_sub(stand.memory);
+    println!("{opened} streams in {:.1?}, {} KiB each", start.elapsed(), grown / u64::from(OF_THE_PROCESS) / 1024);
+    assert!(grown < COST * u64::from(OF_THE_PROCESS), "{grown} bytes");
+
+    let one_more = ScaledObjectRef { name: "one more".to_owned(), ..Stand::trigger() };
+    let refused = stand.honest.activity(&one_more).await.map(drop).expect_err("there is no place for a StreamIsActive");
+    assert_eq!(refused.code(), Code::ResourceExhausted, "{refused:?}");
+    let refused = stand.honest.client().stream_metric_spec(one_more.clone()).await.map(drop);
+    assert_eq!(refused.expect_err("there is no place for a StreamMetricSpec").code(), Code::ResourceExhausted);
+    stand.answers().await;
+
+    drop(crowds.pop());
+    wait::first("the places of a closed connection are given back", OPENED, async || {
+        (open_streams(&stand).await <= f64::from(OF_THE_PROCESS - OF_THE_PROCESS / CONNECTIONS)).then_some(())
+    })
+    .await;
+    let mut taken = stand.honest.activity(&one_more).await.expect("there is a place again");
+    assert!(taken.message().await.unwrap().expect("its first state").result);
+    drop((taken, crowds));
+    wait::first("nothing is left of the crowd", OPENED, async || (open_streams(&stand).await == 0.0).then_some(()))
+        .await;
+    stand.answers().await;
+    assert!(stand.serving.process.ended().is_none(), "the process has ended");
+    let log = stand.serving.process.errors();
+    assert!(!log.contains("panicked"), "{log}");
+}
