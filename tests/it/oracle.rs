@@ -2,7 +2,7 @@
 //!
 //! The table never holds zero, and never the same number twice. So an answer is right if that number may have been
 //! committed at some time between now and as long ago as the contract allows; every other answer, a zero above all, is
-//! a lie. Errors are no lies. Twenty seconds by default; `make truth` goes on to a million answers.
+//! a lie. Errors are no lies, and no answers. Twenty seconds by default; `make truth` goes on to a million answers.
 
 mod faults;
 mod journal;
@@ -55,12 +55,6 @@ const PIN: Duration = Duration::from_secs(2);
 struct Counts {
     right: AtomicUsize,
     errors: AtomicUsize,
-}
-
-impl Counts {
-    fn answers(&self) -> usize {
-        self.right.load(Ordering::Relaxed) + self.errors.load(Ordering::Relaxed)
-    }
 }
 
 /// Commits one number after another; what becomes of a commit in a fault's way is for the journal to bear.
@@ -151,7 +145,7 @@ async fn no_answer_is_a_lie_whatever_strikes() {
     let mut random = StdRng::seed_from_u64(seed);
     let start = Instant::now();
     let mut recoveries = Vec::new();
-    while start.elapsed() < Duration::from_secs(20) || counts.answers() < wanted {
+    while start.elapsed() < Duration::from_secs(20) || counts.right.load(Ordering::Relaxed) < wanted {
         let fault = Fault::ALL[random.random_range(0..Fault::ALL.len())];
         let length = Duration::from_millis(random.random_range(50..1_500));
         recoveries.push((endure(&ground, fault, length).await, fault));
@@ -169,13 +163,12 @@ async fn no_answer_is_a_lie_whatever_strikes() {
     let (right, errors) = (counts.right.load(Ordering::Relaxed), counts.errors.load(Ordering::Relaxed));
     let (slowest, culprit) = recoveries.iter().max_by_key(|(recovery, _)| *recovery).unwrap();
     println!(
-        "seed {seed}: {} answers in {:.0?}, {right} true, {errors} errors, none false; {} faults, the slowest recovery {slowest:.0?} after {}",
-        right + errors,
+        "seed {seed}: {right} answers in {:.0?}, all true, and {errors} errors; {} faults, the slowest recovery {slowest:.0?} after {}",
         start.elapsed(),
         recoveries.len(),
         culprit.name(),
     );
-    assert!(right > 1_000 && errors > 50, "{right} right answers and {errors} errors prove nothing");
+    assert!(right > 1_000 && errors > 50, "{right} answers and {errors} errors prove nothing");
     assert!(*slowest < RECOVERY, "{slowest:?} after {}", culprit.name());
     let log = ground.serving.process.errors();
     assert!(!log.contains("panicked"), "{log}");
