@@ -74,10 +74,7 @@ pub async fn claim(
                 round.doubtful = true;
                 CONTENDED
             }
-            Err(Error::Unavailable(reason)) if Instant::now() + RETRY < give_up => {
-                tracing::warn!(reason, "the database cannot be reached; trying again");
-                RETRY
-            }
+            Err(Error::Unavailable(_)) if Instant::now() + RETRY < give_up => RETRY,
             Err(error) => return Err(error),
         };
         tokio::select! {

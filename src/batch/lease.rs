@@ -80,10 +80,7 @@ impl Lease {
                     }
                 }
                 Ok(None) => return fenced(ledger, claim, self.deadline).await,
-                Err(Error::Unavailable(reason)) => {
-                    tracing::debug!(reason, "a beat was not confirmed");
-                    self.next_beat = Instant::now() + RETRY.min(self.terms.beat);
-                }
+                Err(Error::Unavailable(_)) => self.next_beat = Instant::now() + RETRY.min(self.terms.beat),
                 Err(error) => return Event::Lost(error.to_string()),
             }
         }

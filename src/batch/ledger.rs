@@ -25,6 +25,7 @@ const STATEMENT: Duration = Duration::from_secs(5);
 pub struct Ledger {
     transactions: Transactions,
     statements: Statements,
+    outage: Outage,
 }
 
 /// Who claims: a Kubernetes Job, and its pod.
@@ -135,7 +136,11 @@ impl Ledger {
 
     /// A ledger with other statements: how the tests show which check notices a broken one.
     pub fn with_statements(connection: ConnectionSource, schema: Option<String>, statements: Statements) -> Self {
-        Self { transactions: Transactions::new(connection, schema, "postgres-batch/work", STATEMENT), statements }
+        Self {
+            transactions: Transactions::new(connection, schema, "postgres-batch/work", STATEMENT),
+            statements,
+            outage: Outage::default(),
+        }
     }
 
     /// Books as DEAD what crashed on its last attempt, and says which claps.
@@ -143,7 +148,7 @@ impl Ledger {
     /// # Errors
     /// The transaction's; so for all methods here.
     pub async fn bury(&mut self, by: Instant) -> Result<Vec<i64>, Error> {
-        let rows = self.transactions.run(&self.statements.bury, &[], by).await?;
+        let rows = self.run(|s| &s.bury, &[], by).await?;
         rows.iter().map(|row| column(row, "id")).collect()
     }
 
@@ -159,11 +164,11 @@ impl Ledger {
         lease: Duration,
         by: Instant,
     ) -> Result<Option<Claim>, Error> {
-        let sql = match way {
-            Way::Quick => &self.statements.quick,
-            Way::Own => &self.statements.own,
-            Way::Due => &self.statements.due,
-            Way::New => &self.statements.new,
+        let statement: fn(&Statements) -> &String = match way {
+            Way::Quick => |s| &s.quick,
+            Way::Own => |s| &s.own,
+            Way::Due => |s| &s.due,
+            Way::New => |s| &s.new,
         };
         let seconds = lease.as_secs_f64();
         let parameters: [Parameter<'_>; 6] = [
@@ -174,20 +179,20 @@ impl Ledger {
             (&job.node, Type::TEXT),
             (&seconds, Type::FLOAT8),
         ];
-        let rows = self.transactions.run(sql, &parameters, by).await?;
+        let rows = self.run(statement, &parameters, by).await?;
         rows.first().map(|row| claimed(row, session)).transpose()
     }
 
     /// Looks up a claim whose answer was lost: was it committed?
     pub async fn adopt(&mut self, job: &Job, session: SessionId, by: Instant) -> Result<Option<Claim>, Error> {
         let parameters: [Parameter<'_>; 2] = [(&session.0, Type::INT8), (&job.uid, Type::TEXT)];
-        let rows = self.transactions.run(&self.statements.adopt, &parameters, by).await?;
+        let rows = self.run(|s| &s.adopt, &parameters, by).await?;
         rows.first().map(|row| claimed(row, session)).transpose()
     }
 
     /// What this Job had before, if anything.
     pub async fn standing(&mut self, job: &Job, by: Instant) -> Result<Option<Standing>, Error> {
-        let rows = self.transactions.run(&self.statements.standing, &[(&job.uid, Type::TEXT)], by).await?;
+        let rows = self.run(|s| &s.standing, &[(&job.uid, Type::TEXT)], by).await?;
         let Some(row) = rows.first() else { return Ok(None) };
         Ok(Some(Standing {
             id: column(row, "id")?,
@@ -203,14 +208,14 @@ impl Ledger {
         let seconds = lease.as_secs_f64();
         let parameters: [Parameter<'_>; 3] =
             [(&claim.id, Type::INT8), (&claim.session.0, Type::INT8), (&seconds, Type::FLOAT8)];
-        let rows = self.transactions.run(&self.statements.beat, &parameters, by).await?;
+        let rows = self.run(|s| &s.beat, &parameters, by).await?;
         rows.first().map(|row| column(row, "cancel_requested")).transpose()
     }
 
     /// Books the work as done; `None`: fenced.
     pub async fn succeed(&mut self, claim: &Claim, by: Instant) -> Result<Option<Status>, Error> {
         let parameters: [Parameter<'_>; 2] = [(&claim.id, Type::INT8), (&claim.session.0, Type::INT8)];
-        settle(&mut self.transactions, &self.statements.success, &parameters, by).await
+        self.settle(|s| &s.success, &parameters, by).await
     }
 
     /// Books a failure, and says what became of the clap: FAILED or DEAD; `None`: fenced.
@@ -232,7 +237,7 @@ impl Ledger {
             (&base, Type::FLOAT8),
             (&cap, Type::FLOAT8),
         ];
-        settle(&mut self.transactions, &self.statements.fail, &parameters, by).await
+        self.settle(|s| &s.fail, &parameters, by).await
     }
 
     /// Gives the clap back, due at once; `free` interruptions cost no attempt. FAILED, or DEAD when
@@ -240,13 +245,13 @@ impl Ledger {
     pub async fn release(&mut self, claim: &Claim, free: i32, by: Instant) -> Result<Option<Status>, Error> {
         let parameters: [Parameter<'_>; 3] =
             [(&claim.id, Type::INT8), (&claim.session.0, Type::INT8), (&free, Type::INT4)];
-        settle(&mut self.transactions, &self.statements.release, &parameters, by).await
+        self.settle(|s| &s.release, &parameters, by).await
     }
 
     /// Books that the work was stopped on an operator's request; `None`: fenced.
     pub async fn cancelled(&mut self, claim: &Claim, by: Instant) -> Result<Option<Status>, Error> {
         let parameters: [Parameter<'_>; 2] = [(&claim.id, Type::INT8), (&claim.session.0, Type::INT8)];
-        settle(&mut self.transactions, &self.statements.cancelled, &parameters, by).await
+        self.settle(|s| &s.cancelled, &parameters, by).await
     }
 
     /// How an attempt was booked, and the clap's state now; `None`: the clap's row was deleted.
@@ -255,22 +260,56 @@ impl Ledger {
         session: SessionId,
         by: Instant,
     ) -> Result<Option<(AttemptOutcome, Status)>, Error> {
-        let rows = self.transactions.run(&self.statements.settled, &[(&session.0, Type::INT8)], by).await?;
+        let rows = self.run(|s| &s.settled, &[(&session.0, Type::INT8)], by).await?;
         let Some(row) = rows.first() else { return Ok(None) };
         let text: &str = column(row, "outcome")?;
         let outcome = AttemptOutcome::parse(text).ok_or_else(|| unknown("outcome", text))?;
         Ok(Some((outcome, status(row, "status")?)))
     }
+
+    async fn settle(
+        &mut self,
+        statement: fn(&Statements) -> &String,
+        parameters: &[Parameter<'_>],
+        by: Instant,
+    ) -> Result<Option<Status>, Error> {
+        let rows = self.run(statement, parameters, by).await?;
+        rows.first().map(|row| status(row, "status")).transpose()
+    }
+
+    async fn run(
+        &mut self,
+        statement: fn(&Statements) -> &String,
+        parameters: &[Parameter<'_>],
+        by: Instant,
+    ) -> Result<Vec<Row>, Error> {
+        let result = self.transactions.run(statement(&self.statements), parameters, by).await;
+        self.outage.heed(&result);
+        result
+    }
 }
 
-async fn settle(
-    transactions: &mut Transactions,
-    sql: &str,
-    parameters: &[Parameter<'_>],
-    by: Instant,
-) -> Result<Option<Status>, Error> {
-    let rows = transactions.run(sql, parameters, by).await?;
-    rows.first().map(|row| status(row, "status")).transpose()
+/// Tells of a database that cannot serve: once for each reason, not at each try, and once when it can again.
+#[derive(Debug, Default)]
+struct Outage {
+    told: Option<String>,
+}
+
+impl Outage {
+    fn heed<T>(&mut self, result: &Result<T, Error>) {
+        let reason = match result {
+            Err(Error::Unavailable(reason)) => Some(reason),
+            _ => None,
+        };
+        match reason {
+            Some(reason) if self.told.as_ref() != Some(reason) => {
+                tracing::warn!(reason, "the database cannot be reached; trying again");
+            }
+            None if self.told.is_some() => tracing::info!("the database can be reached again"),
+            _ => {}
+        }
+        self.told = reason.cloned();
+    }
 }
 
 fn claimed(row: &Row, session: SessionId) -> Result<Claim, Error> {

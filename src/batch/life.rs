@@ -280,10 +280,7 @@ async fn settle(ledger: &mut Ledger, rules: &Rules, claim: &Claim, verdict: &Ver
             Err(error) => error,
         };
         match reason {
-            Error::Unavailable(reason) if Instant::now() + RETRY < by => {
-                tracing::warn!(reason, "the end could not be booked; trying again");
-                sleep(RETRY).await;
-            }
+            Error::Unavailable(_) if Instant::now() + RETRY < by => sleep(RETRY).await,
             error => return Outcome::Lost(format!("the end could not be booked: {error}")),
         }
     }

@@ -143,7 +143,7 @@ async fn changed(
     }
     match view {
         View::Json => text = format!("{}\n", serde_json::Value::Array(documents)),
-        View::Human { .. } if asked.is_empty() => text = "there is none\n".to_owned(),
+        View::Human { .. } if asked.is_empty() => text = "no clap is dead\n".to_owned(),
         View::Human { .. } => {}
     }
     Ok(Answer { text, complete: asked.iter().all(|id| effects.contains_key(id)) })

@@ -86,7 +86,7 @@ async fn a_dead_clap_comes_back_for_one_more_attempt() {
     assert_eq!(statuses(&database).await, "SUCCESS DEAD");
     let all = run(&database, ["retry", "--all-dead"]).await;
     assert_eq!((all.code(), &*all.output), (Some(0), "clap 2: due now (FAILED)\n"));
-    assert_eq!(run(&database, ["retry", "--all-dead"]).await.output, "there is none\n");
+    assert_eq!(run(&database, ["retry", "--all-dead"]).await.output, "no clap is dead\n");
 }
 
 #[tokio::test]

@@ -375,4 +375,7 @@ async fn a_job_without_a_database_says_so_and_can_be_retried() {
         (Some(69), Some("UNREACHABLE")),
         "{finished:?}"
     );
+    // It has tried for a quarter of a minute: one line is enough to know why.
+    let said = finished.errors.matches("the database cannot be reached; trying again").count();
+    assert_eq!(said, 1, "{}", finished.errors);
 }
