@@ -18,17 +18,18 @@ mod turns;
 
 use std::{
     convert::Infallible,
+    future::pending,
     sync::{Arc, Weak},
     time::Duration,
 };
 
 use deadpool_postgres::{Hook, HookError, ManagerConfig, Object, Pool, PoolConfig, QueueMode, RecyclingMethod};
+use postgres_protocol::escape::escape_literal;
 use rand::Rng;
 use tokio::{
     sync::{mpsc, watch},
     time::{Instant, sleep, timeout, timeout_at},
 };
-use tokio_postgres::types::{ToSql, Type};
 use tokio_stream::{Stream, StreamExt, wrappers::WatchStream};
 
 pub use self::{
@@ -78,17 +79,6 @@ const DOUBT: Duration = Duration::from_millis(2_400);
 
 /// Idle and old connections are looked for this often.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(15);
-
-const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY";
-
-/// `row_security = off` turns rows that a policy would hide into an error (42501) instead of a silent zero.
-const SETTINGS: &str = "\
-SELECT set_config('statement_timeout', $1, true),
-       set_config('lock_timeout', $2, true),
-       set_config('idle_in_transaction_session_timeout', $3, true),
-       set_config('application_name', $4, true),
-       set_config('row_security', 'off', true),
-       CASE WHEN $5 <> '' THEN set_config('search_path', $5, true) END";
 
 /// One configured database: its pool, its state.
 pub struct Database {
@@ -273,7 +263,10 @@ impl Database {
         Failure { fault, detail, stale_connection }
     }
 
-    /// BEGIN, settings, statement and COMMIT in one round trip; the first error counts, the others are its echo.
+    /// BEGIN with its settings, statement and COMMIT in one round trip; the first error counts, the others are its echo.
+    ///
+    /// COMMIT of what was only read has nothing to add: its answer is not waited for, and precedes
+    /// those to whatever the connection is used for next.
     async fn transaction(
         &self,
         client: &tokio_postgres::Client,
@@ -282,17 +275,25 @@ impl Database {
     ) -> Result<Result<Reading, Fault>, tokio_postgres::Error> {
         self.metrics.query_statements.get_or_create(&statement.labels).inc();
         let sent_at = Instant::now();
-        let (begun, set, read, committed) = tokio::join!(
-            client.batch_execute(BEGIN),
-            configure(client, &self.settings, &statement.query),
-            async { statement.read(statement.send(client, parameters).await?, sent_at).await },
-            client.batch_execute("COMMIT"),
-        );
+        let begin = begin(&self.settings, &statement.query);
+        let read = async {
+            tokio::join!(client.batch_execute(&begin), async {
+                statement.read(statement.send(client, parameters).await?, sent_at).await
+            })
+        };
+        let commit = async {
+            match client.batch_execute("COMMIT").await {
+                // Told by what it ends, too.
+                Ok(()) | Err(_) => pending::<Infallible>().await,
+            }
+        };
+        let (begun, read) = tokio::select! {
+            biased;
+            read = read => read,
+            never = commit => match never {},
+        };
         begun?;
-        set?;
-        let reading = read?;
-        committed?;
-        Ok(reading)
+        read
     }
 
     /// Cancels what a connection is doing and closes it.
@@ -399,26 +400,28 @@ impl Failure {
     }
 }
 
-/// Sets what holds for one transaction.
-async fn configure(
-    client: &tokio_postgres::Client,
-    database: &config::Database,
-    query: &config::Query,
-) -> Result<(), tokio_postgres::Error> {
-    let settings = [
-        milliseconds(query.timeout),
-        milliseconds(database.lock_timeout),
-        milliseconds(IDLE_IN_TRANSACTION),
-        format!("clapometer/{}", query.name),
-        database.search_path.clone().unwrap_or_default(),
-    ];
-    let settings = settings.each_ref().map(|setting| -> (&(dyn ToSql + Sync), Type) { (setting, Type::TEXT) });
-    client.query_typed(SETTINGS, &settings).await?;
-    Ok(())
-}
-
-fn milliseconds(duration: Duration) -> String {
-    duration.as_millis().to_string()
+/// Begins a transaction and sets what holds for it, in one message: a SELECT of set_config takes as long to plan as a
+/// short statement takes in all.
+///
+/// `row_security = off` turns rows that a policy would hide into an error (42501) instead of a silent zero.
+fn begin(database: &config::Database, query: &config::Query) -> String {
+    let mut text = format!(
+        "BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY; \
+         SET LOCAL statement_timeout = {}; \
+         SET LOCAL lock_timeout = {}; \
+         SET LOCAL idle_in_transaction_session_timeout = {}; \
+         SET LOCAL application_name = {}; \
+         SET LOCAL row_security = off",
+        query.timeout.as_millis(),
+        database.lock_timeout.as_millis(),
+        IDLE_IN_TRANSACTION.as_millis(),
+        escape_literal(&format!("clapometer/{}", query.name)),
+    );
+    if let Some(path) = database.search_path.as_ref().filter(|path| !path.is_empty()) {
+        // SET would take the whole list for one name.
+        text += &format!("; SELECT set_config('search_path', {}, true)", escape_literal(path));
+    }
+    text
 }
 
 /// Probes a database whenever its breaker is open, until the handle is dropped.

@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout};
 use tokio_postgres::error::ErrorPosition;
 
 use super::{
-    BEGIN, Database, Privileges, SILENCE, Statement,
+    Database, Privileges, SILENCE, Statement, begin,
     classify::{Cause, cause, cause_of_connect, statement_fault},
     connect::{self, Session},
     plan::{Plan, Relation},
@@ -155,8 +155,7 @@ impl Examiner {
         let client = &self.session.client;
         let limit = statement.query.timeout + SILENCE;
         let asked = timeout(limit, async {
-            client.batch_execute(BEGIN).await?;
-            super::configure(client, settings, &statement.query).await?;
+            client.batch_execute(&begin(settings, &statement.query)).await?;
             let mut plan = Plan::of(client, statement, parameters).await?;
             if let Some(plan) = &mut plan {
                 Relation::describe(client, &mut plan.relations).await?;

@@ -21,6 +21,7 @@ mod scaler_faults;
 mod scaler_lifecycle;
 mod scaler_load;
 mod scaler_secrets;
+mod settings;
 mod silence;
 mod streams;
 mod support;
