@@ -46,9 +46,8 @@ truth:           ## random faults until TRUTH_ANSWERS (1000000) answers were hel
 	TRUTH_ANSWERS=$${TRUTH_ANSWERS:-1000000} TRUTH_SEED=$${TRUTH_SEED:-$$(date +%s)} \
 	    cargo test --locked --release --test it oracle::no_answer -- --nocapture
 
-fuzz:            ## mutates the corpus of tests/fuzz FUZZ_MUTATIONS (1000000) times a target; FUZZ_SEED repeats a run
-	FUZZ_MUTATIONS=$${FUZZ_MUTATIONS:-1000000} FUZZ_SEED=$${FUZZ_SEED:-$$(date +%s)} \
-	    cargo test --locked --test fuzz -- --nocapture
+fuzz:            ## libFuzzer, led by coverage, for FUZZ_SECONDS (300) on each target of tests/fuzz; needs a C++ compiler
+	scripts/fuzz
 
 load:            ## KEDA's whole fleet, then a short soak, in two minutes; fails on a broken invariant, never on a time
 	scripts/postgres

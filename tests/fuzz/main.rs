@@ -1,7 +1,8 @@
 //! Targets for random input: whatever the bytes, certain things stay true.
 //!
-//! Each target replays its corpus (`tests/fuzz/corpus/<target>`) and then mutations of it, the same ones each time.
-//! `make fuzz` goes on to millions of them, from a new seed. An input that breaks a target belongs into its corpus.
+//! Each target replays its corpus (`tests/fuzz/corpus/<target>`) and then mutations of it, the same ones each time;
+//! `FUZZ_MUTATIONS` and `FUZZ_SEED` make more and others. `make fuzz` has libFuzzer mutate, led by the code that inputs
+//! reach. An input that breaks a target belongs into its corpus.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -9,11 +10,20 @@ mod configuration;
 mod numbers;
 mod triggers;
 
+#[cfg(not(fuzzing_libfuzzer))]
 use std::{env, fs, panic::catch_unwind, path::Path};
 
+#[cfg(not(fuzzing_libfuzzer))]
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
+/// Gives a target to libFuzzer, whose arguments come from `scripts/fuzz`. Does not return.
+#[cfg(fuzzing_libfuzzer)]
+fn hunt(_target: &str, check: fn(&[u8])) {
+    bolero::check!().for_each(check);
+}
+
 /// Runs a target over its corpus and over what the corpus mutates into.
+#[cfg(not(fuzzing_libfuzzer))]
 fn hunt(target: &str, check: fn(&[u8])) {
     let mutations: usize = env::var("FUZZ_MUTATIONS").map_or(3_000, |number| number.parse().unwrap());
     let seed: u64 = env::var("FUZZ_SEED").map_or(2026, |number| number.parse().unwrap());
