@@ -8,6 +8,7 @@
 
 mod configuration;
 mod numbers;
+mod rows;
 mod triggers;
 
 #[cfg(not(fuzzing_libfuzzer))]
@@ -92,6 +93,11 @@ fn parameters() {
 #[test]
 fn division() {
     hunt("division", numbers::check_division);
+}
+
+#[test]
+fn rows() {
+    hunt("rows", rows::check);
 }
 
 #[test]
