@@ -1,6 +1,7 @@
 //! Boots everything and ends everything: listeners, gRPC services, signals, supervision, drain.
 
 mod accept;
+mod arriving;
 mod health;
 mod preface;
 mod reload;

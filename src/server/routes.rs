@@ -1,6 +1,6 @@
 //! The gRPC services of one port.
 
-use std::convert::Infallible;
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
 use http::{Request, Response};
@@ -14,7 +14,10 @@ use tonic::{
 use tonic_health::pb::health_server::{Health, HealthServer};
 use tonic_reflection::server::Builder;
 
-use super::Error;
+use super::{
+    Error,
+    arriving::{Arrivals, Arriving},
+};
 use crate::{
     scaler::Scaler,
     wire::{FILE_DESCRIPTORS, external_scaler_server::ExternalScalerServer},
@@ -23,11 +26,18 @@ use crate::{
 /// Bytes of one message at most; tonic answers OUT_OF_RANGE beyond.
 const MAXIMUM_MESSAGE: usize = 256 * 1024;
 
+/// How long a request of KEDA's may take to come whole, as TLS and the preface may.
+const ARRIVAL: Duration = Duration::from_secs(5);
+
+/// How long others may: reflection is a stream of requests.
+const ARRIVAL_OF_OTHERS: Duration = Duration::from_secs(60);
+
 /// What answers: KEDA's service, and the others behind a router.
 #[derive(Clone)]
 pub(super) struct Services {
     scaler: ExternalScalerServer<Scaler>,
     others: Routes,
+    arrivals: Arc<Arrivals>,
 }
 
 impl Services {
@@ -41,9 +51,11 @@ impl Services {
                     .register_encoded_file_descriptor_set(FILE_DESCRIPTORS)
                     .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
             };
-            others.add_service(builder().build_v1()?).add_service(builder().build_v1alpha()?);
+            others
+                .add_service(builder().build_v1()?.max_decoding_message_size(MAXIMUM_MESSAGE))
+                .add_service(builder().build_v1alpha()?.max_decoding_message_size(MAXIMUM_MESSAGE));
         }
-        Ok(Self { scaler, others: others.routes().prepare() })
+        Ok(Self { scaler, others: others.routes().prepare(), arrivals: Arc::default() })
     }
 
     /// Answers one request. KEDA's calls pass the router by, which would clone, box and look up
@@ -51,9 +63,14 @@ impl Services {
     pub(super) fn answer(&self, request: Request<Incoming>) -> BoxFuture<'static, Result<Response<Body>, Infallible>> {
         let service = request.uri().path().strip_prefix('/').and_then(|path| path.split('/').next());
         if service == Some(ExternalScalerServer::<Scaler>::NAME) {
-            return self.scaler.clone().call(request);
+            return self.scaler.clone().call(self.arriving(request, ARRIVAL));
         }
         let mut others = self.others.clone();
+        let request = self.arriving(request, ARRIVAL_OF_OTHERS);
         Box::pin(async move { others.call(request).await })
+    }
+
+    fn arriving(&self, request: Request<Incoming>, within: Duration) -> Request<Arriving<Incoming>> {
+        request.map(|body| Arriving::new(body, within, Arc::clone(&self.arrivals)))
     }
 }

@@ -5,6 +5,7 @@ mod crowd;
 mod frames;
 mod metadata;
 mod postgres;
+mod unfinished;
 mod wire;
 
 use std::{fs, time::Duration};
@@ -29,13 +30,14 @@ type Count = fn() -> usize;
 
 /// The kinds of hostile input, counted by what the tests send. Repetitions are not counted, nor the maps by the thousand,
 /// of which half are right.
-const KINDS: [(&str, Count); 9] = [
+const KINDS: [(&str, Count); 10] = [
     ("bytes that are no HTTP/2", || wire::no_http_2().len()),
     ("frames that do not belong there", || wire::misplaced_frames().len()),
     ("requests that are not quite gRPC", || wire::not_quite_grpc().len()),
     ("messages that are no protobuf", || wire::no_protobuf().len()),
     ("floods of frames", || wire::floods().len()),
     ("half prefaces", || wire::HALF_PREFACES),
+    ("requests that never end", || unfinished::REQUESTS),
     ("odd and oversized maps", || metadata::odd_maps().len()),
     ("injections by place", || metadata::injections().iter().filter(|(.., answer)| answer.is_a_refusal()).count()),
     ("lies in PostgreSQL's name", || postgres::malices().len()),
