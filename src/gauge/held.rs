@@ -24,11 +24,11 @@ const IDLE: Duration = Duration::from_secs(600);
 /// How often idle gauges are looked for.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Gauges at most.
-const CAPACITY: usize = 10_000;
+/// Gauges at most. Their parameters are kept twice; a trigger may write 64 KiB of them.
+const CAPACITY: Share = Share { gauges: 10_000, bytes: 16 * 1024 * 1024 };
 
 /// Gauges of one namespace at most, so that one tenant cannot push out the others'.
-const NAMESPACE_CAPACITY: usize = CAPACITY / 4;
+const NAMESPACE_CAPACITY: Share = Share { gauges: CAPACITY.gauges / 4, bytes: CAPACITY.bytes / 4 };
 
 /// How many make room at once: looking for the longest unused takes a walk over all.
 const EVICTED_AT_ONCE: usize = 64;
@@ -42,7 +42,32 @@ pub struct Gauges {
 #[derive(Default)]
 struct Held {
     by_key: hashbrown::HashMap<Key, Entry, RandomState>,
-    by_namespace: HashMap<String, usize>,
+    by_namespace: HashMap<String, Share>,
+    all: Share,
+}
+
+/// So many gauges, with so many bytes of parameters.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Share {
+    gauges: usize,
+    bytes: usize,
+}
+
+impl Share {
+    /// Whether one more fits, with so many bytes.
+    fn has_room(self, within: Self, bytes: usize) -> bool {
+        self.gauges < within.gauges && self.bytes + bytes <= within.bytes
+    }
+
+    fn add(&mut self, bytes: usize) {
+        self.gauges += 1;
+        self.bytes += bytes;
+    }
+
+    fn take(&mut self, bytes: usize) {
+        self.gauges -= 1;
+        self.bytes -= bytes;
+    }
 }
 
 struct Entry {
@@ -90,6 +115,12 @@ impl Equivalent<Key> for Wanted<'_> {
     }
 }
 
+impl Key {
+    fn bytes(&self) -> usize {
+        self.parameters.iter().map(Value::bytes).sum()
+    }
+}
+
 impl PartialEq for Key {
     fn eq(&self, other: &Self) -> bool {
         self.as_wanted() == other.as_wanted()
@@ -125,18 +156,23 @@ impl Gauges {
             }
             return Ok(Arc::clone(&entry.gauge));
         }
-        let of_namespace = held.by_namespace.get(namespace).copied().unwrap_or_default();
-        if of_namespace >= NAMESPACE_CAPACITY && !held.make_room(|entry| entry.namespace == namespace) {
-            return Err(Fault::Exhausted(Limit::NamespaceGauges));
+        let bytes = parameters.iter().map(Value::bytes).sum();
+        while !held.of(namespace).has_room(NAMESPACE_CAPACITY, bytes) {
+            if !held.make_room(|entry| entry.namespace == namespace) {
+                return Err(Fault::Exhausted(Limit::NamespaceGauges));
+            }
         }
-        if held.by_key.len() >= CAPACITY && !held.make_room(|_| true) {
-            return Err(Fault::Exhausted(Limit::Gauges));
+        while !held.all.has_room(CAPACITY, bytes) {
+            if !held.make_room(|_| true) {
+                return Err(Fault::Exhausted(Limit::Gauges));
+            }
         }
         let parameters: Vec<_> = parameters.iter().cloned().map(Value::into_owned).collect();
         let key = Key { shared: Arc::clone(shared), parameters: parameters.clone() };
         let gauge = Gauge::new(Arc::clone(shared), parameters, namespace, Arc::clone(&self.metrics));
         held.by_key.insert(key, Entry { gauge: Arc::clone(&gauge), namespace: namespace.to_owned() });
-        *held.by_namespace.entry(namespace.to_owned()).or_default() += 1;
+        held.by_namespace.entry(namespace.to_owned()).or_default().add(bytes);
+        held.all.add(bytes);
         self.count(&held);
         Ok(gauge)
     }
@@ -158,6 +194,11 @@ impl Gauges {
 }
 
 impl Held {
+    /// What is a namespace's.
+    fn of(&self, namespace: &str) -> Share {
+        self.by_namespace.get(namespace).copied().unwrap_or_default()
+    }
+
     /// Drops the longest unused of those that may go; false if there are none.
     fn make_room(&mut self, may_go: impl Fn(&Entry) -> bool) -> bool {
         let mut candidates: Vec<(Instant, &Key)> = self
@@ -186,11 +227,12 @@ impl Held {
     }
 
     fn forget(&mut self, key: &Key) {
-        if let Some(entry) = self.by_key.remove(key)
-            && let Some(count) = self.by_namespace.get_mut(&entry.namespace)
-        {
-            *count -= 1;
-            if *count == 0 {
+        let Some(entry) = self.by_key.remove(key) else { return };
+        let bytes = key.bytes();
+        self.all.take(bytes);
+        if let Some(share) = self.by_namespace.get_mut(&entry.namespace) {
+            share.take(bytes);
+            if share.gauges == 0 {
                 self.by_namespace.remove(&entry.namespace);
             }
         }

@@ -275,6 +275,30 @@ async fn the_longest_unused_gives_way_within_a_namespace_and_never_beyond_the_ca
 }
 
 #[tokio::test(start_paused = true)]
+async fn long_parameters_take_room_by_their_bytes() {
+    let world = World::new(SECOND, Duration::ZERO, |_| None);
+    let long = |number: i32| [Value::Text(format!("{number:065000}").into())];
+    let of = |number, namespace: &str| world.gauges.of(&world.shared, &long(number), namespace);
+    for number in 0..1_000 {
+        assert!(of(number, "default").is_ok());
+    }
+    assert!((1..=64).contains(&world.metrics.gauges.get()), "4 MiB are one namespace's");
+    for number in 0..1_000 {
+        assert!(of(number, &number.to_string()).is_ok());
+    }
+    assert!((65..=258).contains(&world.metrics.gauges.get()), "16 MiB are there for all");
+
+    let watches: Vec<_> = (2_000..2_064).map(|number| of(number, "watching").unwrap().watch(None)).collect();
+    assert_eq!(of(2_064, "watching").err(), Some(Fault::Exhausted(crate::fault::Limit::NamespaceGauges)));
+    assert!(of(2_064, "other").is_ok());
+    drop(watches);
+    assert!(of(2_065, "watching").is_ok());
+    world.gauges.keep_only(&[]);
+    assert_eq!(world.metrics.gauges.get(), 0);
+    assert!(of(1, "default").is_ok(), "what is gone takes no room");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_namespace_whose_gauges_are_all_watched_gets_no_more() {
     let world = World::new(SECOND, Duration::ZERO, |_| None);
     let watches: Vec<_> = (0..2_500).map(|parameter| world.gauge(parameter).watch(None)).collect();

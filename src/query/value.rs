@@ -25,6 +25,14 @@ pub enum Value<'a> {
 }
 
 impl<'a> Value<'a> {
+    /// How many bytes it takes beyond its own size.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Text(text) => text.len(),
+            Self::Bigint(_) | Self::Double(_) | Self::Boolean(_) | Self::Uuid(_) | Self::Timestamptz(_) => 0,
+        }
+    }
+
     /// Parses a parameter's text.
     ///
     /// # Errors

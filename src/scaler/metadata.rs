@@ -24,6 +24,11 @@ use crate::{
     wire::ScaledObjectRef,
 };
 
+/// Bytes of the object's name, and of its namespace: what Kubernetes allows for the longer of the two.
+///
+/// They label metrics and gauges, whose number is bounded; so must be their length.
+const MAXIMUM_NAME: usize = 253;
+
 /// Keys at most, and bytes of all keys and values together.
 const MAXIMUM_KEYS: usize = 64;
 const MAXIMUM_BYTES: usize = 64 * 1024;
@@ -108,8 +113,14 @@ impl<'a> Metadata<'a> {
     /// Reads keys and values, each on its own.
     ///
     /// # Errors
-    /// The first faulty key in alphabetical order, so that the same fault always has the same text.
+    /// A name that is too long, or the first faulty key in alphabetical order, so that the same fault always has the
+    /// same text.
     pub fn parse(reference: &'a ScaledObjectRef) -> Result<Self, Refusal> {
+        for (what, text) in [("name", &reference.name), ("namespace", &reference.namespace)] {
+            if text.len() > MAXIMUM_NAME {
+                return Err(Refusal::Invalid(format!("the object's {what} is longer than {MAXIMUM_NAME} bytes")));
+            }
+        }
         let pairs = &reference.scaler_metadata;
         if pairs.len() > MAXIMUM_KEYS {
             return Err(Refusal::Invalid(format!("the metadata has more than {MAXIMUM_KEYS} keys")));

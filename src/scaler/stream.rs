@@ -16,6 +16,7 @@ use std::{
 };
 
 use futures_util::{FutureExt, Stream, future::BoxFuture, stream};
+use prost::Message;
 use tokio::{
     sync::watch,
     time::{Instant, sleep_until},
@@ -47,6 +48,10 @@ const OF_A_TRIGGER: usize = 4;
 
 /// Open streams of the process at most.
 const OF_THE_PROCESS: usize = 50_000;
+
+/// Bytes of what their triggers say about themselves, at most: a stream keeps it, and each may say 64 KiB. Fifty thousand
+/// usual ones say half of it.
+const BYTES_OF_THE_PROCESS: usize = 64 * 1024 * 1024;
 
 /// Messages of one stream.
 pub struct Updates<T>(Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>);
@@ -139,7 +144,7 @@ impl Scaler {
         let reference = request.into_inner();
         let Asked { trigger, gauge } = self.asked(&reference, None, Instant::now())?;
         let trigger = trigger.into_owned();
-        let life = self.life(connection, trigger.id, "StreamIsActive")?;
+        let life = self.life(connection, trigger.id, reference.encoded_len(), "StreamIsActive")?;
         let activity = Activity::new(reference, trigger, &gauge, self.catalog.clone(), Arc::clone(&self.gauges));
         Ok(Updates::new(activity, life, |activity| activity.next().boxed()))
     }
@@ -153,15 +158,16 @@ impl Scaler {
         let connection = request.extensions().get::<Ended>().cloned();
         let reference = request.into_inner();
         let trigger = Metadata::parse(&reference)?.resolve(&reference, &self.catalog.borrow())?.id;
-        let life = self.life(connection, trigger, "StreamMetricSpec")?;
+        let life = self.life(connection, trigger, reference.encoded_len(), "StreamMetricSpec")?;
         let mut catalog = self.catalog.clone();
         catalog.mark_changed();
         let specs = Specs { reference, catalog, sent: None };
         Ok(Updates::new(specs, life, |specs| specs.next().boxed()))
     }
 
-    fn life(&self, connection: Option<Ended>, trigger: u64, rpc: &'static str) -> Result<Life, Fault> {
-        let place = self.streams.place(trigger, rpc)?;
+    /// `bytes` is what the trigger says about itself.
+    fn life(&self, connection: Option<Ended>, trigger: u64, bytes: usize, rpc: &'static str) -> Result<Life, Fault> {
+        let place = self.streams.place(trigger, bytes, rpc)?;
         let process = self.ended.clone();
         Ok(Life { process, connection, ends_at: None, place, opened_at: Instant::now(), ended_with: Code::Cancelled })
     }
@@ -279,6 +285,7 @@ pub(super) struct Streams {
 #[derive(Default)]
 struct Open {
     in_all: usize,
+    bytes: usize,
     by_trigger: HashMap<u64, usize>,
 }
 
@@ -286,6 +293,7 @@ struct Open {
 struct Place {
     streams: Arc<Streams>,
     trigger: u64,
+    bytes: usize,
     rpc: &'static str,
 }
 
@@ -294,9 +302,9 @@ impl Streams {
         Arc::new(Self { open: Mutex::default(), metrics })
     }
 
-    fn place(self: &Arc<Self>, trigger: u64, rpc: &'static str) -> Result<Place, Fault> {
+    fn place(self: &Arc<Self>, trigger: u64, bytes: usize, rpc: &'static str) -> Result<Place, Fault> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if open.in_all >= OF_THE_PROCESS {
+        if open.in_all >= OF_THE_PROCESS || open.bytes + bytes > BYTES_OF_THE_PROCESS {
             return Err(Fault::Exhausted(Limit::Streams));
         }
         let of_trigger = open.by_trigger.entry(trigger).or_default();
@@ -305,8 +313,9 @@ impl Streams {
         }
         *of_trigger += 1;
         open.in_all += 1;
+        open.bytes += bytes;
         self.metrics.streams.get_or_create(&OfStream { rpc }).inc();
-        Ok(Place { streams: Arc::clone(self), trigger, rpc })
+        Ok(Place { streams: Arc::clone(self), trigger, bytes, rpc })
     }
 }
 
@@ -314,6 +323,7 @@ impl Drop for Place {
     fn drop(&mut self) {
         let mut open = self.streams.open.lock().unwrap_or_else(PoisonError::into_inner);
         open.in_all -= 1;
+        open.bytes -= self.bytes;
         if let Some(of_trigger) = open.by_trigger.get_mut(&self.trigger) {
             *of_trigger -= 1;
             if *of_trigger == 0 {

@@ -56,6 +56,20 @@ fn refusal(pairs: &[(&str, &str)]) -> String {
     }
 }
 
+#[test]
+fn names_that_no_object_can_have_are_refused() {
+    let named = |name: usize, namespace: usize| ScaledObjectRef {
+        name: "n".repeat(name),
+        namespace: "n".repeat(namespace),
+        ..reference(&[("query", "plain")])
+    };
+    assert!(Metadata::parse(&named(253, 253)).is_ok());
+    for (reference, what) in [(named(254, 1), "name"), (named(1, 254), "namespace"), (named(250_000, 1), "name")] {
+        let refusal = Metadata::parse(&reference).expect_err("it is refused").to_string();
+        assert_eq!(refusal, format!("the object's {what} is longer than 253 bytes"));
+    }
+}
+
 #[tokio::test]
 async fn a_trigger_that_says_nothing_has_what_the_query_says() {
     let trigger = trigger(&[("query", "plain")]).expect("a trigger");

@@ -155,30 +155,41 @@ fn the_process_and_each_trigger_have_so_many_places_and_get_them_back() {
     let mut places = Vec::new();
     for trigger in 0..triggers {
         for _ in 0..OF_A_TRIGGER {
-            places.push(streams.place(trigger, "StreamIsActive").unwrap());
+            places.push(streams.place(trigger, 300, "StreamIsActive").unwrap());
         }
         if places.len() < OF_THE_PROCESS {
-            let refused = streams.place(trigger, "StreamIsActive").err();
+            let refused = streams.place(trigger, 300, "StreamIsActive").err();
             assert_eq!(refused, Some(Fault::Exhausted(Limit::TriggerStreams)));
         }
     }
     assert_eq!(places.len(), 50_000, "the contract's number");
     for _ in 0..3 {
-        assert_eq!(streams.place(u64::MAX, "StreamMetricSpec").err(), Some(Fault::Exhausted(Limit::Streams)));
+        assert_eq!(streams.place(u64::MAX, 300, "StreamMetricSpec").err(), Some(Fault::Exhausted(Limit::Streams)));
     }
     places.pop();
-    places.push(streams.place(u64::MAX, "StreamMetricSpec").unwrap());
-    assert_eq!(streams.place(0, "StreamIsActive").err(), Some(Fault::Exhausted(Limit::Streams)));
+    places.push(streams.place(u64::MAX, 300, "StreamMetricSpec").unwrap());
+    assert_eq!(streams.place(0, 300, "StreamIsActive").err(), Some(Fault::Exhausted(Limit::Streams)));
     drop(places);
     let open = streams.open.lock().unwrap();
-    assert_eq!((open.in_all, open.by_trigger.len()), (0, 0), "what is not open costs nothing");
+    assert_eq!((open.in_all, open.bytes, open.by_trigger.len()), (0, 0, 0), "what is not open costs nothing");
+}
+
+#[test]
+fn streams_whose_triggers_say_much_have_fewer_places() {
+    let streams = Streams::new(metrics());
+    let placed = (0..).map_while(|trigger| streams.place(trigger, 64 * 1024, "StreamIsActive").ok());
+    let places: Vec<_> = placed.collect();
+    assert_eq!(places.len(), 1_024);
+    assert_eq!(streams.place(u64::MAX, 1, "StreamIsActive").err(), Some(Fault::Exhausted(Limit::Streams)));
+    drop(places);
+    assert!(streams.place(u64::MAX, 1, "StreamIsActive").is_ok());
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_streams_of_an_old_connection_end_within_the_spread_however_often_they_speak() {
     let streams = Streams::new(metrics());
     let ((_process, process), (aging, connection)) = (Ending::new(), Ending::new());
-    let place = streams.place(1, "StreamIsActive").unwrap();
+    let place = streams.place(1, 0, "StreamIsActive").unwrap();
     let mut life = Life {
         process,
         connection: Some(connection),
