@@ -111,7 +111,10 @@ impl Triggers {
             return false;
         };
         if let Some(forgotten) = known.remove(&hash) {
-            self.last_request.remove(&forgotten.labels);
+            // One object may have several triggers on one query, which share the series.
+            if known.values().all(|other| other.labels != forgotten.labels) {
+                self.last_request.remove(&forgotten.labels);
+            }
         }
         true
     }
@@ -130,6 +133,18 @@ mod tests {
         prometheus_client::encoding::text::encode(&mut text, registry).expect("a String takes everything");
         let of_a_trigger = |line: &&str| line.starts_with("clapometer_trigger_last_request_timestamp_seconds{");
         text.lines().filter(of_a_trigger).map(str::to_owned).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_series_that_another_trigger_still_writes_to_stays() {
+        let mut registry = Registry::default();
+        let triggers = Triggers::register(&mut registry);
+        (0..2_000u64).for_each(|hash| triggers.asked(trigger(hash, &format!("job-{}", hash / 2)), Instant::now()));
+        tokio::time::advance(FORGOTTEN).await;
+        // Each first of two is asked for no more.
+        (0..1_000u64).for_each(|pair| triggers.asked(trigger(2 * pair + 1, &format!("job-{pair}")), Instant::now()));
+        triggers.asked(trigger(9_999, "newcomer"), Instant::now());
+        assert_eq!(series(&registry).len(), 1_001);
     }
 
     #[tokio::test(start_paused = true)]
