@@ -3,6 +3,9 @@
 //! The texts land in Kubernetes Events: they name keys, never values, since a value may be a
 //! secret in the wrong place.
 
+/// Characters of a key that are shown, and bytes of one that may be a misspelling.
+const LONGEST: usize = 63;
+
 /// A request that cannot be served as it is.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
@@ -24,16 +27,21 @@ impl Refusal {
 
 /// A key as it may be shown: short and printable, since anybody chooses it.
 fn shown(key: &str) -> String {
-    const LONGEST: usize = 63;
     let printable = key.chars().map(|c| if c.is_control() { '?' } else { c });
     let shown: String = printable.clone().take(LONGEST).collect();
     if printable.count() > LONGEST { format!("{shown}...") } else { shown }
 }
 
 /// The nearest of `candidates`, as a hint.
+///
+/// None for what is longer than any name: comparing 64 KiB with each takes tens of milliseconds, in which nobody else is
+/// answered.
 pub(super) fn nearest<'a>(found: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     /// Farther than this it is no misspelling.
     const SIMILAR: f64 = 0.8;
+    if found.len() > LONGEST {
+        return None;
+    }
     candidates
         .into_iter()
         .map(|candidate| {

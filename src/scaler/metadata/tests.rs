@@ -166,6 +166,17 @@ fn an_unknown_key_is_refused_with_the_nearest_right_spelling() {
     }
 }
 
+#[tokio::test]
+async fn a_key_as_long_as_a_message_may_be_is_compared_with_nothing() {
+    for length in [64, 60_000] {
+        let key = format!("query{}", "x".repeat(length - 5));
+        let text = refusal_of_form(&[("query", "plain"), (&key, "")]);
+        assert!(text.contains("...: unknown key; there are query,"), "{text}");
+        let text = refusal(&[("query", "bound"), (&format!("param.{key}"), "")]);
+        assert!(text.ends_with("...: not a parameter of this query"), "{text}");
+    }
+}
+
 #[test]
 fn a_key_from_the_environment_is_refused_by_name_whatever_else_it_could_be() {
     for key in ["passwordFromEnv", "connectionFromEnv", "queryFromEnv", "param.queueFromEnv", "hostFromEnv", "FromEnv"]
