@@ -55,7 +55,7 @@ pub(super) fn loggable(error: &Error) -> String {
     let names_only_identifiers = matches!(state, "42501" | "42P01" | "42703" | "42883" | "3F000" | "3D000")
         || ["08", "25", "40", "53", "55", "57", "58", "XX"].iter().any(|class| state.starts_with(class));
     if names_only_identifiers {
-        format!("{} {}: {}", database.severity(), state, database.message())
+        connect::shortened(format!("{} {}: {}", database.severity(), state, database.message()))
     } else {
         format!("{} {state}; `clapometer check` shows the server's message", database.severity())
     }

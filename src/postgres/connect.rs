@@ -32,6 +32,9 @@ pub const NUMBERS: usize = 1024 * 1024;
 /// Bytes of one message where rows are asked for: PostgreSQL's own limit.
 pub const ROWS: usize = 1024 * 1024 * 1024;
 
+/// Characters of a failure that are told: a server's message may be a megabyte long.
+const LONGEST_REASON: usize = 1_000;
+
 /// How long a cancel request may take; it opens a connection of its own.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -190,6 +193,15 @@ pub fn explain(error: &tokio_postgres::Error) -> String {
             " (a self-signed certificate cannot be root and server certificate at once; \
              sign the server's certificate with a CA of its own)",
         );
+    }
+    shortened(text)
+}
+
+/// What of a failure's text is told.
+pub(super) fn shortened(mut text: String) -> String {
+    if let Some((at, _)) = text.char_indices().nth(LONGEST_REASON) {
+        text.truncate(at);
+        text.push_str("...");
     }
     text
 }

@@ -57,6 +57,8 @@ pub(super) enum Malice {
     Number(f64),
     /// An error with this SQLSTATE, which holds a canary.
     Error(&'static str),
+    /// An error with this SQLSTATE and a message of this many bytes.
+    LongError(&'static str, usize),
     /// An end without the answer before it.
     NoAnswer,
     /// Messages of kinds that do not belong here.
@@ -110,6 +112,8 @@ pub(super) fn malices() -> Vec<(Malice, &'static [Code])> {
         (Number(-f64::MIN_POSITIVE), WRONG),
         (Error("42P01"), WRONG),
         (Error("22P02"), WRONG),
+        (LongError("XX000", 900_000), LOST),
+        (LongError("42P01", 900_000), WRONG),
         (Error("57014"), &[Code::DeadlineExceeded]),
         (Error("57P01"), LOST),
         (Error("XX000"), LOST),
@@ -366,6 +370,10 @@ async fn misbehave(socket: &mut TcpStream, malice: Malice) -> io::Result<bool> {
             write!(body, "SERROR\0VERROR\0C{code}\0M{CANARY}\0D{CANARY}\0").unwrap();
             message(b'E', (body + "\0").as_bytes())
         }
+        Malice::LongError(code, length) => {
+            let body = format!("SERROR\0VERROR\0C{code}\0M{}\0\0", "x".repeat(length));
+            message(b'E', body.as_bytes())
+        }
         Malice::Types(_) => columns(1, UNKNOWN),
         Malice::NoAnswer => return Ok(true),
         Malice::Unasked(kind) => message(kind, &[0; 12]),
@@ -430,6 +438,8 @@ async fn whatever_a_hostile_server_says_is_an_error_and_stays_small() {
     let ended = serving.process.terminate(Duration::from_secs(24)).await;
     assert_eq!(ended.code(), Some(0), "{}", ended.errors);
     assert!(!ended.errors.contains("panicked"), "{}", ended.errors);
+    let longest = ended.errors.lines().map(str::len).max().unwrap();
+    assert!(longest < 4_000, "a server can fill the log: a line has {longest} bytes");
     // What a server says in a notice is never logged, at no level. Its errors are where they name a table or tell of
     // the server's own trouble; those that quote data are not.
     let told = ended.errors.lines().filter(|line| line.contains(CANARY));
