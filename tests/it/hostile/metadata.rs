@@ -272,7 +272,7 @@ async fn odd_and_oversized_maps_are_refused_before_anything_is_asked() {
     stand.is_unharmed().await;
 }
 
-/// `HOSTILE_MAPS` says how many; a million takes minutes.
+/// `HOSTILE_MAPS` says how many; a million takes five minutes with `--release`, and the README tells what came of it.
 #[tokio::test]
 async fn different_maps_by_the_thousand_leave_memory_flat() {
     let maps: u64 = env::var("HOSTILE_MAPS").map_or(30_000, |number| number.parse().unwrap());
