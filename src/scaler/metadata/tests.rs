@@ -166,15 +166,16 @@ fn an_unknown_key_is_refused_with_the_nearest_right_spelling() {
     }
 }
 
-#[tokio::test]
-async fn a_key_as_long_as_a_message_may_be_is_compared_with_nothing() {
-    for length in [64, 60_000] {
-        let key = format!("query{}", "x".repeat(length - 5));
+#[test]
+fn a_key_as_long_as_a_message_may_be_is_compared_with_nothing() {
+    let key = "query".repeat(12_000);
+    let start = std::time::Instant::now();
+    for _ in 0..100 {
         let text = refusal_of_form(&[("query", "plain"), (&key, "")]);
         assert!(text.contains("...: unknown key; there are query,"), "{text}");
-        let text = refusal(&[("query", "bound"), (&format!("param.{key}"), "")]);
-        assert!(text.ends_with("...: not a parameter of this query"), "{text}");
     }
+    // Tens of seconds, if it is.
+    assert!(start.elapsed() < std::time::Duration::from_secs(2), "{:?}", start.elapsed());
 }
 
 #[test]
