@@ -34,8 +34,7 @@ fn shown(key: &str) -> String {
 
 /// The nearest of `candidates`, as a hint.
 ///
-/// None for what is longer than any name: comparing 64 KiB with each takes tens of milliseconds, in which nobody else is
-/// answered.
+/// None for what is longer than any name: comparing 64 KiB with each is slow, and nobody else is answered meanwhile.
 pub(super) fn nearest<'a>(found: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     /// Farther than this it is no misspelling.
     const SIMILAR: f64 = 0.8;

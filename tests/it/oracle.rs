@@ -163,7 +163,7 @@ async fn no_answer_is_a_lie_whatever_strikes() {
     let (right, errors) = (counts.right.load(Ordering::Relaxed), counts.errors.load(Ordering::Relaxed));
     let (slowest, culprit) = recoveries.iter().max_by_key(|(recovery, _)| *recovery).unwrap();
     println!(
-        "seed {seed}: {right} answers in {:.0?}, all true, and {errors} errors; {} faults, the slowest recovery {slowest:.0?} after {}",
+        "seed {seed}: {right} answers in {:.0?}, all true, and {errors} errors; {} faults, the slowest recovery {slowest:.1?} after {}",
         start.elapsed(),
         recoveries.len(),
         culprit.name(),

@@ -168,7 +168,7 @@ fn an_unknown_key_is_refused_with_the_nearest_right_spelling() {
 
 #[test]
 fn a_key_that_is_longer_than_any_name_is_compared_with_nothing() {
-    // So near that it would be taken for a misspelling; comparing 64 KiB takes tens of milliseconds.
+    // So near that it would be taken for a misspelling.
     let key = format!("activationTargetQueryValue{}", "s".repeat(50));
     let text = refusal_of_form(&[("query", "plain"), (&key, "")]);
     assert!(text.contains("...: unknown key; there are query,"), "{text}");
