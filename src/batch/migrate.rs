@@ -24,10 +24,11 @@ pub struct Migration {
 }
 
 /// All of them, oldest first.
-pub const MIGRATIONS: [Migration; 3] = [
+pub const MIGRATIONS: [Migration; 4] = [
     Migration { version: 1, name: "claps", sql: include_str!("../../migrations/0001_claps.sql") },
     Migration { version: 2, name: "indexes", sql: include_str!("../../migrations/0002_indexes.sql") },
     Migration { version: 3, name: "backlog_view", sql: include_str!("../../migrations/0003_backlog_view.sql") },
+    Migration { version: 4, name: "functions", sql: include_str!("../../migrations/0004_functions.sql") },
 ];
 
 /// Bounds everything: the tables are new, so that only waiting for another migration takes long.
@@ -319,13 +320,13 @@ mod tests {
 
     #[test]
     fn versions_count_from_one_without_gaps() {
-        assert_eq!(MIGRATIONS.map(|migration| migration.version), [1, 2, 3]);
+        assert_eq!(MIGRATIONS.map(|migration| migration.version), [1, 2, 3, 4]);
     }
 
     #[test]
     fn a_released_migration_never_changes() {
         let checksums = MIGRATIONS.map(|migration| migration.checksum()[..12].to_owned());
-        assert_eq!(checksums, ["a174b4bf7ca6", "f570f3c560cd", "7d385db5d669"]);
+        assert_eq!(checksums, ["a174b4bf7ca6", "f570f3c560cd", "7d385db5d669", "b9722bc8ab10"]);
     }
 
     #[test]

@@ -32,6 +32,9 @@ SELECT c.relname::text AS name
   JOIN pg_class c ON c.oid = i.indexrelid
  WHERE i.indpred IS NOT NULL AND i.indrelid IN ('make_it_clap'::regclass, 'clap'::regclass, 'clap_attempt'::regclass)";
 
+/// The text of a function. $1 its name.
+const FUNCTION: &str = "SELECT prosrc FROM pg_proc WHERE oid = $1::text::regproc";
+
 /// One statement's plan.
 #[derive(Debug)]
 struct Plan {
@@ -104,33 +107,51 @@ async fn plans(transactions: &mut Transactions) -> Result<Vec<Plan>, Error> {
     for row in client.query_typed(PARTIAL, &[]).await? {
         partial.insert(row.try_get::<_, String>("name")?);
     }
+    let (take, succeed) = (function(client, "clap_take").await?, function(client, "clap_succeed").await?);
     let statements = Statements::default();
     let (one, text, seconds) = (1_i64, "explain", 60_f64);
-    let claim: [Parameter<'_>; 6] = [
-        (&one, Type::INT8),
-        (&text, Type::TEXT),
-        (&text, Type::TEXT),
-        (&text, Type::TEXT),
-        (&text, Type::TEXT),
-        (&seconds, Type::FLOAT8),
-    ];
+    let claim = |unless_due| -> [Parameter<'_>; 7] {
+        [
+            (&one, Type::INT8),
+            (&text, Type::TEXT),
+            (&text, Type::TEXT),
+            (&text, Type::TEXT),
+            (&text, Type::TEXT),
+            (&seconds, Type::FLOAT8),
+            (unless_due, Type::BOOL),
+        ]
+    };
+    let (quick, new) = (claim(&true), claim(&false));
     let beat: [Parameter<'_>; 3] = [(&one, Type::INT8), (&one, Type::INT8), (&seconds, Type::FLOAT8)];
     let asked: [(&'static str, &str, &[Parameter<'_>]); 9] = [
         ("scaling", SCALING, &[]),
-        ("quick", &statements.quick, &claim),
+        ("quick", &take, &quick),
         ("bury", &statements.bury, &[]),
-        ("own", &statements.own, &claim),
-        ("due", &statements.due, &claim),
-        ("new", &statements.new, &claim),
+        ("own", &statements.own, &quick[..6]),
+        ("due", &statements.due, &quick[..6]),
+        ("new", &take, &new),
         ("standing", &statements.standing, &[(&text, Type::TEXT)]),
         ("beat", &statements.beat, &beat),
-        ("success", &statements.success, &beat[..2]),
+        ("success", &succeed, &beat[..2]),
     ];
     let mut plans = Vec::new();
     for (name, sql, parameters) in asked {
         plans.push(plan(client, name, sql, parameters, &partial).await?);
     }
     Ok(plans)
+}
+
+/// The statement of a function of the tables, as it is installed.
+async fn function(client: &Client, name: &str) -> Result<String, Error> {
+    let rows = client.query_typed(FUNCTION, &[(&name, Type::TEXT)]).await?;
+    let body: &str = rows.first().map_or(Ok(""), |row| row.try_get("prosrc"))?;
+    Ok(returned(body).to_owned())
+}
+
+/// What a function returns the rows of, which is all that it does.
+fn returned(body: &str) -> &str {
+    let statement = body.split_once("RETURN QUERY").map_or(body, |(_, statement)| statement);
+    statement.rsplit_once(';').map_or(statement, |(statement, _)| statement)
 }
 
 async fn plan(

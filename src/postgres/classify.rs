@@ -25,7 +25,7 @@ pub(crate) enum WriteError {
     Passing,
     /// A unique index refused the row.
     UniqueViolation,
-    /// A table, column or schema is not there.
+    /// A table, column, function or schema is not there.
     MissingObject,
     /// It will not succeed.
     Rejected,
@@ -35,7 +35,7 @@ pub(crate) enum WriteError {
 pub(crate) fn write_error(error: &Error) -> WriteError {
     match error.code().map(tokio_postgres::error::SqlState::code) {
         Some("23505") => WriteError::UniqueViolation,
-        Some("42P01" | "42703" | "3F000") => WriteError::MissingObject,
+        Some("42P01" | "42703" | "42883" | "3F000") => WriteError::MissingObject,
         // A failover is under way, and this server is not, or not yet, the primary.
         Some("25006") => WriteError::Passing,
         _ => match statement_fault(error).kind() {

@@ -1,4 +1,5 @@
-//! The statements of a worker, as text; each names itself in its first comment.
+//! The statements of a worker, as text; each names itself in its first comment, or calls a function of
+//! `migrations/0004_functions.sql`.
 
 /// What a worker says to the tables.
 ///
@@ -39,15 +40,15 @@ pub struct Statements {
 impl Default for Statements {
     fn default() -> Self {
         Self {
-            quick: concat!(include_str!("quick.sql"), include_str!("take.sql")).to_owned(),
+            quick: "SELECT * FROM clap_take($1, $2, $3, $4, $5, $6, unless_due => true)".to_owned(),
             bury: include_str!("bury.sql").to_owned(),
             own: concat!(include_str!("own.sql"), include_str!("open.sql")).to_owned(),
             due: concat!(include_str!("due.sql"), include_str!("open.sql")).to_owned(),
-            new: concat!(include_str!("new.sql"), include_str!("take.sql")).to_owned(),
+            new: "SELECT * FROM clap_take($1, $2, $3, $4, $5, $6, unless_due => false)".to_owned(),
             adopt: include_str!("adopt.sql").to_owned(),
             standing: include_str!("standing.sql").to_owned(),
             beat: include_str!("beat.sql").to_owned(),
-            success: include_str!("success.sql").to_owned(),
+            success: "SELECT * FROM clap_succeed($1, $2)".to_owned(),
             fail: include_str!("fail.sql").to_owned(),
             release: include_str!("release.sql").to_owned(),
             cancelled: include_str!("cancelled.sql").to_owned(),

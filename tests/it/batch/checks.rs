@@ -239,6 +239,9 @@ pub(super) async fn what_is_due_goes_first(database: &Database<'_>, statements: 
     ensure!(waits.is_some_and(|clap| clap.id == 3), "a clap in back-off is not due");
     end_back_off(database).await;
     ensure!(claim(&mut ledger, Way::Quick, &job("e")).await?.is_none(), "the quick way overtook a retry");
+    // The last resort, when somebody else is writing to what is due.
+    let new = claim(&mut ledger, Way::New, &job("e")).await?;
+    ensure!(new.is_some_and(|clap| clap.id == 4), "a request that nobody has tried was not taken");
     Ok(())
 }
 

@@ -7,14 +7,17 @@ use crate::support::{binaries, cluster::Cluster, database::Database, executable:
 async fn migrations_apply_once_and_say_so() {
     let database = Database::empty(Cluster::shared().await).await;
     let missing = batch(&database, ["migrate", "status"]).finish(SOON).await;
-    assert_eq!((missing.code(), missing.output.matches("missing").count()), (Some(1), 3), "{missing:?}");
+    assert_eq!((missing.code(), missing.output.matches("missing").count()), (Some(1), 4), "{missing:?}");
 
     let first = batch(&database, ["migrate", "up"]).finish(SOON).await;
-    assert_eq!(first.output, "applied 0001 claps\napplied 0002 indexes\napplied 0003 backlog_view\n");
+    assert_eq!(
+        first.output,
+        "applied 0001 claps\napplied 0002 indexes\napplied 0003 backlog_view\napplied 0004 functions\n"
+    );
     let second = batch(&database, ["migrate", "up"]).finish(SOON).await;
-    assert_eq!((second.code(), &*second.output), (Some(0), "nothing to apply: all 3 migrations are there\n"));
+    assert_eq!((second.code(), &*second.output), (Some(0), "nothing to apply: all 4 migrations are there\n"));
     let status = batch(&database, ["migrate", "status"]).finish(SOON).await;
-    assert_eq!((status.code(), status.output.matches("applied 20").count()), (Some(0), 3), "{status:?}");
+    assert_eq!((status.code(), status.output.matches("applied 20").count()), (Some(0), 4), "{status:?}");
 }
 
 #[tokio::test]
@@ -27,7 +30,7 @@ async fn migrations_at_the_same_time_apply_once() {
         assert_eq!(finished.code(), Some(0), "{finished:?}");
         applied += finished.output.matches("applied 0").count();
     }
-    assert_eq!(applied, 3);
+    assert_eq!(applied, 4);
 }
 
 #[tokio::test]
@@ -89,6 +92,23 @@ async fn a_migration_that_was_another_one_is_refused() {
 }
 
 #[tokio::test]
+async fn tables_of_an_earlier_version_are_told_to_be_brought_up_to_date() {
+    let database = queue(Cluster::shared().await).await;
+    database.execute("DROP FUNCTION clap_take, clap_succeed").await;
+    database.execute("DELETE FROM postgres_batch_migrations WHERE version = 4").await;
+    for command in ["work", "explain"] {
+        let finished = batch(&database, [command]).finish(SOON).await;
+        assert_eq!(finished.code(), Some(78), "{finished:?}");
+        let said = format!("{}{}", finished.output, finished.errors);
+        assert!(said.contains("clap_take") && said.contains("run `postgres-batch migrate up`"), "{said}");
+    }
+    let up = batch(&database, ["migrate", "up"]).finish(SOON).await;
+    assert_eq!(up.output, "applied 0004 functions\n", "{up:?}");
+    let worked = batch(&database, ["work"]).finish(SOON).await;
+    assert_eq!(worked.code(), Some(0), "{worked:?}");
+}
+
+#[tokio::test]
 async fn the_printed_script_leaves_what_up_leaves() {
     let psql = binaries::directory().join("psql");
     if !psql.is_file() {
@@ -105,7 +125,7 @@ async fn the_printed_script_leaves_what_up_leaves() {
         .await;
     assert_eq!((run.code(), &*run.errors), (Some(0), ""), "{run:?}");
     let up = batch(&database, ["--schema", "printed", "migrate", "up"]).finish(SOON).await;
-    assert_eq!(up.output, "nothing to apply in schema printed: all 3 migrations are there\n", "{up:?}");
+    assert_eq!(up.output, "nothing to apply in schema printed: all 4 migrations are there\n", "{up:?}");
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! Broken statements, and the check that notices each; the table in docs/batch.md is this list.
 
 use anyhow::Result;
-use clapometer::batch::ledger::Statements;
+use clapometer::batch::{ledger::Statements, migrate::MIGRATIONS};
 
 use super::{checks, ground::queue};
 use crate::support::{cluster::Cluster, database::Database};
@@ -12,16 +12,27 @@ fn broken(statement: &mut String, from: &str, to: &str) {
     *statement = statement.replace(from, to);
 }
 
-/// Runs a check on broken statements, and demands that it says no.
+/// What can be broken: the statements of a worker, and the functions of the tables that some of them call.
+struct Books {
+    statements: Statements,
+    functions: String,
+}
+
+/// Runs a check on broken books, and demands that it says no.
 async fn is_noticed(
     mutant: &str,
-    mutate: impl FnOnce(&mut Statements),
+    mutate: impl FnOnce(&mut Books),
     check: impl AsyncFnOnce(&Database<'_>, &Statements) -> Result<()>,
 ) {
     let database = queue(Cluster::shared().await).await;
-    let mut statements = Statements::default();
-    mutate(&mut statements);
-    let verdict = check(&database, &statements).await;
+    let functions = MIGRATIONS.iter().find(|migration| migration.name == "functions").expect("there are some").sql;
+    let mut books = Books {
+        statements: Statements::default(),
+        functions: functions.replace("CREATE FUNCTION", "CREATE OR REPLACE FUNCTION"),
+    };
+    mutate(&mut books);
+    database.execute(&books.functions).await;
+    let verdict = check(&database, &books.statements).await;
     assert!(verdict.is_err(), "{mutant} went unnoticed");
 }
 
@@ -29,7 +40,7 @@ async fn is_noticed(
 async fn due_without_the_lease_test() {
     is_noticed(
         "a takeover that ignores the lease",
-        |s| broken(&mut s.due, "AND lease_expires_at <= now()", ""),
+        |b| broken(&mut b.statements.due, "AND lease_expires_at <= now()", ""),
         checks::a_held_clap_is_nobody_elses,
     )
     .await;
@@ -39,7 +50,7 @@ async fn due_without_the_lease_test() {
 async fn own_without_the_lease_test() {
     is_noticed(
         "a second pod that takes a living pod's clap",
-        |s| broken(&mut s.own, "OR lease_expires_at <= now()", "OR true"),
+        |b| broken(&mut b.statements.own, "OR lease_expires_at <= now()", "OR true"),
         checks::a_job_keeps_its_clap,
     )
     .await;
@@ -49,7 +60,7 @@ async fn own_without_the_lease_test() {
 async fn bury_without_the_lease_test() {
     is_noticed(
         "a burial of the living",
-        |s| broken(&mut s.bury, "AND lease_expires_at <= now()", ""),
+        |b| broken(&mut b.statements.bury, "AND lease_expires_at <= now()", ""),
         checks::a_poison_row_is_buried,
     )
     .await;
@@ -59,7 +70,7 @@ async fn bury_without_the_lease_test() {
 async fn bury_that_buries_nothing() {
     is_noticed(
         "a poison row that nobody buries",
-        |s| broken(&mut s.bury, "iteration - interruptions >= max_attempts", "false"),
+        |b| broken(&mut b.statements.bury, "iteration - interruptions >= max_attempts", "false"),
         checks::a_poison_row_is_buried,
     )
     .await;
@@ -68,18 +79,18 @@ async fn bury_that_buries_nothing() {
 #[tokio::test]
 async fn writes_without_the_session() {
     let unfenced = |statement: &mut String| broken(statement, "session_id = $2 AND", "$2 IS NOT NULL AND");
-    is_noticed("an unfenced beat", |s| unfenced(&mut s.beat), checks::a_former_owner_is_fenced).await;
-    is_noticed("an unfenced success", |s| unfenced(&mut s.success), checks::a_former_owner_is_fenced).await;
-    is_noticed("an unfenced failure", |s| unfenced(&mut s.fail), checks::a_former_owner_is_fenced).await;
-    is_noticed("an unfenced release", |s| unfenced(&mut s.release), checks::a_former_owner_is_fenced).await;
-    is_noticed("an unfenced cancel", |s| unfenced(&mut s.cancelled), checks::a_former_owner_is_fenced).await;
+    is_noticed("an unfenced beat", |b| unfenced(&mut b.statements.beat), checks::a_former_owner_is_fenced).await;
+    is_noticed("an unfenced success", |b| unfenced(&mut b.functions), checks::a_former_owner_is_fenced).await;
+    is_noticed("an unfenced failure", |b| unfenced(&mut b.statements.fail), checks::a_former_owner_is_fenced).await;
+    is_noticed("an unfenced release", |b| unfenced(&mut b.statements.release), checks::a_former_owner_is_fenced).await;
+    is_noticed("an unfenced cancel", |b| unfenced(&mut b.statements.cancelled), checks::a_former_owner_is_fenced).await;
 }
 
 #[tokio::test]
 async fn success_without_the_status() {
     is_noticed(
         "a success that is booked twice",
-        |s| broken(&mut s.success, "AND status = 'RUNNING'", ""),
+        |b| broken(&mut b.functions, "AND status = 'RUNNING'", ""),
         checks::an_end_is_booked_once,
     )
     .await;
@@ -89,10 +100,10 @@ async fn success_without_the_status() {
 async fn an_attempt_that_is_counted_at_its_end() {
     is_noticed(
         "an attempt that is counted when it ends",
-        |s| {
-            broken(&mut s.due, "iteration = c.iteration + 1", "iteration = c.iteration");
-            broken(&mut s.fail, "SET finished_at", "SET iteration = iteration + 1, finished_at");
-            broken(&mut s.success, "SET status", "SET iteration = iteration + 1, status");
+        |b| {
+            broken(&mut b.statements.due, "iteration = c.iteration + 1", "iteration = c.iteration");
+            broken(&mut b.statements.fail, "SET finished_at", "SET iteration = iteration + 1, finished_at");
+            broken(&mut b.functions, "SET status", "SET iteration = iteration + 1, status");
         },
         checks::a_poison_row_is_buried,
     )
@@ -103,7 +114,7 @@ async fn an_attempt_that_is_counted_at_its_end() {
 async fn an_attempt_that_opens_before_the_last_one_is_closed() {
     is_noticed(
         "a takeover that leaves the order to the planner",
-        |s| broken(&mut s.due, "FROM pick, (SELECT count(*) FROM lost) AS closed_first", "FROM pick"),
+        |b| broken(&mut b.statements.due, "FROM pick, (SELECT count(*) FROM lost) AS closed_first", "FROM pick"),
         checks::a_former_owner_is_fenced,
     )
     .await;
@@ -112,16 +123,16 @@ async fn an_attempt_that_opens_before_the_last_one_is_closed() {
 #[tokio::test]
 async fn a_claim_that_does_not_ask_what_its_job_had() {
     let forgetful = "AND NOT EXISTS (SELECT 1 FROM clap_attempt WHERE job_uid = $2)";
-    is_noticed("a Job with two claps", |s| broken(&mut s.new, forgetful, ""), checks::one_job_one_clap).await;
-    is_noticed("a Job with two claps", |s| broken(&mut s.due, forgetful, ""), checks::one_job_one_clap).await;
-    is_noticed("a Job with two claps", |s| broken(&mut s.quick, forgetful, ""), checks::one_job_one_clap).await;
+    is_noticed("a Job with two claps", |b| broken(&mut b.functions, forgetful, ""), checks::one_job_one_clap).await;
+    is_noticed("a Job with two claps", |b| broken(&mut b.statements.due, forgetful, ""), checks::one_job_one_clap)
+        .await;
 }
 
 #[tokio::test]
 async fn a_takeover_that_ignores_the_budget() {
     is_noticed(
         "a poison row that is tried for ever",
-        |s| broken(&mut s.due, "AND iteration - interruptions < max_attempts", ""),
+        |b| broken(&mut b.statements.due, "AND iteration - interruptions < max_attempts", ""),
         checks::a_poison_row_is_buried,
     )
     .await;
@@ -131,7 +142,7 @@ async fn a_takeover_that_ignores_the_budget() {
 async fn a_failure_that_ignores_the_budget() {
     is_noticed(
         "a failure that never ends",
-        |s| broken(&mut s.fail, "OR iteration - interruptions >= max_attempts", ""),
+        |b| broken(&mut b.statements.fail, "OR iteration - interruptions >= max_attempts", ""),
         checks::failures_back_off_and_end,
     )
     .await;
@@ -141,7 +152,7 @@ async fn a_failure_that_ignores_the_budget() {
 async fn a_release_that_is_always_free() {
     is_noticed(
         "interruptions without a bound",
-        |s| broken(&mut s.release, "least(interruptions + 1, $3)", "least(interruptions + 1, $3 + 1000)"),
+        |b| broken(&mut b.statements.release, "least(interruptions + 1, $3)", "least(interruptions + 1, $3 + 1000)"),
         checks::interruptions_are_bounded,
     )
     .await;
@@ -151,7 +162,7 @@ async fn a_release_that_is_always_free() {
 async fn a_due_clap_that_ignores_the_back_off() {
     is_noticed(
         "a retry without back-off",
-        |s| broken(&mut s.due, "AND next_attempt_at <= now()", ""),
+        |b| broken(&mut b.statements.due, "AND next_attempt_at <= now()", ""),
         checks::a_job_keeps_its_clap,
     )
     .await;
@@ -165,17 +176,23 @@ async fn a_quick_claim_that_is_wrong_about_what_is_due() {
         ("a request that waits for the claps that are held", "next_attempt_at <= now()"),
         ("a request that waits for the claps in back-off", "lease_expires_at <= now()"),
     ] {
-        is_noticed(mutant, |s| broken(&mut s.quick, due, believed), checks::what_is_due_goes_first).await;
+        is_noticed(mutant, |b| broken(&mut b.functions, due, believed), checks::what_is_due_goes_first).await;
     }
     is_noticed(
+        "a request that nobody may take while somebody else writes to what is due",
+        |b| broken(&mut b.functions, "NOT ($7 AND", "NOT ("),
+        checks::what_is_due_goes_first,
+    )
+    .await;
+    is_noticed(
         "a request that overtakes a crash",
-        |s| broken(&mut s.quick, "IN ('RUNNING', 'FAILED') AND next", "IN ('FAILED') AND next"),
+        |b| broken(&mut b.functions, "IN ('RUNNING', 'FAILED') AND next", "IN ('FAILED') AND next"),
         checks::what_is_due_goes_first,
     )
     .await;
     is_noticed(
         "a request that overtakes a retry",
-        |s| broken(&mut s.quick, "IN ('RUNNING', 'FAILED') AND next", "IN ('RUNNING') AND next"),
+        |b| broken(&mut b.functions, "IN ('RUNNING', 'FAILED') AND next", "IN ('RUNNING') AND next"),
         checks::what_is_due_goes_first,
     )
     .await;
