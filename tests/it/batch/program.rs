@@ -299,32 +299,32 @@ async fn a_cancelled_clap_stops_at_its_next_heartbeat() {
     assert!(is_gone(pid));
 }
 
-/// The recipe for effects in the same database: the program books its own success with them.
+/// The recipe for effects in the same database: the program books its own success with them. How it ends then counts
+/// no more, and the lease neither.
 #[tokio::test]
 async fn a_program_may_book_its_own_success() {
-    let database = queue(Cluster::shared().await).await;
-    request(&database, 1, 0).await;
-    let process =
-        shell(&database, &SHORT_LEASE, "echo $$ > pid; while [ ! -e go ]; do sleep 0.05; done; exit 1").start();
-    pid_in(&process, "pid").await;
-    database
-        .execute(
-            "BEGIN;
-             WITH done AS (UPDATE clap SET status = 'SUCCESS', finished_at = now(), lease_expires_at = now()
-                            WHERE status = 'RUNNING' RETURNING session_id)
-             UPDATE clap_attempt a SET outcome = 'SUCCESS', ended_at = now() FROM done WHERE a.session_id = done.session_id;
-             COMMIT",
-        )
-        .await;
-    let client = database.connect().await;
-    let beats = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'postgres-batch/work' AND query LIKE '%settled%' OR query = 'COMMIT'";
-    first("a beat has found out", SOON, async || {
-        (client.query_one(beats, &[]).await.unwrap().get::<_, i64>(0) > 0).then_some(())
-    })
-    .await;
-    fs::write(process.directory().join("go"), "").unwrap();
-    let finished = process.finish(SOON).await;
-    assert_eq!((finished.code(), report(&finished)["outcome"].as_str()), (Some(0), Some("SUCCESS")), "{finished:?}");
+    for outlives_the_lease in [false, true] {
+        let database = queue(Cluster::shared().await).await;
+        request(&database, 1, 0).await;
+        let script = "echo $$ > pid; while [ ! -e go ]; do sleep 0.05; done; exit 1";
+        let process = shell(&database, &SHORT_LEASE, script).start();
+        let pid = pid_in(&process, "pid").await;
+        let booked = "SELECT booked.status FROM clap, clap_succeed(clap.id, clap.session_id) AS booked";
+        assert_eq!(database.value::<String>(booked).await, "SUCCESS");
+        if outlives_the_lease {
+            let over = "SELECT clock_timestamp() > finished_at + interval '4 seconds' FROM clap";
+            first("the lease would be over", SOON, async || database.value::<bool>(over).await.then_some(())).await;
+            assert!(!is_gone(pid), "a program that has booked its success may take its time");
+        }
+        fs::write(process.directory().join("go"), "").unwrap();
+        let finished = process.finish(SOON).await;
+        assert_eq!(
+            (finished.code(), report(&finished)["outcome"].as_str()),
+            (Some(0), Some("SUCCESS")),
+            "{finished:?}"
+        );
+        assert_eq!(clap(&database).await, "SUCCESS 1-0");
+    }
 }
 
 #[tokio::test]
