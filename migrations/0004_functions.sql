@@ -1,5 +1,5 @@
 -- 0004_functions: what every Job does. A function's plans are kept by PostgreSQL's session, so that behind a pooler
--- they outlive the Job; planning such a statement takes as long as running it.
+-- they outlive the Job; planning such a statement takes as long as running it. Both run as their caller.
 
 -- Takes a request that nobody has tried, for one Job: a row, or none. $1 session, $2 Job, $3 its name, $4 pod, $5 node,
 -- $6 lease in seconds, $7 only if no clap is due; then nobody has to be buried either, and most Jobs need nothing else.
@@ -36,8 +36,9 @@ BEGIN
 END $$;
 
 -- Books the work as done: a row, or none if the clap is no longer this session's. $1 clap, $2 session.
+-- search_path is pinned: programs call it, too, in transactions of their own.
 CREATE FUNCTION clap_succeed(clap_id bigint, session_id bigint) RETURNS TABLE (status text)
-LANGUAGE plpgsql AS $$
+LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 #variable_conflict use_column
 BEGIN
     RETURN QUERY

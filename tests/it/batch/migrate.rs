@@ -46,6 +46,9 @@ async fn a_queue_per_schema_keeps_its_rows_to_itself() {
         let worked = batch(&database, ["--schema", schema, "work"]).finish(SOON).await;
         assert_eq!(super::ground::report(&worked)["outcome"], outcome);
     }
+    // Whatever the search_path of whoever books a success: it is one of the function's own queue.
+    database.execute("INSERT INTO one.make_it_clap (id) VALUES (7); SET search_path = one; SELECT clap_take(7, 'a', NULL, NULL, NULL, 60, true)").await;
+    assert_eq!(database.value::<String>("SELECT status FROM one.clap_succeed(7, 7)").await, "SUCCESS");
     // Whatever the search_path of whoever deletes a clap: its own queue has the request back.
     database.execute("DELETE FROM \"Odd \"\"name\"\"\".clap").await;
     assert_eq!(database.value::<i64>("SELECT pending FROM \"Odd \"\"name\"\"\".clap_backlog").await, 1);
