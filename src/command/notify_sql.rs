@@ -2,7 +2,7 @@
 
 use clap::{Args, ValueEnum};
 
-use super::{Exit, misused};
+use super::{Exit, ink, misused};
 use crate::notify_sql::{Name, NameError, Operation, Table, Trigger};
 
 const EXAMPLES: &str = "\
@@ -15,9 +15,10 @@ and in clapometer's configuration, at the query that counts these rows:
 
 /// Print the SQL by which a table tells clapometer of its changes
 ///
-/// Prints one statement for whoever owns the table: a trigger that runs once a transaction, at
-/// COMMIT, and never fails, delays or needs a privilege of the application's own statement. Running
-/// it again replaces the trigger; --drop prints what removes it. Nothing connects to a database.
+/// Prints one statement for whoever owns the table: a trigger that runs after each statement, tells
+/// once a transaction, and never fails, delays or needs a privilege of the application's own
+/// statement. Running it again replaces the trigger; --drop prints what removes it. Nothing connects
+/// to a database.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct NotifySql {
@@ -64,7 +65,7 @@ impl NotifySql {
     pub(super) fn run(self) -> Exit {
         match self.text() {
             Ok(text) => {
-                print!("{text}");
+                ink::print(&text);
                 Exit::Success
             }
             Err(fault) => misused("notify-sql", &fault),

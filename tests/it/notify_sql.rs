@@ -1,6 +1,7 @@
 //! What `clapometer notify-sql` prints does to a table, its writers and whoever listens.
 
 mod limits;
+mod seen;
 mod writers;
 
 use std::time::Duration;
@@ -26,6 +27,8 @@ const JOBS: &str = "
     GRANT USAGE ON SCHEMA app TO PUBLIC;
     GRANT INSERT ON app.jobs TO PUBLIC;
 ";
+
+const INSERT: &str = "INSERT INTO app.jobs DEFAULT VALUES";
 
 const TRIGGER: [&str; 6] = ["--table", "app.jobs", "--channel", "jobs", "--columns", "status"];
 
