@@ -121,6 +121,7 @@ impl Config {
     pub fn files(&self) -> Vec<PathBuf> {
         let mut files: Vec<PathBuf> =
             self.databases.values().flat_map(|database| database.connection.files()).collect();
+        files.extend_from_slice(self.written.files());
         if let Some(ServerTls { cert, key, client_ca, client_names: _ }) = &self.server.tls {
             files.extend([Some(cert), Some(key), client_ca.as_ref()].into_iter().flatten().cloned());
         }
@@ -192,8 +193,8 @@ pub struct Database {
     /// `search_path` for each reading; the role's own where absent.
     pub search_path: Option<String>,
     /// Where to LISTEN when `host` is a pooler.
-    pub listen_host: Option<String>,
-    /// The port for [`Database::listen_host`].
+    pub listen_hosts: Vec<String>,
+    /// The port for [`Database::listen_hosts`]; that of the first server where absent.
     pub listen_port: Option<u16>,
     /// How many connections readings may use.
     pub pool_size: NonZeroUsize,

@@ -103,6 +103,13 @@ struct Failure {
     stale_connection: bool,
 }
 
+/// A transaction that failed.
+struct Broken {
+    error: tokio_postgres::Error,
+    /// Whether the server had answered to BEGIN: then the connection was good, and broke over the statement.
+    had_begun: bool,
+}
+
 impl Database {
     /// Makes the handle; nothing is opened until something is asked. Must be called in a runtime.
     pub fn new(settings: Arc<config::Database>, metrics: Arc<Metrics>, supervisor: &Supervisor) -> Arc<Self> {
@@ -232,7 +239,7 @@ impl Database {
                 self.health.answered(&self.metrics);
                 Err(Failure::plain(fault))
             }
-            Ok(Err(error)) => Err(self.failed(connection, &error, is_reused)),
+            Ok(Err(broken)) => Err(self.failed(connection, &broken.error, is_reused && !broken.had_begun)),
             Err(_) => {
                 let detail = format!("no answer within {limit:?}");
                 self.health.failed(Fault::DeadlineExceeded, &detail, &self.metrics);
@@ -243,13 +250,13 @@ impl Database {
     }
 
     /// Classifies a statement's error and draws the consequences for connection and database.
-    fn failed(&self, connection: Object, error: &tokio_postgres::Error, is_reused: bool) -> Failure {
+    fn failed(&self, connection: Object, error: &tokio_postgres::Error, was_idle: bool) -> Failure {
         let fault = statement_fault(error);
         let detail = loggable(error);
         let lost = fault == Fault::ConnectionLost;
         let ended = lost || error.code().is_some_and(|code| code.code().starts_with("57P"));
         // An idle connection that a restart, a fail-over or a NAT has cut says nothing about the database of now.
-        let stale_connection = ended && is_reused;
+        let stale_connection = ended && was_idle;
         if ended {
             drop(Object::take(connection));
             if stale_connection {
@@ -272,7 +279,7 @@ impl Database {
         client: &tokio_postgres::Client,
         statement: &Statement,
         parameters: &[Value<'_>],
-    ) -> Result<Result<Reading, Fault>, tokio_postgres::Error> {
+    ) -> Result<Result<Reading, Fault>, Broken> {
         self.metrics.query_statements.get_or_create(&statement.labels).inc();
         let sent_at = Instant::now();
         let begin = begin(&self.settings, &statement.query);
@@ -292,8 +299,8 @@ impl Database {
             read = read => read,
             never = commit => match never {},
         };
-        begun?;
-        read
+        begun.map_err(|error| Broken { error, had_begun: false })?;
+        read.map_err(|error| Broken { error, had_begun: true })
     }
 
     /// Cancels what a connection is doing and closes it.

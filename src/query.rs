@@ -13,8 +13,8 @@ use crate::config::{Config, Query, is_metric_name, sql};
 #[derive(Debug)]
 pub struct Registry<T> {
     by_name: HashMap<String, T>,
-    /// The name of each.
-    by_text: HashMap<String, String>,
+    /// The names of those with a text, in order.
+    by_text: HashMap<String, Vec<String>>,
 }
 
 impl<T> Default for Registry<T> {
@@ -24,24 +24,25 @@ impl<T> Default for Registry<T> {
 }
 
 impl<T> Registry<T> {
-    /// Indexes a configuration's queries by name. Of several with the same text, the first by name is found by it.
+    /// Indexes a configuration's queries by name and by text.
     pub fn new(config: &Config, of: impl Fn(&Arc<Query>) -> Option<T>) -> Self {
         let mut registry = Self::default();
         for (name, query) in &config.queries {
             let Some(entry) = of(query) else { continue };
             registry.by_name.insert(name.clone(), entry);
-            registry.by_text.entry(sql::normalised(&query.sql)).or_insert_with(|| name.clone());
+            registry.by_text.entry(sql::normalised(&query.sql)).or_default().push(name.clone());
         }
         registry
     }
 
-    /// Finds what a trigger's `query` means: a name, or SQL that the operator has configured.
-    pub fn find(&self, name_or_text: &str) -> Option<&T> {
-        if is_metric_name(name_or_text) {
-            self.named(name_or_text)
-        } else {
-            self.named(self.by_text.get(&sql::normalised(name_or_text))?)
-        }
+    /// Finds what a trigger's `query` can mean: a name, or SQL that the operator has configured. Several queries may have the
+    /// same text, for other databases or namespaces; they come in the order of their names.
+    pub fn find<'a>(&'a self, name_or_text: &str) -> impl Iterator<Item = &'a T> + use<'a, T> {
+        let (named, names) = match is_metric_name(name_or_text) {
+            true => (self.named(name_or_text), None),
+            false => (None, self.by_text.get(&sql::normalised(name_or_text))),
+        };
+        named.into_iter().chain(names.into_iter().flatten().filter_map(|name| self.named(name)))
     }
 
     /// The query of that name.

@@ -1,6 +1,6 @@
 //! How to reach one database, and what of it may change while we run.
 
-use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
+use std::{fmt, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use super::{
     faults::Faults,
@@ -114,6 +114,30 @@ pub enum Address {
         /// The number in the socket's name.
         port: u16,
     },
+}
+
+impl Address {
+    /// The server that a host's text means: what begins with a slash is a Unix socket's directory.
+    pub(crate) fn new(host: &str, port: u16) -> Self {
+        match host.starts_with('/') {
+            true => Self::Unix { directory: PathBuf::from(host), port },
+            false => Self::Tcp { host: host.to_owned(), port },
+        }
+    }
+
+    /// Whether nothing on a network can listen in: a Unix socket or a loopback address.
+    pub(crate) fn is_local(&self) -> bool {
+        match self {
+            Self::Unix { .. } => true,
+            Self::Tcp { host, .. } => host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback()),
+        }
+    }
+
+    /// Its port.
+    pub(crate) fn port(&self) -> u16 {
+        let (Self::Tcp { port, .. } | Self::Unix { port, .. }) = self;
+        *port
+    }
 }
 
 /// As people write it: `host:port` or the socket's path.

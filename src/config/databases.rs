@@ -5,7 +5,8 @@ use std::{collections::BTreeMap, num::NonZeroUsize, sync::Arc, time::Duration};
 use super::{
     ConnectionSource, Database, builtin,
     check::LIFETIMES,
-    parts::{KEYS, Parts},
+    entry::shown,
+    parts::{HOSTS, KEYS, Parts, is_host},
     queries::{METRIC_NAME, is_metric_name},
     section::{References, Section},
 };
@@ -43,7 +44,8 @@ pub(crate) fn checked(section: &Section<'_>, libpq: Option<&ConnectionSource>) -
 }
 
 fn checked_database(name: &str, section: &Section<'_>, libpq: Option<&ConnectionSource>) -> Option<Database> {
-    let connection = connection(section, libpq);
+    let listen_hosts = listen_hosts(section);
+    let connection = connection(section, libpq, &listen_hosts);
     let url_timeout = connection.as_ref().and_then(ConnectionSource::connect_timeout);
     let default = url_timeout.unwrap_or(DEFAULT_CONNECT_TIMEOUT);
     let milliseconds = Duration::from_millis;
@@ -54,7 +56,6 @@ fn checked_database(name: &str, section: &Section<'_>, libpq: Option<&Connection
     let idle_timeout = section.duration("idle_timeout", DEFAULT_IDLE_TIMEOUT, LIFETIMES, None);
     let max_lifetime = section.duration("max_lifetime", DEFAULT_MAX_LIFETIME, LIFETIMES, None);
     let search_path = section.text("search_path");
-    let listen_host = section.text_or_none("listen_host");
     let listen_port = section.whole("listen_port", 1..=u16::MAX);
     let require_unprivileged_role = section.boolean("require_unprivileged_role", false);
     let enabled = section.boolean("enabled", true);
@@ -63,7 +64,7 @@ fn checked_database(name: &str, section: &Section<'_>, libpq: Option<&Connection
         name: name.to_owned(),
         connection: connection?,
         search_path,
-        listen_host,
+        listen_hosts,
         listen_port,
         pool_size: NonZeroUsize::new(pool_size).unwrap_or(NonZeroUsize::MIN),
         connect_timeout,
@@ -75,7 +76,27 @@ fn checked_database(name: &str, section: &Section<'_>, libpq: Option<&Connection
     })
 }
 
-fn connection(section: &Section<'_>, libpq: Option<&ConnectionSource>) -> Option<ConnectionSource> {
+/// Where to LISTEN, if not where readings go.
+fn listen_hosts(section: &Section<'_>) -> Vec<String> {
+    let text = section.text_or_none("listen_host").unwrap_or_default();
+    if text.is_empty() {
+        return Vec::new();
+    }
+    let hosts: Vec<String> = text.split(',').map(|host| host.trim().to_owned()).collect();
+    if hosts.iter().all(|host| is_host(host)) {
+        return hosts;
+    }
+    // A URL in the wrong place may hold a password.
+    let found = if text.contains('@') { String::new() } else { format!("found {}, ", shown(&text)) };
+    section.fault("listen_host", format!("{found}{HOSTS}; a port goes to listen_port"));
+    Vec::new()
+}
+
+fn connection(
+    section: &Section<'_>,
+    libpq: Option<&ConnectionSource>,
+    listen_hosts: &[String],
+) -> Option<ConnectionSource> {
     // A url of our own says all that the environment could.
     let libpq = libpq.filter(|_| !section.has("url"));
     let mut parts = match libpq {
@@ -83,6 +104,7 @@ fn connection(section: &Section<'_>, libpq: Option<&ConnectionSource>) -> Option
         None => Parts::default(),
     };
     parts.prefix = format!("{}.", section.path());
+    parts.other_hosts = listen_hosts.to_vec();
     let mut is_complete = true;
     for key in KEYS {
         let has_key = section.has(key);

@@ -3,7 +3,7 @@
 //! Every key that has a value is written, defaults too, with a comment that says where it was
 //! set. Secrets are not written; all else loads again as the same configuration.
 
-use std::{collections::BTreeMap, fmt::Write, net::SocketAddr};
+use std::{collections::BTreeMap, fmt::Write, net::SocketAddr, path::PathBuf};
 
 use ::config::{Value, ValueKind};
 
@@ -26,21 +26,31 @@ const REDACTED: &str = "redacted";
 pub(crate) struct Written {
     places: BTreeMap<Path, Place>,
     references: BTreeMap<Path, String>,
+    files: Vec<PathBuf>,
 }
 
 impl Written {
     pub(crate) fn of(tree: &Layer) -> Self {
         let places = tree.places.iter().map(|(path, place)| (path.clone(), place.clone())).collect();
-        let mut references = BTreeMap::new();
+        let (mut references, mut files) = (BTreeMap::new(), Vec::new());
         for (name, database) in tree.section("databases").into_iter().flatten() {
             let ValueKind::Table(keys) = &database.kind else { continue };
             for (key, value) in keys {
-                if let Some(reference) = reference(value) {
+                if let Some((kind, target)) = reference(value) {
+                    let reference = format!("{{{kind}: {}}}", scalar(target));
                     references.insert(vec!["databases".to_owned(), name.clone(), key.clone()], reference);
+                    if kind == "file" {
+                        files.push(PathBuf::from(target));
+                    }
                 }
             }
         }
-        Self { places, references }
+        Self { places, references, files }
+    }
+
+    /// The files that scalars are read from.
+    pub(crate) fn files(&self) -> &[PathBuf] {
+        &self.files
     }
 
     /// Whether the file or the environment says anything of a query's own; if not, it is built in.
@@ -53,11 +63,12 @@ impl Written {
     }
 }
 
-fn reference(value: &Value) -> Option<String> {
+/// Of `{file: ...}` and `{env: ...}`: which of them, and of what.
+fn reference(value: &Value) -> Option<(&str, &str)> {
     let ValueKind::Table(table) = &value.kind else { return None };
     let (kind, target) = table.first()?;
     match &target.kind {
-        ValueKind::String(target) => Some(format!("{{{kind}: {}}}", scalar(target))),
+        ValueKind::String(target) => Some((kind, target)),
         _ => None,
     }
 }
@@ -164,7 +175,7 @@ impl Writer<'_> {
             name: _,
             connection,
             search_path,
-            listen_host,
+            listen_hosts,
             listen_port,
             pool_size,
             connect_timeout,
@@ -184,7 +195,7 @@ impl Writer<'_> {
             writeln!(self.text, "{line}").expect("writing to a String cannot fail");
         }
         self.optional("search_path", search_path.as_deref().map(scalar));
-        self.optional("listen_host", listen_host.as_deref().map(scalar));
+        self.optional("listen_host", (!listen_hosts.is_empty()).then(|| scalar(&listen_hosts.join(","))));
         self.optional("listen_port", listen_port.map(|port| port.to_string()));
         self.key("pool_size", pool_size.to_string());
         self.key("connect_timeout", show(*connect_timeout));

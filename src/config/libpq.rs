@@ -102,7 +102,7 @@ pub(crate) fn source(lookup: &dyn Fn(&str) -> Option<String>) -> Result<Connecti
         let message = format!("cannot read the file {}: it is not there", path.display());
         findings.add(Place::Variable("PGPASSFILE".into()), "", message);
     }
-    let mut parts = Parts { texts, passfile, prefix: String::new() };
+    let mut parts = Parts { texts, passfile, other_hosts: Vec::new(), prefix: String::new() };
     match parts.assemble() {
         Ok((_, connect_timeout)) if findings.is_empty() => {
             parts.texts.remove("connect_timeout");

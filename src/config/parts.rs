@@ -131,6 +131,8 @@ pub(crate) struct Parts {
     pub(crate) texts: BTreeMap<&'static str, Text>,
     /// Where to look for a password that `texts` has not.
     pub(crate) passfile: Option<PathBuf>,
+    /// Servers besides `host` that the same credentials go to: they have a say in whether `sslmode` may be left out.
+    pub(crate) other_hosts: Vec<String>,
     /// What messages say before a key.
     pub(crate) prefix: String,
 }
@@ -246,7 +248,7 @@ impl Reader {
 
     fn connection(&mut self, written: &Parts) -> Option<Connection> {
         let addresses = self.addresses(written);
-        let sslmode = self.sslmode(addresses.as_deref());
+        let sslmode = self.sslmode(addresses.as_deref(), &written.other_hosts);
         let target_session_attrs = match self.word("target_session_attrs", &SESSION_ATTRS) {
             Word::Known(attrs) => attrs,
             Word::Unset | Word::Unknown => SessionAttrs::Any,
@@ -299,16 +301,11 @@ impl Reader {
         let wrong = hosts.iter().any(|host| !is_host(host));
         if wrong {
             let found = if host.text.contains('@') { String::new() } else { host.found() };
-            let right = "must be host names or addresses, or directories of Unix sockets, several separated by commas";
-            let message = format!("{found}{right}; a port goes to port");
+            let message = format!("{found}{HOSTS}; a port goes to port");
             self.problem("host", message);
         }
         let ports = self.ports(hosts.len())?;
-        let addresses = hosts.into_iter().zip(ports).map(|(host, port)| match host.starts_with('/') {
-            true => Address::Unix { directory: PathBuf::from(host), port },
-            false => Address::Tcp { host, port },
-        });
-        (!wrong).then(|| addresses.collect())
+        (!wrong).then(|| hosts.iter().zip(ports).map(|(host, port)| Address::new(host, port)).collect())
     }
 
     fn ports(&mut self, hosts: usize) -> Option<Vec<u16>> {
@@ -336,12 +333,13 @@ impl Reader {
         }
     }
 
-    fn sslmode(&mut self, addresses: Option<&[Address]>) -> Option<SslMode> {
+    fn sslmode(&mut self, addresses: Option<&[Address]>, other_hosts: &[String]) -> Option<SslMode> {
+        let others_are_local = other_hosts.iter().all(|host| Address::new(host, DEFAULT_PORT).is_local());
         match self.word("sslmode", &SSLMODES) {
             Word::Known(mode) => Some(mode),
             Word::Unknown => None,
             Word::Unset if self.has_problem("sslmode") || self.has_problem("url") => None,
-            Word::Unset if addresses?.iter().all(is_local) => Some(SslMode::Prefer),
+            Word::Unset if addresses?.iter().all(Address::is_local) && others_are_local => Some(SslMode::Prefer),
             Word::Unset => {
                 let names = SSLMODES.map(|(name, _)| name).join(", ");
                 self.problem(
@@ -396,18 +394,14 @@ enum Word<T> {
     Unset,
 }
 
+/// What a host list must be.
+pub(crate) const HOSTS: &str =
+    "must be host names or addresses, or directories of Unix sockets, several separated by commas";
+
 /// Whether a text can be one server of a host list.
-fn is_host(host: &str) -> bool {
+pub(crate) fn is_host(host: &str) -> bool {
     if host.starts_with('/') || host.parse::<IpAddr>().is_ok() {
         return true;
     }
     !host.is_empty() && host.chars().all(|c| c.is_alphanumeric() || matches!(c, '.' | '-' | '_'))
-}
-
-/// Whether nothing on a network can listen in: a Unix socket or a loopback address.
-fn is_local(address: &Address) -> bool {
-    match address {
-        Address::Unix { .. } => true,
-        Address::Tcp { host, .. } => host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback()),
-    }
 }

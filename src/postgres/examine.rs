@@ -138,7 +138,7 @@ impl Examiner {
         match timeout(limit, self.database.transaction(&self.session.client, statement, parameters)).await {
             Ok(Ok(Ok(reading))) => Ok(reading),
             Ok(Ok(Err(fault))) => Err(Complaint::ours(fault, Cause::Answer, fault.to_string())),
-            Ok(Err(error)) => Err(Complaint::of(&error)),
+            Ok(Err(broken)) => Err(Complaint::of(&broken.error)),
             Err(_) => {
                 let message = format!("no answer within {limit:?}");
                 self.replace_session().await;

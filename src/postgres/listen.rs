@@ -327,17 +327,13 @@ async fn session(
 /// Where to listen: the database itself where `host` is a pooler.
 fn address(settings: &config::Database) -> Result<Connection, String> {
     let mut connection = settings.connection.resolve()?;
-    if settings.listen_host.is_none() && settings.listen_port.is_none() {
-        return Ok(connection);
+    if let (false, Some(first)) = (settings.listen_hosts.is_empty(), connection.addresses.first()) {
+        let port = first.port();
+        connection.addresses = settings.listen_hosts.iter().map(|host| Address::new(host, port)).collect();
     }
     for address in &mut connection.addresses {
         let (Address::Tcp { port, .. } | Address::Unix { port, .. }) = address;
-        let port = settings.listen_port.unwrap_or(*port);
-        *address = match (&settings.listen_host, &*address) {
-            (Some(host), _) => Address::Tcp { host: host.clone(), port },
-            (None, Address::Tcp { host, .. }) => Address::Tcp { host: host.clone(), port },
-            (None, Address::Unix { directory, .. }) => Address::Unix { directory: directory.clone(), port },
-        };
+        *port = settings.listen_port.unwrap_or(*port);
     }
     connection.addresses.dedup();
     Ok(connection)

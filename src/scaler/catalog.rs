@@ -55,10 +55,10 @@ impl Catalog {
         Self { sources, connections: connections.collect(), databases }
     }
 
-    /// The query that `name_or_text` means, if there is one and this namespace may use it.
+    /// The query that `name_or_text` means, if there is one and this namespace may use it: of several with the same text,
+    /// the first by name that it may use.
     pub fn allowed(&self, name_or_text: &str, namespace: &str) -> Option<&Arc<Shared>> {
-        let shared = self.sources.find(name_or_text)?;
-        shared.query().namespaces.allow(namespace).then_some(shared)
+        self.sources.find(name_or_text).find(|shared| shared.query().namespaces.allow(namespace))
     }
 
     /// Every query's source.

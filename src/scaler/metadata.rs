@@ -294,14 +294,17 @@ impl<'a> Metadata<'a> {
         let Some(connection) = catalog.connection(&query.database) else { return Ok(()) };
         for key in LEFT_OVER {
             let Some(value) = self.pairs.get(key).map(|text| text.trim()) else { continue };
+            // A host or port may be a list, of which each must be there.
+            let each_is = |is: fn(&Address, &str) -> bool| {
+                let is_there = |one: &str| connection.addresses.iter().any(|address| is(address, one));
+                value.split(',').all(|one| is_there(one.trim()))
+            };
             let is_same = match key {
-                "host" => connection.addresses.iter().any(|address| match address {
-                    Address::Tcp { host, .. } => host.eq_ignore_ascii_case(value),
-                    Address::Unix { directory, .. } => directory.as_os_str() == value,
+                "host" => each_is(|address, host| match address {
+                    Address::Tcp { host: known, .. } => known.eq_ignore_ascii_case(host),
+                    Address::Unix { directory, .. } => directory.as_os_str() == host,
                 }),
-                "port" => connection.addresses.iter().any(|address| match address {
-                    Address::Tcp { port, .. } | Address::Unix { port, .. } => port.to_string() == value,
-                }),
+                "port" => each_is(|address, port| address.port().to_string() == port),
                 "userName" => connection.user == value,
                 "dbName" => connection.dbname == value,
                 _ => SslMode::parse(value) == Some(connection.sslmode),

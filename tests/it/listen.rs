@@ -163,6 +163,19 @@ async fn behind_a_pooler_listen_host_makes_it_hear() {
     assert_eq!(stand.logged(TOLD_DEAF), 0);
 }
 
+#[tokio::test]
+async fn listen_host_may_be_a_unix_socket_while_readings_go_elsewhere() {
+    let cluster = Cluster::shared().await;
+    let database = jobs(cluster).await;
+    let by_socket = database.scaler().with("listen_host", cluster.socket_directory().display());
+    let stand = Stand::hearing(&by_socket).await;
+    let client = database.connect().await;
+    let follower = stand.follow(&of_jobs()).await;
+    follower.says(&[false], SOON).await;
+    add(&client).await;
+    follower.says(&[false, true], SOON).await;
+}
+
 /// A trigger that is active once two jobs were seen.
 fn of_two_jobs() -> clapometer::wire::ScaledObjectRef {
     trigger("jobs", &[("activationTargetQueryValue", "1")])

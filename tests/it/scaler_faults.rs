@@ -228,6 +228,26 @@ async fn sessions_that_an_administrator_ends_are_replaced() {
 }
 
 #[tokio::test]
+async fn a_session_that_ends_amid_its_statement_is_unavailable_and_its_statement_not_sent_again() {
+    let cluster = Cluster::private().await;
+    let stand = Stand::with_rows(&cluster).await;
+    assert_eq!(stand.scaler().value(&stand.trigger).await.unwrap(), witness::ROWS);
+    // The session has been used before, and is not idle.
+    let endless = trigger("endless", &[]);
+    let scaler = stand.scaler();
+    let (refusal, ()) = tokio::join!(scaler.refusal(&endless), async {
+        wait::first("the statement runs, and is ended", Duration::from_secs(2), async || {
+            let end = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
+                       WHERE application_name = 'clapometer/endless' AND state = 'active'";
+            (stand.database.value::<i64>(end).await == 1).then_some(())
+        })
+        .await;
+    });
+    assert_eq!(refusal.code(), Code::Unavailable, "{refusal:?}");
+    assert_eq!(stand.scaler().value(&stand.trigger).await.unwrap(), witness::ROWS);
+}
+
+#[tokio::test]
 async fn a_statement_that_is_too_slow_is_cancelled_on_the_server() {
     let cluster = Cluster::private().await;
     let stand = Stand::with_rows(&cluster).await;

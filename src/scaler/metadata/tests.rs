@@ -24,6 +24,9 @@ queries:
   bound: {database: app, sql: "SELECT $1 + $2", parameters: {queue: text, size: bigint}}
   grouped: {database: local, sql: SELECT, group_by: queue, value_column: n}
   private: {database: app, sql: SELECT 2, namespaces: [billing]}
+  shared-1: {database: app, sql: SELECT 4, namespaces: [billing], target: 6}
+  shared-2: {database: local, sql: SELECT 4, namespaces: [default], target: 7}
+  shared-3: {database: app, sql: SELECT 4, namespaces: [default], target: 8}
 "#;
 
 /// The configured queries. Must be called in a runtime.
@@ -266,6 +269,17 @@ async fn approved_text_is_the_query_that_has_it() {
 }
 
 #[tokio::test]
+async fn of_queries_with_the_same_text_the_first_that_the_namespace_may_use_is_meant() {
+    let catalog = catalog();
+    let named = |text, namespace| catalog.allowed(text, namespace).map(|shared| shared.query().name.as_str());
+    assert_eq!(named("SELECT 4", "default"), Some("shared-2"));
+    assert_eq!(named("SELECT 4", "billing"), Some("shared-1"));
+    assert_eq!(named("SELECT 4", "elsewhere"), None);
+    assert_eq!(named("shared-1", "default"), None);
+    assert_eq!(best_spec(&reference(&[("query", "SELECT 4")]), &catalog), ("shared-2", Target::new(7.0).unwrap()));
+}
+
+#[tokio::test]
 async fn what_is_left_over_must_say_what_the_configuration_says() {
     let same = [
         ("host", "db.example"),
@@ -273,6 +287,9 @@ async fn what_is_left_over_must_say_what_the_configuration_says() {
         ("host", "10.0.0.7"),
         ("port", "5432"),
         ("port", "6432"),
+        ("host", "db.example,10.0.0.7"),
+        ("host", "10.0.0.7, db.example"),
+        ("port", "5432,6432"),
         ("userName", "clapometer"),
         ("dbName", "jobs"),
         ("sslmode", "verify-full"),
