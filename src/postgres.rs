@@ -35,6 +35,7 @@ use tokio_stream::{Stream, StreamExt, wrappers::WatchStream};
 pub use self::{
     classify::Cause,
     examine::{Complaint, Examined, Examiner, Server},
+    health::Breaker,
     listen::Signal,
     plan::{Plan, Relation, RowSecurity},
     role::Privileges,
@@ -43,7 +44,7 @@ pub use self::{
 };
 use self::{
     classify::{is_conflict, loggable, statement_fault},
-    health::{Breaker, Health},
+    health::Health,
     listen::Channels,
     pool::Connector,
     turns::Turns,
@@ -284,9 +285,8 @@ impl Database {
         let sent_at = Instant::now();
         let begin = begin(&self.settings, &statement.query);
         let read = async {
-            tokio::join!(client.batch_execute(&begin), async {
-                statement.read(statement.send(client, parameters).await?, sent_at).await
-            })
+            let begun = async { client.batch_execute(&begin).await.map(|()| Instant::now()) };
+            tokio::join!(begun, async { statement.read(statement.send(client, parameters).await?, sent_at).await })
         };
         let commit = async {
             match client.batch_execute("COMMIT").await {
@@ -299,8 +299,14 @@ impl Database {
             read = read => read,
             never = commit => match never {},
         };
-        begun.map_err(|error| Broken { error, had_begun: false })?;
-        read.map_err(|error| Broken { error, had_begun: true })
+        let begun_at = begun.map_err(|error| Broken { error, had_begun: false })?;
+        let mut read = read.map_err(|error| Broken { error, had_begun: true })?;
+        if let Ok(Reading { changes_at: Some(changes_at), .. }) = &mut read {
+            // It was counted from the transaction's begin on the server, which lies somewhere in between: a moment too late
+            // sees the change, a moment too early would not, and could not look again for a second.
+            *changes_at += begun_at.duration_since(sent_at);
+        }
+        Ok(read)
     }
 
     /// Cancels what a connection is doing and closes it.
@@ -392,7 +398,12 @@ impl Database {
 
     /// Whether statements are sent now: the breaker is closed.
     pub fn is_served(&self) -> bool {
-        *self.health.breaker().borrow() == Breaker::Closed
+        self.settings.enabled && *self.health.breaker().borrow() == Breaker::Closed
+    }
+
+    /// Whether statements are sent.
+    pub fn breaker(&self) -> watch::Receiver<Breaker> {
+        self.health.breaker()
     }
 
     /// Whether statements are sent, as it changes from now on.

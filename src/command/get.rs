@@ -66,8 +66,8 @@ pub(super) struct Get {
     /// The name of the ScaledJob or ScaledObject
     #[arg(long, value_name = "NAME", default_value = "clapometer-get")]
     name: String,
-    /// More of the trigger's metadata; may be repeated
-    #[arg(long = "metadata", value_name = "KEY=VALUE")]
+    /// More of the trigger's metadata, one or several; may be repeated. QUERY comes before it
+    #[arg(long = "metadata", value_name = "KEY=VALUE", num_args = 1..)]
     metadata: Vec<String>,
     /// The ScaledJob's maxReplicaCount
     #[arg(long, value_name = "N", default_value_t = 100)]

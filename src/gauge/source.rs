@@ -15,7 +15,7 @@ use crate::{
     config::Query,
     fault::{Fault, Kind},
     metrics::{Metrics, OfQuery},
-    postgres::{Database, Line, Signal, Statement},
+    postgres::{Breaker, Database, Line, Signal, Statement},
     query::Value,
     reading::Reading,
 };
@@ -34,6 +34,9 @@ pub trait Source: Send + Sync {
 
     /// The channel that tells of changes, where the query has one.
     fn signal(&self) -> Option<watch::Receiver<Signal>>;
+
+    /// Whether statements are sent at all.
+    fn breaker(&self) -> watch::Receiver<Breaker>;
 
     /// Takes one reading on behalf of whoever waits in `line`; ends by itself.
     fn count<'a>(
@@ -64,6 +67,10 @@ impl Source for Counter {
     fn signal(&self) -> Option<watch::Receiver<Signal>> {
         let notify = self.statement.query.notify.as_ref()?;
         Some(self.database.signal(&notify.channel))
+    }
+
+    fn breaker(&self) -> watch::Receiver<Breaker> {
+        self.database.breaker()
     }
 
     fn count<'a>(

@@ -11,6 +11,7 @@ use super::*;
 use crate::{
     config::{self, Absent, Namespaces, Query},
     metrics::Build,
+    postgres::Breaker,
     reading::Numbers,
     scaling::{Activation, Divisor, Rounding, Target},
     shutdown::Supervisor,
@@ -25,6 +26,7 @@ struct Ticker {
     statements: AtomicU64,
     fails: fn(u64) -> Option<Fault>,
     rows: fn(u32) -> Rows,
+    breaker: cell::Sender<Breaker>,
 }
 
 fn the_number_itself(number: u32) -> Rows {
@@ -38,6 +40,10 @@ impl Source for Ticker {
 
     fn signal(&self) -> Option<cell::Receiver<crate::postgres::Signal>> {
         None
+    }
+
+    fn breaker(&self) -> cell::Receiver<Breaker> {
+        self.breaker.subscribe()
     }
 
     fn count<'a>(&'a self, _: &'a [Value], _: &'a Line) -> Pin<Box<dyn Future<Output = Counted> + Send + 'a>> {
@@ -90,7 +96,8 @@ impl World {
     }
 
     fn telling(rows: fn(u32) -> Rows, max_age: Duration, takes: Duration, fails: fn(u64) -> Option<Fault>) -> Self {
-        let ticker = Arc::new(Ticker { query: query(max_age), takes, statements: AtomicU64::new(0), fails, rows });
+        let (statements, breaker) = (AtomicU64::new(0), cell::Sender::new(Breaker::Closed));
+        let ticker = Arc::new(Ticker { query: query(max_age), takes, statements, fails, rows, breaker });
         let source: Arc<dyn Source> = ticker.clone();
         let metrics = Arc::new(Metrics::new(Build { version: "0", commit: "0", rustc: "0" }));
         Self {
@@ -201,6 +208,17 @@ async fn a_watched_gauge_reads_itself_and_an_unwatched_one_does_not() {
     drop(watch);
     sleep(10 * SECOND).await;
     assert_eq!(world.statements(), 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watched_gauge_reads_itself_at_once_when_the_database_has_returned() {
+    let world = World::new(SECOND, Duration::ZERO, |number| (number == 1).then_some(Fault::BreakerOpen));
+    let mut watch = world.gauge(1).watch(None);
+    assert_eq!(watch.changed().await, Err(Fault::BreakerOpen));
+    let returned_at = Instant::now();
+    world.ticker.breaker.send_replace(Breaker::Closed);
+    assert_eq!(value(&watch.changed().await.unwrap()), 2.0);
+    assert!(returned_at.elapsed() < SECOND / 2);
 }
 
 /// The key `ticks` changes with every statement, the key `stands` never does.

@@ -9,7 +9,11 @@ use tokio::{
 };
 
 use super::{Gauge, Outcome};
-use crate::{fault::Fault, postgres::Signal, reading::Reading};
+use crate::{
+    fault::Fault,
+    postgres::{Breaker, Signal},
+    reading::Reading,
+};
 
 /// The longest rest between two attempts that is on account of how long the first took.
 const LONGEST_REST: Duration = Duration::from_secs(1);
@@ -128,12 +132,19 @@ impl Drop for Watch {
 async fn keep_fresh(gauge: Arc<Gauge>) {
     let mut outcomes = gauge.outcome.subscribe();
     let mut signal = gauge.shared.signal.clone();
+    let mut breaker = gauge.shared.source.breaker();
+    // Whether the database has come back since the latest attempt.
+    let mut has_returned = false;
     loop {
         let due = gauge.due();
         let in_flight = {
             let mut state = gauge.lock();
-            if !state.in_flight && due <= Instant::now() {
-                gauge.take_off(&mut state);
+            if !state.in_flight {
+                has_returned &= gauge.outcome.borrow().result.is_err();
+                if due <= Instant::now() || has_returned {
+                    has_returned = false;
+                    gauge.take_off(&mut state);
+                }
             }
             state.in_flight
         };
@@ -141,6 +152,7 @@ async fn keep_fresh(gauge: Arc<Gauge>) {
             changed = outcomes.changed() => changed.expect("the gauge outlives its keeper"),
             () = sleep_until(due), if !in_flight => {}
             () = marked(&mut signal), if !in_flight => {}
+            () = closed(&mut breaker) => has_returned = true,
         }
     }
 }
@@ -151,6 +163,16 @@ async fn marked(signal: &mut Option<watch::Receiver<Signal>>) {
         && signal.changed().await.is_ok()
     {
         return;
+    }
+    pending().await
+}
+
+/// Waits until statements are sent again; for ever where the database is gone.
+async fn closed(breaker: &mut watch::Receiver<Breaker>) {
+    while breaker.changed().await.is_ok() {
+        if *breaker.borrow_and_update() == Breaker::Closed {
+            return;
+        }
     }
     pending().await
 }

@@ -18,7 +18,7 @@ const FAILURES_TO_OPEN: u32 = 3;
 
 /// Whether statements are sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Breaker {
+pub enum Breaker {
     /// They are.
     Closed,
     /// Only probes are.

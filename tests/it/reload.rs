@@ -5,8 +5,10 @@ use std::{fs, os::unix::fs::symlink, path::Path, time::Duration};
 use futures_util::future::join_all;
 use rustix::process::Signal;
 use tonic::Code;
+use tonic_health::pb::health_check_response::ServingStatus;
 
 use crate::{
+    scaler_lifecycle::health,
     streams::ground::{SOON, Stand, configuration, jobs, named, of_jobs, write},
     support::{
         certificates::Certificates, cluster::Cluster, database::Database, executable::Executable, grpc::trigger, wait,
@@ -202,6 +204,25 @@ async fn a_password_file_is_read_again_and_old_connections_are_not_cut() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     assert!(!stand.serving.process.errors().contains("canary"), "a password is in the log");
+}
+
+#[tokio::test]
+async fn the_switch_of_a_database_may_be_a_file() {
+    let database = Database::empty(Cluster::shared().await).await;
+    let switched = database.scaler().with("enabled", "{file: enabled}");
+    let executable = Executable::serve(&configuration(&switched, &constant("jobs", 1))).file("enabled", "true\n");
+    let stand = Stand::start(executable).await;
+    assert_eq!(stand.scaler.value(&of_jobs()).await.unwrap(), 1.0);
+    for (text, code, status) in
+        [("false\n", Some(Code::Unavailable), ServingStatus::NotServing), ("true\n", None, ServingStatus::Serving)]
+    {
+        write(&stand.serving.process, "enabled", text);
+        wait::first("the switch is noticed", NOTICED, async || {
+            (stand.scaler.value(&of_jobs()).await.err().map(|refusal| refusal.code()) == code).then_some(())
+        })
+        .await;
+        assert_eq!(health(&stand.serving, "db/claps").await, Ok(status));
+    }
 }
 
 #[tokio::test]

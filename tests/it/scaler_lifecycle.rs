@@ -35,7 +35,7 @@ fn endpoint(serving: &Serving) -> Endpoint {
     Endpoint::from_shared(format!("http://{}", serving.grpc)).unwrap()
 }
 
-async fn health(serving: &Serving, service: &str) -> Result<ServingStatus, Code> {
+pub(crate) async fn health(serving: &Serving, service: &str) -> Result<ServingStatus, Code> {
     let mut client = HealthClient::new(endpoint(serving).connect_lazy());
     let answer = client.check(HealthCheckRequest { service: service.to_owned() }).await;
     answer.map(|answer| answer.into_inner().status()).map_err(|status| status.code())

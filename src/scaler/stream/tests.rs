@@ -9,7 +9,7 @@ use crate::{
     config::{Absent, Namespaces, Query},
     gauge::{Counted, Shared, Source},
     metrics::Build,
-    postgres::{Line, Signal},
+    postgres::{Breaker, Line, Signal},
     query::Value,
     reading::{Numbers, Reading, Rows},
     scaler::metadata::Compared,
@@ -38,6 +38,10 @@ impl Source for Told {
 
     fn signal(&self) -> Option<watch::Receiver<Signal>> {
         None
+    }
+
+    fn breaker(&self) -> watch::Receiver<Breaker> {
+        watch::channel(Breaker::Closed).1
     }
 
     fn count<'a>(&'a self, _: &'a [Value], _: &'a Line) -> Pin<Box<dyn Future<Output = Counted> + Send + 'a>> {

@@ -39,7 +39,7 @@ async fn each_combination_of_value_and_activity_is_explained() {
     let further =
         ["--metadata", "targetQueryValue=2", "--max-replicas", "3", "--namespace", "mail", "--name", "sender"];
     insta::assert_snapshot!("active", page(&serving, &[&both[..], &further].concat()).await);
-    let held = ["both", "--metadata", "param.n=5", "--metadata", "param.ready=0"];
+    let held = ["both", "--metadata", "param.n=5", "param.ready=0"];
     insta::assert_snapshot!("held", page(&serving, &held).await);
     let odd = ["both", "--metadata", "param.n=0", "--metadata", "param.ready=1"];
     insta::assert_snapshot!("active_zero", page(&serving, &odd).await);
