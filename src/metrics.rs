@@ -247,7 +247,7 @@ impl Metrics {
             role_privileged: family(
                 r,
                 "clapometer_database_role_privileged",
-                "Whether the scaler's role can do more than read.",
+                "Whether the scaler's role is a superuser, or may read or write the server's files or run its programs.",
             ),
             listen_up: family(r, "clapometer_listen_up", "Whether notifications are known to arrive."),
             notifications: family(r, "clapometer_notifications", "Notifications received from the database."),
@@ -257,7 +257,7 @@ impl Metrics {
             config_valid: single(
                 r,
                 "clapometer_config_valid",
-                "Whether the configuration on disk is valid and in force.",
+                "Whether the configuration on disk was valid when it was last read; then it is in force, but for what takes effect at the next start.",
             ),
             certificate_expiry: family(
                 r,
