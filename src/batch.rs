@@ -22,6 +22,7 @@ pub mod transaction;
 pub mod work;
 
 use std::{
+    ffi::OsString,
     io::{IsTerminal, Write},
     process::ExitCode,
     time::Duration,
@@ -62,12 +63,15 @@ const CONFIGURATION: u8 = 78;
 
 /// The whole of `postgres-batch`: reads the arguments and the environment, and returns the exit code.
 pub fn main() -> ExitCode {
-    let Arguments { schema, command } = Arguments::parse();
+    let words: Vec<OsString> = std::env::args_os().collect();
+    if let [_, first, rest @ ..] = &words[..]
+        && first == work::EXECUTE
+    {
+        eprintln!("postgres-batch: {}", work::execute(rest));
+        return ExitCode::from(CANNOT_EXECUTE);
+    }
+    let Arguments { schema, command } = Arguments::parse_from(words);
     match command {
-        Some(Command::Execute { parent, program, arguments }) => {
-            eprintln!("postgres-batch: {}", work::execute(parent, program, arguments));
-            ExitCode::from(CANNOT_EXECUTE)
-        }
         Some(Command::Migrate { action: MigrateAction::Print }) => {
             print(&migrate::script(schema.as_deref()));
             ExitCode::SUCCESS
@@ -170,7 +174,7 @@ async fn operate(transactions: &mut Transactions, command: Command) -> Result<Ex
             }
         }
         Command::Explain { json } => plan::explain(transactions, view(json)).await?,
-        Command::Work(_) | Command::Migrate { .. } | Command::Execute { .. } => {
+        Command::Work(_) | Command::Migrate { .. } => {
             unreachable!("these are not an operator's, and main has them")
         }
     };

@@ -86,17 +86,6 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Become a program; used by `work` between fork and exec
-    #[command(name = super::work::EXECUTE, hide = true)]
-    Execute {
-        /// The worker's process id.
-        parent: i32,
-        /// The program.
-        program: OsString,
-        /// Its arguments.
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-        arguments: Vec<OsString>,
-    },
 }
 
 /// `migrate`.

@@ -38,7 +38,7 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 /// Linux refuses a single variable of 128 KiB; a payload as long as that is on stdin only.
 const LONGEST_VARIABLE: usize = 100 * 1024;
 
-/// The hidden subcommand that becomes the program.
+/// The first argument of a process that is to become a program; no command, and nothing that clap ever sees.
 pub const EXECUTE: &str = "__execute";
 
 /// A program with its arguments; no shell in between.
@@ -62,6 +62,9 @@ pub struct Child {
 /// Why [`execute`] did not become the program.
 #[derive(Debug, thiserror::Error)]
 pub enum ExecuteError {
+    /// Somebody else than a worker has called it.
+    #[error("{EXECUTE} is for `postgres-batch work` alone: it takes a process id and a program")]
+    Misused,
     /// The worker has died meanwhile.
     #[error("the worker is gone")]
     Orphaned,
@@ -84,6 +87,9 @@ impl Program {
     /// # Errors
     /// A sentence that names the program.
     pub fn find(name: OsString, arguments: Vec<OsString>, search_path: Option<OsString>) -> Result<Self, String> {
+        if name.is_empty() {
+            return Err("the name of the program is empty".to_owned());
+        }
         let candidates = if name.as_encoded_bytes().contains(&b'/') {
             vec![PathBuf::from(&name)]
         } else {
@@ -195,11 +201,17 @@ impl Drop for Child {
     }
 }
 
-/// Becomes the program; returns only if that is impossible.
+/// Becomes the program; returns only if that is impossible. The words are the worker's process id, the program and
+/// its arguments, which are passed on as they are: whatever parsed them would take `-h` or `--` for its own.
 ///
 /// Runs in the child: asks the kernel for SIGKILL when the worker dies, then checks that the
 /// worker had not died before that. Without unsafe code this cannot be done between fork and exec.
-pub fn execute(parent: i32, program: OsString, arguments: Vec<OsString>) -> ExecuteError {
+pub fn execute(words: &[OsString]) -> ExecuteError {
+    let [parent, program, arguments @ ..] = words else { return ExecuteError::Misused };
+    let Some(parent) = parent.to_str().and_then(|parent| parent.parse::<i32>().ok()) else {
+        return ExecuteError::Misused;
+    };
+    let program = program.clone();
     if let Err(error) = set_parent_process_death_signal(Some(Signal::KILL)) {
         return ExecuteError::Exec { program, source: error.into() };
     }
@@ -286,6 +298,10 @@ mod tests {
         let nowhere = Program::find("no-such-program".into(), Vec::new(), Some("/usr/bin:/bin".into()));
         assert_eq!(nowhere, Err("there is no executable no-such-program".to_owned()));
         assert!(Program::find("/etc/passwd".into(), Vec::new(), None).is_err(), "not executable");
+        assert!(
+            Program::find("".into(), Vec::new(), Some("/usr/bin:/bin".into())).is_err(),
+            "not the directory itself"
+        );
         assert!(Program::find("sh".into(), Vec::new(), Some("/usr/bin:/bin".into())).is_ok());
     }
 }

@@ -127,6 +127,46 @@ async fn a_program_that_is_not_there_costs_no_attempt() {
     assert_eq!(database.value::<i64>("SELECT pending FROM clap_backlog").await, 1);
 }
 
+/// Whatever looks like an option of ours, or of a parser in between: each argument is the program's own.
+#[tokio::test]
+async fn a_program_sees_its_arguments_as_they_were_written() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let table: [&[&str]; 8] = [
+        &["-h", "database"],
+        &["--help"],
+        &["-V"],
+        &["--version"],
+        &["--schema", "x", "--lease=1s"],
+        &["--", "x"],
+        &["", "a b", "--", "-h"],
+        &["__execute", "1", "true"],
+    ];
+    for arguments in table {
+        let database = queue(Cluster::shared().await).await;
+        request(&database, 1, 0).await;
+        let worker = batch(&database, ["work", "--", "./tells"].into_iter().chain(arguments.iter().copied()))
+            .file("tells", "#!/bin/sh\nprintf '%s\\n' \"$@\" > seen\n");
+        fs::set_permissions(worker.directory().join("tells"), fs::Permissions::from_mode(0o755)).unwrap();
+        let process = worker.start();
+        let directory = process.directory().to_owned();
+        let finished = process.finish(SOON).await;
+        assert_eq!((finished.code(), &*finished.output), (Some(0), ""), "{arguments:?}: {finished:?}");
+        let seen = fs::read_to_string(directory.join("seen"));
+        let seen = seen.unwrap_or_else(|error| panic!("{arguments:?}: the program has not run: {error}"));
+        assert_eq!(seen.split_terminator('\n').collect::<Vec<_>>(), arguments);
+    }
+}
+
+#[tokio::test]
+async fn a_program_without_a_name_costs_no_attempt() {
+    let database = queue(Cluster::shared().await).await;
+    request(&database, 1, 0).await;
+    let finished = batch(&database, ["work", "--", "", "--send"]).finish(SOON).await;
+    assert_eq!((finished.code(), &*finished.errors), (Some(78), "postgres-batch: the name of the program is empty\n"));
+    assert_eq!(database.value::<i64>("SELECT pending FROM clap_backlog").await, 1);
+}
+
 #[tokio::test]
 async fn sigterm_reaches_the_program_and_gives_the_clap_back() {
     let database = queue(Cluster::shared().await).await;
