@@ -28,7 +28,7 @@ use std::{
     time::Duration,
 };
 
-use ::clap::{CommandFactory, Parser, error::ErrorKind};
+use ::clap::{CommandFactory, error::ErrorKind};
 use tokio::time::Instant;
 
 use self::{
@@ -70,22 +70,21 @@ pub fn main() -> ExitCode {
         eprintln!("postgres-batch: {}", work::execute(rest));
         return ExitCode::from(CANNOT_EXECUTE);
     }
-    let Arguments { schema, command } = Arguments::parse_from(words);
+    let Arguments { schema, command } = match Arguments::read(words) {
+        Ok(arguments) => arguments,
+        Err(error) => error.exit(),
+    };
     match command {
-        Some(Command::Migrate { action: MigrateAction::Print }) => {
+        Command::Migrate { action: MigrateAction::Print } => {
             print(&migrate::script(schema.as_deref()));
             ExitCode::SUCCESS
         }
-        Some(Command::Work(arguments)) => run_job(schema, *arguments),
-        None => match WorkArguments::from_environment() {
-            Ok(arguments) => run_job(schema, arguments),
-            Err(error) => error.exit(),
-        },
-        Some(Command::Migrate { action }) => with_tables(schema, async move |transactions| {
+        Command::Work(arguments) => run_job(schema, *arguments),
+        Command::Migrate { action } => with_tables(schema, async move |transactions| {
             let place = transactions.schema().map_or(String::new(), |schema| format!(" in schema {schema}"));
             migrate(transactions, action, &place).await
         }),
-        Some(command) => with_tables(schema, async move |transactions| operate(transactions, command).await),
+        command => with_tables(schema, async move |transactions| operate(transactions, command).await),
     }
 }
 

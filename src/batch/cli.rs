@@ -2,7 +2,7 @@
 
 use std::{ffi::OsString, time::Duration};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, error::ErrorKind};
 
 use super::{
     clap::Status,
@@ -16,9 +16,12 @@ use crate::{config::duration, notify_sql};
 /// Ten years: beyond that a timestamp may not hold the sum.
 const LONGEST: Duration = Duration::from_secs(10 * 365 * 86_400);
 
+/// What is done where no command is named.
+const DEFAULT: &str = "work";
+
 const CONNECTION_HELP: &str = "\
-Connection: PGHOST, PGPORT, PGUSER, PGPASSWORD, PGDATABASE, PGSSLMODE... as for psql, or DATABASE_URL;
-below them PG_HOST, PG_PORT and PG_USERNAME.
+Connection: PGHOST, PGPORT, PGUSER, PGPASSWORD, PGDATABASE, PGSSLMODE... as for psql,
+or DATABASE_URL; below them PG_HOST, PG_PORT and PG_USERNAME.
 Identity of `work`: JOB_UID, and for people JOB_NAME, POD_NAME, NODE_NAME.
 
 Exit codes of `work`:
@@ -31,17 +34,61 @@ Exit codes of `work`:
   75  the lease or the database was lost      78  configuration
  143  SIGTERM; what was held was given back";
 
+const USAGE: &str = "\
+postgres-batch [work] [OPTIONS] [-- PROGRAM...]
+       postgres-batch [--schema NAME] COMMAND";
+
 /// One clap per Job: claims a row, does its work, books the end.
 #[derive(Debug, Parser)]
-#[command(name = "postgres-batch", version, after_help = CONNECTION_HELP)]
+#[command(name = "postgres-batch", version, override_usage = USAGE, after_help = CONNECTION_HELP)]
 pub struct Arguments {
     /// The schema of the tables, for a queue per schema [default: the role's search_path]
     #[arg(long, global = true, env = "POSTGRES_BATCH_SCHEMA", value_name = "NAME", hide_env_values = true)]
     pub schema: Option<String>,
 
-    /// Without a command: work.
+    /// What to do; [`DEFAULT`] where the words name no command.
     #[command(subcommand)]
-    pub command: Option<Command>,
+    pub command: Command,
+}
+
+impl Arguments {
+    /// What the words of a command line, the executable's name among them, and the environment say.
+    ///
+    /// # Errors
+    /// clap's own, which [`clap::Error::exit`] prints; a wish for help or the version is one.
+    pub fn read(words: Vec<OsString>) -> Result<Self, clap::Error> {
+        let ends_in_dashes = words.last().is_some_and(|last| last == "--");
+        let mut command = Self::command();
+        let matches = command.try_get_matches_from_mut(with_default_command(words))?;
+        let arguments = Self::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
+        match &arguments.command {
+            // A manifest whose variable with the program is empty means the program, not the seed's work.
+            Command::Work(work) if ends_in_dashes && work.program.is_empty() => {
+                Err(command.error(ErrorKind::TooFewValues, "-- must be followed by a program"))
+            }
+            _ => Ok(arguments),
+        }
+    }
+}
+
+/// Puts [`DEFAULT`] where a command could stand and none does: before an option of its own, or the `--` of a program.
+fn with_default_command(mut words: Vec<OsString>) -> Vec<OsString> {
+    let mut position = 1;
+    loop {
+        match words.get(position).map(|word| word.as_encoded_bytes()) {
+            Some(b"--schema") => position += 2,
+            Some(word) if word.starts_with(b"--schema=") => position += 1,
+            Some(b"-h" | b"--help" | b"-V" | b"--version") => return words,
+            // A command; or a misspelt one, which clap must say.
+            Some(word) if !word.starts_with(b"-") => return words,
+            _ => break,
+        }
+    }
+    // Beyond the end the schema's name is missing, which clap must say, too.
+    if position <= words.len() {
+        words.insert(position, DEFAULT.into());
+    }
+    words
 }
 
 /// What to do.
@@ -276,18 +323,6 @@ pub struct WorkArguments {
 }
 
 impl WorkArguments {
-    /// What `work` means without any argument: defaults, and the environment.
-    ///
-    /// # Errors
-    /// A variable that cannot be what it says.
-    pub fn from_environment() -> Result<Self, clap::Error> {
-        let arguments = Arguments::try_parse_from(["postgres-batch", "work"])?;
-        match arguments.command {
-            Some(Command::Work(work)) => Ok(*work),
-            _ => unreachable!("`work` is what was parsed"),
-        }
-    }
-
     /// Checks what clap cannot.
     ///
     /// # Errors
@@ -385,4 +420,36 @@ fn terminal_status(text: &str) -> Result<Status, String> {
     Status::parse(&text.to_ascii_uppercase())
         .filter(|status| status.is_terminal())
         .ok_or_else(|| "only SUCCESS, DEAD and CANCELLED can be pruned".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn work_is_the_command_where_none_is_named() {
+        let table = [
+            ("", "work"),
+            ("--schema q", "--schema q work"),
+            ("--schema=q", "--schema=q work"),
+            ("--schema work", "--schema work work"),
+            ("-- true", "work -- true"),
+            ("-- list --json", "work -- list --json"),
+            ("--lease 10s", "work --lease 10s"),
+            ("--lease=10s --help", "work --lease=10s --help"),
+            ("--schema q --retry-by job -- cmd -h", "--schema q work --retry-by job -- cmd -h"),
+            ("--schema", "--schema"),
+            ("--help", "--help"),
+            ("-V", "-V"),
+            ("wrok", "wrok"),
+            ("list --json", "list --json"),
+            ("--schema q list", "--schema q list"),
+        ];
+        for (written, meant) in table {
+            let words = |text: &str| {
+                ["postgres-batch"].into_iter().chain(text.split_whitespace()).map(OsString::from).collect::<Vec<_>>()
+            };
+            assert_eq!(with_default_command(words(written)), words(meant), "{written}");
+        }
+    }
 }

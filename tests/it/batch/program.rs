@@ -402,6 +402,35 @@ async fn usage_is_checked_before_anything_is_claimed() {
     }
 }
 
+/// A manifest need not say `work`: options, and a program after `--`, are enough.
+#[tokio::test]
+async fn work_is_what_is_done_without_a_command() {
+    let table: [&[&str]; 4] =
+        [&["--", "true"], &["--lease", "10s"], &["--retry-by", "job", "--", "true"], &["--lease=10s", "--beat=1s"]];
+    for arguments in table {
+        let database = queue(Cluster::shared().await).await;
+        request(&database, 1, 0).await;
+        let finished = batch(&database, arguments.iter().copied()).finish(SOON).await;
+        assert_eq!(finished.code(), Some(0), "{arguments:?}: {finished:?}");
+        assert_eq!(report(&finished)["outcome"], "SUCCESS", "{arguments:?}");
+    }
+    let wrong: [(&[&str], &str); 7] = [
+        (&["wrok"], "similar subcommand exists: 'work'"),
+        (&["true"], "Usage: postgres-batch [work] [OPTIONS] [-- PROGRAM...]"),
+        (&["--lease", "10s", "list"], "unexpected argument 'list'"),
+        (&["--leese", "10s"], "similar argument exists: '--lease'"),
+        (&["--schema"], "--schema <NAME>"),
+        // A variable with the program that is empty is not the seed's work.
+        (&["--"], "-- must be followed by a program"),
+        (&["work", "--lease", "10s", "--"], "-- must be followed by a program"),
+    ];
+    for (arguments, expected) in wrong {
+        let finished = Executable::postgres_batch(arguments.iter().copied()).finish(SOON).await;
+        assert_eq!((finished.code(), &*finished.output), (Some(2), ""), "{arguments:?}: {finished:?}");
+        assert!(finished.errors.contains(expected), "{arguments:?}: {}", finished.errors);
+    }
+}
+
 #[tokio::test]
 async fn a_job_without_a_database_says_so_and_can_be_retried() {
     let finished = Executable::postgres_batch(["work"])

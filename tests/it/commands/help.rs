@@ -3,10 +3,17 @@
 use std::path::Path;
 
 use super::{SOON, run_alone};
-use crate::support::executable::Executable;
+use crate::support::executable::{Executable, Finished};
 
 async fn help_of(arguments: &[&str]) -> String {
-    let finished = run_alone(arguments).await;
+    help_in(run_alone(arguments).await, arguments)
+}
+
+async fn batch_help_of(arguments: &[&str]) -> String {
+    help_in(Executable::postgres_batch(arguments).finish(SOON).await, arguments)
+}
+
+fn help_in(finished: Finished, arguments: &[&str]) -> String {
     assert_eq!((finished.code(), &*finished.errors), (Some(0), ""), "{arguments:?}");
     let longest = finished.output.lines().map(|line| line.chars().count()).max();
     assert!(longest <= Some(110), "a line of the help has {longest:?} characters:\n{}", finished.output);
@@ -20,6 +27,14 @@ async fn the_help_of_each_command() {
     insta::assert_snapshot!("check", help_of(&["check", "--help"]).await);
     insta::assert_snapshot!("get", help_of(&["get", "--help"]).await);
     insta::assert_snapshot!("config", help_of(&["config", "--help"]).await);
+}
+
+#[tokio::test]
+async fn the_help_of_the_job_and_of_its_default_command() {
+    insta::assert_snapshot!("postgres-batch", batch_help_of(&["--help"]).await);
+    let work = batch_help_of(&["work", "--help"]).await;
+    assert_eq!(batch_help_of(&["--lease", "10s", "--help"]).await, work, "without its name, too");
+    insta::assert_snapshot!("postgres-batch-work", work);
 }
 
 #[tokio::test]
