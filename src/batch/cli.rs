@@ -2,7 +2,7 @@
 
 use std::{ffi::OsString, time::Duration};
 
-use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, error::ErrorKind};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, builder::Resettable, error::ErrorKind};
 
 use super::{
     clap::Status,
@@ -58,7 +58,7 @@ impl Arguments {
     /// clap's own, which [`clap::Error::exit`] prints; a wish for help or the version is one.
     pub fn read(words: Vec<OsString>) -> Result<Self, clap::Error> {
         let ends_in_dashes = words.last().is_some_and(|last| last == "--");
-        let mut command = Self::command();
+        let mut command = without_empty_variables(Self::command());
         let matches = command.try_get_matches_from_mut(with_default_command(words))?;
         let arguments = Self::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
         match &arguments.command {
@@ -69,6 +69,15 @@ impl Arguments {
             _ => Ok(arguments),
         }
     }
+}
+
+/// A variable that is empty is as if it were absent: what a template leaves of a value that is not given.
+fn without_empty_variables(command: clap::Command) -> clap::Command {
+    let without = |argument: clap::Arg| {
+        let value = argument.get_env().and_then(std::env::var_os);
+        if value.is_some_and(|value| value.is_empty()) { argument.env(Resettable::Reset) } else { argument }
+    };
+    command.mut_args(without).mut_subcommands(without_empty_variables)
 }
 
 /// Puts [`DEFAULT`] where a command could stand and none does: before an option of its own, or the `--` of a program.

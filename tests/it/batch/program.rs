@@ -431,6 +431,26 @@ async fn work_is_what_is_done_without_a_command() {
     }
 }
 
+/// As templates of manifests leave them.
+#[tokio::test]
+async fn an_empty_variable_is_as_if_it_were_absent() {
+    let database = queue(Cluster::shared().await).await;
+    request(&database, 1, 0).await;
+    let mut worker = batch(&database, []);
+    let options = "LEASE BEAT TIMEOUT GRACE RETRY_BY JOB_RETRIES RESERVE BACKOFF BACKOFF_CAP PERMANENT_EXIT_CODES \
+                   MAX_INTERRUPTIONS SCHEMA";
+    for option in options.split_whitespace() {
+        worker = worker.variable(&format!("POSTGRES_BATCH_{option}"), "");
+    }
+    for name in ["FINAL_STATE", "FAIL_FIRST", "JOB_UID", "JOB_NAME", "POD_NAME", "NODE_NAME", "PG_HOST", "DATABASE_URL"]
+    {
+        worker = worker.variable(name, "");
+    }
+    let finished = worker.finish(SOON).await;
+    assert_eq!(finished.code(), Some(0), "{finished:?}");
+    assert_eq!(report(&finished)["outcome"], "SUCCESS");
+}
+
 #[tokio::test]
 async fn a_job_without_a_database_says_so_and_can_be_retried() {
     let finished = Executable::postgres_batch(["work"])
