@@ -18,6 +18,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand, error::ErrorKind};
 use crate::{
     config::{Config, Environment, Faults},
     metrics::Build,
+    version::VERSION,
 };
 
 /// What the process tells whoever started it.
@@ -46,10 +47,6 @@ impl From<Exit> for ExitCode {
         }
     }
 }
-
-/// The version, as `--version` and the metrics tell it.
-const VERSION: &str =
-    concat!(env!("CARGO_PKG_VERSION"), " (commit ", env!("CLAPOMETER_COMMIT"), ", ", env!("CLAPOMETER_RUSTC"), ")");
 
 const HELP: &str = "\
 Begin with `clapometer check`: it shows whether the configuration is right, the databases answer and \

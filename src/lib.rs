@@ -10,8 +10,8 @@
 //! ```
 //!
 //! Modules name only what stands to their left; `tests/layers.rs` holds them to it. [`scaling`],
-//! [`reading`], [`fault`], [`metrics`], [`notify_sql`], [`pem`], [`shutdown`], [`telemetry`] and [`wire`] are leaves
-//! that anybody may name.
+//! [`reading`], [`fault`], [`metrics`], [`notify_sql`], [`pem`], [`shutdown`], [`telemetry`], [`version`] and
+//! [`wire`] are leaves that anybody may name.
 
 pub mod admin;
 pub mod batch;
@@ -30,4 +30,5 @@ pub mod scaling;
 pub mod server;
 pub mod shutdown;
 pub mod telemetry;
+pub mod version;
 pub mod wire;

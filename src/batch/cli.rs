@@ -11,7 +11,7 @@ use super::{
     outcome::RetryBy,
     work::{Ending, FinalState, Program, Work},
 };
-use crate::{config::duration, notify_sql};
+use crate::{config::duration, notify_sql, version::VERSION};
 
 /// Ten years: beyond that a timestamp may not hold the sum.
 const LONGEST: Duration = Duration::from_secs(10 * 365 * 86_400);
@@ -40,7 +40,7 @@ postgres-batch [work] [OPTIONS] [-- PROGRAM...]
 
 /// One clap per Job: claims a row, does its work, books the end.
 #[derive(Debug, Parser)]
-#[command(name = "postgres-batch", version, override_usage = USAGE, after_help = CONNECTION_HELP)]
+#[command(name = "postgres-batch", version = VERSION, override_usage = USAGE, after_help = CONNECTION_HELP)]
 pub struct Arguments {
     /// The schema of the tables, for a queue per schema [default: the role's search_path]
     #[arg(long, global = true, env = "POSTGRES_BATCH_SCHEMA", value_name = "NAME", hide_env_values = true)]

@@ -39,10 +39,15 @@ async fn the_help_of_the_job_and_of_its_default_command() {
 
 #[tokio::test]
 async fn the_version_has_version_commit_and_compiler() {
-    let finished = run_alone(&["--version"]).await;
     let version = env!("CARGO_PKG_VERSION");
     let (commit, rustc) = (env!("CLAPOMETER_COMMIT"), env!("CLAPOMETER_RUSTC"));
-    assert_eq!(finished.output, format!("clapometer {version} (commit {commit}, {rustc})\n"));
+    for (name, executable) in [
+        ("clapometer", Executable::clapometer(["--version"])),
+        ("postgres-batch", Executable::postgres_batch(["--version"])),
+    ] {
+        let finished = executable.finish(SOON).await;
+        assert_eq!(finished.output, format!("{name} {version} (commit {commit}, {rustc})\n"));
+    }
     assert!(rustc.starts_with("rustc 1."), "{rustc}");
 }
 
