@@ -199,11 +199,12 @@ enum Verdict {
 }
 
 impl Verdict {
-    /// An exit code of zero is success, whatever the work was asked meanwhile: it may have been about to finish.
+    /// An exit code of zero is success, also after SIGTERM from outside: the work may have been about to finish. After
+    /// the rules' own limit, or an operator's cancel, how the work ends counts no more.
     fn of(ended: Ended, stop: Option<Stop>, rules: &Rules, claim: &Claim) -> Self {
         let Ended { exit_code, error } = ended;
         match (exit_code, stop) {
-            (0, _) => Self::Success,
+            (0, None | Some(Stop::Interrupted)) => Self::Success,
             (_, Some(Stop::Interrupted)) => Self::Interrupted,
             (_, Some(Stop::Cancelled)) => Self::Cancelled,
             (_, Some(Stop::TimedOut)) => {
@@ -335,10 +336,13 @@ mod tests {
     }
 
     #[test]
-    fn exit_code_zero_is_success_even_after_a_request_to_stop() {
-        for stop in [None, Some(Stop::Interrupted), Some(Stop::TimedOut), Some(Stop::Cancelled)] {
+    fn exit_code_zero_is_success_unless_the_limit_or_an_operator_stopped_the_work() {
+        for stop in [None, Some(Stop::Interrupted)] {
             assert_eq!(verdict(0, stop), Verdict::Success);
         }
+        assert_eq!(verdict(0, Some(Stop::Cancelled)), Verdict::Cancelled);
+        let Verdict::Failed(failure, _) = verdict(0, Some(Stop::TimedOut)) else { panic!("must fail") };
+        assert!(failure.error.starts_with("timed out after 1s") && !failure.permanent, "{failure:?}");
     }
 
     #[test]

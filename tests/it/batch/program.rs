@@ -218,6 +218,25 @@ async fn an_attempt_that_takes_too_long_has_failed() {
     assert!(clap(&database).await.starts_with("FAILED 1-0 timed out after 200ms"), "{}", clap(&database).await);
 }
 
+/// It ends in good order when it is asked to, as many servers do: that does not make its work done.
+#[tokio::test]
+async fn a_program_that_was_stopped_for_the_limit_or_an_operator_has_not_succeeded() {
+    let script = "trap 'exit 0' TERM; echo $$ > pid; while :; do sleep 0.05; done";
+    let database = queue(Cluster::shared().await).await;
+    request(&database, 1, 0).await;
+    let finished = shell(&database, &["--timeout", "500ms"], script).finish(SOON).await;
+    assert_eq!(finished.code(), Some(10), "{finished:?}");
+    assert!(clap(&database).await.starts_with("FAILED 1-0 timed out after 500ms; exit code 0"), "{finished:?}");
+
+    let database = queue(Cluster::shared().await).await;
+    request(&database, 1, 0).await;
+    let process = shell(&database, &SHORT_LEASE, script).start();
+    pid_in(&process, "pid").await;
+    batch(&database, ["cancel", "1"]).finish(SOON).await;
+    let finished = process.finish(SOON).await;
+    assert_eq!((finished.code(), &*clap(&database).await), (Some(12), "CANCELLED 1-0 cancelled"), "{finished:?}");
+}
+
 #[tokio::test]
 async fn a_killed_worker_takes_its_program_with_it() {
     let database = queue(Cluster::shared().await).await;
