@@ -151,7 +151,13 @@ async fn work(
     let mut booked = false;
     loop {
         let asked = tokio::select! {
-            ended = running.ended() => return if booked { End::Booked } else { End::Ended(ended, stop) },
+            () = running.ended() => {
+                if booked {
+                    return End::Booked;
+                }
+                // Nobody beats meanwhile, and nothing that asks the work to stop now can change how it has ended.
+                return End::Ended(running.last_words(lease.deadline()).await, stop);
+            }
             event = lease.keep(ledger, claim), if !booked => match event {
                 Event::Lost(reason) => {
                     running.kill();

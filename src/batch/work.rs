@@ -82,13 +82,18 @@ impl Running {
     ///
     /// # Cancel safety
     /// Nothing is lost.
-    pub async fn ended(&mut self) -> Ended {
+    pub async fn ended(&mut self) {
         match self {
-            Self::Wait { until, ended } => {
-                sleep_until(*until).await;
-                ended.clone()
-            }
+            Self::Wait { until, .. } => sleep_until(*until).await,
             Self::Program(child) => child.ended().await,
+        }
+    }
+
+    /// How it ended, and what it said last as far as that comes until `by`; called once, after [`Running::ended`].
+    pub async fn last_words(&mut self, by: Instant) -> Ended {
+        match self {
+            Self::Wait { ended, .. } => ended.clone(),
+            Self::Program(child) => child.last_words(by).await,
         }
     }
 

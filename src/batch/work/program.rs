@@ -23,7 +23,7 @@ use tokio::{
     signal::unix::{SignalKind, signal},
     sync::oneshot,
     task::JoinHandle,
-    time::timeout,
+    time::{Instant, timeout_at},
 };
 
 use super::Ended;
@@ -151,20 +151,26 @@ impl Child {
     ///
     /// # Cancel safety
     /// Nothing is lost: the status is kept.
-    pub async fn ended(&mut self) -> Ended {
-        let status = loop {
+    pub async fn ended(&mut self) {
+        loop {
             self.reap();
             match self.status {
-                Some(status) => break status,
+                Some(_) => break,
                 None => self.changes.recv().await,
             };
-        };
+        }
         self.signal(Signal::KILL);
         self.input.abort();
-        // What has not come by then stays out of the tail.
-        let _ = timeout(LAST_WORDS, &mut self.output).await;
+    }
+
+    /// How it ended, with what stderr said last; called once, after [`Child::ended`].
+    ///
+    /// What has left the group may hold stderr open for ever: what has not come by `by`, or within [`LAST_WORDS`],
+    /// stays out of the tail.
+    pub async fn last_words(&mut self, by: Instant) -> Ended {
+        let _ = timeout_at(by.min(Instant::now() + LAST_WORDS), &mut self.output).await;
         let tail: Vec<u8> = self.tail.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect();
-        told(status, &tail)
+        told(self.status.expect("`ended` returns with it"), &tail)
     }
 
     /// SIGTERM to the whole group.

@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path, time::Duration};
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal};
 
 use super::ground::{SOON, batch, expire_leases, queue, report, request};
 use crate::support::{
@@ -262,6 +262,21 @@ async fn what_a_program_leaves_behind_is_killed() {
     let finished = process.finish(SOON).await;
     assert_eq!(finished.code(), Some(0), "{finished:?}");
     eventually("the background process is dead", SOON, || is_gone(pid)).await;
+}
+
+/// What has left the program's group is not ours to kill, and may hold its stderr for as long as it likes.
+#[tokio::test]
+async fn a_worker_does_not_wait_for_what_has_escaped() {
+    let database = queue(Cluster::shared().await).await;
+    request(&database, 1, 0).await;
+    let script = "setsid sh -c 'echo $$ > pid; exec sleep 60' > /dev/null & exec sleep 600";
+    let process = shell(&database, &["--grace", "100ms"], script).start();
+    let escaped = pid_in(&process, "pid").await;
+    let finished = process.terminate(SOON).await;
+    let alive = !is_gone(escaped);
+    rustix::process::kill_process(Pid::from_raw(escaped.cast_signed()).unwrap(), Signal::KILL).unwrap();
+    assert!(alive, "it was to outlive the worker");
+    assert_eq!((finished.code(), &*clap(&database).await), (Some(143), "FAILED 1-1 interrupted"), "{finished:?}");
 }
 
 #[tokio::test]
