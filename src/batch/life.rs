@@ -237,6 +237,9 @@ impl Verdict {
     fn outcome(&self, status: Status, retry_by: RetryBy) -> Outcome {
         match self {
             Self::Success => Outcome::Success,
+            Self::Interrupted if status == Status::Dead => {
+                Outcome::Dead { error: "interrupted, and neither interruptions nor attempts are left".to_owned() }
+            }
             Self::Interrupted => Outcome::Interrupted,
             Self::Cancelled => Outcome::Cancelled,
             Self::Failed(Failure { error, .. }, _) if status == Status::Dead => Outcome::Dead { error: error.clone() },

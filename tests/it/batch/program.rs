@@ -187,6 +187,19 @@ async fn sigterm_reaches_the_program_and_gives_the_clap_back() {
 }
 
 #[tokio::test]
+async fn an_interruption_that_kills_the_clap_says_so() {
+    let database = queue(Cluster::shared().await).await;
+    database.execute("INSERT INTO make_it_clap (max_attempts) VALUES (1)").await;
+    let process = shell(&database, &["--max-interruptions", "0"], "echo $$ > pid; exec sleep 600").start();
+    pid_in(&process, "pid").await;
+    let finished = process.terminate(SOON).await;
+    assert_eq!((finished.code(), &*clap(&database).await), (Some(11), "DEAD 1-0 interrupted"), "{finished:?}");
+    assert_eq!(report(&finished)["outcome"], "DEAD");
+    let message = report(&finished)["message"].as_str().unwrap().to_owned();
+    assert!(message.starts_with("interrupted, and neither") && message.ends_with("nobody will try again"), "{message}");
+}
+
+#[tokio::test]
 async fn a_program_that_finishes_when_told_to_stop_has_succeeded() {
     let database = queue(Cluster::shared().await).await;
     request(&database, 1, 0).await;
