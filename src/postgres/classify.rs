@@ -38,6 +38,9 @@ pub(crate) fn write_error(error: &Error) -> WriteError {
         Some("42P01" | "42703" | "42883" | "3F000") => WriteError::MissingObject,
         // A failover is under way, and this server is not, or not yet, the primary.
         Some("25006") => WriteError::Passing,
+        // 08P01 among them: PgBouncer's word for a server that crashed, is away, or lets nobody in. To a reader it is a
+        // query that PgBouncer cannot take; a worker's statements are known to be fit for it.
+        Some(code) if code.starts_with("08") => WriteError::Passing,
         _ => match statement_fault(error).kind() {
             Kind::Unavailable | Kind::TooSlow => WriteError::Passing,
             Kind::Precondition | Kind::Exhausted | Kind::Bug => WriteError::Rejected,

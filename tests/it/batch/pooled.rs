@@ -6,7 +6,7 @@ use rustix::process::Signal;
 
 use super::ground::{SOON, expire_leases, queue, report, request};
 use crate::support::{
-    cluster::Cluster,
+    cluster::{Cluster, Settings},
     database::{Access, Database},
     executable::{Executable, Finished, Running},
     pooler::Pooler,
@@ -181,4 +181,40 @@ async fn a_worker_that_is_told_to_go_gives_its_clap_back_through_a_pooler() {
     let row: String = database.value("SELECT format('%s %s-%s', status, iteration, interruptions) FROM clap").await;
     assert_eq!(row, "FAILED 1-1");
     assert_eq!(outcome(&batch(&access, ["work"]).finish(SOON).await), "SUCCESS");
+}
+
+/// PgBouncer says 08P01, a violation of the protocol, of a server that is gone: to a worker that is an outage.
+#[tokio::test]
+async fn a_server_that_goes_away_behind_the_pooler_costs_no_attempt() {
+    let cluster = Cluster::with_settings(Settings::default().durable()).await;
+    let database = queue(&cluster).await;
+    let Some((_pooler, access)) = pooled(&database).await else { return skip("PgBouncer is not installed") };
+    request(&database, 2, 0).await;
+    let options = ["work", "--lease", "60s", "--beat", "100ms", "--", "sh", "-c", UNTIL_TOLD];
+    let mut worker = batch(&access, options).start();
+    worker.logged("that it has claimed", SOON, |line| line["message"] == "claimed").await;
+
+    // A beat is under way when the server goes: it waits for the row.
+    let client = database.connect().await;
+    client.batch_execute("BEGIN; SELECT FROM clap FOR UPDATE").await.unwrap();
+    let waits = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'owner' AND wait_event_type = 'Lock'";
+    let observer = database.connect().await;
+    first("a beat waits", SOON, async || {
+        (observer.query_one(waits, &[]).await.unwrap().get::<_, i64>(0) > 0).then_some(())
+    })
+    .await;
+    cluster.kill().await;
+    let unreachable = |line: &serde_json::Value| line["message"] == "the database cannot be reached; trying again";
+    let told = worker.logged("that the server is away", SOON, unreachable).await;
+    assert!(told["reason"].as_str().is_some_and(|reason| reason.contains("server conn crashed")), "{told}");
+    let late = batch(&access, ["work"]).start();
+    cluster.start().await;
+    worker.logged("that it is back", SOON, |line| line["message"] == "the database can be reached again").await;
+
+    fs::write(worker.directory().join("go"), "").unwrap();
+    let finished = worker.finish(SOON).await;
+    assert_eq!((finished.code(), &*outcome(&finished)), (Some(0), "SUCCESS"), "{finished:?}");
+    let late = late.finish(SOON).await;
+    assert_eq!((late.code(), &*outcome(&late)), (Some(0), "SUCCESS"), "it came while the server was away: {late:?}");
+    assert_eq!(statuses(&database).await, "SUCCESS 1, SUCCESS 1");
 }

@@ -36,7 +36,7 @@ impl Pooler {
         let settings = format!(
             "[databases]\n* = host={host} port={server} user={user} password={password}\n\
              [pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n\
-             auth_type = any\npool_mode = transaction\ndefault_pool_size = {pool_size}\nserver_tls_sslmode = disable\n"
+             auth_type = any\nserver_login_retry = 1\npool_mode = transaction\ndefault_pool_size = {pool_size}\nserver_tls_sslmode = disable\n"
         );
         let mut pooler = Executable::new(program, Vec::<String>::new()).file("pgbouncer.ini", &settings);
         if rustix::process::getuid().is_root() {
