@@ -15,7 +15,7 @@ use tokio_postgres::{
 use crate::{
     config::ConnectionSource,
     postgres::{
-        classify::{WriteError, write_error},
+        classify::{WriteError, begin_error, write_error},
         connect::{self, Session},
     },
 };
@@ -110,7 +110,7 @@ impl Transactions {
         let client = &self.session(by).await?.client;
         let begin = begin(limit);
         let (begun, moved) = join(client.batch_execute(&begin), into_schema(client, schema)).await;
-        begun?;
+        begun.map_err(|error| Error::of(begin_error(&error), error))?;
         moved?;
         Ok(client)
     }
@@ -158,7 +158,7 @@ async fn pipelined(
         client.batch_execute("COMMIT"),
     )
     .await;
-    begun.map_err(Error::from)?;
+    begun.map_err(|error| Error::of(begin_error(&error), error))?;
     moved?;
     let rows = rows.map_err(Error::from)?;
     committed.map_err(Error::from)?;
@@ -185,14 +185,20 @@ async fn into_schema(client: &Client, schema: Option<String>) -> Result<(), Erro
     Ok(())
 }
 
-impl From<tokio_postgres::Error> for Error {
-    fn from(error: tokio_postgres::Error) -> Self {
+impl Error {
+    fn of(kind: WriteError, error: tokio_postgres::Error) -> Self {
         let reason = connect::explain(&error);
-        match write_error(&error) {
+        match kind {
             WriteError::Passing => Self::Unavailable(reason),
             WriteError::UniqueViolation => Self::Collision(reason),
             WriteError::MissingObject => Self::NotMigrated(reason),
             WriteError::Rejected => Self::Rejected { reason, source: Box::new(error) },
         }
+    }
+}
+
+impl From<tokio_postgres::Error> for Error {
+    fn from(error: tokio_postgres::Error) -> Self {
+        Self::of(write_error(&error), error)
     }
 }

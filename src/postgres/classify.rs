@@ -48,6 +48,15 @@ pub(crate) fn write_error(error: &Error) -> WriteError {
     }
 }
 
+/// What an error of a writer's BEGIN means.
+pub(crate) fn begin_error(error: &Error) -> WriteError {
+    match error.code().map(tokio_postgres::error::SqlState::code) {
+        // A standby's word for READ WRITE, and no other error of a BEGIN: a failover is under way here, too.
+        Some("0A000") => WriteError::Passing,
+        _ => write_error(error),
+    }
+}
+
 /// A statement's error for the log, without what it may quote of the SQL or of its data.
 ///
 /// A data exception quotes the datum and a syntax error the text; those are for `clapometer

@@ -1,12 +1,12 @@
 //! A program per row: what it is given, how it ends, how it is stopped; and a worker that is told to go.
 
-use std::{fs, path::Path, time::Duration};
+use std::{fs, net::SocketAddr, path::Path, time::Duration};
 
 use rustix::process::{Pid, Signal};
 
 use super::ground::{SOON, batch, expire_leases, queue, report, request};
 use crate::support::{
-    cluster::Cluster,
+    cluster::{Cluster, Settings},
     database::Database,
     executable::{Executable, Running},
     proxy::{Mode, Proxy},
@@ -340,6 +340,43 @@ async fn a_short_outage_costs_nothing() {
     proxy.set(Mode::Pass);
     let finished = process.finish(SOON).await;
     assert_eq!((finished.code(), &*clap(&database).await), (Some(0), "SUCCESS 1-0"), "{finished:?}");
+}
+
+/// A failover: the worker's next session is with a server that is not promoted yet, and so is a new Job's first.
+#[tokio::test]
+async fn a_standby_that_is_not_promoted_yet_is_waited_for() {
+    let primary = Cluster::with_settings(Settings::default().durable()).await;
+    let database = queue(&primary).await;
+    request(&database, 2, 0).await;
+    let standby = primary.standby().await;
+    let proxy = Proxy::to_cluster(&primary).await;
+    let script = "while [ ! -e go ]; do sleep 0.05; done";
+    let arguments = ["work", "--lease", "60s", "--beat", "100ms", "--", "sh", "-c", script];
+    let mut worker = Executable::postgres_batch(arguments)
+        .variables(database.owner().by_way_of(proxy.address()).environment())
+        .variable("PGHOST", "127.0.0.1,127.0.0.1")
+        .variable("PGPORT", format!("{},{}", proxy.address().port(), standby.port()))
+        .start();
+    worker.logged("that it has claimed", SOON, |line| line["message"] == "claimed").await;
+    standby.catches_up_with(&primary).await;
+
+    primary.kill().await;
+    let in_recovery = |line: &serde_json::Value| {
+        line["reason"].as_str().is_some_and(|reason| reason.contains("read-write mode during recovery"))
+    };
+    // The primary is gone: the proxy ends the session, and what is left of the list is the standby.
+    worker.logged("that the standby takes no writes", SOON, in_recovery).await;
+    let on_the_standby = database.owner().by_way_of(SocketAddr::from(([127, 0, 0, 1], standby.port())));
+    let mut late = Executable::postgres_batch(["work"]).variables(on_the_standby.environment()).start();
+    late.logged("that the standby takes no writes", SOON, in_recovery).await;
+    standby.promote().await;
+
+    let finished = late.finish(SOON).await;
+    assert_eq!((finished.code(), report(&finished)["clap"].as_i64()), (Some(0), Some(2)), "{finished:?}");
+    worker.logged("that it is back", SOON, |line| line["message"] == "the database can be reached again").await;
+    fs::write(worker.directory().join("go"), "").unwrap();
+    let finished = worker.finish(SOON).await;
+    assert_eq!((finished.code(), report(&finished)["outcome"].as_str()), (Some(0), Some("SUCCESS")), "{finished:?}");
 }
 
 /// Whatever of a claim's answer is lost, the row is claimed once and its work is done.
