@@ -139,7 +139,7 @@ impl OperatorError {
     fn exit_code(&self) -> u8 {
         match self {
             Self::Tables(error) | Self::Migration(MigrateError::Database(error)) => match error {
-                transaction::Error::Unavailable(_) => UNAVAILABLE,
+                transaction::Error::Unavailable(_) | transaction::Error::Unanswered(_) => UNAVAILABLE,
                 transaction::Error::NotMigrated(_) => CONFIGURATION,
                 transaction::Error::Collision(_) | transaction::Error::Rejected { .. } => FAILED,
             },

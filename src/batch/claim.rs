@@ -37,6 +37,8 @@ pub enum Claimed {
     Nothing,
     /// SIGTERM came first; nothing is held.
     Interrupted,
+    /// The answer to a claim was lost, and the database stayed away: who has the clap is for others to find out.
+    Unknown(String),
 }
 
 /// What one round of statements found.
@@ -49,7 +51,7 @@ enum Found {
 /// Claims one clap, waiting while another pod of the same Job holds it.
 ///
 /// # Errors
-/// [`Error::Unavailable`] once the database could not be reached for [`PATIENCE`], any other at once.
+/// One that is passing once the database could not be reached for [`PATIENCE`], any other at once.
 pub async fn claim(
     ledger: &mut Ledger,
     job: &Job,
@@ -74,8 +76,8 @@ pub async fn claim(
                 round.doubtful = true;
                 CONTENDED
             }
-            Err(Error::Unavailable(_)) if Instant::now() + RETRY < give_up => RETRY,
-            Err(error) => return Err(error),
+            Err(error) if error.is_passing() && Instant::now() + RETRY < give_up => RETRY,
+            Err(error) => return round.given_up(error),
         };
         tokio::select! {
             () = sleep(pause) => {}
@@ -122,7 +124,7 @@ impl Round<'_> {
             }
             let sent_at = Instant::now();
             let claim = self.ledger.claim(*way, self.job, self.session, self.terms.lease, by).await;
-            self.doubtful = matches!(claim, Err(Error::Unavailable(_)));
+            self.doubtful = matches!(claim, Err(Error::Unanswered(_)));
             if let Some(claim) = claim? {
                 return Ok(Some(Claimed::Attempt(claim, Lease::granted(self.terms, sent_at))));
             }
@@ -148,7 +150,15 @@ impl Round<'_> {
         if !self.doubtful {
             return Ok(Claimed::Interrupted);
         }
-        Ok(self.adopt(by).await?.unwrap_or(Claimed::Interrupted))
+        match self.adopt(by).await {
+            Ok(adopted) => Ok(adopted.unwrap_or(Claimed::Interrupted)),
+            Err(error) => self.given_up(error),
+        }
+    }
+
+    /// What an error means after which there is no further try.
+    fn given_up(&self, error: Error) -> Result<Claimed, Error> {
+        if self.doubtful { Ok(Claimed::Unknown(error.to_string())) } else { Err(error) }
     }
 }
 

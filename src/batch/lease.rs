@@ -11,7 +11,6 @@ use tokio::time::{Instant, sleep_until};
 use super::{
     clap::AttemptOutcome,
     ledger::{Claim, Ledger},
-    transaction::Error,
 };
 
 /// How long before the end of the lease we stop, so that the work is dead when somebody else may start it.
@@ -80,7 +79,7 @@ impl Lease {
                     }
                 }
                 Ok(None) => return fenced(ledger, claim, self.deadline).await,
-                Err(Error::Unavailable(_)) => self.next_beat = Instant::now() + RETRY.min(self.terms.beat),
+                Err(error) if error.is_passing() => self.next_beat = Instant::now() + RETRY.min(self.terms.beat),
                 Err(error) => return Event::Lost(error.to_string()),
             }
         }

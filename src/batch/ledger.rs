@@ -298,7 +298,7 @@ struct Outage {
 impl Outage {
     fn heed<T>(&mut self, result: &Result<T, Error>) {
         let reason = match result {
-            Err(Error::Unavailable(reason)) => Some(reason),
+            Err(Error::Unavailable(reason) | Error::Unanswered(reason)) => Some(reason),
             _ => None,
         };
         match reason {

@@ -102,7 +102,8 @@ pub async fn run(
         Ok(Claimed::Settled { id, status }) => (Outcome::AlreadySettled { id, status }, None),
         Ok(Claimed::Nothing) => (Outcome::NothingToDo, None),
         Ok(Claimed::Interrupted) => (Outcome::Interrupted, None),
-        Err(Error::Unavailable(reason)) => (Outcome::Unreachable(reason), None),
+        Ok(Claimed::Unknown(reason)) => (Outcome::Lost(format!("a claim may have been committed: {reason}")), None),
+        Err(Error::Unavailable(reason) | Error::Unanswered(reason)) => (Outcome::Unreachable(reason), None),
         Err(error) => (Outcome::Misconfigured(error.to_string()), None),
     }
 }
@@ -290,7 +291,7 @@ async fn settle(ledger: &mut Ledger, rules: &Rules, claim: &Claim, verdict: &Ver
             Err(error) => error,
         };
         match reason {
-            Error::Unavailable(_) if Instant::now() + RETRY < by => sleep(RETRY).await,
+            error if error.is_passing() && Instant::now() + RETRY < by => sleep(RETRY).await,
             error => return Outcome::Lost(format!("the end could not be booked: {error}")),
         }
     }

@@ -32,12 +32,15 @@ const SCHEMA: &str = "SELECT set_config('search_path', quote_ident($1), true)";
 /// A parameter with its type, as the driver wants it.
 pub type Parameter<'a> = (&'a (dyn ToSql + Sync), Type);
 
-/// Why a transaction did not happen; or, for [`Error::Unavailable`], may have happened all the same.
+/// Why a transaction did not happen; or, for [`Error::Unanswered`], may have happened all the same.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// No session, a broken one, no answer in time, or the server cannot serve now: worth another try.
+    /// No session is to be had, or the server cannot serve now: worth another try.
     #[error("{0}")]
     Unavailable(String),
+    /// The session broke, or no answer came in time: worth another try, once it is known whether this one was committed.
+    #[error("{0}")]
+    Unanswered(String),
     /// A unique index said no: somebody else was first.
     #[error("another session was first: {0}")]
     Collision(String),
@@ -79,7 +82,7 @@ impl Transactions {
     /// Runs one statement in a transaction of its own, in one round trip, until `by` at the latest.
     ///
     /// # Errors
-    /// The first error of the transaction. After [`Error::Unavailable`] it may have been committed all the same.
+    /// The first error of the transaction. After [`Error::Unanswered`] it may have been committed all the same.
     ///
     /// # Cancel safety
     /// The whole transaction is sent at once: dropped while it waits, it still ends, committed or
@@ -92,9 +95,9 @@ impl Transactions {
         let left = by.saturating_duration_since(Instant::now()).min(limit);
         let result = match timeout(left + ANSWER_SLACK, pipelined(session, schema, left, sql, parameters)).await {
             Ok(result) => result,
-            Err(_) => Err(Error::Unavailable(format!("no answer within {:.1} s", left.as_secs_f64()))),
+            Err(_) => Err(Error::Unanswered(format!("no answer within {:.1} s", left.as_secs_f64()))),
         };
-        if matches!(result, Err(Error::Unavailable(_))) {
+        if result.as_ref().is_err_and(Error::is_passing) {
             self.session = None;
         }
         result
@@ -161,7 +164,11 @@ async fn pipelined(
     begun.map_err(|error| Error::of(begin_error(&error), error))?;
     moved?;
     let rows = rows.map_err(Error::from)?;
-    committed.map_err(Error::from)?;
+    // Whatever ended a COMMIT may have come after it.
+    committed.map_err(|error| match Error::from(error) {
+        Error::Unavailable(reason) => Error::Unanswered(reason),
+        other => other,
+    })?;
     Ok(rows)
 }
 
@@ -186,10 +193,16 @@ async fn into_schema(client: &Client, schema: Option<String>) -> Result<(), Erro
 }
 
 impl Error {
+    /// Whether another try may succeed.
+    pub fn is_passing(&self) -> bool {
+        matches!(self, Self::Unavailable(_) | Self::Unanswered(_))
+    }
+
     fn of(kind: WriteError, error: tokio_postgres::Error) -> Self {
         let reason = connect::explain(&error);
         match kind {
             WriteError::Passing => Self::Unavailable(reason),
+            WriteError::Unanswered => Self::Unanswered(reason),
             WriteError::UniqueViolation => Self::Collision(reason),
             WriteError::MissingObject => Self::NotMigrated(reason),
             WriteError::Rejected => Self::Rejected { reason, source: Box::new(error) },

@@ -21,8 +21,10 @@ pub(super) fn statement_fault(error: &Error) -> Fault {
 /// What an error of a writer's statement means, to whom some of them are no faults.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum WriteError {
-    /// The same statement may succeed later, perhaps on another server.
+    /// It failed, and may succeed later, perhaps on another server.
     Passing,
+    /// The connection broke, here or behind a pooler: whatever was under way may have been done all the same.
+    Unanswered,
     /// A unique index refused the row.
     UniqueViolation,
     /// A table, column, function or schema is not there.
@@ -40,8 +42,9 @@ pub(crate) fn write_error(error: &Error) -> WriteError {
         Some("25006") => WriteError::Passing,
         // 08P01 among them: PgBouncer's word for a server that crashed, is away, or lets nobody in. To a reader it is a
         // query that PgBouncer cannot take; a worker's statements are known to be fit for it.
-        Some(code) if code.starts_with("08") => WriteError::Passing,
-        _ => match statement_fault(error).kind() {
+        Some(code) if code.starts_with("08") => WriteError::Unanswered,
+        None => WriteError::Unanswered,
+        Some(_) => match statement_fault(error).kind() {
             Kind::Unavailable | Kind::TooSlow => WriteError::Passing,
             Kind::Precondition | Kind::Exhausted | Kind::Bug => WriteError::Rejected,
         },

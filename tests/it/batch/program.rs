@@ -410,6 +410,32 @@ async fn a_claim_whose_answer_is_lost_is_adopted() {
     assert!(adopted > 0, "no cut fell between a claim and its answer");
 }
 
+/// "Nothing was claimed" must be known: here something was, and nobody is left who could tell the worker.
+#[tokio::test]
+async fn a_claim_whose_answer_stays_lost_is_not_called_unreachable() {
+    let database = queue(Cluster::shared().await).await;
+    request(&database, 1, 0).await;
+    let proxy = Proxy::to_cluster(database.cluster()).await;
+    let client = database.connect().await;
+    client.batch_execute("BEGIN; LOCK TABLE clap_attempt IN SHARE MODE").await.unwrap();
+    let process = Executable::postgres_batch(["work"])
+        .variables(database.owner().by_way_of(proxy.address()).environment())
+        .start();
+    let waits = "SELECT count(*) FROM pg_stat_activity
+                  WHERE datname = current_database() AND usename = 'owner' AND wait_event_type = 'Lock'";
+    first("the claim waits", SOON, async || (database.value::<i64>(waits).await == 1).then_some(())).await;
+
+    proxy.set(Mode::Blackhole);
+    client.batch_execute("COMMIT").await.unwrap();
+    let claimed = "SELECT count(*) FROM clap WHERE status = 'RUNNING'";
+    first("the claim is committed", SOON, async || (database.value::<i64>(claimed).await == 1).then_some(())).await;
+
+    let finished = process.finish(Duration::from_secs(60)).await;
+    assert_eq!((finished.code(), report(&finished)["outcome"].as_str()), (Some(75), Some("LOST")), "{finished:?}");
+    let message = report(&finished)["message"].as_str().unwrap().to_owned();
+    assert!(message.contains("a claim may have been committed"), "{message}");
+}
+
 #[tokio::test]
 async fn a_cancelled_clap_stops_at_its_next_heartbeat() {
     let database = queue(Cluster::shared().await).await;
