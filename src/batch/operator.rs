@@ -4,7 +4,7 @@
 
 mod show;
 
-use std::{fmt::Write as _, time::Duration};
+use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
 
 use serde_json::json;
 use tokio::time::Instant;
@@ -81,11 +81,11 @@ pub async fn retry(transactions: &mut Transactions, which: &Which, view: View) -
         Which::Ids(ids) => ids.clone(),
         Which::AllDead => ids(&transactions.run(include_str!("operator/dead.sql"), &[], by()).await?)?,
     };
-    changed(transactions, include_str!("operator/retry.sql"), &asked, view, |effect| match effect {
+    let changed = change(transactions, include_str!("operator/retry.sql"), &asked).await?;
+    Ok(changed.told(&asked, view, |effect| match effect {
         Some(_) => "due now".to_owned(),
         None => "not retried".to_owned(),
-    })
-    .await
+    }))
 }
 
 /// Which claps.
@@ -99,54 +99,74 @@ pub enum Which {
 
 /// Cancels requests and claps; one that is being worked on is stopped at its next heartbeat.
 pub async fn cancel(transactions: &mut Transactions, asked: &[i64], view: View) -> Result<Answer, Error> {
-    changed(transactions, include_str!("operator/cancel.sql"), asked, view, |effect| match effect {
+    const SQL: &str = include_str!("operator/cancel.sql");
+    let mut changed = change(transactions, SQL, asked).await?;
+    // A claim that was committed while the statement waited for its row is not in the statement's snapshot: it found
+    // neither the request nor the clap. A second one sees it.
+    let missed: Vec<i64> = asked.iter().copied().filter(|id| changed.is_missed(*id)).collect();
+    if !missed.is_empty() {
+        let again = change(transactions, SQL, &missed).await?;
+        changed.effects.extend(again.effects);
+        changed.statuses.extend(again.statuses);
+    }
+    Ok(changed.told(asked, view, |effect| match effect {
         Some("REQUESTED") => "is being worked on; stops at its next heartbeat".to_owned(),
         Some(_) => "cancelled".to_owned(),
         None => "not cancelled".to_owned(),
-    })
-    .await
+    }))
 }
 
-/// Runs a statement that says which of the claps it changed, and tells the state of all that were asked for.
-async fn changed(
-    transactions: &mut Transactions,
-    sql: &str,
-    asked: &[i64],
-    view: View,
-    say: impl Fn(Option<&str>) -> String,
-) -> Result<Answer, Error> {
-    let rows = transactions.run(sql, &[(&asked, Type::INT8_ARRAY)], by()).await?;
-    let mut effects = std::collections::BTreeMap::new();
-    for row in &rows {
-        effects.insert(row.try_get::<_, i64>("id")?, row.try_get::<_, String>("effect")?);
+/// What a statement did to claps, and how they stand then, by their numbers.
+struct Changed {
+    effects: BTreeMap<i64, String>,
+    statuses: BTreeMap<i64, String>,
+}
+
+/// Runs a statement that says which of the claps it changed, and reads the state of all that were asked for.
+async fn change(transactions: &mut Transactions, sql: &str, asked: &[i64]) -> Result<Changed, Error> {
+    let (mut effects, mut statuses) = (BTreeMap::new(), BTreeMap::new());
+    for row in transactions.run(sql, &[(&asked, Type::INT8_ARRAY)], by()).await? {
+        effects.insert(row.try_get("id")?, row.try_get("effect")?);
     }
-    let rows = transactions.run(include_str!("operator/statuses.sql"), &[(&asked, Type::INT8_ARRAY)], by()).await?;
-    let mut statuses = std::collections::BTreeMap::new();
-    for row in &rows {
-        statuses.insert(row.try_get::<_, i64>("id")?, row.try_get::<_, String>("status")?);
+    for row in transactions.run(include_str!("operator/statuses.sql"), &[(&asked, Type::INT8_ARRAY)], by()).await? {
+        statuses.insert(row.try_get("id")?, row.try_get("status")?);
     }
-    let mut text = String::new();
-    let mut documents = Vec::new();
-    for id in asked {
-        let effect = effects.get(id).map(String::as_str);
-        let status = statuses.get(id).map(String::as_str);
-        documents.push(json!({ "id": id, "status": status, "changed": effect.is_some() }));
-        let _ = match (view, status) {
-            (View::Json, _) => Ok(()),
-            (View::Human { colours, .. }, Some(status)) => {
-                let painted =
-                    Status::parse(status).map_or(status.to_owned(), |known| table::paint(status, known, colours));
-                writeln!(text, "clap {id}: {} ({painted})", say(effect))
-            }
-            (View::Human { .. }, None) => writeln!(text, "clap {id}: there is none"),
-        };
+    Ok(Changed { effects, statuses })
+}
+
+impl Changed {
+    /// Whether a clap was left as it was although it is not over.
+    fn is_missed(&self, id: i64) -> bool {
+        let status = self.statuses.get(&id).and_then(|status| Status::parse(status));
+        !self.effects.contains_key(&id) && status.is_some_and(|status| !status.is_terminal())
     }
-    match view {
-        View::Json => text = format!("{}\n", serde_json::Value::Array(documents)),
-        View::Human { .. } if asked.is_empty() => text = "no clap is dead\n".to_owned(),
-        View::Human { .. } => {}
+
+    /// The answer for all that were asked for, in their order.
+    fn told(&self, asked: &[i64], view: View, say: impl Fn(Option<&str>) -> String) -> Answer {
+        let Self { effects, statuses } = self;
+        let mut text = String::new();
+        let mut documents = Vec::new();
+        for id in asked {
+            let effect = effects.get(id).map(String::as_str);
+            let status = statuses.get(id).map(String::as_str);
+            documents.push(json!({ "id": id, "status": status, "changed": effect.is_some() }));
+            let _ = match (view, status) {
+                (View::Json, _) => Ok(()),
+                (View::Human { colours, .. }, Some(status)) => {
+                    let painted =
+                        Status::parse(status).map_or(status.to_owned(), |known| table::paint(status, known, colours));
+                    writeln!(text, "clap {id}: {} ({painted})", say(effect))
+                }
+                (View::Human { .. }, None) => writeln!(text, "clap {id}: there is none"),
+            };
+        }
+        match view {
+            View::Json => text = format!("{}\n", serde_json::Value::Array(documents)),
+            View::Human { .. } if asked.is_empty() => text = "no clap is dead\n".to_owned(),
+            View::Human { .. } => {}
+        }
+        Answer { text, complete: asked.iter().all(|id| effects.contains_key(id)) }
     }
-    Ok(Answer { text, complete: asked.iter().all(|id| effects.contains_key(id)) })
 }
 
 /// What to delete.

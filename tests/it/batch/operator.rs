@@ -116,6 +116,30 @@ async fn what_nobody_works_on_is_cancelled_at_once() {
     assert_eq!(report(&run(&database, ["work"]).await)["clap"], 4, "even one that never began");
 }
 
+/// The statement's snapshot is older than a claim that it had to wait for.
+#[tokio::test]
+async fn a_cancel_that_meets_a_claim_reaches_the_clap() {
+    let database = queue(Cluster::shared().await).await;
+    run(&database, ["add", "--count", "2"]).await;
+    let claiming = database.connect().await;
+    let take = "BEGIN; SELECT id FROM clap_take(7, 'job', NULL, 'pod', NULL, 60, true)";
+    claiming.batch_execute(take).await.unwrap();
+    let cancelling = batch(&database, ["cancel", "1", "2"]).start();
+    let waits = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    crate::support::wait::first("the cancel waits for the claim", SOON, async || {
+        (database.value::<i64>(waits).await == 1).then_some(())
+    })
+    .await;
+    claiming.batch_execute("COMMIT").await.unwrap();
+
+    let cancelled = cancelling.finish(SOON).await;
+    assert_eq!(cancelled.code(), Some(0), "{cancelled:?}");
+    let said = "clap 1: is being worked on; stops at its next heartbeat (RUNNING)\nclap 2: cancelled (CANCELLED)\n";
+    assert_eq!(cancelled.output, said);
+    let asked = "SELECT count(*) FROM clap WHERE id = 1 AND cancel_requested_at IS NOT NULL";
+    assert_eq!(database.value::<i64>(asked).await, 1);
+}
+
 #[tokio::test]
 async fn only_what_has_been_over_for_long_is_pruned() {
     let database = queue(Cluster::shared().await).await;
