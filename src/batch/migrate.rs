@@ -24,11 +24,12 @@ pub struct Migration {
 }
 
 /// All of them, oldest first.
-pub const MIGRATIONS: [Migration; 4] = [
+pub const MIGRATIONS: [Migration; 5] = [
     Migration { version: 1, name: "claps", sql: include_str!("../../migrations/0001_claps.sql") },
     Migration { version: 2, name: "indexes", sql: include_str!("../../migrations/0002_indexes.sql") },
     Migration { version: 3, name: "backlog_view", sql: include_str!("../../migrations/0003_backlog_view.sql") },
     Migration { version: 4, name: "functions", sql: include_str!("../../migrations/0004_functions.sql") },
+    Migration { version: 5, name: "truncation", sql: include_str!("../../migrations/0005_truncation.sql") },
 ];
 
 /// Bounds everything: the tables are new, so that only waiting for another migration takes long.
@@ -320,13 +321,13 @@ mod tests {
 
     #[test]
     fn versions_count_from_one_without_gaps() {
-        assert_eq!(MIGRATIONS.map(|migration| migration.version), [1, 2, 3, 4]);
+        assert_eq!(MIGRATIONS.map(|migration| migration.version), [1, 2, 3, 4, 5]);
     }
 
     #[test]
     fn a_released_migration_never_changes() {
         let checksums = MIGRATIONS.map(|migration| migration.checksum()[..12].to_owned());
-        assert_eq!(checksums, ["a174b4bf7ca6", "f570f3c560cd", "7d385db5d669", "3a83058ffcc7"]);
+        assert_eq!(checksums, ["a174b4bf7ca6", "f570f3c560cd", "7d385db5d669", "3a83058ffcc7", "75834dee060d"]);
     }
 
     #[test]

@@ -34,16 +34,18 @@ holds!(
 );
 
 #[tokio::test]
-async fn deleting_a_claps_row_makes_its_request_pending_again() {
-    let database = queue(Cluster::shared().await).await;
-    request(&database, 1, 0).await;
-    let claimed = ledger(&database).claim(Way::New, &job("a"), SessionId::draw(), LONG, soon()).await.unwrap();
-    assert!(claimed.is_some());
-    assert_eq!(database.value::<i64>("SELECT pending FROM clap_backlog").await, 0);
+async fn removing_a_claps_row_makes_its_request_pending_again() {
+    for removal in ["DELETE FROM clap", "TRUNCATE clap CASCADE"] {
+        let database = queue(Cluster::shared().await).await;
+        request(&database, 1, 0).await;
+        let claimed = ledger(&database).claim(Way::New, &job("a"), SessionId::draw(), LONG, soon()).await.unwrap();
+        assert!(claimed.is_some());
+        assert_eq!(database.value::<i64>("SELECT pending FROM clap_backlog").await, 0);
 
-    database.execute("DELETE FROM clap").await;
+        database.execute(removal).await;
 
-    assert_eq!(database.value::<i64>("SELECT pending FROM clap_backlog").await, 1);
+        assert_eq!(database.value::<i64>("SELECT pending FROM clap_backlog").await, 1, "{removal}");
+    }
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, fs};
 
+use clapometer::batch::migrate::MIGRATIONS;
 use rustix::process::Signal;
 
 use super::ground::{SOON, expire_leases, queue, report, request};
@@ -60,9 +61,13 @@ async fn migrations_and_commands_go_through_a_pooler() {
             assert_eq!(finished.code(), Some(0), "{finished:?}");
             applied += finished.output.matches("applied 0").count();
         }
-        assert_eq!(applied, 4, "each migration once, although the sessions are shared");
+        assert_eq!(applied, MIGRATIONS.len(), "each migration once, although the sessions are shared");
         let status = batch(&access, ["--schema", schema, "migrate", "status"]).finish(SOON).await;
-        assert_eq!((status.code(), status.output.matches("applied 20").count()), (Some(0), 4), "{status:?}");
+        assert_eq!(
+            (status.code(), status.output.matches("applied 20").count()),
+            (Some(0), MIGRATIONS.len()),
+            "{status:?}"
+        );
     }
 
     // The search_path is set in the transaction: it must not stay with the session for the next client.
