@@ -87,6 +87,10 @@ pub struct Claim {
     pub duration: Duration,
     /// The request's payload: a JSON document.
     pub payload: String,
+    /// The request's key, if it has one.
+    pub request_key: Option<String>,
+    /// When the request was made: RFC 3339, UTC.
+    pub requested_at: String,
     /// Which attempt of this Job this is, from one.
     pub job_attempts: u32,
 }
@@ -323,6 +327,8 @@ fn claimed(row: &Row, session: SessionId) -> Result<Claim, Error> {
         cancel_requested: column(row, "cancel_requested")?,
         duration: Duration::from_secs(u64::try_from(seconds).unwrap_or(0)),
         payload: column(row, "payload")?,
+        request_key: column(row, "request_key")?,
+        requested_at: column(row, "requested_at")?,
         job_attempts: u32::try_from(job_attempts).unwrap_or(u32::MAX),
     })
 }

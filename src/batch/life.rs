@@ -330,6 +330,8 @@ mod tests {
             cancel_requested: false,
             duration: Duration::ZERO,
             payload: "{}".to_owned(),
+            request_key: None,
+            requested_at: "2026-01-01T00:00:00.000000Z".to_owned(),
             job_attempts,
         }
     }

@@ -24,12 +24,13 @@ pub struct Migration {
 }
 
 /// All of them, oldest first.
-pub const MIGRATIONS: [Migration; 5] = [
+pub const MIGRATIONS: [Migration; 6] = [
     Migration { version: 1, name: "claps", sql: include_str!("../../migrations/0001_claps.sql") },
     Migration { version: 2, name: "indexes", sql: include_str!("../../migrations/0002_indexes.sql") },
     Migration { version: 3, name: "backlog_view", sql: include_str!("../../migrations/0003_backlog_view.sql") },
     Migration { version: 4, name: "functions", sql: include_str!("../../migrations/0004_functions.sql") },
     Migration { version: 5, name: "truncation", sql: include_str!("../../migrations/0005_truncation.sql") },
+    Migration { version: 6, name: "request_columns", sql: include_str!("../../migrations/0006_request_columns.sql") },
 ];
 
 /// Bounds everything: the tables are new, so that only waiting for another migration takes long.
@@ -111,7 +112,7 @@ impl State {
 impl fmt::Display for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = self.name.unwrap_or("(newer than this executable)");
-        write!(f, "{:04}  {name:<14}  ", self.version)?;
+        write!(f, "{:04}  {name:<15}  ", self.version)?;
         match &self.applied_at {
             None => f.write_str("missing"),
             Some(applied_at) if self.differs => write!(f, "applied {applied_at}, with another text than this one's"),
@@ -321,13 +322,16 @@ mod tests {
 
     #[test]
     fn versions_count_from_one_without_gaps() {
-        assert_eq!(MIGRATIONS.map(|migration| migration.version), [1, 2, 3, 4, 5]);
+        assert_eq!(MIGRATIONS.map(|migration| migration.version), [1, 2, 3, 4, 5, 6]);
     }
 
     #[test]
     fn a_released_migration_never_changes() {
         let checksums = MIGRATIONS.map(|migration| migration.checksum()[..12].to_owned());
-        assert_eq!(checksums, ["a174b4bf7ca6", "f570f3c560cd", "7d385db5d669", "3a83058ffcc7", "75834dee060d"]);
+        assert_eq!(
+            checksums,
+            ["a174b4bf7ca6", "f570f3c560cd", "7d385db5d669", "3a83058ffcc7", "75834dee060d", "377d2ffdeadb"]
+        );
     }
 
     #[test]

@@ -147,6 +147,8 @@ mod tests {
             cancel_requested: false,
             duration: Duration::ZERO,
             payload: "{}".to_owned(),
+            request_key: None,
+            requested_at: "2026-01-01T00:00:00.000000Z".to_owned(),
             job_attempts: 1,
         };
         (1..=5).map(|iteration| ending.of(&claim(iteration)).exit_code).collect()

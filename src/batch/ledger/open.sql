@@ -18,6 +18,7 @@
     SELECT id, iteration, $1, $2, $3, $4, $5 FROM taken
 )
 SELECT t.id, t.iteration, t.max_attempts, t.cancel_requested, m.duration_seconds, m.payload::text AS payload,
-       (SELECT count(*) FROM clap_attempt WHERE job_uid = $2) + 1 AS job_attempts
+       (SELECT count(*) FROM clap_attempt WHERE job_uid = $2) + 1 AS job_attempts, m.request_key,
+       coalesce(to_char(m.requested_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'), m.requested_at::text) AS requested_at
   FROM taken t
   JOIN make_it_clap m USING (id)

@@ -1,5 +1,17 @@
 //! The statements of a worker, as text; each names itself in its first comment, or calls a function of
-//! `migrations/0004_functions.sql`.
+//! `migrations/0004_functions.sql` and `0006_request_columns.sql`.
+
+/// The columns are named, so that tables of an earlier version refuse the statement before it does anything.
+macro_rules! take {
+    ($unless_due:literal) => {
+        concat!(
+            "SELECT id, iteration, max_attempts, cancel_requested, duration_seconds, payload, job_attempts, request_key, requested_at\n",
+            "  FROM clap_take($1, $2, $3, $4, $5, $6, unless_due => ",
+            $unless_due,
+            ")"
+        )
+    };
+}
 
 /// What a worker says to the tables.
 ///
@@ -40,11 +52,11 @@ pub struct Statements {
 impl Default for Statements {
     fn default() -> Self {
         Self {
-            quick: "SELECT * FROM clap_take($1, $2, $3, $4, $5, $6, unless_due => true)".to_owned(),
+            quick: take!(true).to_owned(),
             bury: include_str!("bury.sql").to_owned(),
             own: concat!(include_str!("own.sql"), include_str!("open.sql")).to_owned(),
             due: concat!(include_str!("due.sql"), include_str!("open.sql")).to_owned(),
-            new: "SELECT * FROM clap_take($1, $2, $3, $4, $5, $6, unless_due => false)".to_owned(),
+            new: take!(false).to_owned(),
             adopt: include_str!("adopt.sql").to_owned(),
             standing: include_str!("standing.sql").to_owned(),
             beat: include_str!("beat.sql").to_owned(),

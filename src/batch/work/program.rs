@@ -234,14 +234,12 @@ fn is_executable(path: &Path) -> bool {
 
 /// The row as one JSON document. The payload is PostgreSQL's own text, so that no number loses a digit.
 fn document(claim: &Claim) -> String {
+    let Claim { id, iteration, max_attempts, session, duration, payload, request_key, requested_at, .. } = claim;
+    let (session, duration) = (session.get(), duration.as_secs());
+    let (request_key, requested_at) = (serde_json::json!(request_key), serde_json::json!(requested_at));
     format!(
-        "{{\"id\":{},\"iteration\":{},\"max_attempts\":{},\"session_id\":{},\"duration_seconds\":{},\"payload\":{}}}\n",
-        claim.id,
-        claim.iteration,
-        claim.max_attempts,
-        claim.session.get(),
-        claim.duration.as_secs(),
-        claim.payload,
+        "{{\"id\":{id},\"iteration\":{iteration},\"max_attempts\":{max_attempts},\"session_id\":{session},\
+         \"request_key\":{request_key},\"requested_at\":{requested_at},\"duration_seconds\":{duration},\"payload\":{payload}}}\n"
     )
 }
 

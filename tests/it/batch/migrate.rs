@@ -15,7 +15,7 @@ async fn migrations_apply_once_and_say_so() {
     let applied = MIGRATIONS.map(|migration| format!("applied {:04} {}\n", migration.version, migration.name));
     assert_eq!(first.output, applied.concat());
     let second = batch(&database, ["migrate", "up"]).finish(SOON).await;
-    assert_eq!((second.code(), &*second.output), (Some(0), "nothing to apply: all 5 migrations are there\n"));
+    assert_eq!((second.code(), &*second.output), (Some(0), "nothing to apply: all 6 migrations are there\n"));
     let status = batch(&database, ["migrate", "status"]).finish(SOON).await;
     assert_eq!((status.code(), status.output.matches("applied 20").count()), (Some(0), MIGRATIONS.len()), "{status:?}");
 }
@@ -98,7 +98,7 @@ async fn a_migration_that_was_another_one_is_refused() {
 async fn tables_of_an_earlier_version_are_told_to_be_brought_up_to_date() {
     let database = queue(Cluster::shared().await).await;
     database.execute("DROP FUNCTION clap_take, clap_succeed").await;
-    database.execute("DELETE FROM postgres_batch_migrations WHERE version = 4").await;
+    database.execute("DELETE FROM postgres_batch_migrations WHERE version IN (4, 6)").await;
     for command in ["work", "explain"] {
         let finished = batch(&database, [command]).finish(SOON).await;
         assert_eq!(finished.code(), Some(78), "{finished:?}");
@@ -106,7 +106,32 @@ async fn tables_of_an_earlier_version_are_told_to_be_brought_up_to_date() {
         assert!(said.contains("clap_take") && said.contains("run `postgres-batch migrate up`"), "{said}");
     }
     let up = batch(&database, ["migrate", "up"]).finish(SOON).await;
-    assert_eq!(up.output, "applied 0004 functions\n", "{up:?}");
+    assert_eq!(up.output, "applied 0004 functions\napplied 0006 request_columns\n", "{up:?}");
+    let worked = batch(&database, ["work"]).finish(SOON).await;
+    assert_eq!(worked.code(), Some(0), "{worked:?}");
+}
+
+/// Where not everybody may call a function, as after ALTER DEFAULT PRIVILEGES, the roles that may are not locked out.
+#[tokio::test]
+async fn the_right_to_claim_survives_the_function_that_is_replaced() {
+    let database = queue(Cluster::shared().await).await;
+    let before = MIGRATIONS.iter().find(|migration| migration.name == "functions").unwrap().sql;
+    database
+        .execute(&format!(
+            "DROP FUNCTION clap_take, clap_succeed; SET ROLE owner; {before};
+             REVOKE ALL ON FUNCTION clap_take FROM PUBLIC; GRANT EXECUTE ON FUNCTION clap_take TO scaler;
+             DELETE FROM postgres_batch_migrations WHERE version = 6; INSERT INTO make_it_clap DEFAULT VALUES"
+        ))
+        .await;
+    let early = batch(&database, ["work"]).finish(SOON).await;
+    assert_eq!(early.code(), Some(78), "{early:?}");
+    assert_eq!(database.value::<i64>("SELECT pending FROM clap_backlog").await, 1, "nothing was claimed");
+
+    let up = batch(&database, ["migrate", "up"]).finish(SOON).await;
+    assert_eq!(up.output, "applied 0006 request_columns\n", "{up:?}");
+    let rights = "SELECT string_agg(grantee::regrole::text, ' ' ORDER BY grantee::regrole::text) FROM pg_proc, aclexplode(proacl)
+                   WHERE proname LIKE 'clap_take%'";
+    assert_eq!(database.value::<String>(rights).await, "owner scaler", "and not PUBLIC");
     let worked = batch(&database, ["work"]).finish(SOON).await;
     assert_eq!(worked.code(), Some(0), "{worked:?}");
 }
@@ -128,7 +153,7 @@ async fn the_printed_script_leaves_what_up_leaves() {
         .await;
     assert_eq!((run.code(), &*run.errors), (Some(0), ""), "{run:?}");
     let up = batch(&database, ["--schema", "printed", "migrate", "up"]).finish(SOON).await;
-    assert_eq!(up.output, "nothing to apply in schema printed: all 5 migrations are there\n", "{up:?}");
+    assert_eq!(up.output, "nothing to apply in schema printed: all 6 migrations are there\n", "{up:?}");
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! Broken statements, and the check that notices each; the table in docs/batch.md is this list.
 
 use anyhow::Result;
-use clapometer::batch::{ledger::Statements, migrate::MIGRATIONS};
+use clapometer::batch::ledger::Statements;
 
 use super::{checks, ground::queue};
 use crate::support::{cluster::Cluster, database::Database};
@@ -25,11 +25,9 @@ async fn is_noticed(
     check: impl AsyncFnOnce(&Database<'_>, &Statements) -> Result<()>,
 ) {
     let database = queue(Cluster::shared().await).await;
-    let functions = MIGRATIONS.iter().find(|migration| migration.name == "functions").expect("there are some").sql;
-    let mut books = Books {
-        statements: Statements::default(),
-        functions: functions.replace("CREATE FUNCTION", "CREATE OR REPLACE FUNCTION"),
-    };
+    let functions =
+        "SELECT string_agg(pg_get_functiondef(oid), ';') FROM pg_proc WHERE proname IN ('clap_take', 'clap_succeed')";
+    let mut books = Books { statements: Statements::default(), functions: database.value(functions).await };
     mutate(&mut books);
     database.execute(&books.functions).await;
     let verdict = check(&database, &books.statements).await;

@@ -63,6 +63,34 @@ async fn a_program_is_given_its_row_in_the_environment_and_as_json() {
     assert_eq!(report(&finished)["outcome"], "SUCCESS");
 }
 
+/// However it was claimed: as a request, or as a clap that is due again.
+#[tokio::test]
+async fn a_program_is_given_the_requests_key_and_time() {
+    let database = queue(Cluster::shared().await).await;
+    database
+        .execute(
+            "INSERT INTO make_it_clap (request_key, requested_at) VALUES
+             ('invoice \"7\"', '2026-02-03 04:05:06.5+01'), (NULL, 'infinity')",
+        )
+        .await;
+    let mut seen = Vec::new();
+    for _ in 0..4 {
+        let process = shell(&database, &["--backoff", "0s"], "cat > row.json; exit $((2 - CLAP_ITERATION))").start();
+        let directory = process.directory().to_owned();
+        process.finish(SOON).await;
+        let row = fs::read_to_string(directory.join("row.json")).unwrap();
+        let row: serde_json::Value = serde_json::from_str(&row).unwrap();
+        seen.push(serde_json::json!([row["id"], row["iteration"], row["request_key"], row["requested_at"]]));
+    }
+    let expected = serde_json::json!([
+        [1, 1, "invoice \"7\"", "2026-02-03T03:05:06.500000Z"],
+        [1, 2, "invoice \"7\"", "2026-02-03T03:05:06.500000Z"],
+        [2, 1, null, "infinity"],
+        [2, 2, null, "infinity"],
+    ]);
+    assert_eq!(serde_json::Value::Array(seen), expected);
+}
+
 #[tokio::test]
 async fn a_payload_too_long_for_a_variable_comes_by_stdin() {
     let database = queue(Cluster::shared().await).await;
