@@ -212,14 +212,31 @@ pub async fn status(transactions: &mut Transactions) -> Result<Vec<State>, Migra
     Ok(states)
 }
 
-/// The SQL of all migrations as one script for psql, which leaves the same history as [`up`].
+/// Ends the script where it must not run. Plain SQL: whatever client runs it need not be psql.
+const REFUSE: &str = "\
+DO $$
+BEGIN
+    IF to_regclass(format('%I.postgres_batch_migrations', current_schema())) IS NOT NULL THEN
+        RAISE EXCEPTION 'the schema % has tables of postgres-batch already', current_schema()
+              USING HINT = 'Bring them up to date with `postgres-batch migrate up`; this script is for a schema without them.';
+    ELSIF to_regclass(format('%I.make_it_clap', current_schema())) IS NOT NULL
+       OR to_regclass(format('%I.clap', current_schema())) IS NOT NULL THEN
+        RAISE EXCEPTION 'the schema % has tables named make_it_clap or clap that postgres-batch did not make', current_schema()
+              USING HINT = 'Give the queue a schema of its own: `postgres-batch --schema batch migrate print`.';
+    END IF;
+END $$";
+
+/// The SQL of all migrations as one script, one transaction, which leaves the same history as [`up`].
 pub fn script(schema: Option<&str>) -> String {
-    let mut script = String::from("\\set ON_ERROR_STOP on\nBEGIN;\n");
+    let mut script = String::from(
+        "-- The tables of postgres-batch, in one transaction: after an error nothing of it stays. With psql, add\n\
+         -- -v ON_ERROR_STOP=1, or it goes on to the end and exits 0.\nBEGIN;\n",
+    );
     if let Some(schema) = schema {
         let quoted = format!("\"{}\"", schema.replace('"', "\"\""));
         let _ = write!(script, "CREATE SCHEMA IF NOT EXISTS {quoted};\nSET LOCAL search_path = {quoted};\n");
     }
-    let _ = write!(script, "{HISTORY};\n\n");
+    let _ = write!(script, "\n{REFUSE};\n\n{HISTORY};\n\n");
     for migration in MIGRATIONS {
         let (version, checksum) = (migration.version, migration.checksum());
         let record =

@@ -136,24 +136,52 @@ async fn the_right_to_claim_survives_the_function_that_is_replaced() {
     assert_eq!(worked.code(), Some(0), "{worked:?}");
 }
 
+async fn printed<'a>(arguments: impl IntoIterator<Item = &'a str>) -> String {
+    let printed = Executable::postgres_batch(arguments).finish(SOON).await;
+    assert_eq!(printed.code(), Some(0), "needs no database: {printed:?}");
+    printed.output
+}
+
+/// By any client: here the driver, which knows SQL and nothing of psql.
 #[tokio::test]
 async fn the_printed_script_leaves_what_up_leaves() {
+    let database = Database::empty(Cluster::shared().await).await;
+    let script = printed(["--schema", "printed", "migrate", "print"]).await;
+    database.execute(&format!("SET ROLE owner; {script}")).await;
+    let up = batch(&database, ["--schema", "printed", "migrate", "up"]).finish(SOON).await;
+    assert_eq!(up.output, "nothing to apply in schema printed: all 6 migrations are there\n", "{up:?}");
+}
+
+#[tokio::test]
+async fn the_printed_script_is_for_psql_too() {
     let psql = binaries::directory().join("psql");
     if !psql.is_file() {
         crate::support::skip::skip("psql is not installed");
         return;
     }
     let database = Database::empty(Cluster::shared().await).await;
-    let printed = Executable::postgres_batch(["--schema", "printed", "migrate", "print"]).finish(SOON).await;
-    assert_eq!(printed.code(), Some(0), "needs no database: {printed:?}");
-    let run = Executable::new(&psql, ["-q", "-f", "script.sql"])
-        .file("script.sql", &printed.output)
+    let run = Executable::new(&psql, ["-q", "-v", "ON_ERROR_STOP=1", "-f", "script.sql"])
+        .file("script.sql", &printed(["migrate", "print"]).await)
         .variables(database.owner().environment())
         .finish(SOON)
         .await;
     assert_eq!((run.code(), &*run.errors), (Some(0), ""), "{run:?}");
-    let up = batch(&database, ["--schema", "printed", "migrate", "up"]).finish(SOON).await;
-    assert_eq!(up.output, "nothing to apply in schema printed: all 6 migrations are there\n", "{up:?}");
+    let status = batch(&database, ["migrate", "status"]).finish(SOON).await;
+    assert_eq!(status.code(), Some(0), "{status:?}");
+}
+
+#[tokio::test]
+async fn the_printed_script_touches_no_tables_that_are_there() {
+    let cluster = Cluster::shared().await;
+    let script = printed(["migrate", "print"]).await;
+    for (database, expected) in [
+        (Database::seed(cluster).await, "the schema public has tables named make_it_clap or clap"),
+        (queue(cluster).await, "the schema public has tables of postgres-batch already"),
+    ] {
+        let error = database.connect().await.batch_execute(&script).await.unwrap_err();
+        let error = error.as_db_error().expect("the server's own");
+        assert!(error.message().contains(expected) && error.hint().is_some(), "{error:?}");
+    }
 }
 
 #[tokio::test]
