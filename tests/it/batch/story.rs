@@ -1,6 +1,6 @@
 //! The seed's story, with real Jobs: v1, v2 and v3 of the article, and what its author missed.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fs, path::Path};
 
 use super::ground::{SOON, batch, end_back_off, queue, report, request};
 use crate::support::{cluster::Cluster, database::Database, executable::Finished};
@@ -93,6 +93,33 @@ async fn v3_the_fourth_try_of_the_same_job_succeeds_on_the_same_clap() {
         "h2z24 FAILED, gsj54 FAILED, 6d7bb FAILED, v9hqc SUCCESS",
         "who tried, and how it ended, stands beside the clap and not in the request"
     );
+}
+
+/// v3 as the seed deploys it. Its query counts no clap that has failed, so that the Job itself must try again.
+#[tokio::test]
+async fn v3_works_with_the_built_in_trigger() {
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/examples/scaled-job-builtin-trigger.yaml");
+    let example = fs::read_to_string(example).unwrap();
+    let lines: Vec<&str> = example.lines().map(str::trim).collect();
+    let query = lines.iter().find_map(|line| line.strip_prefix("query: \"")?.strip_suffix(";\"")).unwrap();
+    // The variables that it sets to a text, and those that the downward API fills.
+    let mut variables = vec![("FAIL_FIRST", "3")];
+    for pair in lines.windows(2) {
+        if let ("- name: POSTGRES_BATCH_RETRY_BY", Some(value)) = (pair[0], pair[1].strip_prefix("value: ")) {
+            variables.push(("POSTGRES_BATCH_RETRY_BY", value));
+        }
+    }
+    let knows_its_job = lines.contains(&"- name: JOB_UID");
+
+    let database = queue(Cluster::shared().await).await;
+    request(&database, 1, 0).await;
+    let mut codes = Vec::new();
+    for pod in ["h2z24", "gsj54", "6d7bb", "v9hqc"] {
+        let job = if knows_its_job { "mqmg7" } else { pod };
+        codes.push(work(&database, job, pod, &variables).await.code().unwrap());
+        assert_eq!(database.value::<i64>(query).await, 0, "KEDA starts no other Job");
+    }
+    assert_eq!((codes, &*clap(&database).await), (vec![1, 1, 1, 0], "1 SUCCESS 4"));
 }
 
 /// The seed's own environment, and none of libpq's.
