@@ -86,11 +86,6 @@ impl Listener {
         }
     }
 
-    /// Waits for a notification.
-    async fn heard(&mut self) -> bool {
-        wait::bounded("a notification", SOON, self.heard.recv()).await.is_some()
-    }
-
     /// Waits until a second has passed without a notification; returns when the last one came.
     async fn last(&mut self) -> Option<Instant> {
         let mut last = None;
