@@ -124,6 +124,18 @@ class Pods(unittest.TestCase):
                 self.assertEqual(names, {"grpc": 9090, "http-metrics": 9091})
                 self.assertEqual({port["targetPort"] for port in ports.values()}, set(names))
 
+    def test_the_job_of_prometheus_is_clapometer_whatever_the_objects_are_called(self):
+        monitored = 0
+        for name, documents, _ in self.deployments():
+            for monitor in of_kind(documents, "ServiceMonitor"):
+                with self.subTest(values=name):
+                    (service,) = of_kind(documents, "Service")
+                    labels = service["metadata"]["labels"]
+                    self.assertEqual(labels[monitor["spec"]["jobLabel"]], "clapometer")
+                    self.assertLessEqual(monitor["spec"]["selector"]["matchLabels"].items(), labels.items())
+                    monitored += 1
+        self.assertGreaterEqual(monitored, 2)
+
     def test_a_headless_service_uses_the_container_port(self):
         documents = render.objects(render.render_chart(load(render.CHART / "ci/headless-values.yaml")))
         (service,) = of_kind(documents, "Service")
