@@ -22,6 +22,11 @@ def of_kind(documents: list[dict], kind: str) -> list[dict]:
     return [document for document in documents if document["kind"] == kind]
 
 
+def minimal(**values) -> dict:
+    """The least that installs, and these values."""
+    return load(render.CHART / "ci/minimal-values.yaml") | values
+
+
 class Chart(unittest.TestCase):
     def test_lint_finds_nothing_but_the_missing_icon(self):
         findings = helm_python.lint(str(render.CHART))
@@ -135,6 +140,14 @@ class Pods(unittest.TestCase):
                     self.assertLessEqual(monitor["spec"]["selector"]["matchLabels"].items(), labels.items())
                     monitored += 1
         self.assertGreaterEqual(monitored, 2)
+
+    def test_a_deployment_that_is_recreated_has_nothing_to_roll(self):
+        for strategy in [{"type": "Recreate"}, {"type": "RollingUpdate", "rollingUpdate": None}]:
+            with self.subTest(strategy=strategy["type"]):
+                documents = render.objects(render.render_chart(minimal(upgradeStrategy=strategy)))
+                (deployment,) = of_kind(documents, "Deployment")
+                self.assertEqual(deployment["spec"]["strategy"], {"type": strategy["type"]})
+                strict.check(deployment)
 
     def test_a_headless_service_uses_the_container_port(self):
         documents = render.objects(render.render_chart(load(render.CHART / "ci/headless-values.yaml")))
