@@ -149,6 +149,18 @@ class Pods(unittest.TestCase):
                 self.assertEqual(deployment["spec"]["strategy"], {"type": strategy["type"]})
                 strict.check(deployment)
 
+    def test_the_disruption_budget_is_made_unless_told_otherwise(self):
+        for budget, limits in [
+            ({}, {"maxUnavailable": 1}),
+            ({"minAvailable": "50%", "maxUnavailable": None}, {"minAvailable": "50%"}),
+            ({"enabled": False}, None),
+            (None, None),
+        ]:
+            with self.subTest(budget=budget):
+                made = of_kind(render.objects(render.render_chart(minimal(podDisruptionBudget=budget))), "PodDisruptionBudget")
+                found = [{key: value for key, value in m["spec"].items() if key.startswith(("min", "max"))} for m in made]
+                self.assertEqual(found, [limits] if limits else [])
+
     def test_a_headless_service_uses_the_container_port(self):
         documents = render.objects(render.render_chart(load(render.CHART / "ci/headless-values.yaml")))
         (service,) = of_kind(documents, "Service")

@@ -93,8 +93,15 @@ annotations:
 {{- if and .Values.service.headless (ne .Values.service.type "ClusterIP") -}}
 {{- fail (printf "service.headless=true needs service.type=ClusterIP, not %s" .Values.service.type) -}}
 {{- end -}}
-{{- if and (hasKey .Values.podDisruptionBudget "minAvailable") (hasKey .Values.podDisruptionBudget "maxUnavailable") (not (kindIs "invalid" .Values.podDisruptionBudget.maxUnavailable)) -}}
+{{- with .Values.podDisruptionBudget -}}
+{{- $minimum := not (kindIs "invalid" .minAvailable) -}}
+{{- $maximum := not (kindIs "invalid" .maxUnavailable) -}}
+{{- if and .enabled $minimum $maximum -}}
 {{- fail "podDisruptionBudget has both minAvailable and maxUnavailable: set podDisruptionBudget.maxUnavailable=null to use minAvailable" -}}
+{{- end -}}
+{{- if and .enabled (not $minimum) (not $maximum) -}}
+{{- fail "podDisruptionBudget has neither minAvailable nor maxUnavailable: set one, or podDisruptionBudget.enabled=false" -}}
+{{- end -}}
 {{- end -}}
 {{- with .Values.certificates -}}
 {{- if and .certManager.enabled (not .enabled) -}}
