@@ -182,6 +182,19 @@ class Pods(unittest.TestCase):
             with self.subTest(values=name):
                 self.assertEqual(of_kind(documents, "Secret"), [])
 
+    def test_the_ports_of_the_configured_databases_are_let_out(self):
+        databases = {
+            "numbers": {"host": "pooler", "port": 6432, "listen_host": "server", "listen_port": 5433},
+            "hosts": {"host": "a,b", "port": "5434,5435"},
+            "referred": {"host": "c", "port": {"file": "/secrets/c/port5439"}, "password": {"env": "PGPASSWORD"}},
+            "usual": {"host": "d"},
+        }
+        documents = render.objects(render.render_chart(minimal(config={"databases": databases})))
+        (policy,) = of_kind(documents, "NetworkPolicy")
+        strict.check(policy)
+        _, databases_rule = policy["spec"]["egress"]
+        self.assertEqual(sorted(port["port"] for port in databases_rule["ports"]), [5432, 5433, 5434, 5435, 6432])
+
     def test_only_the_operator_of_keda_may_ask(self):
         documents = render.objects(render.render_chart(load(render.CHART / "ci/base-values.yaml")))
         (policy,) = of_kind(documents, "NetworkPolicy")

@@ -113,6 +113,28 @@ annotations:
 {{- end -}}
 {{- end -}}
 
+{{/*
+The ports of the databases: networkPolicy.databasePorts, and each port and listen_port that config.databases has as a literal.
+`port` may be several, one for each host. One that is read from a file or a variable is not known here.
+*/}}
+{{- define "clapometer.databasePorts" -}}
+{{- $ports := list -}}
+{{- range .Values.networkPolicy.databasePorts -}}
+{{- $ports = append $ports (int .) -}}
+{{- end -}}
+{{- range $database := .Values.config.databases -}}
+{{- range $key := list "port" "listen_port" -}}
+{{- $value := get $database $key -}}
+{{- if not (kindIs "map" $value) -}}
+{{- range regexFindAll "[0-9]+" (toString $value) -1 -}}
+{{- $ports = append $ports (int .) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- $ports | uniq | toJson -}}
+{{- end -}}
+
 {{/* The configuration file: the user's, plus what the chart decides. */}}
 {{- define "clapometer.config" -}}
 {{- $config := deepCopy .Values.config -}}
