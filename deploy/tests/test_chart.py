@@ -113,7 +113,14 @@ class Pods(unittest.TestCase):
         for name, _, pod in self.deployments():
             with self.subTest(values=name):
                 sleep = pod["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
-                self.assertGreaterEqual(pod["terminationGracePeriodSeconds"], sleep + 20)
+                self.assertGreater(pod["terminationGracePeriodSeconds"], sleep + 20)
+
+    def test_a_pod_that_does_not_sleep_needs_less_grace(self):
+        documents = render.objects(render.render_chart(minimal(preStopSleepSeconds=0, terminationGracePeriodSeconds=22)))
+        (deployment,) = of_kind(documents, "Deployment")
+        pod = deployment["spec"]["template"]["spec"]
+        self.assertEqual(pod["terminationGracePeriodSeconds"], 22)
+        self.assertNotIn("lifecycle", pod["containers"][0])
 
     def test_the_service_leads_to_the_pods(self):
         for name, documents, pod in self.deployments():

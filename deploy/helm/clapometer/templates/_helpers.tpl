@@ -103,6 +103,11 @@ annotations:
 {{- fail "podDisruptionBudget has neither minAvailable nor maxUnavailable: set one, or podDisruptionBudget.enabled=false" -}}
 {{- end -}}
 {{- end -}}
+{{/* 20 s for clapometer's own drain, and two for the kubelet to notice that it has ended. */}}
+{{- $least := add .Values.preStopSleepSeconds 22 -}}
+{{- if lt (int .Values.terminationGracePeriodSeconds) (int $least) -}}
+{{- fail (printf "terminationGracePeriodSeconds=%d cuts a drain short: preStopSleepSeconds=%d and clapometer's own 20 s need at least %d" (int .Values.terminationGracePeriodSeconds) (int .Values.preStopSleepSeconds) (int $least)) -}}
+{{- end -}}
 {{- with .Values.certificates -}}
 {{- if and .certManager.enabled (not .enabled) -}}
 {{- fail "certificates.certManager.enabled=true has no effect without certificates.enabled=true" -}}
