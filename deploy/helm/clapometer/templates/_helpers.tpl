@@ -81,8 +81,11 @@ annotations:
 {{- range $name, $database := .Values.config.databases -}}
 {{- if kindIs "map" $database -}}
 {{- range $key := list "password" "url" -}}
-{{- if kindIs "string" (index $database $key) -}}
-{{- fail (printf "config.databases.%s.%s is in clear text and would be in a ConfigMap: write {file: /secrets/NAME/%s} and add {name: NAME} to secrets" $name $key $key) -}}
+{{- if hasKey $database $key -}}
+{{- $value := get $database $key -}}
+{{- if not (and (kindIs "map" $value) (eq (len $value) 1) (or (hasKey $value "file") (hasKey $value "env"))) -}}
+{{- fail (printf "config.databases.%s.%s is in clear text and would be in a ConfigMap: write {file: /secrets/NAME/%s} and add {name: NAME} to secrets, or {env: VARIABLE}" $name $key $key) -}}
+{{- end -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
