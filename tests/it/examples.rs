@@ -272,6 +272,11 @@ async fn the_own_table_example_counts_its_own_table() {
     // 21 rows, divided by 10, rounded up.
     assert_eq!(answer(&serving, tenant).await, expected("invoice-jobs-of-a-tenant", 1.0, 3.0, true));
 
+    // Its only row is held: the worker that holds it stays.
+    let mut held = triggers("deploy/examples/own-table/scaled-job.yaml").remove(1);
+    held.reference.scaler_metadata.insert("param.tenant".to_owned(), "zeta".to_owned());
+    assert_eq!(answer(&serving, &held).await, expected("invoice-jobs-of-a-tenant", 1.0, 1.0, true));
+
     // The example's queries are for the namespace billing only.
     let mut elsewhere = triggers("deploy/examples/own-table/scaled-job.yaml").remove(0);
     elsewhere.reference.namespace = "sales".to_owned();
