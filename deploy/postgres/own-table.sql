@@ -1,5 +1,5 @@
 -- A queue table of your own, and the least that clapometer needs to count it: the example of deploy/examples/own-table.
--- Run it with psql as the owner of the table. Adapt the names; keep the shape.
+-- Run it with psql as the owner of the table with CREATEROLE, or as a superuser. Adapt the names; keep the shape.
 
 \set ON_ERROR_STOP on
 
@@ -19,6 +19,26 @@ CREATE INDEX IF NOT EXISTS invoice_job_open_idx ON invoice_job (run_after) WHERE
 SELECT 'CREATE ROLE clapometer LOGIN CONNECTION LIMIT 20'
  WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'clapometer')
 \gexec
+-- As in roles.sql: a role that was there already must be an ordinary one.
+DO $$
+DECLARE
+    existing record;
+BEGIN
+    FOR existing IN
+        SELECT rolname, concat_ws(' ', CASE WHEN rolsuper THEN 'SUPERUSER' END, CASE WHEN rolcreatedb THEN 'CREATEDB' END,
+                                  CASE WHEN rolcreaterole THEN 'CREATEROLE' END, CASE WHEN rolreplication THEN 'REPLICATION' END,
+                                  CASE WHEN rolbypassrls THEN 'BYPASSRLS' END) AS attributes
+          FROM pg_roles
+         WHERE rolname = 'clapometer'
+    LOOP
+        IF existing.attributes <> '' THEN
+            RAISE EXCEPTION 'the role % is there already, with %', existing.rolname, existing.attributes
+                USING HINT = format('Let a superuser take it away: ALTER ROLE %I NO%s;',
+                                    existing.rolname, replace(existing.attributes, ' ', ' NO'));
+        END IF;
+    END LOOP;
+END $$;
+
 ALTER ROLE clapometer SET default_transaction_read_only = on;
 ALTER ROLE clapometer SET statement_timeout = '10s';
 ALTER ROLE clapometer SET lock_timeout = '1s';

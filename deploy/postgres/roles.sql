@@ -1,7 +1,7 @@
 -- The roles of clapometer and of postgres-batch, with no more than they use.
 --
--- Run it with psql, as the owner of the tables or as a superuser, in the database of the queue, after
--- `postgres-batch migrate up`. It can be run again: after an upgrade, or with another schema.
+-- Run it with psql in the database of the queue, after `postgres-batch migrate up`, as the owner of the tables with CREATEROLE,
+-- or as a superuser. It can be run again, by the same role: after an upgrade, or with another schema.
 --
 --     psql -d postgres -f roles.sql                       creates the roles without passwords
 --     psql -d postgres -v schema=queue -f roles.sql       tables in the schema `queue` instead of `public`
@@ -29,8 +29,29 @@ SELECT 'CREATE ROLE postgres_batch_operator'
  WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'postgres_batch_operator')
 \gexec
 
+-- A new role has none of these attributes. From one that was there already they are not taken away: to name them at all, even
+-- to say no, is for a superuser, and a managed service gives none.
+DO $$
+DECLARE
+    existing record;
+BEGIN
+    FOR existing IN
+        SELECT rolname, concat_ws(' ', CASE WHEN rolsuper THEN 'SUPERUSER' END, CASE WHEN rolcreatedb THEN 'CREATEDB' END,
+                                  CASE WHEN rolcreaterole THEN 'CREATEROLE' END, CASE WHEN rolreplication THEN 'REPLICATION' END,
+                                  CASE WHEN rolbypassrls THEN 'BYPASSRLS' END) AS attributes
+          FROM pg_roles
+         WHERE rolname IN ('clapometer', 'postgres_batch', 'postgres_batch_operator')
+    LOOP
+        IF existing.attributes <> '' THEN
+            RAISE EXCEPTION 'the role % is there already, with %', existing.rolname, existing.attributes
+                USING HINT = format('Let a superuser take it away: ALTER ROLE %I NO%s;',
+                                    existing.rolname, replace(existing.attributes, ' ', ' NO'));
+        END IF;
+    END LOOP;
+END $$;
+
 -- The scaler. 20 connections: two pods of pool_size 4, one LISTEN and one cancel each, and a third pod during an update.
-ALTER ROLE clapometer WITH LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS CONNECTION LIMIT 20;
+ALTER ROLE clapometer WITH LOGIN CONNECTION LIMIT 20;
 -- Belts beside its own: every reading is a read-only transaction with its own limits, but the role is the boundary.
 ALTER ROLE clapometer SET default_transaction_read_only = on;
 ALTER ROLE clapometer SET statement_timeout = '10s';
@@ -38,13 +59,13 @@ ALTER ROLE clapometer SET lock_timeout = '1s';
 ALTER ROLE clapometer SET idle_in_transaction_session_timeout = '10s';
 
 -- The Jobs. One connection each, two for a moment; set it above maxReplicaCount.
-ALTER ROLE postgres_batch WITH LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS CONNECTION LIMIT 200;
+ALTER ROLE postgres_batch WITH LOGIN CONNECTION LIMIT 200;
 ALTER ROLE postgres_batch SET statement_timeout = '30s';
 ALTER ROLE postgres_batch SET lock_timeout = '5s';
 ALTER ROLE postgres_batch SET idle_in_transaction_session_timeout = '30s';
 
 -- People: `postgres-batch add | retry | cancel | prune`. Grant it to them: GRANT postgres_batch_operator TO alice;
-ALTER ROLE postgres_batch_operator WITH NOLOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS;
+ALTER ROLE postgres_batch_operator WITH NOLOGIN;
 
 \if :{?clapometer_password}
     ALTER ROLE clapometer PASSWORD :'clapometer_password';

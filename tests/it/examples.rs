@@ -17,28 +17,36 @@ use crate::support::{
 
 const SOON: Duration = Duration::from_secs(20);
 const PASSWORD: &str = "canary-shipped-password";
+const ROLES: &str = "deploy/postgres/roles.sql";
+const OWN_TABLE: &str = "deploy/postgres/own-table.sql";
 
 /// A database with everything that an operator's steps make: migrations, roles, the table of the own-table example.
 async fn prepared(cluster: &Cluster) -> Database<'_> {
-    let database = Database::empty(cluster).await;
-    let migrated = Executable::postgres_batch(["migrate", "up"]).variables(database.owner().environment());
-    succeeded(migrated, "postgres-batch migrate up").await;
+    let database = migrated(cluster).await;
     let passwords =
         ["--set", &format!("clapometer_password={PASSWORD}"), "--set", &format!("postgres_batch_password={PASSWORD}")]
             .map(str::to_owned);
-    psql(&database, "deploy/postgres/roles.sql", &passwords).await;
-    psql(&database, "deploy/postgres/own-table.sql", &[]).await;
+    succeeded(psql(&database, ROLES, &passwords), ROLES).await;
+    succeeded(psql(&database, OWN_TABLE, &[]), OWN_TABLE).await;
     database
 }
 
-/// Runs a script as a DBA would.
-async fn psql(database: &Database<'_>, script: &str, arguments: &[String]) {
+/// A database with the tables, whose owner may create roles, as the administrator of a managed service may.
+async fn migrated(cluster: &Cluster) -> Database<'_> {
+    let database = Database::empty(cluster).await;
+    database.execute("ALTER ROLE owner CREATEROLE").await;
+    let migrated = Executable::postgres_batch(["migrate", "up"]).variables(database.owner().environment());
+    succeeded(migrated, "postgres-batch migrate up").await;
+    database
+}
+
+/// Runs a script as its heading says: as the owner of the tables, who is no superuser.
+fn psql(database: &Database<'_>, script: &str, arguments: &[String]) -> Executable {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join(script);
     let program = Executable::new(&binaries::directory().join("psql"), ["--no-psqlrc", "--quiet"])
         .argument(format!("--file={}", script.display()))
-        .variables(database.superuser().environment());
-    let program = arguments.iter().fold(program, Executable::argument);
-    succeeded(program, &script.display().to_string()).await;
+        .variables(database.owner().environment());
+    arguments.iter().fold(program, Executable::argument)
 }
 
 async fn succeeded(program: Executable, what: &str) {
@@ -282,6 +290,22 @@ async fn the_own_table_example_counts_its_own_table() {
     elsewhere.reference.namespace = "sales".to_owned();
     let refused = poll(&serving, &elsewhere).await.expect_err("another namespace");
     assert_eq!(refused.code(), tonic::Code::PermissionDenied);
+}
+
+#[tokio::test]
+async fn the_scripts_can_be_run_again_and_refuse_a_role_that_is_more_than_ordinary() {
+    let cluster = Cluster::private().await;
+    let database = prepared(&cluster).await;
+    for script in [ROLES, OWN_TABLE] {
+        succeeded(psql(&database, script, &[]), script).await;
+    }
+    database.execute("ALTER ROLE clapometer CREATEDB BYPASSRLS").await;
+    for script in [ROLES, OWN_TABLE] {
+        let refused = psql(&database, script, &[]).finish(SOON).await;
+        assert_eq!(refused.code(), Some(3), "{script}: {}", refused.errors);
+        assert!(refused.errors.contains("the role clapometer is there already, with CREATEDB BYPASSRLS"), "{script}");
+        assert!(refused.errors.contains("ALTER ROLE clapometer NOCREATEDB NOBYPASSRLS;"), "{script}");
+    }
 }
 
 #[tokio::test]
