@@ -11,17 +11,20 @@ FROM ${BUILDER} AS build
 WORKDIR /build
 COPY . .
 ARG COMMIT=unknown
+ARG TARGETPLATFORM
 # crt-static: glibc 2.34 and later have the resolver for files and DNS built in, so a static executable finds
 # its database on an empty root. It has no dlsym, by which the crate getrandom looks for the system call before it
 # settles for /dev/urandom: linux_getrandom makes it call without looking, and need no /dev.
-# The build directory is a cache, so the executables are copied out of it.
+# The build directory is a cache, so the executables are copied out of it. One for each platform: the builds of an image for
+# several run at the same time. The registry's sources are the same for all.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
-    --mount=type=cache,target=/build/target \
-    CLAPOMETER_COMMIT="$COMMIT" \
+    --mount=type=cache,id=clapometer-target-$TARGETPLATFORM,target=/build/target \
+    triple=$(rustc --print host-tuple) \
+    && CLAPOMETER_COMMIT="$COMMIT" \
     RUSTFLAGS='-C target-feature=+crt-static --cfg getrandom_backend="linux_getrandom"' \
-    cargo build --locked --release --bins --target "$(rustc --print host-tuple)" \
+    cargo build --locked --release --bins --target "$triple" \
     && mkdir /out \
-    && cp target/*/release/clapometer target/*/release/postgres-batch /out/
+    && cp "target/$triple/release/clapometer" "target/$triple/release/postgres-batch" /out/
 
 # What glibc's resolver and PostgreSQL's clients look for; Kubernetes mounts hosts and resolv.conf over it.
 RUN mkdir -p /skeleton/etc \
