@@ -177,12 +177,32 @@ class Pods(unittest.TestCase):
     def test_mounts_have_volumes_and_files_have_mounts(self):
         for name, documents, pod in self.deployments():
             with self.subTest(values=name):
-                (config_map,) = [d for d in of_kind(documents, "ConfigMap") if "clapometer.yaml" in d["data"]]
-                mounts = {m["name"]: m["mountPath"] for m in pod["containers"][0]["volumeMounts"]}
-                self.assertLessEqual(set(mounts), {volume["name"] for volume in pod["volumes"]})
-                files = re.findall(r"[ :](/[-./a-z]+)", config_map["data"]["clapometer.yaml"])
-                for file in files:
-                    self.assertTrue(any(file.startswith(f"{path}/") for path in mounts.values()), f"{file} is not mounted")
+                self.check_mounts(documents, pod)
+
+    def test_values_in_the_documents_render_and_mount_what_they_name(self):
+        pages = [render.DEPLOY.parent / "README.md", *sorted((render.DEPLOY.parent / "docs").glob("*.md"))]
+        blocks = [
+            (page.name, yaml.safe_load(block))
+            for page in pages
+            for block in re.findall(r"```yaml\n(.*?)```", page.read_text(), re.DOTALL)
+            if re.search(r"^config:$", block, re.MULTILINE)
+        ]
+        self.assertGreaterEqual(len(blocks), 3)
+        for page, values in blocks:
+            with self.subTest(page=page):
+                documents = render.objects(render.render_chart(values))
+                for document in documents:
+                    strict.check(document)
+                (deployment,) = of_kind(documents, "Deployment")
+                self.check_mounts(documents, deployment["spec"]["template"]["spec"])
+
+    def check_mounts(self, documents, pod):
+        (config_map,) = [d for d in of_kind(documents, "ConfigMap") if "clapometer.yaml" in d["data"]]
+        mounts = {m["name"]: m["mountPath"] for m in pod["containers"][0]["volumeMounts"]}
+        self.assertLessEqual(set(mounts), {volume["name"] for volume in pod["volumes"]})
+        files = re.findall(r"[ :](/[-./a-z]+)", config_map["data"]["clapometer.yaml"])
+        for file in files:
+            self.assertTrue(any(file.startswith(f"{path}/") for path in mounts.values()), f"{file} is not mounted")
 
     def test_no_secret_reaches_the_config_map(self):
         for name, documents, _ in self.deployments():
