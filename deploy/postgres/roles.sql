@@ -29,8 +29,8 @@ SELECT 'CREATE ROLE postgres_batch_operator'
  WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'postgres_batch_operator')
 \gexec
 
--- A new role has none of these attributes. From one that was there already they are not taken away: to name them at all, even
--- to say no, is for a superuser, and a managed service gives none.
+-- A new role has none of these attributes. From one that was there already they are not taken away: before PostgreSQL 16 only a
+-- superuser may name them, even to say no, and a managed service gives none.
 DO $$
 DECLARE
     existing record;
