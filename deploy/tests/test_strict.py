@@ -2,6 +2,7 @@
 
 import copy
 import pathlib
+import re
 import unittest
 
 import yaml
@@ -59,6 +60,24 @@ class Files(unittest.TestCase):
                         self.assertEqual(spec["rollout"]["strategy"], "gradual")
                         self.assertEqual(spec.get("minReplicaCount", 0), 0)
                         self.assertEqual([t["type"] for t in spec["triggers"]], ["external"])
+
+    def test_the_scaled_job_is_valid_with_what_the_readme_changes_in_it(self):
+        readme = (render.DEPLOY.parent / "README.md").read_text()
+        (changes,) = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(containers:\n.*?)```", readme, re.DOTALL)]
+        (document,) = documents(render.DEPLOY / "examples/scaled-job.yaml")
+        pod = document["spec"]["jobTargetRef"]["template"]["spec"]
+        (container,) = pod["containers"]
+        (changed,) = changes["containers"]
+        environment = {variable["name"]: variable for variable in container["env"]}
+        self.assertLessEqual({"PG_HOST", "PGSSLMODE"}, environment.keys() & {variable["name"] for variable in changed["env"]})
+        environment |= {variable["name"]: variable for variable in changed["env"]}
+        self.assertEqual(changed["name"], container["name"])
+        container |= changed | {"env": list(environment.values())}
+        pod["volumes"] = changes["volumes"]
+        strict.check(document)
+        mounted = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+        self.assertEqual(set(mounted), {volume["name"] for volume in pod["volumes"]})
+        self.assertEqual(environment["PGSSLROOTCERT"]["value"], mounted["database"] + "/ca.crt")
 
     def test_pods_of_ours_are_restricted(self):
         for path in EXAMPLES:
