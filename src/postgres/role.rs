@@ -7,11 +7,27 @@ use tokio_postgres::{Client, Error};
 const PRIVILEGES: &str = "\
 -- clapometer: role check
 SELECT r.rolsuper,
+       EXISTS (SELECT FROM pg_roles AS s WHERE s.rolsuper AND pg_has_role(r.oid, s.oid, 'MEMBER')),
        pg_has_role(r.oid, 'pg_read_server_files', 'MEMBER'),
        pg_has_role(r.oid, 'pg_write_server_files', 'MEMBER'),
-       pg_has_role(r.oid, 'pg_execute_server_program', 'MEMBER')
+       pg_has_role(r.oid, 'pg_execute_server_program', 'MEMBER'),
+       EXISTS (SELECT
+                 FROM pg_proc AS p
+                WHERE p.pronamespace = 'pg_catalog'::regnamespace
+                  AND p.proname IN ('pg_read_file', 'pg_read_binary_file', 'pg_file_write', 'lo_import', 'lo_export')
+                  AND has_function_privilege(r.oid, p.oid, 'EXECUTE'))
   FROM pg_roles AS r
  WHERE r.rolname = current_user";
+
+/// What the columns of [`PRIVILEGES`] mean. Each of the first two brings all that follow, and says it alone.
+const NAMES: [&str; 6] = [
+    "superuser",
+    "member of a superuser",
+    "pg_read_server_files",
+    "pg_write_server_files",
+    "pg_execute_server_program",
+    "functions on the server's files",
+];
 
 /// What a role may do that a scaler must not need.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,22 +39,19 @@ impl Privileges {
         let Some(row) = client.query_typed_opt(PRIVILEGES, &[]).await? else {
             return Ok(Self(Vec::new()));
         };
-        let names = ["superuser", "pg_read_server_files", "pg_write_server_files", "pg_execute_server_program"];
-        let superuser = row.try_get(0)?;
         let mut held = Vec::new();
-        for (index, name) in names.into_iter().enumerate() {
+        for (index, name) in NAMES.into_iter().enumerate() {
             if row.try_get(index)? {
                 held.push(name);
-            }
-            // A superuser is a member of everything; one word says it all.
-            if superuser {
-                break;
+                if index < 2 {
+                    break;
+                }
             }
         }
         Ok(Self(held))
     }
 
-    /// Their names; a superuser has only that one.
+    /// Their names; a superuser, or a member of one, has only that one.
     pub fn names(&self) -> &[&'static str] {
         &self.0
     }

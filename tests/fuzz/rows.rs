@@ -192,7 +192,7 @@ async fn serve(mut socket: TcpStream, answer: Arc<Mutex<Vec<u8>>>) -> io::Result
             b'Q' => message(b'C', b"BEGIN\0"),
             b'S' => {
                 let rows = if parsed.contains("role check") {
-                    columns(vec![BOOL; 4])
+                    columns(vec![BOOL; 6])
                 } else if parsed.contains("set_config") {
                     columns(vec![TEXT; 6])
                 } else {

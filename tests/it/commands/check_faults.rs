@@ -92,12 +92,27 @@ async fn what_cannot_be_reached_is_told_by_its_cause() {
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let mute = database.scaler().by_way_of(silent.local_addr().unwrap()).with("connect_timeout", "200ms");
     let powerful = database.superuser().with("require_unprivileged_role", true);
+    database
+        .execute(
+            "CREATE ROLE near LOGIN PASSWORD 'p' IN ROLE scaler; CREATE ROLE behind SUPERUSER NOLOGIN;
+             CREATE ROLE between IN ROLE behind; GRANT between TO near;
+             CREATE ROLE reader LOGIN PASSWORD 'p'; GRANT EXECUTE ON FUNCTION pg_read_file(text) TO reader",
+        )
+        .await;
+    let as_role = |name: &str| {
+        let mut access = database.scaler().with_password("p").with("require_unprivileged_role", true);
+        access.user = name.to_owned();
+        access
+    };
+    let (member, reader) = (as_role("near"), as_role("reader"));
     let plain = database.scaler().with("sslmode", "require");
     let cases = [
         (elsewhere, "database \"nowhere\" does not exist", "-> check databases.claps.dbname"),
         (unknown, "db.invalid", "-> this name is not known here"),
         (mute, "no session within 200ms", "-> the server, or a firewall before it, does not answer"),
         (powerful, "the role postgres is too privileged: superuser", "-> make a role with deploy/postgres/roles.sql"),
+        (member, "the role near is too privileged: member of a superuser", "-> make a role"),
+        (reader, "the role reader is too privileged: functions on the server's files", "-> make a role"),
         (plain, "server does not support TLS", "-> compare databases.claps.sslmode"),
     ];
     for (access, message, advice) in cases {

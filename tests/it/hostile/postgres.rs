@@ -303,7 +303,7 @@ async fn serve(mut socket: TcpStream, malice: Malice) -> io::Result<()> {
                 socket.write_all(&answered).await?;
                 if parsed.contains("role check") {
                     let no: &[u8] = &[0];
-                    socket.write_all(&[columns(4, BOOL), row(&[no; 4])].concat()).await?;
+                    socket.write_all(&[columns(6, BOOL), row(&[no; 6])].concat()).await?;
                 } else if parsed.contains("set_config") {
                     let nothing: &[u8] = &[];
                     socket.write_all(&[columns(6, TEXT), row(&[nothing; 6])].concat()).await?;
