@@ -23,17 +23,24 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::{config::ServerTls, pem};
 
-/// What TLS cannot be served with; names the key, never a file's content.
+/// What TLS cannot be served with: every fault at once, with its key and its file, never a file's content.
 #[derive(Debug, thiserror::Error)]
-#[error("server.tls.{key}: {problem}")]
-pub struct Error {
-    key: &'static str,
-    problem: String,
-}
+#[error("{}", .0.join("\n"))]
+pub struct Error(Vec<String>);
 
-impl Error {
-    fn new(key: &'static str, problem: impl fmt::Display) -> Self {
-        Self { key, problem: problem.to_string() }
+/// What is wrong so far.
+#[derive(Default)]
+struct Faults(Vec<String>);
+
+impl Faults {
+    /// The result, or its fault noted under the key.
+    fn of<T>(&mut self, key: &str, result: Result<T, impl fmt::Display>) -> Option<T> {
+        result.map_err(|problem| self.0.push(format!("server.tls.{key}: {problem}"))).ok()
+    }
+
+    /// The result, or its fault noted under the key with the file that it is about.
+    fn of_file<T>(&mut self, key: &str, path: &Path, result: Result<T, impl fmt::Display>) -> Option<T> {
+        self.of(key, result.map_err(|problem| format!("found {}: {problem}", path.display())))
     }
 }
 
@@ -66,53 +73,75 @@ impl Identity {
 }
 
 fn read(tls: &ServerTls) -> Result<(ServerConfig, Expiry), Error> {
+    let mut faults = Faults::default();
+    match configured(tls, &mut faults) {
+        Some(read) if faults.0.is_empty() => Ok(read),
+        Some(_) | None => Err(Error(faults.0)),
+    }
+}
+
+/// None if there is a fault that keeps from going on; there may be faults besides.
+fn configured(tls: &ServerTls, faults: &mut Faults) -> Option<(ServerConfig, Expiry)> {
     let ServerTls { cert, key, client_ca, client_names } = tls;
+    let chain = faults.of_file("cert", cert, certificates(cert));
+    let private_key = faults.of_file("key", key, pem::private_key(key));
+    let anchors = client_ca.as_ref().map(|path| faults.of_file("client_ca", path, authorities(path)));
+    let right = "must be a DNS name, such as keda-operator";
+    let names: Vec<_> = client_names
+        .iter()
+        .filter_map(|name| {
+            let parsed = ServerName::try_from(name.clone()).map_err(|_| format!("found {name:?}, {right}"));
+            faults.of("client_names", parsed)
+        })
+        .collect();
+    let ((chain, ends_at), private_key) = (chain?, private_key?);
+    let mut expiry = vec![("server.tls.cert", ends_at)];
+
     let provider = Arc::new(ring::default_provider());
-    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
-        .with_safe_default_protocol_versions()
-        .map_err(|error| Error::new("cert", error))?;
-    let chain = certificates("cert", cert)?;
-    let mut expiry = vec![("server.tls.cert", soonest("cert", &chain)?)];
-    let builder = match client_ca {
+    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions();
+    let builder = faults.of("cert", builder)?;
+    let builder = match anchors {
         None => builder.with_no_client_auth(),
-        Some(path) => {
-            let anchors = certificates("client_ca", path)?;
-            expiry.push(("server.tls.client_ca", soonest("client_ca", &anchors)?));
-            let mut roots = RootCertStore::empty();
-            for anchor in anchors {
-                roots.add(anchor).map_err(|error| Error::new("client_ca", error))?;
-            }
-            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
-                .build()
-                .map_err(|error| Error::new("client_ca", error))?;
-            let names = client_names
-                .iter()
-                .map(|name| ServerName::try_from(name.clone()).map_err(|error| Error::new("client_names", error)))
-                .collect::<Result<Vec<_>, _>>()?;
+        Some(anchors) => {
+            let (roots, ends_at) = anchors?;
+            expiry.push(("server.tls.client_ca", ends_at));
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
+            let verifier = faults.of("client_ca", verifier)?;
             builder.with_client_cert_verifier(Arc::new(Named { verifier, names }))
         }
     };
-    let key = pem::private_key(key).map_err(|error| Error::new("key", error))?;
-    let mut config = builder.with_single_cert(chain, key).map_err(|error| Error::new("cert", error))?;
+    let config = builder.with_single_cert(chain, private_key).map_err(|error| match error {
+        rustls::Error::InconsistentKeys(_) => format!("is not the key of the certificate {}", cert.display()),
+        error => error.to_string(),
+    });
+    let mut config = faults.of_file("key", key, config)?;
     // grpc-go refuses a connection without it.
     config.alpn_protocols = vec![b"h2".to_vec()];
-    Ok((config, expiry))
+    Some((config, expiry))
 }
 
-fn certificates(key: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
-    pem::certificates(path).map_err(|error| Error::new(key, error))
-}
-
-/// When the first of these certificates ends.
-fn soonest(key: &'static str, chain: &[CertificateDer<'_>]) -> Result<SystemTime, Error> {
+/// A file's certificates, and when the first of them ends.
+fn certificates(path: &Path) -> Result<(Vec<CertificateDer<'static>>, SystemTime), String> {
+    let chain = pem::certificates(path).map_err(|error| error.to_string())?;
     let mut soonest: Option<SystemTime> = None;
-    for certificate in chain {
-        let (_, parsed) = X509Certificate::from_der(certificate).map_err(|error| Error::new(key, error))?;
+    for certificate in &chain {
+        let (_, parsed) = X509Certificate::from_der(certificate).map_err(|error| error.to_string())?;
         let seconds = u64::try_from(parsed.validity().not_after.timestamp()).unwrap_or_default();
         let end = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
         soonest = Some(soonest.map_or(end, |soonest| soonest.min(end)));
     }
-    soonest.ok_or_else(|| Error::new(key, "the file holds no certificate"))
+    let ends_at = soonest.expect("a file without a certificate is an error");
+    Ok((chain, ends_at))
+}
+
+/// A file's certificates as whom to trust.
+fn authorities(path: &Path) -> Result<(RootCertStore, SystemTime), String> {
+    let (anchors, ends_at) = certificates(path)?;
+    let mut roots = RootCertStore::empty();
+    for anchor in anchors {
+        roots.add(anchor).map_err(|error| error.to_string())?;
+    }
+    Ok((roots, ends_at))
 }
 
 /// Accepts clients whose chain holds and, where names are configured, that carry one of them.

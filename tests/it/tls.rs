@@ -265,14 +265,14 @@ async fn a_bad_certificate_is_told_once_and_the_last_good_one_stays() {
 }
 
 #[tokio::test]
-async fn a_certificate_that_cannot_be_used_at_the_start_is_a_fault_of_the_configuration() {
-    let authority = Certificates::generate();
+async fn certificates_that_cannot_be_used_at_the_start_are_faults_of_the_configuration_all_at_once() {
     let mount = Mount::new();
-    let [_, key, ca] = files(&authority.server, &authority.authority);
-    mount.swap(&[("tls.crt", "canary-certificate".to_owned()), key, ca]);
+    mount.swap(&["tls.crt", "tls.key", "ca.crt"].map(|name| (name, "canary-certificate".to_owned())));
     let ended = Executable::serve(&configuration(&mount, 1)).finish(Duration::from_secs(20)).await;
     assert_eq!(ended.code(), Some(78), "{}", ended.errors);
-    assert!(ended.errors.contains("server.tls.cert"), "{}", ended.errors);
+    for key in ["cert: found ", "key: found ", "client_ca: found "] {
+        assert!(ended.errors.contains(&format!("server.tls.{key}")), "no {key} in {}", ended.errors);
+    }
     assert!(!ended.errors.contains("canary"), "{}", ended.errors);
 }
 

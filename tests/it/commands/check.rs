@@ -208,5 +208,6 @@ databases: {app: {host: 127.0.0.1, user: scaler}}
 
     let finished = check(&certificates.server.key).await;
     assert_eq!((finished.code(), &*finished.output), (Some(78), ""));
-    assert!(finished.errors.contains("server.tls."), "{}", finished.errors);
+    assert!(finished.errors.contains("server.tls.key: "), "{}", finished.errors);
+    assert!(finished.errors.contains("is not the key of the certificate "), "{}", finished.errors);
 }
