@@ -241,8 +241,14 @@ fn report(report: &Report, work: &Work) {
 }
 
 fn print(text: &str) {
-    // A closed pipe (`| head`) is no failure.
-    let _ = std::io::stdout().write_all(text.as_bytes());
+    match std::io::stdout().write_all(text.as_bytes()) {
+        // Half of a script must not look like success. A closed pipe (`| head`) is no failure.
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            eprintln!("postgres-batch: cannot write to standard output: {error}");
+            std::process::exit(i32::from(FAILED));
+        }
+        Ok(()) | Err(_) => {}
+    }
 }
 
 fn misconfigured(message: &str) -> ExitCode {

@@ -58,10 +58,17 @@ impl Ink {
     }
 }
 
-/// Writes to standard output at once. A reader that has gone away is no fault of ours.
+/// Writes to standard output at once. A reader that has gone away is no fault of ours; a full disk ends the process with 1:
+/// half a trigger must not look like success.
 pub(super) fn print(text: &str) {
     let mut output = io::stdout().lock();
-    let _ = output.write_all(text.as_bytes()).and_then(|()| output.flush());
+    match output.write_all(text.as_bytes()).and_then(|()| output.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            eprintln!("cannot write to standard output: {error}");
+            std::process::exit(1);
+        }
+        Ok(()) | Err(_) => {}
+    }
 }
 
 /// The width of what is read: the terminal's up to a length that is still pleasant to read.

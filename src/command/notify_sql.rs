@@ -17,8 +17,9 @@ and in clapometer's configuration, at the query that counts these rows:
 ///
 /// Prints one statement for whoever owns the table: a trigger that runs after each statement, tells
 /// once a transaction, and never fails, delays or needs a privilege of the application's own
-/// statement. Running it again replaces the trigger; --drop prints what removes it. Nothing connects
-/// to a database.
+/// statement. (Where max_prepared_transactions is over 0 it has to wait for COMMIT, and what that
+/// refuses is in docs/notify.md.) Running it again replaces the trigger; --drop prints what removes
+/// it. Nothing connects to a database.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct NotifySql {

@@ -78,3 +78,18 @@ async fn a_reader_that_goes_away_is_no_panic() {
     let finished = Executable::new(Path::new("/bin/sh"), ["-c", &script]).finish(SOON).await;
     assert_eq!(finished.errors, "");
 }
+
+#[tokio::test]
+async fn half_of_an_output_is_no_success() {
+    let (clapometer, batch) = (env!("CARGO_BIN_EXE_clapometer"), env!("CARGO_BIN_EXE_postgres-batch"));
+    for command in [
+        format!("{clapometer} notify-sql --table jobs --channel jobs"),
+        format!("PGHOST=localhost PGUSER=me {clapometer} config"),
+        format!("{batch} migrate print"),
+    ] {
+        let script = format!("{command} >/dev/full");
+        let finished = Executable::new(Path::new("/bin/sh"), ["-c", &script]).finish(SOON).await;
+        assert_eq!(finished.code(), Some(1), "{command}: {}", finished.errors);
+        assert!(finished.errors.contains("cannot write to standard output"), "{command}: {}", finished.errors);
+    }
+}
