@@ -17,8 +17,8 @@ use tokio::{
 
 use crate::{metrics::Metrics, scaler::Catalog, shutdown::Ended};
 
-/// Connections at most: kubelet, Prometheus and a person or two.
-const CONNECTIONS: usize = 64;
+/// Connections at most. Kubelet, Prometheus and a person or two need few; the others must not keep these out for long.
+const CONNECTIONS: usize = 512;
 
 /// How long one connection may last; each is a scrape or a probe.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(60);
