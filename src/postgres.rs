@@ -19,7 +19,10 @@ mod turns;
 use std::{
     convert::Infallible,
     future::pending,
-    sync::{Arc, Weak},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -43,7 +46,7 @@ pub use self::{
     turns::Line,
 };
 use self::{
-    classify::{is_conflict, loggable, statement_fault},
+    classify::{ends_session, is_conflict, loggable, statement_fault},
     health::Health,
     listen::Channels,
     pool::Connector,
@@ -78,6 +81,10 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 /// statement may be slow, or its connection dead without a word.
 const DOUBT: Duration = Duration::from_millis(2_400);
 
+/// A connection that has not answered to BEGIN for this long is doubted, too, and is dead if another one, opened later,
+/// has an answer: a call that meets it can still be answered in time by a new one.
+const BEGIN_DOUBT: Duration = Duration::from_secs(1);
+
 /// Idle and old connections are looked for this often.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(15);
 
@@ -93,6 +100,8 @@ pub struct Database {
     /// When credentials or host last changed; what was opened before is not used any more.
     renewed: watch::Sender<Instant>,
     doubts: mpsc::Sender<()>,
+    /// When the latest connection was opened that served to show that the database is alive.
+    alive: watch::Sender<Instant>,
 }
 
 /// What happened to one attempt at a statement.
@@ -105,10 +114,15 @@ struct Failure {
 }
 
 /// A transaction that failed.
-struct Broken {
-    error: tokio_postgres::Error,
-    /// Whether the server had answered to BEGIN: then the connection was good, and broke over the statement.
-    had_begun: bool,
+enum Broken {
+    /// The server, or the connection, said so.
+    Told {
+        error: tokio_postgres::Error,
+        /// Whether the server had answered to BEGIN: then the connection was good, and broke over the statement.
+        had_begun: bool,
+    },
+    /// Nobody said anything, not to BEGIN either, while the server answered somebody else.
+    Dead,
 }
 
 impl Database {
@@ -125,7 +139,7 @@ impl Database {
         );
         let (idle, lifetime) = (settings.idle_timeout, settings.max_lifetime);
         let turns = Turns::new(settings.pool_size.get());
-        let renewed = watch::Sender::new(Instant::now());
+        let (renewed, alive) = (watch::Sender::new(Instant::now()), watch::Sender::new(Instant::now()));
         let renewed_at = renewed.subscribe();
         let config = PoolConfig { queue_mode: QueueMode::Lifo, ..PoolConfig::new(settings.pool_size.get()) };
         let pool = Pool::builder(manager)
@@ -142,7 +156,8 @@ impl Database {
         metrics.pool_size.get_or_create(&labels).set(settings.pool_size.get().try_into().unwrap_or(i64::MAX));
         let (doubts, doubted) = mpsc::channel(1);
         let channels = Channels::new();
-        let database = Arc::new(Self { settings, pool, health, metrics, labels, channels, turns, renewed, doubts });
+        let database =
+            Arc::new(Self { settings, pool, health, metrics, labels, channels, turns, renewed, doubts, alive });
         let breaker = database.health.breaker();
         supervisor.spawn("database probe", probe_while_open(Arc::downgrade(&database), breaker));
         supervisor.spawn("database doubt", probe_when_doubted(Arc::downgrade(&database), doubted));
@@ -213,6 +228,8 @@ impl Database {
             biased;
             () = &mut opened => return Err(Failure::plain(Fault::BreakerOpen)),
             turn = timeout_at(queue_deadline, turn) => turn,
+            // A connect may take longer than a call waits for it.
+            never = self.doubt() => match never {},
         };
         // The place is given back after the connection: it is declared before it.
         let (_place, connection) = match turn {
@@ -240,7 +257,14 @@ impl Database {
                 self.health.answered(&self.metrics);
                 Err(Failure::plain(fault))
             }
-            Ok(Err(broken)) => Err(self.failed(connection, &broken.error, is_reused && !broken.had_begun)),
+            Ok(Err(Broken::Told { error, had_begun })) => Err(self.failed(connection, &error, is_reused && !had_begun)),
+            Ok(Err(Broken::Dead)) => {
+                self.abandon(connection);
+                // What lay idle beside it has most likely died with it.
+                self.pool.retain(|_, _| false);
+                let detail = "a connection has died without a word".to_owned();
+                Err(Failure { fault: Fault::ConnectionLost, detail, stale_connection: true })
+            }
             Err(_) => {
                 let detail = format!("no answer within {limit:?}");
                 self.health.failed(Fault::DeadlineExceeded, &detail, &self.metrics);
@@ -255,7 +279,7 @@ impl Database {
         let fault = statement_fault(error);
         let detail = loggable(error);
         let lost = fault == Fault::ConnectionLost;
-        let ended = lost || error.code().is_some_and(|code| code.code().starts_with("57P"));
+        let ended = lost || ends_session(error);
         // An idle connection that a restart, a fail-over or a NAT has cut says nothing about the database of now.
         let stale_connection = ended && was_idle;
         if ended {
@@ -284,8 +308,13 @@ impl Database {
         self.metrics.query_statements.get_or_create(&statement.labels).inc();
         let sent_at = Instant::now();
         let begin = begin(&self.settings, &statement.query);
+        let has_begun = AtomicBool::new(false);
         let read = async {
-            let begun = async { client.batch_execute(&begin).await.map(|()| Instant::now()) };
+            let begun = async {
+                let begun = client.batch_execute(&begin).await;
+                has_begun.store(true, Ordering::Relaxed);
+                begun.map(|()| Instant::now())
+            };
             tokio::join!(begun, async { statement.read(statement.send(client, parameters).await?, sent_at).await })
         };
         let commit = async {
@@ -298,9 +327,10 @@ impl Database {
             biased;
             read = read => read,
             never = commit => match never {},
+            () = self.outlives(&has_begun, sent_at) => return Err(Broken::Dead),
         };
-        let begun_at = begun.map_err(|error| Broken { error, had_begun: false })?;
-        let mut read = read.map_err(|error| Broken { error, had_begun: true })?;
+        let begun_at = begun.map_err(|error| Broken::Told { error, had_begun: false })?;
+        let mut read = read.map_err(|error| Broken::Told { error, had_begun: true })?;
         if let Ok(Reading { changes_at: Some(changes_at), .. }) = &mut read {
             // It was counted from the transaction's begin on the server, which lies somewhere in between: a moment too late
             // sees the change, a moment too early would not, and could not look again for a second.
@@ -321,6 +351,20 @@ impl Database {
         });
     }
 
+    /// Ends when BEGIN has no answer yet, and a connection that was opened since has one.
+    async fn outlives(&self, has_begun: &AtomicBool, sent_at: Instant) {
+        sleep(BEGIN_DOUBT).await;
+        let mut alive = self.alive.subscribe();
+        while !has_begun.load(Ordering::Relaxed) {
+            let _ = self.doubts.try_send(());
+            let answered = timeout(PROBE_INTERVAL, alive.wait_for(|opened_at| *opened_at > sent_at)).await;
+            if answered.is_ok() && !has_begun.load(Ordering::Relaxed) {
+                return;
+            }
+        }
+        pending().await
+    }
+
     /// Doubts the database again and again while a statement is silent.
     async fn doubt(&self) -> Infallible {
         loop {
@@ -333,6 +377,7 @@ impl Database {
     /// Whether a connection of its own, beside a pool that may be full of silent ones, gets an answer within
     /// [`PROBE_TIMEOUT`]. Whatever the server says counts, that it has no room for us, too.
     async fn is_alive(&self) -> bool {
+        let opened_at = Instant::now();
         let asked = timeout(PROBE_TIMEOUT, async {
             let connection = self.settings.connection.resolve().map_err(connect::Error::Credentials)?;
             let session = connect::open(&connection, PROBE_TIMEOUT, "clapometer/probe", connect::NUMBERS, None).await?;
@@ -341,6 +386,7 @@ impl Database {
         let (fault, detail) = match asked.await {
             Ok(Ok(Ok(()))) => {
                 self.health.answered(&self.metrics);
+                self.alive.send_replace(opened_at);
                 return true;
             }
             Ok(Err(error)) if error.is_from_server() => return true,

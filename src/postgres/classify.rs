@@ -4,7 +4,10 @@
 
 use std::{error::Error as _, io};
 
-use tokio_postgres::{Error, error::DbError};
+use tokio_postgres::{
+    Error,
+    error::{DbError, Severity},
+};
 
 use super::connect;
 use crate::fault::{Fault, Kind, SqlState};
@@ -16,6 +19,16 @@ pub(super) fn statement_fault(error: &Error) -> Fault {
         // The driver gives no SQLSTATE for a broken or garbled connection.
         None => Fault::ConnectionLost,
     }
+}
+
+/// Whether the server has ended the session with it. A function may raise any SQLSTATE, 57P01 among them, in a session that
+/// goes on.
+pub(super) fn ends_session(error: &Error) -> bool {
+    error.as_db_error().is_some_and(|error| match error.parsed_severity() {
+        Some(severity) => matches!(severity, Severity::Fatal | Severity::Panic),
+        // A pooler's own word comes without the field that no language changes.
+        None => matches!(error.severity(), "FATAL" | "PANIC"),
+    })
 }
 
 /// What an error of a writer's statement means, to whom some of them are no faults.

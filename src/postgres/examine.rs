@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout};
 use tokio_postgres::error::ErrorPosition;
 
 use super::{
-    Database, Privileges, SILENCE, Statement, begin,
+    Broken, Database, Privileges, SILENCE, Statement, begin,
     classify::{Cause, cause, cause_of_connect, statement_fault},
     connect::{self, Session},
     plan::{Plan, Relation},
@@ -138,9 +138,12 @@ impl Examiner {
         match timeout(limit, self.database.transaction(&self.session.client, statement, parameters)).await {
             Ok(Ok(Ok(reading))) => Ok(reading),
             Ok(Ok(Err(fault))) => Err(Complaint::ours(fault, Cause::Answer, fault.to_string())),
-            Ok(Err(broken)) => Err(Complaint::of(&broken.error)),
-            Err(_) => {
-                let message = format!("no answer within {limit:?}");
+            Ok(Err(Broken::Told { error, .. })) => Err(Complaint::of(&error)),
+            silent @ (Ok(Err(Broken::Dead)) | Err(_)) => {
+                let message = match silent {
+                    Err(_) => format!("no answer within {limit:?}"),
+                    Ok(_) => "the connection has died without a word".to_owned(),
+                };
                 self.replace_session().await;
                 Err(Complaint::ours(Fault::DeadlineExceeded, Cause::Silent, message))
             }

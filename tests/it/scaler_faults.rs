@@ -7,11 +7,12 @@ mod witness;
 
 use std::time::{Duration, Instant};
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal};
 use tonic::Code;
 
 use self::witness::{Stand, Witness};
 use crate::support::{
+    admin,
     cluster::{Cluster, Settings},
     database::Database,
     executable::Executable,
@@ -245,6 +246,47 @@ async fn a_session_that_ends_amid_its_statement_is_unavailable_and_its_statement
     });
     assert_eq!(refusal.code(), Code::Unavailable, "{refusal:?}");
     assert_eq!(stand.scaler().value(&stand.trigger).await.unwrap(), witness::ROWS);
+}
+
+#[tokio::test]
+async fn a_session_that_has_died_without_a_word_is_replaced_within_the_call() {
+    let cluster = Cluster::private().await;
+    let database = witness::sixty_rows(&cluster).await;
+    // A statement's own limit is no bound for that: it may be long.
+    let patient = "  patient: {sql: SELECT count(*) FROM make_it_clap, max_age: 0s, timeout: 60s}\n";
+    let configuration =
+        format!("databases:\n{}queries:\n{patient}", database.scaler().with("pool_size", 1).yaml("claps"));
+    let serving = Executable::serve(&configuration).serving().await;
+    let (scaler, patient) = (Scaler::at(serving.grpc), trigger("patient", &[]));
+    assert_eq!(scaler.value(&patient).await.unwrap(), witness::ROWS);
+    let idle = "SELECT pid FROM pg_stat_activity WHERE usename = 'scaler' AND state = 'idle'";
+    let backend = Pid::from_raw(database.value::<i32>(idle).await).unwrap();
+
+    rustix::process::kill_process(backend, Signal::STOP).unwrap();
+    assert_eq!(scaler.value(&patient).await.unwrap(), witness::ROWS);
+    assert_eq!(admin::metric(serving.admin, "clapometer_database_failures_total").await, 0.0);
+    rustix::process::kill_process(backend, Signal::CONT).unwrap();
+}
+
+#[tokio::test]
+async fn a_sqlstate_of_a_shutdown_that_a_function_raises_is_no_outage() {
+    let cluster = Cluster::private().await;
+    let database = witness::sixty_rows(&cluster).await;
+    database
+        .execute(
+            "CREATE FUNCTION raise() RETURNS int LANGUAGE plpgsql AS
+             $$BEGIN RAISE EXCEPTION 'of another server' USING ERRCODE = '57P03'; END$$",
+        )
+        .await;
+    let queries = "  raises: {sql: SELECT raise()}\n  other: {sql: SELECT 7}\n";
+    let configuration = format!("databases:\n{}queries:\n{queries}", database.scaler().yaml("claps"));
+    let serving = Executable::serve(&configuration).serving().await;
+    let scaler = Scaler::at(serving.grpc);
+    for _ in 0..4 {
+        assert_eq!(scaler.refusal(&trigger("raises", &[])).await.code(), Code::Unavailable);
+    }
+    assert_eq!(scaler.value(&trigger("other", &[])).await.unwrap(), 7.0);
+    assert_eq!(admin::metric(serving.admin, "clapometer_database_failures_total").await, 0.0);
 }
 
 #[tokio::test]
