@@ -23,7 +23,12 @@ use tokio::{
     time::timeout,
 };
 
-use self::{health::Health, reload::Reload, routes::Services, tls::Identity};
+use self::{
+    health::Health,
+    reload::{Files, Reload},
+    routes::Services,
+    tls::Identity,
+};
 use crate::{
     admin,
     config::{Config, ServerTls},
@@ -88,6 +93,9 @@ pub async fn run(config: Config, addresses: Addresses, file: Option<PathBuf>, bu
     let metrics = Arc::new(Metrics::new(build));
     let (supervisor, mut failures) = Supervisor::new();
     let (ending, ended) = Ending::new();
+    // Before they are read, so that a change in between is seen as one.
+    let files = Files::new(file);
+    let seen = files.contents(&config);
     let identity = match &config.server.tls {
         Some(tls) => {
             let (identity, expiry) = Identity::load(tls)?;
@@ -116,8 +124,17 @@ pub async fn run(config: Config, addresses: Addresses, file: Option<PathBuf>, bu
     if config.server.tls.is_none() {
         tracing::warn!("gRPC is served in plain text; whoever can reach the port can ask");
     }
-    let reload =
-        Reload { file, config, catalog, gauges, identity, metrics, supervisor: supervisor.clone(), rejected: None };
+    let reload = Reload {
+        files,
+        seen,
+        config,
+        catalog,
+        gauges,
+        identity,
+        metrics,
+        supervisor: supervisor.clone(),
+        rejected: None,
+    };
     supervisor.spawn("reload", reload.follow(signals.hangup));
     let mut signals = signals.ending;
 

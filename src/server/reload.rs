@@ -34,11 +34,20 @@ const INTERVAL: Duration = Duration::from_secs(2);
 const RETRIES: u32 = 3;
 
 /// A number for each file's content; none for a file that cannot be read.
-type Contents = BTreeMap<PathBuf, Option<u64>>;
+pub(super) type Contents = BTreeMap<PathBuf, Option<u64>>;
+
+/// The files to follow.
+pub(super) struct Files {
+    /// The configuration's own; the others are named in it.
+    path: Option<PathBuf>,
+    hasher: RandomState,
+}
 
 /// What is in force, and what it takes to replace it.
 pub(super) struct Reload {
-    pub(super) file: Option<PathBuf>,
+    pub(super) files: Files,
+    /// As the files were before they were read.
+    pub(super) seen: Contents,
     pub(super) config: Config,
     pub(super) catalog: watch::Sender<Arc<Catalog>>,
     pub(super) gauges: Arc<Gauges>,
@@ -49,39 +58,51 @@ pub(super) struct Reload {
     pub(super) rejected: Option<String>,
 }
 
+impl Files {
+    pub(super) fn new(path: Option<PathBuf>) -> Self {
+        Self { path, hasher: RandomState::new() }
+    }
+
+    /// A number for the content of each file that matters.
+    pub(super) fn contents(&self, config: &Config) -> Contents {
+        let files = self.path.iter().cloned().chain(config.files());
+        files.map(|path| (path.clone(), fs::read(path).ok().map(|content| self.hasher.hash_one(content)))).collect()
+    }
+
+    fn load(&self) -> Result<Config, String> {
+        Config::load(self.path.as_deref(), &Environment::of_process()).map_err(|faults| faults.to_string())
+    }
+}
+
 impl Reload {
     /// Follows the files for as long as the process lives.
     pub(super) async fn follow(mut self, mut hangup: Signal) {
-        let hasher = RandomState::new();
         let mut ticks = interval_at(Instant::now() + INTERVAL, INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut seen = self.contents(&hasher);
+        let mut is_first_look = true;
         loop {
             let is_asked = tokio::select! {
                 _ = ticks.tick() => false,
                 _ = hangup.recv() => true,
             };
-            let contents = self.contents(&hasher);
+            let contents = self.files.contents(&self.config);
+            // The configuration's own file was read before it was seen: in between it may have changed.
+            let was_overtaken =
+                std::mem::take(&mut is_first_look) && self.files.load().ok().as_ref() != Some(&self.config);
+            let is_news = is_asked || was_overtaken || contents != self.seen;
             // What was rejected may be right by now without having changed: a file that it names was missing.
-            if is_asked || contents != seen || self.rejected.is_some() {
-                let is_news = is_asked || contents != seen;
-                seen = self.reload(contents, is_news, &hasher);
+            if is_news || self.rejected.is_some() {
+                self.seen = self.reload(contents, is_news);
             }
         }
     }
 
-    /// A number for the content of each file that matters.
-    fn contents(&self, hasher: &RandomState) -> Contents {
-        let files = self.file.iter().cloned().chain(self.config.files());
-        files.map(|path| (path.clone(), fs::read(path).ok().map(|content| hasher.hash_one(content)))).collect()
-    }
-
     /// Reloads what was just seen to be `contents`, and returns what has been taken in. A result that is like the one
     /// before is told only if something about the attempt `is_news`.
-    fn reload(&mut self, mut contents: Contents, is_news: bool, hasher: &RandomState) -> Contents {
+    fn reload(&mut self, mut contents: Contents, is_news: bool) -> Contents {
         let mut result = self.apply();
         for _ in 0..RETRIES {
-            let now = self.contents(hasher);
+            let now = self.files.contents(&self.config);
             if result.is_ok() || now == contents {
                 break;
             }
@@ -95,7 +116,7 @@ impl Reload {
         }
         self.rejected = problem;
         // What changed while we read it is to be seen as a change, so only files that are new to us are taken as they are.
-        let mut taken = self.contents(hasher);
+        let mut taken = self.files.contents(&self.config);
         for (path, hash) in &mut taken {
             if let Some(before) = contents.get(path) {
                 *hash = *before;
@@ -120,8 +141,7 @@ impl Reload {
     }
 
     fn apply(&mut self) -> Result<(), String> {
-        let config =
-            Config::load(self.file.as_deref(), &Environment::of_process()).map_err(|faults| faults.to_string())?;
+        let config = self.files.load()?;
         if let (Some(identity), Some(tls)) = (&self.identity, &config.server.tls) {
             let expiry = identity.reload(tls).map_err(|error| error.to_string())?;
             publish(&expiry, &self.metrics);
