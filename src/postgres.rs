@@ -10,6 +10,7 @@ mod health;
 mod listen;
 mod plan;
 mod pool;
+mod probe;
 mod role;
 mod statement;
 mod tls;
@@ -28,7 +29,6 @@ use std::{
 
 use deadpool_postgres::{Hook, HookError, ManagerConfig, Object, Pool, PoolConfig, QueueMode, RecyclingMethod};
 use postgres_protocol::escape::escape_literal;
-use rand::Rng;
 use tokio::{
     sync::{mpsc, watch},
     time::{Instant, sleep, timeout, timeout_at},
@@ -70,20 +70,6 @@ const QUEUE: Duration = Duration::from_secs(10);
 
 /// A transaction of ours is never idle for long; a session that is has lost us.
 const IDLE_IN_TRANSACTION: Duration = Duration::from_secs(5);
-
-/// Pause between the starts of two probes of a database whose breaker is open, +-20 %.
-const PROBE_INTERVAL: Duration = Duration::from_millis(800);
-
-/// Bounds one probe.
-const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// A statement that has been silent for this long is doubted: its caller has just given up. The
-/// statement may be slow, or its connection dead without a word.
-const DOUBT: Duration = Duration::from_millis(2_400);
-
-/// A connection that has not answered to BEGIN for this long is doubted, too, and is dead if another one, opened later,
-/// has an answer: a call that meets it can still be answered in time by a new one.
-const BEGIN_DOUBT: Duration = Duration::from_secs(1);
 
 /// Idle and old connections are looked for this often.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(15);
@@ -159,8 +145,8 @@ impl Database {
         let database =
             Arc::new(Self { settings, pool, health, metrics, labels, channels, turns, renewed, doubts, alive });
         let breaker = database.health.breaker();
-        supervisor.spawn("database probe", probe_while_open(Arc::downgrade(&database), breaker));
-        supervisor.spawn("database doubt", probe_when_doubted(Arc::downgrade(&database), doubted));
+        supervisor.spawn("database probe", probe::while_open(Arc::downgrade(&database), breaker));
+        supervisor.spawn("database doubt", probe::when_doubted(Arc::downgrade(&database), doubted));
         if database.settings.enabled {
             supervisor.spawn("listener", listen::listen(Arc::downgrade(&database)));
         }
@@ -351,74 +337,6 @@ impl Database {
         });
     }
 
-    /// Ends when BEGIN has no answer yet, and a connection that was opened since has one.
-    async fn outlives(&self, has_begun: &AtomicBool, sent_at: Instant) {
-        sleep(BEGIN_DOUBT).await;
-        let mut alive = self.alive.subscribe();
-        while !has_begun.load(Ordering::Relaxed) {
-            let _ = self.doubts.try_send(());
-            let answered = timeout(PROBE_INTERVAL, alive.wait_for(|opened_at| *opened_at > sent_at)).await;
-            if answered.is_ok() && !has_begun.load(Ordering::Relaxed) {
-                return;
-            }
-        }
-        pending().await
-    }
-
-    /// Doubts the database again and again while a statement is silent.
-    async fn doubt(&self) -> Infallible {
-        loop {
-            sleep(DOUBT).await;
-            // One that is full has been doubted already.
-            let _ = self.doubts.try_send(());
-        }
-    }
-
-    /// Whether a connection of its own, beside a pool that may be full of silent ones, gets an answer within
-    /// [`PROBE_TIMEOUT`]. Whatever the server says counts, that it has no room for us, too.
-    async fn is_alive(&self) -> bool {
-        let opened_at = Instant::now();
-        let asked = timeout(PROBE_TIMEOUT, async {
-            let connection = self.settings.connection.resolve().map_err(connect::Error::Credentials)?;
-            let session = connect::open(&connection, PROBE_TIMEOUT, "clapometer/probe", connect::NUMBERS, None).await?;
-            Ok::<_, connect::Error>(session.client.simple_query("").await.map(drop))
-        });
-        let (fault, detail) = match asked.await {
-            Ok(Ok(Ok(()))) => {
-                self.health.answered(&self.metrics);
-                self.alive.send_replace(opened_at);
-                return true;
-            }
-            Ok(Err(error)) if error.is_from_server() => return true,
-            Ok(Err(error)) => (Fault::Unreachable, error.to_string()),
-            Ok(Ok(Err(error))) => (Fault::ConnectionLost, connect::explain(&error)),
-            Err(_) => (Fault::DeadlineExceeded, "statements are silent, and so is a probe".to_owned()),
-        };
-        self.health.failed(fault, &detail, &self.metrics);
-        false
-    }
-
-    /// Whether an empty query is answered within [`PROBE_TIMEOUT`].
-    async fn probe(&self) {
-        let answer = timeout(PROBE_TIMEOUT, async {
-            let connection = self.pool.get().await.ok()?;
-            match connection.simple_query("").await {
-                Ok(_) => Some(()),
-                Err(_) => {
-                    drop(Object::take(connection));
-                    None
-                }
-            }
-        })
-        .await;
-        match answer {
-            Ok(Some(())) => self.health.answered(&self.metrics),
-            // Why a connect failed has been recorded by the connector.
-            Ok(None) => {}
-            Err(_) => self.health.failed(Fault::DeadlineExceeded, "no answer to a probe", &self.metrics),
-        }
-    }
-
     /// Brings the pool's metrics up to date; called when they are asked for.
     pub fn publish(&self) {
         let status = self.pool.status();
@@ -486,43 +404,6 @@ fn begin(database: &config::Database, query: &config::Query) -> String {
         text += &format!("; SELECT set_config('search_path', {}, true)", escape_literal(path));
     }
     text
-}
-
-/// Probes a database whenever its breaker is open, until the handle is dropped.
-async fn probe_while_open(database: Weak<Database>, mut breaker: watch::Receiver<Breaker>) {
-    while breaker.wait_for(|breaker| *breaker == Breaker::Open).await.is_ok() {
-        if let Some(database) = database.upgrade() {
-            // What was open when it failed may be half dead.
-            database.pool.retain(|_, _| false);
-        }
-        while *breaker.borrow() == Breaker::Open {
-            let started = Instant::now();
-            let Some(database) = database.upgrade() else { return };
-            database.probe().await;
-            drop(database);
-            if *breaker.borrow() == Breaker::Open {
-                let interval = PROBE_INTERVAL.mul_f64(rand::rng().random_range(0.8..1.2));
-                sleep(interval.saturating_sub(started.elapsed())).await;
-            }
-        }
-    }
-}
-
-/// Probes a database whose statements are silent, until it answers or its breaker opens, which ends them.
-async fn probe_when_doubted(database: Weak<Database>, mut doubts: mpsc::Receiver<()>) {
-    while doubts.recv().await.is_some() {
-        loop {
-            let started = Instant::now();
-            let Some(database) = database.upgrade() else { return };
-            if !database.is_served() || database.is_alive().await {
-                break;
-            }
-            drop(database);
-            sleep(PROBE_INTERVAL.saturating_sub(started.elapsed())).await;
-        }
-        // Slow statements doubt in turns; one probe answers them all.
-        sleep(PROBE_INTERVAL).await;
-    }
 }
 
 /// Closes connections that lie idle or are old, until the handle is dropped.
