@@ -11,4 +11,5 @@ mod operator;
 mod pooled;
 mod program;
 mod story;
+mod usage;
 mod view;
