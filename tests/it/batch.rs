@@ -8,6 +8,7 @@ mod ledger;
 mod migrate;
 mod mutants;
 mod operator;
+mod outage;
 mod pooled;
 mod program;
 mod story;

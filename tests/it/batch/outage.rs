@@ -1,0 +1,146 @@
+//! A worker whose database is away, fails over, or answers too late.
+
+use std::{fs, net::SocketAddr, time::Duration};
+
+use super::{
+    ground::{SOON, queue, report, request},
+    program::{SHORT_LEASE, clap, is_gone, pid_in},
+};
+use crate::support::{
+    cluster::{Cluster, Settings},
+    executable::Executable,
+    proxy::{Mode, Proxy},
+    wait::{eventually, first},
+};
+
+#[tokio::test]
+async fn a_worker_whose_database_is_away_for_longer_than_the_lease_kills_its_program_in_time() {
+    let database = queue(Cluster::shared().await).await;
+    request(&database, 1, 0).await;
+    let proxy = Proxy::to_cluster(database.cluster()).await;
+    let script = "echo $$ > pid; exec sleep 600";
+    let arguments = ["work"].into_iter().chain(SHORT_LEASE).chain(["--", "sh", "-c", script]);
+    let process = Executable::postgres_batch(arguments)
+        .variables(database.owner().by_way_of(proxy.address()).environment())
+        .start();
+    let pid = pid_in(&process, "pid").await;
+
+    proxy.set(Mode::Blackhole);
+    let finished = process.finish(SOON).await;
+
+    assert_eq!(finished.code(), Some(75), "{finished:?}");
+    assert!(is_gone(pid));
+    let held: bool = database.value("SELECT lease_expires_at > now() FROM clap").await;
+    assert!(held, "the program must be dead before anybody may take over");
+}
+
+#[tokio::test]
+async fn a_short_outage_costs_nothing() {
+    let database = queue(Cluster::shared().await).await;
+    request(&database, 1, 3).await;
+    let proxy = Proxy::to_cluster(database.cluster()).await;
+    let mut process = Executable::postgres_batch(["work", "--lease", "20s", "--beat", "100ms"])
+        .variables(database.owner().by_way_of(proxy.address()).environment())
+        .start();
+    process.logged("that it has claimed", SOON, |line| line["message"] == "claimed").await;
+    proxy.set(Mode::Reset);
+    let before = proxy.accepted();
+    eventually("it has tried again and again", SOON, || proxy.accepted() >= before + 4).await;
+    proxy.set(Mode::Pass);
+    let finished = process.finish(SOON).await;
+    assert_eq!((finished.code(), &*clap(&database).await), (Some(0), "SUCCESS 1-0"), "{finished:?}");
+}
+
+/// A failover: the worker's next session is with a server that is not promoted yet, and so is a new Job's first.
+#[tokio::test]
+async fn a_standby_that_is_not_promoted_yet_is_waited_for() {
+    let primary = Cluster::with_settings(Settings::default().durable()).await;
+    let database = queue(&primary).await;
+    request(&database, 2, 0).await;
+    let standby = primary.standby().await;
+    let proxy = Proxy::to_cluster(&primary).await;
+    let script = "while [ ! -e go ]; do sleep 0.05; done";
+    let arguments = ["work", "--lease", "60s", "--beat", "100ms", "--", "sh", "-c", script];
+    let mut worker = Executable::postgres_batch(arguments)
+        .variables(database.owner().by_way_of(proxy.address()).environment())
+        .variable("PGHOST", "127.0.0.1,127.0.0.1")
+        .variable("PGPORT", format!("{},{}", proxy.address().port(), standby.port()))
+        .start();
+    worker.logged("that it has claimed", SOON, |line| line["message"] == "claimed").await;
+    standby.catches_up_with(&primary).await;
+
+    primary.kill().await;
+    let in_recovery = |line: &serde_json::Value| {
+        line["reason"].as_str().is_some_and(|reason| reason.contains("read-write mode during recovery"))
+    };
+    // The primary is gone: the proxy ends the session, and what is left of the list is the standby.
+    worker.logged("that the standby takes no writes", SOON, in_recovery).await;
+    let on_the_standby = database.owner().by_way_of(SocketAddr::from(([127, 0, 0, 1], standby.port())));
+    let mut late = Executable::postgres_batch(["work"]).variables(on_the_standby.environment()).start();
+    late.logged("that the standby takes no writes", SOON, in_recovery).await;
+    standby.promote().await;
+
+    let finished = late.finish(SOON).await;
+    assert_eq!((finished.code(), report(&finished)["clap"].as_i64()), (Some(0), Some(2)), "{finished:?}");
+    worker.logged("that it is back", SOON, |line| line["message"] == "the database can be reached again").await;
+    fs::write(worker.directory().join("go"), "").unwrap();
+    let finished = worker.finish(SOON).await;
+    assert_eq!((finished.code(), report(&finished)["outcome"].as_str()), (Some(0), Some("SUCCESS")), "{finished:?}");
+}
+
+/// Whatever of a claim's answer is lost, the row is claimed once and its work is done.
+#[tokio::test]
+async fn a_claim_whose_answer_is_lost_is_adopted() {
+    let database = queue(Cluster::shared().await).await;
+    let proxy = Proxy::to_cluster(database.cluster()).await;
+    let mut adopted = 0;
+    for limit in (600..10_000).step_by(50) {
+        database.execute("TRUNCATE make_it_clap RESTART IDENTITY CASCADE").await;
+        request(&database, 1, 0).await;
+        let before = proxy.accepted();
+        proxy.set(Mode::Truncate(limit));
+        let mut process = Executable::postgres_batch(["work"])
+            .variables(database.owner().by_way_of(proxy.address()).environment())
+            .start();
+        eventually("it has connected again, or ended", SOON, || {
+            proxy.accepted() > before + 1 || process.ended().is_some()
+        })
+        .await;
+        let cut = proxy.accepted() > before + 1;
+        proxy.set(Mode::Pass);
+        let finished = process.finish(SOON).await;
+        assert_eq!(finished.code(), Some(0), "after {limit} bytes: {finished:?}");
+        assert_eq!(clap(&database).await, "SUCCESS 1-0", "after {limit} bytes: {finished:?}");
+        adopted += usize::from(finished.errors.contains("adopted a claim"));
+        if !cut {
+            break;
+        }
+    }
+    assert!(adopted > 0, "no cut fell between a claim and its answer");
+}
+
+/// "Nothing was claimed" must be known: here something was, and nobody is left who could tell the worker.
+#[tokio::test]
+async fn a_claim_whose_answer_stays_lost_is_not_called_unreachable() {
+    let database = queue(Cluster::shared().await).await;
+    request(&database, 1, 0).await;
+    let proxy = Proxy::to_cluster(database.cluster()).await;
+    let client = database.connect().await;
+    client.batch_execute("BEGIN; LOCK TABLE clap_attempt IN SHARE MODE").await.unwrap();
+    let process = Executable::postgres_batch(["work"])
+        .variables(database.owner().by_way_of(proxy.address()).environment())
+        .start();
+    let waits = "SELECT count(*) FROM pg_stat_activity
+                  WHERE datname = current_database() AND usename = 'owner' AND wait_event_type = 'Lock'";
+    first("the claim waits", SOON, async || (database.value::<i64>(waits).await == 1).then_some(())).await;
+
+    proxy.set(Mode::Blackhole);
+    client.batch_execute("COMMIT").await.unwrap();
+    let claimed = "SELECT count(*) FROM clap WHERE status = 'RUNNING'";
+    first("the claim is committed", SOON, async || (database.value::<i64>(claimed).await == 1).then_some(())).await;
+
+    let finished = process.finish(Duration::from_secs(60)).await;
+    assert_eq!((finished.code(), report(&finished)["outcome"].as_str()), (Some(75), Some("LOST")), "{finished:?}");
+    let message = report(&finished)["message"].as_str().unwrap().to_owned();
+    assert!(message.contains("a claim may have been committed"), "{message}");
+}
