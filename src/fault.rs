@@ -68,10 +68,10 @@ pub enum Unusable {
 /// A limit of ours that was reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Limit {
-    /// All gauges are watched or in flight.
-    Gauges,
-    /// One namespace's share of the gauges.
-    NamespaceGauges,
+    /// All cached queries are watched or in flight.
+    Cache,
+    /// One namespace's share of the cached queries.
+    NamespaceQuota,
     /// Open streams of one trigger.
     TriggerStreams,
     /// Open streams of the process.
@@ -221,8 +221,8 @@ impl Unusable {
 impl Limit {
     fn text(self) -> &'static str {
         match self {
-            Self::Gauges => "the scaler holds as many distinct queries and parameters as it can",
-            Self::NamespaceGauges => "this namespace holds its share of the scaler's distinct queries and parameters",
+            Self::Cache => "the scaler holds as many distinct queries and parameters as it can",
+            Self::NamespaceQuota => "this namespace holds its share of the scaler's distinct queries and parameters",
             Self::TriggerStreams => "this trigger has as many open streams as it may have",
             Self::Streams => "the scaler has as many open streams as it may have",
         }

@@ -1,11 +1,11 @@
 //! clapometer: a PostgreSQL scaler for KEDA; and postgres-batch, the Job that it scales.
 //!
 //! The way of a call: KEDA's RPC enters [`server`], [`scaler`] parses the trigger's metadata
-//! against the registry of [`query`], asks its [`gauge`] for the freshest reading, which
+//! against the registry of [`query`], asks its [`cache`] for the freshest reading, which
 //! [`postgres`] counts in one read-only transaction, and converts it with [`scaling`].
 //!
 //! ```text
-//! config ─> query ─> postgres ─> gauge ─> scaler ─> admin ─> server ─> command
+//! config ─> query ─> postgres ─> cache ─> scaler ─> admin ─> server ─> command
 //! config ──────────> postgres ─> batch
 //! ```
 //!
@@ -15,10 +15,10 @@
 
 pub mod admin;
 pub mod batch;
+pub mod cache;
 pub mod command;
 pub mod config;
 pub mod fault;
-pub mod gauge;
 pub mod metrics;
 pub mod notify_sql;
 pub mod pem;

@@ -1,6 +1,6 @@
 //! PostgreSQL: sessions, a pool per database, and one reading as one read-only transaction.
 //!
-//! [`Database::count`] is what the gauge calls. What goes wrong is classified here into a
+//! [`Database::read`] is what the cache calls. What goes wrong is classified here into a
 //! [`Fault`]; nothing of the driver leaves this module.
 
 pub(crate) mod classify;
@@ -170,7 +170,7 @@ impl Database {
     /// # Cancel safety
     /// None: a dropped call closes its connection but leaves the server at work. Run it in a
     /// task that nobody aborts.
-    pub async fn count(
+    pub async fn read(
         &self,
         statement: &Statement,
         parameters: &[Value<'_>],

@@ -1,6 +1,6 @@
 //! The numbers a query returned, and when its statement was sent.
 //!
-//! A leaf: [`crate::postgres`] makes readings, [`crate::gauge`] keeps the latest, and
+//! A leaf: [`crate::postgres`] makes readings, [`crate::cached query`] keeps the latest, and
 //! [`crate::scaler`] converts one into an answer.
 
 use std::collections::HashMap;

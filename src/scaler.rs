@@ -1,4 +1,4 @@
-//! KEDA's external scaler protocol: each RPC is parse, gauge, convert.
+//! KEDA's external scaler protocol: each RPC is parse, cache, convert.
 //!
 //! Nothing here knows of SQL or sockets. What KEDA does with each answer, and so why each rule
 //! exists, is in docs/keda.md; the rules that a reader would not guess are noted where they are
@@ -25,8 +25,8 @@ use self::{
     stream::{Streams, Updates},
 };
 use crate::{
+    cache::{CachedQuery, Call, QueryCache},
     fault::Fault,
-    gauge::{Call, Gauge, Gauges},
     metrics::{Handled, Metrics, Rpc, TriggerId},
     scaling::Target,
     shutdown::Ended,
@@ -52,7 +52,7 @@ const SERVICE: &str = "externalscaler.ExternalScaler";
 /// Serves the five RPCs.
 pub struct Scaler {
     catalog: watch::Receiver<Arc<Catalog>>,
-    gauges: Arc<Gauges>,
+    cache: Arc<QueryCache>,
     metrics: Arc<Metrics>,
     streams: Arc<Streams>,
     metric_spec: Counted,
@@ -69,24 +69,24 @@ struct Counted {
     good: Counter,
 }
 
-/// A trigger with its gauge.
+/// A trigger with its cached query.
 struct Asked<'a> {
     trigger: Trigger<'a>,
-    gauge: Arc<Gauge>,
+    cached: Arc<CachedQuery>,
 }
 
 impl Scaler {
     /// Serves what is in `catalog`, now and after each reload, until `ended`.
     pub fn new(
         catalog: watch::Receiver<Arc<Catalog>>,
-        gauges: Arc<Gauges>,
+        cache: Arc<QueryCache>,
         metrics: Arc<Metrics>,
         ended: Ended,
     ) -> Self {
         let streams = Streams::new(Arc::clone(&metrics));
         let counted = |method| Counted::new(unary(method), &metrics);
         let (metric_spec, get_metrics) = (counted("GetMetricSpec"), counted("GetMetrics"));
-        Self { is_active: counted("IsActive"), metric_spec, get_metrics, catalog, gauges, streams, ended, metrics }
+        Self { is_active: counted("IsActive"), metric_spec, get_metrics, catalog, cache, streams, ended, metrics }
     }
 
     /// The refusals, in their order: form, keys and values, query, parameters, metric name, limits.
@@ -97,14 +97,14 @@ impl Scaler {
         now: Instant,
     ) -> Result<Asked<'a>, Status> {
         let trigger = Metadata::parse(reference)?.resolve(reference, &self.catalog.borrow())?;
-        let name = &trigger.shared.query().name;
+        let name = &trigger.source.query().name;
         if metric_name.is_some_and(|asked| asked != name) {
             return Err(Status::invalid_argument("metricName: not the name of this trigger's metric"));
         }
         let (hash, namespace) = (trigger.id, &reference.namespace);
         self.metrics.asked(TriggerId { hash, namespace, name: &reference.name, query: name }, now);
-        let gauge = self.gauges.of(&trigger.shared, &trigger.parameters, &reference.namespace)?;
-        Ok(Asked { trigger, gauge })
+        let cached = self.cache.get_or_insert(&trigger.source, &trigger.parameters, &reference.namespace)?;
+        Ok(Asked { trigger, cached })
     }
 
     /// Runs a handler: counts it, times it, and turns a panic into one INTERNAL answer.
@@ -163,7 +163,7 @@ impl ExternalScaler for Scaler {
         let mut is_unseen = false;
         let answer = async {
             let asked = self.asked(&reference, Some(&request.metric_name), call.came_at)?;
-            let reading = asked.gauge.for_metrics(asked.trigger.id, call).await?;
+            let reading = asked.cached.for_metrics(asked.trigger.id, call).await?;
             let value = convert::value(&asked.trigger, &reading)?;
             is_unseen = asked.trigger.has_unseen_key();
             Ok(value)
@@ -179,7 +179,7 @@ impl ExternalScaler for Scaler {
         let call = call(&request);
         let answer = async {
             let asked = self.asked(request.get_ref(), None, call.came_at)?;
-            let reading = asked.gauge.for_activity(asked.trigger.id, call).await?;
+            let reading = asked.cached.for_activity(asked.trigger.id, call).await?;
             Ok(IsActiveResponse { result: convert::is_active(&asked.trigger, &reading)? })
         };
         self.observed(&self.is_active, call.came_at, answer).await

@@ -31,8 +31,8 @@ use self::{
 };
 use crate::{
     admin,
+    cache::QueryCache,
     config::{Config, ServerTls},
-    gauge::Gauges,
     metrics::{Build, Metrics},
     scaler::{Catalog, Scaler},
     shutdown::{Ending, Supervisor},
@@ -106,8 +106,8 @@ pub async fn run(config: Config, addresses: Addresses, file: Option<PathBuf>, bu
     };
     let catalog = Catalog::new(&config, &Catalog::default(), &metrics, &supervisor);
     let (catalog, in_force) = watch::channel(Arc::new(catalog));
-    let gauges = Gauges::new(Arc::clone(&metrics), &supervisor);
-    let scaler = Scaler::new(in_force.clone(), Arc::clone(&gauges), Arc::clone(&metrics), ended.clone());
+    let cache = QueryCache::new(Arc::clone(&metrics), &supervisor);
+    let scaler = Scaler::new(in_force.clone(), Arc::clone(&cache), Arc::clone(&metrics), ended.clone());
     let (health, health_service) = Health::new(in_force.clone(), &supervisor);
     let services = Services::new(scaler, health_service, config.server.reflection)?;
     let grpc_address = grpc.local_addr().unwrap_or(addresses.grpc);
@@ -129,7 +129,7 @@ pub async fn run(config: Config, addresses: Addresses, file: Option<PathBuf>, bu
         seen,
         config,
         catalog,
-        gauges,
+        cache,
         identity,
         metrics,
         supervisor: supervisor.clone(),

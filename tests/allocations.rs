@@ -21,8 +21,8 @@ use std::{
 
 use bytes::{BufMut, Bytes, BytesMut};
 use clapometer::{
+    cache::QueryCache,
     config::{Config, Environment},
-    gauge::Gauges,
     metrics::{Build, Metrics},
     scaler::{Catalog, Scaler},
     shutdown::{Ending, Failures, Supervisor},
@@ -112,9 +112,9 @@ impl Stand {
         let (supervisor, failures) = Supervisor::new();
         let catalog = Catalog::new(&config, &Catalog::default(), &metrics, &supervisor);
         let (sender, catalog) = watch::channel(Arc::new(catalog));
-        let gauges = Gauges::new(Arc::clone(&metrics), &supervisor);
+        let cache = QueryCache::new(Arc::clone(&metrics), &supervisor);
         let (ending, ended) = Ending::new();
-        let scaler = ExternalScalerServer::new(Scaler::new(catalog, gauges, metrics, ended));
+        let scaler = ExternalScalerServer::new(Scaler::new(catalog, cache, metrics, ended));
         drop(inside);
         Self { runtime, scaler, _held: (ending, failures, sender) }
     }

@@ -158,26 +158,26 @@ fn no_arrow_of_the_map_points_back() {
 fn every_way_to_break_the_map_is_seen() {
     let tree = tempfile::tempdir().unwrap();
     let write = |name: &str, text: &str| fs::write(tree.path().join(name), text).unwrap();
-    fs::create_dir(tree.path().join("gauge")).unwrap();
+    fs::create_dir(tree.path().join("cache")).unwrap();
     write(
         "lib.rs",
-        "//! ```text\n//! config ─> query ─> gauge\n//! config ─────────> gauge ─> server\n//! ```\n//!\n\
+        "//! ```text\n//! config ─> query ─> cache\n//! config ─────────> cache ─> server\n//! ```\n//!\n\
          //! Modules name only what is to their left. [`scaling`] and\n//! [`fault`] are leaves that anybody may name.\n\
-         pub mod config;\npub mod fault;\npub mod gauge;\npub mod query;\npub mod scaling;\npub mod server;\nmod stray;\n",
+         pub mod config;\npub mod fault;\npub mod cache;\npub mod query;\npub mod scaling;\npub mod server;\nmod stray;\n",
     );
-    write("config.rs", "use std::fmt;\nuse crate::scaling::Divisor; // not crate::gauge\n");
+    write("config.rs", "use std::fmt;\nuse crate::scaling::Divisor; // not crate::cache\n");
     write("query.rs", "use crate::{config::{Config, server}, fault::Fault};\n");
-    write("gauge.rs", "use crate::query::Query;\nmod refresh;\nconst NOT: &str = mycrate::server::X;\n");
-    write("gauge/refresh.rs", "fn f() -> crate::server::Server {}\n");
+    write("cache.rs", "use crate::query::Query;\nmod refresh;\nconst NOT: &str = mycrate::server::X;\n");
+    write("cache/refresh.rs", "fn f() -> crate::server::Server {}\n");
     write("scaling.rs", "use crate::{fault, query};\n");
     write("fault.rs", "");
-    write("server.rs", "use crate::{config, gauge, query, scaling};\n");
+    write("server.rs", "use crate::{config, cache, query, scaling};\n");
     write("stray.rs", "");
 
     assert_eq!(
         faults(tree.path()),
         [
-            "gauge/refresh.rs names server, which is not to its left",
+            "cache/refresh.rs names server, which is not to its left",
             "scaling.rs is a leaf and names query, which is none",
             "stray stands neither on the map in src/lib.rs nor among its leaves",
         ]

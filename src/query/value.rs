@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use crate::config::ParameterKind;
 
-/// A parsed parameter. Equal values are the same parameter of the same gauge.
+/// A parsed parameter. Equal values are the same parameter of the same cached query.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Value<'a> {
     /// `text`.
@@ -43,7 +43,7 @@ impl<'a> Value<'a> {
             ParameterKind::Text => Ok(Self::Text(Cow::Borrowed(text))),
             ParameterKind::Bigint => text.parse().map(Self::Bigint).map_err(|_| "a 64-bit integer"),
             ParameterKind::Double => match text.parse::<f64>() {
-                // -0 and 0 are one number and must be one gauge.
+                // -0 and 0 are one number and must be one cached query.
                 Ok(number) if number.is_finite() => Ok(Self::Double((number + 0.0).to_bits())),
                 _ => Err("a finite number"),
             },

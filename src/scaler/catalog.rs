@@ -8,8 +8,8 @@ use std::{
 };
 
 use crate::{
+    cache::{PostgresReader, QuerySource},
     config::{Config, Connection},
-    gauge::{Counter, Shared},
     metrics::Metrics,
     postgres::Database,
     query::Registry,
@@ -19,7 +19,7 @@ use crate::{
 /// Queries and databases in force.
 #[derive(Default)]
 pub struct Catalog {
-    sources: Registry<Arc<Shared>>,
+    sources: Registry<Arc<QuerySource>>,
     databases: BTreeMap<String, Arc<Database>>,
     connections: HashMap<String, Connection>,
 }
@@ -42,9 +42,9 @@ impl Catalog {
         let sources = Registry::new(config, |query| {
             let database = databases.get(&query.database)?;
             let is_kept = before.databases.get(&query.database).is_some_and(|old| Arc::ptr_eq(old, database));
-            let kept = before.sources.named(&query.name).filter(|shared| is_kept && shared.query() == query);
+            let kept = before.sources.named(&query.name).filter(|source| is_kept && source.query() == query);
             Some(kept.map_or_else(
-                || Shared::new(Arc::new(Counter::new(Arc::clone(query), Arc::clone(database)))),
+                || QuerySource::new(Arc::new(PostgresReader::new(Arc::clone(query), Arc::clone(database)))),
                 Arc::clone,
             ))
         });
@@ -57,12 +57,12 @@ impl Catalog {
 
     /// The query that `name_or_text` means, if there is one and this namespace may use it: of several with the same text,
     /// the first by name that it may use.
-    pub fn allowed(&self, name_or_text: &str, namespace: &str) -> Option<&Arc<Shared>> {
-        self.sources.find(name_or_text).find(|shared| shared.query().namespaces.allow(namespace))
+    pub fn allowed(&self, name_or_text: &str, namespace: &str) -> Option<&Arc<QuerySource>> {
+        self.sources.find(name_or_text).find(|source| source.query().namespaces.allow(namespace))
     }
 
     /// Every query's source.
-    pub fn sources(&self) -> impl Iterator<Item = &Arc<Shared>> {
+    pub fn sources(&self) -> impl Iterator<Item = &Arc<QuerySource>> {
         self.sources.all()
     }
 

@@ -25,7 +25,7 @@ pub(super) fn spec(name: &str, target: Target) -> GetMetricSpecResponse {
 pub(super) fn value(trigger: &Trigger, reading: &Reading) -> Result<GetMetricsResponse, Fault> {
     let reported = reported(trigger, numbers(trigger, reading)?);
     let value = MetricValue {
-        metric_name: trigger.shared.query().name.clone(),
+        metric_name: trigger.source.query().name.clone(),
         metric_value: scaling::integer(reported),
         metric_value_float: reported,
     };
@@ -54,8 +54,8 @@ fn numbers(trigger: &Trigger, reading: &Reading) -> Result<Numbers, Fault> {
         (Rows::ByKey(rows), Some(key)) => match rows.get(&**key) {
             Some(numbers) => Ok(*numbers),
             None => {
-                trigger.shared.missed(key);
-                without_row(trigger.shared.query())
+                trigger.source.missed(key);
+                without_row(trigger.source.query())
             }
         },
         // A query is grouped or it is not; a reload makes another query of it.

@@ -17,8 +17,8 @@ use super::{
     refusal::{Refusal, nearest},
 };
 use crate::{
+    cache::QuerySource,
     config::{Address, Query, SslMode, is_metric_name},
-    gauge::Shared,
     query::Value,
     scaling::{Activation, Divisor, Rounding, Target},
     wire::ScaledObjectRef,
@@ -26,7 +26,7 @@ use crate::{
 
 /// Bytes of the object's name, and of its namespace: what Kubernetes allows for the longer of the two.
 ///
-/// They label metrics and gauges, whose number is bounded; so must be their length.
+/// They label metrics and cached queries, whose number is bounded; so must be their length.
 const MAXIMUM_NAME: usize = 253;
 
 /// Keys at most, and bytes of all keys and values together.
@@ -68,7 +68,7 @@ pub struct Trigger<'a> {
     /// Tells this trigger from others: a hash of object and metadata.
     pub id: u64,
     /// The query with its source.
-    pub shared: Arc<Shared>,
+    pub source: Arc<QuerySource>,
     /// Its parameters.
     pub parameters: Values<'a>,
     /// The key of a grouped query.
@@ -86,15 +86,15 @@ pub struct Trigger<'a> {
 impl Trigger<'_> {
     /// The same trigger, for longer than the request in which it came.
     pub fn into_owned(self) -> Trigger<'static> {
-        let Self { id, shared, parameters, group, activation, compared, divide_by, rounding } = self;
+        let Self { id, source, parameters, group, activation, compared, divide_by, rounding } = self;
         let parameters = parameters.into_iter().map(Value::into_owned).collect();
         let group = group.map(|key| Cow::Owned(key.into_owned()));
-        Trigger { id, shared, parameters, group, activation, compared, divide_by, rounding }
+        Trigger { id, source, parameters, group, activation, compared, divide_by, rounding }
     }
 
     /// Whether it names a key of a grouped query that no reading since start has had.
     pub fn has_unseen_key(&self) -> bool {
-        self.group.as_ref().is_some_and(|key| self.shared.is_unseen(key))
+        self.group.as_ref().is_some_and(|key| self.source.is_unseen(key))
     }
 }
 
@@ -206,15 +206,15 @@ impl<'a> Metadata<'a> {
     /// [`Refusal::Denied`] for a query that this namespace may not use, known or not; otherwise
     /// the key that does not fit the query.
     pub fn resolve(&self, reference: &ScaledObjectRef, catalog: &Catalog) -> Result<Trigger<'a>, Refusal> {
-        let shared = catalog.allowed(self.query, &reference.namespace).ok_or(Refusal::Denied)?;
-        let query = shared.query();
+        let source = catalog.allowed(self.query, &reference.namespace).ok_or(Refusal::Denied)?;
+        let query = source.query();
         self.compare_left_over(query, catalog)?;
         let compared = self.compared(query)?;
         let group = self.group(query)?;
         let parameters = self.bind(query)?;
         Ok(Trigger {
             id: identity(reference),
-            shared: Arc::clone(shared),
+            source: Arc::clone(source),
             parameters,
             group,
             activation: self.activation.unwrap_or(query.activation),
@@ -329,13 +329,13 @@ pub fn best_spec<'a>(reference: &'a ScaledObjectRef, catalog: &'a Catalog) -> (&
     let allowed = catalog.allowed(text, &reference.namespace);
     let name = match (is_metric_name(text), allowed) {
         (true, _) => text,
-        (false, Some(shared)) => &shared.query().name,
+        (false, Some(source)) => &source.query().name,
         (false, None) => "invalid-trigger",
     };
     let own = reference.scaler_metadata.get("targetQueryValue").and_then(|text| text.trim().parse().ok());
     let target = own
         .and_then(Target::new)
-        .or_else(|| allowed.map(|shared| shared.query().target))
+        .or_else(|| allowed.map(|source| source.query().target))
         .unwrap_or(Target::PLACEHOLDER);
     (name, target)
 }

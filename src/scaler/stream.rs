@@ -30,8 +30,8 @@ use super::{
     streaming,
 };
 use crate::{
+    cache::{CachedQuery, QueryCache, Watch},
     fault::{Fault, Limit},
-    gauge::{Gauge, Gauges, Watch},
     metrics::{Metrics, OfStream},
     shutdown::Ended,
     wire::{GetMetricSpecResponse, IsActiveResponse, ScaledObjectRef},
@@ -142,10 +142,10 @@ impl Scaler {
     pub(super) fn open_activity(&self, request: Request<ScaledObjectRef>) -> Result<Updates<IsActiveResponse>, Status> {
         let connection = request.extensions().get::<Ended>().cloned();
         let reference = request.into_inner();
-        let Asked { trigger, gauge } = self.asked(&reference, None, Instant::now())?;
+        let Asked { trigger, cached } = self.asked(&reference, None, Instant::now())?;
         let trigger = trigger.into_owned();
         let life = self.life(connection, trigger.id, reference.encoded_len(), "StreamIsActive")?;
-        let activity = Activity::new(reference, trigger, &gauge, self.catalog.clone(), Arc::clone(&self.gauges));
+        let activity = Activity::new(reference, trigger, &cached, self.catalog.clone(), Arc::clone(&self.cache));
         Ok(Updates::new(activity, life, |activity| activity.next().boxed()))
     }
 
@@ -179,7 +179,7 @@ struct Activity {
     trigger: Trigger<'static>,
     watch: Watch,
     catalog: watch::Receiver<Arc<Catalog>>,
-    gauges: Arc<Gauges>,
+    cache: Arc<QueryCache>,
     /// What the latest attempt told; none while the database is away.
     known: Option<bool>,
     /// What was sent last.
@@ -191,16 +191,16 @@ impl Activity {
     fn new(
         reference: ScaledObjectRef,
         trigger: Trigger<'static>,
-        gauge: &Arc<Gauge>,
+        cached: &Arc<CachedQuery>,
         catalog: watch::Receiver<Arc<Catalog>>,
-        gauges: Arc<Gauges>,
+        cache: Arc<QueryCache>,
     ) -> Self {
         Self {
             reference,
-            watch: gauge.watch(trigger.group.as_deref()),
+            watch: cached.watch(trigger.group.as_deref()),
             trigger,
             catalog,
-            gauges,
+            cache,
             known: None,
             sent: None,
             remind_at: Instant::now(),
@@ -244,9 +244,9 @@ impl Activity {
         let catalog = Arc::clone(&self.catalog.borrow_and_update());
         self.trigger = Metadata::parse(&self.reference).ok()?.resolve(&self.reference, &catalog).ok()?.into_owned();
         let namespace = &self.reference.namespace;
-        let gauge = self.gauges.of(&self.trigger.shared, &self.trigger.parameters, namespace).ok()?;
-        // Also where the gauge is the same: thresholds may have changed.
-        self.watch = gauge.watch(self.trigger.group.as_deref());
+        let cached = self.cache.get_or_insert(&self.trigger.source, &self.trigger.parameters, namespace).ok()?;
+        // Also where the cached query is the same: thresholds may have changed.
+        self.watch = cached.watch(self.trigger.group.as_deref());
         self.known = None;
         Some(())
     }

@@ -20,8 +20,8 @@ use tokio::{
 
 use super::tls::{Expiry, Identity};
 use crate::{
+    cache::QueryCache,
     config::{Config, Environment},
-    gauge::Gauges,
     metrics::{Metrics, OfCertificate, OfReload},
     scaler::Catalog,
     shutdown::Supervisor,
@@ -50,7 +50,7 @@ pub(super) struct Reload {
     pub(super) seen: Contents,
     pub(super) config: Config,
     pub(super) catalog: watch::Sender<Arc<Catalog>>,
-    pub(super) gauges: Arc<Gauges>,
+    pub(super) cache: Arc<QueryCache>,
     pub(super) identity: Option<Arc<Identity>>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) supervisor: Supervisor,
@@ -158,7 +158,7 @@ impl Reload {
         let sources: Vec<_> = catalog.sources().map(Arc::clone).collect();
         let databases: Vec<_> = catalog.databases().keys().cloned().collect();
         self.catalog.send_replace(Arc::new(catalog));
-        self.gauges.keep_only(&sources);
+        self.cache.keep_only(&sources);
         for gone in before.sources().filter(|source| !sources.iter().any(|kept| Arc::ptr_eq(kept, source))) {
             gone.retire(&self.metrics);
         }

@@ -5,8 +5,8 @@
 use std::{cell::RefCell, sync::Arc};
 
 use clapometer::{
+    cache::QueryCache,
     config::{Config, Environment, is_metric_name},
-    gauge::Gauges,
     metrics::{Build, Metrics},
     scaler::{Catalog, Scaler},
     shutdown::{Ending, Failures, Supervisor},
@@ -47,9 +47,9 @@ impl Stand {
         let (supervisor, failures) = Supervisor::new();
         let catalog = Catalog::new(&config, &Catalog::default(), &metrics, &supervisor);
         let (sender, catalog) = watch::channel(Arc::new(catalog));
-        let gauges = Gauges::new(Arc::clone(&metrics), &supervisor);
+        let cache = QueryCache::new(Arc::clone(&metrics), &supervisor);
         let (ending, ended) = Ending::new();
-        let scaler = Scaler::new(catalog, gauges, metrics, ended);
+        let scaler = Scaler::new(catalog, cache, metrics, ended);
         drop(inside);
         Self { runtime, scaler, _held: (ending, failures, sender) }
     }

@@ -262,7 +262,7 @@ async fn what_may_not_be_used_is_refused_with_one_text_for_all() {
 
 #[tokio::test]
 async fn approved_text_is_the_query_that_has_it() {
-    let named = |text: &str| trigger(&[("query", text)]).map(|trigger| trigger.shared.query().name.clone());
+    let named = |text: &str| trigger(&[("query", text)]).map(|trigger| trigger.source.query().name.clone());
     assert_eq!(named("  SELECT count(*)\n\tFROM job  ").as_deref(), Ok("plain"));
     assert_eq!(named("SELECT count(*) FROM Job"), Err(Refusal::Denied));
     assert_eq!(named("SELECT count(*) FROM job; DROP TABLE job"), Err(Refusal::Denied));
@@ -271,7 +271,7 @@ async fn approved_text_is_the_query_that_has_it() {
 #[tokio::test]
 async fn of_queries_with_the_same_text_the_first_that_the_namespace_may_use_is_meant() {
     let catalog = catalog();
-    let named = |text, namespace| catalog.allowed(text, namespace).map(|shared| shared.query().name.as_str());
+    let named = |text, namespace| catalog.allowed(text, namespace).map(|source| source.query().name.as_str());
     assert_eq!(named("SELECT 4", "default"), Some("shared-2"));
     assert_eq!(named("SELECT 4", "billing"), Some("shared-1"));
     assert_eq!(named("SELECT 4", "elsewhere"), None);

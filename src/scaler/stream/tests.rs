@@ -6,8 +6,8 @@ use tokio::time::{sleep, timeout};
 
 use super::*;
 use crate::{
+    cache::{QueryReader, QuerySource, ReadResult},
     config::{Absent, Namespaces, Query},
-    gauge::{Counted, Shared, Source},
     metrics::Build,
     postgres::{Breaker, Line, Signal},
     query::Value,
@@ -31,7 +31,7 @@ impl Told {
     }
 }
 
-impl Source for Told {
+impl QueryReader for Told {
     fn query(&self) -> &Arc<Query> {
         &self.query
     }
@@ -44,7 +44,7 @@ impl Source for Told {
         watch::channel(Breaker::Closed).1
     }
 
-    fn count<'a>(&'a self, _: &'a [Value], _: &'a Line) -> Pin<Box<dyn Future<Output = Counted> + Send + 'a>> {
+    fn read<'a>(&'a self, _: &'a [Value], _: &'a Line) -> Pin<Box<dyn Future<Output = ReadResult> + Send + 'a>> {
         let answer = *self.answer.lock().unwrap();
         let sent_at = Instant::now();
         Box::pin(async move {
@@ -88,13 +88,13 @@ impl Opened {
             namespaces: Namespaces::All,
         });
         let told = Arc::new(Told { query, answer: Mutex::new(answer) });
-        let source: Arc<dyn Source> = told.clone();
-        let shared = Shared::new(source);
-        let gauges = Gauges::new(metrics(), &Supervisor::new().0);
-        let gauge = gauges.of(&shared, &[], "default").unwrap();
+        let source: Arc<dyn QueryReader> = told.clone();
+        let source = QuerySource::new(source);
+        let cache = QueryCache::new(metrics(), &Supervisor::new().0);
+        let cached = cache.get_or_insert(&source, &[], "default").unwrap();
         let trigger = Trigger {
             id: 1,
-            shared,
+            source,
             parameters: [].into_iter().collect(),
             group: None,
             activation: Activation::default(),
@@ -105,7 +105,7 @@ impl Opened {
         let reference =
             ScaledObjectRef { name: "jobs".into(), namespace: "default".into(), scaler_metadata: HashMap::new() };
         let (sender, catalog) = watch::channel(Arc::new(Catalog::default()));
-        let activity = Activity::new(reference, trigger, &gauge, catalog, gauges);
+        let activity = Activity::new(reference, trigger, &cached, catalog, cache);
         Self { activity, told, _catalog: sender }
     }
 

@@ -1,14 +1,14 @@
 //! The latest reading of each (query, parameters), shared by all triggers that use it.
 //!
-//! Single flight: any number of concurrent calls for one gauge cause one statement. A reading
+//! Single flight: any number of concurrent calls for one cached query cause one statement. A reading
 //! outlives the calls that asked for it: the flight is a task of its own, later calls join it,
 //! and its result serves whoever asks while it is fresh. Polls and streams read one cell.
 
 mod freshness;
-mod held;
-mod keys;
-mod pins;
+mod group_keys;
+mod last_poll;
 mod source;
+mod store;
 mod watch;
 
 use std::{
@@ -25,12 +25,12 @@ use tokio::{
 
 use self::{
     freshness::{Channel, Rules},
-    pins::Pins,
+    last_poll::LastPolls,
     source::is_of_the_query,
 };
 pub use self::{
-    held::Gauges,
-    source::{Counted, Counter, Shared, Source},
+    source::{PostgresReader, QueryReader, QuerySource, ReadResult},
+    store::QueryCache,
     watch::Watch,
 };
 use crate::{
@@ -66,7 +66,7 @@ pub struct Call {
 }
 
 /// What there is for a call.
-enum Found {
+enum Lookup {
     Fresh(Arc<Reading>),
     /// The attempt to wait for.
     Next {
@@ -76,8 +76,8 @@ enum Found {
 }
 
 /// One query with its parameters.
-pub struct Gauge {
-    shared: Arc<Shared>,
+pub struct CachedQuery {
+    source: Arc<QuerySource>,
     parameters: Vec<Value<'static>>,
     metrics: Arc<Metrics>,
     outcome: cell::Sender<Outcome>,
@@ -91,14 +91,19 @@ struct State {
     is_failing: bool,
     failed_at: Option<Instant>,
     used_at: Instant,
-    pins: Pins,
+    last_polls: LastPolls,
     watchers: watch::Watchers,
     /// Where its readings wait for a connection.
     line: Line,
 }
 
-impl Gauge {
-    fn new(shared: Arc<Shared>, parameters: Vec<Value<'static>>, namespace: &str, metrics: Arc<Metrics>) -> Arc<Self> {
+impl CachedQuery {
+    fn new(
+        source: Arc<QuerySource>,
+        parameters: Vec<Value<'static>>,
+        namespace: &str,
+        metrics: Arc<Metrics>,
+    ) -> Arc<Self> {
         let now = Instant::now();
         let nothing = Outcome { attempt: 0, began_at: now, ended_at: now, result: Err(Fault::DeadlineExceeded) };
         let state = State {
@@ -107,11 +112,11 @@ impl Gauge {
             is_failing: false,
             failed_at: None,
             used_at: now,
-            pins: Pins::new(PIN),
+            last_polls: LastPolls::new(PIN),
             watchers: watch::Watchers::default(),
             line: Some(namespace.into()),
         };
-        Arc::new(Self { shared, parameters, metrics, outcome: cell::Sender::new(nothing), state: Mutex::new(state) })
+        Arc::new(Self { source, parameters, metrics, outcome: cell::Sender::new(nothing), state: Mutex::new(state) })
     }
 
     /// Several namespaces use it: its readings do not wait behind those of the one that asked first.
@@ -130,15 +135,15 @@ impl Gauge {
         let next = {
             let mut state = self.lock();
             match self.freshest(&mut state, call.came_at) {
-                Found::Fresh(reading) => {
-                    state.pins.pin(trigger, &reading, call.came_at);
+                Lookup::Fresh(reading) => {
+                    state.last_polls.pin(trigger, &reading, call.came_at);
                     return Ok(reading);
                 }
                 next => next,
             }
         };
         let reading = next.reading(call.deadline).await?;
-        self.lock().pins.pin(trigger, &reading, Instant::now());
+        self.lock().last_polls.pin(trigger, &reading, Instant::now());
         Ok(reading)
     }
 
@@ -146,14 +151,14 @@ impl Gauge {
     /// that the two calls of a poll cannot disagree, unless an attempt has failed since.
     ///
     /// # Errors
-    /// As [`Gauge::for_metrics`].
+    /// As [`CachedQuery::for_metrics`].
     pub async fn for_activity(self: &Arc<Self>, trigger: u64, call: Call) -> Result<Arc<Reading>, Fault> {
         let found = {
             let mut state = self.lock();
-            match state.pins.pinned(trigger, call.came_at, state.failed_at) {
+            match state.last_polls.pinned(trigger, call.came_at, state.failed_at) {
                 Some(reading) => {
                     state.used_at = call.came_at;
-                    Found::Fresh(reading)
+                    Lookup::Fresh(reading)
                 }
                 None => self.freshest(&mut state, call.came_at),
             }
@@ -161,17 +166,17 @@ impl Gauge {
         found.reading(call.deadline).await
     }
 
-    fn freshest(self: &Arc<Self>, state: &mut State, now: Instant) -> Found {
+    fn freshest(self: &Arc<Self>, state: &mut State, now: Instant) -> Lookup {
         state.used_at = now;
         if let Some(reading) = self.fresh(now) {
-            return Found::Fresh(reading);
+            return Lookup::Fresh(reading);
         }
         if state.in_flight {
-            self.metrics.query_joined_calls.get_or_create(&self.shared.labels).inc();
+            self.metrics.query_joined_calls.get_or_create(&self.source.labels).inc();
         } else {
-            self.take_off(state);
+            self.start_attempt(state);
         }
-        Found::Next { outcomes: self.outcome.subscribe(), attempt: state.attempt }
+        Lookup::Next { outcomes: self.outcome.subscribe(), attempt: state.attempt }
     }
 
     fn fresh(&self, now: Instant) -> Option<Arc<Reading>> {
@@ -182,8 +187,8 @@ impl Gauge {
     }
 
     fn rules(&self) -> Rules {
-        let query = self.shared.query();
-        let channel = self.shared.signal.as_ref().zip(query.notify.as_ref()).map(|(signal, notify)| {
+        let query = self.source.query();
+        let channel = self.source.signal.as_ref().zip(query.notify.as_ref()).map(|(signal, notify)| {
             let signal = *signal.borrow();
             Channel { resync: signal.is_healthy.then_some(notify.resync), marked_at: signal.marked_at }
         });
@@ -191,28 +196,28 @@ impl Gauge {
     }
 
     /// Starts an attempt. It is nobody's child: callers come and go.
-    fn take_off(self: &Arc<Self>, state: &mut State) {
+    fn start_attempt(self: &Arc<Self>, state: &mut State) {
         state.attempt += 1;
         state.in_flight = true;
-        let gauge = Arc::clone(self);
+        let cached = Arc::clone(self);
         let attempt = state.attempt;
         let line = state.line.clone();
         tokio::spawn(async move {
             let began_at = Instant::now();
-            let counting = AssertUnwindSafe(gauge.shared.source.count(&gauge.parameters, &line)).catch_unwind();
+            let counting = AssertUnwindSafe(cached.source.reader.read(&cached.parameters, &line)).catch_unwind();
             let counted = counting.await.unwrap_or_else(|_| Err((Fault::Bug, "the reading panicked".to_owned())));
-            gauge.land(attempt, began_at, counted);
+            cached.finish_attempt(attempt, began_at, counted);
         });
     }
 
-    fn land(&self, attempt: u64, began_at: Instant, counted: Counted) {
+    fn finish_attempt(&self, attempt: u64, began_at: Instant, counted: ReadResult) {
         let mut state = self.lock();
         state.in_flight = false;
         let ended_at = Instant::now();
         let result = match counted {
             Ok(reading) => {
                 if std::mem::take(&mut state.is_failing) {
-                    self.shared.stopped_failing();
+                    self.source.stopped_failing();
                 }
                 self.publish(&reading);
                 Ok(Arc::new(reading))
@@ -220,13 +225,13 @@ impl Gauge {
             Err((fault, detail)) => {
                 state.failed_at = Some(ended_at);
                 let labels = OfFault {
-                    query: self.shared.labels.query.clone(),
-                    database: self.shared.labels.database.clone(),
+                    query: self.source.labels.query.clone(),
+                    database: self.source.labels.database.clone(),
                     reason: fault.reason(),
                 };
                 self.metrics.query_errors.get_or_create(&labels).inc();
                 if is_of_the_query(fault) && !std::mem::replace(&mut state.is_failing, true) {
-                    self.shared.began_to_fail(fault, &detail);
+                    self.source.began_to_fail(fault, &detail);
                 }
                 Err(fault)
             }
@@ -237,8 +242,8 @@ impl Gauge {
     }
 
     fn publish(&self, reading: &Reading) {
-        let labels = &self.shared.labels;
-        if self.shared.is_retired() {
+        let labels = &self.source.labels;
+        if self.source.is_retired() {
             return;
         }
         self.metrics.query_duration.get_or_create(labels).observe(reading.sent_at.elapsed().as_secs_f64());
@@ -248,7 +253,7 @@ impl Gauge {
                 self.metrics.query_value.get_or_create(labels).set(numbers.value);
                 self.metrics.query_activity.get_or_create(labels).set(numbers.activity.unwrap_or(numbers.value));
             }
-            Rows::ByKey(rows) => self.shared.keys.saw(rows.keys()),
+            Rows::ByKey(rows) => self.source.keys.saw(rows.keys()),
         }
     }
 
@@ -257,7 +262,7 @@ impl Gauge {
     }
 }
 
-impl Found {
+impl Lookup {
     async fn reading(self, deadline: Instant) -> Result<Arc<Reading>, Fault> {
         let (mut outcomes, attempt) = match self {
             Self::Fresh(reading) => return Ok(reading),
@@ -270,10 +275,10 @@ impl Found {
     }
 }
 
-impl Drop for Gauge {
+impl Drop for CachedQuery {
     fn drop(&mut self) {
         if self.lock().is_failing {
-            self.shared.forget_failing();
+            self.source.forget_failing();
         }
     }
 }

@@ -6,18 +6,18 @@ use tokio::time::Instant;
 
 use crate::reading::Reading;
 
-/// Below this many, expired pins are not worth looking for.
+/// Below this many, expired entries are not worth looking for.
 const FEW: usize = 64;
 
 /// Readings by trigger, each for a while.
 #[derive(Debug)]
-pub(super) struct Pins {
+pub(super) struct LastPolls {
     life: Duration,
     by_trigger: HashMap<u64, (Arc<Reading>, Instant)>,
     sweep_at: usize,
 }
 
-impl Pins {
+impl LastPolls {
     pub(super) fn new(life: Duration) -> Self {
         Self { life, by_trigger: HashMap::new(), sweep_at: FEW }
     }

@@ -1,4 +1,4 @@
-//! Where a gauge's readings come from.
+//! Where a cached query's readings come from.
 
 use std::{
     pin::Pin,
@@ -10,7 +10,7 @@ use std::{
 
 use tokio::{sync::watch, time::Instant};
 
-use super::keys::{Asked, Keys};
+use super::group_keys::{Asked, GroupKeys};
 use crate::{
     config::Query,
     fault::{Fault, Kind},
@@ -24,11 +24,11 @@ use crate::{
 const SHOWN: usize = 100;
 
 /// A reading, or the fault and what the log should know of it.
-pub type Counted = Result<Reading, (Fault, String)>;
+pub type ReadResult = Result<Reading, (Fault, String)>;
 
-/// Takes readings of one query. A trait because counting can be faked honestly: the gauge's
+/// Takes readings of one query. A trait because counting can be faked honestly: the cached query's
 /// own tests drive the clock.
-pub trait Source: Send + Sync {
+pub trait QueryReader: Send + Sync {
     /// The query.
     fn query(&self) -> &Arc<Query>;
 
@@ -39,27 +39,27 @@ pub trait Source: Send + Sync {
     fn breaker(&self) -> watch::Receiver<Breaker>;
 
     /// Takes one reading on behalf of whoever waits in `line`; ends by itself.
-    fn count<'a>(
+    fn read<'a>(
         &'a self,
         parameters: &'a [Value],
         line: &'a Line,
-    ) -> Pin<Box<dyn Future<Output = Counted> + Send + 'a>>;
+    ) -> Pin<Box<dyn Future<Output = ReadResult> + Send + 'a>>;
 }
 
 /// One query on its database.
-pub struct Counter {
+pub struct PostgresReader {
     statement: Statement,
     database: Arc<Database>,
 }
 
-impl Counter {
+impl PostgresReader {
     /// Puts a query together with its database.
     pub fn new(query: Arc<Query>, database: Arc<Database>) -> Self {
         Self { statement: Statement::new(query), database }
     }
 }
 
-impl Source for Counter {
+impl QueryReader for PostgresReader {
     fn query(&self) -> &Arc<Query> {
         &self.statement.query
     }
@@ -73,38 +73,38 @@ impl Source for Counter {
         self.database.breaker()
     }
 
-    fn count<'a>(
+    fn read<'a>(
         &'a self,
         parameters: &'a [Value],
         line: &'a Line,
-    ) -> Pin<Box<dyn Future<Output = Counted> + Send + 'a>> {
-        Box::pin(self.database.count(&self.statement, parameters, line))
+    ) -> Pin<Box<dyn Future<Output = ReadResult> + Send + 'a>> {
+        Box::pin(self.database.read(&self.statement, parameters, line))
     }
 }
 
-/// A query's source with what all its gauges share: labels, and a log that tells changes of state once.
-pub struct Shared {
-    pub(super) source: Arc<dyn Source>,
+/// A query's source with what all its cached queries share: labels, and a log that tells changes of state once.
+pub struct QuerySource {
+    pub(super) reader: Arc<dyn QueryReader>,
     pub(super) labels: OfQuery,
     pub(super) signal: Option<watch::Receiver<Signal>>,
-    pub(super) keys: Keys,
+    pub(super) keys: GroupKeys,
     failing: AtomicUsize,
     retired: AtomicBool,
 }
 
-impl Shared {
-    /// Wraps a source for the gauges of its query.
-    pub fn new(source: Arc<dyn Source>) -> Arc<Self> {
-        let query = source.query();
+impl QuerySource {
+    /// Wraps a source for the cached queries of its query.
+    pub fn new(reader: Arc<dyn QueryReader>) -> Arc<Self> {
+        let query = reader.query();
         let labels = OfQuery { query: query.name.clone(), database: query.database.clone() };
-        let signal = source.signal();
+        let signal = reader.signal();
         let (failing, retired) = (AtomicUsize::new(0), AtomicBool::new(false));
-        Arc::new(Self { source, labels, signal, keys: Keys::new(), failing, retired })
+        Arc::new(Self { reader, labels, signal, keys: GroupKeys::new(), failing, retired })
     }
 
     /// The query.
     pub fn query(&self) -> &Arc<Query> {
-        self.source.query()
+        self.reader.query()
     }
 
     /// A trigger asked for a key that the latest reading does not have. Logged the first time, if no reading
@@ -143,7 +143,7 @@ impl Shared {
         self.retired.load(Ordering::Relaxed)
     }
 
-    /// One gauge has begun to fail; the first of the query's is logged.
+    /// One cached query has begun to fail; the first of the query's is logged.
     pub(super) fn began_to_fail(&self, fault: Fault, detail: &str) {
         if self.failing.fetch_add(1, Ordering::Relaxed) == 0 {
             tracing::warn!(
@@ -156,12 +156,12 @@ impl Shared {
         }
     }
 
-    /// A gauge that was failing is gone.
+    /// A cached query that was failing is gone.
     pub(super) fn forget_failing(&self) {
         self.failing.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// One gauge has stopped failing; the last of the query's is logged.
+    /// One cached query has stopped failing; the last of the query's is logged.
     pub(super) fn stopped_failing(&self) {
         if self.failing.fetch_sub(1, Ordering::Relaxed) == 1 {
             tracing::info!(query = %self.labels.query, database = %self.labels.database, "query answers again");

@@ -1,4 +1,4 @@
-//! The gauges that are held, within limits.
+//! The cached queries that are held, within limits.
 
 use std::{
     collections::HashMap,
@@ -10,7 +10,7 @@ use std::{
 use hashbrown::Equivalent;
 use tokio::time::{Instant, sleep};
 
-use super::{Gauge, Shared};
+use super::{CachedQuery, QuerySource};
 use crate::{
     fault::{Fault, Limit},
     metrics::Metrics,
@@ -18,60 +18,60 @@ use crate::{
     shutdown::Supervisor,
 };
 
-/// A gauge nobody asked for in this time is dropped.
+/// A cached query nobody asked for in this time is dropped.
 const IDLE: Duration = Duration::from_secs(600);
 
-/// How often idle gauges are looked for.
+/// How often idle cached queries are looked for.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Gauges at most. Their parameters are kept twice; a trigger may write 64 KiB of them.
-const CAPACITY: Share = Share { gauges: 10_000, bytes: 16 * 1024 * 1024 };
+/// Cached queries at most. Their parameters are kept twice; a trigger may write 64 KiB of them.
+const CAPACITY: Quota = Quota { entries: 10_000, bytes: 16 * 1024 * 1024 };
 
-/// Gauges of one namespace at most, so that one tenant cannot push out the others'.
-const NAMESPACE_CAPACITY: Share = Share { gauges: CAPACITY.gauges / 4, bytes: CAPACITY.bytes / 4 };
+/// Cached queries of one namespace at most, so that one tenant cannot push out the others'.
+const NAMESPACE_CAPACITY: Quota = Quota { entries: CAPACITY.entries / 4, bytes: CAPACITY.bytes / 4 };
 
 /// How many make room at once: looking for the longest unused takes a walk over all.
 const EVICTED_AT_ONCE: usize = 64;
 
-/// All gauges, by query and parameters.
-pub struct Gauges {
-    held: Mutex<Held>,
+/// All cached queries, by query and parameters.
+pub struct QueryCache {
+    store: Mutex<Store>,
     metrics: Arc<Metrics>,
 }
 
 #[derive(Default)]
-struct Held {
+struct Store {
     by_key: hashbrown::HashMap<Key, Entry, RandomState>,
-    by_namespace: HashMap<String, Share>,
-    all: Share,
+    by_namespace: HashMap<String, Quota>,
+    all: Quota,
 }
 
-/// So many gauges, with so many bytes of parameters.
+/// So many cached queries, with so many bytes of parameters.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct Share {
-    gauges: usize,
+struct Quota {
+    entries: usize,
     bytes: usize,
 }
 
-impl Share {
+impl Quota {
     /// Whether one more fits, with so many bytes.
     fn has_room(self, within: Self, bytes: usize) -> bool {
-        self.gauges < within.gauges && self.bytes + bytes <= within.bytes
+        self.entries < within.entries && self.bytes + bytes <= within.bytes
     }
 
     fn add(&mut self, bytes: usize) {
-        self.gauges += 1;
+        self.entries += 1;
         self.bytes += bytes;
     }
 
     fn take(&mut self, bytes: usize) {
-        self.gauges -= 1;
+        self.entries -= 1;
         self.bytes -= bytes;
     }
 }
 
 struct Entry {
-    gauge: Arc<Gauge>,
+    cached: Arc<CachedQuery>,
     /// The namespace that asked first; it is counted there.
     namespace: String,
 }
@@ -79,32 +79,32 @@ struct Entry {
 /// A query by its identity (a reload that does not change it keeps it) and its parameters.
 #[derive(Clone)]
 struct Key {
-    shared: Arc<Shared>,
+    source: Arc<QuerySource>,
     parameters: Vec<Value<'static>>,
 }
 
 /// A key as it is looked up: nothing is copied for that.
 #[derive(Clone, Copy)]
 struct Wanted<'a> {
-    shared: &'a Arc<Shared>,
+    source: &'a Arc<QuerySource>,
     parameters: &'a [Value<'a>],
 }
 
 impl Key {
     fn as_wanted(&self) -> Wanted<'_> {
-        Wanted { shared: &self.shared, parameters: &self.parameters }
+        Wanted { source: &self.source, parameters: &self.parameters }
     }
 }
 
 impl PartialEq for Wanted<'_> {
     fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(self.shared, other.shared) && self.parameters == other.parameters
+        Arc::ptr_eq(self.source, other.source) && self.parameters == other.parameters
     }
 }
 
 impl Hash for Wanted<'_> {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        Arc::as_ptr(self.shared).hash(state);
+        Arc::as_ptr(self.source).hash(state);
         self.parameters.hash(state);
     }
 }
@@ -135,67 +135,72 @@ impl Hash for Key {
     }
 }
 
-impl Gauges {
+impl QueryCache {
     /// Holds none yet. Must be called in a runtime, for the sweep of idle ones.
     pub fn new(metrics: Arc<Metrics>, supervisor: &Supervisor) -> Arc<Self> {
-        let gauges = Arc::new(Self { held: Mutex::default(), metrics });
-        supervisor.spawn("gauge sweep", sweep(Arc::downgrade(&gauges)));
-        gauges
+        let cache = Arc::new(Self { store: Mutex::default(), metrics });
+        supervisor.spawn("cache sweep", sweep(Arc::downgrade(&cache)));
+        cache
     }
 
-    /// The gauge of a query and its parameters, made if there is none.
+    /// The cached query of a query and its parameters, made if there is none.
     ///
     /// # Errors
-    /// [`Fault::Exhausted`] if there is no room, because all gauges (or all of the namespace's)
+    /// [`Fault::Exhausted`] if there is no room, because all cached queries (or all of the namespace's)
     /// are watched or in flight; otherwise the longest unused gives way.
-    pub fn of(&self, shared: &Arc<Shared>, parameters: &[Value], namespace: &str) -> Result<Arc<Gauge>, Fault> {
-        let mut held = self.lock();
-        if let Some(entry) = held.by_key.get(&Wanted { shared, parameters }) {
+    pub fn get_or_insert(
+        &self,
+        source: &Arc<QuerySource>,
+        parameters: &[Value],
+        namespace: &str,
+    ) -> Result<Arc<CachedQuery>, Fault> {
+        let mut store = self.lock();
+        if let Some(entry) = store.by_key.get(&Wanted { source, parameters }) {
             if entry.namespace != namespace {
-                entry.gauge.share();
+                entry.cached.share();
             }
-            return Ok(Arc::clone(&entry.gauge));
+            return Ok(Arc::clone(&entry.cached));
         }
         let bytes = parameters.iter().map(Value::bytes).sum();
-        while !held.of(namespace).has_room(NAMESPACE_CAPACITY, bytes) {
-            if !held.make_room(|entry| entry.namespace == namespace) {
-                return Err(Fault::Exhausted(Limit::NamespaceGauges));
+        while !store.quota_of(namespace).has_room(NAMESPACE_CAPACITY, bytes) {
+            if !store.make_room(|entry| entry.namespace == namespace) {
+                return Err(Fault::Exhausted(Limit::NamespaceQuota));
             }
         }
-        while !held.all.has_room(CAPACITY, bytes) {
-            if !held.make_room(|_| true) {
-                return Err(Fault::Exhausted(Limit::Gauges));
+        while !store.all.has_room(CAPACITY, bytes) {
+            if !store.make_room(|_| true) {
+                return Err(Fault::Exhausted(Limit::Cache));
             }
         }
         let parameters: Vec<_> = parameters.iter().cloned().map(Value::into_owned).collect();
-        let key = Key { shared: Arc::clone(shared), parameters: parameters.clone() };
-        let gauge = Gauge::new(Arc::clone(shared), parameters, namespace, Arc::clone(&self.metrics));
-        held.by_key.insert(key, Entry { gauge: Arc::clone(&gauge), namespace: namespace.to_owned() });
-        held.by_namespace.entry(namespace.to_owned()).or_default().add(bytes);
-        held.all.add(bytes);
-        self.count(&held);
-        Ok(gauge)
+        let key = Key { source: Arc::clone(source), parameters: parameters.clone() };
+        let cached = CachedQuery::new(Arc::clone(source), parameters, namespace, Arc::clone(&self.metrics));
+        store.by_key.insert(key, Entry { cached: Arc::clone(&cached), namespace: namespace.to_owned() });
+        store.by_namespace.entry(namespace.to_owned()).or_default().add(bytes);
+        store.all.add(bytes);
+        self.count(&store);
+        Ok(cached)
     }
 
-    /// Lets go of the gauges whose query is not among these any more.
-    pub fn keep_only(&self, queries: &[Arc<Shared>]) {
-        let mut held = self.lock();
-        held.remove(|key, _| !queries.iter().any(|query| Arc::ptr_eq(query, &key.shared)));
-        self.count(&held);
+    /// Lets go of the cached queries whose query is not among these any more.
+    pub fn keep_only(&self, queries: &[Arc<QuerySource>]) {
+        let mut store = self.lock();
+        store.remove(|key, _| !queries.iter().any(|query| Arc::ptr_eq(query, &key.source)));
+        self.count(&store);
     }
 
-    fn count(&self, held: &Held) {
-        self.metrics.gauges.set(i64::try_from(held.by_key.len()).unwrap_or(i64::MAX));
+    fn count(&self, store: &Store) {
+        self.metrics.gauges.set(i64::try_from(store.by_key.len()).unwrap_or(i64::MAX));
     }
 
-    fn lock(&self) -> MutexGuard<'_, Held> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Store> {
+        self.store.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Held {
+impl Store {
     /// What is a namespace's.
-    fn of(&self, namespace: &str) -> Share {
+    fn quota_of(&self, namespace: &str) -> Quota {
         self.by_namespace.get(namespace).copied().unwrap_or_default()
     }
 
@@ -205,7 +210,7 @@ impl Held {
             .by_key
             .iter()
             .filter(|(_, entry)| may_go(entry))
-            .filter_map(|(key, entry)| Some((entry.gauge.unused_since()?, key)))
+            .filter_map(|(key, entry)| Some((entry.cached.unused_since()?, key)))
             .collect();
         if candidates.len() > EVICTED_AT_ONCE {
             candidates.select_nth_unstable_by_key(EVICTED_AT_ONCE, |(used_at, _)| *used_at);
@@ -230,16 +235,16 @@ impl Held {
         let Some(entry) = self.by_key.remove(key) else { return };
         let bytes = key.bytes();
         self.all.take(bytes);
-        if let Some(share) = self.by_namespace.get_mut(&entry.namespace) {
-            share.take(bytes);
-            if share.gauges == 0 {
+        if let Some(quota) = self.by_namespace.get_mut(&entry.namespace) {
+            quota.take(bytes);
+            if quota.entries == 0 {
                 self.by_namespace.remove(&entry.namespace);
             }
         }
     }
 }
 
-impl Gauge {
+impl CachedQuery {
     /// Since when nobody has used it; none while it is watched or in flight.
     fn unused_since(&self) -> Option<Instant> {
         let state = self.lock();
@@ -247,13 +252,13 @@ impl Gauge {
     }
 }
 
-/// Drops idle gauges until their holder is gone.
-async fn sweep(gauges: Weak<Gauges>) {
+/// Drops idle cached queries until their holder is gone.
+async fn sweep(cache: Weak<QueryCache>) {
     loop {
         sleep(SWEEP_INTERVAL).await;
-        let Some(gauges) = gauges.upgrade() else { return };
-        let mut held = gauges.lock();
-        held.remove(|_, entry| entry.gauge.unused_since().is_some_and(|since| since.elapsed() >= IDLE));
-        gauges.count(&held);
+        let Some(cache) = cache.upgrade() else { return };
+        let mut store = cache.lock();
+        store.remove(|_, entry| entry.cached.unused_since().is_some_and(|since| since.elapsed() >= IDLE));
+        cache.count(&store);
     }
 }

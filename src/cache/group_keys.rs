@@ -22,7 +22,7 @@ const UNSEEN: usize = 10_000;
 /// Keys asked for in vain at most that are logged: who asks for ever new ones must not fill the log.
 const LOGGED: usize = 100;
 
-/// A key nobody asked for in this time is asked for no more; like a gauge.
+/// A key nobody asked for in this time is asked for no more; like a cached query.
 const IDLE: Duration = Duration::from_secs(600);
 
 /// What it means that a key is missing from a reading.
@@ -38,7 +38,7 @@ pub(super) enum Asked {
 
 /// One query's keys.
 #[derive(Debug, Default)]
-pub(super) struct Keys {
+pub(super) struct GroupKeys {
     hasher: RandomState,
     state: Mutex<State>,
 }
@@ -50,7 +50,7 @@ struct State {
     unseen: HashMap<u64, Instant>,
 }
 
-impl Keys {
+impl GroupKeys {
     pub(super) fn new() -> Self {
         Self::default()
     }
@@ -108,13 +108,13 @@ impl Keys {
 mod tests {
     use super::*;
 
-    fn saw(keys: &Keys, key: &str) {
+    fn saw(keys: &GroupKeys, key: &str) {
         keys.saw([Box::from(key)].iter());
     }
 
     #[test]
     fn a_key_is_told_once_until_it_is_seen() {
-        let (keys, now) = (Keys::new(), Instant::now());
+        let (keys, now) = (GroupKeys::new(), Instant::now());
         assert_eq!(keys.missed("maill", now), Asked::FirstInVain);
         assert_eq!(keys.missed("maill", now), Asked::InVain);
         assert_eq!(keys.unseen(now), 1);
@@ -125,7 +125,7 @@ mod tests {
 
     #[test]
     fn a_queue_that_has_run_empty_is_known() {
-        let (keys, now) = (Keys::new(), Instant::now());
+        let (keys, now) = (GroupKeys::new(), Instant::now());
         saw(&keys, "mail");
         assert_eq!(keys.missed("mail", now), Asked::Known);
         assert_eq!(keys.unseen(now), 0);
@@ -133,14 +133,14 @@ mod tests {
 
     #[test]
     fn a_key_that_nobody_asks_for_any_more_is_forgotten() {
-        let (keys, now) = (Keys::new(), Instant::now());
+        let (keys, now) = (GroupKeys::new(), Instant::now());
         keys.missed("maill", now);
         assert_eq!(keys.unseen(now + IDLE), 0);
     }
 
     #[test]
     fn a_hundred_thousand_keys_take_bounded_memory_and_a_hundred_lines() {
-        let (keys, now) = (Keys::new(), Instant::now());
+        let (keys, now) = (GroupKeys::new(), Instant::now());
         let told = (0..100_000).filter(|number| keys.missed(&number.to_string(), now) == Asked::FirstInVain).count();
         assert_eq!((told, keys.unseen(now)), (LOGGED, UNSEEN));
         (0..100_000).for_each(|number| saw(&keys, &format!("seen-{number}")));

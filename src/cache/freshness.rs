@@ -9,7 +9,7 @@ use crate::reading::Reading;
 /// A reading whose next change has come is read again for it no more often than this.
 const CHANGE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// A watched gauge is read again no more often than this on its own account.
+/// A watched cached query is read again no more often than this on its own account.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
 /// When after a mark readings become stale again.
@@ -18,7 +18,7 @@ const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 /// transaction commits beside the one that notifies (docs/notify.md).
 const ECHOES: [Duration; 3] = [Duration::ZERO, Duration::from_millis(100), Duration::from_secs(1)];
 
-/// The rules of one gauge at one moment.
+/// The rules of one cached query at one moment.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Rules {
     /// How old a reading may be served while nothing better is known.
@@ -52,7 +52,7 @@ impl Rules {
         now < self.stale_from(reading)
     }
 
-    /// When a watched gauge is due for its next statement, after a reading or a failed attempt that began at `began_at`.
+    /// When a watched cached query is due for its next statement, after a reading or a failed attempt that began at `began_at`.
     pub(super) fn due(&self, reading: Option<&Reading>, began_at: Instant) -> Instant {
         match reading {
             Some(reading) => self.due_by(reading, self.bound().max(WATCH_INTERVAL)),
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn a_watched_gauge_is_read_every_max_age_and_at_most_once_a_second() {
+    fn a_watched_cached_query_is_read_every_max_age_and_at_most_once_a_second() {
         let sent = Instant::now();
         let due = |max_age| Rules { max_age, channel: None }.due(Some(&reading(sent, None)), sent) - sent;
         assert_eq!(due(Duration::ZERO), SECOND);

@@ -1,4 +1,4 @@
-//! Gauges that somebody watches are kept fresh without being asked.
+//! Cached queries that somebody watches are kept fresh without being asked.
 
 use std::{collections::HashMap, future::pending, sync::Arc, time::Duration};
 
@@ -8,7 +8,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::{Gauge, Outcome};
+use super::{CachedQuery, Outcome};
 use crate::{
     fault::Fault,
     postgres::{Breaker, Signal},
@@ -18,7 +18,7 @@ use crate::{
 /// The longest rest between two attempts that is on account of how long the first took.
 const LONGEST_REST: Duration = Duration::from_secs(1);
 
-/// The watchers of one gauge and the task that reads for them.
+/// The watchers of one cached query and the task that reads for them.
 #[derive(Debug, Default)]
 pub(super) struct Watchers {
     pub(super) count: usize,
@@ -29,10 +29,10 @@ pub(super) struct Watchers {
     is_awaited: bool,
 }
 
-/// A view of a gauge that changes as its numbers do, or those of one key of a grouped query. The
-/// gauge is read again, as its query's rules say, for as long as there is one.
+/// A view of a cached query that changes as its numbers do, or those of one key of a grouped query. The
+/// cached query is read again, as its query's rules say, for as long as there is one.
 pub struct Watch {
-    gauge: Arc<Gauge>,
+    cached: Arc<CachedQuery>,
     key: Option<Box<str>>,
     wakes: watch::Receiver<()>,
 }
@@ -61,7 +61,7 @@ impl Outcome {
     }
 }
 
-impl Gauge {
+impl CachedQuery {
     /// Begins to watch a key of a grouped query, or a plain one. The first outcome is the latest
     /// one, unless that is so old that another is due.
     pub fn watch(self: &Arc<Self>, key: Option<&str>) -> Watch {
@@ -78,7 +78,7 @@ impl Gauge {
             state.watchers.keeper = Some(tokio::spawn(keep_fresh(Arc::clone(self))));
         }
         drop(state);
-        Watch { gauge: Arc::clone(self), key, wakes }
+        Watch { cached: Arc::clone(self), key, wakes }
     }
 }
 
@@ -89,9 +89,9 @@ impl Watch {
     /// Safe: nothing is lost but intermediate outcomes.
     pub async fn changed(&mut self) -> Result<Arc<Reading>, Fault> {
         loop {
-            // The sender lives in the gauge that `self` holds, for as long as `self` does.
-            self.wakes.changed().await.expect("the gauge outlives its watch");
-            let outcome = self.gauge.outcome.borrow();
+            // The sender lives in the cached query that `self` holds, for as long as `self` does.
+            self.wakes.changed().await.expect("the cached query outlives its watch");
+            let outcome = self.cached.outcome.borrow();
             if outcome.attempt > 0 {
                 return outcome.result.clone();
             }
@@ -102,9 +102,9 @@ impl Watch {
     /// [`Watch::changed`] returns at the next attempt's end, whatever that brings.
     pub fn is_current(&self) -> bool {
         // Under the lock no attempt ends between the look and the wish.
-        let mut state = self.gauge.lock();
-        let is_good = self.gauge.outcome.borrow().result.is_ok();
-        let is_current = is_good && Instant::now() < self.gauge.due();
+        let mut state = self.cached.lock();
+        let is_good = self.cached.outcome.borrow().result.is_ok();
+        let is_current = is_good && Instant::now() < self.cached.due();
         state.watchers.is_awaited |= !is_current;
         is_current
     }
@@ -112,7 +112,7 @@ impl Watch {
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        let mut state = self.gauge.lock();
+        let mut state = self.cached.lock();
         state.watchers.count -= 1;
         let wakes = &mut state.watchers.wakes;
         // `self` still counts.
@@ -129,27 +129,27 @@ impl Drop for Watch {
 }
 
 /// Starts an attempt whenever one is due; ended with the last watcher.
-async fn keep_fresh(gauge: Arc<Gauge>) {
-    let mut outcomes = gauge.outcome.subscribe();
-    let mut signal = gauge.shared.signal.clone();
-    let mut breaker = gauge.shared.source.breaker();
+async fn keep_fresh(cached: Arc<CachedQuery>) {
+    let mut outcomes = cached.outcome.subscribe();
+    let mut signal = cached.source.signal.clone();
+    let mut breaker = cached.source.reader.breaker();
     // Whether the database has come back since the latest attempt.
     let mut has_returned = false;
     loop {
-        let due = gauge.due();
+        let due = cached.due();
         let in_flight = {
-            let mut state = gauge.lock();
+            let mut state = cached.lock();
             if !state.in_flight {
-                has_returned &= gauge.outcome.borrow().result.is_err();
+                has_returned &= cached.outcome.borrow().result.is_err();
                 if due <= Instant::now() || has_returned {
                     has_returned = false;
-                    gauge.take_off(&mut state);
+                    cached.start_attempt(&mut state);
                 }
             }
             state.in_flight
         };
         tokio::select! {
-            changed = outcomes.changed() => changed.expect("the gauge outlives its keeper"),
+            changed = outcomes.changed() => changed.expect("the cached query outlives its keeper"),
             () = sleep_until(due), if !in_flight => {}
             () = marked(&mut signal), if !in_flight => {}
             () = closed(&mut breaker) => has_returned = true,
@@ -177,7 +177,7 @@ async fn closed(breaker: &mut watch::Receiver<Breaker>) {
     pending().await
 }
 
-impl Gauge {
+impl CachedQuery {
     /// When the next attempt should begin on the watchers' account.
     fn due(&self) -> Instant {
         let outcome = self.outcome.borrow();

@@ -1,4 +1,4 @@
-//! The gauge's promises, with a source that counts its calls and a clock that stands still.
+//! The cached query's promises, with a source that counts its calls and a clock that stands still.
 
 use std::{
     pin::Pin,
@@ -33,7 +33,7 @@ fn the_number_itself(number: u32) -> Rows {
     Rows::One(Numbers { value: number.into(), activity: None })
 }
 
-impl Source for Ticker {
+impl QueryReader for Ticker {
     fn query(&self) -> &Arc<Query> {
         &self.query
     }
@@ -46,7 +46,7 @@ impl Source for Ticker {
         self.breaker.subscribe()
     }
 
-    fn count<'a>(&'a self, _: &'a [Value], _: &'a Line) -> Pin<Box<dyn Future<Output = Counted> + Send + 'a>> {
+    fn read<'a>(&'a self, _: &'a [Value], _: &'a Line) -> Pin<Box<dyn Future<Output = ReadResult> + Send + 'a>> {
         let number = self.statements.fetch_add(1, Ordering::Relaxed) + 1;
         Box::pin(async move {
             let sent_at = Instant::now();
@@ -85,8 +85,8 @@ fn query(max_age: Duration) -> Arc<Query> {
 
 struct World {
     ticker: Arc<Ticker>,
-    shared: Arc<Shared>,
-    gauges: Arc<Gauges>,
+    source: Arc<QuerySource>,
+    cache: Arc<QueryCache>,
     metrics: Arc<Metrics>,
 }
 
@@ -98,18 +98,18 @@ impl World {
     fn telling(rows: fn(u32) -> Rows, max_age: Duration, takes: Duration, fails: fn(u64) -> Option<Fault>) -> Self {
         let (statements, breaker) = (AtomicU64::new(0), cell::Sender::new(Breaker::Closed));
         let ticker = Arc::new(Ticker { query: query(max_age), takes, statements, fails, rows, breaker });
-        let source: Arc<dyn Source> = ticker.clone();
+        let source: Arc<dyn QueryReader> = ticker.clone();
         let metrics = Arc::new(Metrics::new(Build { version: "0", commit: "0", rustc: "0" }));
         Self {
             ticker,
-            shared: Shared::new(source),
-            gauges: Gauges::new(Arc::clone(&metrics), &Supervisor::new().0),
+            source: QuerySource::new(source),
+            cache: QueryCache::new(Arc::clone(&metrics), &Supervisor::new().0),
             metrics,
         }
     }
 
-    fn gauge(&self, parameter: i64) -> Arc<Gauge> {
-        self.gauges.of(&self.shared, &[Value::Bigint(parameter)], "default").expect("there is room")
+    fn cached(&self, parameter: i64) -> Arc<CachedQuery> {
+        self.cache.get_or_insert(&self.source, &[Value::Bigint(parameter)], "default").expect("there is room")
     }
 
     fn statements(&self) -> u64 {
@@ -134,8 +134,8 @@ async fn a_thousand_calls_at_once_cause_one_statement() {
     let world = World::new(SECOND, SECOND / 10, |_| None);
     let calls: Vec<_> = (0..1_000u64)
         .map(|trigger| {
-            let gauge = world.gauge(1);
-            tokio::spawn(async move { gauge.for_metrics(trigger, soon()).await })
+            let cached = world.cached(1);
+            tokio::spawn(async move { cached.for_metrics(trigger, soon()).await })
         })
         .collect();
     for call in calls {
@@ -147,61 +147,61 @@ async fn a_thousand_calls_at_once_cause_one_statement() {
 #[tokio::test(start_paused = true)]
 async fn a_young_reading_is_shared_and_an_old_one_is_not() {
     let world = World::new(SECOND, Duration::ZERO, |_| None);
-    let gauge = world.gauge(1);
-    assert_eq!(value(&gauge.for_metrics(1, soon()).await.unwrap()), 1.0);
+    let cached = world.cached(1);
+    assert_eq!(value(&cached.for_metrics(1, soon()).await.unwrap()), 1.0);
     advance(SECOND - Duration::from_millis(1)).await;
-    assert_eq!(value(&gauge.for_metrics(2, soon()).await.unwrap()), 1.0);
+    assert_eq!(value(&cached.for_metrics(2, soon()).await.unwrap()), 1.0);
     advance(Duration::from_millis(1)).await;
-    assert_eq!(value(&gauge.for_metrics(3, soon()).await.unwrap()), 2.0);
+    assert_eq!(value(&cached.for_metrics(3, soon()).await.unwrap()), 2.0);
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_two_calls_of_a_poll_use_one_reading_even_without_max_age() {
     let world = World::new(Duration::ZERO, Duration::ZERO, |_| None);
-    let gauge = world.gauge(1);
-    assert_eq!(value(&gauge.for_metrics(7, soon()).await.unwrap()), 1.0);
-    assert_eq!(value(&gauge.for_metrics(8, soon()).await.unwrap()), 2.0);
+    let cached = world.cached(1);
+    assert_eq!(value(&cached.for_metrics(7, soon()).await.unwrap()), 1.0);
+    assert_eq!(value(&cached.for_metrics(8, soon()).await.unwrap()), 2.0);
     advance(PIN - Duration::from_millis(1)).await;
-    assert_eq!(value(&gauge.for_activity(7, soon()).await.unwrap()), 1.0);
-    assert_eq!(value(&gauge.for_activity(8, soon()).await.unwrap()), 2.0);
+    assert_eq!(value(&cached.for_activity(7, soon()).await.unwrap()), 1.0);
+    assert_eq!(value(&cached.for_activity(8, soon()).await.unwrap()), 2.0);
     advance(Duration::from_millis(1)).await;
-    assert_eq!(value(&gauge.for_activity(7, soon()).await.unwrap()), 3.0);
+    assert_eq!(value(&cached.for_activity(7, soon()).await.unwrap()), 3.0);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_failed_attempt_ends_every_pin_and_every_memory() {
     let world = World::new(Duration::ZERO, Duration::ZERO, |number| (number == 2).then_some(Fault::LockTimeout));
-    let gauge = world.gauge(1);
-    assert_eq!(value(&gauge.for_metrics(7, soon()).await.unwrap()), 1.0);
-    assert_eq!(gauge.for_metrics(8, soon()).await, Err(Fault::LockTimeout));
-    assert_eq!(value(&gauge.for_activity(7, soon()).await.unwrap()), 3.0);
+    let cached = world.cached(1);
+    assert_eq!(value(&cached.for_metrics(7, soon()).await.unwrap()), 1.0);
+    assert_eq!(cached.for_metrics(8, soon()).await, Err(Fault::LockTimeout));
+    assert_eq!(value(&cached.for_activity(7, soon()).await.unwrap()), 3.0);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_slow_reading_outlives_the_calls_that_asked_for_it() {
     let world = World::new(45 * SECOND, 7 * SECOND, |_| None);
-    let gauge = world.gauge(1);
-    assert_eq!(gauge.for_metrics(1, soon()).await, Err(Fault::DeadlineExceeded));
+    let cached = world.cached(1);
+    assert_eq!(cached.for_metrics(1, soon()).await, Err(Fault::DeadlineExceeded));
     advance(3 * SECOND).await;
-    assert_eq!(value(&gauge.for_metrics(1, soon()).await.unwrap()), 1.0);
+    assert_eq!(value(&cached.for_metrics(1, soon()).await.unwrap()), 1.0);
     advance(30 * SECOND).await;
-    assert_eq!(value(&gauge.for_metrics(1, soon()).await.unwrap()), 1.0);
+    assert_eq!(value(&cached.for_metrics(1, soon()).await.unwrap()), 1.0);
     assert_eq!(world.statements(), 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_panic_is_one_failure_and_the_next_call_asks_again() {
     let world = World::new(SECOND, Duration::ZERO, |number| if number == 1 { panic!("on purpose") } else { None });
-    let gauge = world.gauge(1);
-    assert_eq!(gauge.for_metrics(1, soon()).await, Err(Fault::Bug));
-    assert_eq!(value(&gauge.for_metrics(1, soon()).await.unwrap()), 2.0);
+    let cached = world.cached(1);
+    assert_eq!(cached.for_metrics(1, soon()).await, Err(Fault::Bug));
+    assert_eq!(value(&cached.for_metrics(1, soon()).await.unwrap()), 2.0);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_watched_gauge_reads_itself_and_an_unwatched_one_does_not() {
+async fn a_watched_cached_query_reads_itself_and_an_unwatched_one_does_not() {
     let world = World::new(SECOND, Duration::ZERO, |_| None);
-    let gauge = world.gauge(1);
-    let mut watch = gauge.watch(None);
+    let cached = world.cached(1);
+    let mut watch = cached.watch(None);
     for expected in 1..=5u32 {
         assert_eq!(value(&watch.changed().await.unwrap()), f64::from(expected));
     }
@@ -211,9 +211,9 @@ async fn a_watched_gauge_reads_itself_and_an_unwatched_one_does_not() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_watched_gauge_reads_itself_at_once_when_the_database_has_returned() {
+async fn a_watched_cached_query_reads_itself_at_once_when_the_database_has_returned() {
     let world = World::new(SECOND, Duration::ZERO, |number| (number == 1).then_some(Fault::BreakerOpen));
-    let mut watch = world.gauge(1).watch(None);
+    let mut watch = world.cached(1).watch(None);
     assert_eq!(watch.changed().await, Err(Fault::BreakerOpen));
     let returned_at = Instant::now();
     world.ticker.breaker.send_replace(Breaker::Closed);
@@ -230,10 +230,10 @@ fn by_key(number: u32) -> Rows {
 #[tokio::test(start_paused = true)]
 async fn a_watcher_of_a_key_wakes_only_when_its_own_numbers_change() {
     let world = World::telling(by_key, SECOND, Duration::ZERO, |number| (number == 4).then_some(Fault::LockTimeout));
-    let gauge = world.gauge(1);
-    let mut ticking = gauge.watch(Some("ticks"));
-    let mut standing = gauge.watch(Some("stands"));
-    let mut absent = gauge.watch(Some("absent"));
+    let cached = world.cached(1);
+    let mut ticking = cached.watch(Some("ticks"));
+    let mut standing = cached.watch(Some("stands"));
+    let mut absent = cached.watch(Some("absent"));
     for watch in [&mut ticking, &mut standing, &mut absent] {
         assert!(watch.changed().await.is_ok(), "all hear of the first attempt");
     }
@@ -248,7 +248,7 @@ async fn a_watcher_of_a_key_wakes_only_when_its_own_numbers_change() {
     for watch in [&mut ticking, &mut standing, &mut absent] {
         assert!(watch.changed().await.is_ok(), "its end does, too");
     }
-    drop(gauge.watch(Some("ticks")));
+    drop(cached.watch(Some("ticks")));
     assert!(ticking.changed().await.is_ok(), "another watcher's end concerns nobody");
     assert_eq!(world.statements(), 6);
 }
@@ -256,8 +256,8 @@ async fn a_watcher_of_a_key_wakes_only_when_its_own_numbers_change() {
 #[tokio::test(start_paused = true)]
 async fn who_finds_the_reading_too_old_hears_of_the_next_whatever_it_brings() {
     let world = World::telling(by_key, SECOND, SECOND / 2, |_| None);
-    let gauge = world.gauge(1);
-    let mut standing = gauge.watch(Some("stands"));
+    let cached = world.cached(1);
+    let mut standing = cached.watch(Some("stands"));
     assert!(standing.changed().await.is_ok());
     assert!(standing.is_current());
     sleep(SECOND * 3 / 4).await;
@@ -268,35 +268,35 @@ async fn who_finds_the_reading_too_old_hears_of_the_next_whatever_it_brings() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn idle_gauges_are_dropped_and_watched_ones_are_not() {
+async fn idle_cached_queries_are_dropped_and_watched_ones_are_not() {
     let world = World::new(SECOND, Duration::ZERO, |_| None);
-    let kept = world.gauge(1);
+    let kept = world.cached(1);
     let _watch = kept.watch(None);
-    let dropped = Arc::downgrade(&world.gauge(2));
+    let dropped = Arc::downgrade(&world.cached(2));
     sleep(700 * SECOND).await;
     assert!(dropped.upgrade().is_none());
-    assert!(Arc::ptr_eq(&kept, &world.gauge(1)));
+    assert!(Arc::ptr_eq(&kept, &world.cached(1)));
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_longest_unused_gives_way_within_a_namespace_and_never_beyond_the_caps() {
     let world = World::new(SECOND, Duration::ZERO, |_| None);
-    let other = world.gauges.of(&world.shared, &[Value::Bigint(-1)], "other").unwrap();
+    let other = world.cache.get_or_insert(&world.source, &[Value::Bigint(-1)], "other").unwrap();
     for parameter in 0..20_000 {
-        world.gauge(parameter);
+        world.cached(parameter);
         if parameter % 64 == 0 {
             advance(Duration::from_millis(1)).await;
         }
     }
     assert!(world.metrics.gauges.get() <= 2_501);
-    assert!(Arc::ptr_eq(&other, &world.gauges.of(&world.shared, &[Value::Bigint(-1)], "default").unwrap()));
+    assert!(Arc::ptr_eq(&other, &world.cache.get_or_insert(&world.source, &[Value::Bigint(-1)], "default").unwrap()));
 }
 
 #[tokio::test(start_paused = true)]
 async fn long_parameters_take_room_by_their_bytes() {
     let world = World::new(SECOND, Duration::ZERO, |_| None);
     let long = |number: i32| [Value::Text(format!("{number:065000}").into())];
-    let of = |number, namespace: &str| world.gauges.of(&world.shared, &long(number), namespace);
+    let of = |number, namespace: &str| world.cache.get_or_insert(&world.source, &long(number), namespace);
     for number in 0..1_000 {
         assert!(of(number, "default").is_ok());
     }
@@ -307,22 +307,22 @@ async fn long_parameters_take_room_by_their_bytes() {
     assert!((65..=258).contains(&world.metrics.gauges.get()), "16 MiB are there for all");
 
     let watches: Vec<_> = (2_000..2_064).map(|number| of(number, "watching").unwrap().watch(None)).collect();
-    assert_eq!(of(2_064, "watching").err(), Some(Fault::Exhausted(crate::fault::Limit::NamespaceGauges)));
+    assert_eq!(of(2_064, "watching").err(), Some(Fault::Exhausted(crate::fault::Limit::NamespaceQuota)));
     assert!(of(2_064, "other").is_ok());
     drop(watches);
     assert!(of(2_065, "watching").is_ok());
-    world.gauges.keep_only(&[]);
+    world.cache.keep_only(&[]);
     assert_eq!(world.metrics.gauges.get(), 0);
     assert!(of(1, "default").is_ok(), "what is gone takes no room");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_namespace_whose_gauges_are_all_watched_gets_no_more() {
+async fn a_namespace_whose_cached_queries_are_all_watched_gets_no_more() {
     let world = World::new(SECOND, Duration::ZERO, |_| None);
-    let watches: Vec<_> = (0..2_500).map(|parameter| world.gauge(parameter).watch(None)).collect();
-    let refused = world.gauges.of(&world.shared, &[Value::Bigint(9_999)], "default");
-    assert_eq!(refused.err(), Some(Fault::Exhausted(crate::fault::Limit::NamespaceGauges)));
-    assert!(world.gauges.of(&world.shared, &[Value::Bigint(9_999)], "other").is_ok());
+    let watches: Vec<_> = (0..2_500).map(|parameter| world.cached(parameter).watch(None)).collect();
+    let refused = world.cache.get_or_insert(&world.source, &[Value::Bigint(9_999)], "default");
+    assert_eq!(refused.err(), Some(Fault::Exhausted(crate::fault::Limit::NamespaceQuota)));
+    assert!(world.cache.get_or_insert(&world.source, &[Value::Bigint(9_999)], "other").is_ok());
     drop(watches);
-    assert!(world.gauges.of(&world.shared, &[Value::Bigint(10_000)], "default").is_ok());
+    assert!(world.cache.get_or_insert(&world.source, &[Value::Bigint(10_000)], "default").is_ok());
 }
