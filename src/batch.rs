@@ -44,7 +44,7 @@ use self::{
     transaction::Transactions,
     work::Work,
 };
-use crate::{config::ConnectionSource, telemetry};
+use crate::{conninfo::ConnectionSource, telemetry};
 
 /// What an operator's statement may take on the server.
 const OPERATOR_STATEMENT: Duration = Duration::from_secs(30);

@@ -16,7 +16,8 @@ use std::{
 use clap::{Args, CommandFactory, Parser, Subcommand, error::ErrorKind};
 
 use crate::{
-    config::{Config, Environment, Faults},
+    config::{Config, Environment},
+    diagnostics::Misconfiguration,
     metrics::Build,
     version::VERSION,
 };
@@ -86,7 +87,7 @@ struct ConfigFile {
 }
 
 impl ConfigFile {
-    fn load(&self) -> Result<Config, Faults> {
+    fn load(&self) -> Result<Config, Misconfiguration> {
         Config::load(self.path(), &Environment::of_process())
     }
 
@@ -119,7 +120,7 @@ const fn build() -> Build {
 }
 
 /// Reports a configuration's faults.
-fn misconfigured(faults: &Faults) -> Exit {
+fn misconfigured(faults: &Misconfiguration) -> Exit {
     eprintln!("{faults}");
     Exit::Configuration
 }

@@ -7,20 +7,14 @@
 
 mod builtin;
 mod check;
-pub mod connection;
 mod databases;
 pub(crate) mod duration;
 mod effective;
 mod entry;
-mod faults;
-mod libpq;
-mod parts;
 mod queries;
-pub mod secret;
 mod section;
 mod source;
 pub mod sql;
-mod url;
 mod yaml;
 
 use std::{
@@ -33,15 +27,16 @@ use std::{
     time::Duration,
 };
 
+use self::{effective::Provenance, section::Context, source::Tree};
 pub use self::{
-    connection::{Address, Connection, ConnectionSource, SessionAttrs, SslMode},
-    faults::{Fault, Faults, Place},
     queries::is_metric_name,
-    secret::Secret,
     source::{Environment, PREFIX},
 };
-use self::{effective::Written, faults::Findings, section::Context, source::Layer};
-use crate::scaling::{Activation, Divisor, Rounding, Target};
+use crate::{
+    conninfo::ConnectionSource,
+    diagnostics::{Diagnostics, Location, Misconfiguration},
+    scaling::{Activation, Divisor, Rounding, Target},
+};
 
 /// Everything `clapometer serve` needs to know.
 #[derive(Debug, Clone)]
@@ -55,13 +50,13 @@ pub struct Config {
     /// Queries by name, the built-in ones included.
     pub queries: BTreeMap<String, Arc<Query>>,
     /// How all this was written, for people to see.
-    written: Written,
+    provenance: Provenance,
 }
 
 /// What is in force counts, not where it was written.
 impl PartialEq for Config {
     fn eq(&self, other: &Self) -> bool {
-        let Self { server, admin, databases, queries, written: _ } = self;
+        let Self { server, admin, databases, queries, provenance: _ } = self;
         (server, admin, databases, queries) == (&other.server, &other.admin, &other.databases, &other.queries)
     }
 }
@@ -74,14 +69,14 @@ impl Config {
     ///
     /// # Errors
     /// Everything that is wrong, at once.
-    pub fn load(path: Option<&Path>, environment: &Environment) -> Result<Self, Faults> {
+    pub fn load(path: Option<&Path>, environment: &Environment) -> Result<Self, Misconfiguration> {
         let text = path.map(file_text).transpose();
         match text {
             Ok(text) => Self::checked(path, text.as_deref(), environment),
             Err(message) => {
-                let findings = Findings::default();
-                findings.add(Place::Whole, "", message);
-                Err(findings.into_faults(path.map(Path::to_owned)))
+                let diagnostics = Diagnostics::default();
+                diagnostics.add(Location::Whole, "", message);
+                Err(diagnostics.into_error(path.map(Path::to_owned)))
             }
         }
     }
@@ -90,30 +85,30 @@ impl Config {
     ///
     /// # Errors
     /// Everything that is wrong, at once.
-    pub fn parse(yaml: &str, environment: &Environment) -> Result<Self, Faults> {
+    pub fn parse(yaml: &str, environment: &Environment) -> Result<Self, Misconfiguration> {
         Self::checked(None, Some(yaml), environment)
     }
 
-    fn checked(path: Option<&Path>, yaml: Option<&str>, environment: &Environment) -> Result<Self, Faults> {
-        let findings = Findings::default();
-        let file = yaml.map(|yaml| yaml::layer(yaml, &findings)).unwrap_or_default();
-        if !findings.is_empty() && file.places.is_empty() {
-            return Err(findings.into_faults(path.map(Path::to_owned)));
+    fn checked(path: Option<&Path>, yaml: Option<&str>, environment: &Environment) -> Result<Self, Misconfiguration> {
+        let diagnostics = Diagnostics::default();
+        let file = yaml.map(|yaml| yaml::tree(yaml, &diagnostics)).unwrap_or_default();
+        if !diagnostics.is_empty() && file.places.is_empty() {
+            return Err(diagnostics.into_error(path.map(Path::to_owned)));
         }
         let file_has_databases = file.values.contains_key("databases");
-        let below = source::merged(vec![builtin::layer(&file), file]);
-        let variables = source::variables(environment, &below, &findings);
+        let below = source::merged(vec![builtin::tree(&file), file]);
+        let variables = source::variables(environment, &below, &diagnostics);
         let tree = source::merged(vec![below, variables]);
         let libpq = if file_has_databases || names_another_database(&tree) {
             None
         } else {
-            Connection::from_environment(&|name| environment.get(name).map(str::to_owned))
-                .inspect_err(|faults| findings.extend(faults))
+            ConnectionSource::from_environment(&|name| environment.get(name).map(str::to_owned))
+                .inspect_err(|faults| diagnostics.extend(faults))
                 .ok()
         };
-        let context = Context { tree: &tree, environment, findings: &findings };
+        let context = Context { tree: &tree, environment, diagnostics: &diagnostics };
         let config = check::config(&context, libpq.as_ref());
-        if findings.is_empty() { Ok(config) } else { Err(findings.into_faults(path.map(Path::to_owned))) }
+        if diagnostics.is_empty() { Ok(config) } else { Err(diagnostics.into_error(path.map(Path::to_owned))) }
     }
 
     /// The files that the configuration depends on, beside its own: references, password files
@@ -121,7 +116,7 @@ impl Config {
     pub fn files(&self) -> Vec<PathBuf> {
         let mut files: Vec<PathBuf> =
             self.databases.values().flat_map(|database| database.connection.files()).collect();
-        files.extend_from_slice(self.written.files());
+        files.extend_from_slice(self.provenance.files());
         if let Some(ServerTls { cert, key, client_ca, client_names: _ }) = &self.server.tls {
             files.extend([Some(cert), Some(key), client_ca.as_ref()].into_iter().flatten().cloned());
         }
@@ -132,7 +127,7 @@ impl Config {
 }
 
 /// Whether variables made a database that is not the one of libpq's environment.
-fn names_another_database(tree: &Layer) -> bool {
+fn names_another_database(tree: &Tree) -> bool {
     tree.places
         .keys()
         .any(|path| matches!(&path[..], [first, name, ..] if first == "databases" && name != builtin::DATABASE))

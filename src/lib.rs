@@ -10,7 +10,7 @@
 //! ```
 //!
 //! Modules name only what stands to their left; `tests/layers.rs` holds them to it. [`scaling`],
-//! [`reading`], [`fault`], [`metrics`], [`notify_sql`], [`pem`], [`shutdown`], [`telemetry`], [`version`] and
+//! [`conninfo`], [`diagnostics`], [`reading`], [`fault`], [`metrics`], [`notify_sql`], [`pem`], [`shutdown`], [`telemetry`], [`version`] and
 //! [`wire`] are leaves that anybody may name.
 
 pub mod admin;
@@ -18,6 +18,8 @@ pub mod batch;
 pub mod cache;
 pub mod command;
 pub mod config;
+pub mod conninfo;
+pub mod diagnostics;
 pub mod fault;
 pub mod metrics;
 pub mod notify_sql;

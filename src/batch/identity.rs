@@ -1,7 +1,7 @@
 //! Who we are and where the database is: what a Job reads from its environment.
 
 use super::ledger::Job;
-use crate::config::{Connection, ConnectionSource, Faults};
+use crate::{conninfo::ConnectionSource, diagnostics::Misconfiguration};
 
 /// A variable's value; empty counts as absent, as in libpq.
 pub fn variable(name: &str) -> Option<String> {
@@ -27,8 +27,8 @@ pub fn job(lookup: impl Fn(&str) -> Option<String>) -> Job {
 ///
 /// # Errors
 /// Every fault at once, by variable.
-pub fn connection(lookup: impl Fn(&str) -> Option<String>) -> Result<ConnectionSource, Faults> {
-    Connection::from_environment(&|name| {
+pub fn connection(lookup: impl Fn(&str) -> Option<String>) -> Result<ConnectionSource, Misconfiguration> {
+    ConnectionSource::from_environment(&|name| {
         lookup(name).or_else(|| match name {
             "PGHOST" if lookup("PGHOSTADDR").is_none() => lookup("PG_HOST"),
             "PGPORT" => lookup("PG_PORT"),
@@ -41,7 +41,7 @@ pub fn connection(lookup: impl Fn(&str) -> Option<String>) -> Result<ConnectionS
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Address;
+    use crate::conninfo::Address;
 
     fn address(variables: &[(&str, &str)]) -> (Address, String) {
         let lookup = |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, text)| text.to_string());

@@ -15,7 +15,7 @@ use super::{
     clap::{AttemptOutcome, Status},
     transaction::{Error, Parameter, Transactions},
 };
-use crate::config::ConnectionSource;
+use crate::conninfo::ConnectionSource;
 
 /// What a statement may take on the server.
 const STATEMENT: Duration = Duration::from_secs(5);

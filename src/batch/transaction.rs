@@ -13,7 +13,7 @@ use tokio_postgres::{
 };
 
 use crate::{
-    config::ConnectionSource,
+    conninfo::ConnectionSource,
     postgres::{
         classify::{WriteError, begin_error, write_error},
         connect::{self, Session},

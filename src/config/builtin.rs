@@ -2,10 +2,8 @@
 
 use ::config::{Map, Value, ValueKind};
 
-use super::{
-    faults::Place,
-    source::{Layer, Path},
-};
+use super::source::{Path, Tree};
+use crate::diagnostics::Location;
 
 /// The database that the built-in queries prefer, and the one that libpq's environment names.
 pub(crate) const DATABASE: &str = "claps";
@@ -51,8 +49,8 @@ pub(crate) fn is_builtin(name: &str) -> bool {
     QUERIES.iter().any(|(builtin, _)| *builtin == name)
 }
 
-/// The built-in queries that `file` does not define, as a layer to put below it.
-pub(crate) fn layer(file: &Layer) -> Layer {
+/// The built-in queries that `file` does not define, as a tree to put below it.
+pub(crate) fn tree(file: &Tree) -> Tree {
     let mut queries = Map::new();
     let mut places = std::collections::HashMap::new();
     for (name, keys) in QUERIES {
@@ -60,13 +58,13 @@ pub(crate) fn layer(file: &Layer) -> Layer {
         if file.places.contains_key(&path) {
             continue;
         }
-        places.insert(path, Place::Whole);
+        places.insert(path, Location::Whole);
         let keys =
             keys.iter().map(|(key, text)| ((*key).to_owned(), Value::new(None, ValueKind::String((*text).to_owned()))));
         queries.insert(name.to_owned(), Value::new(None, ValueKind::Table(keys.collect())));
     }
     let values = Map::from_iter([("queries".to_owned(), Value::new(None, ValueKind::Table(queries)))]);
-    Layer { values, places }
+    Tree { values, places }
 }
 
 #[cfg(test)]

@@ -3,11 +3,12 @@
 use std::{collections::BTreeSet, net::SocketAddr, ops::RangeInclusive, path::PathBuf, time::Duration};
 
 use super::{
-    Admin, Config, ConnectionSource, Server, ServerTls, databases,
-    effective::Written,
+    Admin, Config, Server, ServerTls, databases,
+    effective::Provenance,
     queries,
     section::{Context, Section},
 };
+use crate::conninfo::ConnectionSource;
 
 /// How long a connection of ours or of KEDA's may live or lie idle.
 pub(crate) const LIFETIMES: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(24 * 60 * 60);
@@ -28,7 +29,7 @@ pub(crate) fn config(context: &Context<'_>, libpq: Option<&ConnectionSource>) ->
     names.extend(section.entries().map(|entry| entry.key.to_owned()));
     let queries = queries::checked(&root.section("queries"), &names);
     root.refuse_unknown_keys();
-    Config { server, admin, databases, queries, written: Written::of(context.tree) }
+    Config { server, admin, databases, queries, provenance: Provenance::new(context.tree) }
 }
 
 fn server(section: &Section<'_>) -> Server {

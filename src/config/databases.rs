@@ -3,12 +3,14 @@
 use std::{collections::BTreeMap, num::NonZeroUsize, sync::Arc, time::Duration};
 
 use super::{
-    ConnectionSource, Database, builtin,
+    Database, builtin,
     check::LIFETIMES,
-    entry::shown,
-    parts::{HOSTS, KEYS, Parts, is_host},
     queries::{METRIC_NAME, is_metric_name},
     section::{References, Section},
+};
+use crate::{
+    conninfo::{ConnectionSource, HOSTS, KEYS, Params, is_host},
+    diagnostics::shown,
 };
 
 const DEFAULT_POOL_SIZE: usize = 4;
@@ -99,31 +101,31 @@ fn connection(
 ) -> Option<ConnectionSource> {
     // A url of our own says all that the environment could.
     let libpq = libpq.filter(|_| !section.has("url"));
-    let mut parts = match libpq {
-        Some(connection) => connection.parts().clone(),
-        None => Parts::default(),
+    let mut params = match libpq {
+        Some(connection) => connection.params().clone(),
+        None => Params::default(),
     };
-    parts.prefix = format!("{}.", section.path());
-    parts.other_hosts = listen_hosts.to_vec();
+    params.prefix = format!("{}.", section.path());
+    params.other_hosts = listen_hosts.to_vec();
     let mut is_complete = true;
     for key in KEYS {
         let has_key = section.has(key);
         match section.scalar(key, key == "port") {
             Some(text) => {
-                parts.texts.insert(key, text);
+                params.texts.insert(key, text);
             }
             None => is_complete &= !has_key,
         }
     }
-    match parts.assemble() {
+    match params.assemble() {
         Ok((_, connect_timeout)) if is_complete => {
             let connect_timeout = connect_timeout.or(libpq.and_then(ConnectionSource::connect_timeout));
-            Some(ConnectionSource::new(parts, connect_timeout))
+            Some(ConnectionSource::new(params, connect_timeout))
         }
         Ok(_) => None,
         Err(problems) => {
             // A key whose own value is wrong has its fault already.
-            let is_wrong = |key: &str| section.has_key(key) && !parts.texts.contains_key(key);
+            let is_wrong = |key: &str| section.has_key(key) && !params.texts.contains_key(key);
             for problem in problems.iter().filter(|problem| !is_wrong(problem.key) && !is_wrong("url")) {
                 section.fault(problem.key, problem.message.clone());
             }

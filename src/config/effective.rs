@@ -10,27 +10,28 @@ use ::config::{Value, ValueKind};
 use super::{
     Absent, Admin, Config, Database, Namespaces, Notify, ParameterKind, Query, Server, ServerTls,
     duration::show,
-    faults::Place,
-    parts::{KEYS, Text},
     queries::{ABSENT, KINDS},
-    source::{Layer, Path},
-    url,
+    source::{Path, Tree},
 };
-use crate::scaling::Rounding;
+use crate::{
+    conninfo::{KEYS, ValueSource, redacted_url},
+    diagnostics::Location,
+    scaling::Rounding,
+};
 
 /// What stands for a password.
 const REDACTED: &str = "redacted";
 
 /// How the configuration was written: where each key was set, and which scalars are references.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Written {
-    places: BTreeMap<Path, Place>,
+pub(crate) struct Provenance {
+    places: BTreeMap<Path, Location>,
     references: BTreeMap<Path, String>,
     files: Vec<PathBuf>,
 }
 
-impl Written {
-    pub(crate) fn of(tree: &Layer) -> Self {
+impl Provenance {
+    pub(crate) fn new(tree: &Tree) -> Self {
         let places = tree.places.iter().map(|(path, place)| (path.clone(), place.clone())).collect();
         let (mut references, mut files) = (BTreeMap::new(), Vec::new());
         for (name, database) in tree.section("databases").into_iter().flatten() {
@@ -59,7 +60,7 @@ impl Written {
             .places
             .iter()
             .filter(|(path, _)| matches!(&path[..], [first, name, ..] if first == "queries" && name == query));
-        places.all(|(_, place)| *place == Place::Whole)
+        places.all(|(_, place)| *place == Location::Whole)
     }
 }
 
@@ -76,7 +77,7 @@ fn reference(value: &Value) -> Option<(&str, &str)> {
 impl Config {
     /// Whether a query is one of those that are there without being configured, and nothing of it was changed.
     pub fn is_builtin(&self, query: &str) -> bool {
-        super::builtin::is_builtin(query) && self.written.says_nothing_of(query)
+        super::builtin::is_builtin(query) && self.provenance.says_nothing_of(query)
     }
 
     /// The configuration in force as YAML, with passwords redacted.
@@ -84,8 +85,8 @@ impl Config {
     /// Loading it gives the same configuration, but for the passwords and for a password file of
     /// libpq's environment.
     pub fn effective_yaml(&self) -> String {
-        let Self { server, admin, databases, queries, written } = self;
-        let mut writer = Writer { text: String::new(), path: Path::new(), written };
+        let Self { server, admin, databases, queries, provenance } = self;
+        let mut writer = Writer { text: String::new(), path: Path::new(), provenance };
         writer.mapping("server", |writer| writer.server(server));
         writer.mapping("admin", |writer| {
             let Admin { listen } = admin;
@@ -112,7 +113,7 @@ impl Config {
 struct Writer<'a> {
     text: String,
     path: Path,
-    written: &'a Written,
+    provenance: &'a Provenance,
 }
 
 impl Writer<'_> {
@@ -126,7 +127,7 @@ impl Writer<'_> {
 
     fn key(&mut self, key: &str, value: impl AsRef<str>) {
         self.path.push(key.to_owned());
-        let reference = self.written.references.get(&self.path);
+        let reference = self.provenance.references.get(&self.path);
         let value = reference.map_or(value.as_ref(), String::as_str).to_owned();
         self.path.pop();
         let line = format!("{}{}: {value}", self.indent(), scalar(key));
@@ -147,10 +148,10 @@ impl Writer<'_> {
 
     /// A line for the key at the current path, with a comment that says where that was set.
     fn line(&mut self, line: &str) {
-        let comment = match self.written.places.get(&self.path) {
-            Some(Place::Line(number)) => format!("  # line {number}"),
-            Some(Place::Variable(name)) => format!("  # {name}"),
-            Some(Place::Whole) | None => String::new(),
+        let comment = match self.provenance.places.get(&self.path) {
+            Some(Location::Line(number)) => format!("  # line {number}"),
+            Some(Location::Variable(name)) => format!("  # {name}"),
+            Some(Location::Whole) | None => String::new(),
         };
         writeln!(self.text, "{line}{comment}").expect("writing to a String cannot fail");
     }
@@ -185,11 +186,11 @@ impl Writer<'_> {
             require_unprivileged_role,
             enabled,
         } = database;
-        let parts = connection.parts();
+        let params = connection.params();
         for key in KEYS {
-            self.optional(key, parts.texts.get(key).map(|text| part(key, text)));
+            self.optional(key, params.texts.get(key).map(|text| param(key, text)));
         }
-        if let Some(file) = parts.passfile.as_ref().filter(|_| !parts.texts.contains_key("password")) {
+        if let Some(file) = params.passfile.as_ref().filter(|_| !params.texts.contains_key("password")) {
             let line =
                 format!("{}# password: from {}, if it has one", self.indent(), scalar(&file.display().to_string()));
             writeln!(self.text, "{line}").expect("writing to a String cannot fail");
@@ -282,16 +283,16 @@ impl Writer<'_> {
     }
 }
 
-fn part(key: &str, text: &Text) -> String {
+fn param(key: &str, text: &ValueSource) -> String {
     match text {
-        Text::File(path) => format!("{{file: {}}}", scalar(&path.display().to_string())),
-        Text::Variable { name, value: _ } => format!("{{env: {}}}", scalar(name)),
-        Text::Plain(_) if key == "password" => REDACTED.to_owned(),
-        Text::Plain(text) if key == "url" => {
-            scalar(&url::redacted(text.expose()).unwrap_or_else(|| REDACTED.to_owned()))
+        ValueSource::File(path) => format!("{{file: {}}}", scalar(&path.display().to_string())),
+        ValueSource::Variable { name, value: _ } => format!("{{env: {}}}", scalar(name)),
+        ValueSource::Plain(_) if key == "password" => REDACTED.to_owned(),
+        ValueSource::Plain(text) if key == "url" => {
+            scalar(&redacted_url(text.expose()).unwrap_or_else(|| REDACTED.to_owned()))
         }
-        Text::Plain(text) if key == "port" && text.expose().parse::<u16>().is_ok() => text.expose().to_owned(),
-        Text::Plain(text) => scalar(text.expose()),
+        ValueSource::Plain(text) if key == "port" && text.expose().parse::<u16>().is_ok() => text.expose().to_owned(),
+        ValueSource::Plain(text) => scalar(text.expose()),
     }
 }
 

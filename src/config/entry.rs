@@ -5,9 +5,7 @@ use std::{borrow::Cow, str::FromStr};
 use ::config::{Value, ValueKind};
 
 use super::section::Section;
-
-/// How much of a wrong value a message shows.
-const LONGEST_SHOWN: usize = 60;
+use crate::diagnostics::shown;
 
 /// A value that is there, and the key that it stands under.
 pub(crate) struct Entry<'s> {
@@ -130,13 +128,5 @@ fn found(value: &Value) -> String {
         ValueKind::Float(found) => found.to_string(),
         ValueKind::String(found) => shown(found),
         _ => kind(value).to_owned(),
-    }
-}
-
-/// Text in quotes, shortened.
-pub(crate) fn shown(text: &str) -> String {
-    match text.char_indices().nth(LONGEST_SHOWN) {
-        Some((end, _)) => format!("{:?}...", &text[..end]),
-        None => format!("{text:?}"),
     }
 }

@@ -8,10 +8,13 @@ use std::{
 
 use super::{
     Absent, Namespaces, Notify, Parameter, ParameterKind, Query, builtin,
-    section::{References, Section, suggestion},
+    section::{References, Section},
     sql::{self, Malformed},
 };
-use crate::scaling::{Activation, Divisor, Rounding, Target};
+use crate::{
+    diagnostics::suggestion,
+    scaling::{Activation, Divisor, Rounding, Target},
+};
 
 /// What [`is_metric_name`] takes, for messages.
 pub(crate) const METRIC_NAME: &str = "1 to 63 letters, digits, '-', '_' and '.', with a letter or digit at either end";

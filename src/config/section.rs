@@ -12,17 +12,18 @@ use ::config::{Map, Value, ValueKind};
 use super::{
     duration,
     entry::{Entry, as_text, kind},
-    faults::{Findings, Place},
-    parts::Text,
-    secret::Secret,
-    source::{Environment, Layer, Path},
+    source::{Environment, Path, Tree},
+};
+use crate::{
+    conninfo::{Secret, ValueSource},
+    diagnostics::{Diagnostics, Location, suggestion},
 };
 
 /// What all sections of one configuration share.
 pub(crate) struct Context<'a> {
-    pub(crate) tree: &'a Layer,
+    pub(crate) tree: &'a Tree,
     pub(crate) environment: &'a Environment,
-    pub(crate) findings: &'a Findings,
+    pub(crate) diagnostics: &'a Diagnostics,
 }
 
 /// Whether scalars of a section may be `{file: ...}` or `{env: ...}`.
@@ -82,16 +83,16 @@ impl<'a> Section<'a> {
 
     /// The scalar under a key, with what it refers to left unread; a number if `numbers` may
     /// stand there, else text.
-    pub(crate) fn scalar(&self, key: &'static str, numbers: bool) -> Option<Text> {
+    pub(crate) fn scalar(&self, key: &'static str, numbers: bool) -> Option<ValueSource> {
         let value = self.written(key)?;
         match &value.kind {
             ValueKind::Table(reference) => self.referred(key, reference),
-            ValueKind::I128(number) if numbers => Some(Text::plain(number.to_string())),
+            ValueKind::I128(number) if numbers => Some(ValueSource::plain(number.to_string())),
             ValueKind::String(text) if text.is_empty() => {
                 self.fault(key, "is empty; give it a value or leave it out");
                 None
             }
-            ValueKind::String(text) => Some(Text::plain(text.clone())),
+            ValueKind::String(text) => Some(ValueSource::plain(text.clone())),
             ValueKind::Array(_) => {
                 self.fault(key, "found a list, must be text");
                 None
@@ -105,11 +106,11 @@ impl<'a> Section<'a> {
     }
 
     /// `{file: ...}` or `{env: ...}`.
-    fn referred(&self, key: &str, reference: &Map<String, Value>) -> Option<Text> {
+    fn referred(&self, key: &str, reference: &Map<String, Value>) -> Option<ValueSource> {
         let mut entries = reference.iter().map(|(name, value)| (name.as_str(), as_text(value)));
         match (entries.next(), entries.next()) {
-            (Some(("file", Some(path))), None) if !path.is_empty() => Some(Text::File(PathBuf::from(path))),
-            (Some(("env", Some(name))), None) if !name.is_empty() => Some(Text::Variable {
+            (Some(("file", Some(path))), None) if !path.is_empty() => Some(ValueSource::File(PathBuf::from(path))),
+            (Some(("env", Some(name))), None) if !name.is_empty() => Some(ValueSource::Variable {
                 name: name.to_owned(),
                 value: self.context.environment.get(name).map(|value| Secret::new(value.to_owned())),
             }),
@@ -187,34 +188,34 @@ impl<'a> Section<'a> {
 
     /// Whether the section comes from the file or from variables, not from us.
     pub(crate) fn is_configured(&self) -> bool {
-        self.place(&self.path) != Place::Whole
+        self.place(&self.path) != Location::Whole
     }
 
     /// Notes a fault of a key, which need not be there.
     pub(crate) fn fault(&self, key: &str, message: impl Into<String>) {
         let mut path = self.path.clone();
         path.push(key.to_owned());
-        self.context.findings.add(self.place(&path), path.join("."), message);
+        self.context.diagnostics.add(self.place(&path), path.join("."), message);
     }
 
     /// Notes a fault of the section itself.
     pub(crate) fn own_fault(&self, message: impl Into<String>) {
-        self.context.findings.add(self.place(&self.path), self.path.join("."), message);
+        self.context.diagnostics.add(self.place(&self.path), self.path.join("."), message);
     }
 
     /// Where the path stands, or the nearest of its parents that stands anywhere.
-    fn place(&self, path: &[String]) -> Place {
+    fn place(&self, path: &[String]) -> Location {
         (1..=path.len())
             .rev()
             .find_map(|depth| self.context.tree.places.get(&path[..depth]).cloned())
-            .unwrap_or(Place::Whole)
+            .unwrap_or(Location::Whole)
     }
 
     /// Whether a key's value is that of a variable, and so text whatever it stands for.
     pub(super) fn is_set_by_variable(&self, key: &str) -> bool {
         let mut path = self.path.clone();
         path.push(key.to_owned());
-        matches!(self.place(&path), Place::Variable(_))
+        matches!(self.place(&path), Location::Variable(_))
     }
 
     /// Notes the keys that nobody asked for; the last thing done with a section.
@@ -302,17 +303,5 @@ impl<'a> Section<'a> {
     /// Text without NUL, of at least one character.
     pub(crate) fn text(&self, key: &'static str) -> Option<String> {
         self.entry(key)?.filled_text()
-    }
-}
-
-/// The nearest right spelling, or all that would be right.
-pub(crate) fn suggestion<'k>(wrong: &str, known: impl Iterator<Item = &'k str> + Clone) -> String {
-    let lower = wrong.to_lowercase().replace('-', "_");
-    let nearest = known.clone().min_by_key(|name| strsim::damerau_levenshtein(name, &lower));
-    match nearest {
-        Some(name) if strsim::damerau_levenshtein(name, &lower) <= name.len().div_ceil(3) => {
-            format!("did you mean {name}?")
-        }
-        _ => format!("known here: {}", known.collect::<Vec<_>>().join(", ")),
     }
 }

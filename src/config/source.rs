@@ -10,7 +10,7 @@ use std::{
 
 use ::config::{ConfigError, Map, Source, Value, ValueKind};
 
-use super::faults::{Findings, Place};
+use crate::diagnostics::{Diagnostics, Location};
 
 /// What the name of each variable that overrides a key starts with.
 ///
@@ -57,16 +57,16 @@ pub(crate) type Path = Vec<String>;
 
 /// One source: its values, and where each of its keys stands.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Layer {
+pub(crate) struct Tree {
     pub(crate) values: Map<String, Value>,
-    pub(crate) places: HashMap<Path, Place>,
+    pub(crate) places: HashMap<Path, Location>,
 }
 
-/// The key under which a layer hands its values to `config`: `config` parses the names on the
+/// The key under which a tree hands its values to `config`: `config` parses the names on the
 /// first level as path expressions, and a misspelt `server.listen` must not become a section.
 const ROOT: &str = "root";
 
-impl Source for Layer {
+impl Source for Tree {
     fn clone_into_box(&self) -> Box<dyn Source + Send + Sync> {
         Box::new(self.clone())
     }
@@ -76,50 +76,50 @@ impl Source for Layer {
     }
 }
 
-/// Merges the layers; a later one wins.
-pub(crate) fn merged(layers: Vec<Layer>) -> Layer {
+/// Merges the trees; a later one wins.
+pub(crate) fn merged(trees: Vec<Tree>) -> Tree {
     let mut places = HashMap::new();
     let mut builder = ::config::Config::builder();
-    for layer in layers {
-        places.extend(layer.places.clone());
-        builder = builder.add_source(layer);
+    for tree in trees {
+        places.extend(tree.places.clone());
+        builder = builder.add_source(tree);
     }
     let merged = builder.build().and_then(|merged| merged.collect());
-    let mut root = merged.expect("layers of ours never fail to collect");
+    let mut root = merged.expect("trees of ours never fail to collect");
     let values = match root.swap_remove(ROOT).map(|value| value.kind) {
         Some(ValueKind::Table(values)) => values,
         _ => Map::new(),
     };
-    Layer { values, places }
+    Tree { values, places }
 }
 
 /// Reads the variables that start with [`PREFIX`]; `below` is what they override.
-pub(crate) fn variables(environment: &Environment, below: &Layer, findings: &Findings) -> Layer {
-    let mut layer = Layer::default();
+pub(crate) fn variables(environment: &Environment, below: &Tree, diagnostics: &Diagnostics) -> Tree {
+    let mut tree = Tree::default();
     for (name, text) in &environment.0 {
         let Some(rest) = name.get(..PREFIX.len()).filter(|head| head.eq_ignore_ascii_case(PREFIX)) else {
             continue;
         };
-        let place = Place::Variable(name.clone());
+        let place = Location::Variable(name.clone());
         let mut path = Path::new();
         for segment in name[rest.len()..].split("__") {
             match resolved(segment, &path, below) {
                 Ok(key) => path.push(key),
-                Err(message) => findings.add(place.clone(), path.join("."), message),
+                Err(message) => diagnostics.add(place.clone(), path.join("."), message),
             }
         }
-        if let Some(Place::Variable(other)) = layer.places.get(&path) {
-            findings.add(place, path.join("."), format!("is also set by {other}; unset one of them"));
+        if let Some(Location::Variable(other)) = tree.places.get(&path) {
+            diagnostics.add(place, path.join("."), format!("is also set by {other}; unset one of them"));
             continue;
         }
-        layer.insert(&path, text, &place, below);
+        tree.insert(&path, text, &place, below);
     }
-    layer
+    tree
 }
 
 /// The key that a part of a variable's name means: an existing one that is spelt so but for
 /// case, dashes and dots, else the part itself in lower case.
-fn resolved(segment: &str, parent: &[String], below: &Layer) -> Result<String, String> {
+fn resolved(segment: &str, parent: &[String], below: &Tree) -> Result<String, String> {
     let wanted = segment.to_lowercase();
     if wanted.trim_matches('_').is_empty() {
         return Err("the variable's name has an empty part; parts are separated by two underscores".into());
@@ -140,8 +140,8 @@ fn spelt(key: &str) -> String {
     key.to_lowercase().replace(['-', '.'], "_")
 }
 
-impl Layer {
-    fn insert(&mut self, path: &[String], text: &str, place: &Place, below: &Self) {
+impl Tree {
+    fn insert(&mut self, path: &[String], text: &str, place: &Location, below: &Self) {
         let Some((last, parents)) = path.split_last() else { return };
         let mut table = &mut self.values;
         for (depth, key) in parents.iter().enumerate() {
@@ -189,12 +189,12 @@ mod tests {
 
     /// The paths that variables set over a file, and what is wrong with the variables.
     fn set(yaml: &str, pairs: &[(&str, &str)]) -> (Vec<String>, Vec<String>) {
-        let findings = Findings::default();
-        let below = yaml::layer(yaml, &findings);
-        let layer = variables(&environment(pairs), &below, &findings);
-        let mut paths: Vec<String> = layer.places.keys().map(|path| path.join("/")).collect();
+        let diagnostics = Diagnostics::default();
+        let below = yaml::tree(yaml, &diagnostics);
+        let tree = variables(&environment(pairs), &below, &diagnostics);
+        let mut paths: Vec<String> = tree.places.keys().map(|path| path.join("/")).collect();
         paths.sort();
-        (paths, findings.into_faults(None).iter().map(|fault| fault.message.clone()).collect())
+        (paths, diagnostics.into_error(None).iter().map(|fault| fault.message.clone()).collect())
     }
 
     #[test]
@@ -227,15 +227,15 @@ mod tests {
 
     #[test]
     fn names_with_dots_on_the_first_level_are_no_paths() {
-        let findings = Findings::default();
-        let merged = merged(vec![yaml::layer("server.listen: x", &findings)]);
+        let diagnostics = Diagnostics::default();
+        let merged = merged(vec![yaml::tree("server.listen: x", &diagnostics)]);
         assert_eq!(merged.values.keys().collect::<Vec<_>>(), ["server.listen"]);
     }
 
     #[test]
-    fn a_layer_keeps_the_order_of_its_keys() {
-        let findings = Findings::default();
-        let merged = merged(vec![Layer::default(), yaml::layer("q: {z: 1, a: 2, m: 3}", &findings)]);
+    fn a_tree_keeps_the_order_of_its_keys() {
+        let diagnostics = Diagnostics::default();
+        let merged = merged(vec![Tree::default(), yaml::tree("q: {z: 1, a: 2, m: 3}", &diagnostics)]);
         let names: Vec<&String> = merged.section("q").expect("a mapping").keys().collect();
         assert_eq!(names, ["z", "a", "m"]);
     }

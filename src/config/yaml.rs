@@ -1,4 +1,4 @@
-//! Reads YAML into a [`Layer`]: every key with its line, every key that stands twice with both.
+//! Reads YAML into a [`Tree`]: every key with its line, every key that stands twice with both.
 
 use std::fmt;
 
@@ -9,35 +9,33 @@ use serde::{
 };
 use serde_saphyr::{DuplicateKeyPolicy, NonFiniteFloatPolicy, Spanned};
 
-use super::{
-    faults::{Findings, Place},
-    source::{Layer, Path},
-};
+use super::source::{Path, Tree};
+use crate::diagnostics::{Diagnostics, Location};
 
 /// Reads YAML text; notes what is no YAML, and keys that stand twice.
-pub(crate) fn layer(text: &str, findings: &Findings) -> Layer {
-    let mut layer = Layer::default();
+pub(crate) fn tree(text: &str, diagnostics: &Diagnostics) -> Tree {
+    let mut tree = Tree::default();
     match serde_saphyr::from_str_with_options::<Spanned<Yaml>>(text, yaml_options()) {
         Ok(Spanned { value: Yaml::Mapping(entries), .. }) => {
-            layer.values = layer.table(entries, &Path::new(), findings);
+            tree.values = tree.table(entries, &Path::new(), diagnostics);
         }
         Ok(Spanned { value: Yaml::Null, .. }) => {
-            findings.add(
-                Place::Whole,
+            diagnostics.add(
+                Location::Whole,
                 "",
                 "the file is empty; it needs at least one of server, admin, databases, queries",
             );
         }
         Ok(other) => {
-            let place = Place::Line(other.referenced.line());
-            findings.add(place, "", format!("found {}, must be a mapping of keys", other.value.kind()));
+            let place = Location::Line(other.referenced.line());
+            diagnostics.add(place, "", format!("found {}, must be a mapping of keys", other.value.kind()));
         }
         Err(error) => {
-            let place = error.location().map_or(Place::Whole, |location| Place::Line(location.line()));
-            findings.add(place, "", format!("not valid YAML: {}", described(&error)));
+            let place = error.location().map_or(Location::Whole, |location| Location::Line(location.line()));
+            diagnostics.add(place, "", format!("not valid YAML: {}", described(&error)));
         }
     }
-    layer
+    tree
 }
 
 /// YAML 1.2's own types: `yes` is text and so is `1_000`. Keys that stand twice come through, so
@@ -82,31 +80,31 @@ fn described(error: &serde_saphyr::Error) -> String {
     }
 }
 
-impl Layer {
+impl Tree {
     fn table(
         &mut self,
         entries: Vec<(Spanned<String>, Spanned<Yaml>)>,
         path: &Path,
-        findings: &Findings,
+        diagnostics: &Diagnostics,
     ) -> Map<String, Value> {
         let mut table = Map::new();
         for (key, node) in entries {
             let mut path = path.clone();
             path.push(key.value.clone());
             let line = key.referenced.line().max(1);
-            if let Some(Place::Line(first)) = self.places.get(&path) {
+            if let Some(Location::Line(first)) = self.places.get(&path) {
                 let message = format!("stands twice; the first is on line {first}");
-                findings.add(Place::Line(line), path.join("."), message);
+                diagnostics.add(Location::Line(line), path.join("."), message);
                 continue;
             }
-            self.places.insert(path.clone(), Place::Line(line));
-            let value = self.value(node.value, &path, findings);
+            self.places.insert(path.clone(), Location::Line(line));
+            let value = self.value(node.value, &path, diagnostics);
             table.insert(key.value, value);
         }
         table
     }
 
-    fn value(&mut self, node: Yaml, path: &Path, findings: &Findings) -> Value {
+    fn value(&mut self, node: Yaml, path: &Path, diagnostics: &Diagnostics) -> Value {
         let kind = match node {
             Yaml::Null => ValueKind::Nil,
             Yaml::Boolean(value) => ValueKind::Boolean(value),
@@ -118,12 +116,12 @@ impl Layer {
                 for (index, node) in nodes.into_iter().enumerate() {
                     let mut path = path.clone();
                     path.push(index.to_string());
-                    self.places.insert(path.clone(), Place::Line(node.referenced.line()));
-                    list.push(self.value(node.value, &path, findings));
+                    self.places.insert(path.clone(), Location::Line(node.referenced.line()));
+                    list.push(self.value(node.value, &path, diagnostics));
                 }
                 ValueKind::Array(list)
             }
-            Yaml::Mapping(entries) => ValueKind::Table(self.table(entries, path, findings)),
+            Yaml::Mapping(entries) => ValueKind::Table(self.table(entries, path, diagnostics)),
         };
         Value::new(None, kind)
     }
@@ -223,14 +221,14 @@ mod tests {
 
     #[test]
     fn lines_are_those_of_the_keys_also_behind_aliases() {
-        let findings = Findings::default();
-        let read = layer("a: &shared\n  b: |\n    text\n  c: 1\nd:\n  <<: *shared\n  e: 2\n", &findings);
+        let diagnostics = Diagnostics::default();
+        let read = tree("a: &shared\n  b: |\n    text\n  c: 1\nd:\n  <<: *shared\n  e: 2\n", &diagnostics);
         let line =
             |path: &[&str]| read.places.get(&path.iter().map(|key| (*key).to_owned()).collect::<Path>()).cloned();
-        assert_eq!(line(&["a", "c"]), Some(Place::Line(4)));
-        assert_eq!(line(&["d", "e"]), Some(Place::Line(7)));
+        assert_eq!(line(&["a", "c"]), Some(Location::Line(4)));
+        assert_eq!(line(&["d", "e"]), Some(Location::Line(7)));
         assert!(line(&["d", "c"]).is_some());
-        assert!(findings.is_empty());
+        assert!(diagnostics.is_empty());
     }
 
     #[test]
@@ -259,9 +257,9 @@ mod tests {
             "a: hunter2\n---\nb: 1\n",
             "a: hunter2 # \u{1}\n",
         ] {
-            let findings = Findings::default();
-            layer(bad, &findings);
-            let message = findings.into_faults(None).to_string();
+            let diagnostics = Diagnostics::default();
+            tree(bad, &diagnostics);
+            let message = diagnostics.into_error(None).to_string();
             assert!(!message.is_empty() && !message.contains("hunter2"), "{bad}: {message}");
         }
     }
@@ -276,9 +274,9 @@ mod tests {
         for hostile in
             [bomb, format!("a: {}", "[".repeat(100_000)), format!("a: {}x{}", "[".repeat(5_000), "]".repeat(5_000))]
         {
-            let findings = Findings::default();
-            layer(&hostile, &findings);
-            assert!(!findings.is_empty());
+            let diagnostics = Diagnostics::default();
+            tree(&hostile, &diagnostics);
+            assert!(!diagnostics.is_empty());
         }
     }
 }

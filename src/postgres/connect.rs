@@ -11,7 +11,7 @@ use tokio::{
 use tokio_postgres::{AsyncMessage, CancelToken, Notification, config};
 
 use super::{tls, transport::Transport};
-use crate::config::{Address, Connection, SessionAttrs};
+use crate::conninfo::{Address, Connection, SessionAttrs};
 
 /// A dead peer is noticed after [`KEEPALIVE_IDLE`] + [`KEEPALIVE_RETRIES`] x [`KEEPALIVE_INTERVAL`].
 ///

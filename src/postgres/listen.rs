@@ -21,7 +21,10 @@ use tokio::{
 use tokio_postgres::{Notification, types::Type};
 
 use super::{Breaker, Database, QUEUE, connect};
-use crate::config::{self, Address, Connection};
+use crate::{
+    config,
+    conninfo::{Address, Connection},
+};
 
 /// How often the connection must answer an empty query.
 const PULSE: Duration = Duration::from_secs(5);

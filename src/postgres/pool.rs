@@ -11,7 +11,8 @@ use tokio_postgres::{Client, NoTls};
 
 use super::{connect, health::Health, role::Privileges};
 use crate::{
-    config::{Connection, Database},
+    config::Database,
+    conninfo::Connection,
     fault::Fault,
     metrics::{Metrics, OfDatabase},
 };

@@ -18,7 +18,7 @@ use rustls::{
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::{
-    config::{Connection, SslMode},
+    conninfo::{Connection, SslMode},
     pem,
 };
 

@@ -9,7 +9,8 @@ use std::{
 
 use crate::{
     cache::{PostgresReader, QuerySource},
-    config::{Config, Connection},
+    config::Config,
+    conninfo::Connection,
     metrics::Metrics,
     postgres::Database,
     query::Registry,

@@ -18,7 +18,8 @@ use super::{
 };
 use crate::{
     cache::QuerySource,
-    config::{Address, Query, SslMode, is_metric_name},
+    config::{Query, is_metric_name},
+    conninfo::{Address, SslMode},
     query::Value,
     scaling::{Activation, Divisor, Rounding, Target},
     wire::ScaledObjectRef,

@@ -1,6 +1,9 @@
 //! The configuration: what is refused says where, what is taken can be written down, and no secret is ever told.
 
-use clapometer::config::{Config, Environment, Place, sql};
+use clapometer::{
+    config::{Config, Environment, sql},
+    diagnostics::Location,
+};
 
 /// In no message and no output, wherever it stands in the file as a password.
 const CANARY: &str = "canary-7f3a";
@@ -42,7 +45,10 @@ fn check_config(text: &str) {
             assert!(faults.iter().count() > 0);
             for fault in faults.iter() {
                 assert!(!fault.message.is_empty());
-                assert!(!matches!(fault.place, Place::Line(line) if line == 0 || line > last), "{fault:?}\n{text}");
+                assert!(
+                    !matches!(fault.location, Location::Line(line) if line == 0 || line > last),
+                    "{fault:?}\n{text}"
+                );
             }
         }
     }

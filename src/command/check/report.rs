@@ -7,7 +7,8 @@ use serde::{Serialize, Serializer};
 use super::{advice, serving::Serving};
 use crate::{
     command::backlog,
-    config::{Connection, Query},
+    config::Query,
+    conninfo::Connection,
     fault::Fault,
     postgres::{Complaint, Examined, Plan, Relation, RowSecurity, Server, Statement},
     reading::{Numbers, Rows},

@@ -8,7 +8,7 @@ use clapometer::{
         migrate,
         transaction::Transactions,
     },
-    config::{Connection, ConnectionSource},
+    conninfo::ConnectionSource,
 };
 use serde_json::Value;
 use tokio::time::Instant;
@@ -36,7 +36,7 @@ pub(super) async fn queue(cluster: &Cluster) -> Database<'_> {
 /// A way to connect as the library wants it.
 pub(super) fn source(access: &Access) -> ConnectionSource {
     let variables = access.environment();
-    Connection::from_environment(&|name| {
+    ConnectionSource::from_environment(&|name| {
         variables.iter().find(|(known, _)| *known == name).map(|(_, value)| value.clone())
     })
     .expect("the environment is complete")

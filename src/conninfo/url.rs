@@ -6,7 +6,8 @@
 
 use std::collections::BTreeMap;
 
-use super::{parts::PARAMETERS, section::suggestion};
+use super::keywords::PARAMETERS;
+use crate::diagnostics::suggestion;
 
 /// The parts of a URL under the names of `databases.<name>` (and `connect_timeout`, in seconds).
 ///

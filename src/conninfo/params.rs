@@ -1,134 +1,32 @@
-//! The parts of a connection as they are written, and how they become a [`Connection`].
+//! The parameters of a connection as they are written, and how they become a [`Connection`].
 //!
 //! The same function serves the check at load and every later connection, so that a rotated
 //! credential file is held to the same rules.
 
 use std::{
     collections::BTreeMap,
-    io::Read,
-    net::IpAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use super::{
-    connection::{Address, Connection, SessionAttrs, SslMode},
-    entry::shown,
-    libpq,
+    address::{Address, DEFAULT_PORT, HOSTS, is_host},
+    connection::{Connection, SESSION_ATTRS, SSLMODES, SessionAttrs, SslMode},
+    passfile,
     secret::Secret,
     url,
+    value::ValueSource,
 };
-
-/// The keys of `databases.<name>` that make a connection.
-pub(crate) const KEYS: [&str; 11] = [
-    "url",
-    "host",
-    "port",
-    "dbname",
-    "user",
-    "password",
-    "sslmode",
-    "sslrootcert",
-    "sslcert",
-    "sslkey",
-    "target_session_attrs",
-];
-
-/// The parameters of a URL: libpq's names.
-pub(crate) const PARAMETERS: [&str; 11] = [
-    "host",
-    "port",
-    "dbname",
-    "user",
-    "password",
-    "sslmode",
-    "sslrootcert",
-    "sslcert",
-    "sslkey",
-    "target_session_attrs",
-    "connect_timeout",
-];
+use crate::diagnostics::shown;
 
 /// Those of [`KEYS`] that are files of TLS.
 const CERTIFICATES: [&str; 3] = ["sslrootcert", "sslcert", "sslkey"];
 
-/// PostgreSQL's own port.
-const DEFAULT_PORT: u16 = 5432;
-
-/// The largest file that a scalar is read from: a certificate's key fits, a wrong path may not.
-const LARGEST_FILE: u64 = 64 * 1024;
-
-/// `sslmode`'s words.
-pub(crate) const SSLMODES: [(&str, SslMode); 5] = [
-    ("disable", SslMode::Disable),
-    ("prefer", SslMode::Prefer),
-    ("require", SslMode::Require),
-    ("verify-ca", SslMode::VerifyCa),
-    ("verify-full", SslMode::VerifyFull),
-];
-
-/// `target_session_attrs`' words.
-pub(crate) const SESSION_ATTRS: [(&str, SessionAttrs); 3] =
-    [("any", SessionAttrs::Any), ("read-write", SessionAttrs::ReadWrite), ("read-only", SessionAttrs::ReadOnly)];
-
-/// A scalar that may stand elsewhere.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Text {
-    /// As written.
-    Plain(Secret),
-    /// `{file: ...}`: the file's text, less one newline at its end, read at each use.
-    File(PathBuf),
-    /// `{env: ...}`: a variable, which cannot change while the process lives.
-    Variable { name: String, value: Option<Secret> },
-}
-
-impl Text {
-    /// A text as written.
-    pub(crate) fn plain(text: impl Into<String>) -> Self {
-        Self::Plain(Secret::new(text.into()))
-    }
-
-    /// The text as of now.
-    ///
-    /// # Errors
-    /// Why there is none, naming the file or the variable and never what is in it.
-    pub(crate) fn read(&self) -> Result<String, String> {
-        let (origin, text) = match self {
-            Self::Plain(text) => return Ok(text.expose().to_owned()),
-            Self::File(path) => (format!("the file {}", path.display()), small_file(path)?),
-            Self::Variable { name, value } => {
-                let value = value.as_ref().ok_or_else(|| format!("the variable {name} is not set"))?;
-                (format!("the variable {name}"), value.expose().to_owned())
-            }
-        };
-        let text = text.strip_suffix('\n').map_or(text.as_str(), |text| text.strip_suffix('\r').unwrap_or(text));
-        if text.is_empty() {
-            return Err(format!("{origin} is empty"));
-        }
-        Ok(text.to_owned())
-    }
-}
-
-/// Reads a file of text that must be small.
-pub(crate) fn small_file(path: &Path) -> Result<String, String> {
-    let cannot = |why: &dyn std::fmt::Display| format!("cannot read the file {}: {why}", path.display());
-    let mut text = String::new();
-    let file = std::fs::File::open(path).map_err(|error| cannot(&error))?;
-    file.take(LARGEST_FILE + 1).read_to_string(&mut text).map_err(|error| cannot(&error))?;
-    if u64::try_from(text.len()).is_ok_and(|length| length > LARGEST_FILE) {
-        return Err(cannot(&"it is larger than 64 KiB"));
-    }
-    if text.contains('\0') {
-        return Err(cannot(&"it has a NUL character"));
-    }
-    Ok(text)
-}
-
 /// Everything a connection is made of.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(crate) struct Parts {
+pub(crate) struct Params {
     /// By key, all of them of [`KEYS`].
-    pub(crate) texts: BTreeMap<&'static str, Text>,
+    pub(crate) texts: BTreeMap<&'static str, ValueSource>,
     /// Where to look for a password that `texts` has not.
     pub(crate) passfile: Option<PathBuf>,
     /// Servers besides `host` that the same credentials go to: they have a say in whether `sslmode` may be left out.
@@ -146,25 +44,25 @@ pub(crate) struct Problem {
 }
 
 /// A part's text as of now, and whether a message may quote it.
-struct Part {
+struct Value {
     text: String,
     quotable: bool,
     is_of_url: bool,
 }
 
-impl Part {
+impl Value {
     fn found(&self) -> String {
         if self.quotable { format!("found {}, ", shown(&self.text)) } else { String::new() }
     }
 }
 
-impl Parts {
+impl Params {
     /// Reads every part and makes the connection of them; also the URL's `connect_timeout`.
     ///
     /// # Errors
     /// Every problem at once, at least one.
     pub(crate) fn assemble(&self) -> Result<(Connection, Option<Duration>), Vec<Problem>> {
-        let mut reader = Reader::of(self);
+        let mut reader = Reader::new(self);
         let connection = reader.connection(self);
         let timeout = reader.connect_timeout();
         match connection {
@@ -177,11 +75,11 @@ impl Parts {
     pub(crate) fn files(&self) -> Vec<PathBuf> {
         let mut files: Vec<PathBuf> = self.passfile.iter().cloned().collect();
         for text in self.texts.values() {
-            if let Text::File(path) = text {
+            if let ValueSource::File(path) = text {
                 files.push(path.clone());
             }
         }
-        let reader = Reader::of(self);
+        let reader = Reader::new(self);
         files.extend(
             CERTIFICATES.into_iter().filter_map(|key| reader.parts.get(key)).map(|part| PathBuf::from(&part.text)),
         );
@@ -191,16 +89,16 @@ impl Parts {
 
 #[derive(Default)]
 struct Reader {
-    parts: BTreeMap<&'static str, Part>,
+    parts: BTreeMap<&'static str, Value>,
     problems: Vec<Problem>,
     /// A URL stands where something else should: what seems to be missing may be in it.
     has_misplaced_url: bool,
 }
 
 impl Reader {
-    fn of(written: &Parts) -> Self {
+    fn new(params: &Params) -> Self {
         let mut reader = Self::default();
-        for (key, text) in &written.texts {
+        for (key, text) in &params.texts {
             reader.read(key, text);
         }
         reader.take_url_apart();
@@ -215,8 +113,8 @@ impl Reader {
         });
     }
 
-    fn read(&mut self, key: &'static str, text: &Text) {
-        let quotable = matches!(text, Text::Plain(_)) && !matches!(key, "password" | "url");
+    fn read(&mut self, key: &'static str, text: &ValueSource) {
+        let quotable = matches!(text, ValueSource::Plain(_)) && !matches!(key, "password" | "url");
         match text.read() {
             Ok(text) if text.contains('\0') => self.problem(key, "has a NUL character, which PostgreSQL cannot take"),
             // A URL in the wrong place may hold a password.
@@ -225,7 +123,7 @@ impl Reader {
                 self.problem(key, "found a URL; give it as url");
             }
             Ok(text) => {
-                self.parts.insert(key, Part { text, quotable, is_of_url: false });
+                self.parts.insert(key, Value { text, quotable, is_of_url: false });
             }
             Err(message) => self.problem(key, message),
         }
@@ -239,14 +137,14 @@ impl Reader {
                     if self.parts.contains_key(key) {
                         self.problem(key, "is given twice, here and in url; leave one out");
                     }
-                    self.parts.insert(key, Part { text, quotable: false, is_of_url: true });
+                    self.parts.insert(key, Value { text, quotable: false, is_of_url: true });
                 }
             }
             Err(message) => self.problem("url", message),
         }
     }
 
-    fn connection(&mut self, written: &Parts) -> Option<Connection> {
+    fn connection(&mut self, written: &Params) -> Option<Connection> {
         let addresses = self.addresses(written);
         let sslmode = self.sslmode(addresses.as_deref(), &written.other_hosts);
         let target_session_attrs = match self.word("target_session_attrs", &SESSION_ATTRS) {
@@ -264,7 +162,7 @@ impl Reader {
         let dbname = self.parts.get("dbname").map_or_else(|| user.clone(), |part| part.text.clone());
         let mut password = self.parts.get("password").map(|part| Secret::new(part.text.clone()));
         if let (None, Some(file)) = (&password, &written.passfile) {
-            match libpq::password(file, &addresses, &dbname, &user) {
+            match passfile::password(file, &addresses, &dbname, &user) {
                 Ok(found) => password = found,
                 Err(message) => self.problem("password", message),
             }
@@ -286,7 +184,7 @@ impl Reader {
         self.problems.iter().any(|problem| problem.key == key)
     }
 
-    fn addresses(&mut self, written: &Parts) -> Option<Vec<Address>> {
+    fn addresses(&mut self, written: &Params) -> Option<Vec<Address>> {
         let Some(host) = self.parts.get("host") else {
             if !self.has_problem("host") && !self.has_problem("url") {
                 let message = match written.texts.contains_key("url") {
@@ -392,16 +290,4 @@ enum Word<T> {
     Known(T),
     Unknown,
     Unset,
-}
-
-/// What a host list must be.
-pub(crate) const HOSTS: &str =
-    "must be host names or addresses, or directories of Unix sockets, several separated by commas";
-
-/// Whether a text can be one server of a host list.
-pub(crate) fn is_host(host: &str) -> bool {
-    if host.starts_with('/') || host.parse::<IpAddr>().is_ok() {
-        return true;
-    }
-    !host.is_empty() && host.chars().all(|c| c.is_alphanumeric() || matches!(c, '.' | '-' | '_'))
 }

@@ -1,21 +1,16 @@
-//! libpq's environment: variables, the password file, and the defaults behind them.
+//! libpq's environment: variables, and the defaults behind them.
 //!
-//! *Source:* PostgreSQL's documentation, "Environment Variables" and "The Password File";
-//! fe-connect.c for the defaults.
+//! *Source:* PostgreSQL's documentation, "Environment Variables"; fe-connect.c for the defaults.
 
 use std::{
     collections::BTreeMap,
-    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
 
 use super::{
-    connection::{Address, ConnectionSource, SslMode},
-    faults::{Faults, Findings, Place},
-    parts::{Parts, Text, small_file},
-    secret::Secret,
-    url,
+    address::SOCKET_DIRECTORY, connection::SslMode, params::Params, source::ConnectionSource, url, value::ValueSource,
 };
+use crate::diagnostics::{Diagnostics, Location, Misconfiguration};
 
 /// Which variable stands for which part.
 const VARIABLES: [(&str, &str); 11] = [
@@ -48,75 +43,81 @@ const REFUSED: [&str; 8] = [
 /// The variable that holds a whole URL; what it says wins over the others.
 const URL: &str = "DATABASE_URL";
 
-/// Where Debian's packages and the usual images put the server's socket.
-const SOCKET_DIRECTORY: &str = "/var/run/postgresql";
-
-/// Reads the environment through `lookup`; empty variables count as unset.
-///
-/// # Errors
-/// Every fault at once, by variable.
-pub(crate) fn source(lookup: &dyn Fn(&str) -> Option<String>) -> Result<ConnectionSource, Faults> {
-    let findings = Findings::default();
-    let lookup = |name: &str| lookup(name).filter(|value| !value.is_empty());
-    for name in REFUSED {
-        if lookup(name).is_some() {
-            findings.add(Place::Variable(name.into()), "", "is not supported; unset it");
+impl ConnectionSource {
+    /// Reads libpq's environment through `lookup`: `DATABASE_URL`, whose parts win, then
+    /// `PGHOST`, `PGPORT` and so on, then libpq's defaults. Empty variables count as unset.
+    ///
+    /// What it returns reads the password file anew each time it is resolved.
+    ///
+    /// # Errors
+    /// Every fault at once, by variable; a file that is named and missing is one.
+    pub fn from_environment(lookup: &dyn Fn(&str) -> Option<String>) -> Result<Self, Misconfiguration> {
+        let diagnostics = Diagnostics::default();
+        let lookup = |name: &str| lookup(name).filter(|value| !value.is_empty());
+        for name in REFUSED {
+            if lookup(name).is_some() {
+                diagnostics.add(Location::Variable(name.into()), "", "is not supported; unset it");
+            }
         }
-    }
-    let mut texts = BTreeMap::new();
-    let mut origins = BTreeMap::new();
-    if let Some(text) = lookup(URL) {
-        match url::parse(&text) {
-            Ok(parts) => {
-                for (key, text) in parts {
-                    origins.insert(key, URL);
-                    texts.insert(key, Text::plain(text));
+        let mut texts = BTreeMap::new();
+        let mut origins = BTreeMap::new();
+        if let Some(text) = lookup(URL) {
+            match url::parse(&text) {
+                Ok(parts) => {
+                    for (key, text) in parts {
+                        origins.insert(key, URL);
+                        texts.insert(key, ValueSource::plain(text));
+                    }
                 }
+                Err(message) => diagnostics.add(Location::Variable(URL.into()), "", message),
             }
-            Err(message) => findings.add(Place::Variable(URL.into()), "", message),
         }
-    }
-    for (name, key) in VARIABLES {
-        if let Some(text) = lookup(name).filter(|_| !texts.contains_key(key)) {
-            origins.insert(key, name);
-            texts.insert(key, Text::plain(text));
-        }
-    }
-    match (lookup("PGHOSTADDR"), texts.contains_key("host")) {
-        (Some(_), true) => {
-            findings.add(Place::Variable("PGHOSTADDR".into()), "", "is not supported beside a host; unset one of them");
-        }
-        (Some(address), false) => {
-            origins.insert("host", "PGHOSTADDR");
-            texts.insert("host", Text::plain(address));
-        }
-        (None, _) => {}
-    }
-    texts.entry("host").or_insert_with(|| Text::plain(default_host()));
-    texts.entry("sslmode").or_insert_with(|| Text::plain(SslMode::Prefer.name()));
-    if let Some(user) = operating_system_user(&lookup).filter(|_| !texts.contains_key("user")) {
-        texts.insert("user", Text::plain(user));
-    }
-    let (passfile, missing) = passfile(&lookup);
-    if let Some(path) = missing.filter(|_| !texts.contains_key("password")) {
-        let message = format!("cannot read the file {}: it is not there", path.display());
-        findings.add(Place::Variable("PGPASSFILE".into()), "", message);
-    }
-    let mut parts = Parts { texts, passfile, other_hosts: Vec::new(), prefix: String::new() };
-    match parts.assemble() {
-        Ok((_, connect_timeout)) if findings.is_empty() => {
-            parts.texts.remove("connect_timeout");
-            Ok(ConnectionSource::new(parts, connect_timeout))
-        }
-        Ok(_) => Err(findings.into_faults(None)),
-        Err(problems) => {
-            for problem in problems {
-                let variable = VARIABLES.into_iter().find(|(_, key)| *key == problem.key).map(|(name, _)| name);
-                let name = origins.get(problem.key).copied().or(variable).unwrap_or(URL);
-                let path = if name == URL { problem.key } else { "" };
-                findings.add(Place::Variable(name.into()), path, problem.message);
+        for (name, key) in VARIABLES {
+            if let Some(text) = lookup(name).filter(|_| !texts.contains_key(key)) {
+                origins.insert(key, name);
+                texts.insert(key, ValueSource::plain(text));
             }
-            Err(findings.into_faults(None))
+        }
+        match (lookup("PGHOSTADDR"), texts.contains_key("host")) {
+            (Some(_), true) => {
+                diagnostics.add(
+                    Location::Variable("PGHOSTADDR".into()),
+                    "",
+                    "is not supported beside a host; unset one of them",
+                );
+            }
+            (Some(address), false) => {
+                origins.insert("host", "PGHOSTADDR");
+                texts.insert("host", ValueSource::plain(address));
+            }
+            (None, _) => {}
+        }
+        texts.entry("host").or_insert_with(|| ValueSource::plain(default_host()));
+        texts.entry("sslmode").or_insert_with(|| ValueSource::plain(SslMode::Prefer.name()));
+        if let Some(user) = operating_system_user(&lookup).filter(|_| !texts.contains_key("user")) {
+            texts.insert("user", ValueSource::plain(user));
+        }
+        let (passfile, missing) = passfile(&lookup);
+        if let Some(path) = missing.filter(|_| !texts.contains_key("password")) {
+            let message = format!("cannot read the file {}: it is not there", path.display());
+            diagnostics.add(Location::Variable("PGPASSFILE".into()), "", message);
+        }
+        let mut params = Params { texts, passfile, other_hosts: Vec::new(), prefix: String::new() };
+        match params.assemble() {
+            Ok((_, connect_timeout)) if diagnostics.is_empty() => {
+                params.texts.remove("connect_timeout");
+                Ok(Self::new(params, connect_timeout))
+            }
+            Ok(_) => Err(diagnostics.into_error(None)),
+            Err(problems) => {
+                for problem in problems {
+                    let variable = VARIABLES.into_iter().find(|(_, key)| *key == problem.key).map(|(name, _)| name);
+                    let name = origins.get(problem.key).copied().or(variable).unwrap_or(URL);
+                    let path = if name == URL { problem.key } else { "" };
+                    diagnostics.add(Location::Variable(name.into()), path, problem.message);
+                }
+                Err(diagnostics.into_error(None))
+            }
         }
     }
 }
@@ -146,65 +147,16 @@ fn passfile(lookup: &dyn Fn(&str) -> Option<String>) -> (Option<PathBuf>, Option
     }
 }
 
-/// The password for the first of the servers that the file has one for.
-///
-/// # Errors
-/// The file cannot be read, or others may read it: libpq passes such a file over, and the
-/// server's "no password supplied" would then be a riddle.
-pub(crate) fn password(file: &Path, addresses: &[Address], dbname: &str, user: &str) -> Result<Option<Secret>, String> {
-    let entries = small_file(file)?;
-    if let Some(password) = addresses.iter().find_map(|address| matching(&entries, address, dbname, user)) {
-        let mode = std::fs::metadata(file).map_or(0, |metadata| metadata.permissions().mode());
-        if mode & 0o077 != 0 {
-            return Err(format!("others may read the file {}; its permissions must be 0600 or less", file.display()));
-        }
-        return Ok(Some(Secret::new(password)));
-    }
-    Ok(None)
-}
-
-fn matching(entries: &str, address: &Address, dbname: &str, user: &str) -> Option<String> {
-    let (host, port) = match address {
-        Address::Tcp { host, port } => (host.clone(), port),
-        Address::Unix { directory, port } if directory == Path::new(SOCKET_DIRECTORY) => ("localhost".into(), port),
-        Address::Unix { directory, port } => (directory.display().to_string(), port),
-    };
-    let wanted = [host.as_str(), &port.to_string(), dbname, user];
-    entries.lines().filter(|line| !line.starts_with('#')).find_map(|line| {
-        let fields = fields(line);
-        let (password, patterns) = fields.split_last()?;
-        let fits = patterns.len() == wanted.len()
-            && patterns.iter().zip(wanted).all(|(pattern, wanted)| pattern == "*" || pattern == wanted);
-        fits.then(|| password.clone())
-    })
-}
-
-/// The first five fields, separated by colons; a backslash takes the next character as it is.
-fn fields(line: &str) -> Vec<String> {
-    let mut fields = vec![String::new()];
-    let mut characters = line.chars();
-    while let Some(character) = characters.next() {
-        match character {
-            ':' if fields.len() < 5 => fields.push(String::new()),
-            // An unescaped colon ends the password too, in libpq.
-            ':' => break,
-            '\\' => fields.last_mut().expect("never empty").extend(characters.next()),
-            other => fields.last_mut().expect("never empty").push(other),
-        }
-    }
-    fields
-}
-
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use std::{fs, os::unix::fs::PermissionsExt};
 
     use super::*;
-    use crate::config::Connection;
+    use crate::conninfo::{Address, Connection, Secret};
 
     fn resolved(pairs: &[(&str, &str)]) -> Result<Connection, String> {
         let lookup = |name: &str| pairs.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
-        source(&lookup).map_err(|faults| faults.to_string())?.resolve()
+        ConnectionSource::from_environment(&lookup).map_err(|faults| faults.to_string())?.resolve()
     }
 
     fn tcp(host: &str, port: u16) -> Address {
@@ -287,7 +239,7 @@ mod tests {
         let pairs =
             [("PGHOST", "h"), ("PGUSER", "me"), ("PGDATABASE", "d:b"), ("PGPASSFILE", file.to_str().expect("text"))];
         let lookup = |name: &str| pairs.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
-        let source = source(&lookup).expect("a source");
+        let source = ConnectionSource::from_environment(&lookup).expect("a source");
         assert_eq!(source.files(), std::slice::from_ref(&file));
         assert_eq!(source.resolve().expect("a connection").password, Some(Secret::new("first:pass".into())));
         fs::write(&file, "*:*:*:*:rotated\n").expect("a file");
@@ -295,13 +247,5 @@ mod tests {
         fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).expect("permissions");
         let message = source.resolve().expect_err("a fault");
         assert!(message.contains("others may read") && !message.contains("rotated"), "{message}");
-    }
-
-    #[test]
-    fn the_socket_directory_is_localhost_to_the_password_file() {
-        let address = Address::Unix { directory: PathBuf::from(SOCKET_DIRECTORY), port: 5432 };
-        assert_eq!(matching("localhost:5432:*:*:yes", &address, "d", "u").as_deref(), Some("yes"));
-        let address = Address::Unix { directory: PathBuf::from("/elsewhere"), port: 5432 };
-        assert_eq!(matching("localhost:5432:*:*:no\n/elsewhere:*:d:u:yes", &address, "d", "u").as_deref(), Some("yes"));
     }
 }

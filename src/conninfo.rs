@@ -1,0 +1,30 @@
+//! libpq's connection parameters: what they may be, where they come from, and the connection that they make.
+//!
+//! Both programs use them: clapometer for each entry of `databases`, postgres-batch for its only
+//! database. [`ConnectionSource`] keeps what was written; [`ConnectionSource::resolve`] reads the
+//! files behind it as of now and gives a [`Connection`]. Nothing here connects to anything.
+
+mod address;
+mod connection;
+mod environment;
+mod keywords;
+mod params;
+mod passfile;
+mod secret;
+mod source;
+mod url;
+mod value;
+
+pub use self::{
+    address::Address,
+    connection::{Connection, SessionAttrs, SslMode},
+    secret::Secret,
+    source::ConnectionSource,
+};
+pub(crate) use self::{
+    address::{HOSTS, is_host},
+    keywords::KEYS,
+    params::Params,
+    url::redacted as redacted_url,
+    value::ValueSource,
+};

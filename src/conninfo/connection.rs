@@ -1,0 +1,85 @@
+//! One way to connect, with everything that was read for it.
+
+use std::path::PathBuf;
+
+use super::{address::Address, secret::Secret};
+
+/// One resolved way to connect.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Connection {
+    /// Tried in this order; never empty.
+    pub addresses: Vec<Address>,
+    /// The database's name.
+    pub dbname: String,
+    /// The role.
+    pub user: String,
+    /// Its password.
+    pub password: Option<Secret>,
+    /// Whether and how TLS is used; Unix sockets never use it.
+    pub sslmode: SslMode,
+    /// The root certificates (PEM); the system's where absent.
+    pub sslrootcert: Option<PathBuf>,
+    /// The client certificate (PEM).
+    pub sslcert: Option<PathBuf>,
+    /// The client certificate's key (PEM).
+    pub sslkey: Option<PathBuf>,
+    /// Which of the servers is wanted.
+    pub target_session_attrs: SessionAttrs,
+}
+
+/// libpq's `sslmode`, less `allow`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SslMode {
+    /// Never TLS.
+    Disable,
+    /// TLS if the server has it, nothing checked.
+    Prefer,
+    /// TLS; the certificate is checked only where a root certificate is given, as libpq does.
+    Require,
+    /// TLS, and the certificate's chain is checked.
+    VerifyCa,
+    /// TLS, and the chain and the host name are checked.
+    VerifyFull,
+}
+
+impl SslMode {
+    /// Reads libpq's word.
+    pub fn parse(word: &str) -> Option<Self> {
+        SSLMODES.into_iter().find_map(|(name, mode)| (name == word).then_some(mode))
+    }
+
+    /// As libpq and the configuration spell it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Disable => "disable",
+            Self::Prefer => "prefer",
+            Self::Require => "require",
+            Self::VerifyCa => "verify-ca",
+            Self::VerifyFull => "verify-full",
+        }
+    }
+}
+
+/// libpq's `target_session_attrs`, as far as offered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SessionAttrs {
+    /// The first that answers.
+    Any,
+    /// A server that accepts writes.
+    ReadWrite,
+    /// A server that does not.
+    ReadOnly,
+}
+
+/// `sslmode`'s words.
+pub(crate) const SSLMODES: [(&str, SslMode); 5] = [
+    ("disable", SslMode::Disable),
+    ("prefer", SslMode::Prefer),
+    ("require", SslMode::Require),
+    ("verify-ca", SslMode::VerifyCa),
+    ("verify-full", SslMode::VerifyFull),
+];
+
+/// `target_session_attrs`' words.
+pub(crate) const SESSION_ATTRS: [(&str, SessionAttrs); 3] =
+    [("any", SessionAttrs::Any), ("read-write", SessionAttrs::ReadWrite), ("read-only", SessionAttrs::ReadOnly)];

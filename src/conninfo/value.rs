@@ -1,0 +1,64 @@
+//! Where a parameter's text comes from: written out, a file or a variable.
+
+use std::{
+    io::Read,
+    path::{Path, PathBuf},
+};
+
+use super::secret::Secret;
+
+/// The largest file that a scalar is read from: a certificate's key fits, a wrong path may not.
+const LARGEST_FILE: u64 = 64 * 1024;
+
+/// A scalar that may stand elsewhere.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum ValueSource {
+    /// As written.
+    Plain(Secret),
+    /// `{file: ...}`: the file's text, less one newline at its end, read at each use.
+    File(PathBuf),
+    /// `{env: ...}`: a variable, which cannot change while the process lives.
+    Variable { name: String, value: Option<Secret> },
+}
+
+impl ValueSource {
+    /// A text as written.
+    pub(crate) fn plain(text: impl Into<String>) -> Self {
+        Self::Plain(Secret::new(text.into()))
+    }
+
+    /// The text as of now.
+    ///
+    /// # Errors
+    /// Why there is none, naming the file or the variable and never what is in it.
+    pub(crate) fn read(&self) -> Result<String, String> {
+        let (origin, text) = match self {
+            Self::Plain(text) => return Ok(text.expose().to_owned()),
+            Self::File(path) => (format!("the file {}", path.display()), small_file(path)?),
+            Self::Variable { name, value } => {
+                let value = value.as_ref().ok_or_else(|| format!("the variable {name} is not set"))?;
+                (format!("the variable {name}"), value.expose().to_owned())
+            }
+        };
+        let text = text.strip_suffix('\n').map_or(text.as_str(), |text| text.strip_suffix('\r').unwrap_or(text));
+        if text.is_empty() {
+            return Err(format!("{origin} is empty"));
+        }
+        Ok(text.to_owned())
+    }
+}
+
+/// Reads a file of text that must be small.
+pub(crate) fn small_file(path: &Path) -> Result<String, String> {
+    let cannot = |why: &dyn std::fmt::Display| format!("cannot read the file {}: {why}", path.display());
+    let mut text = String::new();
+    let file = std::fs::File::open(path).map_err(|error| cannot(&error))?;
+    file.take(LARGEST_FILE + 1).read_to_string(&mut text).map_err(|error| cannot(&error))?;
+    if u64::try_from(text.len()).is_ok_and(|length| length > LARGEST_FILE) {
+        return Err(cannot(&"it is larger than 64 KiB"));
+    }
+    if text.contains('\0') {
+        return Err(cannot(&"it has a NUL character"));
+    }
+    Ok(text)
+}
