@@ -9,10 +9,12 @@ use std::{sync::Arc, time::Duration};
 
 use clapometer::{
     batch::{
-        claim::{Claimed, claim},
-        identity,
-        lease::Terms,
-        ledger::{Job, Ledger},
+        store::{Job, Store},
+        worker::{
+            claim::{Claimed, claim},
+            identity,
+            lease::Terms,
+        },
     },
     shutdown::Ending,
 };
@@ -39,7 +41,7 @@ const ROWS: u32 = 100_000;
 /// Requests that wait before each turn: more than can be claimed in it.
 const WAITING: u32 = 30_000;
 
-const TERMS: Terms = Terms { lease: Duration::from_secs(600), beat: Duration::from_secs(150) };
+const TERMS: Terms = Terms { lease: Duration::from_secs(600), heartbeat: Duration::from_secs(150) };
 
 /// How long a comparison is.
 #[derive(Debug, Clone, Copy, clap::Args)]
@@ -125,7 +127,7 @@ async fn claiming(access: &Access, workers: u64, lasting: Duration) -> Turn {
     let mut set = JoinSet::new();
     for worker in 0..workers {
         let connection = identity::connection(lookup).expect("the environment is sound");
-        let mut ledger = Ledger::new(connection, None);
+        let mut store = Store::new(connection, None);
         let begin = Arc::clone(&begin);
         set.spawn(async move {
             let (_ending, mut ended) = Ending::new();
@@ -137,7 +139,7 @@ async fn claiming(access: &Access, workers: u64, lasting: Duration) -> Turn {
             };
             // The connection is opened before the clock starts.
             let by = Instant::now() + Duration::from_secs(20);
-            ledger.standing(&job(0), by).await.expect("the database is there");
+            store.previous_clap(&job(0), by).await.expect("the database is there");
             begin.wait().await;
             let end = Instant::now() + lasting;
             let (mut claimed, mut empty, mut claiming) = (0, 0, Duration::ZERO);
@@ -146,13 +148,13 @@ async fn claiming(access: &Access, workers: u64, lasting: Duration) -> Turn {
                 if start >= end {
                     break;
                 }
-                let found = claim(&mut ledger, &job(number), TERMS, &mut ended).await.expect("a claim does not fail");
+                let found = claim(&mut store, &job(number), TERMS, &mut ended).await.expect("a claim does not fail");
                 claiming += start.elapsed();
                 match found {
-                    Claimed::Attempt(claim, _) => {
+                    Claimed::Attempt(attempt, _) => {
                         claimed += 1;
                         let by = Instant::now() + Duration::from_secs(20);
-                        ledger.succeed(&claim, by).await.expect("the database is there").expect("the clap is ours");
+                        store.succeed(&attempt, by).await.expect("the database is there").expect("the clap is ours");
                     }
                     _ => empty += 1,
                 }

@@ -5,11 +5,14 @@ use std::{ffi::OsString, time::Duration};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, builder::Resettable, error::ErrorKind};
 
 use super::{
-    clap::Status,
-    lease::{MARGIN, Terms},
-    life::Rules,
-    outcome::RetryBy,
-    work::{Ending, FinalState, Program, Work},
+    status::Status,
+    worker::{
+        Rules,
+        lease::{MARGIN, Terms},
+        outcome::RetryBy,
+        program::Program,
+        work::{Ending, FinalState, Work},
+    },
 };
 use crate::{config::duration, notify_sql, version::VERSION};
 
@@ -381,7 +384,7 @@ impl WorkArguments {
             }
         };
         Ok(Rules {
-            terms: Terms { lease, beat },
+            terms: Terms { lease, heartbeat: beat },
             timeout,
             grace,
             retry_by,

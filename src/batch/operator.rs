@@ -1,236 +1,160 @@
-//! What an operator asks of the tables: add, list, show, retry, cancel, prune.
+//! The operator's commands: `migrate`, `add`, `list`, `show`, `retry`, `cancel`, `prune` and `explain`.
 //!
-//! Each command is a statement or two and a text: for people, or one JSON document.
+//! A command is a statement or two and an [`Answer`], which is text for people or one JSON document.
 
+mod commands;
+mod explain;
+pub mod migrate;
 mod show;
 
-use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
+use std::{process::ExitCode, time::Duration};
 
-use serde_json::json;
 use tokio::time::Instant;
-use tokio_postgres::{Row, types::Type};
 
-pub use self::show::{Filter, View, list, show};
+use self::migrate::MigrateError;
 use super::{
-    clap::Status,
-    table::{self, Colour},
-    transaction::{Error, Parameter, Transactions},
+    CONFIGURATION, FAILED, UNAVAILABLE,
+    cli::{AddArguments, Command, ListArguments, MigrateAction, PruneArguments, RetryArguments},
+    print,
+    table::Colour,
+    transaction::{self, Transactions},
+    worker::identity,
 };
+use crate::{conninfo::ConnectionSource, notify_sql::Name};
 
-/// Bounds a command's every statement, connecting included.
+/// The longest that an operator's statement may take on the server.
+const STATEMENT: Duration = Duration::from_secs(30);
+
+/// The longest that a statement may take with connecting and waiting for its answer.
 const WITHIN: Duration = Duration::from_secs(40);
 
-/// What a command says, and whether everything that was asked for was done.
+/// The answer to a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Answer {
-    /// For stdout; ends with a newline unless it is empty.
-    pub text: String,
-    /// False: some of it could not be done, and the text says why.
-    pub complete: bool,
+pub(super) struct Answer {
+    /// The text for standard output; it ends with a newline unless it is empty.
+    text: String,
+    /// Whether everything that the operator asked for was done. If not, the text says why.
+    complete: bool,
 }
 
-/// What to add.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Request {
-    /// How many, all alike.
-    pub count: i32,
-    /// The seed's work, in seconds.
-    pub duration_seconds: i32,
-    /// A JSON document.
-    pub payload: String,
-    /// The budget.
-    pub max_attempts: i16,
-    /// Adds nothing if it is there already.
-    pub key: Option<String>,
+/// The form of an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum View {
+    /// One JSON document.
+    Json,
+    /// Text.
+    Human {
+        /// The terminal's width, if standard output is one.
+        width: Option<usize>,
+        /// Whether colours are used.
+        colours: Colour,
+    },
 }
 
-/// Adds requests.
-///
-/// # Errors
-/// The transaction's; so for all functions here.
-pub async fn add(transactions: &mut Transactions, request: &Request, view: View) -> Result<Answer, Error> {
-    let Request { count, duration_seconds, payload, max_attempts, key } = request;
-    let parameters: [Parameter<'_>; 5] = [
-        (count, Type::INT4),
-        (duration_seconds, Type::INT4),
-        (payload, Type::TEXT),
-        (max_attempts, Type::INT2),
-        (key, Type::TEXT),
-    ];
-    let ids = ids(&transactions.run(include_str!("operator/add.sql"), &parameters, by()).await?)?;
-    let existing = match (ids.is_empty(), key) {
-        (true, Some(_)) => {
-            let keyed = transactions.run(include_str!("operator/keyed.sql"), &[(key, Type::TEXT)], by()).await?;
-            self::ids(&keyed)?.first().copied()
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+enum OperatorError {
+    #[error(transparent)]
+    Tables(#[from] transaction::Error),
+    #[error(transparent)]
+    Migration(#[from] MigrateError),
+}
+
+impl OperatorError {
+    fn exit_code(&self) -> u8 {
+        match self {
+            Self::Tables(error) | Self::Migration(MigrateError::Database(error)) => match error {
+                transaction::Error::Unavailable(_) | transaction::Error::Unanswered(_) => UNAVAILABLE,
+                transaction::Error::NotMigrated(_) => CONFIGURATION,
+                transaction::Error::Collision(_) | transaction::Error::Rejected { .. } => FAILED,
+            },
+            Self::Migration(_) => FAILED,
         }
-        _ => None,
+    }
+}
+
+/// Runs a command to its end, prints its answer, and returns the exit code.
+pub(super) async fn run(connection: ConnectionSource, schema: Option<String>, command: Command) -> ExitCode {
+    let mut transactions = Transactions::new(connection, schema, "postgres-batch/operator", STATEMENT);
+    match answer(&mut transactions, command).await {
+        Ok(Answer { text, complete }) => {
+            print(&text);
+            ExitCode::from(if complete { 0 } else { FAILED })
+        }
+        Err(error) => {
+            eprintln!("postgres-batch: {error}");
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+async fn answer(transactions: &mut Transactions, command: Command) -> Result<Answer, OperatorError> {
+    let answer = match command {
+        Command::Add(AddArguments { count, duration_seconds, payload, max_attempts, key, json }) => {
+            let request = commands::Request { count, duration_seconds, payload, max_attempts, key };
+            commands::add(transactions, &request, view(json)).await?
+        }
+        Command::List(ListArguments { status, job, since, limit, json }) => {
+            let filter = show::Filter { statuses: status, job, since, limit };
+            show::list(transactions, &filter, view(json)).await?
+        }
+        Command::Show { id, json } => show::show(transactions, id, view(json)).await?,
+        Command::Retry(RetryArguments { ids, all_dead, json }) => {
+            let which = if all_dead { commands::Which::AllDead } else { commands::Which::Ids(ids) };
+            commands::retry(transactions, &which, view(json)).await?
+        }
+        Command::Cancel { ids, json } => commands::cancel(transactions, &ids, view(json)).await?,
+        Command::Prune(PruneArguments { older_than, status, batch, dry_run, json }) => {
+            let pruning = commands::Pruning { older_than, statuses: status, batch };
+            if dry_run {
+                commands::prunable(transactions, &pruning, view(json)).await?
+            } else {
+                commands::prune(transactions, &pruning, view(json)).await?
+            }
+        }
+        Command::Explain { json } => explain::explain(transactions, view(json)).await?,
+        Command::Migrate { action: MigrateAction::Up { with_notify } } => migrate_up(transactions, with_notify).await?,
+        Command::Migrate { action: MigrateAction::Status } => migrate_status(transactions).await?,
+        Command::Work(_) | Command::Migrate { action: MigrateAction::Print } => {
+            unreachable!("main has these, since they are not an operator's, or need no database")
+        }
     };
-    let text = match (view, &ids[..], existing) {
-        (View::Json, ids, existing) => format!("{}\n", json!({ "ids": ids, "existing": existing })),
-        (View::Human { .. }, [], Some(id)) => format!("clap {id} has this key already; nothing was added\n"),
-        (View::Human { .. }, [], None) => "nothing was added\n".to_owned(),
-        (View::Human { .. }, [id], _) => format!("added clap {id}\n"),
-        (View::Human { .. }, [first, .., last], _) => format!("added {} claps: {first} to {last}\n", ids.len()),
-    };
+    Ok(answer)
+}
+
+async fn migrate_up(transactions: &mut Transactions, with_notify: Option<Name>) -> Result<Answer, OperatorError> {
+    let place = transactions.schema().map_or(String::new(), |schema| format!(" in schema {schema}"));
+    let done = migrate::up(transactions).await?;
+    for migration in &done {
+        print(&format!("applied {:04} {}{place}\n", migration.version, migration.name));
+    }
+    if done.is_empty() {
+        print(&format!("nothing to apply{place}: all {} migrations are there\n", migrate::MIGRATIONS.len()));
+    }
+    let mut text = String::new();
+    if let Some(channel) = with_notify {
+        migrate::install_notify(transactions, channel).await?;
+        text = format!("installed the triggers that notify clapometer{place}\n");
+    }
     Ok(Answer { text, complete: true })
 }
 
-/// Grants one more attempt, due now, to claps that failed, died or were cancelled.
-pub async fn retry(transactions: &mut Transactions, which: &Which, view: View) -> Result<Answer, Error> {
-    let asked = match which {
-        Which::Ids(ids) => ids.clone(),
-        Which::AllDead => ids(&transactions.run(include_str!("operator/dead.sql"), &[], by()).await?)?,
-    };
-    let changed = change(transactions, include_str!("operator/retry.sql"), &asked).await?;
-    Ok(changed.told(&asked, view, |effect| match effect {
-        Some(_) => "due now".to_owned(),
-        None => "not retried".to_owned(),
-    }))
+async fn migrate_status(transactions: &mut Transactions) -> Result<Answer, OperatorError> {
+    let states = migrate::status(transactions).await?;
+    let text = states.iter().map(|state| format!("{state}\n")).collect();
+    Ok(Answer { text, complete: states.iter().all(migrate::State::is_good) })
 }
 
-/// Which claps.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Which {
-    /// These.
-    Ids(Vec<i64>),
-    /// Every dead one.
-    AllDead,
-}
-
-/// Cancels requests and claps; one that is being worked on is stopped at its next heartbeat.
-pub async fn cancel(transactions: &mut Transactions, asked: &[i64], view: View) -> Result<Answer, Error> {
-    const SQL: &str = include_str!("operator/cancel.sql");
-    let mut changed = change(transactions, SQL, asked).await?;
-    // A claim that was committed while the statement waited for its row is not in the statement's snapshot: it found
-    // neither the request nor the clap. A second one sees it.
-    let missed: Vec<i64> = asked.iter().copied().filter(|id| changed.is_missed(*id)).collect();
-    if !missed.is_empty() {
-        let again = change(transactions, SQL, &missed).await?;
-        changed.effects.extend(again.effects);
-        changed.statuses.extend(again.statuses);
+fn view(json: bool) -> View {
+    if json {
+        return View::Json;
     }
-    Ok(changed.told(asked, view, |effect| match effect {
-        Some("REQUESTED") => "is being worked on; stops at its next heartbeat".to_owned(),
-        Some(_) => "cancelled".to_owned(),
-        None => "not cancelled".to_owned(),
-    }))
+    let width = terminal_size::terminal_size_of(std::io::stdout()).map(|(width, _)| usize::from(width.0));
+    let no_color = identity::variable("NO_COLOR").is_some();
+    View::Human { width, colours: if width.is_some() && !no_color { Colour::On } else { Colour::Off } }
 }
 
-/// What a statement did to claps, and how they stand then, by their numbers.
-struct Changed {
-    effects: BTreeMap<i64, String>,
-    statuses: BTreeMap<i64, String>,
-}
-
-/// Runs a statement that says which of the claps it changed, and reads the state of all that were asked for.
-async fn change(transactions: &mut Transactions, sql: &str, asked: &[i64]) -> Result<Changed, Error> {
-    let (mut effects, mut statuses) = (BTreeMap::new(), BTreeMap::new());
-    for row in transactions.run(sql, &[(&asked, Type::INT8_ARRAY)], by()).await? {
-        effects.insert(row.try_get("id")?, row.try_get("effect")?);
-    }
-    for row in transactions.run(include_str!("operator/statuses.sql"), &[(&asked, Type::INT8_ARRAY)], by()).await? {
-        statuses.insert(row.try_get("id")?, row.try_get("status")?);
-    }
-    Ok(Changed { effects, statuses })
-}
-
-impl Changed {
-    /// Whether a clap was left as it was although it is not over.
-    fn is_missed(&self, id: i64) -> bool {
-        let status = self.statuses.get(&id).and_then(|status| Status::parse(status));
-        !self.effects.contains_key(&id) && status.is_some_and(|status| !status.is_terminal())
-    }
-
-    /// The answer for all that were asked for, in their order.
-    fn told(&self, asked: &[i64], view: View, say: impl Fn(Option<&str>) -> String) -> Answer {
-        let Self { effects, statuses } = self;
-        let mut text = String::new();
-        let mut documents = Vec::new();
-        for id in asked {
-            let effect = effects.get(id).map(String::as_str);
-            let status = statuses.get(id).map(String::as_str);
-            documents.push(json!({ "id": id, "status": status, "changed": effect.is_some() }));
-            let _ = match (view, status) {
-                (View::Json, _) => Ok(()),
-                (View::Human { colours, .. }, Some(status)) => {
-                    let painted =
-                        Status::parse(status).map_or(status.to_owned(), |known| table::paint(status, known, colours));
-                    writeln!(text, "clap {id}: {} ({painted})", say(effect))
-                }
-                (View::Human { .. }, None) => writeln!(text, "clap {id}: there is none"),
-            };
-        }
-        match view {
-            View::Json => text = format!("{}\n", serde_json::Value::Array(documents)),
-            View::Human { .. } if asked.is_empty() => text = "no clap is dead\n".to_owned(),
-            View::Human { .. } => {}
-        }
-        Answer { text, complete: asked.iter().all(|id| effects.contains_key(id)) }
-    }
-}
-
-/// What to delete.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Pruning {
-    /// Only claps that have been over for this long.
-    pub older_than: Duration,
-    /// Only these states, all of them terminal.
-    pub statuses: Vec<Status>,
-    /// How many in one transaction.
-    pub batch: i64,
-}
-
-/// Deletes claps that have been over for long, with their requests, batch by batch.
-pub async fn prune(transactions: &mut Transactions, pruning: &Pruning, view: View) -> Result<Answer, Error> {
-    let statuses: Vec<&str> = pruning.statuses.iter().map(|status| status.as_str()).collect();
-    let age = pruning.older_than.as_secs_f64();
-    let mut deleted = 0;
-    loop {
-        let parameters: [Parameter<'_>; 3] =
-            [(&statuses, Type::TEXT_ARRAY), (&age, Type::FLOAT8), (&pruning.batch, Type::INT8)];
-        let rows = transactions.run(include_str!("operator/prune.sql"), &parameters, by()).await?;
-        if rows.is_empty() {
-            break;
-        }
-        deleted += rows.len();
-    }
-    let text = match view {
-        View::Json => format!("{}\n", json!({ "deleted": deleted })),
-        View::Human { .. } => format!("deleted {deleted} claps, with their requests and attempts\n"),
-    };
-    Ok(Answer { text, complete: true })
-}
-
-/// Counts what [`prune`] would delete.
-pub async fn prunable(transactions: &mut Transactions, pruning: &Pruning, view: View) -> Result<Answer, Error> {
-    let statuses: Vec<&str> = pruning.statuses.iter().map(|status| status.as_str()).collect();
-    let age = pruning.older_than.as_secs_f64();
-    let parameters: [Parameter<'_>; 2] = [(&statuses, Type::TEXT_ARRAY), (&age, Type::FLOAT8)];
-    let rows = transactions.run(include_str!("operator/prunable.sql"), &parameters, by()).await?;
-    let mut counts = serde_json::Map::new();
-    for row in &rows {
-        counts.insert(row.try_get("status")?, row.try_get::<_, i64>("claps")?.into());
-    }
-    let text = match view {
-        View::Json => format!("{}\n", json!({ "would_delete": counts })),
-        View::Human { .. } if counts.is_empty() => "nothing to delete\n".to_owned(),
-        View::Human { .. } => {
-            let parts: Vec<String> = counts.iter().map(|(status, count)| format!("{count} {status}")).collect();
-            format!("would delete {}\n", parts.join(", "))
-        }
-    };
-    Ok(Answer { text, complete: true })
-}
-
+/// Returns the deadline of a statement that is sent now.
 fn by() -> Instant {
     Instant::now() + WITHIN
-}
-
-fn ids(rows: &[Row]) -> Result<Vec<i64>, Error> {
-    rows.iter().map(|row| row.try_get("id").map_err(Error::from)).collect()
-}
-
-/// Whether this process's standard output takes colours: a terminal, and nobody set `NO_COLOR`.
-pub fn colours(is_terminal: bool, no_color: bool) -> Colour {
-    if is_terminal && !no_color { Colour::On } else { Colour::Off }
 }

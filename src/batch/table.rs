@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::clap::Status;
+use super::status::Status;
 
 /// How a column stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -113,7 +113,7 @@ impl Transactions {
         let client = &self.session(by).await?.client;
         let begin = begin(limit);
         let (begun, moved) = join(client.batch_execute(&begin), into_schema(client, schema)).await;
-        begun.map_err(|error| Error::of(begin_error(&error), error))?;
+        begun.map_err(|error| Error::from_kind(begin_error(&error), error))?;
         moved?;
         Ok(client)
     }
@@ -161,7 +161,7 @@ async fn pipelined(
         client.batch_execute("COMMIT"),
     )
     .await;
-    begun.map_err(|error| Error::of(begin_error(&error), error))?;
+    begun.map_err(|error| Error::from_kind(begin_error(&error), error))?;
     moved?;
     let rows = rows.map_err(Error::from)?;
     // Whatever ended a COMMIT may have come after it.
@@ -198,7 +198,7 @@ impl Error {
         matches!(self, Self::Unavailable(_) | Self::Unanswered(_))
     }
 
-    fn of(kind: WriteError, error: tokio_postgres::Error) -> Self {
+    fn from_kind(kind: WriteError, error: tokio_postgres::Error) -> Self {
         let reason = connect::explain(&error);
         match kind {
             WriteError::Passing => Self::Unavailable(reason),
@@ -212,6 +212,6 @@ impl Error {
 
 impl From<tokio_postgres::Error> for Error {
     fn from(error: tokio_postgres::Error) -> Self {
-        Self::of(write_error(&error), error)
+        Self::from_kind(write_error(&error), error)
     }
 }

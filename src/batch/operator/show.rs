@@ -1,70 +1,52 @@
-//! `list` and `show`: claps as a table, one clap in full.
+//! `list` and `show`: many claps as a table, and one clap in full.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, time::Duration};
 
 use tokio_postgres::{Row, types::Type};
 
-use super::{Answer, by};
+use super::{Answer, View, by};
 use crate::batch::{
-    clap::Status,
+    status::Status,
     table::{self, Align, Cell, Colour, span},
     transaction::{Error, Parameter, Transactions},
 };
 
-const LIST: &str = include_str!("list.sql");
-const ATTEMPTS: &str = include_str!("attempts.sql");
-const BACKLOG: &str = include_str!("backlog.sql");
+const LIST: &str = include_str!("../store/operator/list.sql");
+/// Selects the columns of a person's table from the rows of [`LIST`].
+const LIST_TABLE: &str = concat!(
+    include_str!("../store/operator/list_table.sql"),
+    "  FROM (",
+    include_str!("../store/operator/list.sql"),
+    ") q"
+);
+const ATTEMPTS: &str = include_str!("../store/operator/attempts.sql");
+/// Selects the columns of a person's table from the rows of [`ATTEMPTS`].
+const ATTEMPTS_TABLE: &str = concat!(
+    include_str!("../store/operator/attempts_table.sql"),
+    "  FROM (",
+    include_str!("../store/operator/attempts.sql"),
+    ") q"
+);
+const BACKLOG: &str = include_str!("../store/operator/backlog.sql");
 
-/// Makes a table's row of each row of [`LIST`].
-const LIST_TABLE: &str = "\
-SELECT q.id, q.status, q.iteration, q.interruptions, q.max_attempts::int AS max_attempts, q.duration_seconds,
-       q.payload::text AS payload, q.request_key, q.job_uid, q.job_name, q.pod_name, q.last_error,
-       q.cancel_requested_at IS NOT NULL AS cancel_requested,
-       extract(epoch FROM now() - q.requested_at)::float8 AS requested,
-       extract(epoch FROM now() - q.started_at)::float8 AS started,
-       extract(epoch FROM coalesce(q.finished_at, now()) - q.started_at)::float8 AS took,
-       extract(epoch FROM q.lease_expires_at - now())::float8 AS lease,
-       extract(epoch FROM greatest(q.next_attempt_at, q.lease_expires_at) - now())::float8 AS next
-  FROM (";
-
-const ATTEMPTS_TABLE: &str = "\
-SELECT q.iteration, q.outcome, q.exit_code, q.error, q.job_name, q.job_uid, q.pod_name, q.node_name,
-       to_char(q.started_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS\"Z\"') AS started,
-       extract(epoch FROM coalesce(q.ended_at, now()) - q.started_at)::float8 AS took
-  FROM (";
-
-/// For whom an answer is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum View {
-    /// One JSON document.
-    Json,
-    /// Text.
-    Human {
-        /// The terminal's width, if it is one.
-        width: Option<usize>,
-        /// Whether colours are used.
-        colours: Colour,
-    },
-}
-
-/// Which claps to list.
+/// The claps that `list` shows.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Filter {
-    /// These states; empty: all.
+pub(super) struct Filter {
+    /// Claps in these states; all claps if it is empty.
     pub statuses: Vec<Status>,
-    /// A Job's uid or name.
+    /// The claps of the Job with this uid or name.
     pub job: Option<String>,
-    /// Only what happened within this time.
-    pub since: Option<std::time::Duration>,
-    /// How many at the most.
+    /// The claps that changed within this time.
+    pub since: Option<Duration>,
+    /// The largest number of claps.
     pub limit: i64,
 }
 
 /// Lists claps and requests, the newest first.
 ///
 /// # Errors
-/// The transaction's.
-pub async fn list(transactions: &mut Transactions, filter: &Filter, view: View) -> Result<Answer, Error> {
+/// Those of [`Transactions::run`].
+pub(super) async fn list(transactions: &mut Transactions, filter: &Filter, view: View) -> Result<Answer, Error> {
     let Filter { statuses, job, since, limit } = filter;
     let statuses: Vec<&str> = statuses.iter().map(|status| status.as_str()).collect();
     let statuses = (!statuses.is_empty()).then_some(statuses);
@@ -80,7 +62,7 @@ pub async fn list(transactions: &mut Transactions, filter: &Filter, view: View) 
         let text = document(transactions, LIST, &parameters).await?;
         return Ok(Answer { text: format!("{text}\n"), complete: true });
     };
-    let rows = transactions.run(&format!("{LIST_TABLE}{LIST}) q"), &parameters, by()).await?;
+    let rows = transactions.run(LIST_TABLE, &parameters, by()).await?;
     let heading = [
         ("ID", Align::Right),
         ("STATUS", Align::Left),
@@ -100,8 +82,8 @@ pub async fn list(transactions: &mut Transactions, filter: &Filter, view: View) 
 /// Shows one clap with every attempt.
 ///
 /// # Errors
-/// The transaction's.
-pub async fn show(transactions: &mut Transactions, id: i64, view: View) -> Result<Answer, Error> {
+/// Those of [`Transactions::run`].
+pub(super) async fn show(transactions: &mut Transactions, id: i64, view: View) -> Result<Answer, Error> {
     let parameters: [Parameter<'_>; 5] = [
         (&None::<Vec<String>>, Type::TEXT_ARRAY),
         (&None::<String>, Type::TEXT),
@@ -112,18 +94,18 @@ pub async fn show(transactions: &mut Transactions, id: i64, view: View) -> Resul
     let View::Human { width, colours } = view else {
         let clap = document(transactions, LIST, &parameters).await?;
         let attempts = document(transactions, ATTEMPTS, &[(&id, Type::INT8)]).await?;
-        // Both are PostgreSQL's own JSON: put together as text, so that no number loses a digit.
+        // Both are PostgreSQL's own JSON. They are joined as text, so that no number loses a digit.
         let clap = clap.trim_start_matches('[').trim_end_matches(']');
         let found = !clap.is_empty();
         let clap = if found { clap } else { "null" };
         return Ok(Answer { text: format!("{{\"clap\":{clap},\"attempts\":{attempts}}}\n"), complete: found });
     };
-    let rows = transactions.run(&format!("{LIST_TABLE}{LIST}) q"), &parameters, by()).await?;
+    let rows = transactions.run(LIST_TABLE, &parameters, by()).await?;
     let Some(row) = rows.first() else {
         return Ok(Answer { text: format!("clap {id}: there is none\n"), complete: false });
     };
     let mut text = headline(row, colours)?;
-    let attempts = transactions.run(&format!("{ATTEMPTS_TABLE}{ATTEMPTS}) q"), &[(&id, Type::INT8)], by()).await?;
+    let attempts = transactions.run(ATTEMPTS_TABLE, &[(&id, Type::INT8)], by()).await?;
     if !attempts.is_empty() {
         let heading = [
             ("#", Align::Right),
@@ -142,14 +124,14 @@ pub async fn show(transactions: &mut Transactions, id: i64, view: View) -> Resul
     Ok(Answer { text, complete: true })
 }
 
-/// The rows of a statement as one JSON array, made by PostgreSQL.
+/// Returns the rows of a statement as one JSON array, which PostgreSQL makes.
 async fn document(transactions: &mut Transactions, sql: &str, parameters: &[Parameter<'_>]) -> Result<String, Error> {
     let wrapped = format!("SELECT coalesce(json_agg(q), '[]')::text AS document FROM ({sql}) q");
     let rows = transactions.run(&wrapped, parameters, by()).await?;
     Ok(rows.first().map(|row| row.try_get("document")).transpose()?.unwrap_or_else(|| "[]".to_owned()))
 }
 
-/// The numbers that KEDA sees, in a line.
+/// Returns a line with the numbers that KEDA sees.
 async fn backlog(transactions: &mut Transactions) -> Result<String, Error> {
     let rows = transactions.run(BACKLOG, &[], by()).await?;
     let Some(row) = rows.first() else { return Ok(String::new()) };
@@ -184,7 +166,7 @@ fn line(row: &Row) -> Result<Vec<Cell>, Error> {
     ])
 }
 
-/// What a person wants to know next: when it is tried again, whether it hangs, why it failed.
+/// Returns what a person wants to know next: when the clap is tried again, whether it hangs, why it failed.
 fn remark(row: &Row, status: Status) -> Result<String, Error> {
     let error: String = row.try_get::<_, Option<String>>("last_error")?.unwrap_or_default();
     let next: Option<f64> = row.try_get("next")?;
@@ -261,7 +243,7 @@ fn attempt(row: &Row) -> Result<Vec<Cell>, Error> {
     ])
 }
 
-/// `2/5`; interrupted attempts cost nothing and are not counted.
+/// Returns the attempts as `2/5`. Interrupted attempts cost nothing and are not counted.
 fn attempts(row: &Row) -> Result<String, Error> {
     let iteration: i32 = row.try_get("iteration")?;
     let interruptions: i32 = row.try_get("interruptions")?;

@@ -7,16 +7,16 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use clapometer::batch::{
-    clap::{AttemptOutcome, Status},
-    ledger::{Backoff, Claim, Failure, Job, Ledger, SessionId, Statements, Way},
+    status::{AttemptOutcome, Status},
+    store::{Attempt, Backoff, Claim, Failure, Job, SessionId, Statement, Store},
     transaction::Error,
 };
 use tokio_postgres::types::Type;
 
-use super::ground::{LONG, end_back_off, expire_leases, job, ledger_with, pod, request, soon};
+use super::ground::{LONG, Overrides, end_back_off, expire_leases, job, pod, request, soon, store_with};
 use crate::support::database::Database;
 
-const ALL: [Way; 4] = [Way::Quick, Way::Own, Way::Due, Way::New];
+const ALL: [Claim; 4] = [Claim::Fast, Claim::Resume, Claim::TakeOver, Claim::Fresh];
 
 const NO_BACKOFF: Backoff = Backoff { reserve: Duration::ZERO, base: Duration::ZERO, cap: Duration::ZERO };
 
@@ -24,13 +24,13 @@ fn failure() -> Failure {
     Failure { exit_code: 1, error: "exit code 1".to_owned(), permanent: false }
 }
 
-async fn claim(ledger: &mut Ledger, way: Way, job: &Job) -> Result<Option<Claim>> {
-    Ok(ledger.claim(way, job, SessionId::draw(), LONG, soon()).await?)
+async fn claim(store: &mut Store, way: Claim, job: &Job) -> Result<Option<Attempt>> {
+    Ok(store.claim(way, job, SessionId::draw(), LONG, soon()).await?)
 }
 
 /// The claim of a new clap, which must be there.
-async fn new_claim(ledger: &mut Ledger, job: &Job) -> Result<Claim> {
-    claim(ledger, Way::New, job).await?.ok_or_else(|| anyhow::anyhow!("there was no request to claim"))
+async fn new_claim(store: &mut Store, job: &Job) -> Result<Attempt> {
+    claim(store, Claim::Fresh, job).await?.ok_or_else(|| anyhow::anyhow!("there was no request to claim"))
 }
 
 /// What a clap's row says: status, attempts started, interruptions.
@@ -46,81 +46,81 @@ async fn outcomes(database: &Database<'_>, id: i64) -> Result<Vec<String>> {
 }
 
 /// A clap whose lease holds belongs to its Job alone, running or between two tries.
-pub(super) async fn a_held_clap_is_nobody_elses(database: &Database<'_>, statements: &Statements) -> Result<()> {
+pub(super) async fn a_held_clap_is_nobody_elses(database: &Database<'_>, overrides: &Overrides) -> Result<()> {
     request(database, 1, 0).await;
-    let mut ledger = ledger_with(database, statements);
-    let mine = new_claim(&mut ledger, &job("a")).await?;
+    let mut store = store_with(database, overrides);
+    let mine = new_claim(&mut store, &job("a")).await?;
     for way in ALL {
-        ensure!(claim(&mut ledger, way, &job("b")).await?.is_none(), "{way:?} took a running clap from its Job");
+        ensure!(claim(&mut store, way, &job("b")).await?.is_none(), "{way:?} took a running clap from its Job");
     }
     let reserved = Backoff { reserve: LONG, ..NO_BACKOFF };
-    ledger.fail(&mine, &failure(), &reserved, soon()).await?;
+    store.fail(&mine, &failure(), &reserved, soon()).await?;
     end_back_off(database).await;
     for way in ALL {
-        ensure!(claim(&mut ledger, way, &job("b")).await?.is_none(), "{way:?} took a reserved clap from its Job");
+        ensure!(claim(&mut store, way, &job("b")).await?.is_none(), "{way:?} took a reserved clap from its Job");
     }
-    ensure!(claim(&mut ledger, Way::Own, &pod("a", "next")).await?.is_some(), "the Job's next pod found nothing");
+    ensure!(claim(&mut store, Claim::Resume, &pod("a", "next")).await?.is_some(), "the Job's next pod found nothing");
     Ok(())
 }
 
 /// Once another Job has taken over, its former owner can write nothing.
-pub(super) async fn a_former_owner_is_fenced(database: &Database<'_>, statements: &Statements) -> Result<()> {
+pub(super) async fn a_former_owner_is_fenced(database: &Database<'_>, overrides: &Overrides) -> Result<()> {
     request(database, 1, 0).await;
-    let mut ledger = ledger_with(database, statements);
-    let former = new_claim(&mut ledger, &job("a")).await?;
+    let mut store = store_with(database, overrides);
+    let former = new_claim(&mut store, &job("a")).await?;
     expire_leases(database).await;
-    let Some(owner) = claim(&mut ledger, Way::Due, &job("b")).await? else { anyhow::bail!("nobody took over") };
+    let Some(owner) = claim(&mut store, Claim::TakeOver, &job("b")).await? else { anyhow::bail!("nobody took over") };
     ensure!((owner.id, owner.iteration) == (former.id, 2), "took over {owner:?}");
 
-    ensure!(ledger.beat(&former, LONG, soon()).await?.is_none(), "the former owner beat");
-    ensure!(ledger.succeed(&former, soon()).await?.is_none(), "the former owner succeeded");
-    ensure!(ledger.fail(&former, &failure(), &NO_BACKOFF, soon()).await?.is_none(), "the former owner failed");
-    ensure!(ledger.release(&former, 10, soon()).await?.is_none(), "the former owner released");
-    ensure!(ledger.cancelled(&former, soon()).await?.is_none(), "the former owner cancelled");
+    ensure!(store.renew(&former, LONG, soon()).await?.is_none(), "the former owner renewed its lease");
+    ensure!(store.succeed(&former, soon()).await?.is_none(), "the former owner succeeded");
+    ensure!(store.fail(&former, &failure(), &NO_BACKOFF, soon()).await?.is_none(), "the former owner failed");
+    ensure!(store.release(&former, 10, soon()).await?.is_none(), "the former owner released");
+    ensure!(store.cancelled(&former, soon()).await?.is_none(), "the former owner cancelled");
     ensure!(clap(database, owner.id).await? == ("RUNNING".to_owned(), 2, 0), "the new owner's clap was touched");
 
-    ensure!(ledger.succeed(&owner, soon()).await? == Some(Status::Success), "the owner could not succeed");
+    ensure!(store.succeed(&owner, soon()).await? == Some(Status::Success), "the owner could not succeed");
     ensure!(outcomes(database, owner.id).await? == ["LOST", "SUCCESS"], "the attempts are booked otherwise");
-    let settled = ledger.settled(former.session, soon()).await?;
+    let settled = store.settled(former.session, soon()).await?;
     ensure!(settled == Some((AttemptOutcome::Lost, Status::Success)), "the former owner is told {settled:?}");
     Ok(())
 }
 
 /// An attempt that has been booked cannot be booked again.
-pub(super) async fn an_end_is_booked_once(database: &Database<'_>, statements: &Statements) -> Result<()> {
+pub(super) async fn an_end_is_booked_once(database: &Database<'_>, overrides: &Overrides) -> Result<()> {
     request(database, 1, 0).await;
-    let mut ledger = ledger_with(database, statements);
-    let mine = new_claim(&mut ledger, &job("a")).await?;
-    ensure!(ledger.succeed(&mine, soon()).await? == Some(Status::Success), "could not succeed");
-    ensure!(ledger.beat(&mine, LONG, soon()).await?.is_none(), "beat after the end");
-    ensure!(ledger.succeed(&mine, soon()).await?.is_none(), "succeeded twice");
-    ensure!(ledger.fail(&mine, &failure(), &NO_BACKOFF, soon()).await?.is_none(), "failed after success");
-    ensure!(ledger.release(&mine, 10, soon()).await?.is_none(), "released after success");
+    let mut store = store_with(database, overrides);
+    let mine = new_claim(&mut store, &job("a")).await?;
+    ensure!(store.succeed(&mine, soon()).await? == Some(Status::Success), "could not succeed");
+    ensure!(store.renew(&mine, LONG, soon()).await?.is_none(), "renewed after the end");
+    ensure!(store.succeed(&mine, soon()).await?.is_none(), "succeeded twice");
+    ensure!(store.fail(&mine, &failure(), &NO_BACKOFF, soon()).await?.is_none(), "failed after success");
+    ensure!(store.release(&mine, 10, soon()).await?.is_none(), "released after success");
     ensure!(clap(database, mine.id).await?.0 == "SUCCESS", "success did not last");
     Ok(())
 }
 
 /// A row that kills its worker costs its attempts and one Job that buries it; then it counts nowhere.
-pub(super) async fn a_poison_row_is_buried(database: &Database<'_>, statements: &Statements) -> Result<()> {
+pub(super) async fn a_poison_row_is_marked_dead(database: &Database<'_>, overrides: &Overrides) -> Result<()> {
     database.execute("INSERT INTO make_it_clap (max_attempts) VALUES (3)").await;
-    let mut ledger = ledger_with(database, statements);
+    let mut store = store_with(database, overrides);
     let mut started = 0;
     for number in 0..10 {
         let job = job(&format!("job-{number}"));
         if started == 3 {
-            ensure!(claim(&mut ledger, Way::Due, &job).await?.is_none(), "tried once more than its budget");
+            ensure!(claim(&mut store, Claim::TakeOver, &job).await?.is_none(), "tried once more than its budget");
         }
-        let buried = ledger.bury(soon()).await?;
-        if !buried.is_empty() {
-            ensure!(buried == [1] && started == 3, "buried {buried:?} after {started} attempts");
+        let marked = store.mark_dead(soon()).await?;
+        if !marked.is_empty() {
+            ensure!(marked == [1] && started == 3, "marked {marked:?} after {started} attempts");
             break;
         }
-        let due = claim(&mut ledger, Way::Due, &job).await?;
-        let found = if due.is_some() { due } else { claim(&mut ledger, Way::New, &job).await? };
+        let due = claim(&mut store, Claim::TakeOver, &job).await?;
+        let found = if due.is_some() { due } else { claim(&mut store, Claim::Fresh, &job).await? };
         ensure!(found.is_some(), "attempt {} found nothing", started + 1);
         started += 1;
         ensure!(clap(database, 1).await?.1 == started, "attempt {started} was not counted when it started");
-        ensure!(ledger.bury(soon()).await?.is_empty(), "a clap whose lease holds was buried");
+        ensure!(store.mark_dead(soon()).await?.is_empty(), "a clap whose lease holds was marked dead");
         let held: i64 = database.value("SELECT held FROM clap_backlog").await;
         ensure!(held == 1, "a running clap counts as held {held} times");
         expire_leases(database).await;
@@ -135,15 +135,16 @@ pub(super) async fn a_poison_row_is_buried(database: &Database<'_>, statements: 
 }
 
 /// Two pods of one Job that claim at the same moment get one clap between them.
-pub(super) async fn two_pods_get_one_clap(database: &Database<'_>, statements: &Statements) -> Result<()> {
+pub(super) async fn two_pods_get_one_clap(database: &Database<'_>, overrides: &Overrides) -> Result<()> {
     request(database, 2, 0).await;
     let first = database.connect().await;
     let backend: i32 = first.query_one("SELECT pg_backend_pid()", &[]).await?.get(0);
     first.batch_execute("BEGIN").await?;
     let session = SessionId::draw().get();
+    let sql = overrides.get(&Statement::Fresh).map_or(Statement::Fresh.sql(), String::as_str);
     let taken = first
         .query_typed(
-            &statements.new,
+            sql,
             &[
                 (&session, Type::INT8),
                 (&"a", Type::TEXT),
@@ -157,9 +158,9 @@ pub(super) async fn two_pods_get_one_clap(database: &Database<'_>, statements: &
     ensure!(taken.len() == 1, "the first pod found nothing");
 
     // The second pod cannot see the first one's claim, and waits on the unique index.
-    let mut ledger = ledger_with(database, statements);
+    let mut store = store_with(database, overrides);
     let second =
-        tokio::spawn(async move { ledger.claim(Way::New, &pod("a", "two"), SessionId::draw(), LONG, soon()).await });
+        tokio::spawn(async move { store.claim(Claim::Fresh, &pod("a", "two"), SessionId::draw(), LONG, soon()).await });
     let waits = format!("SELECT count(*) FROM pg_stat_activity WHERE {backend} = ANY (pg_blocking_pids(pid))");
     let mut finished = false;
     while !finished && database.value::<i64>(&waits).await == 0 {
@@ -174,23 +175,23 @@ pub(super) async fn two_pods_get_one_clap(database: &Database<'_>, statements: &
 }
 
 /// The next pod of a Job resumes the Job's clap, back-off or not; another pod beside a living one waits.
-pub(super) async fn a_job_keeps_its_clap(database: &Database<'_>, statements: &Statements) -> Result<()> {
+pub(super) async fn a_job_keeps_its_clap(database: &Database<'_>, overrides: &Overrides) -> Result<()> {
     request(database, 2, 0).await;
-    let mut ledger = ledger_with(database, statements);
-    let mine = new_claim(&mut ledger, &pod("a", "one")).await?;
+    let mut store = store_with(database, overrides);
+    let mine = new_claim(&mut store, &pod("a", "one")).await?;
     for way in ALL {
-        ensure!(claim(&mut ledger, way, &pod("a", "two")).await?.is_none(), "{way:?}: a second pod took something");
+        ensure!(claim(&mut store, way, &pod("a", "two")).await?.is_none(), "{way:?}: a second pod took something");
     }
-    let Some(standing) = ledger.standing(&pod("a", "two"), soon()).await? else { anyhow::bail!("no standing") };
+    let Some(standing) = store.previous_clap(&pod("a", "two"), soon()).await? else { anyhow::bail!("no standing") };
     ensure!(standing.mine && standing.status == Status::Running && !standing.lease.is_zero(), "{standing:?}");
 
     let hour = Backoff { base: LONG, cap: LONG, ..NO_BACKOFF };
-    ledger.fail(&mine, &failure(), &hour, soon()).await?;
-    ensure!(claim(&mut ledger, Way::Due, &job("b")).await?.is_none(), "another Job ignored the back-off");
-    let Some(resumed) = claim(&mut ledger, Way::Own, &pod("a", "two")).await? else { anyhow::bail!("not resumed") };
+    store.fail(&mine, &failure(), &hour, soon()).await?;
+    ensure!(claim(&mut store, Claim::TakeOver, &job("b")).await?.is_none(), "another Job ignored the back-off");
+    let Some(resumed) = claim(&mut store, Claim::Resume, &pod("a", "two")).await? else { anyhow::bail!("not resumed") };
     ensure!((resumed.id, resumed.iteration, resumed.job_attempts) == (mine.id, 2, 2), "resumed {resumed:?}");
 
-    let Some(restarted) = claim(&mut ledger, Way::Own, &pod("a", "two")).await? else {
+    let Some(restarted) = claim(&mut store, Claim::Resume, &pod("a", "two")).await? else {
         anyhow::bail!("a restarted container must not wait for its own lease")
     };
     ensure!(restarted.iteration == 3, "restarted {restarted:?}");
@@ -199,62 +200,59 @@ pub(super) async fn a_job_keeps_its_clap(database: &Database<'_>, statements: &S
 }
 
 /// A Job that had its clap takes no other, however its clap ended.
-pub(super) async fn one_job_one_clap(database: &Database<'_>, statements: &Statements) -> Result<()> {
+pub(super) async fn one_job_one_clap(database: &Database<'_>, overrides: &Overrides) -> Result<()> {
     request(database, 3, 0).await;
-    let mut ledger = ledger_with(database, statements);
-    let done = new_claim(&mut ledger, &job("a")).await?;
-    ledger.succeed(&done, soon()).await?;
-    ensure!(claim(&mut ledger, Way::Quick, &pod("a", "next")).await?.is_none(), "a settled Job took another request");
-    let due = new_claim(&mut ledger, &job("b")).await?;
-    ledger.fail(&due, &failure(), &NO_BACKOFF, soon()).await?;
+    let mut store = store_with(database, overrides);
+    let done = new_claim(&mut store, &job("a")).await?;
+    store.succeed(&done, soon()).await?;
+    ensure!(claim(&mut store, Claim::Fast, &pod("a", "next")).await?.is_none(), "a settled Job took another request");
+    let due = new_claim(&mut store, &job("b")).await?;
+    store.fail(&due, &failure(), &NO_BACKOFF, soon()).await?;
     for way in ALL {
-        ensure!(
-            claim(&mut ledger, way, &pod("a", "next")).await?.is_none(),
-            "{way:?}: a settled Job took another clap"
-        );
+        ensure!(claim(&mut store, way, &pod("a", "next")).await?.is_none(), "{way:?}: a settled Job took another clap");
     }
     Ok(())
 }
 
 /// The quick way takes a request while no clap is due, and leaves the rest to the others: what is due goes first.
-pub(super) async fn what_is_due_goes_first(database: &Database<'_>, statements: &Statements) -> Result<()> {
+pub(super) async fn what_is_due_goes_first(database: &Database<'_>, overrides: &Overrides) -> Result<()> {
     database.execute("INSERT INTO make_it_clap (max_attempts) VALUES (1), (5), (5), (5)").await;
-    let mut ledger = ledger_with(database, statements);
-    let mut quick = async |uid: &str| claim(&mut ledger, Way::Quick, &job(uid)).await;
+    let mut store = store_with(database, overrides);
+    let mut quick = async |uid: &str| claim(&mut store, Claim::Fast, &job(uid)).await;
     let Some(last) = quick("a").await? else { anyhow::bail!("no clap is due, and the quick way found nothing") };
     ensure!((last.id, last.iteration, last.job_attempts) == (1, 1, 1), "claimed {last:?}");
     let Some(other) = quick("b").await? else { anyhow::bail!("a held clap is not due") };
     ensure!(other.id == 2, "claimed {other:?}");
 
-    // A crashed last attempt has to be buried, and a crashed first one taken over.
+    // A crashed last attempt has to be marked dead, and a crashed first one taken over.
     expire_leases(database).await;
     ensure!(quick("c").await?.is_none(), "the quick way overtook what is due");
-    ensure!(ledger.bury(soon()).await? == [1], "the crashed last attempt was not buried");
-    ensure!(claim(&mut ledger, Way::Quick, &job("c")).await?.is_none(), "the quick way overtook what is due");
-    let Some(mine) = claim(&mut ledger, Way::Due, &job("c")).await? else { anyhow::bail!("nobody took over") };
+    ensure!(store.mark_dead(soon()).await? == [1], "the crashed last attempt was not marked dead");
+    ensure!(claim(&mut store, Claim::Fast, &job("c")).await?.is_none(), "the quick way overtook what is due");
+    let Some(mine) = claim(&mut store, Claim::TakeOver, &job("c")).await? else { anyhow::bail!("nobody took over") };
 
     let hour = Backoff { base: LONG, cap: LONG, ..NO_BACKOFF };
-    ledger.fail(&mine, &failure(), &hour, soon()).await?;
-    let waits = claim(&mut ledger, Way::Quick, &job("d")).await?;
+    store.fail(&mine, &failure(), &hour, soon()).await?;
+    let waits = claim(&mut store, Claim::Fast, &job("d")).await?;
     ensure!(waits.is_some_and(|clap| clap.id == 3), "a clap in back-off is not due");
     end_back_off(database).await;
-    ensure!(claim(&mut ledger, Way::Quick, &job("e")).await?.is_none(), "the quick way overtook a retry");
+    ensure!(claim(&mut store, Claim::Fast, &job("e")).await?.is_none(), "the quick way overtook a retry");
     // The last resort, when somebody else is writing to what is due.
-    let new = claim(&mut ledger, Way::New, &job("e")).await?;
+    let new = claim(&mut store, Claim::Fresh, &job("e")).await?;
     ensure!(new.is_some_and(|clap| clap.id == 4), "a request that nobody has tried was not taken");
     Ok(())
 }
 
 /// Interruptions cost no attempt until they run out; then they cost attempts, and end.
-pub(super) async fn interruptions_are_bounded(database: &Database<'_>, statements: &Statements) -> Result<()> {
+pub(super) async fn interruptions_are_bounded(database: &Database<'_>, overrides: &Overrides) -> Result<()> {
     database.execute("INSERT INTO make_it_clap (max_attempts) VALUES (2)").await;
-    let mut ledger = ledger_with(database, statements);
-    let mut mine = new_claim(&mut ledger, &job("job-0")).await?;
+    let mut store = store_with(database, overrides);
+    let mut mine = new_claim(&mut store, &job("job-0")).await?;
     let mut statuses = Vec::new();
     for number in 1..10 {
-        let Some(status) = ledger.release(&mine, 3, soon()).await? else { anyhow::bail!("could not release") };
+        let Some(status) = store.release(&mine, 3, soon()).await? else { anyhow::bail!("could not release") };
         statuses.push(status);
-        match claim(&mut ledger, Way::Due, &job(&format!("job-{number}"))).await? {
+        match claim(&mut store, Claim::TakeOver, &job(&format!("job-{number}"))).await? {
             Some(next) => mine = next,
             None => break,
         }
@@ -267,13 +265,13 @@ pub(super) async fn interruptions_are_bounded(database: &Database<'_>, statement
 }
 
 /// Failures back off, doubling up to the cap, and end when the budget is spent or at once when permanent.
-pub(super) async fn failures_back_off_and_end(database: &Database<'_>, statements: &Statements) -> Result<()> {
+pub(super) async fn failures_back_off_and_end(database: &Database<'_>, overrides: &Overrides) -> Result<()> {
     database.execute("INSERT INTO make_it_clap (max_attempts) VALUES (4), (4)").await;
-    let mut ledger = ledger_with(database, statements);
+    let mut store = store_with(database, overrides);
     let backoff = Backoff { reserve: Duration::ZERO, base: Duration::from_secs(100), cap: Duration::from_secs(300) };
-    let mut mine = new_claim(&mut ledger, &job("job-0")).await?;
+    let mut mine = new_claim(&mut store, &job("job-0")).await?;
     for (number, expected) in [(1, 100.0), (2, 200.0), (3, 300.0)] {
-        let status = ledger.fail(&mine, &failure(), &backoff, soon()).await?;
+        let status = store.fail(&mine, &failure(), &backoff, soon()).await?;
         ensure!(status == Some(Status::Failed), "failure {number} booked {status:?}");
         let waits: f64 =
             database.value("SELECT extract(epoch FROM next_attempt_at - finished_at)::float8 FROM clap").await;
@@ -281,30 +279,33 @@ pub(super) async fn failures_back_off_and_end(database: &Database<'_>, statement
         let waiting: i64 = database.value("SELECT waiting FROM clap_backlog").await;
         ensure!(waiting == 1, "a clap in back-off counts as waiting {waiting} times");
         end_back_off(database).await;
-        let next = claim(&mut ledger, Way::Due, &job(&format!("job-{number}"))).await?;
+        let next = claim(&mut store, Claim::TakeOver, &job(&format!("job-{number}"))).await?;
         mine = next.ok_or_else(|| anyhow::anyhow!("failure {number} is not tried again"))?;
     }
-    let last = ledger.fail(&mine, &failure(), &backoff, soon()).await?;
+    let last = store.fail(&mine, &failure(), &backoff, soon()).await?;
     ensure!(last == Some(Status::Dead), "the last failure booked {last:?}");
 
-    let other = new_claim(&mut ledger, &job("other")).await?;
+    let other = new_claim(&mut store, &job("other")).await?;
     let permanent = Failure { permanent: true, ..failure() };
-    let first = ledger.fail(&other, &permanent, &backoff, soon()).await?;
+    let first = store.fail(&other, &permanent, &backoff, soon()).await?;
     ensure!(first == Some(Status::Dead), "a permanent failure booked {first:?}");
     Ok(())
 }
 
 /// A claim whose answer was lost is found again by its session.
-pub(super) async fn an_unseen_claim_is_adopted(database: &Database<'_>, statements: &Statements) -> Result<()> {
+pub(super) async fn an_unseen_claim_is_found_by_its_session(
+    database: &Database<'_>,
+    overrides: &Overrides,
+) -> Result<()> {
     request(database, 1, 7).await;
-    let mut ledger = ledger_with(database, statements);
+    let mut store = store_with(database, overrides);
     let session = SessionId::draw();
-    ensure!(ledger.adopt(&job("a"), session, soon()).await?.is_none(), "adopted what was never claimed");
-    let seen = ledger.claim(Way::New, &job("a"), session, LONG, soon()).await?;
-    let adopted = ledger.adopt(&job("a"), session, soon()).await?;
-    ensure!(seen.is_some() && adopted == seen, "claimed {seen:?}, adopted {adopted:?}");
+    ensure!(store.find_by_session(&job("a"), session, soon()).await?.is_none(), "found what was never claimed");
+    let seen = store.claim(Claim::Fresh, &job("a"), session, LONG, soon()).await?;
+    let found = store.find_by_session(&job("a"), session, soon()).await?;
+    ensure!(seen.is_some() && found == seen, "claimed {seen:?}, found {found:?}");
     expire_leases(database).await;
-    claim(&mut ledger, Way::Due, &job("b")).await?;
-    ensure!(ledger.adopt(&job("a"), session, soon()).await?.is_none(), "adopted what another Job has");
+    claim(&mut store, Claim::TakeOver, &job("b")).await?;
+    ensure!(store.find_by_session(&job("a"), session, soon()).await?.is_none(), "found what another Job has");
     Ok(())
 }

@@ -8,10 +8,10 @@ use std::{
     },
 };
 
-use clapometer::batch::ledger::{SessionId, Way};
+use clapometer::batch::store::{Claim, SessionId};
 use tokio::{sync::Barrier, task::JoinSet};
 
-use super::ground::{LONG, SOON, batch, job, ledger, queue, report, request, soon};
+use super::ground::{LONG, SOON, batch, job, queue, report, request, soon, store};
 use crate::support::cluster::Cluster;
 
 /// 64 workers claim 1,000 rows: each row goes to one of them, and nobody goes away empty-handed while rows wait.
@@ -27,9 +27,9 @@ async fn every_row_is_claimed_once_and_no_claim_is_empty_while_rows_wait() {
     let together = Arc::new(Barrier::new(WORKERS));
     let mut workers = JoinSet::new();
     for worker in 0..WORKERS {
-        let (left, together, mut ledger) = (Arc::clone(&left), Arc::clone(&together), ledger(&database));
+        let (left, together, mut store) = (Arc::clone(&left), Arc::clone(&together), store(&database));
         // Connects: 64 at once would take a debug build longer than a session may.
-        ledger.bury(soon()).await.unwrap();
+        store.mark_dead(soon()).await.unwrap();
         workers.spawn(async move {
             let (mut claimed, mut empty_handed) = (Vec::new(), 0);
             together.wait().await;
@@ -38,13 +38,13 @@ async fn every_row_is_claimed_once_and_no_claim_is_empty_while_rows_wait() {
                 // workers a claim may rightly find nothing.
                 let waiting = left.load(Ordering::SeqCst);
                 let job = job(&format!("job-{worker}-{number}"));
-                let claim = ledger.claim(Way::New, &job, SessionId::draw(), LONG, soon()).await.unwrap();
+                let claim = store.claim(Claim::Fresh, &job, SessionId::draw(), LONG, soon()).await.unwrap();
                 let waiting_still = left.load(Ordering::SeqCst);
                 match claim {
                     Some(claim) => {
                         left.fetch_sub(1, Ordering::SeqCst);
                         claimed.push(claim.id);
-                        ledger.succeed(&claim, soon()).await.unwrap().expect("the claim is ours");
+                        store.succeed(&claim, soon()).await.unwrap().expect("the claim is ours");
                     }
                     None if waiting_still > WORKERS => empty_handed += 1,
                     None if waiting == 0 => break,

@@ -1,11 +1,11 @@
 //! What the batch's tests stand on: a database with the tables, ledgers and workers on it.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use clapometer::{
     batch::{
-        ledger::{Job, Ledger, Statements},
-        migrate,
+        operator::migrate,
+        store::{Job, Statement, Store},
         transaction::Transactions,
     },
     conninfo::ConnectionSource,
@@ -24,6 +24,9 @@ pub(super) const SOON: Duration = Duration::from_secs(30);
 
 /// A lease that does not end during a test.
 pub(super) const LONG: Duration = Duration::from_secs(600);
+
+/// Statements whose text a test has replaced.
+pub(super) type Overrides = BTreeMap<Statement, String>;
 
 /// A database with the batch's tables, made by the migrations themselves.
 pub(super) async fn queue(cluster: &Cluster) -> Database<'_> {
@@ -46,12 +49,12 @@ pub(super) fn transactions(access: &Access, schema: Option<&str>) -> Transaction
     Transactions::new(source(access), schema.map(str::to_owned), "tests", SOON)
 }
 
-pub(super) fn ledger(database: &Database<'_>) -> Ledger {
-    ledger_with(database, &Statements::default())
+pub(super) fn store(database: &Database<'_>) -> Store {
+    store_with(database, &Overrides::new())
 }
 
-pub(super) fn ledger_with(database: &Database<'_>, statements: &Statements) -> Ledger {
-    Ledger::with_statements(source(&database.owner()), None, statements.clone())
+pub(super) fn store_with(database: &Database<'_>, overrides: &Overrides) -> Store {
+    Store::with_overrides(source(&database.owner()), None, overrides.clone())
 }
 
 /// A Job's first pod.

@@ -1,6 +1,6 @@
 //! The tables are made once, by whoever comes first, and never over somebody else's.
 
-use clapometer::batch::migrate::MIGRATIONS;
+use clapometer::batch::operator::migrate::MIGRATIONS;
 
 use super::ground::{SOON, batch, queue};
 use crate::support::{binaries, cluster::Cluster, database::Database, executable::Executable, wait};

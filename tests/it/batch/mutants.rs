@@ -1,9 +1,12 @@
 //! Broken statements, and the check that notices each; the table in docs/batch.md is this list.
 
 use anyhow::Result;
-use clapometer::batch::ledger::Statements;
+use clapometer::batch::store::Statement;
 
-use super::{checks, ground::queue};
+use super::{
+    checks,
+    ground::{Overrides, queue},
+};
 use crate::support::{cluster::Cluster, database::Database};
 
 /// Breaks one statement: the text must be there, so that a mutant cannot rot into no mutant.
@@ -12,64 +15,71 @@ fn broken(statement: &mut String, from: &str, to: &str) {
     *statement = statement.replace(from, to);
 }
 
-/// What can be broken: the statements of a worker, and the functions of the tables that some of them call.
-struct Books {
-    statements: Statements,
+/// What a mutant may break: the statements of a worker, and the functions of the tables that some of them call.
+struct Mutable {
+    overrides: Overrides,
     functions: String,
 }
 
-/// Runs a check on broken books, and demands that it says no.
+impl Mutable {
+    /// The text of a statement, to be broken.
+    fn statement(&mut self, statement: Statement) -> &mut String {
+        self.overrides.entry(statement).or_insert_with(|| statement.sql().to_owned())
+    }
+}
+
+/// Runs a check on broken statements, and demands that it fails.
 async fn is_noticed(
     mutant: &str,
-    mutate: impl FnOnce(&mut Books),
-    check: impl AsyncFnOnce(&Database<'_>, &Statements) -> Result<()>,
+    mutate: impl FnOnce(&mut Mutable),
+    check: impl AsyncFnOnce(&Database<'_>, &Overrides) -> Result<()>,
 ) {
     let database = queue(Cluster::shared().await).await;
     let functions =
         "SELECT string_agg(pg_get_functiondef(oid), ';') FROM pg_proc WHERE proname IN ('clap_take', 'clap_succeed')";
-    let mut books = Books { statements: Statements::default(), functions: database.value(functions).await };
-    mutate(&mut books);
-    database.execute(&books.functions).await;
-    let verdict = check(&database, &books.statements).await;
+    let mut mutable = Mutable { overrides: Overrides::new(), functions: database.value(functions).await };
+    mutate(&mut mutable);
+    database.execute(&mutable.functions).await;
+    let verdict = check(&database, &mutable.overrides).await;
     assert!(verdict.is_err(), "{mutant} went unnoticed");
 }
 
 #[tokio::test]
-async fn due_without_the_lease_test() {
+async fn a_takeover_without_the_lease_test() {
     is_noticed(
         "a takeover that ignores the lease",
-        |b| broken(&mut b.statements.due, "AND lease_expires_at <= now()", ""),
+        |b| broken(b.statement(Statement::TakeOver), "AND lease_expires_at <= now()", ""),
         checks::a_held_clap_is_nobody_elses,
     )
     .await;
 }
 
 #[tokio::test]
-async fn own_without_the_lease_test() {
+async fn a_resume_without_the_lease_test() {
     is_noticed(
         "a second pod that takes a living pod's clap",
-        |b| broken(&mut b.statements.own, "OR lease_expires_at <= now()", "OR true"),
+        |b| broken(b.statement(Statement::Resume), "OR lease_expires_at <= now()", "OR true"),
         checks::a_job_keeps_its_clap,
     )
     .await;
 }
 
 #[tokio::test]
-async fn bury_without_the_lease_test() {
+async fn mark_dead_without_the_lease_test() {
     is_noticed(
-        "a burial of the living",
-        |b| broken(&mut b.statements.bury, "AND lease_expires_at <= now()", ""),
-        checks::a_poison_row_is_buried,
+        "a living clap that is marked dead",
+        |b| broken(b.statement(Statement::MarkDead), "AND lease_expires_at <= now()", ""),
+        checks::a_poison_row_is_marked_dead,
     )
     .await;
 }
 
 #[tokio::test]
-async fn bury_that_buries_nothing() {
+async fn mark_dead_that_marks_nothing() {
     is_noticed(
-        "a poison row that nobody buries",
-        |b| broken(&mut b.statements.bury, "iteration - interruptions >= max_attempts", "false"),
-        checks::a_poison_row_is_buried,
+        "a poison row that nobody marks dead",
+        |b| broken(b.statement(Statement::MarkDead), "iteration - interruptions >= max_attempts", "false"),
+        checks::a_poison_row_is_marked_dead,
     )
     .await;
 }
@@ -77,11 +87,15 @@ async fn bury_that_buries_nothing() {
 #[tokio::test]
 async fn writes_without_the_session() {
     let unfenced = |statement: &mut String| broken(statement, "session_id = $2 AND", "$2 IS NOT NULL AND");
-    is_noticed("an unfenced beat", |b| unfenced(&mut b.statements.beat), checks::a_former_owner_is_fenced).await;
+    is_noticed("an unfenced renewal", |b| unfenced(b.statement(Statement::Renew)), checks::a_former_owner_is_fenced)
+        .await;
     is_noticed("an unfenced success", |b| unfenced(&mut b.functions), checks::a_former_owner_is_fenced).await;
-    is_noticed("an unfenced failure", |b| unfenced(&mut b.statements.fail), checks::a_former_owner_is_fenced).await;
-    is_noticed("an unfenced release", |b| unfenced(&mut b.statements.release), checks::a_former_owner_is_fenced).await;
-    is_noticed("an unfenced cancel", |b| unfenced(&mut b.statements.cancelled), checks::a_former_owner_is_fenced).await;
+    is_noticed("an unfenced failure", |b| unfenced(b.statement(Statement::Fail)), checks::a_former_owner_is_fenced)
+        .await;
+    is_noticed("an unfenced release", |b| unfenced(b.statement(Statement::Release)), checks::a_former_owner_is_fenced)
+        .await;
+    is_noticed("an unfenced cancel", |b| unfenced(b.statement(Statement::Cancelled)), checks::a_former_owner_is_fenced)
+        .await;
 }
 
 #[tokio::test]
@@ -99,11 +113,11 @@ async fn an_attempt_that_is_counted_at_its_end() {
     is_noticed(
         "an attempt that is counted when it ends",
         |b| {
-            broken(&mut b.statements.due, "iteration = c.iteration + 1", "iteration = c.iteration");
-            broken(&mut b.statements.fail, "SET finished_at", "SET iteration = iteration + 1, finished_at");
+            broken(b.statement(Statement::TakeOver), "iteration = c.iteration + 1", "iteration = c.iteration");
+            broken(b.statement(Statement::Fail), "SET finished_at", "SET iteration = iteration + 1, finished_at");
             broken(&mut b.functions, "SET status", "SET iteration = iteration + 1, status");
         },
-        checks::a_poison_row_is_buried,
+        checks::a_poison_row_is_marked_dead,
     )
     .await;
 }
@@ -112,7 +126,13 @@ async fn an_attempt_that_is_counted_at_its_end() {
 async fn an_attempt_that_opens_before_the_last_one_is_closed() {
     is_noticed(
         "a takeover that leaves the order to the planner",
-        |b| broken(&mut b.statements.due, "FROM pick, (SELECT count(*) FROM lost) AS closed_first", "FROM pick"),
+        |b| {
+            broken(
+                b.statement(Statement::TakeOver),
+                "FROM pick, (SELECT count(*) FROM lost) AS closed_first",
+                "FROM pick",
+            )
+        },
         checks::a_former_owner_is_fenced,
     )
     .await;
@@ -122,16 +142,20 @@ async fn an_attempt_that_opens_before_the_last_one_is_closed() {
 async fn a_claim_that_does_not_ask_what_its_job_had() {
     let forgetful = "AND NOT EXISTS (SELECT 1 FROM clap_attempt WHERE job_uid = $2)";
     is_noticed("a Job with two claps", |b| broken(&mut b.functions, forgetful, ""), checks::one_job_one_clap).await;
-    is_noticed("a Job with two claps", |b| broken(&mut b.statements.due, forgetful, ""), checks::one_job_one_clap)
-        .await;
+    is_noticed(
+        "a Job with two claps",
+        |b| broken(b.statement(Statement::TakeOver), forgetful, ""),
+        checks::one_job_one_clap,
+    )
+    .await;
 }
 
 #[tokio::test]
 async fn a_takeover_that_ignores_the_budget() {
     is_noticed(
         "a poison row that is tried for ever",
-        |b| broken(&mut b.statements.due, "AND iteration - interruptions < max_attempts", ""),
-        checks::a_poison_row_is_buried,
+        |b| broken(b.statement(Statement::TakeOver), "AND iteration - interruptions < max_attempts", ""),
+        checks::a_poison_row_is_marked_dead,
     )
     .await;
 }
@@ -140,7 +164,7 @@ async fn a_takeover_that_ignores_the_budget() {
 async fn a_failure_that_ignores_the_budget() {
     is_noticed(
         "a failure that never ends",
-        |b| broken(&mut b.statements.fail, "OR iteration - interruptions >= max_attempts", ""),
+        |b| broken(b.statement(Statement::Fail), "OR iteration - interruptions >= max_attempts", ""),
         checks::failures_back_off_and_end,
     )
     .await;
@@ -150,7 +174,13 @@ async fn a_failure_that_ignores_the_budget() {
 async fn a_release_that_is_always_free() {
     is_noticed(
         "interruptions without a bound",
-        |b| broken(&mut b.statements.release, "least(interruptions + 1, $3)", "least(interruptions + 1, $3 + 1000)"),
+        |b| {
+            broken(
+                b.statement(Statement::Release),
+                "least(interruptions + 1, $3)",
+                "least(interruptions + 1, $3 + 1000)",
+            )
+        },
         checks::interruptions_are_bounded,
     )
     .await;
@@ -160,7 +190,7 @@ async fn a_release_that_is_always_free() {
 async fn a_due_clap_that_ignores_the_back_off() {
     is_noticed(
         "a retry without back-off",
-        |b| broken(&mut b.statements.due, "AND next_attempt_at <= now()", ""),
+        |b| broken(b.statement(Statement::TakeOver), "AND next_attempt_at <= now()", ""),
         checks::a_job_keeps_its_clap,
     )
     .await;

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fs};
 
-use clapometer::batch::migrate::MIGRATIONS;
+use clapometer::batch::operator::migrate::MIGRATIONS;
 use rustix::process::Signal;
 
 use super::ground::{SOON, expire_leases, queue, report, request};

@@ -1,5 +1,0 @@
--- settled: how an attempt was booked, for whoever lost the answer or finds the clap fenced
-SELECT a.outcome, c.status
-  FROM clap_attempt a
-  JOIN clap c ON c.id = a.clap_id
- WHERE a.session_id = $1

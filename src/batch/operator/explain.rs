@@ -1,0 +1,231 @@
+//! `explain`: the plans of the scaling and claim statements, and whether one would read a whole table.
+//!
+//! The statements are planned with sequential scans switched off. The planner reads a small table from end to end
+//! because that is cheapest; the question here is whether an index carries the statement once the table is large.
+
+use std::{collections::BTreeSet, fmt::Write as _};
+
+use serde_json::Value;
+use tokio_postgres::{Client, types::Type};
+
+use super::{Answer, View, by};
+use crate::batch::{
+    store::Statement,
+    table::Colour,
+    transaction::{Error, Parameter, Transactions},
+};
+
+/// The scaler's statement.
+const SCALING: &str = include_str!("../store/operator/scaling.sql");
+
+/// The tables that grow.
+const TABLES: [&str; 3] = ["make_it_clap", "clap", "clap_attempt"];
+
+/// Lists the partial indexes. Reading one from end to end is what they are for.
+const PARTIAL_INDEXES: &str = include_str!("../store/operator/partial_indexes.sql");
+
+/// Reads the text of a function. $1 its name.
+const FUNCTION: &str = include_str!("../store/operator/function.sql");
+
+/// The plan of one statement.
+#[derive(Debug)]
+struct Plan {
+    name: &'static str,
+    text: Vec<String>,
+    whole_tables: Vec<String>,
+}
+
+/// Explains every statement that runs for each poll or each claim.
+///
+/// # Errors
+/// Those of [`Transactions::run`].
+pub(super) async fn explain(transactions: &mut Transactions, view: View) -> Result<Answer, Error> {
+    let plans = plans(transactions).await;
+    transactions.abandon();
+    let plans = plans?;
+    let complete = plans.iter().all(|plan| plan.whole_tables.is_empty());
+    let text = match view {
+        View::Json => {
+            let documents: Vec<Value> = plans
+                .iter()
+                .map(|plan| {
+                    serde_json::json!({
+                        "statement": plan.name,
+                        "scans_whole_tables": plan.whole_tables,
+                        "plan": plan.text,
+                    })
+                })
+                .collect();
+            format!("{}\n", Value::Array(documents))
+        }
+        View::Human { colours, .. } => human(&plans, colours),
+    };
+    Ok(Answer { text, complete })
+}
+
+fn human(plans: &[Plan], colours: Colour) -> String {
+    let (good, bad, plain) = match colours {
+        Colour::On => ("\x1b[32m", "\x1b[31m", "\x1b[0m"),
+        Colour::Off => ("", "", ""),
+    };
+    let mut text = String::new();
+    for plan in plans {
+        let verdict = if plan.whole_tables.is_empty() {
+            format!("{good}uses its indexes{plain}")
+        } else {
+            format!("{bad}scans the whole of {}{plain}", plan.whole_tables.join(", "))
+        };
+        let _ = writeln!(text, "{}: {verdict}", plan.name);
+        for line in &plan.text {
+            let _ = writeln!(text, "    {line}");
+        }
+    }
+    let bad_ones = plans.iter().filter(|plan| !plan.whole_tables.is_empty()).count();
+    let _ = match bad_ones {
+        0 => writeln!(text, "\n{} statements; {good}none scans a whole table{plain}", plans.len()),
+        _ => writeln!(
+            text,
+            "\n{} statements; {bad}{bad_ones} scan a whole table{plain}: is an index missing?",
+            plans.len()
+        ),
+    };
+    text
+}
+
+async fn plans(transactions: &mut Transactions) -> Result<Vec<Plan>, Error> {
+    let client = transactions.begin(by()).await?;
+    client.query_typed("SELECT set_config('enable_seqscan', 'off', true)", &[]).await?;
+    let mut partial = BTreeSet::new();
+    for row in client.query_typed(PARTIAL_INDEXES, &[]).await? {
+        partial.insert(row.try_get::<_, String>("name")?);
+    }
+    let (take, succeed) = (function(client, "clap_take").await?, function(client, "clap_succeed").await?);
+    let (one, text, seconds) = (1_i64, "explain", 60_f64);
+    let claim = |unless_due| -> [Parameter<'_>; 7] {
+        [
+            (&one, Type::INT8),
+            (&text, Type::TEXT),
+            (&text, Type::TEXT),
+            (&text, Type::TEXT),
+            (&text, Type::TEXT),
+            (&seconds, Type::FLOAT8),
+            (unless_due, Type::BOOL),
+        ]
+    };
+    let (fast, fresh) = (claim(&true), claim(&false));
+    let renew: [Parameter<'_>; 3] = [(&one, Type::INT8), (&one, Type::INT8), (&seconds, Type::FLOAT8)];
+    let asked: [(&'static str, &str, &[Parameter<'_>]); 9] = [
+        ("scaling", SCALING, &[]),
+        ("fast", &take, &fast),
+        ("mark_dead", Statement::MarkDead.sql(), &[]),
+        ("resume", Statement::Resume.sql(), &fast[..6]),
+        ("take_over", Statement::TakeOver.sql(), &fast[..6]),
+        ("fresh", &take, &fresh),
+        ("previous_clap", Statement::PreviousClap.sql(), &[(&text, Type::TEXT)]),
+        ("renew", Statement::Renew.sql(), &renew),
+        ("succeed", &succeed, &renew[..2]),
+    ];
+    let mut plans = Vec::new();
+    for (name, sql, parameters) in asked {
+        plans.push(plan(client, name, sql, parameters, &partial).await?);
+    }
+    Ok(plans)
+}
+
+/// Returns the statement that an installed function of the tables runs.
+async fn function(client: &Client, name: &str) -> Result<String, Error> {
+    let rows = client.query_typed(FUNCTION, &[(&name, Type::TEXT)]).await?;
+    let body: &str = rows.first().map_or(Ok(""), |row| row.try_get("prosrc"))?;
+    Ok(returned(body).to_owned())
+}
+
+/// Returns the query whose rows a function returns, which is all that the function does.
+fn returned(body: &str) -> &str {
+    let statement = body.split_once("RETURN QUERY").map_or(body, |(_, statement)| statement);
+    statement.rsplit_once(';').map_or(statement, |(statement, _)| statement)
+}
+
+async fn plan(
+    client: &Client,
+    name: &'static str,
+    sql: &str,
+    parameters: &[Parameter<'_>],
+    partial: &BTreeSet<String>,
+) -> Result<Plan, Error> {
+    let mut text = Vec::new();
+    for row in client.query_typed(&format!("EXPLAIN {sql}"), parameters).await? {
+        text.push(row.try_get(0)?);
+    }
+    // As text: without a feature of the driver's, json is not readable as anything else.
+    let json = client.query_typed(&format!("EXPLAIN (FORMAT JSON) {sql}"), parameters).await?;
+    let mut whole_tables = Vec::new();
+    if let Some(row) = json.first() {
+        let Document(document) = row.try_get(0)?;
+        collect(&document, partial, &mut whole_tables);
+    }
+    Ok(Plan { name, text, whole_tables })
+}
+
+/// A column of type json.
+struct Document(Value);
+
+impl<'a> tokio_postgres::types::FromSql<'a> for Document {
+    fn from_sql(_: &Type, raw: &'a [u8]) -> Result<Self, Box<dyn std::error::Error + Sync + Send>> {
+        Ok(Self(serde_json::from_slice(raw)?))
+    }
+
+    fn accepts(kind: &Type) -> bool {
+        *kind == Type::JSON
+    }
+}
+
+/// Adds every table or full index that some node reads from end to end.
+fn collect(node: &Value, partial: &BTreeSet<String>, whole: &mut Vec<String>) {
+    match node {
+        Value::Array(nodes) => nodes.iter().for_each(|node| collect(node, partial, whole)),
+        Value::Object(fields) => {
+            let text = |key: &str| fields.get(key).and_then(Value::as_str).unwrap_or_default();
+            let index = text("Index Name");
+            let walks_index = !index.is_empty() && !partial.contains(index) && !fields.contains_key("Index Cond");
+            if text("Node Type") == "Seq Scan" && TABLES.contains(&text("Relation Name")) {
+                whole.push(text("Relation Name").to_owned());
+            } else if walks_index {
+                whole.push(index.to_owned());
+            }
+            for child in ["Plan", "Plans"] {
+                if let Some(child) = fields.get(child) {
+                    collect(child, partial, whole);
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn whole(plan: Value) -> Vec<String> {
+        let mut whole = Vec::new();
+        collect(&plan, &BTreeSet::from(["clap_active_idx".to_owned()]), &mut whole);
+        whole
+    }
+
+    #[test]
+    fn a_whole_table_is_found_however_deep_it_is() {
+        let scan = serde_json::json!({"Node Type": "Seq Scan", "Relation Name": "clap"});
+        let plan =
+            serde_json::json!([{"Plan": {"Node Type": "Limit", "Plans": [{"Node Type": "Sort", "Plans": [scan]}]}}]);
+        assert_eq!(whole(plan), ["clap"]);
+    }
+
+    #[test]
+    fn walking_a_full_index_without_a_condition_is_walking_the_table() {
+        let scan = |index: &str| serde_json::json!({"Plan": {"Node Type": "Index Scan", "Index Name": index}});
+        assert_eq!(whole(scan("clap_pkey")), ["clap_pkey"]);
+        assert!(whole(scan("clap_active_idx")).is_empty());
+        let found = serde_json::json!({"Node Type": "Index Scan", "Index Name": "clap_pkey", "Index Cond": "(id = 1)"});
+        assert!(whole(found).is_empty());
+    }
+}

@@ -1,2 +1,0 @@
--- statuses: how some claps stand
-SELECT m.id, coalesce(c.status, 'PENDING') AS status FROM make_it_clap m LEFT JOIN clap c USING (id) WHERE m.id = ANY ($1)

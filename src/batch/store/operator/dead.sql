@@ -1,0 +1,2 @@
+-- dead: the dead claps
+SELECT id FROM clap WHERE status = 'DEAD' ORDER BY id

@@ -1,0 +1,2 @@
+-- function: the text of a function
+SELECT prosrc FROM pg_proc WHERE oid = $1::text::regproc

@@ -1,0 +1,66 @@
+//! Who we are and where the database is: what a Job reads from its environment.
+
+use crate::{batch::store::Job, conninfo::ConnectionSource, diagnostics::Misconfiguration};
+
+/// A variable's value; empty counts as absent, as in libpq.
+pub fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// The Job of this process.
+///
+/// Without `JOB_UID` it is a Job of its own. Without `POD_NAME` the pod's name is one that no
+/// other process has: two processes that share it would take each other's lease.
+pub fn job(lookup: impl Fn(&str) -> Option<String>) -> Job {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let process = std::process::id();
+    Job {
+        uid: lookup("JOB_UID").unwrap_or_else(|| format!("process-{:016x}", rand::random::<u64>())),
+        name: lookup("JOB_NAME"),
+        pod: lookup("POD_NAME").unwrap_or_else(|| format!("{}/{process}/{:08x}", host.trim(), rand::random::<u32>())),
+        node: lookup("NODE_NAME"),
+    }
+}
+
+/// Where the database is: libpq's variables, and below them the seed's.
+///
+/// # Errors
+/// Every fault at once, by variable.
+pub fn connection(lookup: impl Fn(&str) -> Option<String>) -> Result<ConnectionSource, Misconfiguration> {
+    ConnectionSource::from_environment(&|name| {
+        lookup(name).or_else(|| match name {
+            "PGHOST" if lookup("PGHOSTADDR").is_none() => lookup("PG_HOST"),
+            "PGPORT" => lookup("PG_PORT"),
+            "PGUSER" => lookup("PG_USERNAME"),
+            _ => None,
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::conninfo::Address;
+
+    fn address(variables: &[(&str, &str)]) -> (Address, String) {
+        let lookup = |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, text)| text.to_string());
+        let connection = connection(lookup).unwrap().resolve().unwrap();
+        (connection.addresses[0].clone(), connection.user)
+    }
+
+    #[test]
+    fn the_seeds_variables_stand_below_libpqs() {
+        let seed = [("PG_HOST", "seed"), ("PG_PORT", "5433"), ("PG_USERNAME", "author")];
+        let tcp = |host: &str, port| Address::Tcp { host: host.to_owned(), port };
+        assert_eq!(address(&seed), (tcp("seed", 5433), "author".to_owned()));
+        let both = [&seed[..], &[("PGHOST", "libpq"), ("PGUSER", "operator")]].concat();
+        assert_eq!(address(&both), (tcp("libpq", 5433), "operator".to_owned()));
+    }
+
+    #[test]
+    fn processes_without_an_identity_are_different_jobs_and_pods() {
+        let (one, other) = (job(|_| None), job(|_| None));
+        assert_ne!(one.uid, other.uid);
+        assert_ne!(one.pod, other.pod);
+    }
+}

@@ -1,0 +1,311 @@
+//! A program per row: its own process group, SIGKILL when the worker dies, stderr's tail kept.
+
+use std::{
+    collections::VecDeque,
+    ffi::OsString,
+    io::{self, Read, Write},
+    os::unix::{
+        fs::PermissionsExt,
+        process::{CommandExt, ExitStatusExt},
+    },
+    path::{Path, PathBuf},
+    process::{ChildStderr, Command, ExitStatus, Stdio},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use rustix::process::{
+    Pid, Signal, WaitOptions, getpid, getppid, kill_process_group, set_parent_process_death_signal, wait,
+};
+use tokio::{
+    io::AsyncWriteExt,
+    process::ChildStdin,
+    signal::unix::{SignalKind, signal},
+    sync::oneshot,
+    task::JoinHandle,
+    time::{Instant, timeout_at},
+};
+
+use super::work::Ended;
+use crate::batch::store::Attempt;
+
+/// How much of stderr is kept for `last_error`.
+const TAIL: usize = 4 * 1024;
+
+/// How long the rest of stderr is waited for once the program has ended and its group is killed.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// Linux refuses a single variable of 128 KiB; a payload as long as that is on stdin only.
+const LONGEST_VARIABLE: usize = 100 * 1024;
+
+/// The first argument of a process that is to become a program; no command, and nothing that clap ever sees.
+pub const EXECUTE: &str = "__execute";
+
+/// A program with its arguments; no shell in between.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Program {
+    path: PathBuf,
+    arguments: Vec<OsString>,
+}
+
+/// A program under way; killed when dropped.
+#[derive(Debug)]
+pub struct Child {
+    group: Pid,
+    changes: tokio::signal::unix::Signal,
+    status: Option<ExitStatus>,
+    input: JoinHandle<()>,
+    output: oneshot::Receiver<()>,
+    tail: Arc<Mutex<VecDeque<u8>>>,
+}
+
+/// Why [`execute`] did not become the program.
+#[derive(Debug, thiserror::Error)]
+pub enum ExecuteError {
+    /// Somebody else than a worker has called it.
+    #[error("{EXECUTE} is for `postgres-batch work` alone: it takes a process id and a program")]
+    Misused,
+    /// The worker has died meanwhile.
+    #[error("the worker is gone")]
+    Orphaned,
+    /// The operating system says why.
+    #[error("cannot run {program:?}: {source}")]
+    Exec {
+        /// The program.
+        program: OsString,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl Program {
+    /// Finds a program as a shell would: by its path, or along `search_path`.
+    ///
+    /// Done before anything is claimed, so that a typo costs no attempt.
+    ///
+    /// # Errors
+    /// A sentence that names the program.
+    pub fn find(name: OsString, arguments: Vec<OsString>, search_path: Option<OsString>) -> Result<Self, String> {
+        if name.is_empty() {
+            return Err("the name of the program is empty".to_owned());
+        }
+        let candidates = if name.as_encoded_bytes().contains(&b'/') {
+            vec![PathBuf::from(&name)]
+        } else {
+            std::env::split_paths(&search_path.unwrap_or_default()).map(|directory| directory.join(&name)).collect()
+        };
+        match candidates.into_iter().find(|path| is_executable(path)) {
+            Some(path) => Ok(Self { path, arguments }),
+            None => Err(format!("there is no executable {}", name.display())),
+        }
+    }
+
+    /// Starts it on a claim.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn start(&self, attempt: &Attempt) -> io::Result<Child> {
+        let changes = signal(SignalKind::child())?;
+        let mut command = Command::new(std::env::current_exe()?);
+        command
+            .arg(EXECUTE)
+            .arg(getpid().as_raw_pid().to_string())
+            .arg(&self.path)
+            .args(&self.arguments)
+            .env("CLAP_ID", attempt.id.to_string())
+            .env("CLAP_ITERATION", attempt.iteration.to_string())
+            .env("CLAP_SESSION_ID", attempt.session.get().to_string())
+            .env("CLAP_DURATION_SECONDS", attempt.duration.as_secs().to_string())
+            .env_remove("CLAP_PAYLOAD")
+            .stdin(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0);
+        if attempt.payload.len() <= LONGEST_VARIABLE {
+            command.env("CLAP_PAYLOAD", &attempt.payload);
+        }
+        let mut child = command.spawn()?;
+        let stdin = child.stdin.take().expect("stdin is piped above");
+        let stderr = child.stderr.take().expect("stderr is piped above");
+        let tail: Arc<Mutex<VecDeque<u8>>> = Arc::default();
+        let (closed, output) = oneshot::channel();
+        let ours = Arc::clone(&tail);
+        std::thread::Builder::new().name("stderr".to_owned()).spawn(move || {
+            pass_through(stderr, &ours);
+            // The receiver may have given up waiting.
+            let _ = closed.send(());
+        })?;
+        Ok(Child {
+            group: Pid::from_child(&child),
+            changes,
+            status: None,
+            input: tokio::spawn(feed(ChildStdin::from_std(stdin)?, document(attempt))),
+            output,
+            tail,
+        })
+    }
+}
+
+impl Child {
+    /// Waits for the end, then kills what is left of the group.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost: the status is kept.
+    pub async fn ended(&mut self) {
+        loop {
+            self.reap();
+            match self.status {
+                Some(_) => break,
+                None => self.changes.recv().await,
+            };
+        }
+        self.signal(Signal::KILL);
+        self.input.abort();
+    }
+
+    /// How it ended, with what stderr said last; called once, after [`Child::ended`].
+    ///
+    /// What has left the group may hold stderr open for ever: what has not come by `by`, or within [`LAST_WORDS`],
+    /// stays out of the tail.
+    pub async fn last_words(&mut self, by: Instant) -> Ended {
+        let _ = timeout_at(by.min(Instant::now() + LAST_WORDS), &mut self.output).await;
+        let tail: Vec<u8> = self.tail.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect();
+        told(self.status.expect("`ended` returns with it"), &tail)
+    }
+
+    /// SIGTERM to the whole group.
+    pub fn terminate(&self) {
+        self.signal(Signal::TERM);
+    }
+
+    /// SIGKILL to the whole group.
+    pub fn kill(&self) {
+        self.signal(Signal::KILL);
+    }
+
+    fn signal(&self, signal: Signal) {
+        // An error means that the group is gone already, which is what the signal is for.
+        let _ = kill_process_group(self.group, signal);
+    }
+
+    /// Takes every status there is: as PID 1 we also inherit orphans, whose statuses nobody else takes.
+    fn reap(&mut self) {
+        while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
+            if pid == self.group {
+                self.status = Some(ExitStatus::from_raw(status.as_raw()));
+            }
+        }
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        if self.status.is_none() {
+            self.kill();
+        }
+        self.input.abort();
+    }
+}
+
+/// Becomes the program; returns only if that is impossible. The words are the worker's process id, the program and
+/// its arguments, which are passed on as they are: whatever parsed them would take `-h` or `--` for its own.
+///
+/// Runs in the child: asks the kernel for SIGKILL when the worker dies, then checks that the
+/// worker had not died before that. Without unsafe code this cannot be done between fork and exec.
+pub fn execute(words: &[OsString]) -> ExecuteError {
+    let [parent, program, arguments @ ..] = words else { return ExecuteError::Misused };
+    let Some(parent) = parent.to_str().and_then(|parent| parent.parse::<i32>().ok()) else {
+        return ExecuteError::Misused;
+    };
+    let program = program.clone();
+    if let Err(error) = set_parent_process_death_signal(Some(Signal::KILL)) {
+        return ExecuteError::Exec { program, source: error.into() };
+    }
+    if Pid::as_raw(getppid()) != parent {
+        return ExecuteError::Orphaned;
+    }
+    let source = Command::new(&program).args(arguments).exec();
+    ExecuteError::Exec { program, source }
+}
+
+fn is_executable(path: &Path) -> bool {
+    path.metadata().is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
+}
+
+/// The row as one JSON document. The payload is PostgreSQL's own text, so that no number loses a digit.
+fn document(attempt: &Attempt) -> String {
+    let Attempt { id, iteration, max_attempts, session, duration, payload, request_key, requested_at, .. } = attempt;
+    let (session, duration) = (session.get(), duration.as_secs());
+    let (request_key, requested_at) = (serde_json::json!(request_key), serde_json::json!(requested_at));
+    format!(
+        "{{\"id\":{id},\"iteration\":{iteration},\"max_attempts\":{max_attempts},\"session_id\":{session},\
+         \"request_key\":{request_key},\"requested_at\":{requested_at},\"duration_seconds\":{duration},\"payload\":{payload}}}\n"
+    )
+}
+
+/// A program need not read its stdin: an error is its choice.
+async fn feed(mut stdin: ChildStdin, document: String) {
+    let _ = stdin.write_all(document.as_bytes()).await;
+}
+
+/// Copies on a thread of its own: whoever reads our stderr slowly must not delay a heartbeat.
+fn pass_through(mut stderr: ChildStderr, tail: &Mutex<VecDeque<u8>>) {
+    let mut buffer = [0; 8 * 1024];
+    while let Ok(count @ 1..) = stderr.read(&mut buffer) {
+        let bytes = &buffer[..count];
+        {
+            let mut tail = tail.lock().unwrap_or_else(PoisonError::into_inner);
+            tail.extend(bytes);
+            let surplus = tail.len().saturating_sub(TAIL);
+            tail.drain(..surplus);
+        }
+        // If nobody reads our stderr the program must still not block on it.
+        let _ = io::stderr().write_all(bytes);
+    }
+}
+
+fn told(status: ExitStatus, tail: &[u8]) -> Ended {
+    let (exit_code, how) = match (status.code(), status.signal()) {
+        (Some(code), _) => (code, format!("exit code {code}")),
+        (None, signal) => {
+            let signal = signal.unwrap_or(0);
+            (128 + signal, format!("killed by signal {signal}"))
+        }
+    };
+    // PostgreSQL's text holds no zero byte.
+    let tail = String::from_utf8_lossy(tail).replace('\0', "\u{fffd}");
+    let error = match tail.trim() {
+        "" => how,
+        words => format!("{how}: {words}"),
+    };
+    Ended { exit_code, error }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signal_is_told_as_128_more() {
+        assert_eq!(told(ExitStatus::from_raw(9), b"").exit_code, 137);
+        assert_eq!(told(ExitStatus::from_raw(3 << 8), b"").exit_code, 3);
+    }
+
+    #[test]
+    fn what_stderr_said_last_is_fit_for_a_text_column() {
+        let ended = told(ExitStatus::from_raw(1 << 8), b"half a \xc3\0 word\n");
+        assert_eq!(ended.error, "exit code 1: half a \u{fffd}\u{fffd} word");
+    }
+
+    #[test]
+    fn a_program_that_is_not_there_is_found_out_before_it_runs() {
+        let nowhere = Program::find("no-such-program".into(), Vec::new(), Some("/usr/bin:/bin".into()));
+        assert_eq!(nowhere, Err("there is no executable no-such-program".to_owned()));
+        assert!(Program::find("/etc/passwd".into(), Vec::new(), None).is_err(), "not executable");
+        assert!(
+            Program::find("".into(), Vec::new(), Some("/usr/bin:/bin".into())).is_err(),
+            "not the directory itself"
+        );
+        assert!(Program::find("sh".into(), Vec::new(), Some("/usr/bin:/bin".into())).is_ok());
+    }
+}

@@ -1,0 +1,163 @@
+//! The work of one attempt: a program per row, or the seed's own wait.
+
+use tokio::time::{Instant, sleep_until};
+
+use super::program::{self, Program};
+use crate::batch::store::Attempt;
+
+/// The exit code that a failed wait pretends to have had.
+const FAILED: i32 = 1;
+
+/// What a process that died of SIGTERM is said to have exited with.
+const TERMINATED: i32 = 128 + 15;
+
+/// What is done per row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Work {
+    /// Wait for the row's `duration_seconds`, then end as told.
+    Wait(Ending),
+    /// Run a program.
+    Run(Program),
+}
+
+/// How the seed's work ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ending {
+    /// `FINAL_STATE`.
+    pub final_state: FinalState,
+    /// `FAIL_FIRST`: how many attempts of each clap fail first.
+    pub fail_first: u32,
+}
+
+/// `FINAL_STATE`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[value(rename_all = "UPPER")]
+pub enum FinalState {
+    /// The work succeeds.
+    Success,
+    /// The work fails, each time.
+    Failed,
+}
+
+/// How an attempt's work ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ended {
+    /// The exit code, 128 + n for a signal.
+    pub exit_code: i32,
+    /// What people read if it failed.
+    pub error: String,
+}
+
+/// Work under way; killed when dropped.
+#[derive(Debug)]
+pub enum Running {
+    /// The seed's wait.
+    Wait {
+        /// When it is over.
+        until: Instant,
+        /// How it ends then.
+        ended: Ended,
+    },
+    /// A child process.
+    Program(program::Child),
+}
+
+impl Work {
+    /// Starts the work on a claim.
+    ///
+    /// # Errors
+    /// The operating system's, if there is no process to be had.
+    pub fn start(&self, attempt: &Attempt) -> std::io::Result<Running> {
+        Ok(match self {
+            Self::Wait(ending) => {
+                Running::Wait { until: Instant::now() + attempt.duration, ended: ending.outcome(attempt) }
+            }
+            Self::Run(program) => Running::Program(program.start(attempt)?),
+        })
+    }
+}
+
+impl Running {
+    /// Waits for the end.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost.
+    pub async fn ended(&mut self) {
+        match self {
+            Self::Wait { until, .. } => sleep_until(*until).await,
+            Self::Program(child) => child.ended().await,
+        }
+    }
+
+    /// How it ended, and what it said last as far as that comes until `by`; called once, after [`Running::ended`].
+    pub async fn last_words(&mut self, by: Instant) -> Ended {
+        match self {
+            Self::Wait { ended, .. } => ended.clone(),
+            Self::Program(child) => child.last_words(by).await,
+        }
+    }
+
+    /// Asks the work to stop: SIGTERM. The seed's wait stops at once.
+    pub fn terminate(&mut self) {
+        match self {
+            Self::Wait { until, ended } => {
+                *until = Instant::now();
+                *ended = Ended { exit_code: TERMINATED, error: "stopped".to_owned() };
+            }
+            Self::Program(child) => child.terminate(),
+        }
+    }
+
+    /// Stops the work: SIGKILL.
+    pub fn kill(&mut self) {
+        match self {
+            Self::Wait { .. } => self.terminate(),
+            Self::Program(child) => child.kill(),
+        }
+    }
+}
+
+impl Ending {
+    fn outcome(self, attempt: &Attempt) -> Ended {
+        let iteration = u32::try_from(attempt.iteration).unwrap_or(0);
+        if iteration <= self.fail_first {
+            let error = format!("FAIL_FIRST={}: attempt {iteration} fails", self.fail_first);
+            return Ended { exit_code: FAILED, error };
+        }
+        match self.final_state {
+            FinalState::Success => Ended { exit_code: 0, error: String::new() },
+            FinalState::Failed => Ended { exit_code: FAILED, error: "FINAL_STATE=FAILED".to_owned() },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::batch::store::SessionId;
+
+    fn exit_codes(ending: Ending) -> Vec<i32> {
+        let attempt = |iteration| Attempt {
+            id: 1,
+            iteration,
+            max_attempts: 5,
+            session: SessionId::draw(),
+            cancel_requested: false,
+            duration: Duration::ZERO,
+            payload: "{}".to_owned(),
+            request_key: None,
+            requested_at: "2026-01-01T00:00:00.000000Z".to_owned(),
+            job_attempts: 1,
+        };
+        (1..=5).map(|iteration| ending.outcome(&attempt(iteration)).exit_code).collect()
+    }
+
+    #[test]
+    fn fail_first_fails_that_many_attempts_and_no_more() {
+        assert_eq!(exit_codes(Ending { final_state: FinalState::Success, fail_first: 3 }), [1, 1, 1, 0, 0]);
+        assert_eq!(exit_codes(Ending { final_state: FinalState::Success, fail_first: 0 }), [0; 5]);
+        assert_eq!(exit_codes(Ending { final_state: FinalState::Failed, fail_first: 0 }), [1; 5]);
+    }
+}
