@@ -90,10 +90,10 @@ async fn explain_fails_when_an_index_is_missing() {
     let sound = batch(&database, ["explain"]).finish(SOON).await;
     assert_eq!(sound.code(), Some(0), "{}", sound.output);
     for (index, statement) in [
-        ("make_it_clap_pending_idx", "new"),
+        ("make_it_clap_pending_idx", "fresh"),
         // Without the first one the other, which also holds nothing but active claps, would do.
-        ("clap_active_idx, clap_active_job_key", "due"),
-        ("clap_attempt_job_idx", "standing"),
+        ("clap_active_idx, clap_active_job_key", "take_over"),
+        ("clap_attempt_job_idx", "previous_clap"),
     ] {
         let database = queue(Cluster::shared().await).await;
         database.execute(&format!("DROP INDEX {index}")).await;
