@@ -1,4 +1,4 @@
-//! The command line: what is written, checked into what is meant.
+//! The command line: its options, and the checks that clap cannot make.
 
 use std::{ffi::OsString, time::Duration};
 
@@ -16,10 +16,10 @@ use super::{
 };
 use crate::{config::duration, notify_sql, version::VERSION};
 
-/// Ten years: beyond that a timestamp may not hold the sum.
+/// The longest duration: ten years. A longer one could overflow a timestamp.
 const LONGEST: Duration = Duration::from_secs(10 * 365 * 86_400);
 
-/// What is done where no command is named.
+/// The command where none is named.
 const DEFAULT: &str = "work";
 
 const CONNECTION_HELP: &str = "\
@@ -55,17 +55,17 @@ pub struct Arguments {
 }
 
 impl Arguments {
-    /// What the words of a command line, the executable's name among them, and the environment say.
+    /// Reads the words of a command line, the executable's name among them, and the environment.
     ///
     /// # Errors
-    /// clap's own, which [`clap::Error::exit`] prints; a wish for help or the version is one.
+    /// clap's errors, which [`clap::Error::exit`] prints. Asking for help or for the version is one of them.
     pub fn read(words: Vec<OsString>) -> Result<Self, clap::Error> {
         let ends_in_dashes = words.last().is_some_and(|last| last == "--");
         let mut command = without_empty_variables(Self::command());
         let matches = command.try_get_matches_from_mut(with_default_command(words))?;
         let arguments = Self::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
         match &arguments.command {
-            // A manifest whose variable with the program is empty means the program, not the seed's work.
+            // If a manifest's variable for the program is empty, its author meant a program, not the seed's work.
             Command::Work(work) if ends_in_dashes && work.program.is_empty() => {
                 Err(command.error(ErrorKind::TooFewValues, "-- must be followed by a program"))
             }
@@ -74,7 +74,7 @@ impl Arguments {
     }
 }
 
-/// A variable that is empty is as if it were absent: what a template leaves of a value that is not given.
+/// Treats an empty variable as absent: a template leaves one where no value is given.
 fn without_empty_variables(command: clap::Command) -> clap::Command {
     let without = |argument: clap::Arg| {
         let value = argument.get_env().and_then(std::env::var_os);
@@ -83,7 +83,7 @@ fn without_empty_variables(command: clap::Command) -> clap::Command {
     command.mut_args(without).mut_subcommands(without_empty_variables)
 }
 
-/// Puts [`DEFAULT`] where a command could stand and none does: before an option of its own, or the `--` of a program.
+/// Inserts [`DEFAULT`] where a command is missing: before an option of `work`, or before the `--` of a program.
 fn with_default_command(mut words: Vec<OsString>) -> Vec<OsString> {
     let mut position = 1;
     loop {
@@ -91,19 +91,19 @@ fn with_default_command(mut words: Vec<OsString>) -> Vec<OsString> {
             Some(b"--schema") => position += 2,
             Some(word) if word.starts_with(b"--schema=") => position += 1,
             Some(b"-h" | b"--help" | b"-V" | b"--version") => return words,
-            // A command; or a misspelt one, which clap must say.
+            // A command, or a misspelt one, which clap reports.
             Some(word) if !word.starts_with(b"-") => return words,
             _ => break,
         }
     }
-    // Beyond the end the schema's name is missing, which clap must say, too.
+    // Beyond the end the schema's name is missing, which clap reports too.
     if position <= words.len() {
         words.insert(position, DEFAULT.into());
     }
     words
 }
 
-/// What to do.
+/// A command.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Claim one clap and do its work (the default)
@@ -335,10 +335,10 @@ pub struct WorkArguments {
 }
 
 impl WorkArguments {
-    /// Checks what clap cannot.
+    /// Checks the options against each other, and finds the program.
     ///
     /// # Errors
-    /// [`Unusable`], by whether the arguments or the machine are to blame.
+    /// [`Unusable`], which tells a wrong option from a missing program.
     pub fn rules(self) -> Result<Rules, Unusable> {
         let Self {
             lease,
@@ -399,16 +399,16 @@ impl WorkArguments {
     }
 }
 
-/// Arguments that clap accepts and that cannot work.
+/// Options that clap accepts and that cannot work.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Unusable {
-    /// Exit code 2.
+    /// An option is wrong: exit code 2.
     Usage(String),
-    /// Exit code 78.
+    /// The machine is not as it must be: exit code 78.
     Configuration(String),
 }
 
-/// As the configuration writes durations, and days besides.
+/// Reads a duration as the configuration spells it, or in days.
 fn duration(text: &str) -> Result<Duration, String> {
     let days = text.strip_suffix('d').and_then(|days| days.parse::<u32>().ok());
     let days = days.map(|days| Duration::from_secs(86_400) * days);

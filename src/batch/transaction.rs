@@ -1,7 +1,7 @@
-//! One short transaction at a time, pipelined into one round trip, on a session that comes and goes.
+//! Short transactions, one at a time, each pipelined into one round trip.
 //!
-//! Nothing is kept in the session and every statement is unnamed, so that PgBouncer in
-//! transaction mode works unconfigured.
+//! The session is opened when it is needed and replaced when it breaks. It keeps no state, and every statement is
+//! unnamed, so that PgBouncer in transaction mode works without further configuration.
 
 use std::time::Duration;
 
@@ -20,37 +20,38 @@ use crate::{
     },
 };
 
-/// Bounds one attempt to connect to one address, unless `PGCONNECT_TIMEOUT` does.
+/// The longest attempt to connect to one address, unless `PGCONNECT_TIMEOUT` sets another.
 const CONNECT: Duration = Duration::from_secs(3);
 
-/// How much longer than the server we wait: its own timeout should speak first.
+/// How much longer than the server this side waits, so that the server's own timeout comes first.
 const ANSWER_SLACK: Duration = Duration::from_millis(500);
 
-/// Puts the transaction that it stands in into a schema. $1 its name.
+/// Sets the schema of the transaction that it is part of. $1 its name.
 const SCHEMA: &str = "SELECT set_config('search_path', quote_ident($1), true)";
 
-/// A parameter with its type, as the driver wants it.
+/// A parameter with its type.
 pub type Parameter<'a> = (&'a (dyn ToSql + Sync), Type);
 
-/// Why a transaction did not happen; or, for [`Error::Unanswered`], may have happened all the same.
+/// Why a transaction failed. After [`Error::Unanswered`] it may have been committed all the same.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// No session is to be had, or the server cannot serve now: worth another try.
+    /// No session could be opened, or the server cannot serve now. Another try may succeed.
     #[error("{0}")]
     Unavailable(String),
-    /// The session broke, or no answer came in time: worth another try, once it is known whether this one was committed.
+    /// The session broke, or no answer came in time. Another try makes sense once it is known whether this transaction
+    /// was committed.
     #[error("{0}")]
     Unanswered(String),
-    /// A unique index said no: somebody else was first.
+    /// A unique index refused the row: another session was first.
     #[error("another session was first: {0}")]
     Collision(String),
-    /// The tables are not there, or are not ours.
+    /// The tables are missing, or are not those of the batch.
     #[error("the tables of the batch are not there ({0}): run `postgres-batch migrate up`")]
     NotMigrated(String),
-    /// Anything else that the server says: trying again will not help.
+    /// Any other error of the server. Another try will not help.
     #[error("{reason}")]
     Rejected {
-        /// The driver's error with its causes.
+        /// The text of the driver's error and of its causes.
         reason: String,
         /// The driver's error.
         #[source]
@@ -58,7 +59,7 @@ pub enum Error {
     },
 }
 
-/// Runs transactions on a database, one at a time, reconnecting as needed.
+/// Runs transactions on a database, one at a time, and reconnects when it must.
 #[derive(Debug)]
 pub struct Transactions {
     connection: ConnectionSource,
@@ -69,24 +70,25 @@ pub struct Transactions {
 }
 
 impl Transactions {
-    /// Connects nowhere yet. `schema` replaces the role's own `search_path`; `limit` bounds each statement on the server.
+    /// Makes a runner, which connects when it is first used. `schema` replaces the role's own `search_path`; `limit`
+    /// bounds each statement on the server.
     pub fn new(connection: ConnectionSource, schema: Option<String>, application_name: &str, limit: Duration) -> Self {
         Self { connection, schema, application_name: application_name.to_owned(), limit, session: None }
     }
 
-    /// The schema that was asked for.
+    /// Returns the schema that the operator named, if any.
     pub fn schema(&self) -> Option<&str> {
         self.schema.as_deref()
     }
 
-    /// Runs one statement in a transaction of its own, in one round trip, until `by` at the latest.
+    /// Runs one statement in a transaction of its own, in one round trip. Gives up at `by`.
     ///
     /// # Errors
-    /// The first error of the transaction. After [`Error::Unanswered`] it may have been committed all the same.
+    /// The first error of the transaction. After [`Error::Unanswered`] the transaction may have been committed.
     ///
     /// # Cancel safety
-    /// The whole transaction is sent at once: dropped while it waits, it still ends, committed or
-    /// not, and the session stays usable.
+    /// The whole transaction is sent at once. If this is dropped while it waits, the transaction still ends, committed
+    /// or not, and the session stays usable.
     pub async fn run(&mut self, sql: &str, parameters: &[Parameter<'_>], by: Instant) -> Result<Vec<Row>, Error> {
         let by = by.min(Instant::now() + CONNECT + self.limit + ANSWER_SLACK);
         let limit = self.limit;
@@ -103,11 +105,11 @@ impl Transactions {
         result
     }
 
-    /// Begins a transaction of several statements, which the caller ends by COMMIT; after an
-    /// error, [`Transactions::abandon`] it.
+    /// Begins a transaction of several statements. The caller ends it with COMMIT, or with [`Transactions::abandon`]
+    /// after an error.
     ///
     /// # Errors
-    /// As [`Transactions::run`].
+    /// Those of [`Transactions::run`].
     pub async fn begin(&mut self, by: Instant) -> Result<&Client, Error> {
         let (limit, schema) = (self.limit, self.schema.clone());
         let client = &self.session(by).await?.client;
@@ -118,14 +120,14 @@ impl Transactions {
         Ok(client)
     }
 
-    /// Closes the session, and so rolls back what was begun on it.
+    /// Closes the session, which rolls back its open transaction.
     pub fn abandon(&mut self) {
         self.session = None;
     }
 
-    /// The session, opened if there is none that works.
+    /// Returns the session, and opens one if there is none that works.
     ///
-    /// Whatever the reason, its error is [`Error::Unavailable`]: a wrong password may be a rotation half way through.
+    /// Its error is always [`Error::Unavailable`]: even a wrong password may be a rotation that is half done.
     async fn session(&mut self, by: Instant) -> Result<&Session, Error> {
         let session = match self.session.take() {
             Some(session) if !session.client.is_closed() => session,
@@ -144,7 +146,7 @@ impl Transactions {
     }
 }
 
-/// BEGIN, the schema, the statement and COMMIT, sent together; the first error counts, 25P02 is its echo.
+/// Sends BEGIN, the schema, the statement and COMMIT together. The first error counts; 25P02 only follows from it.
 async fn pipelined(
     session: &Session,
     schema: Option<String>,
@@ -164,7 +166,7 @@ async fn pipelined(
     begun.map_err(|error| Error::from_kind(begin_error(&error), error))?;
     moved?;
     let rows = rows.map_err(Error::from)?;
-    // Whatever ended a COMMIT may have come after it.
+    // An error that ends a COMMIT may come after the commit itself.
     committed.map_err(|error| match Error::from(error) {
         Error::Unavailable(reason) => Error::Unanswered(reason),
         other => other,
@@ -172,9 +174,10 @@ async fn pipelined(
     Ok(rows)
 }
 
-/// Begins a transaction with a deadline for each of its statements, in one message that nothing has to be planned for.
+/// Returns the text that begins a transaction with a deadline for each of its statements. Nothing in it needs a plan.
 ///
-/// Under `default_transaction_isolation = serializable` SKIP LOCKED would fail with 40001.
+/// The isolation level is named because SKIP LOCKED fails with 40001 under
+/// `default_transaction_isolation = serializable`.
 fn begin(limit: Duration) -> String {
     let limit = limit.as_millis().max(1);
     format!(
@@ -193,7 +196,7 @@ async fn into_schema(client: &Client, schema: Option<String>) -> Result<(), Erro
 }
 
 impl Error {
-    /// Whether another try may succeed.
+    /// Returns whether another try may succeed.
     pub fn is_passing(&self) -> bool {
         matches!(self, Self::Unavailable(_) | Self::Unanswered(_))
     }

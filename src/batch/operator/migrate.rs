@@ -1,4 +1,4 @@
-//! The tables: what is applied, what is missing, forward only.
+//! The migrations, which only go forward.
 
 use std::{
     fmt::{self, Write as _},
@@ -12,18 +12,18 @@ use tokio_postgres::{Client, types::Type};
 use crate::batch::transaction::{Error, Parameter, Transactions};
 use crate::notify_sql::{Name, Operation, Table, Trigger};
 
-/// One step of the tables' history.
+/// One step in the history of the tables.
 #[derive(Debug, Clone, Copy)]
 pub struct Migration {
-    /// From one, without gaps.
+    /// Its number; they count from one without gaps.
     pub version: i32,
-    /// What it brings.
+    /// Its name.
     pub name: &'static str,
     /// Its statements.
     pub sql: &'static str,
 }
 
-/// All of them, oldest first.
+/// All migrations, the oldest first.
 pub const MIGRATIONS: [Migration; 6] = [
     Migration { version: 1, name: "claps", sql: include_str!("../../../migrations/0001_claps.sql") },
     Migration { version: 2, name: "indexes", sql: include_str!("../../../migrations/0002_indexes.sql") },
@@ -37,10 +37,10 @@ pub const MIGRATIONS: [Migration; 6] = [
     },
 ];
 
-/// Bounds everything: the tables are new, so that only waiting for another migration takes long.
+/// The longest that `migrate up` may take. The tables are new, so that only waiting for another migration takes long.
 const WITHIN: Duration = Duration::from_secs(60);
 
-/// Not schema_migrations: that belongs to Rails and Ecto.
+/// Creates the table that records the migrations. Its name is not schema_migrations: that belongs to Rails and Ecto.
 const HISTORY: &str = "\
 CREATE TABLE IF NOT EXISTS postgres_batch_migrations (
     version    integer     PRIMARY KEY,
@@ -48,7 +48,8 @@ CREATE TABLE IF NOT EXISTS postgres_batch_migrations (
     applied_at timestamptz NOT NULL DEFAULT now()
 )";
 
-/// One migration at a time in a database, until the transaction's end: also while the schema is not there yet.
+/// Lets one migration at a time run in a database, until its transaction ends. An advisory lock works before the
+/// schema exists.
 const LOCK: &str = "SELECT pg_advisory_xact_lock(hashtextextended('postgres-batch migrate', 0))";
 
 const APPLIED: &str = "\
@@ -56,7 +57,7 @@ SELECT version, checksum, to_char(applied_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH2
   FROM postgres_batch_migrations
  ORDER BY version";
 
-/// Tables of our names in the schema.
+/// Lists the relations in the schema that have the names of the batch's.
 const FOUND: &str = "\
 SELECT c.relname::text AS name,
        (SELECT string_agg(a.attname, ', ' ORDER BY a.attnum)
@@ -67,38 +68,38 @@ SELECT c.relname::text AS name,
  WHERE n.nspname = current_schema() AND c.relname IN ('make_it_clap', 'clap', 'clap_attempt', 'clap_backlog')
  ORDER BY c.relname DESC";
 
-/// What is known of one migration.
+/// The state of one migration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct State {
-    /// The migration.
+    /// The migration's number.
     pub version: i32,
-    /// Its name; unknown if it is newer than this executable.
+    /// Its name, unless it is newer than this executable.
     pub name: Option<&'static str>,
-    /// When it was applied, UTC.
+    /// The time in UTC at which it was applied.
     pub applied_at: Option<String>,
-    /// Whether its text was another one.
+    /// Whether it was applied with another text than this executable's.
     pub differs: bool,
 }
 
-/// Why the tables could not be brought up to date.
+/// Why a migration failed.
 #[derive(Debug, thiserror::Error)]
 pub enum MigrateError {
-    /// The database.
+    /// The database's error.
     #[error(transparent)]
     Database(#[from] Error),
-    /// No schema to create tables in.
+    /// There is no schema to create the tables in.
     #[error("search_path names no schema that exists: give one with --schema")]
     NoSchema,
-    /// Somebody else's tables have our names.
+    /// Tables of another origin have the same names.
     #[error("{0}")]
     ForeignTables(String),
-    /// A migration was applied with another text.
+    /// A migration was applied with another text than this executable's.
     #[error(
         "migration {version} was applied with another text than this executable's: \
          the tables were made by another build of postgres-batch"
     )]
     Differs {
-        /// The migration.
+        /// The migration's number.
         version: i32,
     },
     /// It took too long.
@@ -107,7 +108,7 @@ pub enum MigrateError {
 }
 
 impl State {
-    /// Whether it is applied as this executable has it.
+    /// Returns whether it is applied with the text of this executable.
     pub fn is_good(&self) -> bool {
         self.applied_at.is_some() && !self.differs
     }
@@ -126,7 +127,7 @@ impl fmt::Display for State {
 }
 
 impl Migration {
-    /// SHA-256 of the text, in hexadecimal.
+    /// Returns the SHA-256 of the text, in hexadecimal.
     pub fn checksum(&self) -> String {
         Sha256::digest(self.sql).iter().fold(String::new(), |mut text, byte| {
             let _ = write!(text, "{byte:02x}");
@@ -135,10 +136,10 @@ impl Migration {
     }
 }
 
-/// Applies what is missing, each migration in a transaction of its own, and says which.
+/// Applies the missing migrations, each in a transaction of its own, and returns them.
 ///
 /// # Errors
-/// See [`MigrateError`]; migrations before the one that failed are kept.
+/// See [`MigrateError`]. Migrations before the one that failed stay applied.
 pub async fn up(transactions: &mut Transactions) -> Result<Vec<Migration>, MigrateError> {
     let result = timeout(WITHIN, apply(transactions)).await.unwrap_or(Err(MigrateError::Timeout));
     if result.is_err() {
@@ -147,12 +148,12 @@ pub async fn up(transactions: &mut Transactions) -> Result<Vec<Migration>, Migra
     result
 }
 
-/// Installs the triggers by which the tables tell clapometer that what there is to do has changed.
+/// Installs the triggers that notify clapometer of a change in the backlog.
 ///
-/// Heartbeats set no column that counts, and so cost nothing. It may be run again.
+/// Heartbeats set no column that counts, so that they fire no trigger. It may be run again.
 ///
 /// # Errors
-/// See [`MigrateError`]; then neither table has a new trigger.
+/// See [`MigrateError`]. After an error neither table has a new trigger.
 pub async fn install_notify(transactions: &mut Transactions, channel: Name) -> Result<(), MigrateError> {
     let result = timeout(WITHIN, install(transactions, channel)).await.unwrap_or(Err(MigrateError::Timeout));
     if result.is_err() {
@@ -163,12 +164,12 @@ pub async fn install_notify(transactions: &mut Transactions, channel: Name) -> R
 
 async fn install(transactions: &mut Transactions, channel: Name) -> Result<(), MigrateError> {
     let client = transactions.begin(Instant::now() + WITHIN).await?;
-    // CREATE OR REPLACE FUNCTION fails when two make the same one for the first time.
+    // CREATE OR REPLACE FUNCTION fails when two sessions create the same function for the first time.
     client.query_typed(LOCK, &[]).await.map_err(Error::from)?;
     let schema = current_schema(client).await?;
     let name = |text: String| Name::new(text).expect("PostgreSQL's own names are names");
     let requests = (vec![Operation::Insert, Operation::Delete], "make_it_clap", Vec::new());
-    // A claim, an end, a retry and a cancel set the status; a heartbeat does not.
+    // A claim, an end, a retry and a cancellation set the status; a heartbeat does not.
     let claps =
         (vec![Operation::Insert, Operation::Update, Operation::Delete], "clap", vec![name("status".to_owned())]);
     for (operations, table, columns) in [requests, claps] {
@@ -180,10 +181,10 @@ async fn install(transactions: &mut Transactions, channel: Name) -> Result<(), M
     Ok(())
 }
 
-/// What is applied and what is missing.
+/// Returns the state of every migration.
 ///
 /// # Errors
-/// The database's; tables that are not there are no error.
+/// The database's. Missing tables are no error.
 pub async fn status(transactions: &mut Transactions) -> Result<Vec<State>, MigrateError> {
     let applied = match transactions.run(APPLIED, &[], Instant::now() + WITHIN).await {
         Err(Error::NotMigrated(_)) => Vec::new(),
@@ -216,7 +217,7 @@ pub async fn status(transactions: &mut Transactions) -> Result<Vec<State>, Migra
     Ok(states)
 }
 
-/// Ends the script where it must not run. Plain SQL: whatever client runs it need not be psql.
+/// Ends the script in a schema where it must not run. It is plain SQL, since any client may run the script.
 const REFUSE: &str = "\
 DO $$
 BEGIN
@@ -230,7 +231,7 @@ BEGIN
     END IF;
 END $$";
 
-/// The SQL of all migrations as one script, one transaction, which leaves the same history as [`up`].
+/// Returns all migrations as one script of one transaction, which records the same history as [`up`].
 pub fn script(schema: Option<&str>) -> String {
     let mut script = String::from(
         "-- The tables of postgres-batch, in one transaction: after an error nothing of it stays. With psql, add\n\
@@ -280,13 +281,13 @@ async fn apply(transactions: &mut Transactions) -> Result<Vec<Migration>, Migrat
     Ok(done)
 }
 
-/// Where tables are created, and found first.
+/// Returns the schema in which tables are created, and found first.
 async fn current_schema(client: &Client) -> Result<String, MigrateError> {
     let rows = client.query_typed("SELECT current_schema()::text", &[]).await.map_err(Error::from)?;
     rows.first().and_then(|row| row.get::<_, Option<String>>(0)).ok_or(MigrateError::NoSchema)
 }
 
-/// The server quotes the name: DDL takes no parameters.
+/// Creates the schema if it is missing. The server quotes the name, since DDL takes no parameters.
 async fn create_schema(client: &Client, schema: &str) -> Result<(), Error> {
     let exists = client.query_typed("SELECT 1 FROM pg_namespace WHERE nspname = $1", &[(&schema, Type::TEXT)]).await?;
     if exists.is_empty() {
@@ -307,7 +308,8 @@ async fn is_applied(client: &Client, migration: &Migration) -> Result<bool, Migr
     Ok(true)
 }
 
-/// Tables of our names without our history are the seed's own, or somebody else's: say what is there and how to go on.
+/// Refuses a schema that has the batch's tables without its history: they are the seed's own, or of another origin.
+/// The error lists them and says how to go on.
 async fn refuse_foreign_tables(client: &Client, schema: &str) -> Result<(), MigrateError> {
     let ours = "SELECT to_regclass(quote_ident($1) || '.postgres_batch_migrations') IS NOT NULL";
     let ours = client.query_typed(ours, &[(&schema, Type::TEXT)]).await.map_err(Error::from)?;

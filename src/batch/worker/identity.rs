@@ -1,16 +1,16 @@
-//! Who we are and where the database is: what a Job reads from its environment.
+//! The environment of a Job: its identity, and the database.
 
 use crate::{batch::store::Job, conninfo::ConnectionSource, diagnostics::Misconfiguration};
 
-/// A variable's value; empty counts as absent, as in libpq.
+/// Returns a variable's value. An empty variable counts as absent, as in libpq.
 pub fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
-/// The Job of this process.
+/// Returns the Job of this process.
 ///
-/// Without `JOB_UID` it is a Job of its own. Without `POD_NAME` the pod's name is one that no
-/// other process has: two processes that share it would take each other's lease.
+/// Without `JOB_UID` the process is a Job of its own. Without `POD_NAME` the pod gets a name that no other process
+/// has: two processes with the same name would take each other's lease.
 pub fn job(lookup: impl Fn(&str) -> Option<String>) -> Job {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let process = std::process::id();
@@ -22,10 +22,10 @@ pub fn job(lookup: impl Fn(&str) -> Option<String>) -> Job {
     }
 }
 
-/// Where the database is: libpq's variables, and below them the seed's.
+/// Reads the connection from libpq's variables, or from the seed's where libpq's are absent.
 ///
 /// # Errors
-/// Every fault at once, by variable.
+/// All faults at once, each with its variable.
 pub fn connection(lookup: impl Fn(&str) -> Option<String>) -> Result<ConnectionSource, Misconfiguration> {
     ConnectionSource::from_environment(&|name| {
         lookup(name).or_else(|| match name {

@@ -1,18 +1,18 @@
-//! SIGTERM and SIGINT, told to whoever waits or asks.
+//! SIGTERM and SIGINT, which ask the worker to stop.
 
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::shutdown::{Ended, Ending};
 
-/// Listens from now on: the signals no longer end the process by themselves.
+/// Catches the signals from now on, so that they no longer end the process by themselves.
 ///
 /// # Errors
-/// The operating system's, if a handler cannot be installed.
+/// The operating system's error, if a handler cannot be installed.
 pub fn listen() -> std::io::Result<Ended> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let (asked, interrupted) = Ending::new();
-    // Ends with the first signal; a second one changes nothing.
+    // The first signal is enough; a second one changes nothing.
     tokio::spawn(async move {
         tokio::select! {
             _ = terminate.recv() => {}

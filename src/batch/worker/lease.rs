@@ -1,8 +1,7 @@
-//! The heartbeat, and when to stop believing that a clap is ours.
+//! The heartbeat, and the time at which a worker must stop believing that a clap is its own.
 //!
-//! The lease ends on the database's clock. A worker's own clock is only trusted to measure how
-//! long ago it *sent* the beat that was confirmed: the database cannot have granted less than a
-//! lease from then on.
+//! The lease ends on the database's clock. A worker uses its own clock only to measure how long ago it *sent* the last
+//! heartbeat that was confirmed: the database cannot have granted less than a lease from then on.
 
 use std::time::Duration;
 
@@ -13,22 +12,23 @@ use crate::batch::{
     store::{Attempt, Store},
 };
 
-/// How long before the end of the lease we stop, so that the work is dead when somebody else may start it.
+/// How long before the end of the lease a worker kills its work, so that the work is dead when another worker may
+/// start it.
 pub const MARGIN: Duration = Duration::from_secs(1);
 
-/// How soon a beat that failed is tried again, at the most.
+/// The longest wait before a failed heartbeat is tried again.
 const RETRY: Duration = Duration::from_millis(250);
 
-/// How long a clap is ours after each beat, and how often we beat.
+/// The length of a lease, and how often it is renewed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Terms {
-    /// From a beat to the moment when anybody may take over.
+    /// The time from a heartbeat to the moment when any worker may take over.
     pub lease: Duration,
-    /// From beat to beat; three must fit into a lease.
+    /// The time from one heartbeat to the next; three must fit into a lease.
     pub heartbeat: Duration,
 }
 
-/// What the worker believes about its lease.
+/// A lease as its worker sees it.
 #[derive(Debug)]
 pub struct Lease {
     terms: Terms,
@@ -36,34 +36,34 @@ pub struct Lease {
     next_heartbeat: Instant,
 }
 
-/// Why [`Lease::keep`] returns.
+/// The reason why [`Lease::keep`] returns.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Event {
-    /// The clap is not ours any more, or may not be; says why. The work must be killed.
+    /// The clap belongs to somebody else, or may do so; the text says why. The work must be killed.
     Lost(String),
-    /// An operator asked to cancel.
+    /// An operator has asked to cancel the clap.
     CancelRequested,
-    /// The program booked its own success, in its own transaction.
+    /// The program has booked its own success, in its own transaction.
     Booked,
 }
 
 impl Lease {
-    /// The lease of a claim or beat that was sent at `sent_at` and confirmed.
+    /// Returns the lease after a claim or a heartbeat that was sent at `sent_at` and confirmed.
     pub fn granted(terms: Terms, sent_at: Instant) -> Self {
         Self { terms, deadline: sent_at + terms.lease - MARGIN, next_heartbeat: sent_at + terms.heartbeat }
     }
 
-    /// Until then the clap is ours for certain.
+    /// Returns the time until which the clap certainly belongs to this worker.
     pub fn deadline(&self) -> Instant {
         self.deadline
     }
 
-    /// Beats until something happens.
+    /// Renews the lease again and again until something happens.
     ///
-    /// A beat that finds no answer is repeated until the deadline.
+    /// A heartbeat without an answer is repeated until the deadline.
     ///
     /// # Cancel safety
-    /// A dropped beat may still reach the database; the deadline then errs on the early side.
+    /// A dropped heartbeat may still reach the database; the deadline is then too early, which is safe.
     pub async fn keep(&mut self, store: &mut Store, attempt: &Attempt) -> Event {
         loop {
             sleep_until(self.next_heartbeat.min(self.deadline)).await;
@@ -79,14 +79,16 @@ impl Lease {
                     }
                 }
                 Ok(None) => return fenced(store, attempt, self.deadline).await,
-                Err(error) if error.is_passing() => self.next_heartbeat = Instant::now() + RETRY.min(self.terms.heartbeat),
+                Err(error) if error.is_passing() => {
+                    self.next_heartbeat = Instant::now() + RETRY.min(self.terms.heartbeat)
+                }
                 Err(error) => return Event::Lost(error.to_string()),
             }
         }
     }
 }
 
-/// No row answered to our session: who has the clap?
+/// Finds out why no row has this worker's session any more.
 async fn fenced(store: &mut Store, attempt: &Attempt, by: Instant) -> Event {
     match store.settled(attempt.session, by).await {
         Ok(Some((AttemptOutcome::Success, _))) => Event::Booked,

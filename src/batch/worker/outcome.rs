@@ -1,58 +1,58 @@
-//! How a Job ended, and its exit code: the one table that Kubernetes' podFailurePolicy is written against.
+//! The outcome of a Job, and its exit code: the table that Kubernetes' podFailurePolicy is written against.
 
 use std::{fmt, time::Duration};
 
 use crate::batch::{status::Status, store::Attempt};
 
-/// How a Job ended.
+/// The outcome of a Job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// The work is done and booked.
+    /// The work is done, and booked as done.
     Success,
     /// No clap is due and no request waits.
     NothingToDo,
-    /// This Job had its clap before: one Job, one clap.
+    /// This Job had a clap before; a Job gets only one.
     AlreadySettled {
-        /// The clap.
+        /// The clap's id.
         id: i64,
-        /// Its state.
+        /// The clap's state.
         status: Status,
     },
-    /// The attempt failed and another one follows.
+    /// The attempt failed, and another one follows.
     Failed {
-        /// Who makes it.
+        /// The Job that makes the next attempt.
         retry_by: RetryBy,
-        /// What went wrong.
+        /// The reason.
         error: String,
     },
     /// The clap is dead: its budget is spent or it failed for good.
     Dead {
-        /// What went wrong last.
+        /// The reason of the last failure.
         error: String,
     },
     /// An operator cancelled the clap.
     Cancelled,
-    /// SIGTERM came; what was held was given back.
+    /// A signal asked the worker to stop, and it gave back what it held.
     Interrupted,
     /// The database could not be reached, and nothing was claimed.
     Unreachable(String),
-    /// The lease or the database was lost: how the attempt ends is for others to find out.
+    /// The lease or the database was lost. Another worker finds out how the attempt ends.
     Lost(String),
-    /// The tables or the permissions are not as they must be; nothing was claimed.
+    /// The tables, the permissions or the program are not as they must be.
     Misconfigured(String),
 }
 
-/// Who retries a failed clap.
+/// The Job that retries a failed clap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum RetryBy {
-    /// A new Job, when the clap is due: the slot is free meanwhile.
+    /// A new Job retries it when the clap is due; until then no Job occupies one of KEDA's places.
     Queue,
-    /// The same Job's next pod, after Kubernetes' back-off: the clap stays reserved for it.
+    /// The same Job's next pod retries it after Kubernetes' back-off; until then the clap stays reserved.
     Job,
 }
 
 impl Outcome {
-    /// The process's exit code. 2 is clap's own, for usage.
+    /// Returns the process's exit code. clap itself exits with 2 after a wrong usage.
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Success | Self::NothingToDo | Self::AlreadySettled { .. } => 0,
@@ -67,7 +67,7 @@ impl Outcome {
         }
     }
 
-    /// The name in the report.
+    /// Returns the name that the report has.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Success => "SUCCESS",
@@ -84,7 +84,7 @@ impl Outcome {
     }
 }
 
-/// A sentence for people.
+/// Writes a sentence for people.
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -103,18 +103,18 @@ impl fmt::Display for Outcome {
     }
 }
 
-/// What a Job tells at its end.
+/// The last line of a Job.
 #[derive(Debug)]
 pub struct Report {
-    /// How it ended.
+    /// The Job's outcome.
     pub outcome: Outcome,
     /// The attempt, if there was one.
     pub attempt: Option<Attempt>,
-    /// From the start of the process.
+    /// The time since the process started.
     pub took: Duration,
 }
 
-/// The report's keys, in their order.
+/// The keys of the report, in their order.
 #[derive(serde::Serialize)]
 struct Line {
     outcome: &'static str,
@@ -128,7 +128,7 @@ struct Line {
 }
 
 impl Report {
-    /// One JSON document on one line.
+    /// Returns one JSON document on one line.
     pub fn json(&self) -> String {
         let Self { outcome, attempt, took } = self;
         let attempt = attempt.as_ref();
@@ -145,7 +145,7 @@ impl Report {
         serde_json::to_string(&line).expect("a structure of texts and finite numbers always serialises")
     }
 
-    /// One line for people.
+    /// Returns one line for people.
     pub fn sentence(&self) -> String {
         let took = self.took.as_secs_f64();
         let (name, code) = (self.outcome.name(), self.outcome.exit_code());

@@ -1,4 +1,5 @@
-//! A program per row: its own process group, SIGKILL when the worker dies, stderr's tail kept.
+//! The program that works on a row. It has its own process group, dies with its worker, and the worker keeps the end
+//! of its stderr.
 
 use std::{
     collections::VecDeque,
@@ -29,26 +30,27 @@ use tokio::{
 use super::work::Ended;
 use crate::batch::store::Attempt;
 
-/// How much of stderr is kept for `last_error`.
+/// How many bytes of stderr are kept for `last_error`.
 const TAIL: usize = 4 * 1024;
 
-/// How long the rest of stderr is waited for once the program has ended and its group is killed.
+/// How long to wait for the rest of stderr once the program has ended and its group is killed.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// Linux refuses a single variable of 128 KiB; a payload as long as that is on stdin only.
+/// The longest payload that is passed as a variable, in bytes. Linux refuses a variable of 128 KiB; a longer payload
+/// comes on stdin only.
 const LONGEST_VARIABLE: usize = 100 * 1024;
 
-/// The first argument of a process that is to become a program; no command, and nothing that clap ever sees.
+/// The first argument of a process that becomes a program. It is not a command, and clap never sees it.
 pub const EXECUTE: &str = "__execute";
 
-/// A program with its arguments; no shell in between.
+/// A program with its arguments. There is no shell in between.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Program {
     path: PathBuf,
     arguments: Vec<OsString>,
 }
 
-/// A program under way; killed when dropped.
+/// A running program. Dropping it kills it.
 #[derive(Debug)]
 pub struct Child {
     group: Pid,
@@ -80,9 +82,9 @@ pub enum ExecuteError {
 }
 
 impl Program {
-    /// Finds a program as a shell would: by its path, or along `search_path`.
+    /// Finds a program by its path or along `search_path`, as a shell would.
     ///
-    /// Done before anything is claimed, so that a typo costs no attempt.
+    /// The worker does this before it claims anything, so that a typo costs no attempt.
     ///
     /// # Errors
     /// A sentence that names the program.
@@ -101,10 +103,10 @@ impl Program {
         }
     }
 
-    /// Starts it on a claim.
+    /// Starts the program on an attempt.
     ///
     /// # Errors
-    /// The operating system's.
+    /// The operating system's error.
     pub fn start(&self, attempt: &Attempt) -> io::Result<Child> {
         let changes = signal(SignalKind::child())?;
         let mut command = Command::new(std::env::current_exe()?);
@@ -150,7 +152,7 @@ impl Child {
     /// Waits for the end, then kills what is left of the group.
     ///
     /// # Cancel safety
-    /// Nothing is lost: the status is kept.
+    /// Safe: the status is kept.
     pub async fn ended(&mut self) {
         loop {
             self.reap();
@@ -163,32 +165,33 @@ impl Child {
         self.input.abort();
     }
 
-    /// How it ended, with what stderr said last; called once, after [`Child::ended`].
+    /// Returns how the program ended, with the end of its stderr. Call it once, after [`Child::ended`].
     ///
-    /// What has left the group may hold stderr open for ever: what has not come by `by`, or within [`LAST_WORDS`],
-    /// stays out of the tail.
+    /// A process that has left the group may hold stderr open for ever. Text that comes after `by`, or later than
+    /// [`LAST_WORDS`], is not part of the answer.
     pub async fn last_words(&mut self, by: Instant) -> Ended {
         let _ = timeout_at(by.min(Instant::now() + LAST_WORDS), &mut self.output).await;
         let tail: Vec<u8> = self.tail.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect();
         told(self.status.expect("`ended` returns with it"), &tail)
     }
 
-    /// SIGTERM to the whole group.
+    /// Sends SIGTERM to the whole group.
     pub fn terminate(&self) {
         self.signal(Signal::TERM);
     }
 
-    /// SIGKILL to the whole group.
+    /// Sends SIGKILL to the whole group.
     pub fn kill(&self) {
         self.signal(Signal::KILL);
     }
 
     fn signal(&self, signal: Signal) {
-        // An error means that the group is gone already, which is what the signal is for.
+        // An error means that the group is gone already.
         let _ = kill_process_group(self.group, signal);
     }
 
-    /// Takes every status there is: as PID 1 we also inherit orphans, whose statuses nobody else takes.
+    /// Collects the status of every dead child. As PID 1 the worker also inherits orphans, whose status nobody else
+    /// collects.
     fn reap(&mut self) {
         while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
             if pid == self.group {
@@ -207,11 +210,13 @@ impl Drop for Child {
     }
 }
 
-/// Becomes the program; returns only if that is impossible. The words are the worker's process id, the program and
-/// its arguments, which are passed on as they are: whatever parsed them would take `-h` or `--` for its own.
+/// Becomes the program; returns only if that is impossible.
 ///
-/// Runs in the child: asks the kernel for SIGKILL when the worker dies, then checks that the
-/// worker had not died before that. Without unsafe code this cannot be done between fork and exec.
+/// The words are the worker's process id, the program and its arguments. The arguments are passed on unchanged: a
+/// parser would take `-h` or `--` for its own.
+///
+/// This runs in the child. It asks the kernel for SIGKILL when the worker dies, then checks that the worker had not
+/// died before that. Between fork and exec this would need unsafe code.
 pub fn execute(words: &[OsString]) -> ExecuteError {
     let [parent, program, arguments @ ..] = words else { return ExecuteError::Misused };
     let Some(parent) = parent.to_str().and_then(|parent| parent.parse::<i32>().ok()) else {
@@ -232,7 +237,7 @@ fn is_executable(path: &Path) -> bool {
     path.metadata().is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
 }
 
-/// The row as one JSON document. The payload is PostgreSQL's own text, so that no number loses a digit.
+/// Returns the row as one JSON document. The payload is PostgreSQL's own text, so that no number loses a digit.
 fn document(attempt: &Attempt) -> String {
     let Attempt { id, iteration, max_attempts, session, duration, payload, request_key, requested_at, .. } = attempt;
     let (session, duration) = (session.get(), duration.as_secs());
@@ -243,12 +248,14 @@ fn document(attempt: &Attempt) -> String {
     )
 }
 
-/// A program need not read its stdin: an error is its choice.
+/// Writes the row to the program's stdin. A program need not read it, so an error does not matter.
 async fn feed(mut stdin: ChildStdin, document: String) {
     let _ = stdin.write_all(document.as_bytes()).await;
 }
 
-/// Copies on a thread of its own: whoever reads our stderr slowly must not delay a heartbeat.
+/// Copies the program's stderr to the worker's, and keeps its end.
+///
+/// It has a thread of its own: a slow reader of the worker's stderr must not delay a heartbeat.
 fn pass_through(mut stderr: ChildStderr, tail: &Mutex<VecDeque<u8>>) {
     let mut buffer = [0; 8 * 1024];
     while let Ok(count @ 1..) = stderr.read(&mut buffer) {
@@ -259,7 +266,7 @@ fn pass_through(mut stderr: ChildStderr, tail: &Mutex<VecDeque<u8>>) {
             let surplus = tail.len().saturating_sub(TAIL);
             tail.drain(..surplus);
         }
-        // If nobody reads our stderr the program must still not block on it.
+        // If the worker's stderr is closed, the program's must still be read, or the program blocks.
         let _ = io::stderr().write_all(bytes);
     }
 }
@@ -272,7 +279,7 @@ fn told(status: ExitStatus, tail: &[u8]) -> Ended {
             (128 + signal, format!("killed by signal {signal}"))
         }
     };
-    // PostgreSQL's text holds no zero byte.
+    // A text of PostgreSQL cannot hold a zero byte.
     let tail = String::from_utf8_lossy(tail).replace('\0', "\u{fffd}");
     let error = match tail.trim() {
         "" => how,

@@ -1,35 +1,35 @@
-//! The work of one attempt: a program per row, or the seed's own wait.
+//! The work of one attempt: a program for each row, or the seed's own wait.
 
 use tokio::time::{Instant, sleep_until};
 
 use super::program::{self, Program};
 use crate::batch::store::Attempt;
 
-/// The exit code that a failed wait pretends to have had.
+/// The exit code of a wait that fails.
 const FAILED: i32 = 1;
 
-/// What a process that died of SIGTERM is said to have exited with.
+/// The exit code of a process that died of SIGTERM, as a shell has it.
 const TERMINATED: i32 = 128 + 15;
 
-/// What is done per row.
+/// The work for each row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Work {
-    /// Wait for the row's `duration_seconds`, then end as told.
+    /// Waits for the row's `duration_seconds`, then ends as configured.
     Wait(Ending),
-    /// Run a program.
+    /// Runs a program.
     Run(Program),
 }
 
-/// How the seed's work ends.
+/// The end of the seed's work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ending {
-    /// `FINAL_STATE`.
+    /// The value of `FINAL_STATE`.
     pub final_state: FinalState,
-    /// `FAIL_FIRST`: how many attempts of each clap fail first.
+    /// The value of `FAIL_FIRST`: how many attempts of each clap fail first.
     pub fail_first: u32,
 }
 
-/// `FINAL_STATE`.
+/// A value of `FINAL_STATE`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 #[value(rename_all = "UPPER")]
 pub enum FinalState {
@@ -39,23 +39,23 @@ pub enum FinalState {
     Failed,
 }
 
-/// How an attempt's work ended.
+/// The end of an attempt's work.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ended {
-    /// The exit code, 128 + n for a signal.
+    /// The exit code, or 128 + n for signal n.
     pub exit_code: i32,
-    /// What people read if it failed.
+    /// The reason of a failure, for people.
     pub error: String,
 }
 
-/// Work under way; killed when dropped.
+/// Work under way. Dropping it kills it.
 #[derive(Debug)]
 pub enum Running {
     /// The seed's wait.
     Wait {
-        /// When it is over.
+        /// The time at which the wait is over.
         until: Instant,
-        /// How it ends then.
+        /// The end that it then has.
         ended: Ended,
     },
     /// A child process.
@@ -66,7 +66,7 @@ impl Work {
     /// Starts the work on a claim.
     ///
     /// # Errors
-    /// The operating system's, if there is no process to be had.
+    /// The operating system's error, if no process can be started.
     pub fn start(&self, attempt: &Attempt) -> std::io::Result<Running> {
         Ok(match self {
             Self::Wait(ending) => {
@@ -81,7 +81,7 @@ impl Running {
     /// Waits for the end.
     ///
     /// # Cancel safety
-    /// Nothing is lost.
+    /// Safe: the end is kept.
     pub async fn ended(&mut self) {
         match self {
             Self::Wait { until, .. } => sleep_until(*until).await,
@@ -89,7 +89,7 @@ impl Running {
         }
     }
 
-    /// How it ended, and what it said last as far as that comes until `by`; called once, after [`Running::ended`].
+    /// Returns the end, with as much of the last output as comes before `by`. Call it once, after [`Running::ended`].
     pub async fn last_words(&mut self, by: Instant) -> Ended {
         match self {
             Self::Wait { ended, .. } => ended.clone(),
