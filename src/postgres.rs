@@ -131,8 +131,7 @@ impl Database {
         let pool = Pool::builder(manager)
             .config(config)
             .pre_recycle(Hook::sync_fn(move |_, metrics| {
-                let is_outdated = metrics.age() > renewed_at.borrow().elapsed();
-                if is_outdated || metrics.age() > lifetime || metrics.last_used() > idle {
+                if is_outdated(metrics, *renewed_at.borrow()) || metrics.age() > lifetime || metrics.last_used() > idle {
                     return Err(HookError::message("too old"));
                 }
                 Ok(())
@@ -237,10 +236,12 @@ impl Database {
         match result {
             Ok(Ok(Ok(reading))) => {
                 self.health.answered(&self.metrics);
+                self.give_back(connection);
                 Ok(reading)
             }
             Ok(Ok(Err(fault))) => {
                 self.health.answered(&self.metrics);
+                self.give_back(connection);
                 Err(Failure::plain(fault))
             }
             Ok(Err(Broken::Told { error, had_begun })) => Err(self.failed(connection, &error, is_reused && !had_begun)),
@@ -277,6 +278,7 @@ impl Database {
             }
         } else {
             self.health.answered(&self.metrics);
+            self.give_back(connection);
         }
         Failure { fault, detail, stale_connection }
     }
@@ -323,6 +325,16 @@ impl Database {
             *changes_at += begun_at.duration_since(sent_at);
         }
         Ok(read)
+    }
+
+    /// Returns a connection to the pool, or closes it if credentials or host have changed since it was opened.
+    ///
+    /// The pool hands out first what came back last: an outdated connection that others lie upon would stay
+    /// open until it has been idle for the whole of `idle_timeout`.
+    fn give_back(&self, connection: Object) {
+        if is_outdated(Object::metrics(&connection), *self.renewed.borrow()) {
+            drop(Object::take(connection));
+        }
     }
 
     /// Cancels what a connection is doing and closes it.
@@ -406,12 +418,21 @@ fn begin(database: &config::Database, query: &config::Query) -> String {
     text
 }
 
-/// Closes connections that lie idle or are old, until the handle is dropped.
+/// Returns whether a connection was opened before credentials or host last changed.
+fn is_outdated(connection: &deadpool_postgres::Metrics, renewed_at: Instant) -> bool {
+    connection.age() > renewed_at.elapsed()
+}
+
+/// Closes connections that lie idle, are old or outdated, until the handle is dropped.
 async fn sweep(database: Weak<Database>) {
     loop {
         sleep(SWEEP_INTERVAL).await;
         let Some(database) = database.upgrade() else { return };
         let (idle, lifetime) = (database.settings.idle_timeout, database.settings.max_lifetime);
-        database.pool.retain(|_, metrics| metrics.last_used() <= idle && metrics.age() <= lifetime);
+        // One that came back at the very moment of a change is outdated.
+        let renewed_at = *database.renewed.borrow();
+        database.pool.retain(|_, metrics| {
+            metrics.last_used() <= idle && metrics.age() <= lifetime && !is_outdated(&metrics, renewed_at)
+        });
     }
 }

@@ -87,7 +87,10 @@ impl Database {
         let answer = timeout(PROBE_TIMEOUT, async {
             let connection = self.pool.get().await.ok()?;
             match connection.simple_query("").await {
-                Ok(_) => Some(()),
+                Ok(_) => {
+                    self.give_back(connection);
+                    Some(())
+                }
                 Err(_) => {
                     drop(Object::take(connection));
                     None

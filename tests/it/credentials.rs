@@ -23,6 +23,7 @@ use crate::{
 
 /// Files are looked at every two seconds; a busy machine adds to it.
 const RELOAD: Duration = Duration::from_secs(15);
+const SOON: Duration = Duration::from_secs(10);
 
 #[tokio::test]
 async fn a_password_that_changes_every_two_seconds_costs_no_call() {
@@ -94,7 +95,10 @@ async fn every_scalar_of_a_connection_comes_from_its_file_and_follows_it() {
     let (first, second) = (Cluster::private().await, Cluster::private().await);
     let (one, two) = (Database::empty(&first).await, Database::empty(&second).await);
     for (database, number) in [(&one, 1), (&two, 2)] {
-        let sql = format!("CREATE TABLE here AS SELECT {number} AS n; GRANT SELECT ON here TO scaler, owner");
+        let sql = format!(
+            "CREATE TABLE here AS SELECT {number} AS n; CREATE TABLE locked AS SELECT 1 AS n;
+             GRANT SELECT ON here, locked TO scaler, owner"
+        );
         database.execute(&sql).await;
     }
     let mount = Mount::new();
@@ -112,27 +116,37 @@ async fn every_scalar_of_a_connection_comes_from_its_file_and_follows_it() {
     for key in ["host", "port", "dbname", "user", "password"] {
         configuration += &format!("    {key}: {{file: {}/{key}}}\n", mount.path().display());
     }
-    configuration += "queries:\n  here: {sql: SELECT n FROM here, max_age: 0s}\n  \
-                      slow: {sql: 'SELECT n FROM here, pg_sleep(1)', max_age: 0s}\n";
+    configuration += "    lock_timeout: 60s\nqueries:\n  here: {sql: SELECT n FROM here, max_age: 0s}\n  \
+                      locked: {sql: SELECT n FROM locked, timeout: 60s, max_age: 0s}\n";
     let mut serving = Executable::serve(&configuration).serving().await;
     let scaler = Scaler::at(serving.grpc);
     assert_eq!(scaler.value(&trigger("here", &[])).await.unwrap(), 1.0);
 
-    // A connection is busy all the time, so that none is ever idle when the change is noticed.
-    let busy = Scaler::at(serving.grpc);
-    let busy = tokio::spawn(async move { while busy.value(&trigger("slow", &[])).await.is_ok() {} });
+    // A statement waits on the old host while the change is noticed, and ends only afterwards.
+    let sessions = async |which: &str| {
+        let sql = format!("SELECT count(*) FROM pg_stat_activity WHERE usename = 'scaler' AND {which}");
+        one.value::<i64>(&sql).await
+    };
+    let mut locking = one.connect().await;
+    let lock = locking.transaction().await.unwrap();
+    lock.batch_execute("LOCK TABLE locked IN ACCESS EXCLUSIVE MODE").await.unwrap();
+    let waiting = Scaler::at(serving.grpc);
+    let waiting = tokio::spawn(async move { waiting.value(&trigger("locked", &[])).await });
+    wait::first("a statement waits for the lock", SOON, async || {
+        (sessions("wait_event_type = 'Lock'").await == 1).then_some(())
+    })
+    .await;
     mount.swap(&files(&two.owner()));
     serving.process.logged("the reload", RELOAD, |line| line["message"] == "configuration reloaded").await;
     assert_eq!(scaler.value(&trigger("here", &[])).await.unwrap(), 2.0);
-    wait::first("the old host has no session left", Duration::from_secs(5), async || {
-        let sessions = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'scaler'";
-        (one.value::<i64>(sessions).await == 0).then_some(())
-    })
-    .await;
+    assert_eq!(sessions("true").await, 1, "the statement under way was cut, or another session was left");
+    lock.rollback().await.unwrap();
+    // Nothing is asked meanwhile: the session must not wait for the next one who looks for a connection.
+    wait::first("the old host has no session left", SOON, async || (sessions("true").await == 0).then_some(())).await;
+    drop(waiting);
     for _ in 0..20 {
         assert_eq!(scaler.value(&trigger("here", &[])).await.unwrap(), 2.0, "a connection to the old host was used");
     }
-    busy.abort();
 }
 
 #[tokio::test]
