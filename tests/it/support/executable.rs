@@ -14,7 +14,7 @@ use std::{
 use rustix::process::Signal;
 use serde_json::Value;
 
-use super::{processes, wait, yard};
+use super::{processes, tempdir, wait};
 
 /// From exec to ready: milliseconds, but a busy machine starts a debug build slowly.
 const READY: Duration = Duration::from_secs(20);
@@ -49,7 +49,7 @@ impl Executable {
     /// Any program; its environment is empty but for `PATH` and what is set here.
     pub(crate) fn new<A: AsRef<str>>(program: &Path, arguments: impl IntoIterator<Item = A>) -> Self {
         let name = program.file_name().and_then(|name| name.to_str()).expect("a program has a name");
-        let directory = yard::directory(name);
+        let directory = tempdir::new(name);
         let mut command = Command::new(program);
         command.args(arguments.into_iter().map(|argument| argument.as_ref().to_owned()));
         command.current_dir(&directory).env_clear().env("PATH", env::var_os("PATH").unwrap_or_default());
@@ -102,8 +102,8 @@ impl Executable {
         let (output, errors) = (child.stdout.take(), child.stderr.take());
         Running {
             directory: self.directory,
-            output: Collected::of(output.expect("stdout is piped")),
-            errors: Collected::of(errors.expect("stderr is piped")),
+            output: Collected::read(output.expect("stdout is piped")),
+            errors: Collected::read(errors.expect("stderr is piped")),
             child,
         }
     }
@@ -164,7 +164,7 @@ impl Finished {
 impl Running {
     /// Its process id.
     pub(crate) fn pid(&self) -> rustix::process::Pid {
-        processes::pid_of(&self.child)
+        processes::pid(&self.child)
     }
 
     /// Sends it a signal.
@@ -186,14 +186,10 @@ impl Running {
     /// # Panics
     /// When it is still there after `within`, with what it has logged.
     pub(crate) async fn finish(mut self, within: Duration) -> Finished {
-        let start = std::time::Instant::now();
-        let status = loop {
-            if let Some(status) = self.ended() {
-                break status;
-            }
-            assert!(start.elapsed() < within, "still running after {within:?}; it said:\n{}", self.errors());
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        };
+        let status = wait::until("it has ended", within, async || {
+            self.ended().ok_or_else(|| format!("still running; it said:\n{}", self.errors()))
+        })
+        .await;
         self.output.complete();
         self.errors.complete();
         Finished { status, output: self.output.text(), errors: self.errors.text() }
@@ -222,6 +218,33 @@ impl Running {
     /// The log's lines that are JSON, one object each; `fields`, where there is such, are lifted to the top.
     pub(crate) fn log(&self) -> Vec<Value> {
         log_lines(&self.errors())
+    }
+
+    /// Counts the lines of the log whose message begins with this text.
+    pub(crate) fn count_logged(&self, message: &str) -> usize {
+        let begins = |line: &Value| line["message"].as_str().is_some_and(|text| text.starts_with(message));
+        self.log().into_iter().filter(begins).count()
+    }
+
+    /// Returns a line of `/proc/PID/status` (`VmRSS`, `VmHWM`), in bytes.
+    ///
+    /// # Panics
+    /// When the process is gone.
+    pub(crate) fn memory(&self, field: &str) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid().as_raw_nonzero()));
+        let status = status.expect("the process is there");
+        let line = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+        let kibibytes = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
+        kibibytes.unwrap_or_else(|| panic!("no {field} in {status}")) * 1024
+    }
+
+    /// Counts its open file descriptors.
+    ///
+    /// # Panics
+    /// When the process is gone.
+    pub(crate) fn descriptors(&self) -> usize {
+        let open = fs::read_dir(format!("/proc/{}/fd", self.pid().as_raw_nonzero()));
+        open.expect("the process is there").count()
     }
 
     /// Waits for the first line of the log for which `wanted` holds.
@@ -275,7 +298,7 @@ struct Collected {
 }
 
 impl Collected {
-    fn of(pipe: impl Read + Send + 'static) -> Self {
+    fn read(pipe: impl Read + Send + 'static) -> Self {
         let text = Arc::new(Mutex::new(String::new()));
         let writer = Arc::clone(&text);
         let reader = std::thread::spawn(move || {
@@ -352,13 +375,13 @@ mod tests {
     }
 
     #[tokio::test]
-    #[should_panic(expected = "still running after 50ms")]
+    #[should_panic(expected = "waited 50ms in vain until it has ended")]
     async fn a_process_that_does_not_end_in_time_fails_the_test() {
         shell("exec sleep 600").finish(Duration::from_millis(50)).await;
     }
 
     #[tokio::test]
-    #[should_panic(expected = "still running after 200ms")]
+    #[should_panic(expected = "waited 200ms in vain until it has ended")]
     async fn a_process_that_ignores_sigterm_fails_the_test() {
         let mut process = shell("trap '' TERM; echo '{\"message\":\"deaf\"}' >&2; while :; do sleep 1; done").start();
         told(&mut process, "deaf").await;

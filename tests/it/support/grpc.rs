@@ -104,36 +104,27 @@ impl Scaler {
     /// Asks until the value is this one.
     ///
     /// # Panics
-    /// When it is not `within` that time, with the last answer.
-    pub(crate) async fn reaches(&self, trigger: &ScaledObjectRef, value: f64, within: Duration) {
-        let mut last = None;
-        let start = std::time::Instant::now();
-        while start.elapsed() < within {
-            last = Some(self.value(trigger).await);
-            if matches!(last, Some(Ok(seen)) if seen == value) {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        panic!("not {value} within {within:?}; the last answer was {last:?}");
+    /// At the caller's place, with the last answer, when it is not `within` that time.
+    #[track_caller]
+    pub(crate) fn reaches(&self, trigger: &ScaledObjectRef, value: f64, within: Duration) -> impl Future<Output = ()> {
+        wait::until(&format!("the value is {value}"), within, async move || match self.value(trigger).await {
+            Ok(seen) if seen == value => Ok(()),
+            other => Err(format!("{other:?}")),
+        })
     }
 
     /// Asks until both reads fail with this code.
     ///
     /// # Panics
-    /// When they do not `within` that time, with the last answer.
-    pub(crate) async fn refuses(&self, trigger: &ScaledObjectRef, code: Code, within: Duration) {
-        let mut last = None;
-        let start = std::time::Instant::now();
-        while start.elapsed() < within {
-            let answers = tokio::join!(self.value(trigger), self.active(trigger));
-            if matches!(&answers, (Err(value), Err(active)) if value.code() == code && active.code() == code) {
-                return;
+    /// At the caller's place, with the last answers, when they do not `within` that time.
+    #[track_caller]
+    pub(crate) fn refuses(&self, trigger: &ScaledObjectRef, code: Code, within: Duration) -> impl Future<Output = ()> {
+        wait::until(&format!("both reads fail with {code:?}"), within, async move || {
+            match tokio::join!(self.value(trigger), self.active(trigger)) {
+                (Err(value), Err(active)) if value.code() == code && active.code() == code => Ok(()),
+                others => Err(format!("{others:?}")),
             }
-            last = Some(answers);
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        panic!("not {code:?} within {within:?}; the last answers were {last:?}");
+        })
     }
 }
 
