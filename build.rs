@@ -12,10 +12,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     let descriptor = PathBuf::from(env::var("OUT_DIR")?).join("externalscaler.bin");
     fs::write(descriptor, files.encode_to_vec())?;
 
-    // The benchmarks' yardstick is tonic as it comes.
-    let yardstick = PathBuf::from(env::var("OUT_DIR")?).join("yardstick");
-    fs::create_dir_all(&yardstick)?;
-    tonic_prost_build::configure().build_client(false).out_dir(yardstick).compile_fds(files.clone())?;
+    // The benchmarks' baseline is tonic as it comes.
+    let baseline = PathBuf::from(env::var("OUT_DIR")?).join("baseline");
+    fs::create_dir_all(&baseline)?;
+    tonic_prost_build::configure().build_client(false).out_dir(baseline).compile_fds(files.clone())?;
     tonic_prost_build::configure().codec_path("crate::wire::codec::Fitted").compile_fds(files)?;
 
     // Grows with every commit; a path that does not exist would make each build run this again.

@@ -131,7 +131,8 @@ impl Database {
         let pool = Pool::builder(manager)
             .config(config)
             .pre_recycle(Hook::sync_fn(move |_, metrics| {
-                if is_outdated(metrics, *renewed_at.borrow()) || metrics.age() > lifetime || metrics.last_used() > idle {
+                if is_outdated(metrics, *renewed_at.borrow()) || metrics.age() > lifetime || metrics.last_used() > idle
+                {
                     return Err(HookError::message("too old"));
                 }
                 Ok(())

@@ -86,13 +86,13 @@ impl ExternalScaler for Constant {
 }
 
 /// The scaler on a real database.
-struct Stand {
+struct InProcessScaler {
     runtime: Runtime,
     scaler: ExternalScalerServer<Scaler>,
     _held: (Ending, Failures, watch::Sender<Arc<Catalog>>),
 }
 
-impl Stand {
+impl InProcessScaler {
     fn new() -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let configuration = runtime.block_on(async {
@@ -175,7 +175,7 @@ fn reference(query: &str, parameters: &[(&str, &str)]) -> ScaledObjectRef {
 }
 
 fn main() {
-    let stand = Stand::new();
+    let in_process = InProcessScaler::new();
     let constant = ExternalScalerServer::new(Constant);
     let cases: [(&str, &[(&str, &str)]); 3] = [
         ("plain", &[]),
@@ -186,8 +186,8 @@ fn main() {
         let reference = reference(query, parameters);
         let metrics = GetMetricsRequest { metric_name: query.to_owned(), scaled_object_ref: Some(reference.clone()) };
         for (method, message) in [("GetMetrics", metrics.encode_to_vec()), ("IsActive", reference.encode_to_vec())] {
-            let ours = stand.count(&stand.scaler, method, &message);
-            let least = stand.count(&constant, method, &message);
+            let ours = in_process.count(&in_process.scaler, method, &message);
+            let least = in_process.count(&constant, method, &message);
             println!("{method} of {query}: {ours} allocations, {least} where a constant is the answer");
             assert_eq!(ours, least, "{method} of {query}");
         }

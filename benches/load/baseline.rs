@@ -1,4 +1,4 @@
-//! The yardstick of the request rate: tonic's own server, as plain as can be, which answers a constant.
+//! The baseline of the request rate: tonic's own server, as plain as can be, which answers a constant.
 
 use std::{net::SocketAddr, process::ExitCode};
 
@@ -16,7 +16,7 @@ use self::wire::{
 /// The protocol with tonic's own codec, as tonic-prost-build makes it.
 #[allow(clippy::all, clippy::pedantic, clippy::restriction, unused_qualifications, dead_code)]
 mod wire {
-    include!(concat!(env!("OUT_DIR"), "/yardstick/externalscaler.rs"));
+    include!(concat!(env!("OUT_DIR"), "/baseline/externalscaler.rs"));
 }
 
 /// The metric that it knows, and its value.

@@ -12,10 +12,10 @@ use tokio::time::Instant;
 use tokio_postgres::{Client, types::Type};
 
 use crate::{
-    ask::{Call, Outcome},
     client::Connection,
-    ground::{self, Sessions},
+    fixture::{self, Sessions},
     report::{Row, median},
+    request::{Call, Outcome},
     support::{
         cluster::{Cluster, Settings},
         database::{Database, connect},
@@ -31,7 +31,7 @@ const POLLS: usize = 7;
 const PAUSE: Duration = Duration::from_millis(1_100);
 
 /// The pool's size and the LISTEN connection's place.
-const CONNECTIONS_AT_MOST: i64 = ground::POOL + 1;
+const CONNECTIONS_AT_MOST: i64 = fixture::POOL + 1;
 
 /// One side at one size.
 struct Side {
@@ -59,14 +59,14 @@ pub(crate) async fn run() -> Value {
         if size == 1_000 {
             rows.push(Row {
                 what: "connections to PostgreSQL for 1,000 triggers".to_owned(),
-                yardstick: format!("KEDA's own scaler: {}", theirs.connections),
+                baseline: format!("KEDA's own scaler: {}", theirs.connections),
                 bar: "<= pool_size + 1".to_owned(),
-                measured: format!("{} (pool_size {})", one_each.connections, ground::POOL),
+                measured: format!("{} (pool_size {})", one_each.connections, fixture::POOL),
                 holds: one_each.connections <= CONNECTIONS_AT_MOST,
             });
             rows.push(Row {
                 what: "statements a poll, 1,000 triggers".to_owned(),
-                yardstick: format!("KEDA's own scaler: {}", theirs.statements),
+                baseline: format!("KEDA's own scaler: {}", theirs.statements),
                 bar: "<= 1 per distinct gauge and max_age; 1 for all keys of a grouped query".to_owned(),
                 measured: format!("{} for 1,000 gauges, {} grouped", one_each.statements, grouped.statements),
                 holds: one_each.statements <= i64::from(size) && grouped.statements <= 1,
@@ -96,9 +96,9 @@ async fn at(size: u32) -> [Side; 3] {
     let ours = Database::empty(&cluster).await;
     let grouped = Database::empty(&cluster).await;
     for database in [&theirs, &ours, &grouped] {
-        ground::queues(database, size).await;
+        fixture::queues(database, size).await;
     }
-    let sessions = [Sessions::of(&theirs).await, Sessions::of(&ours).await, Sessions::of(&grouped).await];
+    let sessions = [Sessions::watch(&theirs).await, Sessions::watch(&ours).await, Sessions::watch(&grouped).await];
     let mut clients = Vec::new();
     for _ in 0..size {
         clients.push(connect(&theirs.scaler().driver()).await);
@@ -108,7 +108,7 @@ async fn at(size: u32) -> [Side; 3] {
 
     let counted = |name: &str| {
         let (cluster, name) = (&cluster, name.to_owned());
-        async move { ground::transactions(cluster, &name).await }
+        async move { fixture::transactions(cluster, &name).await }
     };
     let mut polls: [Vec<(f64, f64)>; 3] = Default::default();
     // The first is not counted: connections are opened, caches are cold.
@@ -158,9 +158,9 @@ struct Served {
 }
 
 async fn asked(database: &Database<'_>, size: u32, query: &str, parameter: &str) -> Served {
-    let server = ground::server(&ground::configuration(database)).await;
+    let server = fixture::server(&fixture::configuration(database)).await;
     let (connection, driver) = Connection::open(server.grpc).await;
-    let calls = ground::same(size, query, parameter).iter().map(|trigger| trigger.metrics().to(&connection)).collect();
+    let calls = fixture::same(size, query, parameter).iter().map(|trigger| trigger.metrics().to(&connection)).collect();
     Served { server, driver, calls }
 }
 

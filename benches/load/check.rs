@@ -7,8 +7,8 @@ use tokio::time::Instant;
 
 use crate::{
     client::Connection,
+    fixture::{self, MAX_AGE, POOL, Sessions, Usage},
     fleet::{self, Habits, Seen},
-    ground::{self, MAX_AGE, POOL, Sessions, Usage},
     support::{cluster::Cluster, database::Database},
 };
 
@@ -108,23 +108,23 @@ impl fmt::Display for Verdict {
 pub(crate) async fn run() -> Verdict {
     let cluster = Cluster::private().await;
     let database = Database::empty(&cluster).await;
-    ground::queues(&database, QUEUES).await;
-    let triggers = ground::fleet(ground::triggers(TRIGGERS, QUEUES));
-    let before = ground::transactions(&cluster, database.name()).await;
+    fixture::queues(&database, QUEUES).await;
+    let triggers = fixture::fleet(fixture::triggers(TRIGGERS, QUEUES));
+    let before = fixture::transactions(&cluster, database.name()).await;
 
     let start = Instant::now();
-    let server = ground::server(&ground::configuration(&database)).await;
-    let sessions = Sessions::of(&database).await;
+    let server = fixture::server(&fixture::configuration(&database)).await;
+    let sessions = Sessions::watch(&database).await;
     let (connection, driver) = Connection::open(server.grpc).await;
     let seen = fleet::run(&connection, &triggers, HABITS).await;
     let afterwards = fleet::roll_call(&connection, &triggers).await;
-    let usage = Usage::of(server.process.pid());
+    let usage = Usage::read(server.process.pid());
     let most = sessions.most();
     drop(driver);
     let finished = server.process.terminate(END).await;
     let took = start.elapsed();
     drop(sessions);
-    let statements = ground::transactions(&cluster, database.name()).await - before;
+    let statements = fixture::transactions(&cluster, database.name()).await - before;
 
     let facts = facts(&seen, &afterwards, Measured { most, statements, usage, took, code: finished.code() });
     Verdict { seen, afterwards, facts, took }

@@ -89,7 +89,7 @@ pub(crate) async fn run(length: Length) -> Value {
         );
         rows.push(Row {
             what: format!("claims a second, {workers} workers"),
-            yardstick: format!("pgbench's UPDATE by primary key, {workers} clients, real flush"),
+            baseline: format!("pgbench's UPDATE by primary key, {workers} clients, real flush"),
             bar: format!(">= {at_least:.2} of its rate; no empty claim while rows wait"),
             measured: format!("{ratio:.2}, {empty} empty"),
             holds: ratio >= at_least && empty == 0,

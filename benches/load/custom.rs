@@ -5,9 +5,9 @@ use std::{net::SocketAddr, num::NonZeroU32, sync::Arc, time::Duration};
 use serde_json::Value;
 
 use crate::{
-    ask::{Call, Trigger},
     client::Connection,
     drive::{Pace, drive},
+    request::{Call, Trigger},
     wire::ScaledObjectRef,
 };
 
@@ -69,7 +69,7 @@ impl Load {
         serde_json::json!({"calls_per_second": driven.rate(), "calls": driven.tally.json()})
     }
 
-    fn question(&self, number: u32) -> crate::ask::Question {
+    fn question(&self, number: u32) -> crate::request::Question {
         let mut metadata = vec![("query".to_owned(), self.query.clone())];
         metadata
             .extend(self.metadata.iter().map(|(key, value)| (key.clone(), value.replace("{}", &number.to_string()))));

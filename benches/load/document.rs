@@ -19,7 +19,7 @@ use crate::{
 const TEMPLATE: &str = include_str!("benchmarks.md");
 
 /// The measurements, in the order of the table's rows.
-const RESULTS: [&str; 8] = ["rate", "keda-way", "quiet", "history", "push", "inserts", "claims", "footprint"];
+const RESULTS: [&str; 8] = ["rate", "builtin-trigger", "idle", "history", "push", "inserts", "claims", "footprint"];
 
 /// Writes the page and the plots; what has not been measured is left out, and said.
 ///
@@ -27,7 +27,7 @@ const RESULTS: [&str; 8] = ["rate", "keda-way", "quiet", "history", "push", "ins
 /// When the project's directory is not writable.
 pub(crate) fn write() {
     let project = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut table = String::from("| | what | yardstick | asked for | measured |\n| --- | --- | --- | --- | --- |\n");
+    let mut table = String::from("| | what | baseline | asked for | measured |\n| --- | --- | --- | --- | --- |\n");
     let mut missing = Vec::new();
     for name in RESULTS {
         let Some(result) = read(name) else {
@@ -35,9 +35,9 @@ pub(crate) fn write() {
             continue;
         };
         let rows: Vec<Row> = serde_json::from_value(result["rows"].clone()).expect("a result has rows");
-        for Row { what, yardstick, bar, measured, holds } in rows {
+        for Row { what, baseline, bar, measured, holds } in rows {
             let mark = if holds { "holds" } else { "**misses**" };
-            writeln!(table, "| {mark} | {what} | {yardstick} | {bar} | {measured} |").expect("a string takes all");
+            writeln!(table, "| {mark} | {what} | {baseline} | {bar} | {measured} |").expect("a string takes all");
         }
     }
     let missing = if missing.is_empty() { String::new() } else { format!("\nNot measured: {}.\n", missing.join(", ")) };
@@ -51,10 +51,14 @@ pub(crate) fn write() {
         }
     };
     draw("rate.svg", read("rate").map(|result| rate(&result)));
-    draw("keda-way.svg", read("keda-way").map(|result| keda_way(&result, "connections", "connections")));
     draw(
-        "keda-way-cpu.svg",
-        read("keda-way").map(|result| keda_way(&result, "cpu_milliseconds_per_poll", "ms of PostgreSQL's CPU")),
+        "builtin-trigger.svg",
+        read("builtin-trigger").map(|result| builtin_trigger(&result, "connections", "connections")),
+    );
+    draw(
+        "builtin-trigger-cpu.svg",
+        read("builtin-trigger")
+            .map(|result| builtin_trigger(&result, "cpu_milliseconds_per_poll", "ms of PostgreSQL's CPU")),
     );
     draw("history.svg", read("history").map(|result| history(&result)));
     draw("claims.svg", read("claims").map(|result| claims(&result)));
@@ -80,7 +84,7 @@ fn rate(result: &Value) -> Bars<'static> {
     }
 }
 
-fn keda_way(result: &Value, key: &str, unit: &'static str) -> Bars<'static> {
+fn builtin_trigger(result: &Value, key: &str, unit: &'static str) -> Bars<'static> {
     let title = match key {
         "connections" => "Connections to PostgreSQL",
         _ => "PostgreSQL's CPU for one poll of all triggers",

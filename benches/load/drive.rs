@@ -13,7 +13,7 @@ use tokio::{
     time::{Instant, sleep_until, timeout},
 };
 
-use crate::{ask::Call, tally::Tally};
+use crate::{request::Call, tally::Tally};
 
 /// How long after the end of the load the last answers may take; what comes later is a hang.
 pub(crate) const LAST_ANSWERS: Duration = Duration::from_secs(15);

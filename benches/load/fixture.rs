@@ -13,8 +13,8 @@ use rustix::process::Pid;
 use tokio::task::JoinHandle;
 
 use crate::{
-    ask::Trigger,
     fleet::Kind,
+    request::Trigger,
     support::{
         cluster::Cluster,
         database::{Database, connect},
@@ -138,7 +138,7 @@ pub(crate) struct Sessions {
 
 impl Sessions {
     /// Begins to count, from another database.
-    pub(crate) async fn of(database: &Database<'_>) -> Self {
+    pub(crate) async fn watch(database: &Database<'_>) -> Self {
         let client = connect(&database.cluster().superuser("postgres")).await;
         let name = database.name().to_owned();
         let most = Arc::new(AtomicI64::new(0));
@@ -193,7 +193,7 @@ impl Usage {
     ///
     /// # Panics
     /// When it is gone.
-    pub(crate) fn of(pid: Pid) -> Self {
+    pub(crate) fn read(pid: Pid) -> Self {
         let directory = format!("/proc/{}", pid.as_raw_nonzero());
         let status = fs::read_to_string(format!("{directory}/status")).expect("the process is there");
         let kibibytes = |key: &str| {

@@ -17,9 +17,9 @@ use tokio::{
 };
 
 use crate::{
-    ask::{Call, Outcome, Trigger},
     client::Connection,
     drive::LAST_ANSWERS,
+    request::{Call, Outcome, Trigger},
     tally::Tally,
 };
 

@@ -9,10 +9,10 @@ use tokio::{
 };
 
 use crate::{
-    ask::Trigger,
     client::{Connection, Messages},
-    ground::{self, Usage},
+    fixture::{self, Usage},
     report::{Row, median},
+    request::Trigger,
     support::{
         cluster::Cluster,
         database::Database,
@@ -37,15 +37,15 @@ pub(crate) async fn run() -> Value {
     let mebibytes = real(fs::metadata(path("clapometer")).expect("cargo has built it").len()) / (1024.0 * 1024.0);
     let cluster = Cluster::private().await;
     let database = Database::empty(&cluster).await;
-    ground::queues(&database, QUEUES).await;
-    let configuration = ground::configuration(&database);
+    fixture::queues(&database, QUEUES).await;
+    let configuration = fixture::configuration(&database);
     let mut starts = Vec::new();
     for _ in 0..STARTS {
         starts.push(start(&configuration).await);
     }
     let start = median(starts);
 
-    let server = ground::server(&configuration).await;
+    let server = fixture::server(&configuration).await;
     let idle = resident(&server).await;
     let (asked, stream) = streams(&server).await;
     println!(
@@ -55,7 +55,7 @@ pub(crate) async fn run() -> Value {
     );
     let row = |what: &str, bar: String, measured: String, holds| Row {
         what: what.to_owned(),
-        yardstick: "none".to_owned(),
+        baseline: "none".to_owned(),
         bar,
         measured,
         holds,
@@ -117,11 +117,11 @@ async fn start(configuration: &str) -> f64 {
     };
     drop(socket);
     let (connection, driver) = Connection::open(address).await;
-    let spec = ground::triggers(1, 1).remove(0).spec();
+    let spec = fixture::triggers(1, 1).remove(0).spec();
     let outcome = spec.to(&connection).make().await;
     let took = before.elapsed();
     drop(driver);
-    assert_eq!(outcome, crate::ask::Outcome::Right);
+    assert_eq!(outcome, crate::request::Outcome::Right);
     child.kill().expect("it is our child");
     child.wait().expect("it is our child");
     took.as_secs_f64() * 1e3
@@ -132,7 +132,7 @@ async fn resident(server: &Serving) -> f64 {
     let mut last = 0;
     loop {
         sleep(Duration::from_millis(500)).await;
-        let now = Usage::of(server.process.pid()).resident;
+        let now = Usage::read(server.process.pid()).resident;
         if now.abs_diff(last) < 64 {
             return real(now);
         }
@@ -143,7 +143,7 @@ async fn resident(server: &Serving) -> f64 {
 /// KiB resident after the gauges have been used, and KiB that each of the open streams adds to that.
 async fn streams(server: &Serving) -> (f64, f64) {
     let (connection, _driver) = Connection::open(server.grpc).await;
-    let triggers: Vec<Trigger> = ground::same(STREAMS, "depth", "param.queue")
+    let triggers: Vec<Trigger> = fixture::same(STREAMS, "depth", "param.queue")
         .into_iter()
         .enumerate()
         .map(|(number, mut trigger)| {

@@ -75,7 +75,7 @@ pub(crate) async fn run(reach: Reach) -> Value {
     let growth = most.took / least.took;
     let row = Row {
         what: format!("poll with {most_rows} finished rows and 1,000 pending, against 1,000 and 1,000"),
-        yardstick: format!("the seed's query: {:.0}x the view's time", seed.took / most.took),
+        baseline: format!("the seed's query: {:.0}x the view's time", seed.took / most.took),
         bar: format!("<= {GROWTH_AT_MOST}x, <= {BUFFERS_AT_MOST:.0} buffers"),
         measured: format!("{growth:.2}x, {:.0} buffers", most.buffers),
         holds: growth <= GROWTH_AT_MOST && most.buffers <= BUFFERS_AT_MOST,

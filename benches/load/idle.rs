@@ -8,10 +8,10 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, interval};
 
 use crate::{
-    ask::{Outcome, Trigger},
     client::Connection,
-    ground,
+    fixture,
     report::Row,
+    request::{Outcome, Trigger},
     support::{
         cluster::{Cluster, Settings},
         database::Database,
@@ -39,14 +39,14 @@ pub(crate) async fn run() -> Value {
          notify: {{channel: claps, resync: {}s}}\n",
         RESYNC.as_secs()
     );
-    let server = ground::server(&configuration).await;
+    let server = fixture::server(&configuration).await;
     let (connection, _driver) = Connection::open(server.grpc).await;
     let reference = ScaledObjectRef {
-        name: "quiet".to_owned(),
+        name: "idle".to_owned(),
         namespace: "default".to_owned(),
-        scaler_metadata: [("query".to_owned(), "quiet".to_owned())].into(),
+        scaler_metadata: [("query".to_owned(), "idle".to_owned())].into(),
     };
-    let trigger = Trigger { reference, query: "quiet".to_owned(), value: 42, target: 1, is_active: true };
+    let trigger = Trigger { reference, query: "idle".to_owned(), value: 42, target: 1, is_active: true };
     let call = trigger.metrics().to(&connection);
     let statements = || cluster.log().matches(MARK).count();
 
@@ -70,7 +70,7 @@ pub(crate) async fn run() -> Value {
     println!("{polls} polls in {LASTING:?} sent {count} statements, {resyncs:.1} times resync passed");
     let row = Row {
         what: "statements while idle with notify".to_owned(),
-        yardstick: format!("{polls} polls in {} s", LASTING.as_secs()),
+        baseline: format!("{polls} polls in {} s", LASTING.as_secs()),
         bar: format!("one per resync: <= {:.0}", resyncs.floor() + 1.0),
         measured: count.to_string(),
         holds: f64::from(u32::try_from(count).unwrap_or(u32::MAX)) <= resyncs.floor() + 1.0 && count > 0,

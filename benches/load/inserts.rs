@@ -63,7 +63,7 @@ pub(crate) async fn run(length: Length) -> Value {
     let cluster = Cluster::with_settings(Settings::default().durable().set("shared_buffers", "256MB")).await;
     let database = Database::empty(&cluster).await;
     prepare(&database).await;
-    let heard = Heard::of(&database).await;
+    let heard = Heard::listen(&database).await;
 
     let (mut rows, mut snapshots) = (Vec::new(), Vec::new());
     for held in [false, true] {
@@ -73,7 +73,7 @@ pub(crate) async fn run(length: Length) -> Value {
             snapshot.release().await;
         }
         let label = if held { "an old snapshot is held" } else { "no old snapshot" };
-        let sides = [OURS, PLAIN].map(|table| Ratios::of(&rates, table));
+        let sides = [OURS, PLAIN].map(|table| Ratios::new(&rates, table));
         println!("{label}: {:.0} inserts/s without a trigger", median(rates[BARE].clone()));
         for (table, ratios) in [OURS, PLAIN].into_iter().zip(&sides) {
             println!("{table:>8}: {:.0} inserts/s, ratio {ratios}", median(rates[table].clone()));
@@ -81,7 +81,7 @@ pub(crate) async fn run(length: Length) -> Value {
         let [ours, plain] = sides;
         rows.push(Row {
             what: format!("inserts a second with our trigger, {WRITERS} writers, real flush, {label}"),
-            yardstick: "the same table without a trigger, and with a plain NOTIFY trigger".to_owned(),
+            baseline: "the same table without a trigger, and with a plain NOTIFY trigger".to_owned(),
             bar: format!(">= {AT_LEAST:.2} of its rate, >= {TIMES_PLAIN:.0} times that with a plain NOTIFY"),
             measured: format!("{ours}, {:.1} times; plain NOTIFY {plain}", ours.median / plain.median),
             holds: ours.median >= AT_LEAST && ours.median >= TIMES_PLAIN * plain.median,
@@ -170,7 +170,7 @@ struct Heard {
 }
 
 impl Heard {
-    async fn of(database: &Database<'_>) -> Self {
+    async fn listen(database: &Database<'_>) -> Self {
         let connected = database.owner().driver().connect(NoTls).await;
         let (client, mut connection) = connected.expect("the database is there");
         let counts = Arc::new(Mutex::new(BTreeMap::<String, u64>::new()));
@@ -202,7 +202,7 @@ struct Ratios {
 }
 
 impl Ratios {
-    fn of(rates: &BTreeMap<&str, Vec<f64>>, table: &str) -> Self {
+    fn new(rates: &BTreeMap<&str, Vec<f64>>, table: &str) -> Self {
         let ratios: Vec<f64> = rates[table].iter().zip(&rates[BARE]).map(|(with, without)| with / without).collect();
         Self {
             lowest: ratios.iter().copied().fold(f64::INFINITY, f64::min),

@@ -3,31 +3,31 @@
 //! Nothing here passes or fails by a time. `check` fails on a broken invariant; the measurements
 //! are ratios of two things that take turns within one run.
 
-mod ask;
+mod baseline;
+mod builtin_trigger;
 mod check;
 mod claims;
 mod client;
+mod custom;
 mod document;
 mod drive;
+mod fixture;
 mod fleet;
 mod footprint;
-mod free;
-mod ground;
 mod history;
+mod idle;
 mod inserts;
-mod keda_way;
 mod pgbench;
 mod plot;
 mod push;
-mod quiet;
 mod rate;
 mod report;
+mod request;
 mod soak;
 #[path = "../../tests/it/support/mod.rs"]
 #[allow(unused_imports, reason = "its own tests run with the integration tests, and are empty here")]
 mod support;
 mod tally;
-mod yardstick;
 
 use std::process::ExitCode;
 
@@ -50,7 +50,7 @@ enum Command {
     /// KEDA's fleet after a restart, for 20 s; fails on a broken invariant, never on a time
     Check,
     /// Any load on any server
-    Drive(free::Load),
+    Drive(custom::Load),
     /// Claims a second, against pgbench's UPDATE by primary key
     Claims(claims::Length),
     /// Size of the executable, time to start, memory
@@ -60,11 +60,11 @@ enum Command {
     /// Inserts a second with the notifying trigger, against none and against a plain NOTIFY
     Inserts(inserts::Length),
     /// What a fleet costs PostgreSQL, against KEDA's own way
-    KedaWay,
+    BuiltinTrigger,
     /// From a commit to the message on an open stream, against the commit's own acknowledgement
     Push,
     /// What PostgreSQL hears while nothing happens and `notify` is on
-    Quiet,
+    Idle,
     /// GetMetrics a second, against a bare tonic server
     Rate(rate::Length),
     /// Writes docs/benchmarks.md and its plots of what has been measured
@@ -73,7 +73,7 @@ enum Command {
     Soak(soak::Length),
     /// Serves constants with plain tonic, until it is killed
     #[command(hide = true)]
-    Yardstick,
+    Baseline,
 }
 
 fn main() -> ExitCode {
@@ -89,16 +89,16 @@ fn main() -> ExitCode {
         Command::Footprint => measured("footprint.json", footprint::run()),
         Command::History(reach) => measured("history.json", history::run(reach)),
         Command::Inserts(length) => measured("inserts.json", inserts::run(length)),
-        Command::KedaWay => measured("keda-way.json", keda_way::run()),
+        Command::BuiltinTrigger => measured("builtin-trigger.json", builtin_trigger::run()),
         Command::Push => measured("push.json", push::run()),
-        Command::Quiet => measured("quiet.json", quiet::run()),
+        Command::Idle => measured("idle.json", idle::run()),
         Command::Rate(length) => measured("rate.json", rate::run(length)),
         Command::Report => {
             document::write();
             ExitCode::SUCCESS
         }
         Command::Soak(length) => soak::run(length),
-        Command::Yardstick => yardstick::serve(),
+        Command::Baseline => baseline::serve(),
     }
 }
 

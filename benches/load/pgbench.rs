@@ -1,4 +1,4 @@
-//! PostgreSQL's own load generator, as a yardstick and for plain writers.
+//! PostgreSQL's own load generator, as a baseline and for plain writers.
 
 use tokio::process::Command;
 

@@ -14,10 +14,10 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_postgres::Client;
 
 use crate::{
-    ask::Trigger,
     client::{Connection, Messages},
-    ground::{self, Usage},
+    fixture::{self, Usage},
     report::Row,
+    request::Trigger,
     support::{
         admin,
         cluster::{Cluster, Settings},
@@ -54,7 +54,7 @@ pub(crate) async fn run() -> Value {
 
     let access = database.scaler().yaml("claps");
     let query = "  jobs: {sql: SELECT count(*) FROM jobs, max_age: 1m, notify: {channel: jobs, resync: 1m}}\n";
-    let server = ground::server(&format!("databases:\n{access}queries:\n{query}")).await;
+    let server = fixture::server(&format!("databases:\n{access}queries:\n{query}")).await;
     let (connection, _driver) = Connection::open(server.grpc).await;
     let client = database.connect().await;
     let mut streams = vec![follow(&connection, 0).await];
@@ -67,12 +67,12 @@ pub(crate) async fn run() -> Value {
     for number in 1..STREAMS {
         streams.push(follow(&connection, number).await);
     }
-    let before = Usage::of(server.process.pid()).cpu;
+    let before = Usage::read(server.process.pid()).cpu;
     for (statement, is_active) in CHANGES.into_iter().cycle().take(usize::try_from(2 * ROUNDS).expect("a few")) {
         client.batch_execute(statement).await.expect("the table is there");
         join_all(streams.iter_mut().map(|stream| tells(stream, is_active))).await;
     }
-    let spent = Usage::of(server.process.pid()).cpu - before;
+    let spent = Usage::read(server.process.pid()).cpu - before;
     let message = spent.as_secs_f64() * 1e6 / f64::from(2 * ROUNDS * STREAMS);
 
     let mut rows = Vec::new();
@@ -83,7 +83,7 @@ pub(crate) async fn run() -> Value {
         println!("{name}: commit acknowledged in {acknowledged:.2} ms, told in {told:.2} ms, ratio {ratio:.2}");
         rows.push(Row {
             what: format!("commit of an INSERT to `true` on an open stream, {name}"),
-            yardstick: "the commit's own acknowledgement, real flush".to_owned(),
+            baseline: "the commit's own acknowledgement, real flush".to_owned(),
             bar: format!("<= {at_most:.0}x"),
             measured: format!("{ratio:.2}x"),
             holds: ratio <= at_most,
@@ -95,7 +95,7 @@ pub(crate) async fn run() -> Value {
     println!("{message:.2} us of CPU for each message of {STREAMS} streams");
     rows.push(Row {
         what: format!("CPU for each message when {STREAMS} streams are told at once, the reading included"),
-        yardstick: "none".to_owned(),
+        baseline: "none".to_owned(),
         bar: format!("<= {MESSAGE_AT_MOST:.0} us"),
         measured: format!("{message:.2} us"),
         holds: message <= MESSAGE_AT_MOST,

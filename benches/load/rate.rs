@@ -10,11 +10,12 @@ use std::{fmt, path::Path, sync::Arc, time::Duration};
 use serde_json::{Value, json};
 
 use crate::{
-    ask::{Call, Trigger},
+    baseline::METRIC,
     client::Connection,
     drive::{Pace, drive},
-    ground::Usage,
+    fixture::Usage,
     report::{Row, median},
+    request::{Call, Trigger},
     support::{
         cluster::Cluster,
         database::Database,
@@ -22,7 +23,6 @@ use crate::{
     },
     tally::real,
     wire::ScaledObjectRef,
-    yardstick::METRIC,
 };
 
 const IN_FLIGHT: usize = 64;
@@ -30,7 +30,7 @@ const IN_FLIGHT: usize = 64;
 /// How many different triggers the second comparison asks for.
 const MANY: u32 = 1_000;
 
-/// What the rate must be of the yardstick's.
+/// What the rate must be of the baseline's.
 const ONE_AT_LEAST: f64 = 0.95;
 const MANY_AT_LEAST: f64 = 0.80;
 
@@ -54,7 +54,7 @@ struct Turn {
     cpu: f64,
 }
 
-/// Our server against the yardstick; and the peer, which nothing is asked of.
+/// Our server against the baseline; and the peer, which nothing is asked of.
 #[derive(Debug)]
 struct Comparison {
     what: &'static str,
@@ -96,7 +96,7 @@ impl Comparison {
         let ratio = self.ratio(|turn| turn.rate);
         Some(Row {
             what: format!("GetMetrics a second, {}", self.what),
-            yardstick: "bare tonic server that answers a constant".to_owned(),
+            baseline: "bare tonic server that answers a constant".to_owned(),
             bar: format!(">= {at_least:.2} of its rate"),
             measured: format!("{ratio:.2} (CPU per call: {:.2})", self.ratio(|turn| turn.cpu)),
             holds: ratio >= at_least,
@@ -130,7 +130,7 @@ impl fmt::Display for Comparison {
 pub(crate) async fn run(length: Length) -> Value {
     let cluster = Cluster::private().await;
     let database = Database::empty(&cluster).await;
-    let ours = crate::ground::server(&configuration(&database)).await;
+    let ours = crate::fixture::server(&configuration(&database)).await;
     let servers = Servers { ours, bare: bare().await, peer: peer().await };
     let mut comparisons = Vec::new();
     for (what, at_least, query, count) in [
@@ -155,7 +155,7 @@ struct Servers {
 
 async fn bare() -> Serving {
     let this = std::env::current_exe().expect("this process has an executable");
-    Executable::new(Path::new(&this), ["yardstick"]).serving().await
+    Executable::new(Path::new(&this), ["baseline"]).serving().await
 }
 
 async fn peer() -> Serving {
@@ -200,9 +200,9 @@ async fn compare(
 
 async fn one(server: &Serving, calls: &Arc<[Call]>, turn: Duration, judged: bool) -> Turn {
     let pid = server.process.pid();
-    let before = Usage::of(pid).cpu;
+    let before = Usage::read(pid).cpu;
     let driven = drive(calls, Pace::InFlight(IN_FLIGHT), turn).await;
-    let cpu = Usage::of(pid).cpu - before;
+    let cpu = Usage::read(pid).cpu - before;
     let tally = &driven.tally;
     assert!(!judged || tally.right == tally.calls(), "not everything was answered right: {tally}");
     Turn { rate: driven.rate(), cpu: cpu.as_secs_f64() * 1e6 / real(tally.calls()) }

@@ -10,7 +10,7 @@ use serde_json::Value;
 pub(crate) struct Row {
     pub(crate) what: String,
     /// What it is held against.
-    pub(crate) yardstick: String,
+    pub(crate) baseline: String,
     pub(crate) bar: String,
     pub(crate) measured: String,
     pub(crate) holds: bool,

@@ -10,11 +10,11 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use crate::{
-    ask::Trigger,
     client::Connection,
+    fixture::{self, POOL, Sessions, Usage},
     fleet::{self, Habits, Kind},
-    ground::{self, POOL, Sessions, Usage},
     report,
+    request::Trigger,
     support::{cluster::Cluster, database::Database, executable::Serving},
 };
 
@@ -73,9 +73,9 @@ pub(crate) fn run(length: Length) -> ExitCode {
 async fn soak(lasting: Duration) -> Value {
     let cluster = Cluster::private().await;
     let database = Database::empty(&cluster).await;
-    ground::queues(&database, QUEUES).await;
-    let triggers = ground::fleet(ground::triggers(TRIGGERS, QUEUES));
-    let server = ground::server(&ground::configuration(&database)).await;
+    fixture::queues(&database, QUEUES).await;
+    let triggers = fixture::fleet(fixture::triggers(TRIGGERS, QUEUES));
+    let server = fixture::server(&fixture::configuration(&database)).await;
 
     let start = Instant::now();
     let mut rests: Vec<(Usage, i64)> = Vec::new();
@@ -149,9 +149,9 @@ async fn cycle(cluster: &Cluster, server: &Serving, triggers: &[(Kind, Trigger)]
 
 /// What the server holds once its connections are gone, and its sessions in PostgreSQL.
 async fn at_rest(database: &Database<'_>, server: &Serving) -> (Usage, i64) {
-    let sessions = Sessions::of(database).await;
+    let sessions = Sessions::watch(database).await;
     sleep(Duration::from_secs(1)).await;
-    (Usage::of(server.process.pid()), sessions.most())
+    (Usage::read(server.process.pid()), sessions.most())
 }
 
 fn is_flat(rests: &[(Usage, i64)]) -> bool {

@@ -9,7 +9,7 @@ use std::{
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 
-use crate::{ask::Outcome, client::Failure};
+use crate::{client::Failure, request::Outcome};
 
 /// Latencies are held to three digits up to this.
 const LONGEST: Duration = Duration::from_secs(120);

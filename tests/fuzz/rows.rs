@@ -53,7 +53,7 @@ struct Answer {
 
 impl Answer {
     /// Columns as the statement wants them, or as the input does; then rows, cell by cell.
-    fn of(query: &Query, mut input: &[u8]) -> Self {
+    fn decode(query: &Query, mut input: &[u8]) -> Self {
         let mut next = || {
             let (first, rest) = input.split_first()?;
             input = rest;
@@ -208,7 +208,7 @@ async fn serve(mut socket: TcpStream, answer: Arc<Mutex<Vec<u8>>>) -> io::Result
 }
 
 /// A database of this process.
-struct Stand {
+struct ScriptedDatabase {
     runtime: Runtime,
     database: Arc<Database>,
     statements: Vec<Statement>,
@@ -216,7 +216,7 @@ struct Stand {
     _failures: Failures,
 }
 
-impl Stand {
+impl ScriptedDatabase {
     fn new() -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let inside = runtime.enter();
@@ -244,7 +244,7 @@ impl Stand {
 
     fn check(&self, statement: &Statement, input: &[u8]) {
         let query = &statement.query;
-        let answer = Answer::of(query, input);
+        let answer = Answer::decode(query, input);
         *self.answer.lock().unwrap() = answer.encoded();
         let counted = self.runtime.block_on(self.database.read(statement, &[], &None));
         match (counted, answer.meaning(query)) {
@@ -259,14 +259,14 @@ impl Stand {
 }
 
 thread_local! {
-    static STAND: RefCell<Option<Stand>> = const { RefCell::new(None) };
+    static DATABASE: RefCell<Option<ScriptedDatabase>> = const { RefCell::new(None) };
 }
 
 /// The first byte is the query; the others are the server's answer to it.
 pub(super) fn check(input: &[u8]) {
     let Some((query, rest)) = input.split_first() else { return };
-    STAND.with_borrow_mut(|stand| {
-        let stand = stand.get_or_insert_with(Stand::new);
-        stand.check(&stand.statements[usize::from(*query) % stand.statements.len()], rest);
+    DATABASE.with_borrow_mut(|database| {
+        let database = database.get_or_insert_with(ScriptedDatabase::new);
+        database.check(&database.statements[usize::from(*query) % database.statements.len()], rest);
     });
 }

@@ -32,13 +32,13 @@ queries:
 "#;
 
 /// A scaler of this process.
-struct Stand {
+struct InProcessScaler {
     runtime: Runtime,
     scaler: Scaler,
     _held: (Ending, Failures, watch::Sender<Arc<Catalog>>),
 }
 
-impl Stand {
+impl InProcessScaler {
     fn new() -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let inside = runtime.enter();
@@ -95,11 +95,11 @@ impl Stand {
 }
 
 thread_local! {
-    static STAND: RefCell<Option<Stand>> = const { RefCell::new(None) };
+    static SCALER: RefCell<Option<InProcessScaler>> = const { RefCell::new(None) };
 }
 
 fn check(request: &GetMetricsRequest) {
-    STAND.with_borrow_mut(|stand| stand.get_or_insert_with(Stand::new).check(request));
+    SCALER.with_borrow_mut(|scaler| scaler.get_or_insert_with(InProcessScaler::new).check(request));
 }
 
 /// Lines of `key=value`; the first is the namespace.

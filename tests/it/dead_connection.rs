@@ -4,12 +4,10 @@ use std::time::{Duration, Instant};
 
 use tonic::Code;
 
-use crate::{
-    streams::ground::{Stand, add, jobs, named, of_jobs},
-    support::{
-        cluster::Cluster,
-        proxy::{Mode, Proxy},
-    },
+use crate::support::{
+    cluster::Cluster,
+    fixture::{Fixture, add, jobs, jobs_trigger, named},
+    proxy::{Mode, Proxy},
 };
 
 /// The contract: right answers this soon after the trouble's end.
@@ -21,20 +19,20 @@ async fn statements_lost_in_a_blackhole_are_given_up_long_before_their_own_timeo
     let database = jobs(cluster).await;
     let proxy = Proxy::to_cluster(cluster).await;
     let patient = "\n  jobs: {sql: SELECT count(*) FROM jobs, timeout: 20s, max_age: 1ms}\n";
-    let stand = Stand::with(&database.scaler().by_way_of(proxy.address()), patient).await;
-    assert_eq!(stand.scaler.value(&of_jobs()).await.unwrap(), 0.0);
+    let fixture = Fixture::with(&database.scaler().by_way_of(proxy.address()), patient).await;
+    assert_eq!(fixture.scaler.value(&jobs_trigger()).await.unwrap(), 0.0);
 
     proxy.set(Mode::Blackhole);
     let start = Instant::now();
     // Of a trigger that has not been answered before: IsActive would repeat what GetMetrics has said.
-    let silent = stand.scaler.refusal(&named(&of_jobs(), "another")).await;
+    let silent = fixture.scaler.refusal(&named(&jobs_trigger(), "another")).await;
     assert_eq!(silent.code(), Code::DeadlineExceeded);
-    stand.scaler.refuses(&of_jobs(), Code::Unavailable, Duration::from_secs(8)).await;
+    fixture.scaler.refuses(&jobs_trigger(), Code::Unavailable, Duration::from_secs(8)).await;
     assert!(start.elapsed() < Duration::from_secs(10), "given up after {:?}", start.elapsed());
     add(&database.connect().await).await;
 
     proxy.set(Mode::Pass);
-    stand.scaler.reaches(&of_jobs(), 1.0, RECOVERY).await;
+    fixture.scaler.reaches(&jobs_trigger(), 1.0, RECOVERY).await;
 }
 
 #[tokio::test]
@@ -45,10 +43,13 @@ async fn a_statement_that_is_only_slow_is_left_alone() {
   slow: {sql: \"SELECT 7 FROM pg_sleep(6)\", timeout: 20s, max_age: 1h}
 ";
     // All of the pool, so that a probe finds no connection in it.
-    let stand = Stand::with(&database.scaler().with("pool_size", 1), slow).await;
+    let fixture = Fixture::with(&database.scaler().with("pool_size", 1), slow).await;
     let trigger = crate::support::grpc::trigger("slow", &[]);
-    assert_eq!(stand.scaler.refusal(&trigger).await.code(), Code::DeadlineExceeded);
-    stand.scaler.reaches(&trigger, 7.0, Duration::from_secs(8)).await;
-    assert_eq!(stand.statements("slow").await, 1.0, "it was given up and sent again");
-    assert_eq!(stand.metric("clapometer_database_failures_total", "database=\"claps\"").await.unwrap_or_default(), 0.0);
+    assert_eq!(fixture.scaler.refusal(&trigger).await.code(), Code::DeadlineExceeded);
+    fixture.scaler.reaches(&trigger, 7.0, Duration::from_secs(8)).await;
+    assert_eq!(fixture.statements("slow").await, 1.0, "it was given up and sent again");
+    assert_eq!(
+        fixture.metric("clapometer_database_failures_total", "database=\"claps\"").await.unwrap_or_default(),
+        0.0
+    );
 }

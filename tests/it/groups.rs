@@ -6,9 +6,11 @@ use clapometer::wire::{GetMetricsRequest, ScaledObjectRef};
 use futures_util::future::join_all;
 use tonic::Code;
 
-use crate::{
-    streams::ground::{SOON, Stand, jobs, named},
-    support::{cluster::Cluster, database::Database, grpc::trigger},
+use crate::support::{
+    cluster::Cluster,
+    database::Database,
+    fixture::{Fixture, SOON, jobs, named},
+    grpc::trigger,
 };
 
 /// Jobs by queue.
@@ -33,18 +35,18 @@ async fn put(database: &Database<'_>, rows: &str) {
 async fn one_statement_answers_a_thousand_triggers() {
     let database = jobs(Cluster::shared().await).await;
     put(&database, "SELECT 'q' || number FROM generate_series(1, 1000) number, generate_series(1, number % 7)").await;
-    let stand = Stand::with(&database.scaler(), BY_QUEUE).await;
-    stand.hears().await;
-    let before = stand.statements("queues").await;
+    let fixture = Fixture::with(&database.scaler(), BY_QUEUE).await;
+    fixture.listens().await;
+    let before = fixture.statements("queues").await;
     let answers = join_all((1..=1_000).map(|number| {
-        let (scaler, trigger) = (&stand.scaler, queue(&format!("q{number}")));
+        let (scaler, trigger) = (&fixture.scaler, queue(&format!("q{number}")));
         async move { (number, scaler.value(&trigger).await) }
     }))
     .await;
     for (number, value) in answers {
         assert_eq!(value.unwrap(), f64::from(number % 7), "q{number}");
     }
-    assert!(stand.statements("queues").await - before <= 1.0);
+    assert!(fixture.statements("queues").await - before <= 1.0);
 }
 
 #[tokio::test]
@@ -64,9 +66,9 @@ async fn rows_that_are_no_table_of_keys_are_an_error_and_ten_thousand_keys_are_n
         grouped("no-rows", "SELECT 'b' AS key, 1 AS n WHERE false", ""),
         grouped("numbers-are-keys", "SELECT 10000 AS key, 3 AS n", ""),
     ];
-    let stand = Stand::with(&database.scaler(), &(queries.concat() + "\n")).await;
+    let fixture = Fixture::with(&database.scaler(), &(queries.concat() + "\n")).await;
     for query in ["null-key", "repeated-key", "too-many", "null-number", "another-is-negative", "strict"] {
-        let refusal = stand.scaler.refusal(&trigger(query, &[("param.key", "a")])).await;
+        let refusal = fixture.scaler.refusal(&trigger(query, &[("param.key", "a")])).await;
         assert_eq!(refusal.code(), Code::FailedPrecondition, "{query}: {refusal:?}");
     }
     for (query, key, value) in [
@@ -76,10 +78,10 @@ async fn rows_that_are_no_table_of_keys_are_an_error_and_ten_thousand_keys_are_n
         ("numbers-are-keys", "10000", 3.0),
     ] {
         let trigger = trigger(query, &[("param.key", key)]);
-        assert_eq!(stand.scaler.value(&trigger).await.unwrap(), value, "{query} {key}");
-        assert_eq!(stand.scaler.active(&trigger).await.unwrap(), value > 0.0, "{query} {key}");
+        assert_eq!(fixture.scaler.value(&trigger).await.unwrap(), value, "{query} {key}");
+        assert_eq!(fixture.scaler.active(&trigger).await.unwrap(), value > 0.0, "{query} {key}");
     }
-    let without = stand.scaler.refusal(&trigger("no-rows", &[])).await;
+    let without = fixture.scaler.refusal(&trigger("no-rows", &[])).await;
     assert_eq!(without.code(), Code::InvalidArgument, "a trigger must say which key");
 }
 
@@ -87,46 +89,46 @@ async fn rows_that_are_no_table_of_keys_are_an_error_and_ten_thousand_keys_are_n
 async fn a_key_that_was_never_there_is_told_and_one_that_was_is_not() {
     let database = jobs(Cluster::shared().await).await;
     put(&database, "VALUES ('mail')").await;
-    let stand = Stand::with(&database.scaler(), BY_QUEUE).await;
-    stand.hears().await;
-    let unseen = async || stand.metric("clapometer_query_unseen_keys", "query=\"queues\"").await;
-    assert_eq!(stand.scaler.value(&queue("mail")).await.unwrap(), 1.0);
+    let fixture = Fixture::with(&database.scaler(), BY_QUEUE).await;
+    fixture.listens().await;
+    let unseen = async || fixture.metric("clapometer_query_unseen_keys", "query=\"queues\"").await;
+    assert_eq!(fixture.scaler.value(&queue("mail")).await.unwrap(), 1.0);
     assert_eq!(unseen().await, Some(0.0));
 
     let told = "a trigger asks for a key that the grouped query has not returned since start";
     for _ in 0..3 {
-        assert_eq!(stand.scaler.value(&queue("maill")).await.unwrap(), 0.0);
-        assert!(!stand.scaler.active(&queue("maill")).await.unwrap());
+        assert_eq!(fixture.scaler.value(&queue("maill")).await.unwrap(), 0.0);
+        assert!(!fixture.scaler.active(&queue("maill")).await.unwrap());
     }
-    assert_eq!((stand.logged(told), unseen().await), (1, Some(1.0)));
-    assert!(is_marked(&stand, "maill").await && !is_marked(&stand, "mail").await);
+    assert_eq!((fixture.logged(told), unseen().await), (1, Some(1.0)));
+    assert!(is_marked(&fixture, "maill").await && !is_marked(&fixture, "mail").await);
 
     // A queue that has run empty is known.
     database.execute("DELETE FROM jobs").await;
-    stand.scaler.reaches(&queue("mail"), 0.0, SOON).await;
-    assert_eq!((stand.logged(told), unseen().await), (1, Some(1.0)));
-    assert!(!is_marked(&stand, "mail").await);
+    fixture.scaler.reaches(&queue("mail"), 0.0, SOON).await;
+    assert_eq!((fixture.logged(told), unseen().await), (1, Some(1.0)));
+    assert!(!is_marked(&fixture, "mail").await);
 
     // The first row of a new queue ends it.
     put(&database, "VALUES ('maill')").await;
-    stand.scaler.reaches(&queue("maill"), 1.0, SOON).await;
-    assert_eq!((stand.logged(told), unseen().await), (1, Some(0.0)));
-    assert!(!is_marked(&stand, "maill").await);
+    fixture.scaler.reaches(&queue("maill"), 1.0, SOON).await;
+    assert_eq!((fixture.logged(told), unseen().await), (1, Some(0.0)));
+    assert!(!is_marked(&fixture, "maill").await);
 }
 
 /// Whether GetMetrics carries the header that `clapometer get` reads.
-async fn is_marked(stand: &Stand, name: &str) -> bool {
+async fn is_marked(fixture: &Fixture, name: &str) -> bool {
     let request = GetMetricsRequest { scaled_object_ref: Some(queue(name)), metric_name: "queues".to_owned() };
-    let response = stand.scaler.client().get_metrics(request).await.unwrap();
+    let response = fixture.scaler.client().get_metrics(request).await.unwrap();
     response.metadata().get("clapometer-unseen-key").is_some()
 }
 
 #[tokio::test]
 async fn a_stream_of_one_key_says_nothing_of_another() {
     let database = jobs(Cluster::shared().await).await;
-    let stand = Stand::with(&database.scaler(), BY_QUEUE).await;
-    stand.hears().await;
-    let (mail, print) = (stand.follow(&queue("mail")).await, stand.follow(&queue("print")).await);
+    let fixture = Fixture::with(&database.scaler(), BY_QUEUE).await;
+    fixture.listens().await;
+    let (mail, print) = (fixture.follow(&queue("mail")).await, fixture.follow(&queue("print")).await);
     mail.says(&[false], SOON).await;
     print.says(&[false], SOON).await;
     put(&database, "VALUES ('mail')").await;

@@ -8,14 +8,14 @@ mod postgres;
 mod unfinished;
 mod wire;
 
-use std::{fs, time::Duration};
+use std::{fs, net::SocketAddr, time::Duration};
 
 use clapometer::wire::ScaledObjectRef;
 
 use crate::support::{
     admin,
     database::Database,
-    executable::{Executable, Serving},
+    fixture::Fixture,
     grpc::{Scaler, trigger},
     wait,
 };
@@ -40,18 +40,18 @@ const KINDS: [(&str, Count); 10] = [
     ("requests that never end", || unfinished::REQUESTS),
     ("odd and oversized maps", || metadata::odd_maps().len()),
     ("injections by place", || metadata::injections().iter().filter(|(.., answer)| answer.is_a_refusal()).count()),
-    ("lies in PostgreSQL's name", || postgres::malices().len()),
+    ("lies in PostgreSQL's name", || postgres::attacks().len()),
 ];
 
-/// A scaler under attack, and somebody honest beside it.
-struct Stand {
-    serving: Serving,
-    honest: Scaler,
+/// A scaler under attack, asked at the same time by a client that does as it should.
+struct Victim {
+    fixture: Fixture,
+    /// Bytes resident before the attack.
     memory: u64,
 }
 
-impl Stand {
-    /// With one query `jobs` that counts a queue's rows: three in the queue `mail`.
+impl Victim {
+    /// Starts one with a query `jobs` that counts a queue's rows: three in the queue `mail`.
     async fn new(database: &Database<'_>) -> Self {
         database
             .execute(
@@ -59,68 +59,67 @@ impl Stand {
                  INSERT INTO jobs SELECT 'mail', 1 FROM generate_series(1, 3)",
             )
             .await;
-        let queries = "  jobs: {sql: 'SELECT count(*) FROM jobs WHERE queue = $1', parameters: {queue: text}, max_age: 0s}\n  \
-                       numbered: {sql: 'SELECT count(*) FROM jobs WHERE n = $1', parameters: {n: bigint}, max_age: 0s}\n";
-        let configuration = format!("databases:\n{}queries:\n{queries}", database.scaler().yaml("claps"));
-        let serving = Executable::serve(&configuration).serving().await;
-        let honest = Scaler::at(serving.grpc);
-        let stand = Self { memory: 0, serving, honest };
-        stand.answers().await;
-        let memory = stand.status("VmRSS");
-        Self { memory, ..stand }
+        let queries = "
+  jobs: {sql: 'SELECT count(*) FROM jobs WHERE queue = $1', parameters: {queue: text}, max_age: 0s}
+  numbered: {sql: 'SELECT count(*) FROM jobs WHERE n = $1', parameters: {n: bigint}, max_age: 0s}
+";
+        let victim = Self { fixture: Fixture::with(&database.scaler(), queries).await, memory: 0 };
+        victim.answers().await;
+        let memory = victim.memory("VmRSS");
+        Self { memory, ..victim }
     }
 
     fn trigger() -> ScaledObjectRef {
         trigger("jobs", &[("param.queue", "mail")])
     }
 
-    /// Checks that somebody honest is answered, on the connection from before the attack.
-    async fn answers(&self) {
-        assert_eq!(self.honest.value(&Self::trigger()).await.unwrap(), 3.0);
-        assert!(self.honest.active(&Self::trigger()).await.unwrap());
+    fn address(&self) -> SocketAddr {
+        self.fixture.serving.grpc
     }
 
-    /// How many calls were answered with OK since the start.
+    fn scaler(&self) -> &Scaler {
+        &self.fixture.scaler
+    }
+
+    /// Checks that the good client is answered, on its connection from before the attack.
+    async fn answers(&self) {
+        assert_eq!(self.scaler().value(&Self::trigger()).await.unwrap(), 3.0);
+        assert!(self.scaler().active(&Self::trigger()).await.unwrap());
+    }
+
+    /// Counts the calls that were answered with OK since the start.
     async fn served(&self) -> f64 {
-        let text = admin::get(self.serving.admin, "/metrics").await;
+        let text = admin::get(self.fixture.serving.admin, "/metrics").await;
         let ok = text
             .lines()
             .filter(|line| line.starts_with("grpc_server_handled_total{") && line.contains("grpc_code=\"OK\""));
         ok.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum()
     }
 
-    /// A line of `/proc/PID/status`, in bytes.
-    fn status(&self, field: &str) -> u64 {
-        memory_of(&self.serving, field)
-    }
-
-    fn descriptors(&self) -> usize {
-        fs::read_dir(format!("/proc/{}/fd", self.serving.process.pid().as_raw_nonzero())).unwrap().count()
+    /// Returns a line of `/proc/PID/status`, in bytes.
+    fn memory(&self, field: &str) -> u64 {
+        self.fixture.serving.process.memory(field)
     }
 
     /// Checks that nothing is left of an attack, and that it was survived.
     async fn is_unharmed(&mut self) {
         self.answers().await;
+        let admin = self.fixture.serving.admin;
         wait::first("the attacker's connections are gone", SOON, async || {
-            (admin::metric(self.serving.admin, "clapometer_grpc_connections").await <= 1.0).then_some(())
+            (admin::metric(admin, "clapometer_grpc_connections").await <= 1.0).then_some(())
         })
         .await;
-        assert_eq!(admin::metric(self.serving.admin, "clapometer_streams").await, 0.0, "a stream is left");
-        assert!(self.descriptors() < 40, "{} descriptors are left open", self.descriptors());
-        let peak = self.status("VmHWM");
+        assert_eq!(admin::metric(admin, "clapometer_streams").await, 0.0, "a stream is left");
+        let descriptors = self.fixture.serving.process.descriptors();
+        assert!(descriptors < 40, "{descriptors} descriptors are left open");
+        let peak = self.memory("VmHWM");
         assert!(peak < self.memory + GROWTH, "memory grew from {} to {peak} bytes", self.memory);
-        assert!(self.serving.process.ended().is_none(), "the process has ended");
-        let log = self.serving.process.errors();
+        let process = &mut self.fixture.serving.process;
+        assert!(process.ended().is_none(), "the process has ended");
+        let log = process.errors();
         assert!(!log.contains("panicked"), "{log}");
         assert!(log.len() < 100_000, "strangers can fill the log: {} bytes", log.len());
     }
-}
-
-fn memory_of(serving: &Serving, field: &str) -> u64 {
-    let pid = serving.process.pid().as_raw_nonzero();
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':')).unwrap();
-    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
 }
 
 #[test]

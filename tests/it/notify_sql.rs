@@ -56,7 +56,7 @@ struct Listener {
 }
 
 impl Listener {
-    async fn of(database: &Database<'_>) -> Self {
+    async fn new(database: &Database<'_>) -> Self {
         let config = database.cluster().superuser(database.name());
         let (client, mut connection) = config.connect(NoTls).await.unwrap();
         let (sender, heard) = mpsc::unbounded_channel();
@@ -99,7 +99,7 @@ impl Listener {
 #[tokio::test]
 async fn changes_that_matter_are_told_and_heartbeats_are_not() {
     let database = jobs(Cluster::shared().await).await;
-    let mut listener = Listener::of(&database).await;
+    let mut listener = Listener::new(&database).await;
     let told = [
         ("INSERT INTO app.jobs DEFAULT VALUES", 1),
         ("UPDATE app.jobs SET beat_at = now()", 0),
@@ -147,7 +147,7 @@ async fn no_name_is_anything_but_a_name() {
         let drop = printed(&[&arguments[..], &["--drop"]].concat()).await;
         arguments.extend(["--channel", "jobs", "--columns", "c\"$clapometer$"]);
         database.execute(&printed(&arguments).await).await;
-        let mut listener = Listener::of(&database).await;
+        let mut listener = Listener::new(&database).await;
         database.execute(&format!("INSERT INTO {relation} VALUES (1)")).await;
         assert_eq!(listener.count().await, 1);
         database.execute(&drop).await;

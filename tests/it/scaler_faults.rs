@@ -1,16 +1,18 @@
 //! What the scaler tells KEDA while its database is in trouble, and how soon it is right again.
 //!
-//! Each trouble is made for real. While it lasts a [`Witness`] asks as KEDA does; whatever it
+//! Each trouble is made for real. While it lasts a [`BackgroundPoller`] asks as KEDA does; whatever it
 //! hears must be the true number or an error, and `GetMetricSpec` must never fail.
 
-mod witness;
+mod background_poller;
 
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal};
 use tonic::Code;
 
-use self::witness::{Stand, Witness};
+use self::background_poller::{
+    BackgroundPoller, ROWS, logs_once, logs_one_outage, pending_claps, serve, serve_sixty_rows, sixty_rows,
+};
 use crate::support::{
     admin,
     cluster::{Cluster, Settings},
@@ -29,16 +31,16 @@ const NOTICE: Duration = Duration::from_secs(8);
 #[tokio::test]
 async fn a_database_that_is_down_at_start_is_unavailable_until_it_is_up() {
     let cluster = Cluster::with_settings(Settings::default().durable()).await;
-    let database = witness::sixty_rows(&cluster).await;
+    let database = sixty_rows(&cluster).await;
     cluster.stop().await;
-    let stand = Stand::on(database.scaler()).await;
-    stand.scaler().refuses(&stand.trigger, Code::Unavailable, NOTICE).await;
-    let witness = Witness::beside(&stand);
+    let fixture = serve(database.scaler()).await;
+    fixture.scaler.refuses(&pending_claps(), Code::Unavailable, NOTICE).await;
+    let poller = BackgroundPoller::start(&fixture);
 
     cluster.start().await;
-    stand.scaler().reaches(&stand.trigger, witness::ROWS, RECOVERY).await;
-    witness.saw_only(&[Code::Unavailable]).await;
-    stand.tells_of_one_outage().await;
+    fixture.scaler.reaches(&pending_claps(), ROWS, RECOVERY).await;
+    poller.saw_only(&[Code::Unavailable]).await;
+    logs_one_outage(&fixture).await;
 }
 
 #[tokio::test]
@@ -53,101 +55,101 @@ async fn a_database_that_is_away_for_twenty_seconds_is_unavailable_and_then_righ
 
 async fn away_for(length: Duration) {
     let cluster = Cluster::with_settings(Settings::default().durable()).await;
-    let stand = Stand::with_rows(&cluster).await;
-    let witness = Witness::beside(&stand);
+    let (_database, fixture) = serve_sixty_rows(&cluster).await;
+    let poller = BackgroundPoller::start(&fixture);
 
     cluster.stop().await;
     let gone = Instant::now();
-    stand.scaler().refuses(&stand.trigger, Code::Unavailable, NOTICE).await;
+    fixture.scaler.refuses(&pending_claps(), Code::Unavailable, NOTICE).await;
     tokio::time::sleep(length.saturating_sub(gone.elapsed())).await;
     cluster.start().await;
 
-    stand.scaler().reaches(&stand.trigger, witness::ROWS, RECOVERY).await;
-    witness.saw_only(&[Code::Unavailable, Code::DeadlineExceeded]).await;
-    stand.tells_of_one_outage().await;
+    fixture.scaler.reaches(&pending_claps(), ROWS, RECOVERY).await;
+    poller.saw_only(&[Code::Unavailable, Code::DeadlineExceeded]).await;
+    logs_one_outage(&fixture).await;
 }
 
 #[tokio::test]
 async fn a_restart_is_over_when_the_database_is_back() {
     let cluster = Cluster::with_settings(Settings::default().durable()).await;
-    let stand = Stand::with_rows(&cluster).await;
-    let witness = Witness::beside(&stand);
+    let (_database, fixture) = serve_sixty_rows(&cluster).await;
+    let poller = BackgroundPoller::start(&fixture);
 
     cluster.restart().await;
-    stand.scaler().reaches(&stand.trigger, witness::ROWS, RECOVERY).await;
-    witness.saw_only(&[Code::Unavailable, Code::DeadlineExceeded]).await;
+    fixture.scaler.reaches(&pending_claps(), ROWS, RECOVERY).await;
+    poller.saw_only(&[Code::Unavailable, Code::DeadlineExceeded]).await;
 }
 
 #[tokio::test]
 async fn a_postmaster_that_is_killed_is_an_outage_like_any_other() {
     let cluster = Cluster::with_settings(Settings::default().durable()).await;
-    let stand = Stand::with_rows(&cluster).await;
-    let witness = Witness::beside(&stand);
+    let (_database, fixture) = serve_sixty_rows(&cluster).await;
+    let poller = BackgroundPoller::start(&fixture);
 
     cluster.kill().await;
-    stand.scaler().refuses(&stand.trigger, Code::Unavailable, NOTICE).await;
+    fixture.scaler.refuses(&pending_claps(), Code::Unavailable, NOTICE).await;
     cluster.start().await;
-    stand.scaler().reaches(&stand.trigger, witness::ROWS, RECOVERY).await;
-    witness.saw_only(&[Code::Unavailable, Code::DeadlineExceeded]).await;
-    stand.tells_of_one_outage().await;
+    fixture.scaler.reaches(&pending_claps(), ROWS, RECOVERY).await;
+    poller.saw_only(&[Code::Unavailable, Code::DeadlineExceeded]).await;
+    logs_one_outage(&fixture).await;
 }
 
 #[tokio::test]
 async fn a_database_that_is_frozen_is_an_error_in_time_and_then_unavailable_at_once() {
     let cluster = Cluster::private().await;
-    let stand = Stand::with_rows(&cluster).await;
-    let witness = Witness::beside(&stand);
+    let (_database, fixture) = serve_sixty_rows(&cluster).await;
+    let poller = BackgroundPoller::start(&fixture);
 
     cluster.freeze();
-    stand.scaler().refuses(&stand.trigger, Code::Unavailable, Duration::from_secs(15)).await;
+    fixture.scaler.refuses(&pending_claps(), Code::Unavailable, Duration::from_secs(15)).await;
     wait::first("the breaker is open: nobody waits any more", Duration::from_secs(15), async || {
         let asked = Instant::now();
-        assert_eq!(stand.scaler().refusal(&stand.trigger).await.code(), Code::Unavailable);
+        assert_eq!(fixture.scaler.refusal(&pending_claps()).await.code(), Code::Unavailable);
         (asked.elapsed() < Duration::from_millis(200)).then_some(())
     })
     .await;
 
     cluster.thaw();
-    stand.scaler().reaches(&stand.trigger, witness::ROWS, RECOVERY).await;
-    witness.saw_only(&[Code::DeadlineExceeded, Code::Unavailable]).await;
-    stand.tells_of_one_outage().await;
+    fixture.scaler.reaches(&pending_claps(), ROWS, RECOVERY).await;
+    poller.saw_only(&[Code::DeadlineExceeded, Code::Unavailable]).await;
+    logs_one_outage(&fixture).await;
 }
 
 #[tokio::test]
 async fn a_locked_table_is_too_slow_while_another_query_answers() {
     let cluster = Cluster::private().await;
-    let stand = Stand::with_rows(&cluster).await;
-    let mut owner = stand.database.connect().await;
+    let (database, fixture) = serve_sixty_rows(&cluster).await;
+    let mut owner = database.connect().await;
     let lock = owner.transaction().await.unwrap();
     lock.batch_execute("LOCK TABLE make_it_clap IN ACCESS EXCLUSIVE MODE").await.unwrap();
-    let witness = Witness::beside(&stand);
+    let poller = BackgroundPoller::start(&fixture);
 
-    stand.scaler().refuses(&stand.trigger, Code::DeadlineExceeded, NOTICE).await;
+    fixture.scaler.refuses(&pending_claps(), Code::DeadlineExceeded, NOTICE).await;
     for _ in 0..5 {
-        assert_eq!(stand.scaler().value(&trigger("other", &[])).await.unwrap(), 7.0);
-        assert_eq!(stand.scaler().refusal(&stand.trigger).await.code(), Code::DeadlineExceeded);
+        assert_eq!(fixture.scaler.value(&trigger("other", &[])).await.unwrap(), 7.0);
+        assert_eq!(fixture.scaler.refusal(&pending_claps()).await.code(), Code::DeadlineExceeded);
     }
 
     lock.rollback().await.unwrap();
-    stand.scaler().reaches(&stand.trigger, witness::ROWS, RECOVERY).await;
-    witness.saw_only(&[Code::DeadlineExceeded]).await;
-    stand.tells_once("query fails", "query answers again").await;
-    assert_eq!(stand.lines("database fails"), 0, "one locked table is no outage");
+    fixture.scaler.reaches(&pending_claps(), ROWS, RECOVERY).await;
+    poller.saw_only(&[Code::DeadlineExceeded]).await;
+    logs_once(&fixture, "query fails", "query answers again").await;
+    assert_eq!(fixture.logged("database fails"), 0, "one locked table is no outage");
 }
 
 #[tokio::test]
 async fn a_server_without_free_connections_is_unavailable() {
     let settings = Settings::default().set("max_connections", 12).set("superuser_reserved_connections", 3);
     let cluster = Cluster::with_settings(settings).await;
-    let database = witness::sixty_rows(&cluster).await;
+    let database = sixty_rows(&cluster).await;
     let mut others = Vec::new();
     while let Ok((client, connection)) = database.owner().driver().connect(tokio_postgres::NoTls).await {
         tokio::spawn(connection);
         others.push(client);
     }
-    let stand = Stand::on(database.scaler()).await;
-    stand.scaler().refuses(&stand.trigger, Code::Unavailable, NOTICE).await;
-    let witness = Witness::beside(&stand);
+    let fixture = serve(database.scaler()).await;
+    fixture.scaler.refuses(&pending_claps(), Code::Unavailable, NOTICE).await;
+    let poller = BackgroundPoller::start(&fixture);
 
     others.clear();
     wait::first("the connections are free", Duration::from_secs(5), async || {
@@ -155,115 +157,115 @@ async fn a_server_without_free_connections_is_unavailable() {
         (database.value::<i64>(open).await == 0).then_some(())
     })
     .await;
-    stand.scaler().reaches(&stand.trigger, witness::ROWS, RECOVERY).await;
-    witness.saw_only(&[Code::Unavailable]).await;
-    stand.tells_of_one_outage().await;
+    fixture.scaler.reaches(&pending_claps(), ROWS, RECOVERY).await;
+    poller.saw_only(&[Code::Unavailable]).await;
+    logs_one_outage(&fixture).await;
 }
 
 #[tokio::test]
 async fn a_wrong_password_is_unavailable_until_it_is_right() {
     let cluster = Cluster::private().await;
-    let database = witness::sixty_rows(&cluster).await;
-    let stand = Stand::on(database.scaler().with_password("canary-wrong-password")).await;
-    stand.scaler().refuses(&stand.trigger, Code::Unavailable, NOTICE).await;
-    let witness = Witness::beside(&stand);
+    let database = sixty_rows(&cluster).await;
+    let fixture = serve(database.scaler().with_password("canary-wrong-password")).await;
+    fixture.scaler.refuses(&pending_claps(), Code::Unavailable, NOTICE).await;
+    let poller = BackgroundPoller::start(&fixture);
 
     database.execute("ALTER ROLE scaler PASSWORD 'canary-wrong-password'").await;
-    stand.scaler().reaches(&stand.trigger, witness::ROWS, RECOVERY).await;
-    witness.saw_only(&[Code::Unavailable]).await;
-    stand.tells_of_one_outage().await;
-    assert!(!stand.log().contains("canary"), "the password is in the log");
+    fixture.scaler.reaches(&pending_claps(), ROWS, RECOVERY).await;
+    poller.saw_only(&[Code::Unavailable]).await;
+    logs_one_outage(&fixture).await;
+    assert!(!fixture.serving.process.errors().contains("canary"), "the password is in the log");
 }
 
 #[tokio::test]
 async fn a_dropped_table_is_a_failed_precondition_with_its_sqlstate() {
     let cluster = Cluster::private().await;
-    let stand = Stand::with_rows(&cluster).await;
-    let witness = Witness::beside(&stand);
+    let (database, fixture) = serve_sixty_rows(&cluster).await;
+    let poller = BackgroundPoller::start(&fixture);
 
-    stand.database.execute("ALTER TABLE make_it_clap RENAME TO elsewhere").await;
-    stand.scaler().refuses(&stand.trigger, Code::FailedPrecondition, NOTICE).await;
-    let refusal = stand.scaler().refusal(&stand.trigger).await;
+    database.execute("ALTER TABLE make_it_clap RENAME TO elsewhere").await;
+    fixture.scaler.refuses(&pending_claps(), Code::FailedPrecondition, NOTICE).await;
+    let refusal = fixture.scaler.refusal(&pending_claps()).await;
     assert!(refusal.message().contains("42P01"), "{refusal:?}");
 
-    stand.database.execute("ALTER TABLE elsewhere RENAME TO make_it_clap").await;
-    stand.scaler().reaches(&stand.trigger, witness::ROWS, RECOVERY).await;
-    witness.saw_only(&[Code::FailedPrecondition]).await;
-    stand.tells_once("query fails", "query answers again").await;
-    assert_eq!(stand.lines("database fails"), 0, "a missing table is no outage");
+    database.execute("ALTER TABLE elsewhere RENAME TO make_it_clap").await;
+    fixture.scaler.reaches(&pending_claps(), ROWS, RECOVERY).await;
+    poller.saw_only(&[Code::FailedPrecondition]).await;
+    logs_once(&fixture, "query fails", "query answers again").await;
+    assert_eq!(fixture.logged("database fails"), 0, "a missing table is no outage");
 }
 
 #[tokio::test]
 async fn row_level_security_is_an_error_and_not_a_zero() {
     let cluster = Cluster::private().await;
-    let stand = Stand::with_rows(&cluster).await;
-    stand.database.execute("ALTER TABLE make_it_clap ENABLE ROW LEVEL SECURITY").await;
-    let witness = Witness::beside(&stand);
-    stand.scaler().refuses(&stand.trigger, Code::FailedPrecondition, NOTICE).await;
-    let refusal = stand.scaler().refusal(&stand.trigger).await;
+    let (database, fixture) = serve_sixty_rows(&cluster).await;
+    database.execute("ALTER TABLE make_it_clap ENABLE ROW LEVEL SECURITY").await;
+    let poller = BackgroundPoller::start(&fixture);
+    fixture.scaler.refuses(&pending_claps(), Code::FailedPrecondition, NOTICE).await;
+    let refusal = fixture.scaler.refusal(&pending_claps()).await;
     assert!(refusal.message().contains("42501"), "{refusal:?}");
-    witness.saw_only(&[Code::FailedPrecondition]).await;
+    poller.saw_only(&[Code::FailedPrecondition]).await;
 }
 
 #[tokio::test]
 async fn a_revoked_grant_is_an_error_and_not_a_zero() {
     let cluster = Cluster::private().await;
-    let stand = Stand::with_rows(&cluster).await;
-    stand.database.execute("REVOKE SELECT ON make_it_clap FROM scaler").await;
-    stand.scaler().refuses(&stand.trigger, Code::FailedPrecondition, NOTICE).await;
-    stand.database.execute("GRANT SELECT ON make_it_clap TO scaler").await;
-    stand.scaler().reaches(&stand.trigger, witness::ROWS, RECOVERY).await;
+    let (database, fixture) = serve_sixty_rows(&cluster).await;
+    database.execute("REVOKE SELECT ON make_it_clap FROM scaler").await;
+    fixture.scaler.refuses(&pending_claps(), Code::FailedPrecondition, NOTICE).await;
+    database.execute("GRANT SELECT ON make_it_clap TO scaler").await;
+    fixture.scaler.reaches(&pending_claps(), ROWS, RECOVERY).await;
 }
 
 #[tokio::test]
 async fn sessions_that_an_administrator_ends_are_replaced() {
     let cluster = Cluster::private().await;
-    let stand = Stand::with_rows(&cluster).await;
-    let witness = Witness::beside(&stand);
+    let (database, fixture) = serve_sixty_rows(&cluster).await;
+    let poller = BackgroundPoller::start(&fixture);
     for _ in 0..5 {
         let end = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE usename = 'scaler'";
-        stand.database.value::<i64>(end).await;
-        stand.scaler().reaches(&stand.trigger, witness::ROWS, RECOVERY).await;
+        database.value::<i64>(end).await;
+        fixture.scaler.reaches(&pending_claps(), ROWS, RECOVERY).await;
     }
-    witness.saw_only(&[Code::Unavailable]).await;
+    poller.saw_only(&[Code::Unavailable]).await;
 }
 
 #[tokio::test]
 async fn a_session_that_ends_amid_its_statement_is_unavailable_and_its_statement_not_sent_again() {
     let cluster = Cluster::private().await;
-    let stand = Stand::with_rows(&cluster).await;
-    assert_eq!(stand.scaler().value(&stand.trigger).await.unwrap(), witness::ROWS);
+    let (database, fixture) = serve_sixty_rows(&cluster).await;
+    assert_eq!(fixture.scaler.value(&pending_claps()).await.unwrap(), ROWS);
     // The session has been used before, and is not idle.
     let endless = trigger("endless", &[]);
-    let scaler = stand.scaler();
+    let scaler = &fixture.scaler;
     let (refusal, ()) = tokio::join!(scaler.refusal(&endless), async {
         wait::first("the statement runs, and is ended", Duration::from_secs(2), async || {
             let end = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
                        WHERE application_name = 'clapometer/endless' AND state = 'active'";
-            (stand.database.value::<i64>(end).await == 1).then_some(())
+            (database.value::<i64>(end).await == 1).then_some(())
         })
         .await;
     });
     assert_eq!(refusal.code(), Code::Unavailable, "{refusal:?}");
-    assert_eq!(stand.scaler().value(&stand.trigger).await.unwrap(), witness::ROWS);
+    assert_eq!(fixture.scaler.value(&pending_claps()).await.unwrap(), ROWS);
 }
 
 #[tokio::test]
 async fn a_session_that_has_died_without_a_word_is_replaced_within_the_call() {
     let cluster = Cluster::private().await;
-    let database = witness::sixty_rows(&cluster).await;
+    let database = sixty_rows(&cluster).await;
     // A statement's own limit is no bound for that: it may be long.
     let patient = "  patient: {sql: SELECT count(*) FROM make_it_clap, max_age: 0s, timeout: 60s}\n";
     let configuration =
         format!("databases:\n{}queries:\n{patient}", database.scaler().with("pool_size", 1).yaml("claps"));
     let serving = Executable::serve(&configuration).serving().await;
     let (scaler, patient) = (Scaler::at(serving.grpc), trigger("patient", &[]));
-    assert_eq!(scaler.value(&patient).await.unwrap(), witness::ROWS);
+    assert_eq!(scaler.value(&patient).await.unwrap(), ROWS);
     let idle = "SELECT pid FROM pg_stat_activity WHERE usename = 'scaler' AND state = 'idle'";
     let backend = Pid::from_raw(database.value::<i32>(idle).await).unwrap();
 
     rustix::process::kill_process(backend, Signal::STOP).unwrap();
-    assert_eq!(scaler.value(&patient).await.unwrap(), witness::ROWS);
+    assert_eq!(scaler.value(&patient).await.unwrap(), ROWS);
     assert_eq!(admin::metric(serving.admin, "clapometer_database_failures_total").await, 0.0);
     rustix::process::kill_process(backend, Signal::CONT).unwrap();
 }
@@ -271,7 +273,7 @@ async fn a_session_that_has_died_without_a_word_is_replaced_within_the_call() {
 #[tokio::test]
 async fn a_sqlstate_of_a_shutdown_that_a_function_raises_is_no_outage() {
     let cluster = Cluster::private().await;
-    let database = witness::sixty_rows(&cluster).await;
+    let database = sixty_rows(&cluster).await;
     database
         .execute(
             "CREATE FUNCTION raise() RETURNS int LANGUAGE plpgsql AS
@@ -292,26 +294,26 @@ async fn a_sqlstate_of_a_shutdown_that_a_function_raises_is_no_outage() {
 #[tokio::test]
 async fn a_statement_that_is_too_slow_is_cancelled_on_the_server() {
     let cluster = Cluster::private().await;
-    let stand = Stand::with_rows(&cluster).await;
+    let (database, fixture) = serve_sixty_rows(&cluster).await;
     for _ in 0..3 {
-        assert_eq!(stand.scaler().refusal(&trigger("endless", &[])).await.code(), Code::DeadlineExceeded);
+        assert_eq!(fixture.scaler.refusal(&trigger("endless", &[])).await.code(), Code::DeadlineExceeded);
     }
     wait::first("no statement is left on the server", Duration::from_secs(5), async || {
         let busy = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'scaler' AND state = 'active'";
-        (stand.database.value::<i64>(busy).await == 0).then_some(())
+        (database.value::<i64>(busy).await == 0).then_some(())
     })
     .await;
-    assert_eq!(stand.scaler().value(&stand.trigger).await.unwrap(), witness::ROWS);
+    assert_eq!(fixture.scaler.value(&pending_claps()).await.unwrap(), ROWS);
 }
 
 #[tokio::test]
 async fn every_way_a_network_breaks_is_an_error_in_time_and_heals() {
     let cluster = Cluster::private().await;
-    let database = witness::sixty_rows(&cluster).await;
+    let database = sixty_rows(&cluster).await;
     let proxy = Proxy::to_cluster(&cluster).await;
-    let stand = Stand::on(database.scaler().by_way_of(proxy.address())).await;
-    stand.scaler().reaches(&stand.trigger, witness::ROWS, NOTICE).await;
-    let witness = Witness::beside(&stand);
+    let fixture = serve(database.scaler().by_way_of(proxy.address())).await;
+    fixture.scaler.reaches(&pending_claps(), ROWS, NOTICE).await;
+    let poller = BackgroundPoller::start(&fixture);
     for mode in [
         Mode::Blackhole,
         Mode::Reset,
@@ -323,24 +325,24 @@ async fn every_way_a_network_breaks_is_an_error_in_time_and_heals() {
         proxy.set(mode);
         let start = Instant::now();
         wait::first(&format!("{mode:?} is noticed"), Duration::from_secs(20), async || {
-            stand.scaler().value(&stand.trigger).await.err()
+            fixture.scaler.value(&pending_claps()).await.err()
         })
         .await;
         assert!(start.elapsed() < Duration::from_secs(20));
         proxy.set(Mode::Pass);
-        stand.scaler().reaches(&stand.trigger, witness::ROWS, RECOVERY).await;
+        fixture.scaler.reaches(&pending_claps(), ROWS, RECOVERY).await;
     }
-    witness.saw_only(&[Code::DeadlineExceeded, Code::Unavailable]).await;
-    assert_eq!(stand.lines("database answers again"), stand.lines("database fails"));
+    poller.saw_only(&[Code::DeadlineExceeded, Code::Unavailable]).await;
+    assert_eq!(fixture.logged("database answers again"), fixture.logged("database fails"));
 }
 
 #[tokio::test]
 async fn a_database_that_its_administrator_has_disabled_is_not_asked() {
     let cluster = Cluster::with_settings(Settings::default().set("log_connections", "on")).await;
-    let database = witness::sixty_rows(&cluster).await;
-    let stand = Stand::on(database.scaler().with("enabled", false)).await;
+    let database = sixty_rows(&cluster).await;
+    let fixture = serve(database.scaler().with("enabled", false)).await;
     for _ in 0..3 {
-        assert_eq!(stand.scaler().refusal(&stand.trigger).await.code(), Code::Unavailable);
+        assert_eq!(fixture.scaler.refusal(&pending_claps()).await.code(), Code::Unavailable);
     }
     assert!(!cluster.log().contains("user=scaler"), "a disabled database was connected to");
 }
@@ -371,10 +373,10 @@ async fn one_database_in_trouble_leaves_the_other_alone() {
 #[tokio::test]
 async fn the_process_survives_everything_and_ends_on_sigterm_with_the_database_frozen() {
     let cluster = Cluster::private().await;
-    let stand = Stand::with_rows(&cluster).await;
+    let (_database, fixture) = serve_sixty_rows(&cluster).await;
     cluster.freeze();
-    stand.scaler().refuses(&stand.trigger, Code::Unavailable, Duration::from_secs(15)).await;
-    let process = stand.into_process();
+    fixture.scaler.refuses(&pending_claps(), Code::Unavailable, Duration::from_secs(15)).await;
+    let process = fixture.serving.process;
     process.signal(Signal::TERM);
     let ended = process.finish(Duration::from_secs(10)).await;
     assert_eq!(ended.code(), Some(0), "{}", ended.errors);

@@ -15,7 +15,7 @@ use crate::support::{
     database::Database,
     executable::{self, Executable},
     grpc::{Scaler, trigger},
-    processes, wait, yard,
+    processes, tempdir, wait,
 };
 
 const SOON: Duration = Duration::from_secs(20);
@@ -86,7 +86,7 @@ async fn end_under_load(database: &Database<'_>, gate: &str, configuration: &str
 fn with_unread_log(
     configuration: &str,
 ) -> (std::process::Child, impl Read, std::net::SocketAddr, std::net::SocketAddr) {
-    let directory = yard::directory("unread");
+    let directory = tempdir::new("unread");
     std::fs::write(directory.join("clapometer.yaml"), configuration).unwrap();
     let mut command = Command::new(executable::path("clapometer"));
     command.args(["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--config", "clapometer.yaml"]);
@@ -104,7 +104,7 @@ async fn talkative(child: &std::process::Child, scaler: &Scaler, admin: std::net
     let asked = trigger("seven", &[]);
     let before = admin::metric(admin, "clapometer_config_reloads_total").await;
     for _ in 0..3_000 {
-        processes::signal(processes::pid_of(child), Signal::HUP);
+        processes::signal(processes::pid(child), Signal::HUP);
         scaler.spec(&asked).await.unwrap();
     }
     assert!(admin::metric(admin, "clapometer_config_reloads_total").await > before + 600.0, "it had little to say");
@@ -121,7 +121,7 @@ async fn a_log_that_nobody_reads_or_that_is_closed_stops_nothing() {
         let scaler = Scaler::at(grpc);
         talkative(&child, &scaler, admin).await;
         assert_eq!(scaler.value(&trigger("seven", &[])).await.unwrap(), 7.0);
-        processes::signal(processes::pid_of(&child), Signal::TERM);
+        processes::signal(processes::pid(&child), Signal::TERM);
         let mut status = None;
         wait::eventually("it has ended", SOON, || {
             status = child.try_wait().unwrap();

@@ -2,8 +2,6 @@
 //!
 //! KEDA's rules: pkg/scalers/external_scaler.go and pkg/scaling/scale_handler.go, `external-push`.
 
-pub(crate) mod ground;
-
 use std::time::{Duration, Instant};
 
 use clapometer::wire::{GetMetricSpecResponse, ScaledObjectRef};
@@ -12,9 +10,9 @@ use tonic::{
     transport::{Channel, Endpoint},
 };
 
-use self::ground::{Follower, SOON, Stand, add, clear, configuration, jobs, named, of_jobs};
 use crate::support::{
     cluster::Cluster,
+    fixture::{Fixture, Follower, NOTIFIED, SOON, add, clear, configuration, jobs, jobs_trigger, named},
     grpc::{Scaler, trigger},
     proxy::{Mode, Proxy},
     wait,
@@ -29,8 +27,8 @@ const POLLED: &str = "
 async fn the_state_comes_at_once_and_each_change_with_its_commit() {
     let database = jobs(Cluster::shared().await).await;
     let client = database.connect().await;
-    let stand = Stand::hearing(&database.scaler()).await;
-    let follower = stand.follow(&of_jobs()).await;
+    let fixture = Fixture::listening(&database.scaler()).await;
+    let follower = fixture.follow(&jobs_trigger()).await;
     follower.says(&[false], SOON).await;
     add(&client).await;
     follower.says(&[false, true], SOON).await;
@@ -45,29 +43,29 @@ async fn the_state_comes_at_once_and_each_change_with_its_commit() {
 async fn polls_and_streams_tell_the_same() {
     let database = jobs(Cluster::shared().await).await;
     let client = database.connect().await;
-    let stand = Stand::hearing(&database.scaler()).await;
-    let follower = stand.follow(&of_jobs()).await;
+    let fixture = Fixture::listening(&database.scaler()).await;
+    let follower = fixture.follow(&jobs_trigger()).await;
     follower.says(&[false], SOON).await;
     add(&client).await;
     follower.says(&[false, true], SOON).await;
     // One reading for both: what the stream has told, the poll tells at once.
-    assert_eq!(stand.scaler.value(&of_jobs()).await.unwrap(), 1.0);
-    assert!(stand.scaler.active(&of_jobs()).await.unwrap());
+    assert_eq!(fixture.scaler.value(&jobs_trigger()).await.unwrap(), 1.0);
+    assert!(fixture.scaler.active(&jobs_trigger()).await.unwrap());
 }
 
 #[tokio::test]
 async fn without_notify_a_stream_is_read_every_second_and_no_oftener() {
     let database = jobs(Cluster::shared().await).await;
     let client = database.connect().await;
-    let stand = Stand::with(&database.scaler(), POLLED).await;
-    let follower = stand.follow(&of_jobs()).await;
+    let fixture = Fixture::with(&database.scaler(), POLLED).await;
+    let follower = fixture.follow(&jobs_trigger()).await;
     follower.says(&[false], SOON).await;
     let start = Instant::now();
-    let before = stand.statements("jobs").await;
+    let before = fixture.statements("jobs").await;
     add(&client).await;
     follower.says(&[false, true], Duration::from_secs(3)).await;
     tokio::time::sleep(Duration::from_millis(2_500)).await;
-    let statements = stand.statements("jobs").await - before;
+    let statements = fixture.statements("jobs").await - before;
     let seconds = start.elapsed().as_secs_f64();
     assert!(statements >= 2.0 && statements <= seconds + 1.0, "{statements} statements in {seconds} s");
     assert_eq!(follower.states(), [false, true], "nothing changed, and it was told again");
@@ -79,13 +77,15 @@ async fn a_stream_is_silent_while_the_database_is_away_and_tells_what_changed_me
     let database = jobs(cluster).await;
     let client = database.connect().await;
     let proxy = Proxy::to_cluster(cluster).await;
-    let stand = Stand::with(&database.scaler().by_way_of(proxy.address()), POLLED).await;
-    let follower = stand.follow(&of_jobs()).await;
+    let fixture = Fixture::with(&database.scaler().by_way_of(proxy.address()), POLLED).await;
+    let follower = fixture.follow(&jobs_trigger()).await;
     follower.says(&[false], SOON).await;
 
     proxy.set(Mode::Reset);
     add(&client).await;
-    stand.shows("clapometer_database_breaker_open", "database=\"claps\"", 1.0, Duration::from_secs(10)).await;
+    fixture
+        .reaches_metric("clapometer_database_breaker_open", "database=\"claps\"", 1.0, Duration::from_secs(10))
+        .await;
     assert_eq!(follower.states(), [false]);
     assert!(follower.is_open(), "an error leaves KEDA blind for up to a minute");
 
@@ -100,9 +100,9 @@ async fn a_stream_opened_while_the_database_is_away_is_open_and_silent_and_then_
     add(&database.connect().await).await;
     let proxy = Proxy::to_cluster(cluster).await;
     proxy.set(Mode::Reset);
-    let stand = Stand::with(&database.scaler().by_way_of(proxy.address()), POLLED).await;
-    let follower = stand.follow(&of_jobs()).await;
-    stand.shows("clapometer_database_up", "database=\"claps\"", 0.0, SOON).await;
+    let fixture = Fixture::with(&database.scaler().by_way_of(proxy.address()), POLLED).await;
+    let follower = fixture.follow(&jobs_trigger()).await;
+    fixture.reaches_metric("clapometer_database_up", "database=\"claps\"", 0.0, SOON).await;
     assert_eq!(follower.states(), Vec::<bool>::new(), "`false` would be a silent zero");
     assert!(follower.is_open(), "an end with OK would be opened again every two seconds");
     proxy.set(Mode::Pass);
@@ -112,11 +112,11 @@ async fn a_stream_opened_while_the_database_is_away_is_open_and_silent_and_then_
 #[tokio::test]
 async fn shutdown_ends_both_streams_with_ok() {
     let database = jobs(Cluster::shared().await).await;
-    let stand = Stand::with(&database.scaler(), POLLED).await;
-    let activity = stand.follow(&of_jobs()).await;
-    let specs = follow_specs(&stand.scaler, &of_jobs()).await;
+    let fixture = Fixture::with(&database.scaler(), POLLED).await;
+    let activity = fixture.follow(&jobs_trigger()).await;
+    let specs = follow_specs(&fixture.scaler, &jobs_trigger()).await;
     activity.says(&[false], SOON).await;
-    let finished = stand.serving.process.terminate(SOON).await;
+    let finished = fixture.serving.process.terminate(SOON).await;
     assert_eq!(finished.code(), Some(0));
     activity.ends(SOON).await.unwrap();
     specs.ends(SOON).await.unwrap();
@@ -126,12 +126,12 @@ async fn shutdown_ends_both_streams_with_ok() {
 async fn the_streams_of_an_old_connection_end_with_ok_over_ten_seconds_however_busy_they_are() {
     let database = jobs(Cluster::shared().await).await;
     let client = database.connect().await;
-    let with_age = configuration(&database.scaler(), ground::NOTIFIED) + "server: {connection_age: 1s}\n";
-    let stand = Stand::configured(&with_age).await;
+    let with_age = configuration(&database.scaler(), NOTIFIED) + "server: {connection_age: 1s}\n";
+    let fixture = Fixture::configured(&with_age).await;
     let start = Instant::now();
     let mut followers = Vec::new();
     for name in 0..24 {
-        followers.push(stand.follow(&named(&of_jobs(), name)).await);
+        followers.push(fixture.follow(&named(&jobs_trigger(), name)).await);
     }
     let busy = tokio::spawn(async move {
         loop {
@@ -156,8 +156,8 @@ async fn the_streams_of_an_old_connection_end_with_ok_over_ten_seconds_however_b
 async fn a_slow_reader_gets_the_latest_state_and_no_queue() {
     let database = jobs(Cluster::shared().await).await;
     let client = database.connect().await;
-    let stand = Stand::hearing(&database.scaler()).await;
-    let mut stream = narrow(&stand).activity(&of_jobs()).await.unwrap();
+    let fixture = Fixture::listening(&database.scaler()).await;
+    let mut stream = narrow(&fixture).activity(&jobs_trigger()).await.unwrap();
     // Nothing is read from here on, and the window holds a message or two.
     for _ in 0..50 {
         add(&client).await;
@@ -166,7 +166,7 @@ async fn a_slow_reader_gets_the_latest_state_and_no_queue() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     add(&client).await;
-    stand.scaler.reaches(&of_jobs(), 1.0, SOON).await;
+    fixture.scaler.reaches(&jobs_trigger(), 1.0, SOON).await;
     let mut told = Vec::new();
     while let Ok(message) = tokio::time::timeout(Duration::from_millis(500), stream.message()).await {
         told.push(message.unwrap().unwrap().result);
@@ -176,15 +176,15 @@ async fn a_slow_reader_gets_the_latest_state_and_no_queue() {
 }
 
 /// A client whose streams take no more than a message or two that it has not read.
-fn narrow(stand: &Stand) -> Scaler {
-    let endpoint = Endpoint::from_shared(format!("http://{}", stand.serving.grpc)).unwrap();
+fn narrow(fixture: &Fixture) -> Scaler {
+    let endpoint = Endpoint::from_shared(format!("http://{}", fixture.serving.grpc)).unwrap();
     Scaler::over(endpoint.initial_stream_window_size(16).connect_lazy())
 }
 
 #[tokio::test]
 async fn what_cannot_be_followed_is_refused_at_the_open_as_a_poll_is() {
     let database = jobs(Cluster::shared().await).await;
-    let stand = Stand::with(&database.scaler(), POLLED).await;
+    let fixture = Fixture::with(&database.scaler(), POLLED).await;
     let refused = [
         (trigger("jobs", &[("divideby", "10")]), Code::InvalidArgument),
         (trigger("jobs", &[("param.queue", "mail")]), Code::InvalidArgument),
@@ -192,38 +192,38 @@ async fn what_cannot_be_followed_is_refused_at_the_open_as_a_poll_is() {
         (trigger("SELECT 1", &[]), Code::PermissionDenied),
     ];
     for (trigger, code) in refused {
-        assert_eq!(stand.scaler.activity(&trigger).await.unwrap_err().code(), code, "{trigger:?}");
-        assert_eq!(open_specs(&stand.scaler, &trigger).await.unwrap_err().code(), code, "{trigger:?}");
+        assert_eq!(fixture.scaler.activity(&trigger).await.unwrap_err().code(), code, "{trigger:?}");
+        assert_eq!(open_specs(&fixture.scaler, &trigger).await.unwrap_err().code(), code, "{trigger:?}");
     }
 }
 
 #[tokio::test]
 async fn a_trigger_has_four_streams_and_gets_its_place_back() {
     let database = jobs(Cluster::shared().await).await;
-    let stand = Stand::with(&database.scaler(), POLLED).await;
+    let fixture = Fixture::with(&database.scaler(), POLLED).await;
     let mut streams = Vec::new();
     for _ in 0..4 {
-        streams.push(stand.scaler.activity(&of_jobs()).await.unwrap());
+        streams.push(fixture.scaler.activity(&jobs_trigger()).await.unwrap());
     }
-    assert_eq!(stand.scaler.activity(&of_jobs()).await.unwrap_err().code(), Code::ResourceExhausted);
-    assert!(stand.scaler.activity(&named(&of_jobs(), "another")).await.is_ok(), "another trigger has its own");
+    assert_eq!(fixture.scaler.activity(&jobs_trigger()).await.unwrap_err().code(), Code::ResourceExhausted);
+    assert!(fixture.scaler.activity(&named(&jobs_trigger(), "another")).await.is_ok(), "another trigger has its own");
     streams.pop();
-    wait::first("the place is free again", SOON, async || stand.scaler.activity(&of_jobs()).await.ok()).await;
+    wait::first("the place is free again", SOON, async || fixture.scaler.activity(&jobs_trigger()).await.ok()).await;
 }
 
 #[tokio::test]
 async fn a_stream_that_its_client_leaves_costs_nothing_any_more() {
     let database = jobs(Cluster::shared().await).await;
-    let stand = Stand::with(&database.scaler(), POLLED).await;
-    let stream = stand.scaler.activity(&of_jobs()).await.unwrap();
-    stand.shows("clapometer_streams", "rpc=\"StreamIsActive\"", 1.0, SOON).await;
+    let fixture = Fixture::with(&database.scaler(), POLLED).await;
+    let stream = fixture.scaler.activity(&jobs_trigger()).await.unwrap();
+    fixture.reaches_metric("clapometer_streams", "rpc=\"StreamIsActive\"", 1.0, SOON).await;
     // The statement that the open has caused: it goes on without the stream.
-    stand.shows("clapometer_query_statements_total", "query=\"jobs\"", 1.0, SOON).await;
+    fixture.reaches_metric("clapometer_query_statements_total", "query=\"jobs\"", 1.0, SOON).await;
     drop(stream);
-    stand.shows("clapometer_streams", "rpc=\"StreamIsActive\"", 0.0, SOON).await;
-    let before = stand.statements("jobs").await;
+    fixture.reaches_metric("clapometer_streams", "rpc=\"StreamIsActive\"", 0.0, SOON).await;
+    let before = fixture.statements("jobs").await;
     tokio::time::sleep(Duration::from_millis(1_500)).await;
-    assert_eq!(stand.statements("jobs").await, before, "nobody watches, and it is read");
+    assert_eq!(fixture.statements("jobs").await, before, "nobody watches, and it is read");
 }
 
 #[tokio::test]
@@ -235,25 +235,25 @@ async fn the_spec_comes_at_once_and_then_only_when_a_reload_changes_it() {
             &format!("\n  jobs: {{sql: SELECT count(*) FROM jobs, target: {target}}}\n{extra}"),
         )
     };
-    let stand = Stand::configured(&with_target(5, "")).await;
-    let follower = follow_specs(&stand.scaler, &of_jobs()).await;
-    let own_target = follow_specs(&stand.scaler, &trigger("jobs", &[("targetQueryValue", "7")])).await;
+    let fixture = Fixture::configured(&with_target(5, "")).await;
+    let follower = follow_specs(&fixture.scaler, &jobs_trigger()).await;
+    let own_target = follow_specs(&fixture.scaler, &trigger("jobs", &[("targetQueryValue", "7")])).await;
     says_targets(&follower, &[5.0]).await;
-    equals_the_poll(&stand, &follower).await;
+    equals_the_poll(&fixture, &follower).await;
 
     // Every message makes KEDA reconcile the object: nothing is sent that changes nothing.
-    stand.reload(&with_target(5, "  another: {sql: SELECT 1}\n")).await;
-    stand.reload(&with_target(20, "")).await;
+    fixture.reload(&with_target(5, "  another: {sql: SELECT 1}\n")).await;
+    fixture.reload(&with_target(20, "")).await;
     says_targets(&follower, &[5.0, 20.0]).await;
-    equals_the_poll(&stand, &follower).await;
+    equals_the_poll(&fixture, &follower).await;
     says_targets(&own_target, &[7.0]).await;
     assert!(follower.is_open() && own_target.is_open());
 }
 
 /// KEDA keeps the streamed spec instead of asking: both must be the same.
-async fn equals_the_poll(stand: &Stand, follower: &Follower<GetMetricSpecResponse>) {
+async fn equals_the_poll(fixture: &Fixture, follower: &Follower<GetMetricSpecResponse>) {
     let streamed = follower.heard().pop().unwrap().1;
-    assert_eq!(streamed.metric_specs, [stand.scaler.spec(&of_jobs()).await.unwrap()]);
+    assert_eq!(streamed.metric_specs, [fixture.scaler.spec(&jobs_trigger()).await.unwrap()]);
 }
 
 async fn says_targets(follower: &Follower<GetMetricSpecResponse>, targets: &[f64]) {
@@ -268,7 +268,7 @@ async fn says_targets(follower: &Follower<GetMetricSpecResponse>, targets: &[f64
 }
 
 async fn follow_specs(scaler: &Scaler, trigger: &ScaledObjectRef) -> Follower<GetMetricSpecResponse> {
-    Follower::of(open_specs(scaler, trigger).await.unwrap())
+    Follower::new(open_specs(scaler, trigger).await.unwrap())
 }
 
 async fn open_specs(

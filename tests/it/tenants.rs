@@ -19,7 +19,7 @@ use crate::support::{
 
 const SOON: Duration = Duration::from_secs(10);
 
-fn of(namespace: &str, trigger: ScaledObjectRef) -> ScaledObjectRef {
+fn in_namespace(namespace: &str, trigger: ScaledObjectRef) -> ScaledObjectRef {
     ScaledObjectRef { namespace: namespace.to_owned(), ..trigger }
 }
 
@@ -36,15 +36,15 @@ async fn what_a_namespace_may_not_use_looks_to_it_like_what_is_not_there() {
     let queries =
         "  secret: {sql: SELECT 1, target: 77, namespaces: [payments]}\n  open: {sql: SELECT 2, namespaces: [\"*\"]}\n";
     let (_serving, scaler) = serving(queries).await;
-    assert_eq!(scaler.value(&of("payments", trigger("secret", &[]))).await.unwrap(), 1.0);
-    assert_eq!(scaler.value(&of("anybody", trigger("open", &[]))).await.unwrap(), 2.0);
+    assert_eq!(scaler.value(&in_namespace("payments", trigger("secret", &[]))).await.unwrap(), 1.0);
+    assert_eq!(scaler.value(&in_namespace("anybody", trigger("open", &[]))).await.unwrap(), 2.0);
 
     let mut seen = HashSet::new();
     // By its name, its text, a wrong parameter; and names and texts that nobody has.
     for query in ["secret", "SELECT 1", "secre", "no-such-query", "SELECT 3", "WITH x AS (SELECT 1) SELECT * FROM x"] {
         for namespace in ["shop", "", "payments ", "PAYMENTS", "*", "payments,shop"] {
             for metadata in [&[][..], &[("param.x", "1")], &[("activityColumn", "x")], &[("host", "x")]] {
-                let asked = of(namespace, trigger(query, metadata));
+                let asked = in_namespace(namespace, trigger(query, metadata));
                 let refusal = scaler.refusal(&asked).await;
                 seen.insert((i32::from(refusal.code()), refusal.message().to_owned()));
                 let opened = scaler.activity(&asked).await.expect_err("a stream was opened");
@@ -91,15 +91,16 @@ async fn a_noisy_namespace_does_not_keep_another_from_its_answer() {
     for caller in 0..300 {
         let scaler = Scaler::at(serving.grpc);
         noise.push(tokio::spawn(async move {
-            let slow = of("noisy", trigger("slow", &[("param.n", &caller.to_string())]));
-            let common = of("noisy", trigger("common", &[]));
+            let slow = in_namespace("noisy", trigger("slow", &[("param.n", &caller.to_string())]));
+            let common = in_namespace("noisy", trigger("common", &[]));
             let (mut one, mut other) = (scaler.client(), scaler.client());
             loop {
                 let _ = tokio::join!(one.get_metrics(request(&slow)), other.get_metrics(request(&common)));
             }
         }));
     }
-    let quiet = [of("quiet", trigger("fast", &[("param.n", "0")])), of("quiet", trigger("common", &[]))];
+    let quiet =
+        [in_namespace("quiet", trigger("fast", &[("param.n", "0")])), in_namespace("quiet", trigger("common", &[]))];
     // Known from here on as somebody who asks.
     for asked in &quiet {
         let _ = scaler.value(asked).await;
@@ -132,13 +133,15 @@ fn request(reference: &ScaledObjectRef) -> clapometer::wire::GetMetricsRequest {
 async fn a_namespace_holds_a_quarter_of_the_gauges_and_the_others_keep_theirs() {
     let queries = "  echo: {sql: SELECT $1, parameters: {n: double}, max_age: 1h}\n";
     let (serving, scaler) = serving(queries).await;
-    let own = of("quiet", trigger("echo", &[("param.n", "-0.5"), ("activationTargetQueryValue", "1")]));
+    let own = in_namespace("quiet", trigger("echo", &[("param.n", "-0.5"), ("activationTargetQueryValue", "1")]));
     // Negative numbers are refused: what counts is that the gauge is there.
     assert_eq!(scaler.refusal(&own).await.code(), Code::FailedPrecondition);
     for first in (0..3_000u32).step_by(100) {
         let asking = (first..first + 100).map(|n| {
             let scaler = &scaler;
-            async move { scaler.value(&of("noisy", trigger("echo", &[("param.n", &n.to_string())]))).await.is_ok() }
+            async move {
+                scaler.value(&in_namespace("noisy", trigger("echo", &[("param.n", &n.to_string())]))).await.is_ok()
+            }
         });
         futures_util::future::join_all(asking).await;
     }

@@ -38,14 +38,14 @@ fn configuration(mount: &Mount, target: u32) -> String {
 }
 
 /// A scaler with a certificate that one authority has signed, for clients of another one.
-struct Stand {
+struct MutualTls {
     servers: Certificates,
     clients: Certificates,
     mount: Mount,
     serving: Serving,
 }
 
-impl Stand {
+impl MutualTls {
     async fn new() -> Self {
         let (servers, clients) = (Certificates::generate(), Certificates::generate());
         let mount = Mount::new();
@@ -94,12 +94,12 @@ fn count(process: &Running, message: &str) -> usize {
 
 #[tokio::test]
 async fn keda_is_answered_over_tls_1_2_and_1_3_with_h2_agreed() {
-    let stand = Stand::new().await;
-    let keda = stand.keda();
-    stand.answers(&keda).await;
+    let fixture = MutualTls::new().await;
+    let keda = fixture.keda();
+    fixture.answers(&keda).await;
     for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
         let session =
-            raw::handshake(stand.serving.grpc, &stand.servers.authority, Some(&keda), &[version], &[b"h2"]).await;
+            raw::handshake(fixture.serving.grpc, &fixture.servers.authority, Some(&keda), &[version], &[b"h2"]).await;
         let session = session.unwrap();
         assert_eq!(session.version, Some(version.version));
         assert_eq!(session.protocol.as_deref(), Some(&b"h2"[..]));
@@ -122,7 +122,7 @@ async fn the_whole_chain_is_served_to_a_client_that_knows_the_root_only() {
 
 #[tokio::test]
 async fn a_client_that_cannot_prove_to_be_keda_is_not_answered() {
-    let stand = Stand::new().await;
+    let fixture = MutualTls::new().await;
     let expire = |parameters: &mut CertificateParams| parameters.not_after = date_time_ymd(2020, 1, 1);
     let not_yet = |parameters: &mut CertificateParams| parameters.not_before = date_time_ymd(2999, 1, 1);
     let for_servers = |parameters: &mut CertificateParams| {
@@ -133,53 +133,53 @@ async fn a_client_that_cannot_prove_to_be_keda_is_not_answered() {
     let refused: [(&str, Option<Identity>); 10] = [
         ("no certificate", None),
         ("another authority's certificate with the right name", Some(strangers.sign(KEDA, &[KEDA]))),
-        ("the server's own authority", Some(stand.servers.sign(KEDA, &[KEDA]))),
+        ("the server's own authority", Some(fixture.servers.sign(KEDA, &[KEDA]))),
         ("a self-signed certificate", Some(self_signed.server.clone())),
-        ("another name", Some(stand.clients.sign("x", &["keda-metrics-apiserver"]))),
-        ("a name that only begins alike", Some(stand.clients.sign("x", &["keda-operator.evil.example"]))),
-        ("the name as common name only", Some(stand.clients.sign(KEDA, &["other"]))),
-        ("an expired certificate", Some(stand.clients.sign_with(KEDA, &[KEDA], expire))),
-        ("a certificate of the future", Some(stand.clients.sign_with(KEDA, &[KEDA], not_yet))),
-        ("a certificate for servers", Some(stand.clients.sign_with(KEDA, &[KEDA], for_servers))),
+        ("another name", Some(fixture.clients.sign("x", &["keda-metrics-apiserver"]))),
+        ("a name that only begins alike", Some(fixture.clients.sign("x", &["keda-operator.evil.example"]))),
+        ("the name as common name only", Some(fixture.clients.sign(KEDA, &["other"]))),
+        ("an expired certificate", Some(fixture.clients.sign_with(KEDA, &[KEDA], expire))),
+        ("a certificate of the future", Some(fixture.clients.sign_with(KEDA, &[KEDA], not_yet))),
+        ("a certificate for servers", Some(fixture.clients.sign_with(KEDA, &[KEDA], for_servers))),
     ];
     for (who, identity) in refused {
-        let answer = stand.client(identity.as_ref()).spec(&trigger("seven", &[])).await;
+        let answer = fixture.client(identity.as_ref()).spec(&trigger("seven", &[])).await;
         assert!(answer.is_err(), "{who} was answered");
     }
-    assert_eq!(stand.metric("grpc_server_handled_total").await, 0.0, "a handler was reached");
+    assert_eq!(fixture.metric("grpc_server_handled_total").await, 0.0, "a handler was reached");
 
-    stand.answers(&stand.keda()).await;
-    assert_eq!(stand.metric("grpc_server_handled_total").await, 1.0);
-    assert_eq!(count(&stand.serving.process, "TLS"), 0, "strangers can fill the log");
+    fixture.answers(&fixture.keda()).await;
+    assert_eq!(fixture.metric("grpc_server_handled_total").await, 1.0);
+    assert_eq!(count(&fixture.serving.process, "TLS"), 0, "strangers can fill the log");
 }
 
 #[tokio::test]
 async fn plain_text_and_old_tls_are_refused_on_a_tls_port() {
-    let stand = Stand::new().await;
-    let plain = Scaler::at(stand.serving.grpc).spec(&trigger("seven", &[])).await;
+    let fixture = MutualTls::new().await;
+    let plain = Scaler::at(fixture.serving.grpc).spec(&trigger("seven", &[])).await;
     assert!(plain.is_err(), "plain text was answered on a TLS port");
     // A fatal alert "protocol version" (RFC 8446, section 6.2) is all there is for TLS 1.0 and 1.1.
     for minor in [1, 2] {
-        let answer = raw::hello_of_old_tls(stand.serving.grpc, minor).await;
+        let answer = raw::hello_of_old_tls(fixture.serving.grpc, minor).await;
         assert_eq!(answer.get(..1), Some(&[21][..]), "no alert: {answer:?}");
         assert_eq!(answer.get(5..7), Some(&[2, 70][..]), "another alert: {answer:?}");
     }
-    stand.answers(&stand.keda()).await;
+    fixture.answers(&fixture.keda()).await;
 }
 
 #[tokio::test]
 async fn a_client_that_speaks_only_http_1_over_tls_is_refused_in_the_handshake() {
-    let stand = Stand::new().await;
-    let keda = stand.keda();
+    let fixture = MutualTls::new().await;
+    let keda = fixture.keda();
     let versions = &[&rustls::version::TLS13];
     let session =
-        raw::handshake(stand.serving.grpc, &stand.servers.authority, Some(&keda), versions, &[b"http/1.1"]).await;
+        raw::handshake(fixture.serving.grpc, &fixture.servers.authority, Some(&keda), versions, &[b"http/1.1"]).await;
     assert!(session.is_err(), "HTTP/1.1 was agreed upon");
 }
 
 #[tokio::test]
 async fn silent_and_half_spoken_connections_are_closed_and_cost_nothing_that_stays() {
-    let secure = Stand::new().await;
+    let secure = MutualTls::new().await;
     let plain = Executable::serve("databases:\n  nowhere: {host: 127.0.0.1, port: 1, dbname: x, user: x}\n");
     let plain = plain.serving().await;
     let beginnings: [&[u8]; 5] =
@@ -202,37 +202,38 @@ async fn silent_and_half_spoken_connections_are_closed_and_cost_nothing_that_sta
 
 #[tokio::test]
 async fn a_secret_that_kubernetes_swaps_is_served_without_ending_a_stream() {
-    let mut stand = Stand::new().await;
-    let keda = stand.keda();
-    let before = stand.client(Some(&keda));
+    let mut fixture = MutualTls::new().await;
+    let keda = fixture.keda();
+    let before = fixture.client(Some(&keda));
     let mut specs = before.client().stream_metric_spec(trigger("seven", &[])).await.unwrap().into_inner();
     assert_eq!(specs.message().await.unwrap().unwrap().metric_specs[0].target_size_float, 1.0);
 
     let (servers, clients) = (Certificates::generate(), Certificates::generate());
-    stand.mount.swap(&files(&servers.server, &clients.authority));
-    stand.serving.process.logged("the reload", RELOAD, |line| line["message"] == "configuration reloaded").await;
+    fixture.mount.swap(&files(&servers.server, &clients.authority));
+    fixture.serving.process.logged("the reload", RELOAD, |line| line["message"] == "configuration reloaded").await;
 
     let new = clients.sign("x", &[KEDA]);
-    let answered = client(stand.serving.grpc, &servers.authority, Some(&new)).spec(&trigger("seven", &[])).await;
+    let answered = client(fixture.serving.grpc, &servers.authority, Some(&new)).spec(&trigger("seven", &[])).await;
     answered.expect("the new client is answered with the new certificate");
-    let refused = client(stand.serving.grpc, &servers.authority, Some(&keda)).spec(&trigger("seven", &[])).await;
+    let refused = client(fixture.serving.grpc, &servers.authority, Some(&keda)).spec(&trigger("seven", &[])).await;
     assert!(refused.is_err(), "a client of the old authority was answered");
-    let refused = client(stand.serving.grpc, &stand.servers.authority, Some(&new)).spec(&trigger("seven", &[])).await;
+    let refused =
+        client(fixture.serving.grpc, &fixture.servers.authority, Some(&new)).spec(&trigger("seven", &[])).await;
     assert!(refused.is_err(), "the old certificate was served");
 
     // The old connection goes on, unary calls and streams alike, and hears of the next change.
     assert_eq!(before.spec(&trigger("seven", &[])).await.unwrap().metric_name, "seven");
-    let file = stand.serving.process.directory().join("clapometer.yaml");
-    std::fs::write(file, configuration(&stand.mount, 2)).unwrap();
+    let file = fixture.serving.process.directory().join("clapometer.yaml");
+    std::fs::write(file, configuration(&fixture.mount, 2)).unwrap();
     let next = wait::bounded("the new target", RELOAD, specs.message()).await.unwrap().unwrap();
     assert_eq!(next.metric_specs[0].target_size_float, 2.0);
 }
 
 #[tokio::test]
 async fn a_bad_certificate_is_told_once_and_the_last_good_one_stays() {
-    let mut stand = Stand::new().await;
-    let keda = stand.keda();
-    let good = files(&stand.servers.server, &stand.clients.authority);
+    let mut fixture = MutualTls::new().await;
+    let keda = fixture.keda();
+    let good = files(&fixture.servers.server, &fixture.clients.authority);
     let other = Certificates::generate();
     let [certificate, key, authority] = good.clone();
     let bad: [[(&'static str, String); 3]; 4] = [
@@ -242,26 +243,26 @@ async fn a_bad_certificate_is_told_once_and_the_last_good_one_stays() {
         [certificate, ("tls.key", "-----BEGIN PRIVATE KEY-----\ncanary-key\n".to_owned()), authority],
     ];
     for (index, files) in bad.iter().enumerate() {
-        stand.mount.swap(files);
+        fixture.mount.swap(files);
         let told = index + 1;
         wait::eventually("the fault is told", RELOAD, || {
-            count(&stand.serving.process, "configuration not reloaded") == told
+            count(&fixture.serving.process, "configuration not reloaded") == told
         })
         .await;
-        assert_eq!(stand.metric("clapometer_config_valid").await, 0.0);
-        stand.answers(&keda).await;
+        assert_eq!(fixture.metric("clapometer_config_valid").await, 0.0);
+        fixture.answers(&keda).await;
     }
     // Longer than two more looks at the files: what was told is not told again.
     tokio::time::sleep(Duration::from_secs(5)).await;
-    assert_eq!(count(&stand.serving.process, "configuration not reloaded"), bad.len());
-    let rejected = stand.metric("clapometer_config_reloads_total{result=\"rejected\"}").await;
+    assert_eq!(count(&fixture.serving.process, "configuration not reloaded"), bad.len());
+    let rejected = fixture.metric("clapometer_config_reloads_total{result=\"rejected\"}").await;
     assert_eq!(rejected, 4.0, "the metric counts each once");
 
-    stand.mount.swap(&good);
-    stand.serving.process.logged("the reload", RELOAD, |line| line["message"] == "configuration reloaded").await;
-    assert_eq!(stand.metric("clapometer_config_valid").await, 1.0);
-    stand.answers(&keda).await;
-    assert!(!stand.serving.process.errors().contains("canary"), "a file's content is in the log");
+    fixture.mount.swap(&good);
+    fixture.serving.process.logged("the reload", RELOAD, |line| line["message"] == "configuration reloaded").await;
+    assert_eq!(fixture.metric("clapometer_config_valid").await, 1.0);
+    fixture.answers(&keda).await;
+    assert!(!fixture.serving.process.errors().contains("canary"), "a file's content is in the log");
 }
 
 #[tokio::test]
@@ -278,10 +279,10 @@ async fn certificates_that_cannot_be_used_at_the_start_are_faults_of_the_configu
 
 #[tokio::test]
 async fn when_certificates_end_is_a_metric() {
-    let stand = Stand::new().await;
+    let fixture = MutualTls::new().await;
     for certificate in ["server.tls.cert", "server.tls.client_ca"] {
         let name = format!("clapometer_certificate_expiry_timestamp_seconds{{certificate=\"{certificate}\"}}");
         // rcgen's certificates end in the year 4096.
-        assert!(stand.metric(&name).await > 6e10, "{certificate}");
+        assert!(fixture.metric(&name).await > 6e10, "{certificate}");
     }
 }

@@ -7,7 +7,7 @@ use tokio::{io::AsyncWriteExt, net::TcpStream, task::JoinHandle};
 use tonic::Code;
 
 use super::{
-    Stand,
+    Victim,
     frames::{self, DATA, END_HEADERS, END_STREAM, HEADERS, WINDOW_UPDATE, frame, grpc},
 };
 use crate::support::{admin, cluster::Cluster, database::Database, wait};
@@ -37,8 +37,8 @@ struct Crowd {
 }
 
 impl Crowd {
-    async fn new(stand: &Stand) -> Self {
-        let socket: TcpStream = frames::open(stand.serving.grpc).await;
+    async fn new(victim: &Victim) -> Self {
+        let socket: TcpStream = frames::open(victim.address()).await;
         let (mut reader, mut socket) = socket.into_split();
         let reading = tokio::spawn(async move {
             // The end of the connection is the end.
@@ -53,7 +53,7 @@ impl Crowd {
         let headers = frames::fields(&frames::call(STREAM_METRIC_SPEC, "application/grpc"));
         let mut bytes = Vec::new();
         for number in numbers {
-            let reference = ScaledObjectRef { name: format!("object-{}", number / OF_A_TRIGGER), ..Stand::trigger() };
+            let reference = ScaledObjectRef { name: format!("object-{}", number / OF_A_TRIGGER), ..Victim::trigger() };
             let stream = 2 * (number - first) + 1;
             bytes.extend(frame(HEADERS, END_HEADERS, stream, &headers));
             bytes.extend(frame(DATA, END_STREAM, stream, &grpc(&reference)));
@@ -68,54 +68,55 @@ impl Drop for Crowd {
     }
 }
 
-async fn open_streams(stand: &Stand) -> f64 {
-    admin::metric(stand.serving.admin, "clapometer_streams").await
+async fn open_streams(victim: &Victim) -> f64 {
+    admin::metric(victim.fixture.serving.admin, "clapometer_streams").await
 }
 
 #[tokio::test]
 async fn fifty_thousand_streams_are_held_and_the_next_is_refused_until_one_ends() {
     let database = Database::empty(Cluster::shared().await).await;
-    let mut stand = Stand::new(&database).await;
+    let mut victim = Victim::new(&database).await;
     let start = std::time::Instant::now();
     let mut crowds = Vec::new();
     let mut opened = 0;
     for _ in 0..CONNECTIONS {
-        let mut crowd = Crowd::new(&stand).await;
+        let mut crowd = Crowd::new(&victim).await;
         let first = opened;
         while opened - first < OF_THE_PROCESS / CONNECTIONS {
             crowd.open(opened..opened + AT_ONCE, first).await;
             opened += AT_ONCE;
             wait::first(&format!("{opened} streams are open"), OPENED, async || {
-                (open_streams(&stand).await == f64::from(opened)).then_some(())
+                (open_streams(&victim).await == f64::from(opened)).then_some(())
             })
             .await;
         }
         crowds.push(crowd);
-        stand.answers().await;
+        victim.answers().await;
     }
-    let grown = stand.status("VmRSS").saturating_sub(stand.memory);
+    let grown = victim.memory("VmRSS").saturating_sub(victim.memory);
     println!("{opened} streams in {:.1?}, {} KiB each", start.elapsed(), grown / u64::from(OF_THE_PROCESS) / 1024);
     assert!(grown < COST * u64::from(OF_THE_PROCESS), "{grown} bytes");
 
-    let one_more = ScaledObjectRef { name: "one more".to_owned(), ..Stand::trigger() };
-    let refused = stand.honest.activity(&one_more).await.map(drop).expect_err("there is no place for a StreamIsActive");
+    let one_more = ScaledObjectRef { name: "one more".to_owned(), ..Victim::trigger() };
+    let refused =
+        victim.scaler().activity(&one_more).await.map(drop).expect_err("there is no place for a StreamIsActive");
     assert_eq!(refused.code(), Code::ResourceExhausted, "{refused:?}");
-    let refused = stand.honest.client().stream_metric_spec(one_more.clone()).await.map(drop);
+    let refused = victim.scaler().client().stream_metric_spec(one_more.clone()).await.map(drop);
     assert_eq!(refused.expect_err("there is no place for a StreamMetricSpec").code(), Code::ResourceExhausted);
-    stand.answers().await;
+    victim.answers().await;
 
     drop(crowds.pop());
     wait::first("the places of a closed connection are given back", OPENED, async || {
-        (open_streams(&stand).await <= f64::from(OF_THE_PROCESS - OF_THE_PROCESS / CONNECTIONS)).then_some(())
+        (open_streams(&victim).await <= f64::from(OF_THE_PROCESS - OF_THE_PROCESS / CONNECTIONS)).then_some(())
     })
     .await;
-    let mut taken = stand.honest.activity(&one_more).await.expect("there is a place again");
+    let mut taken = victim.scaler().activity(&one_more).await.expect("there is a place again");
     assert!(taken.message().await.unwrap().expect("its first state").result);
     drop((taken, crowds));
-    wait::first("nothing is left of the crowd", OPENED, async || (open_streams(&stand).await == 0.0).then_some(()))
+    wait::first("nothing is left of the crowd", OPENED, async || (open_streams(&victim).await == 0.0).then_some(()))
         .await;
-    stand.answers().await;
-    assert!(stand.serving.process.ended().is_none(), "the process has ended");
-    let log = stand.serving.process.errors();
+    victim.answers().await;
+    assert!(victim.fixture.serving.process.ended().is_none(), "the process has ended");
+    let log = victim.fixture.serving.process.errors();
     assert!(!log.contains("panicked"), "{log}");
 }

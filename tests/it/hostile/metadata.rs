@@ -6,7 +6,7 @@ use clapometer::wire::{GetMetricsRequest, ScaledObjectRef};
 use futures_util::future::join_all;
 use tonic::{Code, Status};
 
-use super::{GROWTH, Stand};
+use super::{GROWTH, Victim};
 use crate::support::{
     cluster::{Cluster, Settings},
     database::Database,
@@ -205,8 +205,8 @@ async fn five_hundred_injections_in_every_place_change_nothing_and_run_nothing()
     let cluster = Cluster::with_settings(settings).await;
     let database = Database::empty(&cluster).await;
     database.execute("CREATE EXTENSION pg_stat_statements").await;
-    let mut stand = Stand::new(&database).await;
-    assert!(ask(&stand.honest, trigger("numbered", &[("param.n", "9")]), "numbered".to_owned()).await.is_ok());
+    let mut victim = Victim::new(&database).await;
+    assert!(ask(victim.scaler(), trigger("numbered", &[("param.n", "9")]), "numbered".to_owned()).await.is_ok());
     let texts = async || -> Vec<String> {
         let client = database.connect().await;
         let seen = "SELECT DISTINCT query FROM pg_stat_statements WHERE userid = 'scaler'::regrole ORDER BY 1";
@@ -218,7 +218,7 @@ async fn five_hundred_injections_in_every_place_change_nothing_and_run_nothing()
     assert_eq!(payloads().len(), 500);
     for some in injections().chunks(20) {
         let answers = some.iter().map(async |(payload, reference, metric, answer)| {
-            let heard = ask(&stand.honest, reference.clone(), metric.clone()).await;
+            let heard = ask(victim.scaler(), reference.clone(), metric.clone()).await;
             assert!(
                 answer.allows(&heard, payload),
                 "{payload:?}: {heard:?} is not {answer:?}: {reference:?} {metric:?}"
@@ -228,12 +228,12 @@ async fn five_hundred_injections_in_every_place_change_nothing_and_run_nothing()
     }
     assert_eq!(state(&database).await, before);
     assert_eq!(texts().await, registered, "a text was run that nobody registered");
-    stand.is_unharmed().await;
+    victim.is_unharmed().await;
 }
 
 /// Maps that are no trigger's: too many keys, too many bytes, keys that are nearly right.
 pub(super) fn odd_maps() -> Vec<HashMap<String, String>> {
-    let right = Stand::trigger().scaler_metadata;
+    let right = Victim::trigger().scaler_metadata;
     let mut maps = vec![HashMap::new()];
     for keys in [65, 1_000, 5_000] {
         maps.push((0..keys).map(|key| (format!("param.k{key}"), String::new())).chain(right.clone()).collect());
@@ -257,19 +257,19 @@ pub(super) fn odd_maps() -> Vec<HashMap<String, String>> {
 #[tokio::test]
 async fn odd_and_oversized_maps_are_refused_before_anything_is_asked() {
     let database = Database::empty(Cluster::shared().await).await;
-    let mut stand = Stand::new(&database).await;
-    let of = |pairs: HashMap<String, String>| ScaledObjectRef { scaler_metadata: pairs, ..Stand::trigger() };
+    let mut victim = Victim::new(&database).await;
+    let of = |pairs: HashMap<String, String>| ScaledObjectRef { scaler_metadata: pairs, ..Victim::trigger() };
     for map in odd_maps() {
-        let status = ask(&stand.honest, of(map.clone()), "jobs".to_owned()).await.unwrap_err();
+        let status = ask(victim.scaler(), of(map.clone()), "jobs".to_owned()).await.unwrap_err();
         assert_eq!(status.code(), Code::InvalidArgument, "{status:?}");
         assert!(status.message().len() < 300, "{status:?}");
-        let spec = stand.honest.spec(&of(map)).await;
+        let spec = victim.scaler().spec(&of(map)).await;
         assert!(spec.is_ok(), "{spec:?}");
     }
     let large: HashMap<_, _> = [("x".to_owned(), "x".repeat(257 * 1024))].into();
-    let answer = ask(&stand.honest, of(large), "jobs".to_owned()).await.unwrap_err();
+    let answer = ask(victim.scaler(), of(large), "jobs".to_owned()).await.unwrap_err();
     assert_eq!(answer.code(), Code::OutOfRange);
-    stand.is_unharmed().await;
+    victim.is_unharmed().await;
 }
 
 /// `HOSTILE_MAPS` says how many; a million takes five minutes with `--release`, and the README tells what came of it.
@@ -277,7 +277,7 @@ async fn odd_and_oversized_maps_are_refused_before_anything_is_asked() {
 async fn different_maps_by_the_thousand_leave_memory_flat() {
     let maps: u64 = env::var("HOSTILE_MAPS").map_or(30_000, |number| number.parse().unwrap());
     let database = Database::empty(Cluster::shared().await).await;
-    let mut stand = Stand::new(&database).await;
+    let mut victim = Victim::new(&database).await;
     let ask_some = async |from: u64, to: u64| {
         for first in (from..to).step_by(200) {
             let some = (first..(first + 200).min(to)).map(async |n| {
@@ -287,25 +287,25 @@ async fn different_maps_by_the_thousand_leave_memory_flat() {
                 let mut reference = trigger("jobs", &[(key, &queue)]);
                 reference.name = format!("object-{n}");
                 reference.namespace = format!("tenant-{}", n % 5_000);
-                let _ = ask(&stand.honest, reference, "jobs".to_owned()).await;
+                let _ = ask(victim.scaler(), reference, "jobs".to_owned()).await;
             });
             join_all(some).await;
         }
     };
     // Once the gauges and series are as many as there may be, nothing grows any more.
     ask_some(0, maps / 2).await;
-    let middle = stand.status("VmRSS");
+    let middle = victim.memory("VmRSS");
     ask_some(maps / 2, maps).await;
-    let end = stand.status("VmRSS");
+    let end = victim.memory("VmRSS");
     println!(
         "{maps} maps: {} KiB at first, {} KiB half way, {} KiB at the end",
-        stand.memory / 1024,
+        victim.memory / 1024,
         middle / 1024,
         end / 1024
     );
-    assert!(end < stand.memory + GROWTH, "memory grew from {} to {end} bytes", stand.memory);
+    assert!(end < victim.memory + GROWTH, "memory grew from {} to {end} bytes", victim.memory);
     if maps >= 100_000 {
         assert!(end < middle + 4 * 1024 * 1024, "memory still grows: from {middle} to {end} bytes");
     }
-    stand.is_unharmed().await;
+    victim.is_unharmed().await;
 }

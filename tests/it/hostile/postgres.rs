@@ -9,7 +9,7 @@ use tokio::{
 };
 use tonic::Code;
 
-use super::{GROWTH, memory_of};
+use super::GROWTH;
 use crate::support::{
     admin,
     cluster::Cluster,
@@ -22,7 +22,7 @@ const CANARY: &str = "canary-of-a-hostile-server";
 
 /// What it does; until then it behaves as PostgreSQL would.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Malice {
+pub(super) enum Attack {
     /// Says nothing, ever.
     Silence,
     /// Answers the start-up with bytes that are no message.
@@ -83,8 +83,8 @@ pub(super) enum Unknown {
 }
 
 /// Everything that is tried, and the codes that an answer may have.
-pub(super) fn malices() -> Vec<(Malice, &'static [Code])> {
-    use Malice::*;
+pub(super) fn attacks() -> Vec<(Attack, &'static [Code])> {
+    use Attack::*;
     const LOST: &[Code] = &[Code::Unavailable];
     const LATE: &[Code] = &[Code::Unavailable, Code::DeadlineExceeded];
     const WRONG: &[Code] = &[Code::FailedPrecondition];
@@ -207,12 +207,12 @@ struct Server {
 }
 
 impl Server {
-    async fn with(malice: Malice) -> Self {
+    async fn with(attack: Attack) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let listening = tokio::spawn(async move {
             while let Ok((socket, _)) = listener.accept().await {
-                tokio::spawn(serve(socket, malice));
+                tokio::spawn(serve(socket, attack));
             }
         });
         Self { address, listening }
@@ -236,33 +236,33 @@ async fn silence(socket: &mut TcpStream) -> io::Result<()> {
     socket.read_to_end(&mut Vec::new()).await.map(drop)
 }
 
-async fn serve(mut socket: TcpStream, malice: Malice) -> io::Result<()> {
-    match malice {
-        Malice::Silence => return silence(&mut socket).await,
-        Malice::Close => return Ok(()),
+async fn serve(mut socket: TcpStream, attack: Attack) -> io::Result<()> {
+    match attack {
+        Attack::Silence => return silence(&mut socket).await,
+        Attack::Close => return Ok(()),
         _ => {}
     }
     let start_up = read_start_up(&mut socket).await?;
-    match malice {
-        Malice::HalfTls => {
+    match attack {
+        Attack::HalfTls => {
             socket.write_all(b"S").await?;
             return silence(&mut socket).await;
         }
-        Malice::NoTls(byte) => {
+        Attack::NoTls(byte) => {
             socket.write_all(&[byte]).await?;
             return silence(&mut socket).await;
         }
         // A cancel request wants no answer.
         _ if start_up == [4, 210, 22, 46] => return Ok(()),
-        Malice::Garbage => return socket.write_all(&[0x55; 4096]).await,
-        Malice::Authentication(method) => {
+        Attack::Garbage => return socket.write_all(&[0x55; 4096]).await,
+        Attack::Authentication(method) => {
             socket.write_all(&message(b'R', &method.to_be_bytes())).await?;
             return silence(&mut socket).await;
         }
         _ => {}
     }
     socket.write_all(&message(b'R', &[0; 4])).await?;
-    if matches!(malice, Malice::EndlessNotices) {
+    if matches!(attack, Attack::EndlessNotices) {
         return endless(&mut socket, &message(b'N', format!("SNOTICE\0M{CANARY}\0C00000\0\0").as_bytes())).await;
     }
     socket.write_all(&message(b'N', format!("SWARNING\0M{CANARY}\0C01000\0\0").as_bytes())).await?;
@@ -283,7 +283,7 @@ async fn serve(mut socket: TcpStream, malice: Malice) -> io::Result<()> {
             }
             b'Q' => socket.write_all(&[message(b'C', b"BEGIN\0"), message(b'Z', b"T")].concat()).await?,
             b'S' if parsed.contains("pg_catalog.pg_") => {
-                let Malice::Types(unknown) = malice else { return Ok(()) };
+                let Attack::Types(unknown) = attack else { return Ok(()) };
                 next_type += 1;
                 let answer = if is_parsed {
                     describe(unknown, &parsed, next_type)
@@ -307,7 +307,7 @@ async fn serve(mut socket: TcpStream, malice: Malice) -> io::Result<()> {
                 } else if parsed.contains("set_config") {
                     let nothing: &[u8] = &[];
                     socket.write_all(&[columns(6, TEXT), row(&[nothing; 6])].concat()).await?;
-                } else if !misbehave(&mut socket, malice).await? {
+                } else if !misbehave(&mut socket, attack).await? {
                     return silence(&mut socket).await;
                 }
                 socket.write_all(&[message(b'C', b"SELECT 1\0"), message(b'Z', b"T")].concat()).await?;
@@ -318,7 +318,7 @@ async fn serve(mut socket: TcpStream, malice: Malice) -> io::Result<()> {
     }
 }
 
-/// The packet without its length. Requests for TLS are for [`Malice::HalfTls`] and its like.
+/// The packet without its length. Requests for TLS are for [`Attack::HalfTls`] and its like.
 async fn read_start_up(socket: &mut TcpStream) -> io::Result<Vec<u8>> {
     let length = usize::try_from(socket.read_u32().await?).unwrap();
     let mut body = vec![0; length.saturating_sub(4).min(10_000)];
@@ -328,10 +328,10 @@ async fn read_start_up(socket: &mut TcpStream) -> io::Result<Vec<u8>> {
 }
 
 /// Answers the query; false if nothing is to follow.
-async fn misbehave(socket: &mut TcpStream, malice: Malice) -> io::Result<bool> {
+async fn misbehave(socket: &mut TcpStream, attack: Attack) -> io::Result<bool> {
     let seven = 7f64.to_be_bytes();
-    let answer = match malice {
-        Malice::EndlessParameters => {
+    let answer = match attack {
+        Attack::EndlessParameters => {
             let mut number = 0u64;
             loop {
                 number += 1;
@@ -339,55 +339,55 @@ async fn misbehave(socket: &mut TcpStream, malice: Malice) -> io::Result<bool> {
                 socket.write_all(&message(b'S', body.as_bytes())).await?;
             }
         }
-        Malice::Huge(length) => {
+        Attack::Huge(length) => {
             socket.write_all(&columns(1, FLOAT8)).await?;
             socket.write_all(b"D").await?;
             socket.write_all(&length.to_be_bytes()).await?;
             endless(socket, &[0; 4096]).await?;
             return Ok(false);
         }
-        Malice::Lie(length) => {
+        Attack::Lie(length) => {
             socket.write_all(&columns(1, FLOAT8)).await?;
             socket.write_all(b"D").await?;
             socket.write_all(&length.to_be_bytes()).await?;
             return Ok(true);
         }
-        Malice::EndlessRows => {
+        Attack::EndlessRows => {
             socket.write_all(&columns(1, FLOAT8)).await?;
             endless(socket, &row(&[&seven])).await?;
             return Ok(false);
         }
-        Malice::WrongType => [columns(1, TEXT), row(&[b"7"])].concat(),
-        Malice::Cell(length) => [columns(1, FLOAT8), row(&[&vec![0; length]])].concat(),
-        Malice::Columns(count) => {
+        Attack::WrongType => [columns(1, TEXT), row(&[b"7"])].concat(),
+        Attack::Cell(length) => [columns(1, FLOAT8), row(&[&vec![0; length]])].concat(),
+        Attack::Columns(count) => {
             let cells: Vec<&[u8]> = vec![&seven; usize::from(count)];
             [columns(count, FLOAT8), row(&cells)].concat()
         }
-        Malice::FewCells => [columns(1, FLOAT8), row(&[])].concat(),
-        Malice::Number(number) => [columns(1, FLOAT8), row(&[&number.to_be_bytes()])].concat(),
-        Malice::Error(code) => {
+        Attack::FewCells => [columns(1, FLOAT8), row(&[])].concat(),
+        Attack::Number(number) => [columns(1, FLOAT8), row(&[&number.to_be_bytes()])].concat(),
+        Attack::Error(code) => {
             let mut body = String::new();
             write!(body, "SERROR\0VERROR\0C{code}\0M{CANARY}\0D{CANARY}\0").unwrap();
             message(b'E', (body + "\0").as_bytes())
         }
-        Malice::LongError(code, length) => {
+        Attack::LongError(code, length) => {
             let body = format!("SERROR\0VERROR\0C{code}\0M{}\0\0", "x".repeat(length));
             message(b'E', body.as_bytes())
         }
-        Malice::Types(_) => columns(1, UNKNOWN),
-        Malice::NoAnswer => return Ok(true),
-        Malice::Unasked(kind) => message(kind, &[0; 12]),
-        Malice::NotReady => {
+        Attack::Types(_) => columns(1, UNKNOWN),
+        Attack::NoAnswer => return Ok(true),
+        Attack::Unasked(kind) => message(kind, &[0; 12]),
+        Attack::NotReady => {
             socket.write_all(&[columns(1, FLOAT8), row(&[&seven])].concat()).await?;
             return Ok(false);
         }
-        Malice::Silence
-        | Malice::Garbage
-        | Malice::Close
-        | Malice::HalfTls
-        | Malice::NoTls(_)
-        | Malice::Authentication(_)
-        | Malice::EndlessNotices => return Ok(false),
+        Attack::Silence
+        | Attack::Garbage
+        | Attack::Close
+        | Attack::HalfTls
+        | Attack::NoTls(_)
+        | Attack::Authentication(_)
+        | Attack::EndlessNotices => return Ok(false),
     };
     socket.write_all(&answer).await?;
     Ok(true)
@@ -395,14 +395,14 @@ async fn misbehave(socket: &mut TcpStream, malice: Malice) -> io::Result<bool> {
 
 #[tokio::test]
 async fn whatever_a_hostile_server_says_is_an_error_and_stays_small() {
-    let malices = malices();
+    let attacks = attacks();
     let mut servers = Vec::new();
     let good = Database::empty(Cluster::shared().await).await;
     let mut databases = good.scaler().yaml("good");
     let mut queries = "  good: {database: good, sql: SELECT 1, max_age: 0s}\n".to_owned();
-    for (index, (malice, _)) in malices.iter().enumerate() {
-        let server = Server::with(*malice).await;
-        let sslmode = if matches!(malice, Malice::HalfTls | Malice::NoTls(_)) { "require" } else { "disable" };
+    for (index, (attack, _)) in attacks.iter().enumerate() {
+        let server = Server::with(*attack).await;
+        let sslmode = if matches!(attack, Attack::HalfTls | Attack::NoTls(_)) { "require" } else { "disable" };
         let port = server.address.port();
         writeln!(
             databases,
@@ -416,21 +416,21 @@ async fn whatever_a_hostile_server_says_is_an_error_and_stays_small() {
     let serving = Executable::serve(&configuration).variable("RUST_LOG", "trace").serving().await;
     let scaler = Scaler::at(serving.grpc);
     assert_eq!(scaler.value(&trigger("good", &[])).await.unwrap(), 1.0);
-    let memory = memory_of(&serving, "VmRSS");
+    let memory = serving.process.memory("VmRSS");
 
     for round in 0..2 {
-        for (index, (malice, codes)) in malices.iter().enumerate() {
+        for (index, (attack, codes)) in attacks.iter().enumerate() {
             let name = format!("q{index}");
             let status = match scaler.value(&trigger(&name, &[])).await {
-                Ok(value) => panic!("{malice:?} was believed: {value}"),
+                Ok(value) => panic!("{attack:?} was believed: {value}"),
                 Err(status) => status,
             };
             let is_allowed = codes.contains(&status.code()) || (round > 0 && status.code() == Code::Unavailable);
-            assert!(is_allowed, "{malice:?}: {status:?}");
-            assert!(!status.message().contains(CANARY), "{malice:?}: {status:?}");
-            let peak = memory_of(&serving, "VmHWM");
-            assert!(peak < memory + GROWTH, "{malice:?} made memory grow from {memory} to {peak} bytes");
-            assert_eq!(scaler.value(&trigger("good", &[])).await.unwrap(), 1.0, "after {malice:?}");
+            assert!(is_allowed, "{attack:?}: {status:?}");
+            assert!(!status.message().contains(CANARY), "{attack:?}: {status:?}");
+            let peak = serving.process.memory("VmHWM");
+            assert!(peak < memory + GROWTH, "{attack:?} made memory grow from {memory} to {peak} bytes");
+            assert_eq!(scaler.value(&trigger("good", &[])).await.unwrap(), 1.0, "after {attack:?}");
         }
     }
     let metrics = admin::get(serving.admin, "/metrics").await;

@@ -9,7 +9,7 @@ use http::Request;
 use tokio::net::TcpStream;
 use tonic::Code;
 
-use super::{GROWTH, Stand};
+use super::{GROWTH, Victim};
 use crate::support::{cluster::Cluster, database::Database, wait};
 
 /// Calls of one connection, of each size: a message that is nearly whole, a head and nothing, no byte at all.
@@ -48,9 +48,9 @@ async fn begin(client: SendRequest<Bytes>, size: usize) -> Option<(ResponseFutur
 #[tokio::test]
 async fn requests_that_never_end_hold_little_and_are_refused_in_time() {
     let database = Database::empty(Cluster::shared().await).await;
-    let mut stand = Stand::new(&database).await;
-    let before = stand.served().await;
-    let socket = TcpStream::connect(stand.serving.grpc).await.unwrap();
+    let mut victim = Victim::new(&database).await;
+    let before = victim.served().await;
+    let socket = TcpStream::connect(victim.address()).await.unwrap();
     let (client, connection) = h2::client::handshake(socket).await.unwrap();
     let driving = tokio::spawn(connection);
     let calls = SIZES.into_iter().flat_map(|size| (0..OF_A_SIZE).map(move |_| size));
@@ -70,10 +70,10 @@ async fn requests_that_never_end_hold_little_and_are_refused_in_time() {
     let others =
         codes.iter().flatten().filter(|code| !matches!(code, Code::ResourceExhausted | Code::DeadlineExceeded));
     assert_eq!(others.collect::<Vec<_>>(), Vec::<&Code>::new());
-    assert_eq!(stand.served().await, before, "something was served");
+    assert_eq!(victim.served().await, before, "something was served");
     drop(client);
     driving.abort();
-    let peak = stand.status("VmHWM");
-    assert!(peak < stand.memory + GROWTH, "memory grew from {} to {peak} bytes", stand.memory);
-    stand.is_unharmed().await;
+    let peak = victim.memory("VmHWM");
+    assert!(peak < victim.memory + GROWTH, "memory grew from {} to {peak} bytes", victim.memory);
+    victim.is_unharmed().await;
 }

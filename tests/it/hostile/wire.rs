@@ -12,7 +12,7 @@ use tokio::{
 };
 
 use super::{
-    SOON, Stand,
+    SOON, Victim,
     frames::{
         self, CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, PING, PREFACE, RST_STREAM, SETTINGS, frame, grpc,
         say,
@@ -28,7 +28,7 @@ const GRPC: &str = "application/grpc";
 const PATIENCE: Duration = Duration::from_millis(150);
 
 fn request() -> GetMetricsRequest {
-    GetMetricsRequest { scaled_object_ref: Some(Stand::trigger()), metric_name: "jobs".to_owned() }
+    GetMetricsRequest { scaled_object_ref: Some(Victim::trigger()), metric_name: "jobs".to_owned() }
 }
 
 /// A connection with one request on it.
@@ -78,11 +78,11 @@ pub(super) fn no_http_2() -> Vec<Vec<u8>> {
 #[tokio::test]
 async fn bytes_that_are_no_http_2_are_not_answered() {
     let database = Database::empty(Cluster::shared().await).await;
-    let mut stand = Stand::new(&database).await;
-    let before = stand.served().await;
-    say_all(stand.serving.grpc, &no_http_2()).await;
-    assert_eq!(stand.served().await, before, "something was served");
-    stand.is_unharmed().await;
+    let mut victim = Victim::new(&database).await;
+    let before = victim.served().await;
+    say_all(victim.address(), &no_http_2()).await;
+    assert_eq!(victim.served().await, before, "something was served");
+    victim.is_unharmed().await;
 }
 
 /// Frames of every kind, with flags and lengths, on streams where they do not belong.
@@ -104,19 +104,19 @@ pub(super) fn misplaced_frames() -> Vec<Vec<u8>> {
 #[tokio::test]
 async fn frames_of_every_kind_where_they_do_not_belong_are_not_answered() {
     let database = Database::empty(Cluster::shared().await).await;
-    let mut stand = Stand::new(&database).await;
-    let before = stand.served().await;
+    let mut victim = Victim::new(&database).await;
+    let before = victim.served().await;
     for some in misplaced_frames().chunks(100) {
         let closed = some.iter().map(|input| async {
-            let mut socket = TcpStream::connect(stand.serving.grpc).await.unwrap();
+            let mut socket = TcpStream::connect(victim.address()).await.unwrap();
             let _ = socket.write_all(input).await;
             let _ = socket.shutdown().await;
             let _ = socket.read_to_end(&mut Vec::new()).await;
         });
         wait::bounded("a hundred ends", SOON, join_all(closed)).await;
     }
-    assert_eq!(stand.served().await, before, "something was served");
-    stand.is_unharmed().await;
+    assert_eq!(victim.served().await, before, "something was served");
+    victim.is_unharmed().await;
 }
 
 /// Right requests but for one thing each.
@@ -177,16 +177,16 @@ pub(super) fn not_quite_grpc() -> Vec<Vec<u8>> {
 #[tokio::test]
 async fn requests_that_are_not_quite_grpc_are_not_served() {
     let database = Database::empty(Cluster::shared().await).await;
-    let mut stand = Stand::new(&database).await;
+    let mut victim = Victim::new(&database).await;
     let right = grpc(&request());
-    let before = stand.served().await;
-    say(stand.serving.grpc, &conversation(&frames::call(GET_METRICS, GRPC), &right), PATIENCE).await;
-    assert_eq!(stand.served().await, before + 1.0, "not even a right request is served: the others prove nothing");
+    let before = victim.served().await;
+    say(victim.address(), &conversation(&frames::call(GET_METRICS, GRPC), &right), PATIENCE).await;
+    assert_eq!(victim.served().await, before + 1.0, "not even a right request is served: the others prove nothing");
 
-    let before = stand.served().await;
-    say_all(stand.serving.grpc, &not_quite_grpc()).await;
-    assert_eq!(stand.served().await, before, "something was served");
-    stand.is_unharmed().await;
+    let before = victim.served().await;
+    say_all(victim.address(), &not_quite_grpc()).await;
+    assert_eq!(victim.served().await, before, "something was served");
+    victim.is_unharmed().await;
 }
 
 /// Messages that are no protobuf, for each of three methods.
@@ -235,17 +235,17 @@ fn in_pieces(path: &str, body: &[u8]) -> Vec<u8> {
 #[tokio::test]
 async fn messages_that_are_no_protobuf_are_not_served() {
     let database = Database::empty(Cluster::shared().await).await;
-    let mut stand = Stand::new(&database).await;
-    let before = stand.served().await;
-    say_all(stand.serving.grpc, &no_protobuf()).await;
-    assert_eq!(stand.served().await, before, "something was served");
+    let mut victim = Victim::new(&database).await;
+    let before = victim.served().await;
+    say_all(victim.address(), &no_protobuf()).await;
+    assert_eq!(victim.served().await, before, "something was served");
 
     // Fields that we do not know are passed over, as protobuf wants it.
     let right = request().encode_to_vec();
     let unknown = [&right[..], &[0xf8, 0x07, 0x2a, 0xfa, 0x07, 0x03, 1, 2, 3]].concat();
-    say(stand.serving.grpc, &in_pieces(GET_METRICS, &unknown), PATIENCE).await;
-    assert_eq!(stand.served().await, before + 1.0);
-    stand.is_unharmed().await;
+    say(victim.address(), &in_pieces(GET_METRICS, &unknown), PATIENCE).await;
+    assert_eq!(victim.served().await, before + 1.0);
+    victim.is_unharmed().await;
 }
 
 /// Frames that repeat what costs most.
@@ -282,9 +282,9 @@ pub(super) fn floods() -> Vec<Flood> {
 }
 
 /// Writes until it is done or thrown out, while somebody honest is answered.
-async fn attack(stand: &Stand, flood: Flood) {
+async fn attack(victim: &Victim, flood: Flood) {
     let Flood { beginning, repeated, times } = flood;
-    let address = stand.serving.grpc;
+    let address = victim.address();
     let writing = tokio::spawn(async move {
         let mut socket = frames::open(address).await;
         socket.write_all(&beginning).await?;
@@ -294,7 +294,7 @@ async fn attack(stand: &Stand, flood: Flood) {
         socket.shutdown().await
     });
     while !writing.is_finished() {
-        stand.answers().await;
+        victim.answers().await;
     }
     // That it is thrown out is as well as that it is not.
     let _ = writing.await.unwrap();
@@ -303,11 +303,11 @@ async fn attack(stand: &Stand, flood: Flood) {
 #[tokio::test]
 async fn floods_of_frames_neither_fill_memory_nor_stop_others() {
     let database = Database::empty(Cluster::shared().await).await;
-    let mut stand = Stand::new(&database).await;
+    let mut victim = Victim::new(&database).await;
     for flood in floods() {
-        attack(&stand, flood).await;
+        attack(&victim, flood).await;
     }
-    stand.is_unharmed().await;
+    victim.is_unharmed().await;
 }
 
 /// Connections that begin and say no more; the server takes half as many.
@@ -316,36 +316,36 @@ pub(super) const HALF_PREFACES: usize = 2_000;
 #[tokio::test]
 async fn half_prefaces_by_the_thousand_cost_five_seconds_and_nothing_that_stays() {
     let database = Database::empty(Cluster::shared().await).await;
-    let mut stand = Stand::new(&database).await;
+    let mut victim = Victim::new(&database).await;
     let mut sockets = Vec::new();
     for index in 0..HALF_PREFACES {
-        let mut socket = TcpStream::connect(stand.serving.grpc).await.unwrap();
+        let mut socket = TcpStream::connect(victim.address()).await.unwrap();
         let _ = socket.write_all(&PREFACE[..index % PREFACE.len()]).await;
         sockets.push(socket);
         if index % 100 == 0 {
-            stand.answers().await;
+            victim.answers().await;
         }
     }
     // Whoever was connected is served all the time; who comes new is served when the silent ones are thrown out.
-    let late = Scaler::at(stand.serving.grpc);
-    wait::first("somebody new is answered", SOON, async || late.value(&Stand::trigger()).await.ok()).await;
+    let late = Scaler::at(victim.address());
+    wait::first("somebody new is answered", SOON, async || late.value(&Victim::trigger()).await.ok()).await;
     drop(late);
     for mut socket in sockets {
         let end = wait::bounded("the end of a silent connection", SOON, socket.read(&mut [0; 64])).await;
         let _ = end;
     }
-    stand.is_unharmed().await;
-    let refusals = stand.serving.process.errors().matches("refusing connections").count();
+    victim.is_unharmed().await;
+    let refusals = victim.fixture.serving.process.errors().matches("refusing connections").count();
     assert!(refusals >= 1, "the limit was not reached");
 }
 
 #[tokio::test]
 async fn readers_that_never_read_hold_little_and_keep_nobody_from_the_end() {
     let database = Database::empty(Cluster::shared().await).await;
-    let stand = Stand::new(&database).await;
+    let victim = Victim::new(&database).await;
     let mut sockets = Vec::new();
     for attacker in 0..20u32 {
-        let mut socket = TcpStream::connect(stand.serving.grpc).await.unwrap();
+        let mut socket = TcpStream::connect(victim.address()).await.unwrap();
         // An initial window of zero: no answer may be sent.
         let no_window = frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]);
         socket.write_all(&[PREFACE, &no_window].concat()).await.unwrap();
@@ -353,7 +353,7 @@ async fn readers_that_never_read_hold_little_and_keep_nobody_from_the_end() {
             let (path, body) = if index % 2 == 0 {
                 (GET_METRICS, grpc(&request()))
             } else {
-                let reference = ScaledObjectRef { name: format!("{attacker}-{index}"), ..Stand::trigger() };
+                let reference = ScaledObjectRef { name: format!("{attacker}-{index}"), ..Victim::trigger() };
                 (STREAM_IS_ACTIVE, grpc(&reference))
             };
             let stream = 2 * index + 1;
@@ -361,13 +361,13 @@ async fn readers_that_never_read_hold_little_and_keep_nobody_from_the_end() {
             socket.write_all(&[opened, frame(DATA, END_STREAM, stream, &body)].concat()).await.unwrap();
         }
         sockets.push(socket);
-        stand.answers().await;
+        victim.answers().await;
     }
-    let peak = stand.status("VmHWM");
-    assert!(peak < stand.memory + super::GROWTH, "memory grew from {} to {peak} bytes", stand.memory);
-    stand.answers().await;
+    let peak = victim.memory("VmHWM");
+    assert!(peak < victim.memory + super::GROWTH, "memory grew from {} to {peak} bytes", victim.memory);
+    victim.answers().await;
     // All of them still there: the end comes within the contract's twenty seconds all the same.
-    let ended = stand.serving.process.terminate(Duration::from_secs(24)).await;
+    let ended = victim.fixture.serving.process.terminate(Duration::from_secs(24)).await;
     assert_eq!(ended.code(), Some(0), "{}", ended.errors);
     assert!(!ended.errors.contains("panicked"), "{}", ended.errors);
 }

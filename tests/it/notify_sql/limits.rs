@@ -13,7 +13,7 @@ use crate::support::{
 async fn two_phase_commit_works_and_is_not_told() {
     let cluster = Cluster::with_settings(Settings::default().set("max_prepared_transactions", 5)).await;
     let database = jobs(&cluster).await;
-    let mut listener = Listener::of(&database).await;
+    let mut listener = Listener::new(&database).await;
     let writer = database.connect().await;
     for (name, immediate) in [("one", ""), ("two", "SET CONSTRAINTS ALL IMMEDIATE;")] {
         writer.batch_execute(&format!("BEGIN; {immediate} {INSERT}; PREPARE TRANSACTION '{name}'")).await.unwrap();
@@ -76,7 +76,7 @@ async fn a_trigger_from_before_prepared_transactions_never_fails_one() {
     let database = jobs(&cluster).await;
     database.execute("ALTER SYSTEM SET max_prepared_transactions = 5").await;
     cluster.restart().await;
-    let mut listener = Listener::of(&database).await;
+    let mut listener = Listener::new(&database).await;
     let writer = database.connect().await;
     writer.batch_execute("BEGIN").await.unwrap();
     writer.batch_execute(INSERT).await.unwrap();
@@ -100,7 +100,7 @@ async fn partitions_tell_by_way_of_their_parent_or_of_a_trigger_of_their_own() {
         .await;
     database.execute(&printed(&TRIGGER).await).await;
     database.execute("CREATE TABLE app.jobs_new PARTITION OF app.jobs FOR VALUES IN ('NEW')").await;
-    let mut listener = Listener::of(&database).await;
+    let mut listener = Listener::new(&database).await;
     for (statement, times) in [
         ("INSERT INTO app.jobs VALUES (1, 'OLD')", 1),
         ("INSERT INTO app.jobs_new VALUES (2, 'NEW')", 0),
@@ -122,7 +122,7 @@ async fn partitions_tell_by_way_of_their_parent_or_of_a_trigger_of_their_own() {
 #[tokio::test]
 async fn a_session_in_the_role_replica_is_told_only_where_the_trigger_is_always_on() {
     let database = jobs(Cluster::shared().await).await;
-    let mut listener = Listener::of(&database).await;
+    let mut listener = Listener::new(&database).await;
     let writer = database.connect().await;
     writer.batch_execute("SET session_replication_role = replica").await.unwrap();
     writer.batch_execute(INSERT).await.unwrap();
@@ -142,7 +142,7 @@ async fn a_subscriber_does_not_tell_of_replicated_rows() {
     subscriber.execute("ALTER TABLE app.jobs ENABLE ALWAYS TRIGGER clapometer_notify").await;
     publisher.execute("CREATE PUBLICATION jobs FOR TABLE app.jobs").await;
     publisher.execute("SELECT pg_create_logical_replication_slot('jobs', 'pgoutput')").await;
-    let mut listener = Listener::of(&subscriber).await;
+    let mut listener = Listener::new(&subscriber).await;
     subscriber
         .execute(&format!(
             "CREATE SUBSCRIPTION jobs CONNECTION 'host={} port={} user=postgres dbname={}' PUBLICATION jobs \

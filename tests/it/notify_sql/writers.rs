@@ -15,7 +15,7 @@ async fn run(client: &Client, statements: &str) {
 #[tokio::test]
 async fn a_role_with_insert_alone_is_heard() {
     let database = jobs(Cluster::shared().await).await;
-    let mut listener = Listener::of(&database).await;
+    let mut listener = Listener::new(&database).await;
     let writer = connect(&database.scaler().driver()).await;
     run(&writer, INSERT).await;
     assert_eq!(listener.count().await, 1);
@@ -27,7 +27,7 @@ async fn a_role_with_insert_alone_is_heard() {
 async fn a_role_that_may_not_notify_is_not_stopped() {
     let database = jobs(Cluster::shared().await).await;
     database.execute("REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA pg_catalog, app FROM PUBLIC").await;
-    let mut listener = Listener::of(&database).await;
+    let mut listener = Listener::new(&database).await;
     let writer = connect(&database.scaler().driver()).await;
     run(&writer, INSERT).await;
     assert_eq!(listener.count().await, 0);
@@ -41,7 +41,7 @@ const LEADERS: &str = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'
 #[tokio::test]
 async fn overlapping_transactions_do_not_conflict_over_it_and_one_of_a_tenth_of_a_second_tells() {
     let database = jobs(Cluster::shared().await).await;
-    let mut listener = Listener::of(&database).await;
+    let mut listener = Listener::new(&database).await;
     for level in ["READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"] {
         let (first, second) = (database.connect().await, database.connect().await);
         for writer in [&first, &second] {
@@ -59,7 +59,7 @@ async fn overlapping_transactions_do_not_conflict_over_it_and_one_of_a_tenth_of_
 #[tokio::test]
 async fn what_was_rolled_back_is_not_told_and_hides_nothing() {
     let database = jobs(Cluster::shared().await).await;
-    let mut listener = Listener::of(&database).await;
+    let mut listener = Listener::new(&database).await;
     let writer = database.connect().await;
     let told = [
         (format!("BEGIN; SAVEPOINT s; {INSERT}; ROLLBACK TO s; COMMIT"), 0),
@@ -77,7 +77,7 @@ async fn what_was_rolled_back_is_not_told_and_hides_nothing() {
 #[tokio::test]
 async fn an_open_transaction_mutes_others_no_longer_than_a_tenth_of_a_second_and_tells_its_own_row() {
     let database = jobs(Cluster::shared().await).await;
-    let mut listener = Listener::of(&database).await;
+    let mut listener = Listener::new(&database).await;
     let (leader, other) = (database.connect().await, database.connect().await);
     run(&leader, &format!("BEGIN; {INSERT}")).await;
     // What is muted in that tenth is seen when somebody's notification is, or at `resync`. None of these waits.
@@ -101,7 +101,7 @@ async fn an_open_transaction_mutes_others_no_longer_than_a_tenth_of_a_second_and
 #[tokio::test]
 async fn a_transaction_that_was_muted_tells_with_its_next_statement() {
     let database = jobs(Cluster::shared().await).await;
-    let mut listener = Listener::of(&database).await;
+    let mut listener = Listener::new(&database).await;
     let (leader, follower) = (database.connect().await, database.connect().await);
     run(&leader, &format!("BEGIN; {INSERT}")).await;
     run(&follower, &format!("BEGIN; {INSERT}")).await;
@@ -115,7 +115,7 @@ async fn a_transaction_that_was_muted_tells_with_its_next_statement() {
 async fn a_leader_that_fails_at_commit_hands_on() {
     let database = jobs(Cluster::shared().await).await;
     database.execute("CREATE TABLE app.child (job bigint REFERENCES app.jobs DEFERRABLE INITIALLY DEFERRED)").await;
-    let mut listener = Listener::of(&database).await;
+    let mut listener = Listener::new(&database).await;
     let (leader, other) = (database.connect().await, database.connect().await);
     let statements = format!("BEGIN; {INSERT}; INSERT INTO app.child VALUES (-1); COMMIT");
     let failed = leader.batch_execute(&statements).await.unwrap_err();
@@ -130,7 +130,7 @@ async fn a_leader_that_fails_at_commit_hands_on() {
 #[tokio::test]
 async fn nothing_grows_under_an_old_snapshot() {
     let database = jobs(Cluster::shared().await).await;
-    let mut listener = Listener::of(&database).await;
+    let mut listener = Listener::new(&database).await;
     let (reader, writer) = (database.connect().await, database.connect().await);
     run(&reader, "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT FROM app.jobs").await;
     let others = "SELECT sum(pg_relation_size(oid))::bigint FROM pg_class WHERE relnamespace = 'app'::regnamespace \
@@ -160,7 +160,7 @@ async fn the_writers_search_path_brings_in_nobody_elses_functions() {
              CREATE OPERATOR evil.<> (LEFTARG = text, RIGHTARG = text, FUNCTION = evil.same);",
         )
         .await;
-    let mut listener = Listener::of(&database).await;
+    let mut listener = Listener::new(&database).await;
     let writer = connect(&database.scaler().driver()).await;
     // Types and tables, unlike functions, are looked for in pg_temp first.
     run(
@@ -177,7 +177,7 @@ async fn the_writers_search_path_brings_in_nobody_elses_functions() {
 #[tokio::test]
 async fn a_burst_is_counted_in_full_a_second_after_its_last_notification() {
     let database = Arc::new(jobs(Cluster::shared().await).await);
-    let mut listener = Listener::of(&database).await;
+    let mut listener = Listener::new(&database).await;
     for burst in 1..=3_i64 {
         let mut writers = tokio::task::JoinSet::new();
         for _ in 0..16 {

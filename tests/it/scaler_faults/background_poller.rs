@@ -9,7 +9,7 @@ use tonic::{Code, Status};
 use crate::support::{
     cluster::Cluster,
     database::{Access, Database},
-    executable::{Executable, Running, Serving},
+    fixture::{Fixture, SOON},
     grpc::{Scaler, trigger},
     wait,
 };
@@ -17,16 +17,8 @@ use crate::support::{
 /// What the true number is all the time.
 pub(super) const ROWS: f64 = 60.0;
 
-/// How often the witness asks; KEDA asks once a second at most, but that of each object.
+/// How often the poller asks; KEDA asks once a second at most, but that of each object.
 const PACE: Duration = Duration::from_millis(100);
-
-/// A scaler and a trigger on it. `database` is a unit where the test keeps it itself.
-pub(super) struct Stand<D = ()> {
-    serving: Serving,
-    scaler: Scaler,
-    pub(super) trigger: ScaledObjectRef,
-    pub(super) database: D,
-}
 
 /// A database with the seed's tables and sixty rows.
 pub(super) async fn sixty_rows(cluster: &Cluster) -> Database<'_> {
@@ -35,60 +27,41 @@ pub(super) async fn sixty_rows(cluster: &Cluster) -> Database<'_> {
     database
 }
 
-impl Stand {
-    /// A scaler for sixty rows that are reached this way; nothing has been asked yet.
-    pub(super) async fn on(access: Access) -> Self {
-        let queries = "  other: {sql: SELECT 7}\n  endless: {sql: 'SELECT 1 FROM pg_sleep(60)', timeout: 10s}\n";
-        let configuration = format!("databases:\n{}queries:\n{queries}", access.yaml("claps"));
-        let serving = Executable::serve(&configuration).serving().await;
-        let scaler = Scaler::at(serving.grpc);
-        Self { serving, scaler, trigger: trigger("pending-claps", &[]), database: () }
-    }
+/// Starts a scaler for rows that are reached this way; it has not been asked yet.
+pub(super) async fn serve(access: Access) -> Fixture {
+    let queries = "
+  other: {sql: SELECT 7}
+  endless: {sql: 'SELECT 1 FROM pg_sleep(60)', timeout: 10s}
+";
+    Fixture::with(&access, queries).await
 }
 
-impl<'cluster> Stand<Database<'cluster>> {
-    /// A scaler that answers sixty.
-    pub(super) async fn with_rows(cluster: &'cluster Cluster) -> Self {
-        let database = sixty_rows(cluster).await;
-        let Stand { serving, scaler, trigger, database: () } = Stand::on(database.scaler()).await;
-        scaler.reaches(&trigger, ROWS, Duration::from_secs(5)).await;
-        Self { serving, scaler, trigger, database }
-    }
+/// Starts a scaler for sixty rows, and waits until it answers sixty.
+pub(super) async fn serve_sixty_rows(cluster: &Cluster) -> (Database<'_>, Fixture) {
+    let database = sixty_rows(cluster).await;
+    let fixture = serve(database.scaler()).await;
+    fixture.scaler.reaches(&pending_claps(), ROWS, SOON).await;
+    (database, fixture)
 }
 
-impl<D> Stand<D> {
-    pub(super) fn scaler(&self) -> &Scaler {
-        &self.scaler
-    }
+/// Returns the trigger of the rows, by the built-in query.
+pub(super) fn pending_claps() -> ScaledObjectRef {
+    trigger("pending-claps", &[])
+}
 
-    pub(super) fn into_process(self) -> Running {
-        self.serving.process
-    }
+/// Checks that the log has one outage of the database: a line at its start, a line at its end.
+pub(super) async fn logs_one_outage(fixture: &Fixture) {
+    logs_once(fixture, "database fails", "database answers again").await;
+}
 
-    pub(super) fn log(&self) -> String {
-        self.serving.process.errors()
-    }
-
-    /// How many lines of the log begin with this, said loud enough for production.
-    pub(super) fn lines(&self, message: &str) -> usize {
-        let log = self.serving.process.log();
-        log.iter().filter(|line| line["message"].as_str().is_some_and(|text| text.starts_with(message))).count()
-    }
-
-    /// Checks that the log tells of one outage of the database: a line in, a line out.
-    pub(super) async fn tells_of_one_outage(&self) {
-        self.tells_once("database fails", "database answers again").await;
-    }
-
-    /// Checks that the log has each of these lines once.
-    pub(super) async fn tells_once(&self, into: &str, out: &str) {
-        wait::eventually("the log tells of the end", Duration::from_secs(5), || self.lines(out) > 0).await;
-        assert_eq!((self.lines(into), self.lines(out)), (1, 1), "{}", self.log());
-    }
+/// Waits for the line at the end, and checks that the log has each of the two lines once.
+pub(super) async fn logs_once(fixture: &Fixture, start: &str, end: &str) {
+    wait::eventually("the log has the end", SOON, || fixture.logged(end) > 0).await;
+    assert_eq!((fixture.logged(start), fixture.logged(end)), (1, 1), "{}", fixture.serving.process.errors());
 }
 
 /// Asks all the time, on a connection of its own.
-pub(super) struct Witness {
+pub(super) struct BackgroundPoller {
     end: watch::Sender<()>,
     asking: JoinHandle<Vec<Heard>>,
 }
@@ -101,11 +74,11 @@ enum Heard {
     Spec(Result<(), Status>),
 }
 
-impl Witness {
+impl BackgroundPoller {
     /// Begins to ask.
-    pub(super) fn beside<D>(stand: &Stand<D>) -> Self {
-        let scaler = Scaler::at(stand.serving.grpc);
-        let trigger = stand.trigger.clone();
+    pub(super) fn start(fixture: &Fixture) -> Self {
+        let scaler = Scaler::at(fixture.serving.grpc);
+        let trigger = pending_claps();
         let (end, mut ended) = watch::channel(());
         let asking = tokio::spawn(async move {
             let mut heard = Vec::new();
@@ -128,10 +101,10 @@ impl Witness {
     /// When something else was heard: a silent zero, a failing `GetMetricSpec`, another code.
     pub(super) async fn saw_only(self, codes: &[Code]) {
         drop(self.end);
-        let heard = self.asking.await.expect("the witness does not panic");
+        let heard = self.asking.await.expect("the poller does not panic");
         let wrong: Vec<&Heard> = heard.iter().filter(|answer| !answer.is_fine(codes)).collect();
         assert!(wrong.is_empty(), "{} of {} answers were wrong: {wrong:#?}", wrong.len(), heard.len());
-        assert!(heard.len() >= 3, "the witness was not there");
+        assert!(heard.len() >= 3, "the poller was not there");
     }
 }
 

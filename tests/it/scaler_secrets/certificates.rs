@@ -100,8 +100,8 @@ fn broken_sets(good: &[(&'static str, String); 3]) -> Vec<[(&'static str, String
     each.collect()
 }
 
-/// What the whole test is about, with everything that was said so far.
-struct Stand {
+/// The files and the configuration under test, with all the output so far.
+struct Transcript {
     mount: Mount,
     good: [(&'static str, String); 3],
     configuration: String,
@@ -109,7 +109,7 @@ struct Stand {
     said: Vec<(String, String)>,
 }
 
-impl Stand {
+impl Transcript {
     fn says(&mut self, who: impl Into<String>, text: String) {
         self.said.push((who.into(), text));
     }
@@ -216,9 +216,9 @@ async fn no_piece_of_a_certificate_or_key_is_told_whatever_is_wrong_with_it() {
         .collect();
     secrets.extend([&ours.authority, &theirs.authority].map(|authority| pieces(authority)).concat());
     secrets.push(NAME.to_owned());
-    let mut stand = Stand { mount, good, configuration, secrets, said: Vec::new() };
+    let mut transcript = Transcript { mount, good, configuration, secrets, said: Vec::new() };
 
-    let serving = Executable::serve(&stand.configuration).variable("RUST_LOG", "trace").serving().await;
+    let serving = Executable::serve(&transcript.configuration).variable("RUST_LOG", "trace").serving().await;
     let client = |identity: &Identity| {
         let tls =
             ClientTlsConfig::new().ca_certificate(Certificate::from_pem(&ours.authority)).domain_name("localhost");
@@ -231,16 +231,16 @@ async fn no_piece_of_a_certificate_or_key_is_told_whatever_is_wrong_with_it() {
     for index in 0..ways {
         let status = scaler.refusal(&trigger(&format!("q{index}"), &[])).await;
         assert_eq!(status.code(), Code::Unavailable, "q{index}: {status:?}");
-        stand.says(format!("the status of q{index}"), format!("{status:?}"));
+        transcript.says(format!("the status of q{index}"), format!("{status:?}"));
     }
     client(&stranger).spec(&trigger("good", &[])).await.expect_err("strangers are not answered");
-    stand.reload_with_broken_files(&serving).await;
+    transcript.reload_with_broken_files(&serving).await;
     scaler.reaches(&trigger("good", &[]), 7.0, SOON).await;
 
     for (arguments, code) in [(&["config"][..], 0), (&["check"], 69)] {
-        let ended = stand.command(arguments).finish(SOON).await;
+        let ended = transcript.command(arguments).finish(SOON).await;
         assert_eq!(ended.code(), Some(code), "{}{}", ended.output, ended.errors);
-        stand.says(arguments.join(" "), ended.output + &ended.errors);
+        transcript.says(arguments.join(" "), ended.output + &ended.errors);
     }
     for files in broken_sets(&files(&keda, &ours.authority)) {
         let mut get = Executable::clapometer(["get", "good", "--address", &serving.grpc.to_string()]);
@@ -250,20 +250,20 @@ async fn no_piece_of_a_certificate_or_key_is_told_whatever_is_wrong_with_it() {
         }
         let ended = get.variable("RUST_LOG", "trace").finish(SOON).await;
         assert_ne!(ended.code(), Some(0), "{files:?}: {}", ended.output);
-        stand.says("get", ended.output + &ended.errors);
+        transcript.says("get", ended.output + &ended.errors);
     }
-    stand.start_with_broken_files().await;
+    transcript.start_with_broken_files().await;
     let metrics = admin::get(serving.admin, "/metrics").await;
-    stand.says("the page of metrics", metrics);
+    transcript.says("the page of metrics", metrics);
     let log = serving.process.terminate(SOON).await.errors;
     for told in ["TLS handshake failed", "not valid for name", "lost its line breaks", "not base64"] {
         assert!(log.contains(told), "{told:?} is not in the log, which then proves nothing: {log}");
     }
-    stand.says("the log", log);
+    transcript.says("the log", log);
 
-    assert!(stand.secrets.len() > 500, "{} secrets", stand.secrets.len());
-    for (who, said) in &stand.said {
-        assert_untold(who, said, &stand.secrets);
+    assert!(transcript.secrets.len() > 500, "{} secrets", transcript.secrets.len());
+    for (who, said) in &transcript.said {
+        assert_untold(who, said, &transcript.secrets);
     }
 }
 

@@ -26,17 +26,17 @@ impl Certificates {
     pub(crate) fn generate() -> Self {
         let key = KeyPair::generate().expect("there is a random source");
         // With a name of its own: of two authorities of one name, one is not unknown but a forger.
-        let parameters = of_an_authority(&format!("clapometer test authority {:08x}", rand::random::<u32>()));
+        let parameters = authority_parameters(&format!("clapometer test authority {:08x}", rand::random::<u32>()));
         let authority = parameters.self_signed(&key).expect("the parameters are sound").pem();
-        Self::of(authority, parameters, key)
+        Self::new(authority, parameters, key)
     }
 
     /// Makes an authority that this one has signed.
     pub(crate) fn authority_below(&self, common_name: &str) -> Self {
         let key = KeyPair::generate().expect("there is a random source");
-        let parameters = of_an_authority(common_name);
+        let parameters = authority_parameters(common_name);
         let authority = parameters.signed_by(&key, &self.issuer).expect("the parameters are sound").pem();
-        Self::of(authority, parameters, key)
+        Self::new(authority, parameters, key)
     }
 
     /// The same with the authority's own certificate as the server's, as people make it who are in a hurry.
@@ -45,7 +45,7 @@ impl Certificates {
         Self { server, ..self.clone() }
     }
 
-    fn of(authority: String, parameters: CertificateParams, key: KeyPair) -> Self {
+    fn new(authority: String, parameters: CertificateParams, key: KeyPair) -> Self {
         let mut certificates = Self {
             authority,
             issuer: Arc::new(Issuer::new(parameters, key)),
@@ -82,7 +82,7 @@ impl fmt::Debug for Certificates {
     }
 }
 
-fn of_an_authority(common_name: &str) -> CertificateParams {
+fn authority_parameters(common_name: &str) -> CertificateParams {
     let mut parameters = parameters(common_name, &[]);
     parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     parameters

@@ -16,7 +16,7 @@ use rand::Rng;
 use rustix::process::Signal;
 use tokio::sync::OnceCell;
 
-use super::{binaries, certificates::Certificates, processes, wait, yard};
+use super::{binaries, certificates::Certificates, processes, tempdir, wait};
 
 /// The superuser's password over TCP; on the Unix socket everybody is trusted.
 pub(crate) const SUPERUSER_PASSWORD: &str = "canary-superuser-password";
@@ -92,7 +92,7 @@ impl Cluster {
     /// One for this test only, set up as it likes.
     pub(crate) async fn with_settings(settings: Settings) -> Self {
         let pristine = PRISTINE.get_or_init(|| async { initialise() }).await;
-        let directory = processes::give_away(&yard::directory("postgres"));
+        let directory = processes::give_away(&tempdir::new("postgres"));
         let data = directory.join("data");
         run(Command::new("cp").arg("-a").arg(pristine).arg(&data));
         // A port of which nobody else is told: below the range from which outgoing connections take theirs.
@@ -141,7 +141,7 @@ impl Cluster {
     pub(crate) fn freeze(&self) {
         if let Some(child) = self.postmaster().as_ref() {
             // First the one that makes new ones.
-            processes::signal(processes::pid_of(child), Signal::STOP);
+            processes::signal(processes::pid(child), Signal::STOP);
         }
         for pid in processes::working_under(&self.data()) {
             processes::signal(pid, Signal::STOP);
@@ -179,7 +179,7 @@ impl Cluster {
 
     async fn end(&self, signal: Signal) {
         let Some(mut child) = self.postmaster().take() else { return };
-        processes::signal(processes::pid_of(&child), signal);
+        processes::signal(processes::pid(&child), signal);
         let mut ended = false;
         wait::eventually("PostgreSQL has ended", STOP, || {
             ended = ended || child.try_wait().expect("it is our child").is_some();
@@ -235,7 +235,7 @@ pub(crate) async fn speaks_tls() -> bool {
 /// Makes the data directory of which every cluster is a copy, with the roles in it.
 fn initialise() -> PathBuf {
     let programs = binaries::directory();
-    let directory = processes::give_away(&yard::directory("initdb"));
+    let directory = processes::give_away(&tempdir::new("initdb"));
     let password = directory.join("password");
     fs::write(&password, SUPERUSER_PASSWORD).expect("the directory is ours");
     let data = directory.join("data");

@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 use tokio_postgres::Client;
 use tonic::{Status, Streaming};
 
-use crate::support::{
+use super::{
     admin,
     cluster::Cluster,
     database::{Access, Database},
@@ -22,6 +22,9 @@ use crate::support::{
 
 /// What a busy machine may take for what takes milliseconds.
 pub(crate) const SOON: Duration = Duration::from_secs(5);
+
+/// The latest time after a mark at which readings become stale again, which is a second, and some more.
+pub(crate) const REREADS: Duration = Duration::from_millis(1_200);
 
 /// The table, and what tells of its commits.
 const TABLE: &str = "
@@ -48,22 +51,22 @@ pub(crate) fn configuration(access: &Access, queries: &str) -> String {
 }
 
 /// A scaler with its client.
-pub(crate) struct Stand {
+pub(crate) struct Fixture {
     pub(crate) serving: Serving,
     pub(crate) scaler: Scaler,
 }
 
-impl Stand {
+impl Fixture {
     /// Starts one with these queries.
     pub(crate) async fn with(access: &Access, queries: &str) -> Self {
         Self::configured(&configuration(access, queries)).await
     }
 
     /// Starts one with [`NOTIFIED`], and waits until it hears.
-    pub(crate) async fn hearing(access: &Access) -> Self {
-        let stand = Self::with(access, NOTIFIED).await;
-        stand.hears().await;
-        stand
+    pub(crate) async fn listening(access: &Access) -> Self {
+        let fixture = Self::with(access, NOTIFIED).await;
+        fixture.listens().await;
+        fixture
     }
 
     /// Starts one with this configuration file.
@@ -78,14 +81,17 @@ impl Stand {
         Self { serving, scaler }
     }
 
-    /// Waits until LISTEN is healthy, and until the echoes of the mark that this leaves are over.
-    pub(crate) async fn hears(&self) {
-        self.shows("clapometer_listen_up", "database=\"claps\"", 1.0, SOON).await;
-        tokio::time::sleep(Duration::from_millis(1_200)).await;
+    /// Waits until LISTEN is healthy, and until no reading is stale any more because it has just become so.
+    ///
+    /// That is a rule about time that nothing shows: what was read before the mark, and up to [`REREADS`] after it, is
+    /// read again. Nothing may happen meanwhile that would leave another mark.
+    pub(crate) async fn listens(&self) {
+        self.reaches_metric("clapometer_listen_up", "database=\"claps\"", 1.0, SOON).await;
+        tokio::time::sleep(REREADS).await;
     }
 
     /// Waits until a metric has a value.
-    pub(crate) async fn shows(&self, metric: &str, label: &str, value: f64, within: Duration) {
+    pub(crate) async fn reaches_metric(&self, metric: &str, label: &str, value: f64, within: Duration) {
         let what = format!("{metric}{{{label}}} is {value}");
         wait::first(&what, within, async || (self.metric(metric, label).await == Some(value)).then_some(())).await;
     }
@@ -103,12 +109,12 @@ impl Stand {
 
     /// Opens StreamIsActive and follows it.
     pub(crate) async fn follow(&self, trigger: &ScaledObjectRef) -> Follower<IsActiveResponse> {
-        Follower::of(self.scaler.activity(trigger).await.unwrap())
+        Follower::new(self.scaler.activity(trigger).await.unwrap())
     }
 
-    /// Lines of the log with this message.
+    /// Counts the lines of the log whose message begins with this text.
     pub(crate) fn logged(&self, message: &str) -> usize {
-        self.serving.process.log().iter().filter(|line| line["message"] == message).count()
+        self.serving.process.count_logged(message)
     }
 
     /// Replaces the configuration file.
@@ -122,7 +128,7 @@ impl Stand {
         let before = self.metric(applied, "result=\"applied\"").await.unwrap_or_default();
         self.write(configuration);
         self.serving.process.signal(rustix::process::Signal::HUP);
-        self.shows(applied, "result=\"applied\"", before + 1.0, SOON).await;
+        self.reaches_metric(applied, "result=\"applied\"", before + 1.0, SOON).await;
     }
 }
 
@@ -135,7 +141,7 @@ pub(crate) fn write(process: &Running, name: &str, content: &str) {
 }
 
 /// The trigger of the query `jobs`.
-pub(crate) fn of_jobs() -> ScaledObjectRef {
+pub(crate) fn jobs_trigger() -> ScaledObjectRef {
     trigger("jobs", &[])
 }
 
@@ -161,7 +167,7 @@ pub(crate) struct Follower<T> {
 }
 
 impl<T: Clone + Send + 'static> Follower<T> {
-    pub(crate) fn of(mut stream: Streaming<T>) -> Self {
+    pub(crate) fn new(mut stream: Streaming<T>) -> Self {
         let heard = Arc::new(Mutex::new(Vec::new()));
         let writer = Arc::clone(&heard);
         let end = tokio::spawn(async move {

@@ -33,7 +33,7 @@ pub(crate) fn signal(pid: Pid, signal: Signal) {
 }
 
 /// The process of a child.
-pub(crate) fn pid_of(child: &std::process::Child) -> Pid {
+pub(crate) fn pid(child: &std::process::Child) -> Pid {
     Pid::from_raw(child.id().cast_signed()).expect("a child has a process id above zero")
 }
 

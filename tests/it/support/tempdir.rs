@@ -16,35 +16,35 @@ use std::{
     },
 };
 
-static YARD: OnceLock<Yard> = OnceLock::new();
+static ROOT: OnceLock<Root> = OnceLock::new();
 
-struct Yard {
-    root: PathBuf,
+struct Root {
+    path: PathBuf,
     next: AtomicU32,
     /// Its standard input is the pipe: kept open by being kept.
     _watcher: Child,
 }
 
-impl Yard {
+impl Root {
     fn open() -> Self {
-        let root = tempfile::Builder::new()
+        let path = tempfile::Builder::new()
             .prefix("clapometer-")
             .permissions(fs::Permissions::from_mode(0o755))
             .tempdir()
             .expect("the temporary directory is writable")
             .keep();
-        let watcher = watch(&root);
-        Self { root, next: AtomicU32::new(0), _watcher: watcher }
+        let watcher = watch(&path);
+        Self { path, next: AtomicU32::new(0), _watcher: watcher }
     }
 }
 
 /// Makes a new, empty directory named after what it is for.
 ///
 /// Every process started with it as working directory dies with the test process.
-pub(crate) fn directory(name: &str) -> PathBuf {
-    let yard = YARD.get_or_init(Yard::open);
-    let number = yard.next.fetch_add(1, Ordering::Relaxed);
-    let directory = yard.root.join(format!("{name}-{number}"));
+pub(crate) fn new(name: &str) -> PathBuf {
+    let root = ROOT.get_or_init(Root::open);
+    let number = root.next.fetch_add(1, Ordering::Relaxed);
+    let directory = root.path.join(format!("{name}-{number}"));
     fs::create_dir(&directory).expect("the name is new");
     directory
 }

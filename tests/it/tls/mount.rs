@@ -7,7 +7,7 @@ use std::{
     sync::atomic::{AtomicU32, Ordering},
 };
 
-use crate::support::yard;
+use crate::support::tempdir;
 
 pub(crate) struct Mount {
     path: PathBuf,
@@ -17,7 +17,7 @@ pub(crate) struct Mount {
 impl Mount {
     /// An empty one.
     pub(crate) fn new() -> Self {
-        Self { path: yard::directory("mount"), version: AtomicU32::new(0) }
+        Self { path: tempdir::new("mount"), version: AtomicU32::new(0) }
     }
 
     /// Where it is mounted.

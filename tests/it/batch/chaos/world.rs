@@ -18,7 +18,7 @@ use crate::{
         cluster::{Cluster, Settings},
         database::{Access, Database},
         executable::{Executable, Running},
-        yard,
+        tempdir,
     },
 };
 
@@ -133,7 +133,7 @@ impl World<'_> {
             plan,
             access,
             database: &database,
-            effects: yard::directory("chaos").join("effects"),
+            effects: tempdir::new("chaos").join("effects"),
             random,
             jobs: Vec::new(),
             faults: Faults::default(),

@@ -2,14 +2,14 @@
 
 use std::{fs, process::Command, sync::Mutex, time::Duration};
 
-use super::{super::database, Cluster, binaries, free_port, processes, run, wait, yard};
+use super::{super::database, Cluster, binaries, free_port, processes, run, tempdir, wait};
 
 const CATCH_UP: Duration = Duration::from_secs(30);
 
 impl Cluster {
     /// Makes a standby of this one that has caught up.
     pub(crate) async fn standby(&self) -> Self {
-        let directory = processes::give_away(&yard::directory("standby"));
+        let directory = processes::give_away(&tempdir::new("standby"));
         let data = directory.join("data");
         let mut backup = Command::new(binaries::directory().join("pg_basebackup"));
         backup.args(["--write-recovery-conf", "--wal-method=stream", "--checkpoint=fast", "--no-sync"]);
