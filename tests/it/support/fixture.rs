@@ -109,7 +109,7 @@ impl Fixture {
 
     /// Opens StreamIsActive and follows it.
     pub(crate) async fn follow(&self, trigger: &ScaledObjectRef) -> Follower<IsActiveResponse> {
-        Follower::new(self.scaler.activity(trigger).await.unwrap())
+        Follower::new(self.scaler.activity(trigger).await.expect("the stream is opened"))
     }
 
     /// Counts the lines of the log whose message begins with this text.
@@ -136,8 +136,8 @@ impl Fixture {
 pub(crate) fn write(process: &Running, name: &str, content: &str) {
     let path = process.directory().join(name);
     let new = path.with_extension("new");
-    fs::write(&new, content).unwrap();
-    fs::rename(new, path).unwrap();
+    fs::write(&new, content).expect("the directory is ours");
+    fs::rename(new, path).expect("the directory is ours");
 }
 
 /// The trigger of the query `jobs`.
@@ -152,12 +152,12 @@ pub(crate) fn named(trigger: &ScaledObjectRef, name: impl ToString) -> ScaledObj
 
 /// Adds a job to the table.
 pub(crate) async fn add(client: &Client) {
-    client.batch_execute("INSERT INTO jobs DEFAULT VALUES").await.unwrap();
+    client.batch_execute("INSERT INTO jobs DEFAULT VALUES").await.expect("the table is there");
 }
 
 /// Empties the table.
 pub(crate) async fn clear(client: &Client) {
-    client.batch_execute("DELETE FROM jobs").await.unwrap();
+    client.batch_execute("DELETE FROM jobs").await.expect("the table is there");
 }
 
 /// Reads a stream as it comes, on a task of its own.
@@ -194,7 +194,7 @@ impl<T: Clone + Send + 'static> Follower<T> {
     /// # Panics
     /// When it does not come `within` that time.
     pub(crate) async fn ends(self, within: Duration) -> Result<(), Status> {
-        wait::bounded("the stream's end", within, self.end).await.unwrap()
+        wait::bounded("the stream's end", within, self.end).await.expect("the reader does not panic")
     }
 }
 
