@@ -24,21 +24,20 @@ use tokio::{
 };
 
 use self::{
-    freshness::{Channel, Rules},
+    freshness::{ChannelRules, Rules},
     last_poll::LastPolls,
     source::is_of_the_query,
 };
 pub use self::{
-    source::{PostgresReader, QueryReader, QuerySource, ReadResult},
+    source::{QueryReader, QuerySource},
     store::QueryCache,
     watch::Watch,
 };
 use crate::{
     fault::Fault,
     metrics::{Metrics, OfFault},
-    postgres::Line,
     query::Value,
-    reading::{Reading, Rows},
+    reading::{ReadResult, Reading, Rows, Tenant},
 };
 
 /// How long an IsActive is answered from the reading of the GetMetrics before it.
@@ -94,7 +93,7 @@ struct State {
     last_polls: LastPolls,
     watchers: watch::Watchers,
     /// Where its readings wait for a connection.
-    line: Line,
+    tenant: Tenant,
 }
 
 impl CachedQuery {
@@ -114,14 +113,14 @@ impl CachedQuery {
             used_at: now,
             last_polls: LastPolls::new(PIN),
             watchers: watch::Watchers::default(),
-            line: Some(namespace.into()),
+            tenant: Some(namespace.into()),
         };
         Arc::new(Self { source, parameters, metrics, outcome: cell::Sender::new(nothing), state: Mutex::new(state) })
     }
 
     /// Several namespaces use it: its readings do not wait behind those of the one that asked first.
     fn share(&self) {
-        self.lock().line = None;
+        self.lock().tenant = None;
     }
 
     /// A reading for GetMetrics of `trigger`: a fresh one, or the next.
@@ -188,9 +187,9 @@ impl CachedQuery {
 
     fn rules(&self) -> Rules {
         let query = self.source.query();
-        let channel = self.source.signal.as_ref().zip(query.notify.as_ref()).map(|(signal, notify)| {
-            let signal = *signal.borrow();
-            Channel { resync: signal.is_healthy.then_some(notify.resync), marked_at: signal.marked_at }
+        let channel = self.source.channel.as_ref().zip(query.notify.as_ref()).map(|(channel, notify)| {
+            let channel = *channel.borrow();
+            ChannelRules { resync: channel.is_healthy.then_some(notify.resync), invalidated_at: channel.invalidated_at }
         });
         Rules { max_age: query.max_age, channel }
     }
@@ -201,10 +200,10 @@ impl CachedQuery {
         state.in_flight = true;
         let cached = Arc::clone(self);
         let attempt = state.attempt;
-        let line = state.line.clone();
+        let tenant = state.tenant.clone();
         tokio::spawn(async move {
             let began_at = Instant::now();
-            let counting = AssertUnwindSafe(cached.source.reader.read(&cached.parameters, &line)).catch_unwind();
+            let counting = AssertUnwindSafe(cached.source.reader.read(&cached.parameters, &tenant)).catch_unwind();
             let counted = counting.await.unwrap_or_else(|_| Err((Fault::Bug, "the reading panicked".to_owned())));
             cached.finish_attempt(attempt, began_at, counted);
         });

@@ -5,8 +5,9 @@
 
 pub(crate) mod classify;
 pub mod connect;
-mod examine;
+mod fair_pool;
 mod health;
+mod inspect;
 mod listen;
 mod plan;
 mod pool;
@@ -15,7 +16,6 @@ mod role;
 mod statement;
 mod tls;
 mod transport;
-mod turns;
 
 use std::{
     convert::Infallible,
@@ -37,27 +37,24 @@ use tokio_stream::{Stream, StreamExt, wrappers::WatchStream};
 
 pub use self::{
     classify::Cause,
-    examine::{Complaint, Examined, Examiner, Server},
-    health::Breaker,
-    listen::Signal,
+    inspect::{Inspection, Inspector, QueryError, Server},
     plan::{Plan, Relation, RowSecurity},
     role::Privileges,
     statement::{Statement, without_row},
-    turns::Line,
 };
 use self::{
     classify::{ends_session, is_conflict, loggable, statement_fault},
+    fair_pool::FairPool,
     health::Health,
     listen::Channels,
     pool::Connector,
-    turns::Turns,
 };
 use crate::{
     config,
     fault::Fault,
     metrics::{ConnectionState, Metrics, OfConnection, OfDatabase},
     query::Value,
-    reading::Reading,
+    reading::{Breaker, ChannelState, ReadResult, Reading, Tenant},
     shutdown::Supervisor,
 };
 
@@ -82,10 +79,10 @@ pub struct Database {
     metrics: Arc<Metrics>,
     labels: OfDatabase,
     channels: Channels,
-    turns: Arc<Turns>,
+    fair_pool: Arc<FairPool>,
     /// When credentials or host last changed; what was opened before is not used any more.
     renewed: watch::Sender<Instant>,
-    doubts: mpsc::Sender<()>,
+    suspicions: mpsc::Sender<()>,
     /// When the latest connection was opened that served to show that the database is alive.
     alive: watch::Sender<Instant>,
 }
@@ -100,15 +97,15 @@ struct Failure {
 }
 
 /// A transaction that failed.
-enum Broken {
+enum TransactionError {
     /// The server, or the connection, said so.
-    Told {
+    SqlError {
         error: tokio_postgres::Error,
         /// Whether the server had answered to BEGIN: then the connection was good, and broke over the statement.
         had_begun: bool,
     },
     /// Nobody said anything, not to BEGIN either, while the server answered somebody else.
-    Dead,
+    DeadConnection,
 }
 
 impl Database {
@@ -124,7 +121,7 @@ impl Database {
             ManagerConfig { recycling_method: RecyclingMethod::Fast },
         );
         let (idle, lifetime) = (settings.idle_timeout, settings.max_lifetime);
-        let turns = Turns::new(settings.pool_size.get());
+        let fair_pool = FairPool::new(settings.pool_size.get());
         let (renewed, alive) = (watch::Sender::new(Instant::now()), watch::Sender::new(Instant::now()));
         let renewed_at = renewed.subscribe();
         let config = PoolConfig { queue_mode: QueueMode::Lifo, ..PoolConfig::new(settings.pool_size.get()) };
@@ -140,13 +137,13 @@ impl Database {
             .build()
             .expect("no timeouts are configured in the pool, so that it needs no runtime");
         metrics.pool_size.get_or_create(&labels).set(settings.pool_size.get().try_into().unwrap_or(i64::MAX));
-        let (doubts, doubted) = mpsc::channel(1);
+        let (suspicions, suspected) = mpsc::channel(1);
         let channels = Channels::new();
         let database =
-            Arc::new(Self { settings, pool, health, metrics, labels, channels, turns, renewed, doubts, alive });
+            Arc::new(Self { settings, pool, health, metrics, labels, channels, fair_pool, renewed, suspicions, alive });
         let breaker = database.health.breaker();
         supervisor.spawn("database probe", probe::while_open(Arc::downgrade(&database), breaker));
-        supervisor.spawn("database doubt", probe::when_doubted(Arc::downgrade(&database), doubted));
+        supervisor.spawn("database suspect", probe::when_suspected(Arc::downgrade(&database), suspected));
         if database.settings.enabled {
             supervisor.spawn("listener", listen::listen(Arc::downgrade(&database)));
         }
@@ -159,7 +156,7 @@ impl Database {
         &self.settings
     }
 
-    /// Takes one reading, on behalf of whoever waits in `line`.
+    /// Takes one reading, on behalf of whoever waits as `tenant`.
     ///
     /// Ends by itself: after the statement's limit and a wait in the queue of [`QUEUE`] or that
     /// limit, whichever is longer. `on_sent` is called when the statement leaves.
@@ -170,19 +167,14 @@ impl Database {
     /// # Cancel safety
     /// None: a dropped call closes its connection but leaves the server at work. Run it in a
     /// task that nobody aborts.
-    pub async fn read(
-        &self,
-        statement: &Statement,
-        parameters: &[Value<'_>],
-        line: &Line,
-    ) -> Result<Reading, (Fault, String)> {
+    pub async fn read(&self, statement: &Statement, parameters: &[Value<'_>], tenant: &Tenant) -> ReadResult {
         if !self.settings.enabled {
             return Err((Fault::Disabled, String::new()));
         }
         let queue_deadline = Instant::now() + QUEUE.max(statement.query.timeout);
         let mut retries_left = 1;
         loop {
-            let failure = match self.attempt(statement, parameters, line, queue_deadline).await {
+            let failure = match self.attempt(statement, parameters, tenant, queue_deadline).await {
                 Ok(reading) => return Ok(reading),
                 Err(failure) => failure,
             };
@@ -197,7 +189,7 @@ impl Database {
         &self,
         statement: &Statement,
         parameters: &[Value<'_>],
-        line: &Line,
+        tenant: &Tenant,
         queue_deadline: Instant,
     ) -> Result<Reading, Failure> {
         let mut breaker = self.health.breaker();
@@ -207,19 +199,19 @@ impl Database {
         };
         tokio::pin!(opened);
         let turn = async {
-            let place = self.turns.place(line).await;
-            (place, self.pool.get().await)
+            let permit = self.fair_pool.acquire(tenant).await;
+            (permit, self.pool.get().await)
         };
         let turn = tokio::select! {
             biased;
             () = &mut opened => return Err(Failure::plain(Fault::BreakerOpen)),
             turn = timeout_at(queue_deadline, turn) => turn,
             // A connect may take longer than a call waits for it.
-            never = self.doubt() => match never {},
+            never = self.suspect() => match never {},
         };
         // The place is given back after the connection: it is declared before it.
-        let (_place, connection) = match turn {
-            Ok((place, Ok(connection))) => (place, connection),
+        let (_permit, connection) = match turn {
+            Ok((permit, Ok(connection))) => (permit, connection),
             Ok((_, Err(_))) => return Err(Failure::plain(self.health.connect_fault())),
             Err(_) => return Err(Failure::plain(Fault::DeadlineExceeded)),
         };
@@ -232,7 +224,7 @@ impl Database {
                 self.abandon(connection);
                 return Err(Failure::plain(Fault::BreakerOpen));
             }
-            never = self.doubt() => match never {},
+            never = self.suspect() => match never {},
         };
         match result {
             Ok(Ok(Ok(reading))) => {
@@ -245,8 +237,10 @@ impl Database {
                 self.give_back(connection);
                 Err(Failure::plain(fault))
             }
-            Ok(Err(Broken::Told { error, had_begun })) => Err(self.failed(connection, &error, is_reused && !had_begun)),
-            Ok(Err(Broken::Dead)) => {
+            Ok(Err(TransactionError::SqlError { error, had_begun })) => {
+                Err(self.failed(connection, &error, is_reused && !had_begun))
+            }
+            Ok(Err(TransactionError::DeadConnection)) => {
                 self.abandon(connection);
                 // What lay idle beside it has most likely died with it.
                 self.pool.retain(|_, _| false);
@@ -293,7 +287,7 @@ impl Database {
         client: &tokio_postgres::Client,
         statement: &Statement,
         parameters: &[Value<'_>],
-    ) -> Result<Result<Reading, Fault>, Broken> {
+    ) -> Result<Result<Reading, Fault>, TransactionError> {
         self.metrics.query_statements.get_or_create(&statement.labels).inc();
         let sent_at = Instant::now();
         let begin = begin(&self.settings, &statement.query);
@@ -316,10 +310,10 @@ impl Database {
             biased;
             read = read => read,
             never = commit => match never {},
-            () = self.outlives(&has_begun, sent_at) => return Err(Broken::Dead),
+            () = self.declared_dead(&has_begun, sent_at) => return Err(TransactionError::DeadConnection),
         };
-        let begun_at = begun.map_err(|error| Broken::Told { error, had_begun: false })?;
-        let mut read = read.map_err(|error| Broken::Told { error, had_begun: true })?;
+        let begun_at = begun.map_err(|error| TransactionError::SqlError { error, had_begun: false })?;
+        let mut read = read.map_err(|error| TransactionError::SqlError { error, had_begun: true })?;
         if let Ok(Reading { changes_at: Some(changes_at), .. }) = &mut read {
             // It was counted from the transaction's begin on the server, which lies somewhere in between: a moment too late
             // sees the change, a moment too early would not, and could not look again for a second.
@@ -359,7 +353,7 @@ impl Database {
             let labels = OfConnection { database: self.labels.database.clone(), state };
             self.metrics.pool_connections.get_or_create(&labels).set(count(number));
         }
-        self.metrics.pool_waiting.get_or_create(&self.labels).set(count(status.waiting + self.turns.waiting()));
+        self.metrics.pool_waiting.get_or_create(&self.labels).set(count(status.waiting + self.fair_pool.waiting()));
     }
 
     /// Lets go of connections, busy ones when they are done; those that follow read credentials and host anew.
@@ -369,8 +363,8 @@ impl Database {
     }
 
     /// What is known of a notification channel, which is listened on from now on.
-    pub fn signal(&self, channel: &str) -> watch::Receiver<Signal> {
-        self.channels.signal(channel)
+    pub fn channel(&self, channel: &str) -> watch::Receiver<ChannelState> {
+        self.channels.channel(channel)
     }
 
     /// Whether statements are sent now: the breaker is closed.

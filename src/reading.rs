@@ -1,11 +1,41 @@
-//! The numbers a query returned, and when its statement was sent.
+//! The numbers that a query returned, and what their source says about itself.
 //!
-//! A leaf: [`crate::postgres`] makes readings, [`crate::cached query`] keeps the latest, and
+//! A leaf: [`crate::postgres`] makes readings, [`crate::cache`] stores the latest, and
 //! [`crate::scaler`] converts one into an answer.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
+
+use crate::fault::Fault;
+
+/// The time within which every unary call is answered. KEDA sets no deadline of its own, and a
+/// call that hangs freezes its ScaledObject or ScaledJob for ever.
+pub const CALL_DEADLINE: Duration = Duration::from_millis(2_400);
+
+/// A reading, or its fault with a detail for the log.
+pub type ReadResult = Result<Reading, (Fault, String)>;
+
+/// The namespace on whose behalf a reading is taken; none if several namespaces use it.
+pub type Tenant = Option<Arc<str>>;
+
+/// Whether a database gets statements.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Breaker {
+    /// Statements are sent.
+    Closed,
+    /// Only probes are sent.
+    Open,
+}
+
+/// The state of a notification channel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ChannelState {
+    /// Whether notifications are known to arrive.
+    pub is_healthy: bool,
+    /// The latest notification, loss or return of LISTEN; a reading that was sent before it is stale.
+    pub invalidated_at: Instant,
+}
 
 /// One row's numbers: finite, not negative.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -7,6 +7,7 @@
 mod catalog;
 mod convert;
 mod metadata;
+mod reader;
 mod refusal;
 mod status;
 mod stream;
@@ -28,6 +29,7 @@ use crate::{
     cache::{CachedQuery, Call, QueryCache},
     fault::Fault,
     metrics::{Handled, Metrics, Rpc, TriggerId},
+    reading::CALL_DEADLINE,
     scaling::Target,
     shutdown::Ended,
     wire::{
@@ -35,10 +37,6 @@ use crate::{
         external_scaler_server::ExternalScaler,
     },
 };
-
-/// Every unary answer leaves within this. KEDA sets no deadline of its own, and a call that
-/// hangs freezes its ScaledObject or ScaledJob for ever.
-const DEADLINE: Duration = Duration::from_millis(2_400);
 
 /// What a caller's own deadline is shortened by, so that our answer arrives before it gives up.
 const DEADLINE_MARGIN: Duration = Duration::from_millis(20);
@@ -230,7 +228,7 @@ fn streaming(grpc_method: &'static str) -> Rpc {
 /// Comes now; its deadline is ours, or the caller's own if that is shorter.
 fn call<T>(request: &Request<T>) -> Call {
     let own = request.metadata().get("grpc-timeout").and_then(|value| timeout(value.to_str().ok()?));
-    let within = own.map_or(DEADLINE, |own| DEADLINE.min(own.saturating_sub(DEADLINE_MARGIN)));
+    let within = own.map_or(CALL_DEADLINE, |own| CALL_DEADLINE.min(own.saturating_sub(DEADLINE_MARGIN)));
     let came_at = Instant::now();
     Call { came_at, deadline: came_at + within }
 }

@@ -16,7 +16,7 @@ const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 ///
 /// A row may become visible a little after the notification that should have told of it: its
 /// transaction commits beside the one that notifies (docs/notify.md).
-const ECHOES: [Duration; 3] = [Duration::ZERO, Duration::from_millis(100), Duration::from_secs(1)];
+const REREAD_AFTER: [Duration; 3] = [Duration::ZERO, Duration::from_millis(100), Duration::from_secs(1)];
 
 /// The rules of one cached query at one moment.
 #[derive(Debug, Clone, Copy)]
@@ -24,16 +24,16 @@ pub(super) struct Rules {
     /// How old a reading may be served while nothing better is known.
     pub(super) max_age: Duration,
     /// What notifications add, where the query listens.
-    pub(super) channel: Option<Channel>,
+    pub(super) channel: Option<ChannelRules>,
 }
 
 /// What is known of a query's notification channel.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Channel {
+pub(super) struct ChannelRules {
     /// How old an unmarked reading may be served while notifications are known to arrive; none while they are not.
     pub(super) resync: Option<Duration>,
     /// The latest notification, loss or return of LISTEN: what was sent before is stale.
-    pub(super) marked_at: Instant,
+    pub(super) invalidated_at: Instant,
 }
 
 impl Rules {
@@ -65,9 +65,9 @@ impl Rules {
         let sent_at = reading.sent_at;
         let by_age = sent_at + age;
         let by_clock = reading.changes_at.map(|at| at.max(sent_at + CHANGE_INTERVAL));
-        let marks = self.channel.iter().flat_map(|channel| ECHOES.map(|echo| channel.marked_at + echo));
-        let by_mark = marks.filter(|mark| *mark >= sent_at).min();
-        by_clock.into_iter().chain(by_mark).fold(by_age, Instant::min)
+        let rereads = self.channel.iter().flat_map(|channel| REREAD_AFTER.map(|after| channel.invalidated_at + after));
+        let by_reread = rereads.filter(|reread| *reread >= sent_at).min();
+        by_clock.into_iter().chain(by_reread).fold(by_age, Instant::min)
     }
 }
 
@@ -102,17 +102,19 @@ mod tests {
     fn while_notifications_arrive_an_unmarked_reading_lives_until_resync() {
         let sent = Instant::now();
         let marked = sent - 2 * SECOND;
-        let healthy = Rules { max_age: SECOND, channel: Some(Channel { resync: Some(5 * SECOND), marked_at: marked }) };
+        let healthy =
+            Rules { max_age: SECOND, channel: Some(ChannelRules { resync: Some(5 * SECOND), invalidated_at: marked }) };
         assert!(healthy.is_fresh(&reading(sent, None), sent + 4 * SECOND));
         assert!(!healthy.is_fresh(&reading(sent, None), sent + 5 * SECOND));
-        let deaf = Rules { max_age: SECOND, channel: Some(Channel { resync: None, marked_at: marked }) };
+        let deaf = Rules { max_age: SECOND, channel: Some(ChannelRules { resync: None, invalidated_at: marked }) };
         assert!(!deaf.is_fresh(&reading(sent, None), sent + SECOND));
     }
 
     #[test]
     fn a_mark_makes_what_was_sent_before_it_stale() {
         let sent = Instant::now();
-        let rules = Rules { max_age: SECOND, channel: Some(Channel { resync: Some(5 * SECOND), marked_at: sent }) };
+        let rules =
+            Rules { max_age: SECOND, channel: Some(ChannelRules { resync: Some(5 * SECOND), invalidated_at: sent }) };
         assert!(!rules.is_fresh(&reading(sent, None), sent));
         let later = sent + 2 * SECOND;
         assert!(rules.is_fresh(&reading(later, None), later));
@@ -121,7 +123,8 @@ mod tests {
     #[test]
     fn a_mark_echoes_after_a_tenth_of_a_second_and_after_one() {
         let mark = Instant::now();
-        let rules = Rules { max_age: SECOND, channel: Some(Channel { resync: Some(9 * SECOND), marked_at: mark }) };
+        let rules =
+            Rules { max_age: SECOND, channel: Some(ChannelRules { resync: Some(9 * SECOND), invalidated_at: mark }) };
         let due = |after: u64| rules.due(Some(&reading(mark + Duration::from_millis(after), None)), mark) - mark;
         assert_eq!(due(0), Duration::ZERO);
         assert_eq!(due(1), Duration::from_millis(100));

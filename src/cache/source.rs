@@ -15,16 +15,12 @@ use crate::{
     config::Query,
     fault::{Fault, Kind},
     metrics::{Metrics, OfQuery},
-    postgres::{Breaker, Database, Line, Signal, Statement},
     query::Value,
-    reading::Reading,
+    reading::{Breaker, ChannelState, ReadResult, Tenant},
 };
 
 /// Characters of a key that the log shows.
 const SHOWN: usize = 100;
-
-/// A reading, or the fault and what the log should know of it.
-pub type ReadResult = Result<Reading, (Fault, String)>;
 
 /// Takes readings of one query. A trait because counting can be faked honestly: the cached query's
 /// own tests drive the clock.
@@ -33,60 +29,24 @@ pub trait QueryReader: Send + Sync {
     fn query(&self) -> &Arc<Query>;
 
     /// The channel that tells of changes, where the query has one.
-    fn signal(&self) -> Option<watch::Receiver<Signal>>;
+    fn channel(&self) -> Option<watch::Receiver<ChannelState>>;
 
     /// Whether statements are sent at all.
     fn breaker(&self) -> watch::Receiver<Breaker>;
 
-    /// Takes one reading on behalf of whoever waits in `line`; ends by itself.
+    /// Takes one reading on behalf of whoever waits in `tenant`; ends by itself.
     fn read<'a>(
         &'a self,
         parameters: &'a [Value],
-        line: &'a Line,
+        tenant: &'a Tenant,
     ) -> Pin<Box<dyn Future<Output = ReadResult> + Send + 'a>>;
-}
-
-/// One query on its database.
-pub struct PostgresReader {
-    statement: Statement,
-    database: Arc<Database>,
-}
-
-impl PostgresReader {
-    /// Puts a query together with its database.
-    pub fn new(query: Arc<Query>, database: Arc<Database>) -> Self {
-        Self { statement: Statement::new(query), database }
-    }
-}
-
-impl QueryReader for PostgresReader {
-    fn query(&self) -> &Arc<Query> {
-        &self.statement.query
-    }
-
-    fn signal(&self) -> Option<watch::Receiver<Signal>> {
-        let notify = self.statement.query.notify.as_ref()?;
-        Some(self.database.signal(&notify.channel))
-    }
-
-    fn breaker(&self) -> watch::Receiver<Breaker> {
-        self.database.breaker()
-    }
-
-    fn read<'a>(
-        &'a self,
-        parameters: &'a [Value],
-        line: &'a Line,
-    ) -> Pin<Box<dyn Future<Output = ReadResult> + Send + 'a>> {
-        Box::pin(self.database.read(&self.statement, parameters, line))
-    }
 }
 
 /// A query's source with what all its cached queries share: labels, and a log that tells changes of state once.
 pub struct QuerySource {
     pub(super) reader: Arc<dyn QueryReader>,
     pub(super) labels: OfQuery,
-    pub(super) signal: Option<watch::Receiver<Signal>>,
+    pub(super) channel: Option<watch::Receiver<ChannelState>>,
     pub(super) keys: GroupKeys,
     failing: AtomicUsize,
     retired: AtomicBool,
@@ -97,9 +57,9 @@ impl QuerySource {
     pub fn new(reader: Arc<dyn QueryReader>) -> Arc<Self> {
         let query = reader.query();
         let labels = OfQuery { query: query.name.clone(), database: query.database.clone() };
-        let signal = reader.signal();
+        let channel = reader.channel();
         let (failing, retired) = (AtomicUsize::new(0), AtomicBool::new(false));
-        Arc::new(Self { reader, labels, signal, keys: GroupKeys::new(), failing, retired })
+        Arc::new(Self { reader, labels, channel, keys: GroupKeys::new(), failing, retired })
     }
 
     /// The query.

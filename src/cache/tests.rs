@@ -11,8 +11,7 @@ use super::*;
 use crate::{
     config::{self, Absent, Namespaces, Query},
     metrics::Build,
-    postgres::Breaker,
-    reading::Numbers,
+    reading::{Breaker, ChannelState, Numbers},
     scaling::{Activation, Divisor, Rounding, Target},
     shutdown::Supervisor,
 };
@@ -38,7 +37,7 @@ impl QueryReader for Ticker {
         &self.query
     }
 
-    fn signal(&self) -> Option<cell::Receiver<crate::postgres::Signal>> {
+    fn channel(&self) -> Option<cell::Receiver<ChannelState>> {
         None
     }
 
@@ -46,7 +45,7 @@ impl QueryReader for Ticker {
         self.breaker.subscribe()
     }
 
-    fn read<'a>(&'a self, _: &'a [Value], _: &'a Line) -> Pin<Box<dyn Future<Output = ReadResult> + Send + 'a>> {
+    fn read<'a>(&'a self, _: &'a [Value], _: &'a Tenant) -> Pin<Box<dyn Future<Output = ReadResult> + Send + 'a>> {
         let number = self.statements.fetch_add(1, Ordering::Relaxed) + 1;
         Box::pin(async move {
             let sent_at = Instant::now();
@@ -126,7 +125,7 @@ fn value(reading: &Reading) -> f64 {
 
 fn soon() -> Call {
     let came_at = Instant::now();
-    Call { came_at, deadline: came_at + Duration::from_millis(2_400) }
+    Call { came_at, deadline: came_at + crate::reading::CALL_DEADLINE }
 }
 
 #[tokio::test(start_paused = true)]

@@ -11,8 +11,7 @@ use tokio::{
 use super::{CachedQuery, Outcome};
 use crate::{
     fault::Fault,
-    postgres::{Breaker, Signal},
-    reading::Reading,
+    reading::{Breaker, ChannelState, Reading},
 };
 
 /// The longest rest between two attempts that is on account of how long the first took.
@@ -131,7 +130,7 @@ impl Drop for Watch {
 /// Starts an attempt whenever one is due; ended with the last watcher.
 async fn keep_fresh(cached: Arc<CachedQuery>) {
     let mut outcomes = cached.outcome.subscribe();
-    let mut signal = cached.source.signal.clone();
+    let mut channel = cached.source.channel.clone();
     let mut breaker = cached.source.reader.breaker();
     // Whether the database has come back since the latest attempt.
     let mut has_returned = false;
@@ -151,16 +150,16 @@ async fn keep_fresh(cached: Arc<CachedQuery>) {
         tokio::select! {
             changed = outcomes.changed() => changed.expect("the cached query outlives its keeper"),
             () = sleep_until(due), if !in_flight => {}
-            () = marked(&mut signal), if !in_flight => {}
+            () = invalidated(&mut channel), if !in_flight => {}
             () = closed(&mut breaker) => has_returned = true,
         }
     }
 }
 
 /// Waits for the query's channel to change; for ever where there is none, or it is gone.
-async fn marked(signal: &mut Option<watch::Receiver<Signal>>) {
-    if let Some(signal) = signal
-        && signal.changed().await.is_ok()
+async fn invalidated(channel: &mut Option<watch::Receiver<ChannelState>>) {
+    if let Some(channel) = channel
+        && channel.changed().await.is_ok()
     {
         return;
     }

@@ -103,7 +103,7 @@ impl Check {
         }
         let form = if json { Form::Json } else { Form::Text(ink) };
         match runtime() {
-            Ok(runtime) => runtime.block_on(examine(&config, serving, &parameters, form)),
+            Ok(runtime) => runtime.block_on(inspect(&config, serving, &parameters, form)),
             Err(error) => {
                 eprintln!("cannot start the runtime: {error}");
                 Exit::Failure
@@ -113,7 +113,7 @@ impl Check {
 }
 
 /// Looks at one database after another, and shows each as soon as it is known.
-async fn examine(config: &Config, serving: Option<Serving>, parameters: &Parameters, form: Form) -> Exit {
+async fn inspect(config: &Config, serving: Option<Serving>, parameters: &Parameters, form: Form) -> Exit {
     let metrics = Arc::new(Metrics::new(build()));
     let (supervisor, _failures) = Supervisor::new();
     if let (Form::Text(ink), Some(serving)) = (form, &serving) {
@@ -158,10 +158,10 @@ async fn of_database(database: &Arc<Database>, config: &Config, parameters: &Par
     if !settings.enabled {
         return OfDatabase { target, ..unasked(Standing::Disabled) };
     }
-    let (mut examiner, server) = match database.examiner().await {
+    let (mut inspector, server) = match database.inspector().await {
         Ok(reached) => reached,
-        Err(complaint) => {
-            let trouble = Trouble::of_database(&settings.name, complaint);
+        Err(error) => {
+            let trouble = Trouble::of_database(&settings.name, error);
             return OfDatabase { target, ..unasked(Standing::Unavailable(trouble)) };
         }
     };
@@ -172,7 +172,7 @@ async fn of_database(database: &Arc<Database>, config: &Config, parameters: &Par
             Ok(values) => {
                 let statement = Statement::new(Arc::clone(query));
                 let origin = origin(config, query);
-                OfQuery::examined(&statement, origin, examiner.examine(&statement, &values).await)
+                OfQuery::inspection(&statement, origin, inspector.inspect(&statement, &values).await)
             }
             Err(missing) => OfQuery::unasked(query, Outcome::Skipped { missing }),
         });

@@ -11,19 +11,11 @@ use tokio::sync::watch;
 use crate::{
     fault::Fault,
     metrics::{Metrics, OfDatabase},
+    reading::Breaker,
 };
 
 /// Failures in a row that open the breaker.
 const FAILURES_TO_OPEN: u32 = 3;
-
-/// Whether statements are sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Breaker {
-    /// They are.
-    Closed,
-    /// Only probes are.
-    Open,
-}
 
 /// One database's state, fed by everything that talks to it.
 #[derive(Debug)]

@@ -20,14 +20,15 @@ use tokio::{
 };
 use tokio_postgres::{Notification, types::Type};
 
-use super::{Breaker, Database, QUEUE, connect};
+use super::{Database, QUEUE, connect};
 use crate::{
     config,
     conninfo::{Address, Connection},
+    reading::{Breaker, ChannelState},
 };
 
 /// How often the connection must answer an empty query.
-const PULSE: Duration = Duration::from_secs(5);
+const HEARTBEAT: Duration = Duration::from_secs(5);
 
 /// How long an answer to that, to LISTEN, or our own NOTIFY may take.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -37,19 +38,10 @@ const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 /// A channel is marked no more often than this; a storm of notifications is one mark at its end.
-const MARK_INTERVAL: Duration = Duration::from_millis(1);
+const INVALIDATION_INTERVAL: Duration = Duration::from_millis(1);
 
 /// What each gauge that a mark wakes adds to that interval: waking it takes a tenth of this.
-const MARK_INTERVAL_OF_A_GAUGE: Duration = Duration::from_micros(10);
-
-/// What is known of one channel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Signal {
-    /// Whether notifications are known to arrive.
-    pub is_healthy: bool,
-    /// The latest notification, loss or return of LISTEN.
-    pub marked_at: Instant,
-}
+const INVALIDATION_INTERVAL_PER_QUERY: Duration = Duration::from_micros(10);
 
 /// The channels that a database's queries listen on.
 #[derive(Debug)]
@@ -59,7 +51,7 @@ pub(super) struct Channels {
 
 #[derive(Debug)]
 struct Channel {
-    signal: watch::Sender<Signal>,
+    state: watch::Sender<ChannelState>,
     /// A notification that came too soon after a mark to be marked at once.
     late: Mutex<bool>,
 }
@@ -70,15 +62,15 @@ impl Channels {
     }
 
     /// The signal of a channel, which is listened on from now on.
-    pub(super) fn signal(&self, name: &str) -> watch::Receiver<Signal> {
+    pub(super) fn channel(&self, name: &str) -> watch::Receiver<ChannelState> {
         let mut receiver = None;
         self.wanted.send_if_modified(|wanted| {
             let is_new = !wanted.contains_key(name);
             let channel = wanted.entry(name.to_owned()).or_insert_with(|| {
-                let signal = Signal { is_healthy: false, marked_at: Instant::now() };
-                Arc::new(Channel { signal: watch::Sender::new(signal), late: Mutex::new(false) })
+                let state = ChannelState { is_healthy: false, invalidated_at: Instant::now() };
+                Arc::new(Channel { state: watch::Sender::new(state), late: Mutex::new(false) })
             });
-            receiver = Some(channel.signal.subscribe());
+            receiver = Some(channel.state.subscribe());
             is_new
         });
         receiver.expect("set in the closure, which runs once")
@@ -89,7 +81,7 @@ impl Channels {
         let mut unwanted = Vec::new();
         self.wanted.send_if_modified(|wanted| {
             wanted.retain(|name, channel| {
-                let is_wanted = channel.signal.receiver_count() > 0;
+                let is_wanted = channel.state.receiver_count() > 0;
                 if !is_wanted {
                     unwanted.push(name.clone());
                 }
@@ -108,33 +100,33 @@ impl Channels {
 impl Channel {
     /// The pause between two marks.
     fn interval(&self) -> Duration {
-        let gauges = u32::try_from(self.signal.receiver_count()).unwrap_or(u32::MAX);
-        MARK_INTERVAL.max(MARK_INTERVAL_OF_A_GAUGE.saturating_mul(gauges))
+        let queries = u32::try_from(self.state.receiver_count()).unwrap_or(u32::MAX);
+        INVALIDATION_INTERVAL.max(INVALIDATION_INTERVAL_PER_QUERY.saturating_mul(queries))
     }
 
     /// A notification has come. True if it must be marked later.
     fn notified(&self) -> bool {
         let mut late = self.late.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
-        if !*late && now.duration_since(self.signal.borrow().marked_at) >= self.interval() {
-            self.signal.send_modify(|signal| signal.marked_at = now);
+        if !*late && now.duration_since(self.state.borrow().invalidated_at) >= self.interval() {
+            self.state.send_modify(|state| state.invalidated_at = now);
             return false;
         }
         !std::mem::replace(&mut *late, true)
     }
 
-    fn mark_late(&self) {
+    fn invalidate_late(&self) {
         if std::mem::take(&mut *self.late.lock().unwrap_or_else(PoisonError::into_inner)) {
-            self.signal.send_modify(|signal| signal.marked_at = Instant::now());
+            self.state.send_modify(|state| state.invalidated_at = Instant::now());
         }
     }
 
     /// Marks, too, where this is news: while LISTEN cannot be had each attempt would mark everything.
     fn set_health(&self, is_healthy: bool) {
-        self.signal.send_if_modified(|signal| {
-            let is_news = signal.is_healthy != is_healthy;
+        self.state.send_if_modified(|state| {
+            let is_news = state.is_healthy != is_healthy;
             if is_news {
-                *signal = Signal { is_healthy, marked_at: Instant::now() };
+                *state = ChannelState { is_healthy, invalidated_at: Instant::now() };
             }
             is_news
         });
@@ -142,7 +134,7 @@ impl Channel {
 }
 
 /// Why listening has ended, or could not begin.
-enum Lost {
+enum SessionEnd {
     /// The database handle is gone: so are we.
     Database,
     /// Credentials or host have changed: it is to be opened again.
@@ -176,14 +168,14 @@ pub(super) async fn listen(database: Weak<Database>) {
             channel.set_health(false);
         }
         let cause = match lost {
-            Lost::Because(cause) => cause,
-            Lost::Outdated => continue,
-            Lost::Unwanted => {
+            SessionEnd::Because(cause) => cause,
+            SessionEnd::Outdated => continue,
+            SessionEnd::Unwanted => {
                 metrics.listen_up.remove(&labels);
                 continue;
             }
             // Another handle may be using the metric by now.
-            Lost::Database => return,
+            SessionEnd::Database => return,
         };
         metrics.listen_up.get_or_create(&labels).set(0);
         if was_healthy {
@@ -224,16 +216,16 @@ async fn session(
     wanted: &mut watch::Receiver<BTreeMap<String, Arc<Channel>>>,
     was_healthy: &mut bool,
     has_complained: bool,
-) -> Lost {
+) -> SessionEnd {
     let Some((settings, metrics, labels, mut renewed)) = database.upgrade().map(|database| {
         let (settings, metrics) = (Arc::clone(&database.settings), Arc::clone(&database.metrics));
         (settings, metrics, database.labels.clone(), database.renewed.subscribe())
     }) else {
-        return Lost::Database;
+        return SessionEnd::Database;
     };
     let connection = match address(&settings) {
         Ok(connection) => connection,
-        Err(problem) => return Lost::Because(problem),
+        Err(problem) => return SessionEnd::Because(problem),
     };
     let arrived = Arc::new(Notify::new());
     let late = Arc::new(Notify::new());
@@ -265,15 +257,15 @@ async fn session(
     .await;
     let session = match opened {
         Ok(session) => session,
-        Err(error) => return Lost::Because(error.to_string()),
+        Err(error) => return SessionEnd::Because(error.to_string()),
     };
     let client = &session.client;
     if let Err(cause) = subscribe(client, [own]).await {
-        return Lost::Because(cause);
+        return SessionEnd::Because(cause);
     }
     let names: Vec<String> = wanted.borrow_and_update().keys().cloned().collect();
     if let Err(cause) = subscribe(client, names.iter().map(String::as_str)).await {
-        return Lost::Because(cause);
+        return SessionEnd::Because(cause);
     }
     if let Err(lost) = prove(database, own, &arrived).await {
         return lost;
@@ -286,41 +278,41 @@ async fn session(
     if has_complained {
         tracing::info!(database = %labels.database, "notifications arrive again");
     }
-    let mut pulse = interval_at(Instant::now() + PULSE, PULSE);
+    let mut heartbeat = interval_at(Instant::now() + HEARTBEAT, HEARTBEAT);
     loop {
         tokio::select! {
-            _ = &mut closed => return Lost::Because("the connection was closed".to_owned()),
-            changed = renewed.changed() => return changed.map_or(Lost::Database, |()| Lost::Outdated),
+            _ = &mut closed => return SessionEnd::Because("the connection was closed".to_owned()),
+            changed = renewed.changed() => return changed.map_or(SessionEnd::Database, |()| SessionEnd::Outdated),
             () = late.notified() => {
                 let pause = wanted.borrow().values().map(|channel| channel.interval()).max();
-                sleep(pause.unwrap_or(MARK_INTERVAL)).await;
+                sleep(pause.unwrap_or(INVALIDATION_INTERVAL)).await;
                 for channel in wanted.borrow().values() {
-                    channel.mark_late();
+                    channel.invalidate_late();
                 }
             }
             changed = wanted.changed() => {
                 if changed.is_err() {
-                    return Lost::Database;
+                    return SessionEnd::Database;
                 }
                 let names: Vec<String> = wanted.borrow_and_update().keys().cloned().collect();
                 if names.is_empty() {
-                    return Lost::Unwanted;
+                    return SessionEnd::Unwanted;
                 }
                 if let Err(cause) = subscribe(client, names.iter().map(String::as_str)).await {
-                    return Lost::Because(cause);
+                    return SessionEnd::Because(cause);
                 }
                 for channel in wanted.borrow().values() {
                     channel.set_health(true);
                 }
             }
-            _ = pulse.tick() => {
-                let Some(database) = database.upgrade() else { return Lost::Database };
+            _ = heartbeat.tick() => {
+                let Some(database) = database.upgrade() else { return SessionEnd::Database };
                 let unwanted = database.channels.unwanted();
                 drop(database);
                 match timeout(PATIENCE, client.batch_execute(&unlisten(&unwanted))).await {
                     Ok(Ok(())) => {}
-                    Ok(Err(error)) => return Lost::Because(connect::explain(&error)),
-                    Err(_) => return Lost::Because("the connection has fallen silent".to_owned()),
+                    Ok(Err(error)) => return SessionEnd::Because(connect::explain(&error)),
+                    Err(_) => return SessionEnd::Because("the connection has fallen silent".to_owned()),
                 }
             }
         }
@@ -342,7 +334,7 @@ fn address(settings: &config::Database) -> Result<Connection, String> {
     Ok(connection)
 }
 
-/// The pulse: statements that end listening on these channels, or an empty query.
+/// The heartbeat: statements that end listening on these channels, or an empty query.
 fn unlisten(channels: &[String]) -> String {
     channels.iter().map(|channel| format!("UNLISTEN {};", quoted(channel))).collect()
 }
@@ -369,9 +361,9 @@ async fn subscribe<'a>(
 }
 
 /// Sends a NOTIFY through the pool and waits for it here.
-async fn prove(database: &Weak<Database>, own: &str, arrived: &Notify) -> Result<(), Lost> {
-    let Some(database) = database.upgrade() else { return Err(Lost::Database) };
-    let because = |cause: &str| Err(Lost::Because(cause.to_owned()));
+async fn prove(database: &Weak<Database>, own: &str, arrived: &Notify) -> Result<(), SessionEnd> {
+    let Some(database) = database.upgrade() else { return Err(SessionEnd::Database) };
+    let because = |cause: &str| Err(SessionEnd::Because(cause.to_owned()));
     let connection = match timeout(QUEUE, database.pool.get()).await {
         Ok(Ok(connection)) => connection,
         Ok(Err(_)) => return because("a NOTIFY of our own could not be sent: the database cannot be reached"),

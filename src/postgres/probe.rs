@@ -1,4 +1,4 @@
-//! Whether a database is alive, when its statements say nothing: doubts, and the probes that answer them.
+//! Whether a database is alive, when its statements say nothing: suspicions, and the probes that answer them.
 
 use std::{
     convert::Infallible,
@@ -17,8 +17,11 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use super::{Breaker, Database, connect};
-use crate::fault::Fault;
+use super::{Database, connect};
+use crate::{
+    fault::Fault,
+    reading::{Breaker, CALL_DEADLINE},
+};
 
 /// Pause between the starts of two probes of a database whose breaker is open, +-20 %.
 const PROBE_INTERVAL: Duration = Duration::from_millis(800);
@@ -26,21 +29,21 @@ const PROBE_INTERVAL: Duration = Duration::from_millis(800);
 /// Bounds one probe.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A statement that has been silent for this long is doubted: its caller has just given up. The
-/// statement may be slow, or its connection dead without a word.
-const DOUBT: Duration = Duration::from_millis(2_400);
+/// A statement that has been silent for this long makes its connection suspect: the caller has just given up. The
+/// statement may be slow, or the connection dead.
+const SUSPECT_AFTER: Duration = CALL_DEADLINE;
 
 /// A connection that has not answered to BEGIN for this long is doubted, too, and is dead if another one, opened later,
 /// has an answer: a call that meets it can still be answered in time by a new one.
-const BEGIN_DOUBT: Duration = Duration::from_secs(1);
+const SUSPECT_BEGIN_AFTER: Duration = Duration::from_secs(1);
 
 impl Database {
     /// Ends when BEGIN has no answer yet, and a connection that was opened since has one.
-    pub(super) async fn outlives(&self, has_begun: &AtomicBool, sent_at: Instant) {
-        sleep(BEGIN_DOUBT).await;
+    pub(super) async fn declared_dead(&self, has_begun: &AtomicBool, sent_at: Instant) {
+        sleep(SUSPECT_BEGIN_AFTER).await;
         let mut alive = self.alive.subscribe();
         while !has_begun.load(Ordering::Relaxed) {
-            let _ = self.doubts.try_send(());
+            let _ = self.suspicions.try_send(());
             let answered = timeout(PROBE_INTERVAL, alive.wait_for(|opened_at| *opened_at > sent_at)).await;
             if answered.is_ok() && !has_begun.load(Ordering::Relaxed) {
                 return;
@@ -50,11 +53,11 @@ impl Database {
     }
 
     /// Doubts the database again and again while a statement is silent.
-    pub(super) async fn doubt(&self) -> Infallible {
+    pub(super) async fn suspect(&self) -> Infallible {
         loop {
-            sleep(DOUBT).await;
+            sleep(SUSPECT_AFTER).await;
             // One that is full has been doubted already.
-            let _ = self.doubts.try_send(());
+            let _ = self.suspicions.try_send(());
         }
     }
 
@@ -128,8 +131,8 @@ pub(super) async fn while_open(database: Weak<Database>, mut breaker: watch::Rec
 }
 
 /// Probes a database whose statements are silent, until it answers or its breaker opens, which ends them.
-pub(super) async fn when_doubted(database: Weak<Database>, mut doubts: mpsc::Receiver<()>) {
-    while doubts.recv().await.is_some() {
+pub(super) async fn when_suspected(database: Weak<Database>, mut suspicions: mpsc::Receiver<()>) {
+    while suspicions.recv().await.is_some() {
         loop {
             let started = Instant::now();
             let Some(database) = database.upgrade() else { return };

@@ -7,13 +7,9 @@ use std::{
     sync::Arc,
 };
 
+use super::reader::PostgresReader;
 use crate::{
-    cache::{PostgresReader, QuerySource},
-    config::Config,
-    conninfo::Connection,
-    metrics::Metrics,
-    postgres::Database,
-    query::Registry,
+    cache::QuerySource, config::Config, conninfo::Connection, metrics::Metrics, postgres::Database, query::Registry,
     shutdown::Supervisor,
 };
 

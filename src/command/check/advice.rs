@@ -4,12 +4,12 @@ use super::report::{Excerpt, Origin};
 use crate::{
     config::Query,
     fault::{Fault, Unusable},
-    postgres::{Cause, Complaint},
+    postgres::{Cause, QueryError},
 };
 
 /// What to do about a session that could not be had.
-pub(super) fn for_database(name: &str, complaint: &Complaint) -> String {
-    match complaint.cause {
+pub(super) fn for_database(name: &str, error: &QueryError) -> String {
+    match error.cause {
         Cause::Credentials => "mend the file or variable that the configuration refers to".to_owned(),
         Cause::HostName => "this name is not known here: check its spelling; in Kubernetes it is \
                             SERVICE.NAMESPACE.svc, seen from a pod"
@@ -43,12 +43,12 @@ pub(super) fn for_database(name: &str, complaint: &Complaint) -> String {
 }
 
 /// What to do about a query that failed.
-pub(super) fn for_query(query: &Query, origin: Origin, complaint: &Complaint, at: Option<&Excerpt>) -> String {
-    if let Fault::Unusable(unusable) = complaint.fault {
+pub(super) fn for_query(query: &Query, origin: Origin, error: &QueryError, at: Option<&Excerpt>) -> String {
+    if let Fault::Unusable(unusable) = error.fault {
         return for_answer(query, unusable).to_owned();
     }
     let (name, database) = (&query.name, &query.database);
-    match complaint.cause {
+    match error.cause {
         Cause::MissingTable if origin == Origin::BuiltIn => format!(
             "`postgres-batch migrate up` makes it; if it is in another schema, set databases.{database}.search_path; \
              if you do not use postgres-batch, never mind"

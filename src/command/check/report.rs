@@ -10,8 +10,8 @@ use crate::{
     config::Query,
     conninfo::Connection,
     fault::Fault,
-    postgres::{Complaint, Examined, Plan, Relation, RowSecurity, Server, Statement},
-    reading::{Numbers, Rows},
+    postgres::{Inspection, Plan, QueryError, Relation, RowSecurity, Server, Statement},
+    reading::{CALL_DEADLINE, Numbers, Rows},
     scaling,
 };
 
@@ -20,9 +20,6 @@ const OLDEST_SUPPORTED: i32 = 130_000;
 
 /// A table of which every reading reads this much from end to end is worth a hint.
 const LARGE: i64 = 8 << 20;
-
-/// KEDA's call is answered within this; a slower reading serves a later poll.
-const LONGEST_CALL: Duration = Duration::from_millis(2_400);
 
 /// How many keys of a grouped query are shown.
 const KEYS_SHOWN: usize = 5;
@@ -264,19 +261,19 @@ impl Reached {
 
 impl Trouble {
     /// About a session.
-    pub(super) fn of_database(name: &str, complaint: Complaint) -> Self {
-        let advice = advice::for_database(name, &complaint);
-        Self::new(complaint, None, advice)
+    pub(super) fn of_database(name: &str, error: QueryError) -> Self {
+        let advice = advice::for_database(name, &error);
+        Self::new(error, None, advice)
     }
 
-    fn of_query(statement: &Statement, origin: Origin, complaint: Complaint) -> Self {
-        let excerpt = complaint.position.and_then(|position| Excerpt::of(statement.text(), position));
-        let advice = advice::for_query(&statement.query, origin, &complaint, excerpt.as_ref());
-        Self::new(complaint, excerpt, advice)
+    fn of_query(statement: &Statement, origin: Origin, error: QueryError) -> Self {
+        let excerpt = error.position.and_then(|position| Excerpt::of(statement.text(), position));
+        let advice = advice::for_query(&statement.query, origin, &error, excerpt.as_ref());
+        Self::new(error, excerpt, advice)
     }
 
-    fn new(complaint: Complaint, excerpt: Option<Excerpt>, advice: String) -> Self {
-        let Complaint { fault, cause: _, message, further, position: _ } = complaint;
+    fn new(error: QueryError, excerpt: Option<Excerpt>, advice: String) -> Self {
+        let QueryError { fault, cause: _, message, further, position: _ } = error;
         Self { reason: fault.reason(), fault, message, further, excerpt, advice }
     }
 }
@@ -302,9 +299,9 @@ impl OfQuery {
     }
 
     /// A query that was run.
-    pub(super) fn examined(statement: &Statement, origin: Origin, examined: Examined) -> Self {
+    pub(super) fn inspection(statement: &Statement, origin: Origin, inspection: Inspection) -> Self {
         let query = &statement.query;
-        let Examined { reading, took, plan } = examined;
+        let Inspection { reading, took, plan } = inspection;
         let outcome = match reading {
             Ok(reading) => match reading.rows {
                 Rows::One(numbers) => Outcome::Answered(Answer::of(query, numbers)),
@@ -317,9 +314,9 @@ impl OfQuery {
                     Outcome::Grouped { keys, first }
                 }
             },
-            Err(complaint) => {
-                let is_missing = complaint.cause == crate::postgres::Cause::MissingTable;
-                let trouble = Trouble::of_query(statement, origin, complaint);
+            Err(error) => {
+                let is_missing = error.cause == crate::postgres::Cause::MissingTable;
+                let trouble = Trouble::of_query(statement, origin, error);
                 if is_missing && origin == Origin::BuiltIn {
                     Outcome::Absent(trouble)
                 } else {
@@ -328,7 +325,7 @@ impl OfQuery {
             }
         };
         let mut warnings = Vec::new();
-        if took > LONGEST_CALL && matches!(outcome, Outcome::Answered(_) | Outcome::Grouped { .. }) {
+        if took > CALL_DEADLINE && matches!(outcome, Outcome::Answered(_) | Outcome::Grouped { .. }) {
             warnings.push(slow(query));
         }
         let counts_nothing = matches!(&outcome, Outcome::Answered(answer) if answer.undivided == 0.0);
@@ -373,9 +370,10 @@ fn is_loopback(address: &str) -> bool {
 
 fn slow(query: &Query) -> Warning {
     Warning {
-        text: "slower than a call of KEDA may take (2.4 s): its first poll gets DEADLINE_EXCEEDED, and a later one \
-               is answered only while this reading is younger than max_age"
-            .to_owned(),
+        text: format!(
+            "slower than a call of KEDA may take ({CALL_DEADLINE:?}): its first poll gets DEADLINE_EXCEEDED, and a \
+             later one is answered only while this reading is younger than max_age"
+        ),
         advice: Some(format!(
             "make it faster; or set queries.{}.timeout above what it takes and max_age above the pollingInterval",
             query.name

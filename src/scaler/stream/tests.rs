@@ -6,12 +6,11 @@ use tokio::time::{sleep, timeout};
 
 use super::*;
 use crate::{
-    cache::{QueryReader, QuerySource, ReadResult},
+    cache::{QueryReader, QuerySource},
     config::{Absent, Namespaces, Query},
     metrics::Build,
-    postgres::{Breaker, Line, Signal},
     query::Value,
-    reading::{Numbers, Reading, Rows},
+    reading::{Breaker, ChannelState, Numbers, ReadResult, Reading, Rows, Tenant},
     scaler::metadata::Compared,
     scaling::{Activation, Divisor, Rounding, Target},
     shutdown::{Ending, Supervisor},
@@ -36,7 +35,7 @@ impl QueryReader for Told {
         &self.query
     }
 
-    fn signal(&self) -> Option<watch::Receiver<Signal>> {
+    fn channel(&self) -> Option<watch::Receiver<ChannelState>> {
         None
     }
 
@@ -44,7 +43,7 @@ impl QueryReader for Told {
         watch::channel(Breaker::Closed).1
     }
 
-    fn read<'a>(&'a self, _: &'a [Value], _: &'a Line) -> Pin<Box<dyn Future<Output = ReadResult> + Send + 'a>> {
+    fn read<'a>(&'a self, _: &'a [Value], _: &'a Tenant) -> Pin<Box<dyn Future<Output = ReadResult> + Send + 'a>> {
         let answer = *self.answer.lock().unwrap();
         let sent_at = Instant::now();
         Box::pin(async move {

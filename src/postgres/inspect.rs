@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout};
 use tokio_postgres::error::ErrorPosition;
 
 use super::{
-    Broken, Database, Privileges, SILENCE, Statement, begin,
+    Database, Privileges, SILENCE, Statement, TransactionError, begin,
     classify::{Cause, cause, cause_of_connect, statement_fault},
     connect::{self, Session},
     plan::{Plan, Relation},
@@ -59,7 +59,7 @@ pub struct Server {
 
 /// What went wrong, in the server's own words.
 #[derive(Debug, Clone)]
-pub struct Complaint {
+pub struct QueryError {
     /// What KEDA would be told.
     pub fault: Fault,
     /// What it is about, as far as the way to mend it depends on it.
@@ -74,9 +74,9 @@ pub struct Complaint {
 
 /// What one query brought.
 #[derive(Debug)]
-pub struct Examined {
+pub struct Inspection {
     /// The reading, as KEDA's calls would have got it.
-    pub reading: Result<Reading, Complaint>,
+    pub reading: Result<Reading, QueryError>,
     /// From sending the statement to its end.
     pub took: Duration,
     /// How the server goes about it; absent where it would not say.
@@ -84,7 +84,7 @@ pub struct Examined {
 }
 
 /// A session that looks at one query after another.
-pub struct Examiner {
+pub struct Inspector {
     database: Arc<Database>,
     session: Session,
 }
@@ -94,58 +94,58 @@ impl Database {
     ///
     /// # Errors
     /// Why there is none; also for a role that the configuration refuses.
-    pub async fn examiner(self: &Arc<Self>) -> Result<(Examiner, Server), Complaint> {
+    pub async fn inspector(self: &Arc<Self>) -> Result<(Inspector, Server), QueryError> {
         let session = self.session().await?;
         let within = self.settings.connect_timeout;
         let server = timeout(within, Server::of(&session.client))
             .await
-            .map_err(|_| Complaint::ours(Fault::Unreachable, Cause::Silent, format!("no answer within {within:?}")))?
-            .map_err(|error| Complaint::of(&error))?;
+            .map_err(|_| QueryError::ours(Fault::Unreachable, Cause::Silent, format!("no answer within {within:?}")))?
+            .map_err(|error| QueryError::of(&error))?;
         if self.settings.require_unprivileged_role && !server.privileges.is_empty() {
             let message = format!("the role {} is too privileged: {}", server.role, server.privileges);
-            return Err(Complaint::ours(Fault::PrivilegedRole, Cause::PrivilegedRole, message));
+            return Err(QueryError::ours(Fault::PrivilegedRole, Cause::PrivilegedRole, message));
         }
-        Ok((Examiner { database: Arc::clone(self), session }, server))
+        Ok((Inspector { database: Arc::clone(self), session }, server))
     }
 
-    async fn session(&self) -> Result<Session, Complaint> {
+    async fn session(&self) -> Result<Session, QueryError> {
         let settings = &self.settings;
-        let credentials = |message| Complaint::ours(Fault::Unreachable, Cause::Credentials, message);
+        let credentials = |message| QueryError::ours(Fault::Unreachable, Cause::Credentials, message);
         let connection = settings.connection.resolve().map_err(credentials)?;
         connect::open(&connection, settings.connect_timeout, "clapometer check", connect::NUMBERS, None)
             .await
-            .map_err(|error| Complaint::ours(Fault::Unreachable, cause_of_connect(&error), error.to_string()))
+            .map_err(|error| QueryError::ours(Fault::Unreachable, cause_of_connect(&error), error.to_string()))
     }
 }
 
-impl Examiner {
+impl Inspector {
     /// Runs a query once, as for KEDA, and asks for its plan.
     ///
     /// Ends by itself: twice the statement's limit, with a little for a silent server.
-    pub async fn examine(&mut self, statement: &Statement, parameters: &[Value<'_>]) -> Examined {
+    pub async fn inspect(&mut self, statement: &Statement, parameters: &[Value<'_>]) -> Inspection {
         let sent_at = Instant::now();
         let reading = self.read(statement, parameters).await;
         let took = sent_at.elapsed();
         let plan = self.plan(statement, parameters).await;
-        Examined { reading, took, plan }
+        Inspection { reading, took, plan }
     }
 
-    async fn read(&mut self, statement: &Statement, parameters: &[Value<'_>]) -> Result<Reading, Complaint> {
+    async fn read(&mut self, statement: &Statement, parameters: &[Value<'_>]) -> Result<Reading, QueryError> {
         if self.session.client.is_closed() {
             self.session = self.database.session().await?;
         }
         let limit = statement.query.timeout + SILENCE;
         match timeout(limit, self.database.transaction(&self.session.client, statement, parameters)).await {
             Ok(Ok(Ok(reading))) => Ok(reading),
-            Ok(Ok(Err(fault))) => Err(Complaint::ours(fault, Cause::Answer, fault.to_string())),
-            Ok(Err(Broken::Told { error, .. })) => Err(Complaint::of(&error)),
-            silent @ (Ok(Err(Broken::Dead)) | Err(_)) => {
+            Ok(Ok(Err(fault))) => Err(QueryError::ours(fault, Cause::Answer, fault.to_string())),
+            Ok(Err(TransactionError::SqlError { error, .. })) => Err(QueryError::of(&error)),
+            silent @ (Ok(Err(TransactionError::DeadConnection)) | Err(_)) => {
                 let message = match silent {
                     Err(_) => format!("no answer within {limit:?}"),
                     Ok(_) => "the connection has died without a word".to_owned(),
                 };
                 self.replace_session().await;
-                Err(Complaint::ours(Fault::DeadlineExceeded, Cause::Silent, message))
+                Err(QueryError::ours(Fault::DeadlineExceeded, Cause::Silent, message))
             }
         }
     }
@@ -203,7 +203,7 @@ impl Server {
     }
 }
 
-impl Complaint {
+impl QueryError {
     fn ours(fault: Fault, cause: Cause, message: String) -> Self {
         Self { fault, cause, message, further: Vec::new(), position: None }
     }

@@ -13,88 +13,87 @@ use std::{
 
 use tokio::{sync::oneshot, time::Instant};
 
+use crate::reading::Tenant;
+
 /// A namespace that asked within this time counts as one that may ask again.
 const RECENT: Duration = Duration::from_secs(600);
 
 /// Lines that are remembered; with more of them there is more than one anyhow.
 const REMEMBERED: usize = 1_000;
 
-/// Who asks: a namespace, or none for a gauge that several of them use.
-pub type Line = Option<Arc<str>>;
-
 /// The lines before one database.
 #[derive(Debug)]
-pub(super) struct Turns {
-    places: usize,
+pub(super) struct FairPool {
+    permits: usize,
     state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
 struct State {
     taken: usize,
-    by_line: HashMap<Line, InLine>,
+    by_tenant: HashMap<Tenant, Waiters>,
     /// The lines in which somebody waits, the next in turn first.
-    waiting: VecDeque<Line>,
+    waiting: VecDeque<Tenant>,
 }
 
 #[derive(Debug)]
-struct InLine {
+struct Waiters {
     holds: usize,
-    queue: VecDeque<oneshot::Sender<Place>>,
+    queue: VecDeque<oneshot::Sender<Permit>>,
     asked_at: Instant,
 }
 
 /// The right to use one connection; passed on when dropped.
 #[derive(Debug)]
-pub(super) struct Place {
-    turns: Arc<Turns>,
-    line: Line,
+pub(super) struct Permit {
+    pool: Arc<FairPool>,
+    tenant: Tenant,
 }
 
-impl Turns {
+impl FairPool {
     /// Lines before this many connections.
-    pub(super) fn new(places: usize) -> Arc<Self> {
-        Arc::new(Self { places, state: Mutex::default() })
+    pub(super) fn new(permits: usize) -> Arc<Self> {
+        Arc::new(Self { permits, state: Mutex::default() })
     }
 
     /// Waits in this line for a connection's place.
     ///
     /// # Cancel safety
     /// Safe: a place that comes too late is passed on.
-    pub(super) async fn place(self: &Arc<Self>, line: &Line) -> Place {
+    pub(super) async fn acquire(self: &Arc<Self>, tenant: &Tenant) -> Permit {
         let (sender, receiver) = oneshot::channel();
         {
             let mut state = self.lock();
-            state.remember(line);
-            let entry = state.by_line.entry(line.clone()).or_insert_with(InLine::new);
+            state.remember(tenant);
+            let entry = state.by_tenant.entry(tenant.clone()).or_insert_with(Waiters::new);
             entry.asked_at = Instant::now();
             entry.queue.push_back(sender);
             if entry.queue.len() == 1 {
-                state.waiting.push_back(line.clone());
+                state.waiting.push_back(tenant.clone());
             }
         }
         self.serve();
-        receiver.await.expect("the sender stays in its line, and `self` is held, until it is used")
+        receiver.await.expect("the sender stays in its tenant, and `self` is held, until it is used")
     }
 
     /// How many wait.
     pub(super) fn waiting(&self) -> usize {
         let state = self.lock();
-        state.by_line.values().flat_map(|entry| &entry.queue).filter(|sender| !sender.is_closed()).count()
+        state.by_tenant.values().flat_map(|entry| &entry.queue).filter(|sender| !sender.is_closed()).count()
     }
 
     /// Gives away what is free.
     fn serve(self: &Arc<Self>) {
         loop {
-            let (sender, line) = {
+            let (sender, tenant) = {
                 let mut state = self.lock();
-                match state.next(self.places) {
+                match state.next(self.permits) {
                     Some(next) => next,
                     None => return,
                 }
             };
-            // Outside the lock, since a place that nobody takes comes back at once.
-            drop(sender.send(Place { turns: Arc::clone(self), line }));
+            // Outside the lock, since a permit that nobody takes comes back at once.
+            drop(sender.send(Permit { pool: Arc::clone(self), tenant }));
         }
     }
 
@@ -105,21 +104,21 @@ impl Turns {
 
 impl State {
     /// Takes a place for whoever is next, if there is one for them.
-    fn next(&mut self, places: usize) -> Option<(oneshot::Sender<Place>, Line)> {
-        if self.taken >= places {
+    fn next(&mut self, permits: usize) -> Option<(oneshot::Sender<Permit>, Tenant)> {
+        if self.taken >= permits {
             return None;
         }
-        let share = if self.by_line.len() > 1 { places.saturating_sub(1).max(1) } else { places };
+        let share = if self.by_tenant.len() > 1 { permits.saturating_sub(1).max(1) } else { permits };
         for _ in 0..self.waiting.len() {
-            let line = self.waiting.pop_front()?;
-            let Some(entry) = self.by_line.get_mut(&line) else { continue };
+            let tenant = self.waiting.pop_front()?;
+            let Some(entry) = self.by_tenant.get_mut(&tenant) else { continue };
             // Who has given up leaves its sender behind.
             while entry.queue.front().is_some_and(oneshot::Sender::is_closed) {
                 entry.queue.pop_front();
             }
             if entry.holds >= share {
                 if !entry.queue.is_empty() {
-                    self.waiting.push_back(line);
+                    self.waiting.push_back(tenant);
                 }
                 continue;
             }
@@ -127,40 +126,40 @@ impl State {
             entry.holds += 1;
             self.taken += 1;
             if !entry.queue.is_empty() {
-                self.waiting.push_back(line.clone());
+                self.waiting.push_back(tenant.clone());
             }
-            return Some((sender, line));
+            return Some((sender, tenant));
         }
         None
     }
 
     /// Makes room for this line among those that are remembered.
-    fn remember(&mut self, line: &Line) {
-        if !self.by_line.contains_key(line) {
-            let is_full = self.by_line.len() >= REMEMBERED;
-            self.by_line.retain(|_, entry| {
+    fn remember(&mut self, tenant: &Tenant) {
+        if !self.by_tenant.contains_key(tenant) {
+            let is_full = self.by_tenant.len() >= REMEMBERED;
+            self.by_tenant.retain(|_, entry| {
                 entry.holds > 0 || !entry.queue.is_empty() || (!is_full && entry.asked_at.elapsed() < RECENT)
             });
         }
     }
 }
 
-impl InLine {
+impl Waiters {
     fn new() -> Self {
         Self { holds: 0, queue: VecDeque::new(), asked_at: Instant::now() }
     }
 }
 
-impl Drop for Place {
+impl Drop for Permit {
     fn drop(&mut self) {
         {
-            let mut state = self.turns.lock();
+            let mut state = self.pool.lock();
             state.taken -= 1;
-            if let Some(entry) = state.by_line.get_mut(&self.line) {
+            if let Some(entry) = state.by_tenant.get_mut(&self.tenant) {
                 entry.holds -= 1;
             }
         }
-        self.turns.serve();
+        self.pool.serve();
     }
 }
 
@@ -170,28 +169,28 @@ mod tests {
 
     use super::*;
 
-    fn line(name: &str) -> Line {
+    fn tenant(name: &str) -> Tenant {
         Some(name.into())
     }
 
     /// Those of the waiting that have a place now.
-    fn served<F: Future<Output = Place> + Unpin>(waiting: &mut Vec<F>) -> Vec<Place> {
-        let mut places = Vec::new();
+    fn served<F: Future<Output = Permit> + Unpin>(waiting: &mut Vec<F>) -> Vec<Permit> {
+        let mut permits = Vec::new();
         waiting.retain_mut(|waiter| match waiter.now_or_never() {
-            Some(place) => {
-                places.push(place);
+            Some(permit) => {
+                permits.push(permit);
                 false
             }
             None => true,
         });
-        places
+        permits
     }
 
     #[tokio::test]
     async fn one_namespace_alone_has_every_connection() {
-        let turns = Turns::new(4);
-        let noisy = line("noisy");
-        let mut waiting: Vec<_> = (0..9).map(|_| Box::pin(turns.place(&noisy))).collect();
+        let pool = FairPool::new(4);
+        let noisy = tenant("noisy");
+        let mut waiting: Vec<_> = (0..9).map(|_| Box::pin(pool.acquire(&noisy))).collect();
         let first = served(&mut waiting);
         assert_eq!(first.len(), 4);
         drop(first);
@@ -200,14 +199,14 @@ mod tests {
 
     #[tokio::test]
     async fn among_several_none_holds_the_last_connection_and_lines_take_turns() {
-        let turns = Turns::new(4);
-        let (noisy, quiet) = (line("noisy"), line("quiet"));
-        drop(turns.place(&quiet).await);
-        let mut waiting: Vec<_> = (0..100).map(|_| Box::pin(turns.place(&noisy))).collect();
+        let pool = FairPool::new(4);
+        let (noisy, quiet) = (tenant("noisy"), tenant("quiet"));
+        drop(pool.acquire(&quiet).await);
+        let mut waiting: Vec<_> = (0..100).map(|_| Box::pin(pool.acquire(&noisy))).collect();
         let held = served(&mut waiting);
         assert_eq!(held.len(), 3);
-        let one = turns.place(&quiet).now_or_never().expect("a connection is free for others");
-        let two = turns.place(&quiet);
+        let one = pool.acquire(&quiet).now_or_never().expect("a connection is free for others");
+        let two = pool.acquire(&quiet);
         tokio::pin!(two);
         assert!(two.as_mut().now_or_never().is_none());
         drop(held);
@@ -218,24 +217,24 @@ mod tests {
 
     #[tokio::test]
     async fn who_gives_up_leaves_nothing_behind() {
-        let turns = Turns::new(1);
-        let (first, second) = (line("first"), line("second"));
-        let held = turns.place(&first).await;
+        let pool = FairPool::new(1);
+        let (first, second) = (tenant("first"), tenant("second"));
+        let held = pool.acquire(&first).await;
         for _ in 0..10 {
-            assert!(turns.place(&second).now_or_never().is_none());
+            assert!(pool.acquire(&second).now_or_never().is_none());
         }
         drop(held);
-        assert!(turns.place(&first).now_or_never().is_some());
-        assert_eq!(turns.lock().taken, 0);
-        assert!(turns.lock().waiting.is_empty());
+        assert!(pool.acquire(&first).now_or_never().is_some());
+        assert_eq!(pool.lock().taken, 0);
+        assert!(pool.lock().waiting.is_empty());
     }
 
     #[tokio::test]
     async fn a_thousand_namespaces_are_not_remembered_for_ever() {
-        let turns = Turns::new(2);
+        let pool = FairPool::new(2);
         for name in 0..10 * REMEMBERED {
-            drop(turns.place(&line(&name.to_string())).await);
+            drop(pool.acquire(&tenant(&name.to_string())).await);
         }
-        assert!(turns.lock().by_line.len() <= REMEMBERED);
+        assert!(pool.lock().by_tenant.len() <= REMEMBERED);
     }
 }

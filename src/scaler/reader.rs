@@ -1,0 +1,48 @@
+//! The adapter between the cache's port and PostgreSQL.
+
+use std::{pin::Pin, sync::Arc};
+
+use tokio::sync::watch;
+
+use crate::{
+    cache::QueryReader,
+    config::Query,
+    postgres::{Database, Statement},
+    query::Value,
+    reading::{Breaker, ChannelState, ReadResult, Tenant},
+};
+
+/// Reads one query from its database.
+pub(super) struct PostgresReader {
+    statement: Statement,
+    database: Arc<Database>,
+}
+
+impl PostgresReader {
+    pub(super) fn new(query: Arc<Query>, database: Arc<Database>) -> Self {
+        Self { statement: Statement::new(query), database }
+    }
+}
+
+impl QueryReader for PostgresReader {
+    fn query(&self) -> &Arc<Query> {
+        &self.statement.query
+    }
+
+    fn channel(&self) -> Option<watch::Receiver<ChannelState>> {
+        let notify = self.statement.query.notify.as_ref()?;
+        Some(self.database.channel(&notify.channel))
+    }
+
+    fn breaker(&self) -> watch::Receiver<Breaker> {
+        self.database.breaker()
+    }
+
+    fn read<'a>(
+        &'a self,
+        parameters: &'a [Value],
+        tenant: &'a Tenant,
+    ) -> Pin<Box<dyn Future<Output = ReadResult> + Send + 'a>> {
+        Box::pin(self.database.read(&self.statement, parameters, tenant))
+    }
+}
