@@ -10,7 +10,7 @@
 //! ```
 //!
 //! Modules name only what stands to their left; `tests/layers.rs` holds them to it. [`scaling`],
-//! [`conninfo`], [`diagnostics`], [`reading`], [`fault`], [`metrics`], [`notify_sql`], [`pem`], [`shutdown`], [`telemetry`], [`version`] and
+//! [`conninfo`], [`diagnostics`], [`reading`], [`fault`], [`keda`], [`metrics`], [`notify_sql`], [`pem`], [`shutdown`], [`telemetry`], [`version`] and
 //! [`wire`] are leaves that anybody may name.
 
 pub mod admin;
@@ -21,6 +21,7 @@ pub mod config;
 pub mod conninfo;
 pub mod diagnostics;
 pub mod fault;
+pub mod keda;
 pub mod metrics;
 pub mod notify_sql;
 pub mod pem;

@@ -5,10 +5,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use clapometer::keda::scaled_job;
 use rand::{Rng, seq::IndexedRandom};
 use rustix::process::Signal;
 
-use super::arithmetic;
 use crate::support::executable::{Executable, Finished, Running};
 
 /// The letters of generated names in Kubernetes.
@@ -127,8 +127,8 @@ impl Jobs {
     }
 
     /// What KEDA counts. Its own view, by way of an informer, is younger than a second as well.
-    pub(crate) fn seen_by_keda(&self) -> arithmetic::Jobs {
-        let mut seen = arithmetic::Jobs::default();
+    pub(crate) fn seen_by_keda(&self) -> scaled_job::Jobs {
+        let mut seen = scaled_job::Jobs::default();
         for job in self.jobs.values() {
             let (unfinished, pending) = match job.state {
                 State::Starting(_) | State::BackOff(_) => (1, 1),

@@ -1,15 +1,12 @@
 //! The whole story without a cluster: `make demo`.
 //!
 //! A throwaway PostgreSQL, the real `clapometer`, the real `postgres-batch` as the Jobs' pods,
-//! and a stand-in for KEDA that polls over gRPC and does KEDA's sums ([`poll`], [`arithmetic`]).
+//! and a stand-in for KEDA that polls over gRPC and does KEDA's sums ([`clapometer::keda`]).
 //! Sixty claps, at most ten Jobs at a time; one clap fails and is retried, one worker is killed
 //! with SIGKILL and its clap comes back. Ends by itself, and with an error if the sums are wrong.
 
-#[allow(dead_code, reason = "the story has one strategy; the tests have all")]
-mod arithmetic;
 mod board;
 mod jobs;
-mod poll;
 #[path = "../../tests/it/support/mod.rs"]
 mod support;
 
@@ -18,6 +15,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use clapometer::keda::{
+    poll::{Polled, Trigger},
+    scaled_job::ScaledJob,
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -26,10 +27,8 @@ use tokio::{
 use tonic::transport::Endpoint;
 
 use self::{
-    arithmetic::ScaledJob,
     board::{Board, Clap, Frame},
     jobs::{Event, Jobs},
-    poll::{Polled, Trigger},
     support::{
         cluster::{Cluster, Settings},
         database::Database,

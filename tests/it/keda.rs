@@ -1,12 +1,6 @@
-//! The stand-in for KEDA, shared with `examples/keda`; the tests of its parts run here.
+//! The stand-in for KEDA that the demo uses, against a scaler that fails on request.
 
 #![expect(deprecated, reason = "KEDA reads the integer fields too")]
-
-#[path = "../../examples/keda/arithmetic.rs"]
-pub(crate) mod arithmetic;
-pub(crate) mod model;
-#[path = "../../examples/keda/poll.rs"]
-pub(crate) mod poll;
 
 use std::{
     collections::VecDeque,
@@ -14,17 +8,18 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use clapometer::wire::{
-    GetMetricSpecResponse, GetMetricsRequest, GetMetricsResponse, IsActiveResponse, MetricSpec, MetricValue,
-    ScaledObjectRef,
-    external_scaler_server::{ExternalScaler, ExternalScalerServer},
+use clapometer::{
+    keda::{
+        poll::{Polled, Trigger, target_of, value_of},
+        scaled_job::Answer,
+    },
+    wire::{
+        GetMetricSpecResponse, GetMetricsRequest, GetMetricsResponse, IsActiveResponse, MetricSpec, MetricValue,
+        ScaledObjectRef,
+        external_scaler_server::{ExternalScaler, ExternalScalerServer},
+    },
 };
 use tonic::{Code, Request, Response, Status, transport::Endpoint};
-
-use self::{
-    arithmetic::Answer,
-    poll::{Polled, Trigger, target_of, value_of},
-};
 
 type NoStream<T> = tokio_stream::Empty<Result<T, Status>>;
 

@@ -8,10 +8,10 @@ mod books;
 mod effects;
 mod world;
 
+use clapometer::keda::scaled_job::Strategy;
 use rand::Rng;
 
 use self::world::{Plan, RetryBy, World};
-use crate::keda::arithmetic::Strategy;
 
 /// How many claps one run has in the long form: more would only make it longer.
 const CLAPS_PER_RUN: u32 = 200;

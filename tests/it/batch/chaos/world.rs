@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, fs, path::PathBuf, time::Duration};
 
+use clapometer::keda::scaled_job::{Answer, Calculation, Jobs, ScaledJob, Strategy};
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 use rustix::process::Signal;
 use tokio::time::{Instant, sleep};
@@ -13,7 +14,6 @@ use super::{
 };
 use crate::{
     batch::ground::queue,
-    keda::arithmetic::{Answer, Calculation, Jobs, ScaledJob, Strategy},
     support::{
         cluster::{Cluster, Settings},
         database::{Access, Database},

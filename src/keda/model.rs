@@ -1,6 +1,6 @@
 //! A cluster in a few numbers: rows arrive, KEDA polls, pods start, claim, work and end.
 //!
-//! A discrete-event model around [`super::arithmetic`]; nothing waits, an hour passes in
+//! A discrete-event model around [`super::scaled_job`]; nothing waits, an hour passes in
 //! milliseconds. What it says about a pairing of strategy and count is what the documents claim.
 
 use std::{
@@ -11,10 +11,10 @@ use std::{
 
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
-use super::arithmetic::{Answer, Jobs, ScaledJob};
+use super::scaled_job::{Answer, Jobs, ScaledJob};
 
 /// Milliseconds of simulated time.
-pub(crate) type Milliseconds = u64;
+pub type Milliseconds = u64;
 
 /// From a pod that runs to the commit of its claim.
 const CLAIM: Milliseconds = 500;
@@ -23,7 +23,7 @@ const COMPLETION: Milliseconds = 1_500;
 
 /// Which rows the trigger counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Count {
+pub enum Count {
     /// Those that nobody has claimed: the seed's query.
     Pending,
     /// Those and the ones that a live Job holds.
@@ -32,31 +32,31 @@ pub(crate) enum Count {
 
 /// Everything that makes a run.
 #[derive(Debug, Clone)]
-pub(crate) struct Scenario {
-    pub(crate) scaled_job: ScaledJob,
-    pub(crate) count: Count,
+pub struct Scenario {
+    pub scaled_job: ScaledJob,
+    pub count: Count,
     /// KEDA's target for the count.
-    pub(crate) target: f64,
-    pub(crate) polling_interval: Milliseconds,
+    pub target: f64,
+    pub polling_interval: Milliseconds,
     /// When KEDA polls first; within the first interval, as chance has it, where absent.
-    pub(crate) first_poll: Option<Milliseconds>,
+    pub first_poll: Option<Milliseconds>,
     /// When each row arrives, in order, and how long its work takes.
-    pub(crate) rows: Vec<(Milliseconds, Milliseconds)>,
+    pub rows: Vec<(Milliseconds, Milliseconds)>,
     /// How long a pod takes from the Job's creation until it runs.
-    pub(crate) pod_start: Range<Milliseconds>,
+    pub pod_start: Range<Milliseconds>,
     /// How old the scaler's answer is when KEDA gets it.
-    pub(crate) answer_age: Milliseconds,
+    pub answer_age: Milliseconds,
     /// Rows that a Job long gone still seems to hold; nobody ever claims them.
-    pub(crate) orphans: usize,
+    pub orphans: usize,
     /// Whether activity asks for rows that can be claimed; else for a count above zero.
-    pub(crate) active_if_claimable: bool,
+    pub active_if_claimable: bool,
     /// When nothing happens any more.
-    pub(crate) until: Milliseconds,
+    pub until: Milliseconds,
 }
 
 impl Scenario {
     /// Ten Jobs at most, an answer fresh from the database, pods that start in two to six seconds.
-    pub(crate) fn new(count: Count, polling_interval: Milliseconds, rows: Vec<(Milliseconds, Milliseconds)>) -> Self {
+    pub fn new(count: Count, polling_interval: Milliseconds, rows: Vec<(Milliseconds, Milliseconds)>) -> Self {
         Self {
             scaled_job: ScaledJob::with_max_replica_count(10),
             count,
@@ -75,19 +75,19 @@ impl Scenario {
 
 /// What came of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Outcome {
+pub struct Outcome {
     /// When the last row was done; none where one never was.
-    pub(crate) end: Option<Milliseconds>,
+    pub end: Option<Milliseconds>,
     /// The longest time from a row's arrival to its claim, or to the end of the run.
-    pub(crate) worst_wait: Milliseconds,
+    pub worst_wait: Milliseconds,
     /// Jobs that found nothing to claim.
-    pub(crate) idle_jobs: usize,
+    pub idle_jobs: usize,
     /// Jobs created.
-    pub(crate) jobs: usize,
+    pub jobs: usize,
     /// The most Jobs that were unfinished at once.
-    pub(crate) peak: i64,
+    pub peak: i64,
     /// Each poll: when, unclaimed rows, held rows, unfinished Jobs, Jobs created.
-    pub(crate) polls: Vec<(Milliseconds, usize, usize, i64, i64)>,
+    pub polls: Vec<(Milliseconds, usize, usize, i64, i64)>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -121,7 +121,7 @@ struct Run<'scenario> {
 }
 
 /// Runs a scenario; the seed decides when KEDA's first poll is and how long each pod takes.
-pub(crate) fn run(scenario: &Scenario, seed: u64) -> Outcome {
+pub fn run(scenario: &Scenario, seed: u64) -> Outcome {
     let mut run = Run {
         scenario,
         random: StdRng::seed_from_u64(seed),
@@ -228,7 +228,7 @@ mod tests {
     use rand::{Rng, SeedableRng, rngs::StdRng};
 
     use super::{
-        super::arithmetic::{ScaledJob, Strategy},
+        super::scaled_job::{ScaledJob, Strategy},
         Count, Milliseconds, Outcome, Scenario, run,
     };
 

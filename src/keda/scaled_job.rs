@@ -8,20 +8,20 @@ use std::fmt;
 
 /// The part of a `ScaledJob`'s spec that counts.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct ScaledJob {
+pub struct ScaledJob {
     /// `minReplicaCount`; KEDA's default is 0.
-    pub(crate) min_replica_count: i64,
+    pub min_replica_count: i64,
     /// `maxReplicaCount`; KEDA's default is 100.
-    pub(crate) max_replica_count: i64,
+    pub max_replica_count: i64,
     /// `scalingStrategy.strategy`.
-    pub(crate) strategy: Strategy,
+    pub strategy: Strategy,
     /// `scalingStrategy.multipleScalersCalculation`.
-    pub(crate) calculation: Calculation,
+    pub calculation: Calculation,
 }
 
 /// How unfinished Jobs are set against the number that is wanted.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum Strategy {
+pub enum Strategy {
     /// All unfinished Jobs are subtracted.
     Default,
     /// A share of the unfinished Jobs is subtracted.
@@ -39,7 +39,7 @@ pub(crate) enum Strategy {
 
 /// How several triggers become one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Calculation {
+pub enum Calculation {
     Max,
     Min,
     Average,
@@ -48,29 +48,29 @@ pub(crate) enum Calculation {
 
 /// What one trigger answered.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Answer {
+pub struct Answer {
     /// `GetMetrics`.
-    pub(crate) value: f64,
+    pub value: f64,
     /// `GetMetricSpec`.
-    pub(crate) target: f64,
+    pub target: f64,
     /// `IsActive`.
-    pub(crate) active: bool,
+    pub active: bool,
 }
 
 /// What KEDA sees of the Jobs it has created.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Jobs {
+pub struct Jobs {
     /// Those that are neither complete nor failed, whatever their pods do.
-    pub(crate) unfinished: i64,
+    pub unfinished: i64,
     /// Those of them without a pod that runs or has succeeded; a Job in back-off is one.
-    pub(crate) pending: i64,
+    pub pending: i64,
 }
 
 /// What KEDA does at one poll.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Decision {
+pub struct Decision {
     /// Jobs that it creates.
-    pub(crate) created: i64,
+    pub created: i64,
     active: bool,
     scale_to: i64,
     max_scale: i64,
@@ -79,12 +79,12 @@ pub(crate) struct Decision {
 
 impl ScaledJob {
     /// KEDA's defaults but for the greatest number of Jobs.
-    pub(crate) fn with_max_replica_count(max_replica_count: i64) -> Self {
+    pub fn with_max_replica_count(max_replica_count: i64) -> Self {
         Self { min_replica_count: 0, max_replica_count, strategy: Strategy::Default, calculation: Calculation::Max }
     }
 
     /// What KEDA does with these answers; triggers that failed are left out of them.
-    pub(crate) fn decide(&self, answers: &[Answer], jobs: Jobs) -> Decision {
+    pub fn decide(&self, answers: &[Answer], jobs: Jobs) -> Decision {
         // `MinReplicaCount` and `MaxReplicaCount` in scaledjob_types.go.
         let min = self.min_replica_count.min(self.max_replica_count);
         let room = self.max_replica_count - min;

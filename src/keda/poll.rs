@@ -5,18 +5,18 @@
 
 #![expect(deprecated, reason = "KEDA reads the integer fields too")]
 
-use clapometer::wire::{
-    GetMetricsRequest, MetricSpec, MetricValue, ScaledObjectRef, external_scaler_client::ExternalScalerClient,
-};
 use tonic::{
     Code, Status,
     transport::{Channel, Endpoint},
 };
 
-use super::arithmetic::Answer;
+use super::scaled_job::Answer;
+use crate::wire::{
+    GetMetricsRequest, MetricSpec, MetricValue, ScaledObjectRef, external_scaler_client::ExternalScalerClient,
+};
 
 /// KEDA's side of a trigger of type `external`.
-pub(crate) struct Trigger {
+pub struct Trigger {
     endpoint: Endpoint,
     reference: ScaledObjectRef,
     client: ExternalScalerClient<Channel>,
@@ -24,7 +24,7 @@ pub(crate) struct Trigger {
 
 /// What KEDA knows after a poll.
 #[derive(Debug)]
-pub(crate) enum Polled {
+pub enum Polled {
     /// Both reads came back.
     Answered(Answer),
     /// `GetMetricSpec` failed or listed nothing: KEDA logs a line and starts nothing. The `ScaledJob` stays
@@ -36,7 +36,7 @@ pub(crate) enum Polled {
 
 impl Trigger {
     /// A trigger with this metadata; nothing is sent before the first poll.
-    pub(crate) fn new(endpoint: Endpoint, name: &str, namespace: &str, metadata: &[(&str, &str)]) -> Self {
+    pub fn new(endpoint: Endpoint, name: &str, namespace: &str, metadata: &[(&str, &str)]) -> Self {
         let pairs = metadata.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
         let reference = ScaledObjectRef {
             name: name.to_owned(),
@@ -48,7 +48,7 @@ impl Trigger {
     }
 
     /// `GetMetricSpec`, `GetMetrics`, `IsActive`, one after the other, without a deadline.
-    pub(crate) async fn poll(&mut self) -> Polled {
+    pub async fn poll(&mut self) -> Polled {
         let spec = match self.client.get_metric_spec(self.reference.clone()).await {
             Ok(response) => response.into_inner().metric_specs.into_iter().next(),
             Err(status) => return Polled::Unspecified(status),
@@ -81,14 +81,14 @@ impl Trigger {
 
 /// `GetMetrics` in external_scaler.go and `GenerateMetricInMili` in scaler.go: the double where it is above
 /// zero, else the integer; never negative; three decimals.
-pub(crate) fn value_of(metric: &MetricValue) -> f64 {
+pub fn value_of(metric: &MetricValue) -> f64 {
     let MetricValue { metric_name: _, metric_value, metric_value_float } = metric;
     let value = if *metric_value_float > 0.0 { *metric_value_float } else { integer(*metric_value) };
     if value.is_finite() && value > 0.0 { (value * 1000.0).round() / 1000.0 } else { 0.0 }
 }
 
 /// `GetMetricSpecForScaling`: the double, cut to thousandths, where it is above zero, else the integer.
-pub(crate) fn target_of(spec: &MetricSpec) -> f64 {
+pub fn target_of(spec: &MetricSpec) -> f64 {
     let MetricSpec { metric_name: _, target_size, target_size_float } = spec;
     if *target_size_float > 0.0 { (*target_size_float * 1000.0).trunc() / 1000.0 } else { integer(*target_size) }
 }

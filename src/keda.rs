@@ -1,0 +1,8 @@
+//! KEDA's side of an external trigger: the calls that it makes, and what it does with the answers.
+//!
+//! The rules are KEDA's own, each named where it is applied. The demo and the tests play KEDA with
+//! them, and `clapometer get` shows what would come of an answer.
+
+pub mod model;
+pub mod poll;
+pub mod scaled_job;
