@@ -8,7 +8,6 @@ pub mod cli;
 pub mod operator;
 pub mod status;
 pub mod store;
-mod table;
 pub mod transaction;
 pub mod worker;
 
@@ -27,7 +26,7 @@ use self::{
     store::Store,
     worker::{Rules, identity, interrupt, outcome::Report, work::Work},
 };
-use crate::{conninfo::ConnectionSource, telemetry};
+use crate::{conninfo::ConnectionSource, telemetry, terminal::print};
 
 /// The exit code of an operator's command that could not do everything that it was asked for.
 const FAILED: u8 = 1;
@@ -108,17 +107,6 @@ fn report(report: &Report, work: &Work) {
     let line = if is_terminal { report.sentence() } else { report.json() };
     // If nobody reads it any more, the outcome is booked all the same, and the exit code says it too.
     let _ = writeln!(stream, "{line}");
-}
-
-fn print(text: &str) {
-    match std::io::stdout().write_all(text.as_bytes()) {
-        // Half of a script must not look like success. A closed pipe (`| head`) is no failure.
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            eprintln!("postgres-batch: cannot write to standard output: {error}");
-            std::process::exit(i32::from(FAILED));
-        }
-        Ok(()) | Err(_) => {}
-    }
 }
 
 fn misconfigured(message: &str) -> ExitCode {

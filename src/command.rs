@@ -4,7 +4,6 @@ mod backlog;
 mod check;
 mod config;
 mod get;
-mod ink;
 mod notify_sql;
 mod serve;
 

@@ -10,7 +10,7 @@
 //! ```
 //!
 //! Modules name only what stands to their left; `tests/layers.rs` holds them to it. [`scaling`],
-//! [`conninfo`], [`diagnostics`], [`reading`], [`fault`], [`keda`], [`metrics`], [`notify_sql`], [`pem`], [`shutdown`], [`telemetry`], [`version`] and
+//! [`conninfo`], [`diagnostics`], [`reading`], [`fault`], [`keda`], [`terminal`], [`metrics`], [`notify_sql`], [`pem`], [`shutdown`], [`telemetry`], [`version`] and
 //! [`wire`] are leaves that anybody may name.
 
 pub mod admin;
@@ -33,5 +33,6 @@ pub mod scaling;
 pub mod server;
 pub mod shutdown;
 pub mod telemetry;
+pub mod terminal;
 pub mod version;
 pub mod wire;

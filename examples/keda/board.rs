@@ -8,6 +8,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use clapometer::terminal::style::{ColorChoice, Style};
+
 use super::jobs::Census;
 
 /// How many of the latest events the board shows.
@@ -54,7 +56,7 @@ impl Frame {
 pub(crate) struct Board {
     start: Instant,
     live: bool,
-    colour: bool,
+    colors: ColorChoice,
     /// Lines of the frame on the screen, to be overwritten.
     drawn: usize,
     /// When the next line tells of the progress.
@@ -66,8 +68,8 @@ impl Board {
     /// A board on standard output; live if that is a terminal.
     pub(crate) fn new() -> Self {
         let live = std::io::stdout().is_terminal() && env::var_os("TERM").is_none_or(|terminal| terminal != "dumb");
-        let colour = live && env::var_os("NO_COLOR").is_none();
-        Self { start: Instant::now(), live, colour, drawn: 0, next_progress: PROGRESS, events: VecDeque::new() }
+        let colors = ColorChoice::for_stdout();
+        Self { start: Instant::now(), live, colors, drawn: 0, next_progress: PROGRESS, events: VecDeque::new() }
     }
 
     /// Time since the start.
@@ -135,9 +137,9 @@ impl Board {
         let (full, half) = (bar(done), bar(done + at_work));
         let bars = format!(
             "{}{}{}",
-            self.paint("32", &"█".repeat(full)),
-            self.paint("33", &"▓".repeat(half - full)),
-            self.paint("2", &"░".repeat(BAR - half))
+            self.colors.paint(Style::Good, &"█".repeat(full)),
+            self.colors.paint(Style::Warning, &"▓".repeat(half - full)),
+            self.colors.paint(Style::Quiet, &"░".repeat(BAR - half))
         );
         line(String::new());
         line(format!("  claps  {bars}  {:.0} s", self.elapsed().as_secs_f64()));
@@ -164,12 +166,12 @@ impl Board {
         let Clap { id, status: _, iteration, job_name, seconds, elapsed } = clap;
         let share = if *seconds > 0 { (elapsed / f64::from(*seconds)).clamp(0.0, 1.0) } else { 1.0 };
         let full = (1..=20).filter(|step| f64::from(*step) <= share * 20.0).count();
-        let bar = format!("{}{}", self.paint("33", &"█".repeat(full)), self.paint("2", &"░".repeat(20 - full)));
+        let bar = format!(
+            "{}{}",
+            self.colors.paint(Style::Warning, &"█".repeat(full)),
+            self.colors.paint(Style::Quiet, &"░".repeat(20 - full))
+        );
         let again = if *iteration > 1 { format!("  attempt {iteration}") } else { String::new() };
         format!("clap {id:2}  {bar}  {:3.1} of {seconds} s  {job_name}{again}", elapsed.min(f64::from(*seconds)))
-    }
-
-    fn paint(&self, code: &str, text: &str) -> String {
-        if self.colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
     }
 }

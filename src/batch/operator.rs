@@ -15,12 +15,13 @@ use self::migrate::MigrateError;
 use super::{
     CONFIGURATION, FAILED, UNAVAILABLE,
     cli::{AddArguments, Command, ListArguments, MigrateAction, PruneArguments, RetryArguments},
-    print,
-    table::Colour,
     transaction::{self, Transactions},
-    worker::identity,
 };
-use crate::{conninfo::ConnectionSource, notify_sql::Name};
+use crate::{
+    conninfo::ConnectionSource,
+    notify_sql::Name,
+    terminal::{self, print, style::ColorChoice},
+};
 
 /// The longest that an operator's statement may take on the server.
 const STATEMENT: Duration = Duration::from_secs(30);
@@ -46,8 +47,8 @@ enum View {
     Human {
         /// The terminal's width, if standard output is one.
         width: Option<usize>,
-        /// Whether colours are used.
-        colours: Colour,
+        /// Whether text is coloured.
+        colors: ColorChoice,
     },
 }
 
@@ -149,9 +150,7 @@ fn view(json: bool) -> View {
     if json {
         return View::Json;
     }
-    let width = terminal_size::terminal_size_of(std::io::stdout()).map(|(width, _)| usize::from(width.0));
-    let no_color = identity::variable("NO_COLOR").is_some();
-    View::Human { width, colours: if width.is_some() && !no_color { Colour::On } else { Colour::Off } }
+    View::Human { width: terminal::width(), colors: ColorChoice::for_stdout() }
 }
 
 /// Returns the deadline of a statement that is sent now.

@@ -16,16 +16,13 @@ use self::{
     report::{OfDatabase, OfQuery, Origin, Outcome, Reached, Report, Standing, Target, Trouble},
     serving::Serving,
 };
-use super::{
-    ConfigFile, Exit, build,
-    ink::{self, Ink},
-    misconfigured, misused, runtime,
-};
+use super::{ConfigFile, Exit, build, misconfigured, misused, runtime};
 use crate::{
     config::{self, Config},
     metrics::Metrics,
     postgres::{Database, Statement},
     shutdown::Supervisor,
+    terminal::{print, style::ColorChoice},
 };
 
 const EXAMPLES: &str = "\
@@ -69,7 +66,7 @@ pub(super) struct Check {
 /// How a report is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Form {
-    Text(Ink),
+    Text(ColorChoice),
     Json,
 }
 
@@ -87,10 +84,10 @@ impl Check {
                 return Exit::Configuration;
             }
         };
-        let ink = Ink::of_standard_output();
+        let colors = ColorChoice::for_stdout();
         if offline {
-            ink::print(&offline::text(&file.title(), &config, ink));
-            ink::print(&serving.map_or_else(String::new, |serving| format!("\n{}", text::serving(&serving, ink))));
+            print(&offline::text(&file.title(), &config, colors));
+            print(&serving.map_or_else(String::new, |serving| format!("\n{}", text::serving(&serving, colors))));
             return Exit::Success;
         }
         let parameters = match Parameters::parse(&parameters, &config) {
@@ -101,7 +98,7 @@ impl Check {
             eprintln!("there is no database to check; add one under databases, or set PGHOST or DATABASE_URL");
             return Exit::Configuration;
         }
-        let form = if json { Form::Json } else { Form::Text(ink) };
+        let form = if json { Form::Json } else { Form::Text(colors) };
         match runtime() {
             Ok(runtime) => runtime.block_on(inspect(&config, serving, &parameters, form)),
             Err(error) => {
@@ -116,23 +113,23 @@ impl Check {
 async fn inspect(config: &Config, serving: Option<Serving>, parameters: &Parameters, form: Form) -> Exit {
     let metrics = Arc::new(Metrics::new(build()));
     let (supervisor, _failures) = Supervisor::new();
-    if let (Form::Text(ink), Some(serving)) = (form, &serving) {
-        ink::print(&format!("{}\n", text::serving(serving, ink)));
+    if let (Form::Text(colors), Some(serving)) = (form, &serving) {
+        print(&format!("{}\n", text::serving(serving, colors)));
     }
     let mut report = Report { serving, databases: Vec::new() };
     for settings in config.databases.values() {
         let database = Database::new(Arc::clone(settings), Arc::clone(&metrics), &supervisor);
         let found = of_database(&database, config, parameters).await;
-        if let Form::Text(ink) = form {
-            ink::print(&text::block(&found, ink));
+        if let Form::Text(colors) = form {
+            print(&text::block(&found, colors));
         }
         report.databases.push(found);
     }
     match form {
-        Form::Text(ink) => ink::print(&text::summary(&report, ink)),
+        Form::Text(colors) => print(&text::summary(&report, colors)),
         Form::Json => {
             let document = serde_json::to_string_pretty(&report).expect("a report has no keys that are not text");
-            ink::print(&format!("{document}\n"));
+            print(&format!("{document}\n"));
         }
     }
     if report.has_unavailable() {

@@ -2,7 +2,8 @@
 
 use clap::Args;
 
-use super::{ConfigFile, Exit, ink, misconfigured};
+use super::{ConfigFile, Exit, misconfigured};
+use crate::terminal::print;
 
 const EXAMPLES: &str = "\
 Each key says where it was set: a line of the file or a variable; without a remark it is a default.
@@ -26,7 +27,7 @@ impl PrintConfig {
     pub(super) fn run(self) -> Exit {
         match self.config.load() {
             Ok(config) => {
-                ink::print(&config.effective_yaml());
+                print(&config.effective_yaml());
                 Exit::Success
             }
             Err(faults) => misconfigured(&faults),

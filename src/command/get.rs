@@ -16,13 +16,10 @@ use serde_json::json;
 use tonic::{Response, Status, transport::Channel};
 
 use self::{address::Address, failure::Failure, keda::Answer};
-use super::{
-    Exit, backlog,
-    ink::{self, Ink},
-    misused, runtime,
-};
+use super::{Exit, backlog, misused, runtime};
 use crate::{
     scaler::UNSEEN_KEY,
+    terminal::{print, style::ColorChoice},
     wire::{GetMetricsRequest, ScaledObjectRef, external_scaler_client::ExternalScalerClient},
 };
 
@@ -102,7 +99,7 @@ impl Get {
             Ok(endpoint) => endpoint,
             Err(problem) => return misused("get", &problem),
         };
-        let ink = Ink::of_standard_output();
+        let colors = ColorChoice::for_stdout();
         let runtime = match runtime() {
             Ok(runtime) => runtime,
             Err(error) => {
@@ -114,20 +111,20 @@ impl Get {
         runtime.block_on(async {
             let channel = match address::connect(&endpoint).await {
                 Ok(channel) => channel,
-                Err(error) => return self.show_failure(&Failure::unreachable(&error, is_secure), ink),
+                Err(error) => return self.show_failure(&Failure::unreachable(&error, is_secure), colors),
             };
             let mut client = ExternalScalerClient::new(channel);
             let answers = match ask(&mut client, &reference, is_secure).await {
                 Ok(answers) => answers,
-                Err(failure) => return self.show_failure(&failure, ink),
+                Err(failure) => return self.show_failure(&failure, colors),
             };
             if self.json {
                 self.print_document(&answers);
             } else {
-                ink::print(&text::page(&self.heading(), &answers, self.max_replicas, ink));
+                print(&text::page(&self.heading(), &answers, self.max_replicas, colors));
             }
             if self.watch {
-                return watch::until_interrupted(&mut client, &reference, is_secure, ink).await;
+                return watch::until_interrupted(&mut client, &reference, is_secure, colors).await;
             }
             Exit::Success
         })
@@ -160,12 +157,12 @@ impl Get {
         format!("{}  at {}, as {}/{}{with}", self.query, self.address.shown(), self.namespace, self.name)
     }
 
-    fn show_failure(&self, failure: &Failure, ink: Ink) -> Exit {
+    fn show_failure(&self, failure: &Failure, colors: ColorChoice) -> Exit {
         if self.json {
             let document = serde_json::to_string_pretty(failure).expect("a failure has no keys that are not text");
-            ink::print(&format!("{document}\n"));
+            print(&format!("{document}\n"));
         } else {
-            ink::print(&text::failure(&self.heading(), failure, ink));
+            print(&text::failure(&self.heading(), failure, colors));
         }
         failure.exit
     }
@@ -184,7 +181,7 @@ impl Get {
             "remarks": answer.remark().into_iter().chain(is_unseen.then_some(UNSEEN)).collect::<Vec<_>>(),
             "seconds": {"GetMetricSpec": spec, "GetMetrics": metrics, "IsActive": activity},
         });
-        ink::print(&format!("{document:#}\n"));
+        print(&format!("{document:#}\n"));
     }
 }
 

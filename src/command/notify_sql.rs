@@ -2,8 +2,11 @@
 
 use clap::{Args, ValueEnum};
 
-use super::{Exit, ink, misused};
-use crate::notify_sql::{Name, NameError, Operation, Table, Trigger};
+use super::{Exit, misused};
+use crate::{
+    notify_sql::{Name, NameError, Operation, Table, Trigger},
+    terminal::print,
+};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -66,7 +69,7 @@ impl NotifySql {
     pub(super) fn run(self) -> Exit {
         match self.text() {
             Ok(text) => {
-                ink::print(&text);
+                print(&text);
                 Exit::Success
             }
             Err(fault) => misused("notify-sql", &fault),

@@ -5,10 +5,9 @@ use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
 use serde_json::json;
 use tokio_postgres::{Row, types::Type};
 
-use super::{Answer, View, by};
+use super::{Answer, View, by, show};
 use crate::batch::{
     status::Status,
-    table,
     transaction::{Error, Parameter, Transactions},
 };
 
@@ -136,9 +135,9 @@ impl Changed {
             documents.push(json!({ "id": id, "status": status, "changed": effect.is_some() }));
             let _ = match (view, status) {
                 (View::Json, _) => Ok(()),
-                (View::Human { colours, .. }, Some(status)) => {
-                    let painted =
-                        Status::parse(status).map_or(status.to_owned(), |known| table::paint(status, known, colours));
+                (View::Human { colors, .. }, Some(status)) => {
+                    let painted = Status::parse(status)
+                        .map_or(status.to_owned(), |known| colors.paint(show::style(known), status));
                     writeln!(text, "clap {id}: {} ({painted})", say(effect))
                 }
                 (View::Human { .. }, None) => writeln!(text, "clap {id}: there is none"),

@@ -11,9 +11,9 @@ use tokio_postgres::{Client, types::Type};
 use super::{Answer, View, by};
 use crate::batch::{
     store::Statement,
-    table::Colour,
     transaction::{Error, Parameter, Transactions},
 };
+use crate::terminal::style::{ColorChoice, Style};
 
 /// The scaler's statement.
 const SCALING: &str = include_str!("../store/operator/scaling.sql");
@@ -58,22 +58,18 @@ pub(super) async fn explain(transactions: &mut Transactions, view: View) -> Resu
                 .collect();
             format!("{}\n", Value::Array(documents))
         }
-        View::Human { colours, .. } => human(&plans, colours),
+        View::Human { colors, .. } => human(&plans, colors),
     };
     Ok(Answer { text, complete })
 }
 
-fn human(plans: &[Plan], colours: Colour) -> String {
-    let (good, bad, plain) = match colours {
-        Colour::On => ("\x1b[32m", "\x1b[31m", "\x1b[0m"),
-        Colour::Off => ("", "", ""),
-    };
+fn human(plans: &[Plan], colors: ColorChoice) -> String {
     let mut text = String::new();
     for plan in plans {
         let verdict = if plan.whole_tables.is_empty() {
-            format!("{good}uses its indexes{plain}")
+            colors.paint(Style::Good, "uses its indexes")
         } else {
-            format!("{bad}scans the whole of {}{plain}", plan.whole_tables.join(", "))
+            colors.paint(Style::Bad, &format!("scans the whole of {}", plan.whole_tables.join(", ")))
         };
         let _ = writeln!(text, "{}: {verdict}", plan.name);
         for line in &plan.text {
@@ -81,14 +77,11 @@ fn human(plans: &[Plan], colours: Colour) -> String {
         }
     }
     let bad_ones = plans.iter().filter(|plan| !plan.whole_tables.is_empty()).count();
-    let _ = match bad_ones {
-        0 => writeln!(text, "\n{} statements; {good}none scans a whole table{plain}", plans.len()),
-        _ => writeln!(
-            text,
-            "\n{} statements; {bad}{bad_ones} scan a whole table{plain}: is an index missing?",
-            plans.len()
-        ),
+    let verdict = match bad_ones {
+        0 => colors.paint(Style::Good, "none scans a whole table"),
+        _ => colors.paint(Style::Bad, &format!("{bad_ones} scan a whole table")) + ": is an index missing?",
     };
+    let _ = writeln!(text, "\n{} statements; {verdict}", plans.len());
     text
 }
 

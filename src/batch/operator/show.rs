@@ -5,10 +5,16 @@ use std::{fmt::Write as _, time::Duration};
 use tokio_postgres::{Row, types::Type};
 
 use super::{Answer, View, by};
-use crate::batch::{
-    status::Status,
-    table::{self, Align, Cell, Colour, span},
-    transaction::{Error, Parameter, Transactions},
+use crate::{
+    batch::{
+        status::Status,
+        transaction::{Error, Parameter, Transactions},
+    },
+    terminal::{
+        style::{ColorChoice, Style},
+        table::{self, Align, Cell},
+        text::span,
+    },
 };
 
 const LIST: &str = include_str!("../store/operator/list.sql");
@@ -58,7 +64,7 @@ pub(super) async fn list(transactions: &mut Transactions, filter: &Filter, view:
         (&None::<i64>, Type::INT8),
         (limit, Type::INT8),
     ];
-    let View::Human { width, colours } = view else {
+    let View::Human { width, colors } = view else {
         let text = document(transactions, LIST, &parameters).await?;
         return Ok(Answer { text: format!("{text}\n"), complete: true });
     };
@@ -74,7 +80,7 @@ pub(super) async fn list(transactions: &mut Transactions, filter: &Filter, view:
     ];
     let cells = rows.iter().map(line).collect::<Result<Vec<_>, _>>()?;
     let mut text =
-        if rows.is_empty() { "no claps\n".to_owned() } else { table::render(&heading, &cells, width, colours) };
+        if rows.is_empty() { "no claps\n".to_owned() } else { table::render(&heading, &cells, width, colors) };
     text.push_str(&backlog(transactions).await?);
     Ok(Answer { text, complete: true })
 }
@@ -91,7 +97,7 @@ pub(super) async fn show(transactions: &mut Transactions, id: i64, view: View) -
         (&id, Type::INT8),
         (&1_i64, Type::INT8),
     ];
-    let View::Human { width, colours } = view else {
+    let View::Human { width, colors } = view else {
         let clap = document(transactions, LIST, &parameters).await?;
         let attempts = document(transactions, ATTEMPTS, &[(&id, Type::INT8)]).await?;
         // Both are PostgreSQL's own JSON. They are joined as text, so that no number loses a digit.
@@ -104,7 +110,7 @@ pub(super) async fn show(transactions: &mut Transactions, id: i64, view: View) -
     let Some(row) = rows.first() else {
         return Ok(Answer { text: format!("clap {id}: there is none\n"), complete: false });
     };
-    let mut text = headline(row, colours)?;
+    let mut text = headline(row, colors)?;
     let attempts = transactions.run(ATTEMPTS_TABLE, &[(&id, Type::INT8)], by()).await?;
     if !attempts.is_empty() {
         let heading = [
@@ -119,7 +125,7 @@ pub(super) async fn show(transactions: &mut Transactions, id: i64, view: View) -
             ("ERROR", Align::Left),
         ];
         let cells = attempts.iter().map(attempt).collect::<Result<Vec<_>, _>>()?;
-        let _ = write!(text, "\n{}", table::render(&heading, &cells, width, colours));
+        let _ = write!(text, "\n{}", table::render(&heading, &cells, width, colors));
     }
     Ok(Answer { text, complete: true })
 }
@@ -157,7 +163,7 @@ fn line(row: &Row) -> Result<Vec<Cell>, Error> {
     let requested: f64 = row.try_get("requested")?;
     Ok(vec![
         Cell::from(row.try_get::<_, i64>("id")?),
-        Cell::status(status),
+        Cell::styled(status, style(status)),
         Cell::from(attempts(row)?),
         took.map(span).map(Cell::from).unwrap_or_default(),
         Cell::from(span(started.unwrap_or(requested))),
@@ -187,10 +193,10 @@ fn remark(row: &Row, status: Status) -> Result<String, Error> {
     })
 }
 
-fn headline(row: &Row, colours: Colour) -> Result<String, Error> {
+fn headline(row: &Row, colors: ColorChoice) -> Result<String, Error> {
     let status = status(row)?;
     let id: i64 = row.try_get("id")?;
-    let mut text = format!("clap {id}  {}", table::paint(status.as_str(), status, colours));
+    let mut text = format!("clap {id}  {}", colors.paint(style(status), status.as_str()));
     if status != Status::Pending {
         let _ = write!(text, "  attempt {}", attempts(row)?);
         let interruptions: i32 = row.try_get("interruptions")?;
@@ -224,6 +230,18 @@ fn headline(row: &Row, colours: Colour) -> Result<String, Error> {
         let _ = writeln!(text, "  {name:<12}  {value}");
     }
     Ok(text)
+}
+
+/// Returns the style in which a status is shown.
+pub(super) fn style(status: Status) -> Style {
+    match status {
+        Status::Pending => Style::Waiting,
+        Status::Running => Style::Active,
+        Status::Failed => Style::Warning,
+        Status::Success => Style::Good,
+        Status::Dead => Style::Bad,
+        Status::Cancelled => Style::Quiet,
+    }
 }
 
 fn attempt(row: &Row) -> Result<Vec<Cell>, Error> {

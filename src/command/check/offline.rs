@@ -3,15 +3,18 @@
 use std::fmt::Write;
 
 use crate::{
-    command::ink::{Ink, Tone, printable},
     config::{Config, Namespaces, Query},
+    terminal::{
+        style::{ColorChoice, Style},
+        text::printable,
+    },
 };
 
 /// What was checked and what was not.
-pub(super) fn text(title: &str, config: &Config, ink: Ink) -> String {
+pub(super) fn text(title: &str, config: &Config, colors: ColorChoice) -> String {
     let mut text = String::new();
     let mut line = |line: &str| writeln!(text, "{}", line.trim_end()).expect("writing to a String cannot fail");
-    line(&format!("{} {}", ink.paint(Tone::Heading, title), ink.paint(Tone::Good, "is valid")));
+    line(&format!("{} {}", colors.paint(Style::Heading, title), colors.paint(Style::Good, "is valid")));
     line("");
     let security = if config.server.tls.is_some() { "TLS" } else { "plain text" };
     line(&format!(

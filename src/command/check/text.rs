@@ -6,9 +6,13 @@ use super::{
     report::{Answer, Excerpt, OfDatabase, OfPlan, OfQuery, Outcome, Reached, Report, Standing, Trouble, Warning},
     serving::{Certificate, Serving, days},
 };
-use crate::command::{
-    backlog,
-    ink::{self, Ink, Tone, number, printable, took},
+use crate::{
+    command::backlog,
+    terminal::{
+        reading_width,
+        style::{ColorChoice, Style},
+        text::{elapsed, number, plural, printable, wrapped},
+    },
 };
 
 /// The width of the words that say how it went: `skipped`, `warning`.
@@ -21,9 +25,9 @@ const KEY: usize = 13;
 const EXCERPT: usize = 100;
 
 /// The scaler's own block: TLS towards KEDA.
-pub(super) fn serving(serving: &Serving, ink: Ink) -> String {
-    let mut page = Page { text: String::new(), ink };
-    let title = ink.paint(Tone::Heading, "server");
+pub(super) fn serving(serving: &Serving, colors: ColorChoice) -> String {
+    let mut page = Page { text: String::new(), colors };
+    let title = colors.paint(Style::Heading, "server");
     page.push(&format!("{title}  TLS towards KEDA"));
     for Certificate { key, days_left } in &serving.certificates {
         let ends = if *days_left < 0 { "has ended".to_owned() } else { format!("ends in {}", days(*days_left)) };
@@ -41,13 +45,13 @@ pub(super) fn serving(serving: &Serving, ink: Ink) -> String {
 }
 
 /// One database's block.
-pub(super) fn block(database: &OfDatabase, ink: Ink) -> String {
-    let mut page = Page { text: String::new(), ink };
+pub(super) fn block(database: &OfDatabase, colors: ColorChoice) -> String {
+    let mut page = Page { text: String::new(), colors };
     page.heading(database);
     match &database.standing {
         Standing::Disabled => page.fact("disabled", "enabled: false; its triggers get UNAVAILABLE, nothing is asked"),
         Standing::Unavailable(trouble) => {
-            page.line(2, Tone::Bad, "failed", &printable(&trouble.message));
+            page.line(2, Style::Bad, "failed", &printable(&trouble.message));
             page.explain(trouble);
         }
         Standing::Reached(reached) => page.server(database, reached),
@@ -65,7 +69,7 @@ pub(super) fn block(database: &OfDatabase, ink: Ink) -> String {
 }
 
 /// The last line: how many of what.
-pub(super) fn summary(report: &Report, ink: Ink) -> String {
+pub(super) fn summary(report: &Report, colors: ColorChoice) -> String {
     let unavailable =
         report.databases.iter().filter(|found| matches!(found.standing, Standing::Unavailable(_))).count();
     let answered = report.count(|outcome| matches!(outcome, Outcome::Answered(_) | Outcome::Grouped { .. }));
@@ -73,22 +77,22 @@ pub(super) fn summary(report: &Report, ink: Ink) -> String {
     let skipped = report.count(|outcome| matches!(outcome, Outcome::Skipped { .. }));
     let not_asked = report.count(|outcome| matches!(outcome, Outcome::NotAsked));
     let parts = [
-        (answered, "answered", Tone::Good),
-        (failed, "failed", Tone::Bad),
-        (not_asked, "not asked", Tone::Quiet),
-        (skipped, "skipped", Tone::Quiet),
+        (answered, "answered", Style::Good),
+        (failed, "failed", Style::Bad),
+        (not_asked, "not asked", Style::Quiet),
+        (skipped, "skipped", Style::Quiet),
     ];
     let mut told: Vec<String> = parts
         .into_iter()
         .filter(|(count, _, _)| *count > 0)
-        .map(|(count, word, tone)| ink.paint(tone, &format!("{count} {word}")))
+        .map(|(count, word, style)| colors.paint(style, &format!("{count} {word}")))
         .collect();
     if unavailable > 0 {
-        told.push(ink.paint(Tone::Bad, &plural(unavailable, "database unavailable", "databases unavailable")));
+        told.push(colors.paint(Style::Bad, &plural(unavailable, "database unavailable", "databases unavailable")));
     }
     let warnings = report.warnings();
     if warnings > 0 {
-        told.push(ink.paint(Tone::Warning, &plural(warnings, "warning", "warnings")));
+        told.push(colors.paint(Style::Warning, &plural(warnings, "warning", "warnings")));
     }
     let queries = report.count(|_| true);
     format!(
@@ -97,11 +101,6 @@ pub(super) fn summary(report: &Report, ink: Ink) -> String {
         plural(report.databases.len(), "database", "databases"),
         told.join(", ")
     )
-}
-
-/// `1 query`, `2 queries`.
-fn plural(count: usize, one: &str, many: &str) -> String {
-    format!("{count} {}", if count == 1 { one } else { many })
 }
 
 /// Column widths, equal for all queries of a database.
@@ -124,7 +123,7 @@ impl Widths {
 
 struct Page {
     text: String,
-    ink: Ink,
+    colors: ColorChoice,
 }
 
 impl Page {
@@ -133,7 +132,7 @@ impl Page {
     }
 
     fn heading(&mut self, database: &OfDatabase) {
-        let name = self.ink.paint(Tone::Heading, &database.name);
+        let name = self.colors.paint(Style::Heading, &database.name);
         let target = database.target.as_ref().map_or_else(String::new, |target| {
             format!("  {}, database {}, role {}", target.addresses.join(", "), target.dbname, target.user)
         });
@@ -158,17 +157,17 @@ impl Page {
     }
 
     fn fact(&mut self, key: &str, value: &str) {
-        let key = self.ink.padded(Tone::Quiet, key, KEY);
+        let key = self.colors.padded(Style::Quiet, key, KEY);
         self.push(&format!("  {key}{}", printable(value)));
     }
 
-    fn line(&mut self, indent: usize, tone: Tone, word: &str, text: &str) {
-        let word = self.ink.padded(tone, word, WORD);
+    fn line(&mut self, indent: usize, style: Style, word: &str, text: &str) {
+        let word = self.colors.padded(style, word, WORD);
         self.push(&format!("{}{word}{text}", " ".repeat(indent)));
     }
 
     fn warning(&mut self, indent: usize, warning: &Warning) {
-        let word = self.ink.padded(Tone::Warning, "warning", WORD);
+        let word = self.colors.padded(Style::Warning, "warning", WORD);
         self.wrapped(indent, &word, WORD, &warning.text);
         if let Some(advice) = &warning.advice {
             self.advice(indent + WORD, advice);
@@ -176,14 +175,14 @@ impl Page {
     }
 
     fn advice(&mut self, indent: usize, advice: &str) {
-        let arrow = self.ink.paint(Tone::Quiet, "-> ");
+        let arrow = self.colors.paint(Style::Quiet, "-> ");
         self.wrapped(indent, &arrow, 3, advice);
     }
 
     /// A text after its mark (of `width` on the screen), its further lines under its first.
     fn wrapped(&mut self, indent: usize, mark: &str, width: usize, text: &str) {
-        let room = ink::width().saturating_sub(indent + width);
-        for (index, line) in ink::wrapped(&printable(text), room).into_iter().enumerate() {
+        let room = reading_width().saturating_sub(indent + width);
+        for (index, line) in wrapped(&printable(text), room).into_iter().enumerate() {
             let mark = if index == 0 { mark.to_owned() } else { " ".repeat(width) };
             self.push(&format!("{}{mark}{line}", " ".repeat(indent)));
         }
@@ -201,8 +200,8 @@ impl Page {
                 let (text, column) = window(text, *column);
                 let margin = format!("line {line}: ");
                 let caret = " ".repeat(margin.chars().count() + column);
-                let arrow = self.ink.paint(Tone::Bad, "^");
-                self.push(&format!("{indent}{}{text}", self.ink.paint(Tone::Quiet, &margin)));
+                let arrow = self.colors.paint(Style::Bad, "^");
+                self.push(&format!("{indent}{}{text}", self.colors.paint(Style::Quiet, &margin)));
                 self.push(&format!("{indent}{caret}{arrow}"));
             }
             Some(Excerpt::Wrapper) | None => {}
@@ -211,19 +210,19 @@ impl Page {
     }
 
     fn query(&mut self, query: &OfQuery, widths: Widths) {
-        let name = self.ink.padded(Tone::Heading, &query.name, widths.name);
+        let name = self.colors.padded(Style::Heading, &query.name, widths.name);
         match &query.outcome {
             Outcome::Answered(answer) => {
-                let value = self.ink.padded(Tone::Heading, &value(answer), widths.value);
+                let value = self.colors.padded(Style::Heading, &value(answer), widths.value);
                 let text = format!("{name}  {value}  {}{}", activity(answer), self.timing(query));
-                self.line(2, Tone::Good, "ok", &text);
+                self.line(2, Style::Good, "ok", &text);
                 if answer.at_least {
                     self.advice(2 + WORD, backlog::REMARK);
                 }
             }
             Outcome::Grouped { keys, first } => {
                 let told = plural(*keys, "key", "keys");
-                self.line(2, Tone::Good, "ok", &format!("{name}  {told}{}", self.timing(query)));
+                self.line(2, Style::Good, "ok", &format!("{name}  {told}{}", self.timing(query)));
                 let indent = " ".repeat(2 + WORD);
                 for (key, answer) in first {
                     self.push(&format!("{indent}{} = {}, {}", printable(key), value(answer), activity(answer)));
@@ -234,21 +233,21 @@ impl Page {
             }
             Outcome::Skipped { missing } => {
                 let options: Vec<String> = missing.iter().map(|name| format!("--param {name}=VALUE")).collect();
-                self.line(2, Tone::Quiet, "skipped", &format!("{name}  to run it, add {}", options.join(" ")));
+                self.line(2, Style::Quiet, "skipped", &format!("{name}  to run it, add {}", options.join(" ")));
             }
-            Outcome::NotAsked => self.line(2, Tone::Quiet, "unasked", &name),
+            Outcome::NotAsked => self.line(2, Style::Quiet, "unasked", &name),
             Outcome::Absent(trouble) => {
-                self.line(2, Tone::Warning, "warning", &format!("{name}  {}", printable(&trouble.message)));
+                self.line(2, Style::Warning, "warning", &format!("{name}  {}", printable(&trouble.message)));
                 self.explain(trouble);
             }
             Outcome::Failed(trouble) => {
                 let text = format!("{name}  {}{}", printable(&trouble.message), self.timing(query));
-                self.line(2, Tone::Bad, "failed", &text);
+                self.line(2, Style::Bad, "failed", &text);
                 self.explain(trouble);
             }
         }
         if let Some(plan) = &query.plan {
-            let text = self.ink.paint(Tone::Quiet, &described(plan));
+            let text = self.colors.paint(Style::Quiet, &described(plan));
             self.push(&format!("{}{text}", " ".repeat(2 + WORD)));
         }
         for warning in &query.warnings {
@@ -257,8 +256,8 @@ impl Page {
     }
 
     fn timing(&self, query: &OfQuery) -> String {
-        let text = query.took.map_or_else(String::new, |duration| format!("  {}", took(duration)));
-        self.ink.paint(Tone::Quiet, &text)
+        let text = query.took.map_or_else(String::new, |duration| format!("  {}", elapsed(duration)));
+        self.colors.paint(Style::Quiet, &text)
     }
 }
 

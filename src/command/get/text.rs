@@ -1,28 +1,32 @@
 //! Answers as people read them.
 
 use super::{Answers, Failure, UNSEEN, keda::Answer};
-use crate::command::{
-    backlog,
-    ink::{self, Ink, Tone, number, printable, took},
+use crate::{
+    command::backlog,
+    terminal::{
+        reading_width,
+        style::{ColorChoice, Style},
+        text::{elapsed, number, printable, wrapped},
+    },
 };
 
 /// The width of the first column: `GetMetricSpec`.
 const KEY: usize = 15;
 
 /// Everything that was answered, and what KEDA makes of it.
-pub(super) fn page(heading: &str, answers: &Answers, max_replicas: u32, ink: Ink) -> String {
+pub(super) fn page(heading: &str, answers: &Answers, max_replicas: u32, colors: ColorChoice) -> String {
     let Answers { metric, answer, at_least, is_unseen, durations } = answers;
     let Answer { value, target, active } = *answer;
     let row = |key: &str, text: &str, duration: Option<std::time::Duration>| {
-        let key = ink.padded(Tone::Quiet, key, KEY);
-        let took = duration.map_or_else(String::new, |duration| ink.paint(Tone::Quiet, &took(duration)));
-        let text = ink.padded(Tone::Heading, &printable(text), if took.is_empty() { 0 } else { 48 });
+        let key = colors.padded(Style::Quiet, key, KEY);
+        let took = duration.map_or_else(String::new, |duration| colors.paint(Style::Quiet, &elapsed(duration)));
+        let text = colors.padded(Style::Heading, &printable(text), if took.is_empty() { 0 } else { 48 });
         format!("  {key}{}", format!("{text}{took}").trim_end())
     };
     let [spec, metrics, activity] = *durations;
     let at_least = if *at_least { "at least " } else { "" };
     let mut lines = vec![
-        title(heading, ink),
+        title(heading, colors),
         String::new(),
         row("GetMetricSpec", &format!("metric {metric}, target {}", number(target)), Some(spec)),
         row("GetMetrics", &format!("{at_least}{}", number(value)), Some(metrics)),
@@ -30,9 +34,9 @@ pub(super) fn page(heading: &str, answers: &Answers, max_replicas: u32, ink: Ink
         String::new(),
     ];
     let plain = |key: &str, text: &str| {
-        let room = ink::width().saturating_sub(2 + KEY);
-        let text = ink::wrapped(&printable(text), room).join(&format!("\n  {}", " ".repeat(KEY)));
-        format!("  {}{text}", ink.padded(Tone::Quiet, key, KEY))
+        let room = reading_width().saturating_sub(2 + KEY);
+        let text = wrapped(&printable(text), room).join(&format!("\n  {}", " ".repeat(KEY)));
+        format!("  {}{text}", colors.padded(Style::Quiet, key, KEY))
     };
     lines.push(plain("ScaledJob", &for_job(*answer, max_replicas)));
     lines.push(plain("ScaledObject", &for_object(*answer)));
@@ -45,22 +49,22 @@ pub(super) fn page(heading: &str, answers: &Answers, max_replicas: u32, ink: Ink
 }
 
 /// What KEDA would not get.
-pub(super) fn failure(heading: &str, failure: &Failure, ink: Ink) -> String {
+pub(super) fn failure(heading: &str, failure: &Failure, colors: ColorChoice) -> String {
     let Failure { rpc, code, message, advice, exit: _ } = failure;
-    let key = ink.padded(Tone::Quiet, rpc.unwrap_or("connect"), KEY);
-    let code = ink.paint(Tone::Bad, code);
-    let arrow = ink.paint(Tone::Quiet, "->");
+    let key = colors.padded(Style::Quiet, rpc.unwrap_or("connect"), KEY);
+    let code = colors.paint(Style::Bad, code);
+    let arrow = colors.paint(Style::Quiet, "->");
     let indent = " ".repeat(KEY);
-    let room = ink::width().saturating_sub(5 + KEY);
-    let message = ink::wrapped(&printable(message), room).join(&format!("\n  {indent}"));
-    let advice = ink::wrapped(advice, room).join(&format!("\n     {indent}"));
-    format!("{}\n\n  {key}{code}\n  {indent}{message}\n  {indent}{arrow} {advice}\n", title(heading, ink))
+    let room = reading_width().saturating_sub(5 + KEY);
+    let message = wrapped(&printable(message), room).join(&format!("\n  {indent}"));
+    let advice = wrapped(advice, room).join(&format!("\n     {indent}"));
+    format!("{}\n\n  {key}{code}\n  {indent}{message}\n  {indent}{arrow} {advice}\n", title(heading, colors))
 }
 
-fn title(heading: &str, ink: Ink) -> String {
+fn title(heading: &str, colors: ColorChoice) -> String {
     match heading.split_once("  ") {
-        Some((name, rest)) => format!("{}  {}", ink.paint(Tone::Heading, &printable(name)), printable(rest)),
-        None => ink.paint(Tone::Heading, &printable(heading)),
+        Some((name, rest)) => format!("{}  {}", colors.paint(Style::Heading, &printable(name)), printable(rest)),
+        None => colors.paint(Style::Heading, &printable(heading)),
     }
 }
 

@@ -7,9 +7,11 @@ use tonic::{Status, transport::Channel};
 
 use super::Failure;
 use crate::{
-    command::{
-        Exit,
-        ink::{self, Ink, Tone, printable},
+    command::Exit,
+    terminal::{
+        print,
+        style::{ColorChoice, Style},
+        text::printable,
     },
     wire::{ScaledObjectRef, external_scaler_client::ExternalScalerClient},
 };
@@ -24,9 +26,9 @@ pub(super) async fn until_interrupted(
     client: &mut ExternalScalerClient<Channel>,
     reference: &ScaledObjectRef,
     is_secure: bool,
-    ink: Ink,
+    colors: ColorChoice,
 ) -> Exit {
-    ink::print("\nStreamIsActive, as it changes; Ctrl-C ends\n\n");
+    print("\nStreamIsActive, as it changes; Ctrl-C ends\n\n");
     tokio::select! {
         result = tokio::signal::ctrl_c() => match result {
             Ok(()) => Exit::Success,
@@ -35,7 +37,7 @@ pub(super) async fn until_interrupted(
                 Exit::Failure
             }
         },
-        never = watch(client, reference, is_secure, ink) => never,
+        never = watch(client, reference, is_secure, colors) => never,
     }
 }
 
@@ -43,23 +45,23 @@ async fn watch(
     client: &mut ExternalScalerClient<Channel>,
     reference: &ScaledObjectRef,
     is_secure: bool,
-    ink: Ink,
+    colors: ColorChoice,
 ) -> Exit {
     let mut shown = None;
     let mut pause = SHORTEST_PAUSE;
     loop {
-        let ended = one_stream(client, reference, &mut shown, ink).await;
-        let (tone, text) = match &ended {
+        let ended = one_stream(client, reference, &mut shown, colors).await;
+        let (style, text) = match &ended {
             Ok(()) => {
                 pause = SHORTEST_PAUSE;
-                (Tone::Quiet, format!("the scaler ended the stream; opening it again in {} s", pause.as_secs()))
+                (Style::Quiet, format!("the scaler ended the stream; opening it again in {} s", pause.as_secs()))
             }
             Err(status) => {
                 let Failure { code, message, .. } = Failure::of("StreamIsActive", status, is_secure);
-                (Tone::Bad, format!("{code}: {message}; opening it again in {} s", pause.as_secs()))
+                (Style::Bad, format!("{code}: {message}; opening it again in {} s", pause.as_secs()))
             }
         };
-        event(tone, &text, ink);
+        event(style, &text, colors);
         tokio::time::sleep(pause).await;
         if ended.is_err() {
             pause = LONGEST_PAUSE.min(pause * 2);
@@ -72,21 +74,21 @@ async fn one_stream(
     client: &mut ExternalScalerClient<Channel>,
     reference: &ScaledObjectRef,
     shown: &mut Option<bool>,
-    ink: Ink,
+    colors: ColorChoice,
 ) -> Result<(), Status> {
     let mut updates = client.stream_is_active(reference.clone()).await?.into_inner();
     while let Some(update) = updates.message().await? {
         if shown.replace(update.result) != Some(update.result) {
-            let (tone, text) = if update.result { (Tone::Good, "active") } else { (Tone::Warning, "inactive") };
-            event(tone, text, ink);
+            let (style, text) = if update.result { (Style::Good, "active") } else { (Style::Warning, "inactive") };
+            event(style, text, colors);
         }
     }
     Ok(())
 }
 
-fn event(tone: Tone, text: &str, ink: Ink) {
+fn event(style: Style, text: &str, colors: ColorChoice) {
     let now = OffsetDateTime::now_utc();
     let time =
         format!("{}T{:02}:{:02}:{:02}.{:03}Z", now.date(), now.hour(), now.minute(), now.second(), now.millisecond());
-    ink::print(&format!("{}  {}\n", ink.paint(Tone::Quiet, &time), ink.paint(tone, &printable(text))));
+    print(&format!("{}  {}\n", colors.paint(Style::Quiet, &time), colors.paint(style, &printable(text))));
 }

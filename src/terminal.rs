@@ -1,0 +1,37 @@
+//! Text that people read at a terminal, the same for both programs: colours, tables, widths, and
+//! output that survives a closed pipe.
+
+pub mod style;
+pub mod table;
+pub mod text;
+
+use std::io::{self, Write};
+
+/// Bounds of [`reading_width`]. Below the first, breaking lines makes a text worse.
+const NARROWEST: usize = 60;
+const WIDEST: usize = 110;
+
+/// Writes a text to standard output at once.
+///
+/// A reader that has closed the pipe (`| head`) is not an error. Anything else, such as a full
+/// disk, ends the process with exit code 1: half of a script must not look like success.
+pub fn print(text: &str) {
+    let mut output = io::stdout().lock();
+    match output.write_all(text.as_bytes()).and_then(|()| output.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            eprintln!("cannot write to standard output: {error}");
+            std::process::exit(1);
+        }
+        Ok(()) | Err(_) => {}
+    }
+}
+
+/// The width of the terminal that standard output is, if it is one.
+pub fn width() -> Option<usize> {
+    terminal_size::terminal_size_of(io::stdout()).map(|(width, _)| usize::from(width.0))
+}
+
+/// The width for running text: the terminal's, within lengths that are pleasant to read.
+pub fn reading_width() -> usize {
+    width().unwrap_or(WIDEST).clamp(NARROWEST, WIDEST)
+}
