@@ -1,8 +1,8 @@
 //! The commands of `clapometer`, and what their exit codes mean.
 
-mod backlog;
 mod check;
 mod config;
+mod count_cap;
 mod get;
 mod notify_sql;
 mod serve;

@@ -1,11 +1,15 @@
-//! `clapometer check`: what an operator looks at before a release, and when something is wrong.
+//! `clapometer check`: shows whether the configuration, the databases and the queries work.
 
 mod advice;
+mod excerpt;
+mod inspect;
 mod offline;
+mod page;
 mod parameters;
 mod report;
-mod serving;
 mod text;
+mod tls;
+mod warning;
 
 use std::sync::Arc;
 
@@ -13,14 +17,14 @@ use clap::Args;
 
 use self::{
     parameters::Parameters,
-    report::{OfDatabase, OfQuery, Origin, Outcome, Reached, Report, Standing, Target, Trouble},
-    serving::Serving,
+    report::{QueryOutcome, Report},
+    tls::TlsReport,
 };
 use super::{ConfigFile, Exit, build, misconfigured, misused, runtime};
 use crate::{
-    config::{self, Config},
+    config::Config,
     metrics::Metrics,
-    postgres::{Database, Statement},
+    postgres::Database,
     shutdown::Supervisor,
     terminal::{print, style::ColorChoice},
 };
@@ -63,9 +67,9 @@ pub(super) struct Check {
     json: bool,
 }
 
-/// How a report is shown.
+/// The form in which a report is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Form {
+enum OutputFormat {
     Text(ColorChoice),
     Json,
 }
@@ -77,7 +81,7 @@ impl Check {
             Ok(config) => config,
             Err(faults) => return misconfigured(&faults),
         };
-        let serving = match config.server.tls.as_ref().map(Serving::of).transpose() {
+        let serving = match config.server.tls.as_ref().map(TlsReport::read).transpose() {
             Ok(serving) => serving,
             Err(error) => {
                 eprintln!("{error}");
@@ -98,9 +102,9 @@ impl Check {
             eprintln!("there is no database to check; add one under databases, or set PGHOST or DATABASE_URL");
             return Exit::Configuration;
         }
-        let form = if json { Form::Json } else { Form::Text(colors) };
+        let format = if json { OutputFormat::Json } else { OutputFormat::Text(colors) };
         match runtime() {
-            Ok(runtime) => runtime.block_on(inspect(&config, serving, &parameters, form)),
+            Ok(runtime) => runtime.block_on(check_databases(&config, serving, &parameters, format)),
             Err(error) => {
                 eprintln!("cannot start the runtime: {error}");
                 Exit::Failure
@@ -109,74 +113,39 @@ impl Check {
     }
 }
 
-/// Looks at one database after another, and shows each as soon as it is known.
-async fn inspect(config: &Config, serving: Option<Serving>, parameters: &Parameters, form: Form) -> Exit {
+/// Inspects one database after another, and shows each as soon as it is known.
+async fn check_databases(
+    config: &Config,
+    serving: Option<TlsReport>,
+    parameters: &Parameters,
+    format: OutputFormat,
+) -> Exit {
     let metrics = Arc::new(Metrics::new(build()));
     let (supervisor, _failures) = Supervisor::new();
-    if let (Form::Text(colors), Some(serving)) = (form, &serving) {
+    if let (OutputFormat::Text(colors), Some(serving)) = (format, &serving) {
         print(&format!("{}\n", text::serving(serving, colors)));
     }
     let mut report = Report { serving, databases: Vec::new() };
     for settings in config.databases.values() {
         let database = Database::new(Arc::clone(settings), Arc::clone(&metrics), &supervisor);
-        let found = of_database(&database, config, parameters).await;
-        if let Form::Text(colors) = form {
+        let found = inspect::database(&database, config, parameters).await;
+        if let OutputFormat::Text(colors) = format {
             print(&text::block(&found, colors));
         }
         report.databases.push(found);
     }
-    match form {
-        Form::Text(colors) => print(&text::summary(&report, colors)),
-        Form::Json => {
+    match format {
+        OutputFormat::Text(colors) => print(&text::summary(&report, colors)),
+        OutputFormat::Json => {
             let document = serde_json::to_string_pretty(&report).expect("a report has no keys that are not text");
             print(&format!("{document}\n"));
         }
     }
     if report.has_unavailable() {
         Exit::Unavailable
-    } else if report.count(|outcome| matches!(outcome, Outcome::Failed(_))) > 0 {
+    } else if report.count(|outcome| matches!(outcome, QueryOutcome::Failed(_))) > 0 {
         Exit::Failure
     } else {
         Exit::Success
     }
-}
-
-async fn of_database(database: &Arc<Database>, config: &Config, parameters: &Parameters) -> OfDatabase {
-    let settings = database.settings();
-    let queries: Vec<_> = config.queries.values().filter(|query| query.database == settings.name).collect();
-    let target = settings.connection.resolve().ok().map(|connection| Target::of(&connection));
-    let unasked = |standing| OfDatabase {
-        name: settings.name.clone(),
-        target: None,
-        standing,
-        warnings: Vec::new(),
-        queries: queries.iter().map(|query| OfQuery::unasked(query, Outcome::NotAsked)).collect(),
-    };
-    if !settings.enabled {
-        return OfDatabase { target, ..unasked(Standing::Disabled) };
-    }
-    let (mut inspector, server) = match database.inspector().await {
-        Ok(reached) => reached,
-        Err(error) => {
-            let trouble = Trouble::of_database(&settings.name, error);
-            return OfDatabase { target, ..unasked(Standing::Unavailable(trouble)) };
-        }
-    };
-    let (reached, warnings) = Reached::of(server, settings.search_path.as_deref());
-    let mut found = Vec::new();
-    for query in queries {
-        found.push(match parameters.of(query) {
-            Ok(values) => {
-                let statement = Statement::new(Arc::clone(query));
-                let origin = origin(config, query);
-                OfQuery::inspection(&statement, origin, inspector.inspect(&statement, &values).await)
-            }
-            Err(missing) => OfQuery::unasked(query, Outcome::Skipped { missing }),
-        });
-    }
-    OfDatabase { name: settings.name.clone(), target, standing: Standing::Reached(reached), warnings, queries: found }
-}
-
-fn origin(config: &Config, query: &config::Query) -> Origin {
-    if config.is_builtin(&query.name) { Origin::BuiltIn } else { Origin::Configured }
 }

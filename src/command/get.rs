@@ -16,7 +16,7 @@ use serde_json::json;
 use tonic::{Response, Status, transport::Channel};
 
 use self::{address::Address, failure::Failure, keda::Answer};
-use super::{Exit, backlog, misused, runtime};
+use super::{Exit, count_cap, misused, runtime};
 use crate::{
     scaler::UNSEEN_KEY,
     terminal::{print, style::ColorChoice},
@@ -215,7 +215,7 @@ async fn ask(
     };
     let divisor = reference.scaler_metadata.get("divideBy").and_then(|text| text.trim().parse().ok()).unwrap_or(1.0);
     Ok(Answers {
-        at_least: backlog::is_read_by_builtin(&spec.metric_name) && backlog::may_be_more(answer.value * divisor),
+        at_least: count_cap::is_read_by_builtin(&spec.metric_name) && count_cap::may_be_more(answer.value * divisor),
         metric: spec.metric_name,
         answer,
         is_unseen,

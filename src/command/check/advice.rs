@@ -1,13 +1,13 @@
-//! What to do about it: a sentence for each cause.
+//! Advice: a sentence for each cause of a failure.
 
-use super::report::{Excerpt, Origin};
+use super::{excerpt::Excerpt, report::Origin};
 use crate::{
     config::Query,
     fault::{Fault, Unusable},
     postgres::{Cause, QueryError},
 };
 
-/// What to do about a session that could not be had.
+/// Advises on a database that cannot be reached.
 pub(super) fn for_database(name: &str, error: &QueryError) -> String {
     match error.cause {
         Cause::Credentials => "mend the file or variable that the configuration refers to".to_owned(),
@@ -42,7 +42,7 @@ pub(super) fn for_database(name: &str, error: &QueryError) -> String {
     }
 }
 
-/// What to do about a query that failed.
+/// Advises on a query that failed.
 pub(super) fn for_query(query: &Query, origin: Origin, error: &QueryError, at: Option<&Excerpt>) -> String {
     if let Fault::Unusable(unusable) = error.fault {
         return for_answer(query, unusable).to_owned();

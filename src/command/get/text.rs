@@ -2,7 +2,7 @@
 
 use super::{Answers, Failure, UNSEEN, keda::Answer};
 use crate::{
-    command::backlog,
+    command::count_cap,
     terminal::{
         reading_width,
         style::{ColorChoice, Style},
@@ -41,7 +41,7 @@ pub(super) fn page(heading: &str, answers: &Answers, max_replicas: u32, colors: 
     lines.push(plain("ScaledJob", &for_job(*answer, max_replicas)));
     lines.push(plain("ScaledObject", &for_object(*answer)));
     if !at_least.is_empty() {
-        lines.push(plain("note", backlog::REMARK));
+        lines.push(plain("note", count_cap::REMARK));
     }
     lines.extend(answer.remark().map(|remark| plain("note", remark)));
     lines.extend(is_unseen.then(|| plain("note", UNSEEN)));

@@ -1,38 +1,39 @@
-//! The scaler's own side: the certificates that it would show to KEDA.
+//! The certificates that the scaler would show to KEDA.
 
 use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 
-use super::report::Warning;
+use super::warning::Warning;
 use crate::{config::ServerTls, server};
 
-/// Certificates are renewed well before they end: one with less left was not.
+/// A certificate with less time left deserves a warning: renewal happens well before the end.
 const SOON: Duration = Duration::from_secs(14 * 24 * 60 * 60);
 
-/// What `server.tls` comes to.
+/// The outcome of reading `server.tls`.
 #[derive(Debug, Serialize)]
-pub(super) struct Serving {
-    pub(super) certificates: Vec<Certificate>,
-    /// Whether clients must show a certificate, and with which names; no names: any.
+pub(super) struct TlsReport {
+    pub(super) certificates: Vec<CertificateExpiry>,
+    /// The names of which a client's certificate must have one, if clients must show one. Without
+    /// names, every certificate that `client_ca` has signed will do.
     pub(super) clients: Option<Vec<String>>,
     pub(super) warnings: Vec<Warning>,
 }
 
-/// One file's certificate, the first of its chain to end.
+/// The end of a file's certificate, or of the first certificate of its chain to end.
 #[derive(Debug, Serialize)]
-pub(super) struct Certificate {
+pub(super) struct CertificateExpiry {
     pub(super) key: &'static str,
     /// Negative once it has ended.
     pub(super) days_left: i64,
 }
 
-impl Serving {
+impl TlsReport {
     /// Reads the certificates as `serve` would.
     ///
     /// # Errors
-    /// Why `serve` would not start.
-    pub(super) fn of(tls: &ServerTls) -> Result<Self, server::Error> {
+    /// The reason why `serve` would not start.
+    pub(super) fn read(tls: &ServerTls) -> Result<Self, server::Error> {
         let now = SystemTime::now();
         let ends = server::certificates(tls)?;
         let mut warnings = Vec::new();
@@ -45,7 +46,7 @@ impl Serving {
             let advice = Some("renew it; a changed file is read within seconds, without a restart".to_owned());
             warnings.push(Warning { text, advice });
         }
-        let certificates = ends.into_iter().map(|(key, end)| Certificate { key, days_left: days_left(end, now) });
+        let certificates = ends.into_iter().map(|(key, end)| CertificateExpiry { key, days_left: days_left(end, now) });
         Ok(Self {
             certificates: certificates.collect(),
             clients: tls.client_ca.as_ref().map(|_| tls.client_names.clone()),

@@ -1,0 +1,125 @@
+//! Connects to a database, runs its queries, and reports what came of it.
+
+use std::sync::Arc;
+
+use super::{
+    advice,
+    excerpt::Excerpt,
+    parameters::Parameters,
+    report::{
+        ConnectionState, DatabaseReport, DatabaseTarget, Origin, PlanReport, Problem, QueryAnswer, QueryOutcome,
+        QueryReport, ServerInfo,
+    },
+    warning,
+};
+use crate::{
+    config::{Config, Query},
+    postgres::{Cause, Database, Inspection, Plan, QueryError, Server, Statement},
+    reading::{Reading, Rows},
+};
+
+/// The number of keys of a grouped query that are shown.
+const KEYS_SHOWN: usize = 5;
+
+/// Inspects one database: its server, and each of its queries once.
+pub(super) async fn database(database: &Arc<Database>, config: &Config, parameters: &Parameters) -> DatabaseReport {
+    let settings = database.settings();
+    let queries: Vec<_> = config.queries.values().filter(|query| query.database == settings.name).collect();
+    let not_asked = |state| DatabaseReport {
+        name: settings.name.clone(),
+        target: settings.connection.resolve().ok().map(|connection| DatabaseTarget::from(&connection)),
+        state,
+        warnings: Vec::new(),
+        queries: queries.iter().map(|query| QueryReport::not_run(query, QueryOutcome::NotAsked)).collect(),
+    };
+    if !settings.enabled {
+        return not_asked(ConnectionState::Disabled);
+    }
+    let (mut inspector, server) = match database.inspector().await {
+        Ok(reached) => reached,
+        Err(error) => {
+            let advice = advice::for_database(&settings.name, &error);
+            return not_asked(ConnectionState::Unavailable(problem(error, None, advice)));
+        }
+    };
+    let warnings = warning::for_server(&server);
+    let mut report = DatabaseReport {
+        warnings,
+        queries: Vec::new(),
+        ..not_asked(ConnectionState::Reached(server_info(server, settings.search_path.as_deref())))
+    };
+    for query in &queries {
+        report.queries.push(match parameters.of(query) {
+            Ok(values) => {
+                let statement = Statement::new(Arc::clone(query));
+                let origin = if config.is_builtin(&query.name) { Origin::BuiltIn } else { Origin::Configured };
+                query_report(&statement, origin, inspector.inspect(&statement, &values).await)
+            }
+            Err(missing) => QueryReport::not_run(query, QueryOutcome::Skipped { missing }),
+        });
+    }
+    report
+}
+
+fn server_info(server: Server, search_path: Option<&str>) -> ServerInfo {
+    ServerInfo {
+        version: server.version,
+        address: server.address,
+        is_standby: server.is_standby,
+        is_read_only: server.is_read_only,
+        role: server.role,
+        privileges: server.privileges.names().to_vec(),
+        tls: server.tls,
+        search_path: search_path.map_or(server.search_path, str::to_owned),
+    }
+}
+
+fn query_report(statement: &Statement, origin: Origin, inspection: Inspection) -> QueryReport {
+    let query = &*statement.query;
+    let Inspection { reading, took, plan } = inspection;
+    let outcome = match reading {
+        Ok(reading) => answered(query, reading),
+        Err(error) => failed(statement, origin, error),
+    };
+    let mut warnings = Vec::new();
+    if matches!(outcome, QueryOutcome::Answered(_) | QueryOutcome::Grouped { .. }) {
+        warnings.extend(warning::for_duration(query, took));
+    }
+    let counts_nothing = matches!(&outcome, QueryOutcome::Answered(answer) if answer.undivided == 0.0);
+    for relation in plan.iter().flat_map(|plan| &plan.relations) {
+        warnings.extend(warning::for_relation(relation, counts_nothing));
+    }
+    let plan = plan.map(|Plan { cost, rows, relations }| PlanReport {
+        cost,
+        rows,
+        relations: relations.iter().map(|relation| format!("{}.{}", relation.schema, relation.name)).collect(),
+    });
+    QueryReport { name: query.name.clone(), outcome, warnings, took: Some(took), plan }
+}
+
+fn answered(query: &Query, reading: Reading) -> QueryOutcome {
+    match reading.rows {
+        Rows::One(numbers) => QueryOutcome::Answered(QueryAnswer::new(query, numbers)),
+        Rows::ByKey(rows) => {
+            let keys = rows.len();
+            let mut rows: Vec<_> = rows.into_iter().collect();
+            rows.sort_by(|(a, _), (b, _)| a.cmp(b));
+            let first = rows.into_iter().take(KEYS_SHOWN);
+            let first = first.map(|(key, numbers)| (key.into(), QueryAnswer::new(query, numbers))).collect();
+            QueryOutcome::Grouped { keys, first }
+        }
+    }
+}
+
+fn failed(statement: &Statement, origin: Origin, error: QueryError) -> QueryOutcome {
+    let is_absent = error.cause == Cause::MissingTable && origin == Origin::BuiltIn;
+    let excerpt = error.position.and_then(|position| Excerpt::locate(statement.text(), position));
+    let advice = advice::for_query(&statement.query, origin, &error, excerpt.as_ref());
+    let problem = problem(error, excerpt, advice);
+    if is_absent { QueryOutcome::Absent(problem) } else { QueryOutcome::Failed(problem) }
+}
+
+fn problem(error: QueryError, excerpt: Option<Excerpt>, advice: String) -> Problem {
+    let QueryError { fault, cause: _, message, further, position: _ } = error;
+    Problem { reason: fault.reason(), fault, message, further, excerpt, advice }
+}

@@ -1,0 +1,102 @@
+//! The layout of a report: indented lines with a word or a key before each, wrapped to the terminal.
+
+use std::fmt::Write;
+
+use super::{excerpt::Excerpt, report::Problem, warning::Warning};
+use crate::terminal::{
+    reading_width,
+    style::{ColorChoice, Style},
+    text::{printable, wrapped},
+};
+
+/// The indentation of everything under a heading.
+pub(super) const INDENT: usize = 2;
+
+/// The width of the words that say how it went: `skipped`, `warning`.
+pub(super) const WORD: usize = 9;
+
+/// The width of the keys of facts.
+const KEY: usize = 13;
+
+/// The longest part of a line of SQL that is shown.
+const EXCERPT: usize = 100;
+
+/// A text under construction.
+pub(super) struct Page {
+    pub(super) text: String,
+    pub(super) colors: ColorChoice,
+}
+
+impl Page {
+    pub(super) fn new(colors: ColorChoice) -> Self {
+        Self { text: String::new(), colors }
+    }
+
+    /// Adds a line as it is.
+    pub(super) fn push(&mut self, line: &str) {
+        writeln!(self.text, "{}", line.trim_end()).expect("writing to a String cannot fail");
+    }
+
+    /// Adds a key with its value.
+    pub(super) fn fact(&mut self, key: &str, value: &str) {
+        let key = self.colors.padded(Style::Quiet, key, KEY);
+        self.push(&format!("{}{key}{}", " ".repeat(INDENT), printable(value)));
+    }
+
+    /// Adds a line that begins with a word.
+    pub(super) fn line(&mut self, style: Style, word: &str, text: &str) {
+        let word = self.colors.padded(style, word, WORD);
+        self.push(&format!("{}{word}{text}", " ".repeat(INDENT)));
+    }
+
+    /// Adds a line under the words.
+    pub(super) fn below(&mut self, text: &str) {
+        self.push(&format!("{}{text}", " ".repeat(INDENT + WORD)));
+    }
+
+    pub(super) fn warning(&mut self, indent: usize, warning: &Warning) {
+        let word = self.colors.padded(Style::Warning, "warning", WORD);
+        self.wrapped(indent, &word, WORD, &warning.text);
+        if let Some(advice) = &warning.advice {
+            self.advice(indent + WORD, advice);
+        }
+    }
+
+    pub(super) fn advice(&mut self, indent: usize, advice: &str) {
+        let arrow = self.colors.paint(Style::Quiet, "-> ");
+        self.wrapped(indent, &arrow, 3, advice);
+    }
+
+    /// Adds a text after its mark (of `width` on the screen), with its further lines under its first.
+    fn wrapped(&mut self, indent: usize, mark: &str, width: usize, text: &str) {
+        let room = reading_width().saturating_sub(indent + width);
+        for (index, line) in wrapped(&printable(text), room).into_iter().enumerate() {
+            let mark = if index == 0 { mark.to_owned() } else { " ".repeat(width) };
+            self.push(&format!("{}{mark}{line}", " ".repeat(indent)));
+        }
+    }
+
+    /// Adds what is known of a problem beyond its message: details, the place in the SQL, advice.
+    pub(super) fn explain(&mut self, problem: &Problem) {
+        for further in &problem.further {
+            for line in further.lines() {
+                self.below(&printable(line));
+            }
+        }
+        if let Some(Excerpt::Sql { line, text, column }) = &problem.excerpt {
+            let (text, column) = window(text, *column);
+            let margin = format!("line {line}: ");
+            let caret = " ".repeat(margin.chars().count() + column);
+            self.below(&format!("{}{text}", self.colors.paint(Style::Quiet, &margin)));
+            self.below(&format!("{caret}{}", self.colors.paint(Style::Bad, "^")));
+        }
+        self.advice(INDENT + WORD, &problem.advice);
+    }
+}
+
+/// Returns the part of a long line around a column, without control characters, and the column in it.
+fn window(text: &str, column: usize) -> (String, usize) {
+    let characters: Vec<char> = printable(text).chars().collect();
+    let start = column.saturating_sub(EXCERPT / 2).min(characters.len().saturating_sub(EXCERPT));
+    (characters.iter().skip(start).take(EXCERPT).collect(), column - start)
+}

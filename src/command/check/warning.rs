@@ -1,0 +1,114 @@
+//! Findings that are no failure, with the advice for each.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::{
+    config::Query,
+    postgres::{Relation, RowSecurity, Server},
+    reading::CALL_DEADLINE,
+};
+
+/// The oldest PostgreSQL that is supported, in the form of `server_version_num`.
+const OLDEST_SUPPORTED: i32 = 130_000;
+
+/// The size of a table from which a scan of the whole table at each reading deserves a warning.
+const LARGE: i64 = 8 << 20;
+
+/// A finding that is no failure.
+#[derive(Debug, Serialize)]
+pub(super) struct Warning {
+    pub(super) text: String,
+    pub(super) advice: Option<String>,
+}
+
+impl Warning {
+    fn new(text: impl Into<String>) -> Self {
+        Self { text: text.into(), advice: None }
+    }
+
+    fn advise(self, advice: impl Into<String>) -> Self {
+        Self { advice: Some(advice.into()), ..self }
+    }
+}
+
+/// Returns what is remarkable about a server and the session's role.
+pub(super) fn for_server(server: &Server) -> Vec<Warning> {
+    let mut warnings = Vec::new();
+    if !server.privileges.is_empty() {
+        warnings.push(
+            Warning::new(format!(
+                "the role can do more than read ({}); no read-only transaction holds it back",
+                server.privileges
+            ))
+            .advise("deploy/postgres/roles.sql makes a role that can only read"),
+        );
+    }
+    if server.version_number < OLDEST_SUPPORTED {
+        warnings.push(Warning::new(format!(
+            "PostgreSQL {} is older than 13, the oldest that is supported",
+            server.version
+        )));
+    }
+    if server.is_standby {
+        warnings.push(
+            Warning::new("a standby: its counts lag behind the primary's, and NOTIFY cannot be heard on it")
+                .advise("fine where that is meant; else set target_session_attrs: read-write"),
+        );
+    }
+    let is_remote = server.address.as_ref().is_some_and(|address| !is_loopback(address));
+    if server.tls.is_none() && is_remote {
+        warnings.push(
+            Warning::new("no TLS: whoever is on the way can read and change what is sent")
+                .advise("turn ssl on in the server, then set sslmode: verify-full and sslrootcert"),
+        );
+    }
+    warnings
+}
+
+/// Returns a warning about a query that took longer than a call of KEDA may take.
+pub(super) fn for_duration(query: &Query, took: Duration) -> Option<Warning> {
+    (took > CALL_DEADLINE).then(|| {
+        Warning::new(format!(
+            "slower than a call of KEDA may take ({CALL_DEADLINE:?}): its first poll gets DEADLINE_EXCEEDED, and a \
+             later one is answered only while this reading is younger than max_age"
+        ))
+        .advise(format!(
+            "make it faster; or set queries.{}.timeout above what it takes and max_age above the pollingInterval",
+            query.name
+        ))
+    })
+}
+
+/// Returns what is remarkable about a table that a query reads.
+pub(super) fn for_relation(relation: &Relation, counts_nothing: bool) -> Vec<Warning> {
+    let Relation { schema, name, is_scanned_whole, rows, bytes, row_security, namesakes } = relation;
+    let mut warnings = Vec::new();
+    if counts_nothing && !namesakes.is_empty() {
+        let others: Vec<String> = namesakes.iter().map(|schema| format!("{schema}.{name}")).collect();
+        warnings.push(
+            Warning::new(format!("counts nothing in {schema}.{name}; there is also {}", others.join(", ")))
+                .advise("if that one is meant, write its schema in the SQL or set the database's search_path"),
+        );
+    }
+    if *row_security == RowSecurity::Bypassed {
+        warnings.push(Warning::new(format!(
+            "row level security is on for {schema}.{name}; this role stands above it and counts every row"
+        )));
+    }
+    if *is_scanned_whole && *bytes >= LARGE {
+        let rows = rows.map_or_else(String::new, |rows| format!(", about {rows:.0} rows"));
+        warnings.push(
+            Warning::new(format!("each reading scans all of {schema}.{name} ({} MB{rows})", bytes >> 20))
+                .advise("an index on what its WHERE tests makes it cheap"),
+        );
+    }
+    warnings
+}
+
+/// Returns whether a server's own address and port are this machine's.
+fn is_loopback(address: &str) -> bool {
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+    host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
