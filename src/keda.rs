@@ -6,3 +6,5 @@
 pub mod model;
 pub mod poll;
 pub mod scaled_job;
+pub mod scaled_object;
+pub mod values;

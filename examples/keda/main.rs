@@ -16,7 +16,7 @@ use std::{
 };
 
 use clapometer::keda::{
-    poll::{Polled, Trigger},
+    poll::{Polled, TriggerPoller},
     scaled_job::ScaledJob,
 };
 use tokio::{
@@ -113,7 +113,7 @@ async fn main() -> ExitCode {
 async fn play(board: &mut Board, database: &Database<'_>, scaler: &Serving, jobs: &mut Jobs) -> usize {
     let endpoint = Endpoint::from_shared(format!("http://{}", scaler.grpc)).expect("an address makes a URI");
     let metadata = [("query", "outstanding-claps"), ("targetQueryValue", "1")];
-    let mut trigger = Trigger::new(endpoint, "postgres-batch", "keda-with-postgresql", &metadata);
+    let mut trigger = TriggerPoller::new(endpoint, "postgres-batch", "keda-with-postgresql", &metadata);
     let scaled_job = ScaledJob::with_max_replica_count(MAX_JOBS);
     let client = database.connect().await;
     let mut frame = Frame { decision: "has not polled yet".to_owned(), ..Frame::default() };

@@ -2,7 +2,6 @@
 
 mod address;
 mod failure;
-mod keda;
 mod text;
 mod watch;
 
@@ -15,9 +14,14 @@ use clap::Args;
 use serde_json::json;
 use tonic::{Response, Status, transport::Channel};
 
-use self::{address::Address, failure::Failure, keda::Answer};
+use self::{address::Address, failure::Failure};
 use super::{Exit, count_cap, misused, runtime};
 use crate::{
+    keda::{
+        scaled_job::{Jobs, ScaledJob, ScalerAnswer},
+        scaled_object,
+        values::{metric_value, target_size},
+    },
     scaler::UNSEEN_KEY,
     terminal::{print, style::ColorChoice},
     wire::{GetMetricsRequest, ScaledObjectRef, external_scaler_client::ExternalScalerClient},
@@ -80,7 +84,7 @@ pub(super) struct Get {
 /// What a scaler answered.
 struct Answers {
     metric: String,
-    answer: Answer,
+    answer: ScalerAnswer,
     /// The count has reached a limit of its own.
     at_least: bool,
     /// The key of a grouped query has been in no reading.
@@ -176,9 +180,9 @@ impl Get {
             "value": answer.value,
             "at_least": at_least,
             "active": answer.active,
-            "scaled_job": {"max_replicas": self.max_replicas, "starts": answer.jobs(self.max_replicas)},
-            "scaled_object": {"replicas": answer.active.then(|| answer.replicas())},
-            "remarks": answer.remark().into_iter().chain(is_unseen.then_some(UNSEEN)).collect::<Vec<_>>(),
+            "scaled_job": {"max_replicas": self.max_replicas, "starts": jobs_started(*answer, self.max_replicas)},
+            "scaled_object": {"replicas": answer.active.then(|| scaled_object::replicas(*answer))},
+            "remarks": remark(*answer).into_iter().chain(is_unseen.then_some(UNSEEN)).collect::<Vec<_>>(),
             "seconds": {"GetMetricSpec": spec, "GetMetrics": metrics, "IsActive": activity},
         });
         print(&format!("{document:#}\n"));
@@ -207,12 +211,7 @@ async fn ask(
 
     let begun = Instant::now();
     let active = bounded("IsActive", client.is_active(reference.clone()), is_secure).await?.into_inner().result;
-    #[allow(deprecated, reason = "KEDA takes the integers where the doubles are not above zero")]
-    let answer = Answer {
-        value: keda::taken(metric.metric_value_float, metric.metric_value),
-        target: keda::taken(spec.target_size_float, spec.target_size),
-        active,
-    };
+    let answer = ScalerAnswer { value: metric_value(&metric), target: target_size(&spec), active };
     let divisor = reference.scaler_metadata.get("divideBy").and_then(|text| text.trim().parse().ok()).unwrap_or(1.0);
     Ok(Answers {
         at_least: count_cap::is_read_by_builtin(&spec.metric_name) && count_cap::may_be_more(answer.value * divisor),
@@ -231,6 +230,26 @@ async fn bounded<T>(
     match tokio::time::timeout(Duration::from_secs(CALL_SECONDS), call).await {
         Ok(answer) => answer.map_err(|status| Failure::of(rpc, &status, is_secure)),
         Err(_) => Err(Failure::silent(rpc, CALL_SECONDS)),
+    }
+}
+
+/// The number of Jobs that KEDA starts for a ScaledJob that has none, with the strategy `default`.
+fn jobs_started(answer: ScalerAnswer, max_replicas: u32) -> i64 {
+    ScaledJob::with_max_replica_count(max_replicas.into()).decide(&[answer], Jobs::default()).created
+}
+
+/// The explanation of an answer that may surprise.
+fn remark(answer: ScalerAnswer) -> Option<&'static str> {
+    match (answer.value > 0.0, answer.active) {
+        (true, false) => Some(
+            "a value above zero, but inactive: KEDA starts nothing. The activity is not above the activation \
+             threshold; of a query that counts what is outstanding: all of it is held, and nothing waits",
+        ),
+        (false, true) => {
+            Some("active with a value of zero: a ScaledJob starts nothing, a ScaledObject keeps one replica")
+        }
+        (false, false) => Some("nothing to do"),
+        (true, true) => None,
     }
 }
 

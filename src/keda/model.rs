@@ -11,7 +11,7 @@ use std::{
 
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
-use super::scaled_job::{Answer, Jobs, ScaledJob};
+use super::scaled_job::{Jobs, ScaledJob, ScalerAnswer};
 
 /// Milliseconds of simulated time.
 pub type Milliseconds = u64;
@@ -23,7 +23,7 @@ const COMPLETION: Milliseconds = 1_500;
 
 /// Which rows the trigger counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Count {
+pub enum CountedRows {
     /// Those that nobody has claimed: the seed's query.
     Pending,
     /// Those and the ones that a live Job holds.
@@ -33,10 +33,13 @@ pub enum Count {
 /// Everything that makes a run.
 #[derive(Debug, Clone)]
 pub struct Scenario {
+    /// What KEDA does with the answers.
     pub scaled_job: ScaledJob,
-    pub count: Count,
+    /// The rows that the trigger counts.
+    pub count: CountedRows,
     /// KEDA's target for the count.
     pub target: f64,
+    /// KEDA's `pollingInterval`.
     pub polling_interval: Milliseconds,
     /// When KEDA polls first; within the first interval, as chance has it, where absent.
     pub first_poll: Option<Milliseconds>,
@@ -56,7 +59,7 @@ pub struct Scenario {
 
 impl Scenario {
     /// Ten Jobs at most, an answer fresh from the database, pods that start in two to six seconds.
-    pub fn new(count: Count, polling_interval: Milliseconds, rows: Vec<(Milliseconds, Milliseconds)>) -> Self {
+    pub fn new(count: CountedRows, polling_interval: Milliseconds, rows: Vec<(Milliseconds, Milliseconds)>) -> Self {
         Self {
             scaled_job: ScaledJob::with_max_replica_count(10),
             count,
@@ -75,7 +78,7 @@ impl Scenario {
 
 /// What came of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Outcome {
+pub struct SimulationOutcome {
     /// When the last row was done; none where one never was.
     pub end: Option<Milliseconds>,
     /// The longest time from a row's arrival to its claim, or to the end of the run.
@@ -91,7 +94,7 @@ pub struct Outcome {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Event {
+enum SimulationEvent {
     /// The row with this index arrives.
     Arrival(usize),
     /// Work on a row ends.
@@ -106,23 +109,23 @@ enum Event {
     Poll,
 }
 
-struct Run<'scenario> {
+struct Simulation<'scenario> {
     scenario: &'scenario Scenario,
     random: StdRng,
     now: Milliseconds,
-    agenda: BinaryHeap<Reverse<(Milliseconds, Event)>>,
+    agenda: BinaryHeap<Reverse<(Milliseconds, SimulationEvent)>>,
     unclaimed: VecDeque<usize>,
     held: usize,
     done: usize,
     jobs: Jobs,
     /// What the scaler would have answered since when: unclaimed, held.
     history: Vec<(Milliseconds, usize, usize)>,
-    outcome: Outcome,
+    outcome: SimulationOutcome,
 }
 
 /// Runs a scenario; the seed decides when KEDA's first poll is and how long each pod takes.
-pub fn run(scenario: &Scenario, seed: u64) -> Outcome {
-    let mut run = Run {
+pub fn run(scenario: &Scenario, seed: u64) -> SimulationOutcome {
+    let mut run = Simulation {
         scenario,
         random: StdRng::seed_from_u64(seed),
         now: 0,
@@ -132,13 +135,13 @@ pub fn run(scenario: &Scenario, seed: u64) -> Outcome {
         done: 0,
         jobs: Jobs::default(),
         history: vec![(0, 0, scenario.orphans)],
-        outcome: Outcome { end: None, worst_wait: 0, idle_jobs: 0, jobs: 0, peak: 0, polls: Vec::new() },
+        outcome: SimulationOutcome { end: None, worst_wait: 0, idle_jobs: 0, jobs: 0, peak: 0, polls: Vec::new() },
     };
     for (index, (arrival, _)) in scenario.rows.iter().enumerate() {
-        run.agenda.push(Reverse((*arrival, Event::Arrival(index))));
+        run.agenda.push(Reverse((*arrival, SimulationEvent::Arrival(index))));
     }
     let first_poll = scenario.first_poll.unwrap_or_else(|| run.random.random_range(0..scenario.polling_interval));
-    run.agenda.push(Reverse((first_poll, Event::Poll)));
+    run.agenda.push(Reverse((first_poll, SimulationEvent::Poll)));
     while let Some(Reverse((time, event))) = run.agenda.pop() {
         if time > scenario.until || (run.outcome.end.is_some() && run.scenario.orphans == 0 && run.jobs.unfinished == 0)
         {
@@ -152,25 +155,25 @@ pub fn run(scenario: &Scenario, seed: u64) -> Outcome {
     run.outcome
 }
 
-impl Run<'_> {
-    fn happens(&mut self, event: Event) {
+impl Simulation<'_> {
+    fn happens(&mut self, event: SimulationEvent) {
         match event {
-            Event::Arrival(row) => self.unclaimed.push_back(row),
-            Event::Poll => self.poll(),
-            Event::Running => {
+            SimulationEvent::Arrival(row) => self.unclaimed.push_back(row),
+            SimulationEvent::Poll => self.poll(),
+            SimulationEvent::Running => {
                 self.jobs.pending -= 1;
-                self.after(CLAIM, Event::Claim);
+                self.after(CLAIM, SimulationEvent::Claim);
             }
-            Event::Claim => self.claim(),
-            Event::Done => {
+            SimulationEvent::Claim => self.claim(),
+            SimulationEvent::Done => {
                 self.held -= 1;
                 self.done += 1;
                 if self.done == self.scenario.rows.len() {
                     self.outcome.end = Some(self.now);
                 }
-                self.after(COMPLETION, Event::Complete);
+                self.after(COMPLETION, SimulationEvent::Complete);
             }
-            Event::Complete => self.jobs.unfinished -= 1,
+            SimulationEvent::Complete => self.jobs.unfinished -= 1,
         }
         self.history.push((self.now, self.unclaimed.len(), self.held));
     }
@@ -178,34 +181,34 @@ impl Run<'_> {
     fn claim(&mut self) {
         let Some(row) = self.unclaimed.pop_front() else {
             self.outcome.idle_jobs += 1;
-            return self.after(COMPLETION, Event::Complete);
+            return self.after(COMPLETION, SimulationEvent::Complete);
         };
         let (arrival, work) = self.scenario.rows[row];
         self.outcome.worst_wait = self.outcome.worst_wait.max(self.now - arrival);
         self.held += 1;
-        self.after(work, Event::Done);
+        self.after(work, SimulationEvent::Done);
     }
 
     fn poll(&mut self) {
         let (unclaimed, held) = self.answered();
         let value = match self.scenario.count {
-            Count::Pending => unclaimed,
-            Count::Outstanding => unclaimed + held,
+            CountedRows::Pending => unclaimed,
+            CountedRows::Outstanding => unclaimed + held,
         };
         let active = if self.scenario.active_if_claimable { unclaimed > 0 } else { value > 0 };
         let value = f64::from(u32::try_from(value).expect("the model is small"));
-        let answer = Answer { value, target: self.scenario.target, active };
+        let answer = ScalerAnswer { value, target: self.scenario.target, active };
         let created = self.scenario.scaled_job.decide(&[answer], self.jobs).created;
         self.outcome.polls.push((self.now, unclaimed, held, self.jobs.unfinished, created));
         for _ in 0..created {
             let start = self.random.random_range(self.scenario.pod_start.clone());
-            self.after(start, Event::Running);
+            self.after(start, SimulationEvent::Running);
             self.outcome.jobs += 1;
         }
         self.jobs.unfinished += created;
         self.jobs.pending += created;
         self.outcome.peak = self.outcome.peak.max(self.jobs.unfinished);
-        self.after(self.scenario.polling_interval, Event::Poll);
+        self.after(self.scenario.polling_interval, SimulationEvent::Poll);
     }
 
     /// The count as it was when the answer was made.
@@ -216,7 +219,7 @@ impl Run<'_> {
         (unclaimed, held)
     }
 
-    fn after(&mut self, delay: Milliseconds, event: Event) {
+    fn after(&mut self, delay: Milliseconds, event: SimulationEvent) {
         self.agenda.push(Reverse((self.now + delay, event)));
     }
 }
@@ -229,7 +232,7 @@ mod tests {
 
     use super::{
         super::scaled_job::{ScaledJob, Strategy},
-        Count, Milliseconds, Outcome, Scenario, run,
+        CountedRows, Milliseconds, Scenario, SimulationOutcome, run,
     };
 
     const SEEDS: u64 = 30;
@@ -257,25 +260,25 @@ mod tests {
         ScaledJob { strategy, ..ScaledJob::with_max_replica_count(10) }
     }
 
-    fn runs(scenario: impl Fn(u64) -> Scenario) -> Vec<Outcome> {
+    fn runs(scenario: impl Fn(u64) -> Scenario) -> Vec<SimulationOutcome> {
         (0..SEEDS).map(|seed| run(&scenario(seed), seed)).collect()
     }
 
-    fn mean(outcomes: &[Outcome], of: impl Fn(&Outcome) -> u64) -> u64 {
+    fn mean(outcomes: &[SimulationOutcome], of: impl Fn(&SimulationOutcome) -> u64) -> u64 {
         outcomes.iter().map(of).sum::<u64>() / SEEDS
     }
 
     /// The mean time at which the last row was done, in seconds.
-    fn end(outcomes: &[Outcome]) -> u64 {
+    fn end(outcomes: &[SimulationOutcome]) -> u64 {
         mean(outcomes, |outcome| outcome.end.expect("every row was done")) / SECOND
     }
 
     /// The mean of the longest times a row had to wait, in seconds.
-    fn wait(outcomes: &[Outcome]) -> u64 {
+    fn wait(outcomes: &[SimulationOutcome]) -> u64 {
         mean(outcomes, |outcome| outcome.worst_wait) / SECOND
     }
 
-    fn idle(outcomes: &[Outcome]) -> u64 {
+    fn idle(outcomes: &[SimulationOutcome]) -> u64 {
         mean(outcomes, |outcome| outcome.idle_jobs.try_into().expect("a count fits"))
     }
 
@@ -286,7 +289,7 @@ mod tests {
 
     #[test]
     fn the_seeds_evening_poll_by_poll() {
-        let scenario = Scenario { first_poll: Some(0), ..Scenario::new(Count::Pending, 30 * SECOND, burst()) };
+        let scenario = Scenario { first_poll: Some(0), ..Scenario::new(CountedRows::Pending, 30 * SECOND, burst()) };
         let outcome = run(&scenario, 1);
         assert_eq!(
             outcome.polls[..4],
@@ -304,7 +307,7 @@ mod tests {
 
     #[test]
     fn sixty_rows_at_poll_30_end_after_six_minutes_whatever_is_counted() {
-        for count in [Count::Pending, Count::Outstanding] {
+        for count in [CountedRows::Pending, CountedRows::Outstanding] {
             let outcomes = runs(|_| Scenario::new(count, 30 * SECOND, burst()));
             near(end(&outcomes), 361);
             assert_eq!(idle(&outcomes), 0);
@@ -313,8 +316,8 @@ mod tests {
 
     #[test]
     fn sixty_rows_at_poll_5_show_the_difference() {
-        let pending = runs(|_| Scenario::new(Count::Pending, 5 * SECOND, burst()));
-        let outstanding = runs(|_| Scenario::new(Count::Outstanding, 5 * SECOND, burst()));
+        let pending = runs(|_| Scenario::new(CountedRows::Pending, 5 * SECOND, burst()));
+        let outstanding = runs(|_| Scenario::new(CountedRows::Outstanding, 5 * SECOND, burst()));
         near(end(&pending), 369);
         near(end(&outstanding), 297);
         assert_eq!((idle(&pending), idle(&outstanding)), (0, 0));
@@ -322,8 +325,8 @@ mod tests {
 
     #[test]
     fn an_hour_of_rows_starts_no_idle_job_under_default_and_outstanding() {
-        let pending = runs(|seed| Scenario::new(Count::Pending, 5 * SECOND, hour(seed)));
-        let outstanding = runs(|seed| Scenario::new(Count::Outstanding, 5 * SECOND, hour(seed)));
+        let pending = runs(|seed| Scenario::new(CountedRows::Pending, 5 * SECOND, hour(seed)));
+        let outstanding = runs(|seed| Scenario::new(CountedRows::Outstanding, 5 * SECOND, hour(seed)));
         for outcome in &outstanding {
             assert_eq!((outcome.jobs, outcome.idle_jobs), (540, 0), "not in the mean: in every single run");
             assert!(outcome.peak <= 10, "{} Jobs at once", outcome.peak);
@@ -337,17 +340,17 @@ mod tests {
             let scaled_job = with_strategy(strategy);
             idle(&runs(|seed| Scenario { scaled_job, ..Scenario::new(count, 5 * SECOND, hour(seed)) }))
         };
-        near(idle_of(Strategy::Accurate, Count::Outstanding), 915);
-        near(idle_of(Strategy::Eager, Count::Outstanding), 846);
-        assert!((15..30).contains(&idle_of(Strategy::Accurate, Count::Pending)));
-        assert!((40..65).contains(&idle_of(Strategy::Eager, Count::Pending)));
+        near(idle_of(Strategy::Accurate, CountedRows::Outstanding), 915);
+        near(idle_of(Strategy::Eager, CountedRows::Outstanding), 846);
+        assert!((15..30).contains(&idle_of(Strategy::Accurate, CountedRows::Pending)));
+        assert!((40..65).contains(&idle_of(Strategy::Eager, CountedRows::Pending)));
     }
 
     #[test]
     fn three_long_jobs_block_three_short_rows_for_hours() {
         let rows = || [[(0, 3 * HOUR); 3], [(60 * SECOND, 40 * SECOND); 3]].concat();
-        let pending = runs(|_| Scenario::new(Count::Pending, 30 * SECOND, rows()));
-        let outstanding = runs(|_| Scenario::new(Count::Outstanding, 30 * SECOND, rows()));
+        let pending = runs(|_| Scenario::new(CountedRows::Pending, 30 * SECOND, rows()));
+        let outstanding = runs(|_| Scenario::new(CountedRows::Outstanding, 30 * SECOND, rows()));
         assert!(wait(&pending) > 10_000, "{} s", wait(&pending));
         assert!(wait(&outstanding) < 40, "{} s", wait(&outstanding));
         assert_eq!(idle(&outstanding), 0);
@@ -359,9 +362,9 @@ mod tests {
             pod_start: 12 * SECOND..25 * SECOND,
             ..Scenario::new(count, 5 * SECOND, arrivals(180, seed))
         };
-        let outstanding = runs(|seed| slow(Count::Outstanding, seed));
+        let outstanding = runs(|seed| slow(CountedRows::Outstanding, seed));
         assert!(outstanding.iter().all(|outcome| outcome.idle_jobs == 0));
-        assert!(wait(&runs(|seed| slow(Count::Pending, seed))) > wait(&outstanding));
+        assert!(wait(&runs(|seed| slow(CountedRows::Pending, seed))) > wait(&outstanding));
     }
 
     #[test]
@@ -371,7 +374,7 @@ mod tests {
                 orphans: 1,
                 active_if_claimable,
                 until: HOUR,
-                ..Scenario::new(Count::Outstanding, poll, Vec::new())
+                ..Scenario::new(CountedRows::Outstanding, poll, Vec::new())
             };
             idle(&runs(|_| scenario.clone()))
         };
@@ -385,7 +388,7 @@ mod tests {
         let aged = |age| {
             idle(&runs(|seed| Scenario {
                 answer_age: age * SECOND,
-                ..Scenario::new(Count::Outstanding, 5 * SECOND, hour(seed))
+                ..Scenario::new(CountedRows::Outstanding, 5 * SECOND, hour(seed))
             }))
         };
         assert_eq!((aged(0), aged(1)), (0, 0));
@@ -396,7 +399,7 @@ mod tests {
 
     #[test]
     fn dividing_by_ten_leaves_six_places_and_then_ever_fewer() {
-        let tenth = runs(|_| Scenario { target: 10.0, ..Scenario::new(Count::Pending, 30 * SECOND, burst()) });
+        let tenth = runs(|_| Scenario { target: 10.0, ..Scenario::new(CountedRows::Pending, 30 * SECOND, burst()) });
         near(end(&tenth), 1_424);
         assert!(tenth.iter().all(|outcome| outcome.peak == 6));
     }
@@ -405,7 +408,8 @@ mod tests {
     fn a_least_number_of_jobs_keeps_starting_them_on_an_empty_table() {
         let scaled_job = ScaledJob { min_replica_count: 2, ..ScaledJob::with_max_replica_count(10) };
         let empty = |poll| {
-            let scenario = Scenario { scaled_job, until: HOUR, ..Scenario::new(Count::Outstanding, poll, Vec::new()) };
+            let scenario =
+                Scenario { scaled_job, until: HOUR, ..Scenario::new(CountedRows::Outstanding, poll, Vec::new()) };
             idle(&runs(|_| scenario.clone()))
         };
         near(empty(30 * SECOND), 240);
@@ -416,7 +420,7 @@ mod tests {
     fn custom_without_a_share_of_the_running_jobs_exceeds_the_greatest_number() {
         let scaled_job =
             with_strategy(Strategy::Custom { queue_length_deduction: 0, running_job_percentage: Some(0.0) });
-        let peak = |poll| run(&Scenario { scaled_job, ..Scenario::new(Count::Pending, poll, burst()) }, 1).peak;
+        let peak = |poll| run(&Scenario { scaled_job, ..Scenario::new(CountedRows::Pending, poll, burst()) }, 1).peak;
         assert_eq!(peak(30 * SECOND), 20);
         assert!(peak(5 * SECOND) > 50);
     }
@@ -424,7 +428,8 @@ mod tests {
     #[test]
     fn a_row_that_nobody_ever_claims_has_waited_until_the_end() {
         let scaled_job = ScaledJob::with_max_replica_count(0);
-        let outcome = run(&Scenario { scaled_job, until: HOUR, ..Scenario::new(Count::Pending, SECOND, burst()) }, 1);
+        let outcome =
+            run(&Scenario { scaled_job, until: HOUR, ..Scenario::new(CountedRows::Pending, SECOND, burst()) }, 1);
         assert_eq!((outcome.end, outcome.worst_wait, outcome.jobs), (None, HOUR, 0));
     }
 }

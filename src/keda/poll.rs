@@ -3,20 +3,19 @@
 //! `pkg/scalers/external_scaler.go`, `pkg/scaling/cache/scalers_cache.go` and
 //! `pkg/scaling/scale_handler.go` of kedacore/keda after v2.20.2.
 
-#![expect(deprecated, reason = "KEDA reads the integer fields too")]
-
 use tonic::{
     Code, Status,
     transport::{Channel, Endpoint},
 };
 
-use super::scaled_job::Answer;
-use crate::wire::{
-    GetMetricsRequest, MetricSpec, MetricValue, ScaledObjectRef, external_scaler_client::ExternalScalerClient,
+use super::{
+    scaled_job::ScalerAnswer,
+    values::{metric_value, target_size},
 };
+use crate::wire::{GetMetricsRequest, ScaledObjectRef, external_scaler_client::ExternalScalerClient};
 
 /// KEDA's side of a trigger of type `external`.
-pub struct Trigger {
+pub struct TriggerPoller {
     endpoint: Endpoint,
     reference: ScaledObjectRef,
     client: ExternalScalerClient<Channel>,
@@ -26,7 +25,7 @@ pub struct Trigger {
 #[derive(Debug)]
 pub enum Polled {
     /// Both reads came back.
-    Answered(Answer),
+    Answered(ScalerAnswer),
     /// `GetMetricSpec` failed or listed nothing: KEDA logs a line and starts nothing. The `ScaledJob` stays
     /// Ready, nobody is told.
     Unspecified(Status),
@@ -34,7 +33,7 @@ pub enum Polled {
     Failed(Status),
 }
 
-impl Trigger {
+impl TriggerPoller {
     /// A trigger with this metadata; nothing is sent before the first poll.
     pub fn new(endpoint: Endpoint, name: &str, namespace: &str, metadata: &[(&str, &str)]) -> Self {
         let pairs = metadata.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
@@ -63,7 +62,7 @@ impl Trigger {
             read = self.read(&spec.metric_name).await;
         }
         match read {
-            Ok((value, active)) => Polled::Answered(Answer { value, target: target_of(&spec), active }),
+            Ok((value, active)) => Polled::Answered(ScalerAnswer { value, target: target_size(&spec), active }),
             Err(status) => Polled::Failed(status),
         }
     }
@@ -75,25 +74,6 @@ impl Trigger {
         let metrics = self.client.get_metrics(request).await?.into_inner();
         let active = self.client.is_active(self.reference.clone()).await?.into_inner().result;
         // Whatever name they carry, all values count for the one that was asked for.
-        Ok((metrics.metric_values.iter().map(value_of).sum(), active))
+        Ok((metrics.metric_values.iter().map(metric_value).sum(), active))
     }
-}
-
-/// `GetMetrics` in external_scaler.go and `GenerateMetricInMili` in scaler.go: the double where it is above
-/// zero, else the integer; never negative; three decimals.
-pub fn value_of(metric: &MetricValue) -> f64 {
-    let MetricValue { metric_name: _, metric_value, metric_value_float } = metric;
-    let value = if *metric_value_float > 0.0 { *metric_value_float } else { integer(*metric_value) };
-    if value.is_finite() && value > 0.0 { (value * 1000.0).round() / 1000.0 } else { 0.0 }
-}
-
-/// `GetMetricSpecForScaling`: the double, cut to thousandths, where it is above zero, else the integer.
-pub fn target_of(spec: &MetricSpec) -> f64 {
-    let MetricSpec { metric_name: _, target_size, target_size_float } = spec;
-    if *target_size_float > 0.0 { (*target_size_float * 1000.0).trunc() / 1000.0 } else { integer(*target_size) }
-}
-
-#[expect(clippy::as_conversions, clippy::cast_precision_loss, reason = "KEDA does the same")]
-fn integer(value: i64) -> f64 {
-    value as f64
 }

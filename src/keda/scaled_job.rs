@@ -40,15 +40,19 @@ pub enum Strategy {
 /// How several triggers become one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Calculation {
+    /// `max`: the trigger with the most.
     Max,
+    /// `min`: the active trigger with the least.
     Min,
+    /// `avg` of the active triggers.
     Average,
+    /// `sum` of the active triggers.
     Sum,
 }
 
 /// What one trigger answered.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Answer {
+pub struct ScalerAnswer {
     /// `GetMetrics`.
     pub value: f64,
     /// `GetMetricSpec`.
@@ -84,7 +88,7 @@ impl ScaledJob {
     }
 
     /// What KEDA does with these answers; triggers that failed are left out of them.
-    pub fn decide(&self, answers: &[Answer], jobs: Jobs) -> Decision {
+    pub fn decide(&self, answers: &[ScalerAnswer], jobs: Jobs) -> Decision {
         // `MinReplicaCount` and `MaxReplicaCount` in scaledjob_types.go.
         let min = self.min_replica_count.min(self.max_replica_count);
         let room = self.max_replica_count - min;
@@ -101,7 +105,7 @@ impl ScaledJob {
     }
 
     /// `IsScaledJobActive`: whether anything is to be done, for how much, and how much at most.
-    fn combine(&self, answers: &[Answer], min: i64, room: i64) -> (bool, i64, i64) {
+    fn combine(&self, answers: &[ScalerAnswer], min: i64, room: i64) -> (bool, i64, i64) {
         let room = float(room);
         let active: Vec<(f64, f64)> = answers
             .iter()
@@ -174,7 +178,7 @@ fn float(count: i64) -> f64 {
 }
 
 /// `ceilToInt64`: saturates at the ends.
-fn ceiling(value: f64) -> i64 {
+pub(super) fn ceiling(value: f64) -> i64 {
     truncation(value.ceil())
 }
 
@@ -185,10 +189,10 @@ fn truncation(value: f64) -> i64 {
 
 #[cfg(test)]
 mod tests {
-    use super::{Answer, Calculation, Jobs, ScaledJob, Strategy, ceiling};
+    use super::{Calculation, Jobs, ScaledJob, ScalerAnswer, Strategy, ceiling};
 
-    fn answer(value: f64, target: f64, active: bool) -> Answer {
-        Answer { value, target, active }
+    fn answer(value: f64, target: f64, active: bool) -> ScalerAnswer {
+        ScalerAnswer { value, target, active }
     }
 
     fn created(scaled_job: ScaledJob, value: f64, unfinished: i64, pending: i64) -> i64 {

@@ -10,8 +10,8 @@ use std::{
 
 use clapometer::{
     keda::{
-        poll::{Polled, Trigger, target_of, value_of},
-        scaled_job::Answer,
+        poll::{Polled, TriggerPoller},
+        scaled_job::ScalerAnswer,
     },
     wire::{
         GetMetricSpecResponse, GetMetricsRequest, GetMetricsResponse, IsActiveResponse, MetricSpec, MetricValue,
@@ -47,7 +47,7 @@ impl Scripted {
 
     async fn poll(&self) -> Polled {
         let endpoint = Endpoint::from_shared(format!("http://{}", self.serve().await)).unwrap();
-        Trigger::new(endpoint, "claps", "default", &[("query", "claps")]).poll().await
+        TriggerPoller::new(endpoint, "claps", "default", &[("query", "claps")]).poll().await
     }
 
     fn asked(&self) -> Vec<String> {
@@ -117,7 +117,7 @@ async fn a_poll_is_three_calls_in_kedas_order() {
     let scaler = Scripted::default();
     let polled = scaler.poll().await;
     assert!(
-        matches!(polled, Polled::Answered(Answer { value: 15.0, target: 2.5, active: true })),
+        matches!(polled, Polled::Answered(ScalerAnswer { value: 15.0, target: 2.5, active: true })),
         "all values count: {polled:?}"
     );
     assert_eq!(scaler.asked(), ["GetMetricSpec", "GetMetrics claps", "IsActive"]);
@@ -140,28 +140,4 @@ async fn failing_reads_are_repeated_once() {
     assert!(matches!(second.poll().await, Polled::Failed(status) if status.code() == Code::Unavailable));
     let twice = ["GetMetricSpec", "GetMetrics claps", "IsActive", "GetMetrics claps", "IsActive"];
     assert_eq!(second.asked(), twice, "the good value is thrown away");
-}
-
-#[test]
-fn the_double_counts_where_it_is_above_zero() {
-    let value = |metric_value, metric_value_float| {
-        value_of(&MetricValue { metric_name: String::new(), metric_value, metric_value_float })
-    };
-    assert_eq!(value(5, 0.0), 5.0, "a double of zero cannot override");
-    assert_eq!(value(5, 6.5), 6.5);
-    assert_eq!(value(-5, 0.0), 0.0);
-    assert_eq!(value(7, f64::NAN), 7.0);
-    assert_eq!(value(7, f64::INFINITY), 0.0);
-    assert_eq!(value(0, 0.0004), 0.0);
-    assert_eq!(value(0, 0.001), 0.001);
-}
-
-#[test]
-fn the_target_is_read_likewise() {
-    let target = |target_size, target_size_float| {
-        target_of(&MetricSpec { metric_name: String::new(), target_size, target_size_float })
-    };
-    assert_eq!(target(3, 2.5), 2.5);
-    assert_eq!(target(3, 0.0), 3.0);
-    assert_eq!(target(0, 0.0), 0.0);
 }

@@ -1,8 +1,9 @@
 //! Answers as people read them.
 
-use super::{Answers, Failure, UNSEEN, keda::Answer};
+use super::{Answers, Failure, UNSEEN, jobs_started, remark};
 use crate::{
     command::count_cap,
+    keda::{scaled_job::ScalerAnswer, scaled_object},
     terminal::{
         reading_width,
         style::{ColorChoice, Style},
@@ -16,7 +17,7 @@ const KEY: usize = 15;
 /// Everything that was answered, and what KEDA makes of it.
 pub(super) fn page(heading: &str, answers: &Answers, max_replicas: u32, colors: ColorChoice) -> String {
     let Answers { metric, answer, at_least, is_unseen, durations } = answers;
-    let Answer { value, target, active } = *answer;
+    let ScalerAnswer { value, target, active } = *answer;
     let row = |key: &str, text: &str, duration: Option<std::time::Duration>| {
         let key = colors.padded(Style::Quiet, key, KEY);
         let took = duration.map_or_else(String::new, |duration| colors.paint(Style::Quiet, &elapsed(duration)));
@@ -43,7 +44,7 @@ pub(super) fn page(heading: &str, answers: &Answers, max_replicas: u32, colors: 
     if !at_least.is_empty() {
         lines.push(plain("note", count_cap::REMARK));
     }
-    lines.extend(answer.remark().map(|remark| plain("note", remark)));
+    lines.extend(remark(*answer).map(|remark| plain("note", remark)));
     lines.extend(is_unseen.then(|| plain("note", UNSEEN)));
     lines.join("\n") + "\n"
 }
@@ -68,12 +69,12 @@ fn title(heading: &str, colors: ColorChoice) -> String {
     }
 }
 
-fn for_job(answer: Answer, max_replicas: u32) -> String {
-    let jobs = answer.jobs(max_replicas);
-    if jobs == 0.0 {
+fn for_job(answer: ScalerAnswer, max_replicas: u32) -> String {
+    let jobs = jobs_started(answer, max_replicas);
+    if jobs == 0 {
         return "KEDA starts no Job".to_owned();
     }
-    let plural = if jobs == 1.0 { "Job" } else { "Jobs" };
+    let plural = if jobs == 1 { "Job" } else { "Jobs" };
     format!(
         "KEDA starts {jobs} {plural}: {} / {}, none running, maxReplicaCount {max_replicas}, strategy default",
         number(answer.value),
@@ -81,12 +82,12 @@ fn for_job(answer: Answer, max_replicas: u32) -> String {
     )
 }
 
-fn for_object(answer: Answer) -> String {
+fn for_object(answer: ScalerAnswer) -> String {
     if !answer.active {
         return "KEDA scales to minReplicaCount once cooldownPeriod has passed".to_owned();
     }
-    let replicas = answer.replicas();
-    let plural = if replicas == 1.0 { "replica" } else { "replicas" };
+    let replicas = scaled_object::replicas(answer);
+    let plural = if replicas == 1 { "replica" } else { "replicas" };
     format!(
         "KEDA wants {replicas} {plural}: {} / {} (AverageValue), within minReplicaCount and maxReplicaCount",
         number(answer.value),

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fs, path::PathBuf, time::Duration};
 
-use clapometer::keda::scaled_job::{Answer, Calculation, Jobs, ScaledJob, Strategy};
+use clapometer::keda::scaled_job::{Calculation, Jobs, ScaledJob, ScalerAnswer, Strategy};
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 use rustix::process::Signal;
 use tokio::time::{Instant, sleep};
@@ -245,7 +245,7 @@ impl World<'_> {
             unfinished: count(unfinished.len()),
             pending: count(unfinished.iter().filter(|job| job.pods.is_empty()).count()),
         };
-        let answer = Answer { value, target: 1.0, active: claimable > 0.0 };
+        let answer = ScalerAnswer { value, target: 1.0, active: claimable > 0.0 };
         for _ in 0..scaled_job.decide(&[answer], jobs).created {
             self.tally.jobs += 1;
             let uid = format!("job-{}-{}", self.plan.seed, self.tally.jobs);
