@@ -16,7 +16,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let baseline = PathBuf::from(env::var("OUT_DIR")?).join("baseline");
     fs::create_dir_all(&baseline)?;
     tonic_prost_build::configure().build_client(false).out_dir(baseline).compile_fds(files.clone())?;
-    tonic_prost_build::configure().codec_path("crate::wire::codec::Fitted").compile_fds(files)?;
+    tonic_prost_build::configure().codec_path("crate::proto::codec::SizedProstCodec").compile_fds(files)?;
 
     // Grows with every commit; a path that does not exist would make each build run this again.
     let log = output("git", &["rev-parse", "--git-path", "logs/HEAD"]);

@@ -1,6 +1,6 @@
-//! The HTTP side: `/livez`, `/readyz` and `/metrics`, in plain text for kubelet and Prometheus.
+//! The HTTP listener: `/livez` and `/readyz` for the kubelet, and `/metrics` for Prometheus.
 //!
-//! Ready means configured, listening and not shutting down; never that a database answers.
+//! Ready means configured, listening and not shutting down. It never depends on a database.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -14,30 +14,37 @@ use tokio::{
     sync::{Semaphore, watch},
     time::{sleep, timeout},
 };
+use tokio_util::sync::CancellationToken;
 
-use crate::{metrics::Metrics, scaler::Catalog, shutdown::Ended};
+use crate::{metrics::Metrics, scaler::Catalog};
 
-/// Connections at most. Kubelet, Prometheus and a person or two need few; the others must not keep these out for long.
+/// The most connections at a time. The kubelet, Prometheus and a few people need a handful. When others take all
+/// of them, [`CONNECTION_TIMEOUT`] bounds for how long.
 const CONNECTIONS: usize = 512;
 
-/// How long one connection may last; each is a scrape or a probe.
+/// The longest life of a connection. Each is a scrape or a probe.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How long a peer may take to send a request's head.
+/// How long a peer may take to send the head of a request.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// What the pages tell.
+/// The state that the pages show.
 struct Pages {
     metrics: Arc<Metrics>,
     catalog: watch::Receiver<Arc<Catalog>>,
-    ended: Ended,
+    shutdown: CancellationToken,
 }
 
 /// Serves the pages for as long as the process lives.
-pub async fn serve(listener: TcpListener, metrics: Arc<Metrics>, catalog: watch::Receiver<Arc<Catalog>>, ended: Ended) {
-    let pages = Arc::new(Pages { metrics, catalog, ended });
+pub async fn serve(
+    listener: TcpListener,
+    metrics: Arc<Metrics>,
+    catalog: watch::Receiver<Arc<Catalog>>,
+    shutdown: CancellationToken,
+) {
+    let pages = Arc::new(Pages { metrics, catalog, shutdown });
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         let (Ok((socket, _)), Ok(place)) = (listener.accept().await, Arc::clone(&places).acquire_owned().await) else {
@@ -52,7 +59,7 @@ pub async fn serve(listener: TcpListener, metrics: Arc<Metrics>, catalog: watch:
             });
             let mut http = http1::Builder::new();
             http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
-            // A peer's errors are its own.
+            // An error of the peer or a timeout ends this connection only.
             let _ = timeout(CONNECTION_TIMEOUT, http.serve_connection(TokioIo::new(socket), service)).await;
             drop(place);
         });
@@ -66,7 +73,7 @@ impl Pages {
         }
         match path {
             "/livez" => text(StatusCode::OK, "ok\n"),
-            "/readyz" if self.ended.is_over() => text(StatusCode::SERVICE_UNAVAILABLE, "shutting down\n"),
+            "/readyz" if self.shutdown.is_cancelled() => text(StatusCode::SERVICE_UNAVAILABLE, "shutting down\n"),
             "/readyz" => text(StatusCode::OK, "ok\n"),
             "/metrics" => self.metrics(),
             _ => text(StatusCode::NOT_FOUND, "there are /livez, /readyz and /metrics\n"),

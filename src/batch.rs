@@ -86,13 +86,13 @@ fn with_database(task: impl AsyncFnOnce(ConnectionSource) -> ExitCode) -> ExitCo
 
 async fn work(connection: ConnectionSource, schema: Option<String>, rules: &Rules) -> ExitCode {
     let started = Instant::now();
-    let mut interrupt = match interrupt::listen() {
+    let interrupt = match interrupt::listen() {
         Ok(interrupt) => interrupt,
         Err(error) => return misconfigured(&format!("signals cannot be caught: {error}")),
     };
     let mut store = Store::new(connection, schema);
     let job = identity::job(identity::variable);
-    let (outcome, attempt) = worker::run(&mut store, &job, rules, &mut interrupt).await;
+    let (outcome, attempt) = worker::run(&mut store, &job, rules, &interrupt).await;
     let code = outcome.exit_code();
     report(&Report { outcome, attempt, took: started.elapsed() }, &rules.work);
     ExitCode::from(code)

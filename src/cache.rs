@@ -35,7 +35,7 @@ pub use self::{
 };
 use crate::{
     fault::Fault,
-    metrics::{Metrics, OfFault},
+    metrics::{FaultLabels, Metrics},
     query::Value,
     reading::{ReadResult, Reading, Rows, Tenant},
 };
@@ -223,7 +223,7 @@ impl CachedQuery {
             }
             Err((fault, detail)) => {
                 state.failed_at = Some(ended_at);
-                let labels = OfFault {
+                let labels = FaultLabels {
                     query: self.source.labels.query.clone(),
                     database: self.source.labels.database.clone(),
                     reason: fault.reason(),
@@ -246,7 +246,7 @@ impl CachedQuery {
             return;
         }
         self.metrics.query_duration.get_or_create(labels).observe(reading.sent_at.elapsed().as_secs_f64());
-        self.metrics.read(labels, reading.sent_at);
+        self.metrics.record_reading(labels, reading.sent_at);
         match &reading.rows {
             Rows::One(numbers) => {
                 self.metrics.query_value.get_or_create(labels).set(numbers.value);

@@ -1,17 +1,16 @@
 //! clapometer: a PostgreSQL scaler for KEDA; and postgres-batch, the Job that it scales.
 //!
-//! The way of a call: KEDA's RPC enters [`server`], [`scaler`] parses the trigger's metadata
-//! against the registry of [`query`], asks its [`cache`] for the freshest reading, which
-//! [`postgres`] counts in one read-only transaction, and converts it with [`scaling`].
+//! The way of a call: KEDA's RPC enters [`server`]. [`scaler`] parses the trigger's metadata
+//! against its registry of queries and asks the [`cache`] for the freshest reading. [`postgres`]
+//! reads it in one read-only transaction, and [`scaling`] divides and rounds it.
 //!
 //! ```text
 //! config ─> query ─> postgres ─> cache ─> scaler ─> admin ─> server ─> command
 //! config ──────────> postgres ─> batch
 //! ```
 //!
-//! Modules name only what stands to their left; `tests/layers.rs` holds them to it. [`scaling`],
-//! [`conninfo`], [`diagnostics`], [`reading`], [`fault`], [`keda`], [`terminal`], [`metrics`], [`notify_sql`], [`pem`], [`shutdown`], [`telemetry`], [`version`] and
-//! [`wire`] are leaves that anybody may name.
+//! A module names only modules to its left. The others are leaves that every module may name.
+//! `tests/layers.rs` has both as tables and checks every import.
 
 pub mod admin;
 pub mod batch;
@@ -26,6 +25,7 @@ pub mod metrics;
 pub mod notify_sql;
 pub mod pem;
 pub mod postgres;
+pub mod proto;
 pub mod query;
 pub mod reading;
 pub mod scaler;
@@ -35,4 +35,3 @@ pub mod shutdown;
 pub mod telemetry;
 pub mod terminal;
 pub mod version;
-pub mod wire;

@@ -27,13 +27,13 @@ pub use self::triggers::TriggerId;
 use self::triggers::Triggers;
 
 /// A gauge of doubles.
-pub type Float = Gauge<f64, AtomicU64>;
+pub type FloatGauge = Gauge<f64, AtomicU64>;
 /// A gauge of counts.
-pub type Count = Gauge<i64, AtomicI64>;
+pub type IntGauge = Gauge<i64, AtomicI64>;
 
 /// Labels of one RPC.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct Rpc {
+pub struct RpcLabels {
     /// `unary` or `server_stream`.
     pub grpc_type: &'static str,
     /// The service's full name.
@@ -44,7 +44,7 @@ pub struct Rpc {
 
 /// Labels of one RPC's end.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct Handled {
+pub struct HandledLabels {
     /// `unary` or `server_stream`.
     pub grpc_type: &'static str,
     /// The service's full name.
@@ -57,7 +57,7 @@ pub struct Handled {
 
 /// Labels of a query.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct OfQuery {
+pub struct QueryLabels {
     /// Its name.
     pub query: String,
     /// Its database's name.
@@ -66,7 +66,7 @@ pub struct OfQuery {
 
 /// Labels of a query's failures.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct OfFault {
+pub struct FaultLabels {
     /// The query's name.
     pub query: String,
     /// Its database's name.
@@ -77,30 +77,30 @@ pub struct OfFault {
 
 /// Labels of a database.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct OfDatabase {
+pub struct DatabaseLabels {
     /// Its name.
     pub database: String,
 }
 
 /// Labels of a pool's connections.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct OfConnection {
+pub struct ConnectionLabels {
     /// The database's name.
     pub database: String,
     /// Idle or busy.
-    pub state: ConnectionState,
+    pub state: ConnectionUse,
 }
 
 /// What a pooled connection does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum ConnectionState {
+pub enum ConnectionUse {
     /// In the pool.
     Idle,
     /// Running a reading.
     Busy,
 }
 
-impl EncodeLabelValue for ConnectionState {
+impl EncodeLabelValue for ConnectionUse {
     fn encode(&self, encoder: &mut prometheus_client::encoding::LabelValueEncoder) -> fmt::Result {
         match self {
             Self::Idle => "idle",
@@ -112,21 +112,21 @@ impl EncodeLabelValue for ConnectionState {
 
 /// Label of a kind of stream.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct OfStream {
+pub struct StreamLabels {
     /// The method.
     pub rpc: &'static str,
 }
 
 /// Label of a reload's outcome.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct OfReload {
+pub struct ReloadLabels {
     /// `applied` or `rejected`.
     pub result: &'static str,
 }
 
 /// Label of a certificate.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct OfCertificate {
+pub struct CertificateLabels {
     /// The configuration key it comes from.
     pub certificate: &'static str,
 }
@@ -147,55 +147,55 @@ pub struct Build {
 pub struct Metrics {
     registry: Registry,
     /// RPCs ended, by code.
-    pub handled: Family<Handled, Counter>,
+    pub handled: Family<HandledLabels, Counter>,
     /// Seconds from an RPC's arrival to its answer; for streams to their end.
-    pub handling: Family<Rpc, Histogram, fn() -> Histogram>,
+    pub handling: Family<RpcLabels, Histogram, fn() -> Histogram>,
     /// The latest reading's value, undivided.
-    pub query_value: Family<OfQuery, Float>,
+    pub query_value: Family<QueryLabels, FloatGauge>,
     /// The latest reading's activity.
-    pub query_activity: Family<OfQuery, Float>,
-    query_age: Family<OfQuery, Float>,
-    read_at: Mutex<HashMap<OfQuery, Instant>>,
+    pub query_activity: Family<QueryLabels, FloatGauge>,
+    query_age: Family<QueryLabels, FloatGauge>,
+    read_at: Mutex<HashMap<QueryLabels, Instant>>,
     /// Seconds that statements took, successful ones.
-    pub query_duration: Family<OfQuery, Histogram, fn() -> Histogram>,
+    pub query_duration: Family<QueryLabels, Histogram, fn() -> Histogram>,
     /// Statements sent.
-    pub query_statements: Family<OfQuery, Counter>,
+    pub query_statements: Family<QueryLabels, Counter>,
     /// Readings that failed, by reason.
-    pub query_errors: Family<OfFault, Counter>,
+    pub query_errors: Family<FaultLabels, Counter>,
     /// Calls answered by a statement that another call had sent.
-    pub query_joined_calls: Family<OfQuery, Counter>,
+    pub query_joined_calls: Family<QueryLabels, Counter>,
     /// Keys of grouped queries that a trigger asked for and no reading since start has had.
-    pub query_unseen_keys: Family<OfQuery, Count>,
+    pub query_unseen_keys: Family<QueryLabels, IntGauge>,
     /// Distinct queries and parameters held.
-    pub gauges: Count,
+    pub gauges: IntGauge,
     /// Connections a pool may open.
-    pub pool_size: Family<OfDatabase, Count>,
+    pub pool_size: Family<DatabaseLabels, IntGauge>,
     /// Connections by what they do.
-    pub pool_connections: Family<OfConnection, Count>,
+    pub pool_connections: Family<ConnectionLabels, IntGauge>,
     /// Readings that wait for a connection.
-    pub pool_waiting: Family<OfDatabase, Count>,
+    pub pool_waiting: Family<DatabaseLabels, IntGauge>,
     /// Whether the last thing that happened to a database was a success.
-    pub database_up: Family<OfDatabase, Count>,
+    pub database_up: Family<DatabaseLabels, IntGauge>,
     /// Whether a database's breaker is open.
-    pub breaker_open: Family<OfDatabase, Count>,
+    pub breaker_open: Family<DatabaseLabels, IntGauge>,
     /// Failures that count towards opening the breaker.
-    pub database_failures: Family<OfDatabase, Counter>,
+    pub database_failures: Family<DatabaseLabels, Counter>,
     /// Whether the role can do more than read.
-    pub role_privileged: Family<OfDatabase, Count>,
+    pub role_privileged: Family<DatabaseLabels, IntGauge>,
     /// Whether LISTEN is healthy.
-    pub listen_up: Family<OfDatabase, Count>,
+    pub listen_up: Family<DatabaseLabels, IntGauge>,
     /// Notifications received.
-    pub notifications: Family<OfDatabase, Counter>,
+    pub notifications: Family<DatabaseLabels, Counter>,
     /// Open gRPC connections.
-    pub grpc_connections: Count,
+    pub grpc_connections: IntGauge,
     /// Open streams.
-    pub streams: Family<OfStream, Count>,
+    pub streams: Family<StreamLabels, IntGauge>,
     /// Reloads by outcome.
-    pub reloads: Family<OfReload, Counter>,
+    pub reloads: Family<ReloadLabels, Counter>,
     /// Whether the configuration on disk is the one in force.
-    pub config_valid: Count,
+    pub config_valid: IntGauge,
     /// When a certificate ends, in seconds since 1970.
-    pub certificate_expiry: Family<OfCertificate, Float>,
+    pub certificate_expiry: Family<CertificateLabels, FloatGauge>,
     triggers: Triggers,
 }
 
@@ -269,14 +269,14 @@ impl Metrics {
             registry: Registry::default(),
         };
         registry.register("clapometer_build", "What is running.", Info::new(build));
-        let start: Float = single(&mut registry, "process_start_time_seconds", "When the process started.");
+        let start: FloatGauge = single(&mut registry, "process_start_time_seconds", "When the process started.");
         start.set(since_1970().as_secs_f64());
         metrics.config_valid.set(1);
         Self { registry, ..metrics }
     }
 
     /// Notes when the query's latest good reading was sent; its age is computed when asked for.
-    pub fn read(&self, query: &OfQuery, sent_at: Instant) {
+    pub fn record_reading(&self, query: &QueryLabels, sent_at: Instant) {
         let mut read_at = self.read_at.lock().unwrap_or_else(PoisonError::into_inner);
         match read_at.get_mut(query) {
             Some(at) => *at = sent_at,
@@ -287,7 +287,7 @@ impl Metrics {
     }
 
     /// Forgets what was last known of a query that is not configured any more. Counters stay: they only ever grow.
-    pub fn forget_query(&self, query: &OfQuery) {
+    pub fn forget_query(&self, query: &QueryLabels) {
         self.read_at.lock().unwrap_or_else(PoisonError::into_inner).remove(query);
         for family in [&self.query_value, &self.query_activity, &self.query_age] {
             family.remove(query);
@@ -297,19 +297,19 @@ impl Metrics {
 
     /// Forgets what was last known of a database that is not configured any more. Counters stay.
     pub fn forget_database(&self, name: &str) {
-        let labels = OfDatabase { database: name.to_owned() };
+        let labels = DatabaseLabels { database: name.to_owned() };
         let Self { pool_size, pool_waiting, database_up, breaker_open, role_privileged, listen_up, .. } = self;
         for family in [pool_size, pool_waiting, database_up, breaker_open, role_privileged, listen_up] {
             family.remove(&labels);
         }
-        for state in [ConnectionState::Idle, ConnectionState::Busy] {
-            self.pool_connections.remove(&OfConnection { database: name.to_owned(), state });
+        for state in [ConnectionUse::Idle, ConnectionUse::Busy] {
+            self.pool_connections.remove(&ConnectionLabels { database: name.to_owned(), state });
         }
     }
 
     /// Notes that KEDA asked for a trigger `now`.
-    pub fn asked(&self, trigger: TriggerId<'_>, now: Instant) {
-        self.triggers.asked(trigger, now);
+    pub fn record_request(&self, trigger: TriggerId<'_>, now: Instant) {
+        self.triggers.record_request(trigger, now);
     }
 
     /// The text of `/metrics`, `application/openmetrics-text; version=1.0.0; charset=utf-8`.

@@ -16,11 +16,11 @@ const PREFIX: &str = "clapometer_notify_";
 
 /// A name as the catalogue has it: not quoted, not folded; 1 to 63 bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Name(String);
+pub struct Identifier(String);
 
 /// Why something is no name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum NameError {
+pub enum IdentifierError {
     /// It has no characters.
     #[error("a name cannot be empty")]
     Empty,
@@ -37,9 +37,9 @@ pub enum NameError {
 
 /// A table with its schema.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Table {
-    schema: Name,
-    name: Name,
+pub struct NotifyTable {
+    schema: Identifier,
+    name: Identifier,
 }
 
 /// What happens to rows.
@@ -55,29 +55,29 @@ pub enum Operation {
 
 /// Which changes of which table are told on which channel.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Trigger {
+pub struct NotifyTrigger {
     /// The table.
-    pub table: Table,
+    pub table: NotifyTable,
     /// The channel of NOTIFY; tables may share one.
-    pub channel: Name,
+    pub channel: Identifier,
     /// The operations that matter.
     pub operations: Vec<Operation>,
     /// An UPDATE matters only if it sets one of these; empty: every UPDATE does.
-    pub columns: Vec<Name>,
+    pub columns: Vec<Identifier>,
 }
 
-impl Name {
+impl Identifier {
     /// Checks a name.
     ///
     /// # Errors
     /// It is empty, too long or contains NUL.
-    pub fn new(text: impl Into<String>) -> Result<Self, NameError> {
+    pub fn new(text: impl Into<String>) -> Result<Self, IdentifierError> {
         let text = text.into();
         match text.len() {
-            0 => Err(NameError::Empty),
-            _ if text.contains('\0') => Err(NameError::Nul),
+            0 => Err(IdentifierError::Empty),
+            _ if text.contains('\0') => Err(IdentifierError::Nul),
             1..=LONGEST_NAME => Ok(Self(text)),
-            length => Err(NameError::TooLong(length)),
+            length => Err(IdentifierError::TooLong(length)),
         }
     }
 
@@ -86,22 +86,22 @@ impl Name {
     }
 }
 
-impl Table {
+impl NotifyTable {
     /// A table by its two names.
-    pub fn new(schema: Name, name: Name) -> Self {
+    pub fn new(schema: Identifier, name: Identifier) -> Self {
         Self { schema, name }
     }
 
     /// Reads `schema.table`, or a table of the schema `public`.
     ///
     /// # Errors
-    /// See [`NameError`]; a name with a dot in it needs [`Table::new`].
-    pub fn parse(text: &str) -> Result<Self, NameError> {
+    /// See [`IdentifierError`]; a name with a dot in it needs [`NotifyTable::new`].
+    pub fn parse(text: &str) -> Result<Self, IdentifierError> {
         let (schema, name) = text.split_once('.').unwrap_or(("public", text));
         if name.contains('.') {
-            return Err(NameError::Ambiguous);
+            return Err(IdentifierError::Ambiguous);
         }
-        Ok(Self::new(Name::new(schema)?, Name::new(name)?))
+        Ok(Self::new(Identifier::new(schema)?, Identifier::new(name)?))
     }
 
     fn quoted(&self) -> String {
@@ -116,7 +116,7 @@ impl Table {
             name.truncate(name.floor_char_boundary(LONGEST_NAME - hash.len()));
             name.push_str(&hash);
         }
-        format!("{}.{}", self.schema.quoted(), Name(name).quoted())
+        format!("{}.{}", self.schema.quoted(), Identifier(name).quoted())
     }
 
     /// The SQL that removes the trigger, whatever it was installed with; no error if there is none.
@@ -127,7 +127,7 @@ impl Table {
     }
 }
 
-impl Trigger {
+impl NotifyTrigger {
     /// The SQL that installs the trigger: one statement, which replaces an earlier one of this table.
     pub fn install(&self) -> String {
         let Self { table, channel, .. } = self;
@@ -193,7 +193,7 @@ impl Trigger {
             Operation::Delete => "DELETE".to_owned(),
             Operation::Update if self.columns.is_empty() => "UPDATE".to_owned(),
             Operation::Update => {
-                let columns: Vec<String> = self.columns.iter().map(Name::quoted).collect();
+                let columns: Vec<String> = self.columns.iter().map(Identifier::quoted).collect();
                 format!("UPDATE OF {}", columns.join(", "))
             }
         }
@@ -238,13 +238,13 @@ fn dollar_quote(name: &str, texts: &[&str]) -> String {
 mod tests {
     use super::*;
 
-    fn name(text: &str) -> Name {
-        Name::new(text).unwrap()
+    fn name(text: &str) -> Identifier {
+        Identifier::new(text).unwrap()
     }
 
-    fn trigger(table: &str, channel: &str, columns: &[&str]) -> Trigger {
-        Trigger {
-            table: Table::parse(table).unwrap(),
+    fn trigger(table: &str, channel: &str, columns: &[&str]) -> NotifyTrigger {
+        NotifyTrigger {
+            table: NotifyTable::parse(table).unwrap(),
             channel: name(channel),
             operations: vec![Operation::Insert, Operation::Update, Operation::Delete],
             columns: columns.iter().map(|column| name(column)).collect(),
@@ -258,12 +258,12 @@ mod tests {
 
     #[test]
     fn the_removal_as_people_read_it() {
-        insta::assert_snapshot!(Table::parse("app.jobs").unwrap().remove());
+        insta::assert_snapshot!(NotifyTable::parse("app.jobs").unwrap().remove());
     }
 
     #[test]
     fn only_what_was_asked_for_fires() {
-        let insert = Trigger { operations: vec![Operation::Insert], ..trigger("jobs", "jobs", &[]) }.install();
+        let insert = NotifyTrigger { operations: vec![Operation::Insert], ..trigger("jobs", "jobs", &[]) }.install();
         assert!(insert.contains("AFTER INSERT ON \"public\".\"jobs\""));
         assert!(!insert.contains("OR TRUNCATE") && !insert.contains("AFTER TRUNCATE") && !insert.contains("UPDATE"));
         let every_update = trigger("jobs", "jobs", &[]).install();
@@ -288,18 +288,18 @@ mod tests {
 
     #[test]
     fn a_long_table_has_a_function_of_its_own() {
-        let function = |letter: &str| Table::parse(&format!("{}{letter}", "ä".repeat(31))).unwrap().function();
+        let function = |letter: &str| NotifyTable::parse(&format!("{}{letter}", "ä".repeat(31))).unwrap().function();
         assert_ne!(function("a"), function("b"));
         assert!(function("a").len() <= "\"public\".\"\"".len() + LONGEST_NAME);
     }
 
     #[test]
     fn names_that_postgresql_would_change_are_refused() {
-        assert_eq!(Name::new(""), Err(NameError::Empty));
-        assert_eq!(Name::new("a\0"), Err(NameError::Nul));
-        assert_eq!(Name::new("a".repeat(64)), Err(NameError::TooLong(64)));
-        assert_eq!(Table::parse("a.b.c"), Err(NameError::Ambiguous));
-        assert_eq!(Table::parse("a."), Err(NameError::Empty));
+        assert_eq!(Identifier::new(""), Err(IdentifierError::Empty));
+        assert_eq!(Identifier::new("a\0"), Err(IdentifierError::Nul));
+        assert_eq!(Identifier::new("a".repeat(64)), Err(IdentifierError::TooLong(64)));
+        assert_eq!(NotifyTable::parse("a.b.c"), Err(IdentifierError::Ambiguous));
+        assert_eq!(NotifyTable::parse("a."), Err(IdentifierError::Empty));
     }
 
     #[test]

@@ -1,7 +1,7 @@
-//! Certificates and private keys from PEM files, whose faults are told without their content.
+//! Reads certificates and private keys from PEM files, with errors that never quote the file.
 //!
-//! The parser's own errors quote what they could not read. A key that lost its line breaks, in a
-//! variable or a template, would be in the log as a list of bytes.
+//! The parser's own errors quote the bytes that they could not read. With those, a key that lost
+//! its line breaks in a variable or a template would end up in the log.
 
 use std::{io, path::Path};
 
@@ -10,46 +10,48 @@ use rustls::pki_types::{
     pem::{self, PemObject},
 };
 
-/// Why a file holds nothing that can be used. Says what is wrong, never what is in the file.
+/// An error about a PEM file. It says what is wrong, and never quotes the content.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// It could not be read at all.
+pub enum PemError {
+    /// The file could not be read.
     #[error("the file cannot be read: {0}")]
     File(#[source] io::Error),
-    /// It is no PEM, or what is wanted is not in it.
+    /// The file is not PEM, or holds nothing of the kind that was asked for.
     #[error("{0}")]
-    Form(&'static str),
+    Content(&'static str),
 }
 
-/// Every certificate of a file, in its order; at least one. Blocking.
+/// Reads all certificates of a file, in their order. Blocking.
 ///
 /// # Errors
-/// A file that cannot be read, is malformed, or holds none.
-pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
-    let chain: Vec<_> = CertificateDer::pem_file_iter(path).and_then(Iterator::collect).map_err(told)?;
-    if chain.is_empty() { Err(Error::Form("the file holds no certificate")) } else { Ok(chain) }
+/// The file cannot be read, is malformed, or holds no certificate.
+pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, PemError> {
+    let chain: Vec<_> = CertificateDer::pem_file_iter(path).and_then(Iterator::collect).map_err(without_content)?;
+    if chain.is_empty() { Err(PemError::Content("the file holds no certificate")) } else { Ok(chain) }
 }
 
-/// The first private key of a file. Blocking.
+/// Reads the first private key of a file. Blocking.
 ///
 /// # Errors
-/// A file that cannot be read, is malformed, or holds none.
-pub fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, Error> {
+/// The file cannot be read, is malformed, or holds no private key.
+pub fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, PemError> {
     PrivateKeyDer::from_pem_file(path).map_err(|error| match error {
-        pem::Error::NoItemsFound => Error::Form("the file holds no private key"),
-        error => told(error),
+        pem::Error::NoItemsFound => PemError::Content("the file holds no private key"),
+        error => without_content(error),
     })
 }
 
-fn told(error: pem::Error) -> Error {
+fn without_content(error: pem::Error) -> PemError {
     match error {
-        pem::Error::Io(error) => Error::File(error),
+        pem::Error::Io(error) => PemError::File(error),
         pem::Error::MissingSectionEnd { .. } => {
-            Error::Form("a section of the file has no end: it was cut short, or has lost its line breaks")
+            PemError::Content("a section of the file has no end: it was cut short, or has lost its line breaks")
         }
-        pem::Error::IllegalSectionStart { .. } => Error::Form("a section of the file begins with a malformed line"),
-        pem::Error::Base64Decode(_) => Error::Form("a section of the file is not base64"),
-        _ => Error::Form("the file is no PEM"),
+        pem::Error::IllegalSectionStart { .. } => {
+            PemError::Content("a section of the file begins with a malformed line")
+        }
+        pem::Error::Base64Decode(_) => PemError::Content("a section of the file is not base64"),
+        _ => PemError::Content("the file is not PEM"),
     }
 }
 
@@ -89,6 +91,6 @@ mod tests {
                 assert!(!said.contains(as_bytes.trim_matches(['[', ']'])), "{content}: {said}");
             }
         }
-        assert!(matches!(certificates(&directory.path().join("none")), Err(Error::File(_))));
+        assert!(matches!(certificates(&directory.path().join("none")), Err(PemError::File(_))));
     }
 }

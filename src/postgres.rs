@@ -52,7 +52,7 @@ use self::{
 use crate::{
     config,
     fault::Fault,
-    metrics::{ConnectionState, Metrics, OfConnection, OfDatabase},
+    metrics::{ConnectionLabels, ConnectionUse, DatabaseLabels, Metrics},
     query::Value,
     reading::{Breaker, ChannelState, ReadResult, Reading, Tenant},
     shutdown::Supervisor,
@@ -77,7 +77,7 @@ pub struct Database {
     pool: Pool,
     health: Arc<Health>,
     metrics: Arc<Metrics>,
-    labels: OfDatabase,
+    labels: DatabaseLabels,
     channels: Channels,
     fair_pool: Arc<FairPool>,
     /// When credentials or host last changed; what was opened before is not used any more.
@@ -111,7 +111,7 @@ enum TransactionError {
 impl Database {
     /// Makes the handle; nothing is opened until something is asked. Must be called in a runtime.
     pub fn new(settings: Arc<config::Database>, metrics: Arc<Metrics>, supervisor: &Supervisor) -> Arc<Self> {
-        let labels = OfDatabase { database: settings.name.clone() };
+        let labels = DatabaseLabels { database: settings.name.clone() };
         let health = Arc::new(Health::new(labels.clone()));
         let connector =
             Connector { settings: Arc::clone(&settings), health: Arc::clone(&health), metrics: Arc::clone(&metrics) };
@@ -349,8 +349,8 @@ impl Database {
         let status = self.pool.status();
         let count = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
         let idle = status.available.min(status.size);
-        for (state, number) in [(ConnectionState::Idle, idle), (ConnectionState::Busy, status.size - idle)] {
-            let labels = OfConnection { database: self.labels.database.clone(), state };
+        for (state, number) in [(ConnectionUse::Idle, idle), (ConnectionUse::Busy, status.size - idle)] {
+            let labels = ConnectionLabels { database: self.labels.database.clone(), state };
             self.metrics.pool_connections.get_or_create(&labels).set(count(number));
         }
         self.metrics.pool_waiting.get_or_create(&self.labels).set(count(status.waiting + self.fair_pool.waiting()));

@@ -1,57 +1,5 @@
-//! What may be asked: the configured queries, found by name or by approved text.
-//!
-//! Immutable and without I/O; a reload builds a new [`Registry`].
+//! The domain of a query.
 
 pub mod value;
 
-use std::{collections::HashMap, sync::Arc};
-
 pub use self::value::Value;
-use crate::config::{Config, Query, is_metric_name, sql};
-
-/// The configured queries, each as a `T`.
-#[derive(Debug)]
-pub struct Registry<T> {
-    by_name: HashMap<String, T>,
-    /// The names of those with a text, in order.
-    by_text: HashMap<String, Vec<String>>,
-}
-
-impl<T> Default for Registry<T> {
-    fn default() -> Self {
-        Self { by_name: HashMap::new(), by_text: HashMap::new() }
-    }
-}
-
-impl<T> Registry<T> {
-    /// Indexes a configuration's queries by name and by text.
-    pub fn new(config: &Config, of: impl Fn(&Arc<Query>) -> Option<T>) -> Self {
-        let mut registry = Self::default();
-        for (name, query) in &config.queries {
-            let Some(entry) = of(query) else { continue };
-            registry.by_name.insert(name.clone(), entry);
-            registry.by_text.entry(sql::normalised(&query.sql)).or_default().push(name.clone());
-        }
-        registry
-    }
-
-    /// Finds what a trigger's `query` can mean: a name, or SQL that the operator has configured. Several queries may have the
-    /// same text, for other databases or namespaces; they come in the order of their names.
-    pub fn find<'a>(&'a self, name_or_text: &str) -> impl Iterator<Item = &'a T> + use<'a, T> {
-        let (named, names) = match is_metric_name(name_or_text) {
-            true => (self.named(name_or_text), None),
-            false => (None, self.by_text.get(&sql::normalised(name_or_text))),
-        };
-        named.into_iter().chain(names.into_iter().flatten().filter_map(|name| self.named(name)))
-    }
-
-    /// The query of that name.
-    pub fn named(&self, name: &str) -> Option<&T> {
-        self.by_name.get(name)
-    }
-
-    /// All of them, in no order.
-    pub fn all(&self) -> impl Iterator<Item = &T> {
-        self.by_name.values()
-    }
-}

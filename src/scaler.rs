@@ -9,6 +9,7 @@ mod convert;
 mod metadata;
 mod reader;
 mod refusal;
+mod registry;
 mod status;
 mod stream;
 
@@ -17,25 +18,25 @@ use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 use futures_util::FutureExt;
 use prometheus_client::metrics::{counter::Counter, histogram::Histogram};
 use tokio::{sync::watch, time::Instant};
+use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Response, Status, metadata::MetadataValue};
 
 pub use self::catalog::Catalog;
 use self::{
     metadata::{Metadata, Trigger, best_spec},
     status::code_name,
-    stream::{Streams, Updates},
+    stream::{StreamLimits, Updates},
 };
 use crate::{
     cache::{CachedQuery, Call, QueryCache},
     fault::Fault,
-    metrics::{Handled, Metrics, Rpc, TriggerId},
-    reading::CALL_DEADLINE,
-    scaling::Target,
-    shutdown::Ended,
-    wire::{
+    metrics::{HandledLabels, Metrics, RpcLabels, TriggerId},
+    proto::{
         GetMetricSpecResponse, GetMetricsRequest, GetMetricsResponse, IsActiveResponse, ScaledObjectRef,
         external_scaler_server::ExternalScaler,
     },
+    reading::CALL_DEADLINE,
+    scaling::Target,
 };
 
 /// What a caller's own deadline is shortened by, so that our answer arrives before it gives up.
@@ -52,72 +53,72 @@ pub struct Scaler {
     catalog: watch::Receiver<Arc<Catalog>>,
     cache: Arc<QueryCache>,
     metrics: Arc<Metrics>,
-    streams: Arc<Streams>,
-    metric_spec: Counted,
-    get_metrics: Counted,
-    is_active: Counted,
-    ended: Ended,
+    streams: Arc<StreamLimits>,
+    metric_spec: MethodMetrics,
+    get_metrics: MethodMetrics,
+    is_active: MethodMetrics,
+    shutdown: CancellationToken,
 }
 
 /// The series of one method that every good call writes to, found beforehand: looking for them by
 /// their labels took longer than the call's own work.
-struct Counted {
-    rpc: Rpc,
+struct MethodMetrics {
+    rpc: RpcLabels,
     handling: Histogram,
-    good: Counter,
+    succeeded: Counter,
 }
 
 /// A trigger with its cached query.
-struct Asked<'a> {
+struct ResolvedTrigger<'a> {
     trigger: Trigger<'a>,
     cached: Arc<CachedQuery>,
 }
 
 impl Scaler {
-    /// Serves what is in `catalog`, now and after each reload, until `ended`.
+    /// Serves what is in `catalog`, now and after each reload, until `shutdown`.
     pub fn new(
         catalog: watch::Receiver<Arc<Catalog>>,
         cache: Arc<QueryCache>,
         metrics: Arc<Metrics>,
-        ended: Ended,
+        shutdown: CancellationToken,
     ) -> Self {
-        let streams = Streams::new(Arc::clone(&metrics));
-        let counted = |method| Counted::new(unary(method), &metrics);
-        let (metric_spec, get_metrics) = (counted("GetMetricSpec"), counted("GetMetrics"));
-        Self { is_active: counted("IsActive"), metric_spec, get_metrics, catalog, cache, streams, ended, metrics }
+        let streams = StreamLimits::new(Arc::clone(&metrics));
+        let series = |method| MethodMetrics::new(unary(method), &metrics);
+        let (metric_spec, get_metrics) = (series("GetMetricSpec"), series("GetMetrics"));
+        Self { is_active: series("IsActive"), metric_spec, get_metrics, catalog, cache, streams, shutdown, metrics }
     }
 
     /// The refusals, in their order: form, keys and values, query, parameters, metric name, limits.
-    fn asked<'a>(
+    fn resolve<'a>(
         &self,
         reference: &'a ScaledObjectRef,
         metric_name: Option<&str>,
         now: Instant,
-    ) -> Result<Asked<'a>, Status> {
+    ) -> Result<ResolvedTrigger<'a>, Status> {
         let trigger = Metadata::parse(reference)?.resolve(reference, &self.catalog.borrow())?;
         let name = &trigger.source.query().name;
         if metric_name.is_some_and(|asked| asked != name) {
             return Err(Status::invalid_argument("metricName: not the name of this trigger's metric"));
         }
         let (hash, namespace) = (trigger.id, &reference.namespace);
-        self.metrics.asked(TriggerId { hash, namespace, name: &reference.name, query: name }, now);
+        self.metrics.record_request(TriggerId { hash, namespace, name: &reference.name, query: name }, now);
         let cached = self.cache.get_or_insert(&trigger.source, &trigger.parameters, &reference.namespace)?;
-        Ok(Asked { trigger, cached })
+        Ok(ResolvedTrigger { trigger, cached })
     }
 
     /// Runs a handler: counts it, times it, and turns a panic into one INTERNAL answer.
     async fn observed<T>(
         &self,
-        counted: &Counted,
+        series: &MethodMetrics,
         came_at: Instant,
         handler: impl Future<Output = Result<T, Status>>,
     ) -> Result<Response<T>, Status> {
         let result = AssertUnwindSafe(handler).catch_unwind().await.unwrap_or_else(|_| Err(Status::from(Fault::Bug)));
-        counted.handling.observe(came_at.elapsed().as_secs_f64());
+        series.handling.observe(came_at.elapsed().as_secs_f64());
         match &result {
-            Ok(_) => counted.good.inc(),
+            Ok(_) => series.succeeded.inc(),
             Err(status) => {
-                let labels = counted.rpc.clone().handled(code_name(status.code()));
+                let labels = series.rpc.clone().handled(code_name(status.code()));
                 self.metrics.handled.get_or_create(&labels).inc()
             }
         };
@@ -160,10 +161,10 @@ impl ExternalScaler for Scaler {
         let reference = request.scaled_object_ref.unwrap_or_default();
         let mut is_unseen = false;
         let answer = async {
-            let asked = self.asked(&reference, Some(&request.metric_name), call.came_at)?;
-            let reading = asked.cached.for_metrics(asked.trigger.id, call).await?;
-            let value = convert::value(&asked.trigger, &reading)?;
-            is_unseen = asked.trigger.has_unseen_key();
+            let resolved = self.resolve(&reference, Some(&request.metric_name), call.came_at)?;
+            let reading = resolved.cached.for_metrics(resolved.trigger.id, call).await?;
+            let value = convert::value(&resolved.trigger, &reading)?;
+            is_unseen = resolved.trigger.has_unseen_key();
             Ok(value)
         };
         let mut response = self.observed(&self.get_metrics, call.came_at, answer).await?;
@@ -176,9 +177,9 @@ impl ExternalScaler for Scaler {
     async fn is_active(&self, request: Request<ScaledObjectRef>) -> Result<Response<IsActiveResponse>, Status> {
         let call = call(&request);
         let answer = async {
-            let asked = self.asked(request.get_ref(), None, call.came_at)?;
-            let reading = asked.cached.for_activity(asked.trigger.id, call).await?;
-            Ok(IsActiveResponse { result: convert::is_active(&asked.trigger, &reading)? })
+            let resolved = self.resolve(request.get_ref(), None, call.came_at)?;
+            let reading = resolved.cached.for_activity(resolved.trigger.id, call).await?;
+            Ok(IsActiveResponse { result: convert::is_active(&resolved.trigger, &reading)? })
         };
         self.observed(&self.is_active, call.came_at, answer).await
     }
@@ -202,27 +203,27 @@ impl ExternalScaler for Scaler {
     }
 }
 
-impl Counted {
-    fn new(rpc: Rpc, metrics: &Metrics) -> Self {
+impl MethodMetrics {
+    fn new(rpc: RpcLabels, metrics: &Metrics) -> Self {
         let handling = metrics.handling.get_or_create_owned(&rpc);
-        let good = metrics.handled.get_or_create_owned(&rpc.clone().handled(code_name(Code::Ok)));
-        Self { rpc, handling, good }
+        let succeeded = metrics.handled.get_or_create_owned(&rpc.clone().handled(code_name(Code::Ok)));
+        Self { rpc, handling, succeeded }
     }
 }
 
-impl Rpc {
-    fn handled(self, grpc_code: &'static str) -> Handled {
+impl RpcLabels {
+    fn handled(self, grpc_code: &'static str) -> HandledLabels {
         let Self { grpc_type, grpc_service, grpc_method } = self;
-        Handled { grpc_type, grpc_service, grpc_method, grpc_code }
+        HandledLabels { grpc_type, grpc_service, grpc_method, grpc_code }
     }
 }
 
-fn unary(grpc_method: &'static str) -> Rpc {
-    Rpc { grpc_type: "unary", grpc_service: SERVICE, grpc_method }
+fn unary(grpc_method: &'static str) -> RpcLabels {
+    RpcLabels { grpc_type: "unary", grpc_service: SERVICE, grpc_method }
 }
 
-fn streaming(grpc_method: &'static str) -> Rpc {
-    Rpc { grpc_type: "server_stream", grpc_service: SERVICE, grpc_method }
+fn streaming(grpc_method: &'static str) -> RpcLabels {
+    RpcLabels { grpc_type: "server_stream", grpc_service: SERVICE, grpc_method }
 }
 
 /// Comes now; its deadline is ours, or the caller's own if that is shorter.

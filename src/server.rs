@@ -1,7 +1,7 @@
 //! Boots everything and ends everything: listeners, gRPC services, signals, supervision, drain.
 
 mod accept;
-mod arriving;
+mod body_limit;
 mod health;
 mod preface;
 mod reload;
@@ -22,12 +22,13 @@ use tokio::{
     sync::watch,
     time::timeout,
 };
+use tokio_util::sync::CancellationToken;
 
 use self::{
-    health::Health,
+    health::HealthReport,
     reload::{Files, Reload},
     routes::Services,
-    tls::Identity,
+    tls::ServerIdentity,
 };
 use crate::{
     admin,
@@ -35,7 +36,7 @@ use crate::{
     config::{Config, ServerTls},
     metrics::{Build, Metrics},
     scaler::{Catalog, Scaler},
-    shutdown::{Ending, Supervisor},
+    shutdown::Supervisor,
 };
 
 /// What is left after this is cut off: a socket that reads nothing would hold us for ever.
@@ -43,7 +44,7 @@ const DRAIN_LIMIT: Duration = Duration::from_secs(20);
 
 /// Why serving has ended in any way but by a signal.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub enum ServeError {
     /// A listener could not be had.
     #[error("cannot listen on {address} ({key})")]
     Listen {
@@ -63,7 +64,7 @@ pub enum Error {
     Reflection(#[from] tonic_reflection::server::Error),
     /// A certificate or key cannot be used.
     #[error(transparent)]
-    Tls(#[from] tls::Error),
+    Tls(#[from] tls::TlsFileError),
     /// Somebody does not want to wait for the drain.
     #[error("a second signal: exiting at once")]
     SecondSignal,
@@ -85,21 +86,21 @@ pub struct Addresses {
 ///
 /// # Errors
 /// What kept it from starting, or the background task whose end has ended it.
-pub async fn run(config: Config, addresses: Addresses, file: Option<PathBuf>, build: Build) -> Result<(), Error> {
-    let signals = Signals::new().map_err(Error::Signals)?;
+pub async fn run(config: Config, addresses: Addresses, file: Option<PathBuf>, build: Build) -> Result<(), ServeError> {
+    let signals = Signals::new().map_err(ServeError::Signals)?;
     let grpc = listen(addresses.grpc, "server.listen").await?;
     let http = listen(addresses.admin, "admin.listen").await?;
     let version = build.version;
     let metrics = Arc::new(Metrics::new(build));
     let (supervisor, mut failures) = Supervisor::new();
-    let (ending, ended) = Ending::new();
+    let shutdown = CancellationToken::new();
     // Before they are read, so that a change in between is seen as one.
     let files = Files::new(file);
-    let seen = files.contents(&config);
+    let seen = files.hashes(&config);
     let identity = match &config.server.tls {
         Some(tls) => {
-            let (identity, expiry) = Identity::load(tls)?;
-            reload::publish(&expiry, &metrics);
+            let (identity, expiry) = ServerIdentity::load(tls)?;
+            reload::publish_expiry(&expiry, &metrics);
             Some(Arc::new(identity))
         }
         None => None,
@@ -107,18 +108,19 @@ pub async fn run(config: Config, addresses: Addresses, file: Option<PathBuf>, bu
     let catalog = Catalog::new(&config, &Catalog::default(), &metrics, &supervisor);
     let (catalog, in_force) = watch::channel(Arc::new(catalog));
     let cache = QueryCache::new(Arc::clone(&metrics), &supervisor);
-    let scaler = Scaler::new(in_force.clone(), Arc::clone(&cache), Arc::clone(&metrics), ended.clone());
-    let (health, health_service) = Health::new(in_force.clone(), &supervisor);
+    let scaler = Scaler::new(in_force.clone(), Arc::clone(&cache), Arc::clone(&metrics), shutdown.clone());
+    let (health, health_service) = HealthReport::new(in_force.clone(), &supervisor);
     let services = Services::new(scaler, health_service, config.server.reflection)?;
     let grpc_address = grpc.local_addr().unwrap_or(addresses.grpc);
     let admin_address = http.local_addr().unwrap_or(addresses.admin);
-    supervisor.spawn("admin", admin::serve(http, Arc::clone(&metrics), in_force, ended.clone()));
-    let (done, mut drained) = Ending::new();
-    let limits = accept::Limits { maximum_age: config.server.connection_age, identity: identity.clone() };
-    let accepting = accept::serve(grpc, services, limits, Arc::clone(&metrics), ended);
+    supervisor.spawn("admin", admin::serve(http, Arc::clone(&metrics), in_force, shutdown.clone()));
+    let limits = accept::ConnectionLimits { maximum_age: config.server.connection_age, identity: identity.clone() };
+    let accepting = accept::serve(grpc, services, limits, Arc::clone(&metrics), shutdown.clone());
+    let drained = CancellationToken::new();
+    let drain_guard = drained.clone().drop_guard();
     supervisor.spawn("accept loop", async move {
         accepting.await;
-        done.end();
+        drop(drain_guard);
     });
 
     if config.server.tls.is_none() {
@@ -141,19 +143,19 @@ pub async fn run(config: Config, addresses: Addresses, file: Option<PathBuf>, bu
     tracing::info!(grpc = %grpc_address, admin = %admin_address, version, "serving");
     let cause = tokio::select! {
         () = signals.next() => None,
-        task = failures.next() => Some(Error::Task(task)),
+        task = failures.next() => Some(ServeError::Task(task)),
     };
 
     tracing::info!("shutting down");
     health.stop_serving().await;
-    ending.end();
+    shutdown.cancel();
     tokio::select! {
-        drained = timeout(DRAIN_LIMIT, drained.wait()) => {
+        drained = timeout(DRAIN_LIMIT, drained.cancelled()) => {
             if drained.is_err() {
                 tracing::warn!("cut off what did not end within {DRAIN_LIMIT:?}");
             }
         }
-        () = signals.next() => return Err(Error::SecondSignal),
+        () = signals.next() => return Err(ServeError::SecondSignal),
     }
     cause.map_or(Ok(()), Err)
 }
@@ -162,13 +164,13 @@ pub async fn run(config: Config, addresses: Addresses, file: Option<PathBuf>, bu
 ///
 /// # Errors
 /// What [`run`] would not start with. Blocking: it reads small files.
-pub fn certificates(tls: &ServerTls) -> Result<Vec<(&'static str, SystemTime)>, Error> {
-    let (_, expiry) = Identity::load(tls)?;
+pub fn certificates(tls: &ServerTls) -> Result<Vec<(&'static str, SystemTime)>, ServeError> {
+    let (_, expiry) = ServerIdentity::load(tls)?;
     Ok(expiry)
 }
 
-async fn listen(address: SocketAddr, key: &'static str) -> Result<TcpListener, Error> {
-    TcpListener::bind(address).await.map_err(|source| Error::Listen { address, key, source })
+async fn listen(address: SocketAddr, key: &'static str) -> Result<TcpListener, ServeError> {
+    TcpListener::bind(address).await.map_err(|source| ServeError::Listen { address, key, source })
 }
 
 /// The signals that the process listens to.

@@ -1,56 +1,20 @@
-//! How things end: one word to everybody who must end with something, and word of what must not.
+//! Supervision of the background tasks that the process needs.
 
 use std::panic::AssertUnwindSafe;
 
 use futures_util::FutureExt;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 
-/// Says that it is over, once.
-#[derive(Debug)]
-pub struct Ending(watch::Sender<bool>);
-
-/// Hears that it is over.
-#[derive(Debug, Clone)]
-pub struct Ended(watch::Receiver<bool>);
-
-impl Ending {
-    /// Nothing has ended yet.
-    pub fn new() -> (Self, Ended) {
-        let (sender, receiver) = watch::channel(false);
-        (Self(sender), Ended(receiver))
-    }
-
-    /// Tells everybody, now and later.
-    pub fn end(&self) {
-        self.0.send_replace(true);
-    }
-}
-
-impl Ended {
-    /// Whether it is over.
-    pub fn is_over(&self) -> bool {
-        *self.0.borrow()
-    }
-
-    /// Waits until it is over; an [`Ending`] that is gone has ended, too.
-    ///
-    /// # Cancel safety
-    /// Safe.
-    pub async fn wait(&mut self) {
-        let _ = self.0.wait_for(|over| *over).await;
-    }
-}
-
-/// Runs background tasks that the process cannot do without.
+/// Spawns the background tasks that the process cannot run without.
 #[derive(Debug, Clone)]
 pub struct Supervisor(mpsc::UnboundedSender<&'static str>);
 
-/// Hears which supervised task has failed.
+/// Receives the names of supervised tasks that have failed.
 #[derive(Debug)]
 pub struct Failures(mpsc::UnboundedReceiver<&'static str>);
 
 impl Supervisor {
-    /// A supervisor, and where its failures are heard.
+    /// Creates a supervisor and the receiver of its failures.
     pub fn new() -> (Self, Failures) {
         let (sender, receiver) = mpsc::unbounded_channel();
         (Self(sender), Failures(receiver))
@@ -61,7 +25,7 @@ impl Supervisor {
         let failures = self.0.clone();
         tokio::spawn(async move {
             if AssertUnwindSafe(task).catch_unwind().await.is_err() {
-                // Nobody hears it in a test that does not listen; the panic has been printed.
+                // A test may have dropped the receiver. The panic itself has been printed.
                 let _ = failures.send(name);
             }
         });
@@ -69,7 +33,7 @@ impl Supervisor {
 }
 
 impl Failures {
-    /// Waits for the name of a task that has failed; for ever if none does.
+    /// Waits until a task fails, and returns its name. Never returns if all tasks end well.
     pub async fn next(&mut self) -> &'static str {
         match self.0.recv().await {
             Some(name) => name,

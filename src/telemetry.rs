@@ -1,11 +1,13 @@
-//! Logs: JSON for machines, plain text on a terminal, always on standard error.
+//! The log: plain text on a terminal, JSON elsewhere, always on standard error.
 //!
-//! A log that nobody reads must not stop us: a full pipe blocks whoever writes to it, and one
-//! that is closed is an error on which the logging library itself panics. So a thread of its
-//! own writes, from a queue that drops lines when it is full, and errors are nobody's business.
+//! A log without a reader must not stop the process: a full pipe blocks its writer, and writing
+//! to a closed one makes the logging library panic. Therefore a separate thread writes the lines
+//! from a queue. The queue drops lines when it is full, and errors of writing are ignored. See
+//! `docs/decisions/unread-logs.md`.
 
 use std::{
     env,
+    error::Error,
     io::{self, IsTerminal, Write},
     sync::{
         Arc,
@@ -25,32 +27,32 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
-/// What is logged unless `RUST_LOG` says otherwise (`debug`, or `target=level,...`).
+/// The level unless `RUST_LOG` sets another (`debug`, or `target=level,...`).
 const DEFAULT_LEVEL: LevelFilter = LevelFilter::INFO;
 
-/// What other crates may log whatever `RUST_LOG` says. They quote what they handle: the driver
-/// statements at debug and the server's notices at info, rustls certificates, h2 headers.
-const DEPENDENCIES: LevelFilter = LevelFilter::ERROR;
+/// The most that other crates may log, whatever `RUST_LOG` says. They quote what they handle: the
+/// driver logs statements at debug and the server's notices at info, rustls certificates, h2 headers.
+const DEPENDENCY_LEVEL: LevelFilter = LevelFilter::ERROR;
 
-/// Lines that wait to be written; more are dropped, and counted in a line of their own.
+/// Capacity of the queue, in lines. Lines beyond it are dropped, and a line of the log counts them.
 const QUEUE: usize = 1_024;
 
-/// How long the end of the process waits for a reader that is slow, or gone.
-const LAST_WORDS: Duration = Duration::from_millis(500);
+/// How long the end of the process waits for the queue to be written: its reader may be slow or gone.
+const FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Keeps the log going; dropped, it lets what is in the queue be written, for half a second at most.
+/// A guard of the log. When it is dropped, it waits until the queue is written, for half a second at most.
 #[derive(Debug)]
 #[must_use = "the log's last lines are lost without it"]
 pub struct Log {
-    lines: Lines,
+    lines: LineQueue,
     written: Receiver<()>,
 }
 
-/// Sends the log of this process to standard error. To be called once, first of all.
+/// Starts the log on standard error. Must be called once, before everything else.
 pub fn init() -> Log {
     let from_environment = env::var("RUST_LOG").ok().and_then(|text| text.parse::<Targets>().ok());
     let wanted = from_environment.unwrap_or_else(|| Targets::new().with_default(DEFAULT_LEVEL));
-    let caps = Targets::new().with_default(DEPENDENCIES).with_target(env!("CARGO_CRATE_NAME"), LevelFilter::TRACE);
+    let caps = Targets::new().with_default(DEPENDENCY_LEVEL).with_target(env!("CARGO_CRATE_NAME"), LevelFilter::TRACE);
     let registry = tracing_subscriber::registry().with(caps).with(wanted);
     let log = Log::to(io::stderr());
     let lines = log.lines.clone();
@@ -62,13 +64,28 @@ pub fn init() -> Log {
     log
 }
 
+/// Writes out an error with its causes, each once.
+pub fn error_chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let inner_text = inner.to_string();
+        // Some errors already end with the text of their cause.
+        if !text.ends_with(&inner_text) {
+            text = format!("{text}: {inner_text}");
+        }
+        cause = inner.source();
+    }
+    text
+}
+
 impl Log {
     fn to(destination: impl Write + Send + 'static) -> Self {
         let (queue, waiting) = channel();
         let (done, written) = channel();
-        let lines = Lines { queue, counts: Arc::default() };
+        let lines = LineQueue { queue, counts: Arc::default() };
         let counts = Arc::clone(&lines.counts);
-        // Without a thread there is no log, which is no reason not to serve.
+        // If the thread cannot be started there is no log, and the process serves without one.
         let _ = thread::Builder::new().name("log".to_owned()).spawn(move || {
             write(&waiting, &counts, destination);
             drop(done);
@@ -79,10 +96,10 @@ impl Log {
 
 impl Drop for Log {
     fn drop(&mut self) {
-        // The subscriber lives as long as the process, and its end of the queue with it: an empty line is the end.
+        // The subscriber holds a sender for as long as the process lives, so an empty line marks the end.
         if self.lines.queue.send(Vec::new()).is_ok() {
-            // Whether it ends in time or not, there is nothing more to be done.
-            let _ = self.written.recv_timeout(LAST_WORDS);
+            // After a timeout nothing more can be done.
+            let _ = self.written.recv_timeout(FLUSH_TIMEOUT);
         }
     }
 }
@@ -102,9 +119,9 @@ fn write(waiting: &Receiver<Vec<u8>>, counts: &Counts, mut destination: impl Wri
     }
 }
 
-/// Takes lines into the queue.
+/// The sending side of the queue.
 #[derive(Debug, Clone)]
-struct Lines {
+struct LineQueue {
     queue: Sender<Vec<u8>>,
     counts: Arc<Counts>,
 }
@@ -115,7 +132,7 @@ struct Counts {
     dropped: AtomicUsize,
 }
 
-impl<'a> MakeWriter<'a> for Lines {
+impl<'a> MakeWriter<'a> for LineQueue {
     type Writer = Self;
 
     fn make_writer(&'a self) -> Self {
@@ -123,8 +140,8 @@ impl<'a> MakeWriter<'a> for Lines {
     }
 }
 
-impl Write for Lines {
-    /// The formatter writes a whole line at once.
+impl Write for LineQueue {
+    /// Takes one line: the formatter writes each line with one call.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         if line.is_empty() {
             return Ok(0);
@@ -133,7 +150,7 @@ impl Write for Lines {
             self.counts.waiting.fetch_sub(1, Ordering::Relaxed);
             self.counts.dropped.fetch_add(1, Ordering::Relaxed);
         } else {
-            // The thread ends with the process; what comes after it is lost.
+            // The thread ends only with the process. Lines that come later are lost.
             let _ = self.queue.send(line.to_vec());
         }
         Ok(line.len())
@@ -150,10 +167,10 @@ mod tests {
 
     use super::*;
 
-    /// Blocks until it is let go, as a full pipe does, and shows what was written.
-    struct Pipe(Receiver<()>, Arc<Mutex<Vec<u8>>>);
+    /// A writer that blocks like a full pipe until it is released, and records what was written.
+    struct FullPipe(Receiver<()>, Arc<Mutex<Vec<u8>>>);
 
-    impl Write for Pipe {
+    impl Write for FullPipe {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             let _ = self.0.recv();
             self.1.lock().unwrap().extend(bytes);
@@ -166,17 +183,17 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_that_reads_nothing_stops_nobody_and_is_told_what_it_missed() {
-        let (let_go, held) = channel();
+    fn a_reader_that_reads_nothing_blocks_no_writer_and_learns_how_many_lines_it_missed() {
+        let (release, blocked) = channel();
         let seen = Arc::default();
-        let log = Log::to(Pipe(held, Arc::clone(&seen)));
+        let log = Log::to(FullPipe(blocked, Arc::clone(&seen)));
         let start = Instant::now();
         let mut lines = log.lines.clone();
         for _ in 0..10 * QUEUE {
             lines.write_all(b"line\n").unwrap();
         }
         assert!(start.elapsed() < Duration::from_secs(5));
-        drop(let_go);
+        drop(release);
         while lines.counts.waiting.load(Ordering::Relaxed) >= QUEUE {
             thread::yield_now();
         }
@@ -187,12 +204,12 @@ mod tests {
     }
 
     #[test]
-    fn the_end_does_not_wait_for_a_reader_for_ever() {
-        let (_let_go, held) = channel();
-        let log = Log::to(Pipe(held, Arc::default()));
+    fn the_end_of_the_process_does_not_wait_for_a_reader_for_ever() {
+        let (_release, blocked) = channel();
+        let log = Log::to(FullPipe(blocked, Arc::default()));
         log.lines.clone().write_all(b"line\n").unwrap();
         let start = Instant::now();
         drop(log);
-        assert!(start.elapsed() < 10 * LAST_WORDS);
+        assert!(start.elapsed() < 10 * FLUSH_TIMEOUT);
     }
 }

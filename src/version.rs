@@ -1,4 +1,4 @@
-//! Which build this is, in the words of both executables' `--version`.
+//! The version text that both executables print for `--version`.
 
 /// Version, commit and compiler.
 pub const VERSION: &str =

@@ -24,16 +24,17 @@ use clapometer::{
     cache::QueryCache,
     config::{Config, Environment},
     metrics::{Build, Metrics},
-    scaler::{Catalog, Scaler},
-    shutdown::{Ending, Failures, Supervisor},
-    wire::{
+    proto::{
         GetMetricSpecResponse, GetMetricsRequest, GetMetricsResponse, IsActiveResponse, MetricValue, ScaledObjectRef,
         external_scaler_server::{ExternalScaler, ExternalScalerServer},
     },
+    scaler::{Catalog, Scaler},
+    shutdown::{Failures, Supervisor},
 };
 use http_body_util::{BodyExt, Full};
 use prost::Message;
 use tokio::{runtime::Runtime, sync::watch};
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, codegen::Service};
 
 use self::support::{cluster::Cluster, database::Database};
@@ -89,7 +90,7 @@ impl ExternalScaler for Constant {
 struct InProcessScaler {
     runtime: Runtime,
     scaler: ExternalScalerServer<Scaler>,
-    _held: (Ending, Failures, watch::Sender<Arc<Catalog>>),
+    _held: (Failures, watch::Sender<Arc<Catalog>>),
 }
 
 impl InProcessScaler {
@@ -113,10 +114,9 @@ impl InProcessScaler {
         let catalog = Catalog::new(&config, &Catalog::default(), &metrics, &supervisor);
         let (sender, catalog) = watch::channel(Arc::new(catalog));
         let cache = QueryCache::new(Arc::clone(&metrics), &supervisor);
-        let (ending, ended) = Ending::new();
-        let scaler = ExternalScalerServer::new(Scaler::new(catalog, cache, metrics, ended));
+        let scaler = ExternalScalerServer::new(Scaler::new(catalog, cache, metrics, CancellationToken::new()));
         drop(inside);
-        Self { runtime, scaler, _held: (ending, failures, sender) }
+        Self { runtime, scaler, _held: (failures, sender) }
     }
 
     /// How often each of a hundred equal calls allocates, once there is a reading; all get the same good answer.

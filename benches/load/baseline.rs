@@ -8,14 +8,14 @@ use tonic::{
     transport::{Server, server::TcpIncoming},
 };
 
-use self::wire::{
+use self::proto::{
     GetMetricSpecResponse, GetMetricsRequest, GetMetricsResponse, IsActiveResponse, MetricValue, ScaledObjectRef,
     external_scaler_server::{ExternalScaler, ExternalScalerServer},
 };
 
 /// The protocol with tonic's own codec, as tonic-prost-build makes it.
 #[allow(clippy::all, clippy::pedantic, clippy::restriction, unused_qualifications, dead_code)]
-mod wire {
+mod proto {
     include!(concat!(env!("OUT_DIR"), "/baseline/externalscaler.rs"));
 }
 

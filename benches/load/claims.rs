@@ -7,19 +7,17 @@
 
 use std::{sync::Arc, time::Duration};
 
-use clapometer::{
-    batch::{
-        store::{Job, Store},
-        worker::{
-            claim::{Claimed, claim},
-            identity,
-            lease::Terms,
-        },
+use clapometer::batch::{
+    store::{Job, Store},
+    worker::{
+        claim::{Claimed, claim},
+        identity,
+        lease::Terms,
     },
-    shutdown::Ending,
 };
 use serde_json::{Value, json};
 use tokio::{task::JoinSet, time::Instant};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     pgbench,
@@ -130,7 +128,7 @@ async fn claiming(access: &Access, workers: u64, lasting: Duration) -> Turn {
         let mut store = Store::new(connection, None);
         let begin = Arc::clone(&begin);
         set.spawn(async move {
-            let (_ending, mut ended) = Ending::new();
+            let interrupt = CancellationToken::new();
             let job = |number: u64| Job {
                 uid: format!("job-{worker}-{number}"),
                 name: Some("claims".to_owned()),
@@ -148,7 +146,7 @@ async fn claiming(access: &Access, workers: u64, lasting: Duration) -> Turn {
                 if start >= end {
                     break;
                 }
-                let found = claim(&mut store, &job(number), TERMS, &mut ended).await.expect("a claim does not fail");
+                let found = claim(&mut store, &job(number), TERMS, &interrupt).await.expect("a claim does not fail");
                 claiming += start.elapsed();
                 match found {
                     Claimed::Attempt(attempt, _) => {

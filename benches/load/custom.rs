@@ -7,8 +7,8 @@ use serde_json::Value;
 use crate::{
     client::Connection,
     drive::{Pace, drive},
+    proto::ScaledObjectRef,
     request::{Call, Trigger},
-    wire::ScaledObjectRef,
 };
 
 /// What to ask, of whom, how fast.

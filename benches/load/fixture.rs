@@ -14,13 +14,13 @@ use tokio::task::JoinHandle;
 
 use crate::{
     fleet::Kind,
+    proto::ScaledObjectRef,
     request::Trigger,
     support::{
         cluster::Cluster,
         database::{Database, connect},
         executable::{Executable, Serving},
     },
-    wire::ScaledObjectRef,
 };
 
 /// The pool's size, which is the default, too.

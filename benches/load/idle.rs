@@ -10,13 +10,13 @@ use tokio::time::{Instant, interval};
 use crate::{
     client::Connection,
     fixture,
+    proto::ScaledObjectRef,
     report::Row,
     request::{Outcome, Trigger},
     support::{
         cluster::{Cluster, Settings},
         database::Database,
     },
-    wire::ScaledObjectRef,
 };
 
 const RESYNC: Duration = Duration::from_secs(2);

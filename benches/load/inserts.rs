@@ -8,7 +8,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use clapometer::notify_sql::{Name, Operation, Table, Trigger};
+use clapometer::notify_sql::{Identifier, NotifyTable, NotifyTrigger, Operation};
 use serde_json::{Value, json};
 use tokio_postgres::{AsyncMessage, Client, NoTls};
 
@@ -104,9 +104,9 @@ async fn prepare(database: &Database<'_>) {
         );
         database.execute(&statements).await;
     }
-    let name = |text: &str| Name::new(text).expect("it is a name");
-    let trigger = Trigger {
-        table: Table::parse(OURS).expect("it is a name"),
+    let name = |text: &str| Identifier::new(text).expect("it is a name");
+    let trigger = NotifyTrigger {
+        table: NotifyTable::parse(OURS).expect("it is a name"),
         channel: name(OURS),
         operations: vec![Operation::Insert, Operation::Update, Operation::Delete],
         columns: vec![name("status")],

@@ -32,7 +32,7 @@ mod tally;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use clapometer::wire;
+use clapometer::proto;
 use serde_json::Value;
 
 #[derive(Debug, Parser)]

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use clapometer::wire::IsActiveResponse;
+use clapometer::proto::IsActiveResponse;
 use futures_util::future::join_all;
 use hdrhistogram::Histogram;
 use prost::Message;
@@ -16,6 +16,7 @@ use tokio_postgres::Client;
 use crate::{
     client::{Connection, Messages},
     fixture::{self, Usage},
+    proto::ScaledObjectRef,
     report::Row,
     request::Trigger,
     support::{
@@ -26,7 +27,6 @@ use crate::{
         wait,
     },
     tally::real,
-    wire::ScaledObjectRef,
 };
 
 /// Commits that are timed, each way.

@@ -14,6 +14,7 @@ use crate::{
     client::Connection,
     drive::{Pace, drive},
     fixture::Usage,
+    proto::ScaledObjectRef,
     report::{Row, median},
     request::{Call, Trigger},
     support::{
@@ -22,7 +23,6 @@ use crate::{
         executable::{Executable, Serving},
     },
     tally::real,
-    wire::ScaledObjectRef,
 };
 
 const IN_FLIGHT: usize = 64;

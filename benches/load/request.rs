@@ -6,7 +6,7 @@ use prost::Message;
 
 use crate::{
     client::{Connection, Failure},
-    wire::{
+    proto::{
         GetMetricSpecResponse, GetMetricsRequest, GetMetricsResponse, IsActiveResponse, MetricSpec, MetricValue,
         ScaledObjectRef,
     },

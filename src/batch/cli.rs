@@ -154,7 +154,7 @@ pub enum MigrateAction {
     Up {
         /// Also install the triggers by which the tables tell clapometer of changes, on this channel; see docs/notify.md
         #[arg(long, value_name = "CHANNEL", num_args = 0..=1, default_missing_value = "claps", value_parser = channel)]
-        with_notify: Option<notify_sql::Name>,
+        with_notify: Option<notify_sql::Identifier>,
     },
     /// Show what is applied and what is missing; exit 1 if anything is
     Status,
@@ -417,8 +417,8 @@ fn duration(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| "a duration is a whole number with a unit: 1500ms, 5s, 10m, 2h, 7d".to_owned())
 }
 
-fn channel(text: &str) -> Result<notify_sql::Name, notify_sql::NameError> {
-    notify_sql::Name::new(text)
+fn channel(text: &str) -> Result<notify_sql::Identifier, notify_sql::IdentifierError> {
+    notify_sql::Identifier::new(text)
 }
 
 fn json_document(text: &str) -> Result<String, String> {

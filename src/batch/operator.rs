@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     conninfo::ConnectionSource,
-    notify_sql::Name,
+    notify_sql::Identifier,
     terminal::{self, print, style::ColorChoice},
 };
 
@@ -123,7 +123,7 @@ async fn answer(transactions: &mut Transactions, command: Command) -> Result<Ans
     Ok(answer)
 }
 
-async fn migrate_up(transactions: &mut Transactions, with_notify: Option<Name>) -> Result<Answer, OperatorError> {
+async fn migrate_up(transactions: &mut Transactions, with_notify: Option<Identifier>) -> Result<Answer, OperatorError> {
     let place = transactions.schema().map_or(String::new(), |schema| format!(" in schema {schema}"));
     let done = migrate::up(transactions).await?;
     for migration in &done {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 pub mod claim;
@@ -25,7 +26,6 @@ use super::{
     store::{Attempt, Backoff, Failure, Job, Store},
     transaction::Error,
 };
-use crate::shutdown;
 
 /// The least time that booking an end is tried for, even when the lease is nearly over: the token protects the books.
 const SETTLE: Duration = Duration::from_secs(5);
@@ -94,7 +94,7 @@ pub async fn run(
     store: &mut Store,
     job: &Job,
     rules: &Rules,
-    interrupt: &mut shutdown::Ended,
+    interrupt: &CancellationToken,
 ) -> (Outcome, Option<Attempt>) {
     match claim(store, job, rules.terms, interrupt).await {
         Ok(Claimed::Attempt(attempt, lease)) => {
@@ -124,11 +124,11 @@ async fn run_attempt(
     rules: &Rules,
     attempt: &Attempt,
     mut lease: Lease,
-    interrupt: &mut shutdown::Ended,
+    interrupt: &CancellationToken,
 ) -> Outcome {
     let end = if attempt.cancel_requested {
         End::Ended(Ended { exit_code: SIGTERM_CODE, error: "not started".to_owned() }, Some(Stop::Cancelled))
-    } else if interrupt.is_over() {
+    } else if interrupt.is_cancelled() {
         End::Ended(Ended { exit_code: SIGTERM_CODE, error: "not started".to_owned() }, Some(Stop::Interrupted))
     } else {
         match rules.work.start(attempt) {
@@ -155,7 +155,7 @@ async fn work(
     attempt: &Attempt,
     lease: &mut Lease,
     running: &mut Running,
-    interrupt: &mut shutdown::Ended,
+    interrupt: &CancellationToken,
 ) -> End {
     let started = Instant::now();
     let mut stop = None;
@@ -183,7 +183,7 @@ async fn work(
                 }
                 Event::CancelRequested => Stop::Cancelled,
             },
-            () = interrupt.wait(), if stop.is_none() => Stop::Interrupted,
+            () = interrupt.cancelled(), if stop.is_none() => Stop::Interrupted,
             () = over(rules.timeout.map(|timeout| started + timeout)), if stop.is_none() => Stop::TimedOut,
             () = sleep_until(kill_at), if stop.is_some() => {
                 running.kill();

@@ -1,4 +1,4 @@
-//! The Job that KEDA starts; all of it is in [`clapometer::batch`].
+//! The executable of the Job that KEDA starts; everything it does is in the library.
 
 use std::process::ExitCode;
 

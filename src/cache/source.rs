@@ -14,7 +14,7 @@ use super::group_keys::{Asked, GroupKeys};
 use crate::{
     config::Query,
     fault::{Fault, Kind},
-    metrics::{Metrics, OfQuery},
+    metrics::{Metrics, QueryLabels},
     query::Value,
     reading::{Breaker, ChannelState, ReadResult, Tenant},
 };
@@ -45,7 +45,7 @@ pub trait QueryReader: Send + Sync {
 /// A query's source with what all its cached queries share: labels, and a log that tells changes of state once.
 pub struct QuerySource {
     pub(super) reader: Arc<dyn QueryReader>,
-    pub(super) labels: OfQuery,
+    pub(super) labels: QueryLabels,
     pub(super) channel: Option<watch::Receiver<ChannelState>>,
     pub(super) keys: GroupKeys,
     failing: AtomicUsize,
@@ -56,7 +56,7 @@ impl QuerySource {
     /// Wraps a source for the cached queries of its query.
     pub fn new(reader: Arc<dyn QueryReader>) -> Arc<Self> {
         let query = reader.query();
-        let labels = OfQuery { query: query.name.clone(), database: query.database.clone() };
+        let labels = QueryLabels { query: query.name.clone(), database: query.database.clone() };
         let channel = reader.channel();
         let (failing, retired) = (AtomicUsize::new(0), AtomicBool::new(false));
         Arc::new(Self { reader, labels, channel, keys: GroupKeys::new(), failing, retired })

@@ -22,9 +22,9 @@ use crate::{
         scaled_object,
         values::{metric_value, target_size},
     },
+    proto::{GetMetricsRequest, ScaledObjectRef, external_scaler_client::ExternalScalerClient},
     scaler::UNSEEN_KEY,
     terminal::{print, style::ColorChoice},
-    wire::{GetMetricsRequest, ScaledObjectRef, external_scaler_client::ExternalScalerClient},
 };
 
 /// How long a call may take: twice what the scaler allows itself. KEDA itself sets no limit.
@@ -259,18 +259,4 @@ fn shown(pair: &str) -> String {
         Some((key, _)) if key.ends_with(FROM_ENVIRONMENT) => format!("{key}=(hidden)"),
         _ => pair.to_owned(),
     }
-}
-
-/// An error with its causes, each said once.
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        let inner_text = inner.to_string();
-        if !text.ends_with(&inner_text) {
-            text = format!("{text}: {inner_text}");
-        }
-        cause = inner.source();
-    }
-    text
 }

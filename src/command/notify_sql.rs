@@ -4,7 +4,7 @@ use clap::{Args, ValueEnum};
 
 use super::{Exit, misused};
 use crate::{
-    notify_sql::{Name, NameError, Operation, Table, Trigger},
+    notify_sql::{Identifier, IdentifierError, NotifyTable, NotifyTrigger, Operation},
     terminal::print,
 };
 
@@ -32,17 +32,17 @@ pub(super) struct NotifySql {
     table: String,
     /// The table's schema
     #[arg(long, value_name = "SCHEMA", value_parser = name)]
-    schema: Option<Name>,
+    schema: Option<Identifier>,
     /// The channel that the query's `notify` names; tables may share one
     #[arg(long, value_name = "CHANNEL", value_parser = name, required_unless_present = "drop")]
-    channel: Option<Name>,
+    channel: Option<Identifier>,
     /// What to tell of; delete includes TRUNCATE
     #[arg(long, value_name = "OPERATION", value_enum, value_delimiter = ',', default_value = "insert,update,delete")]
     operations: Vec<Change>,
     /// Tell of an UPDATE only if it sets one of these columns: those that the query's count depends
     /// on, so that a heartbeat costs nothing [default: tell of every UPDATE]
     #[arg(long, value_name = "COLUMN", value_parser = name, value_delimiter = ',')]
-    columns: Vec<Name>,
+    columns: Vec<Identifier>,
     /// Print the SQL that removes the trigger, whatever it was installed with
     #[arg(long, conflicts_with_all = ["channel", "operations", "columns"])]
     drop: bool,
@@ -79,8 +79,8 @@ impl NotifySql {
     fn text(self) -> Result<String, String> {
         let Self { table, schema, channel, operations, columns, drop } = self;
         let table = match schema {
-            Some(schema) => Name::new(table).map(|table| Table::new(schema, table)),
-            None => Table::parse(&table),
+            Some(schema) => Identifier::new(table).map(|table| NotifyTable::new(schema, table)),
+            None => NotifyTable::parse(&table),
         };
         let table = table.map_err(|fault| format!("--table: {fault}"))?;
         let Some(channel) = channel.filter(|_| !drop) else { return Ok(table.remove()) };
@@ -88,10 +88,10 @@ impl NotifySql {
         if !columns.is_empty() && !operations.contains(&Operation::Update) {
             return Err("--columns is about updates: add update to --operations".to_owned());
         }
-        Ok(Trigger { table, channel, operations, columns }.install())
+        Ok(NotifyTrigger { table, channel, operations, columns }.install())
     }
 }
 
-fn name(text: &str) -> Result<Name, NameError> {
-    Name::new(text)
+fn name(text: &str) -> Result<Identifier, IdentifierError> {
+    Identifier::new(text)
 }

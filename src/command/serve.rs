@@ -58,21 +58,10 @@ impl Serve {
         match ended {
             Ok(()) => Exit::Success,
             Err(error) => {
-                tracing::error!(error = %chain(&error), "ended");
+                tracing::error!(error = %telemetry::error_chain(&error), "ended");
                 // A certificate that cannot be used is the configuration's fault, found a moment later than its others.
-                if matches!(error, server::Error::Tls(_)) { Exit::Configuration } else { Exit::Failure }
+                if matches!(error, server::ServeError::Tls(_)) { Exit::Configuration } else { Exit::Failure }
             }
         }
     }
-}
-
-/// An error with its causes.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        text = format!("{text}: {inner}");
-        cause = inner.source();
-    }
-    text
 }

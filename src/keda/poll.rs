@@ -12,7 +12,7 @@ use super::{
     scaled_job::ScalerAnswer,
     values::{metric_value, target_size},
 };
-use crate::wire::{GetMetricsRequest, ScaledObjectRef, external_scaler_client::ExternalScalerClient};
+use crate::proto::{GetMetricsRequest, ScaledObjectRef, external_scaler_client::ExternalScalerClient};
 
 /// KEDA's side of a trigger of type `external`.
 pub struct TriggerPoller {

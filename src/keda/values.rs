@@ -5,7 +5,7 @@
 
 #![expect(deprecated, reason = "KEDA reads the integer fields too")]
 
-use crate::wire::{MetricSpec, MetricValue};
+use crate::proto::{MetricSpec, MetricValue};
 
 /// Returns the value that KEDA takes from a metric: the double if it is above zero, else the
 /// integer; never negative, with three decimals.

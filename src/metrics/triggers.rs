@@ -2,7 +2,7 @@
 //!
 //! Triggers name themselves, so this is the one open set of labels; it holds [`CAPACITY`] of
 //! them, and a new one takes the place of the one that was silent longest, if that was for
-//! [`FORGOTTEN`] at least.
+//! [`REPLACEABLE_AFTER`] at least.
 
 use std::{
     collections::HashMap,
@@ -17,13 +17,13 @@ use prometheus_client::{
 };
 use tokio::time::Instant;
 
-use super::{Float, since_1970, single};
+use super::{FloatGauge, since_1970, single};
 
 /// Series at most.
 const CAPACITY: usize = 2_000;
 
 /// How long a trigger must have been silent before a new one may take its place.
-const FORGOTTEN: Duration = Duration::from_secs(3_600);
+const REPLACEABLE_AFTER: Duration = Duration::from_secs(3_600);
 
 /// One trigger, as it names itself.
 #[derive(Debug, Clone, Copy)]
@@ -39,7 +39,7 @@ pub struct TriggerId<'a> {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct OfTrigger {
+struct TriggerLabels {
     namespace: String,
     name: String,
     query: String,
@@ -47,15 +47,15 @@ struct OfTrigger {
 
 #[derive(Debug)]
 pub(super) struct Triggers {
-    known: Mutex<HashMap<u64, Known>>,
-    last_request: Family<OfTrigger, Float>,
+    known: Mutex<HashMap<u64, TriggerSeries>>,
+    last_request: Family<TriggerLabels, FloatGauge>,
     untracked: Counter,
 }
 
 #[derive(Debug)]
-struct Known {
-    series: Float,
-    labels: OfTrigger,
+struct TriggerSeries {
+    series: FloatGauge,
+    labels: TriggerLabels,
     asked_at: Instant,
     /// Whether the series tells of `asked_at`.
     is_published: bool,
@@ -74,24 +74,24 @@ impl Triggers {
         Self { known: Mutex::default(), last_request, untracked }
     }
 
-    pub(super) fn asked(&self, trigger: TriggerId<'_>, now: Instant) {
+    pub(super) fn record_request(&self, trigger: TriggerId<'_>, now: Instant) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = known.get_mut(&trigger.hash) {
             known.asked_at = now;
             known.is_published = false;
             return;
         }
-        if known.len() >= CAPACITY && !self.forget_one(&mut known) {
+        if known.len() >= CAPACITY && !self.evict_one(&mut known) {
             self.untracked.inc();
             return;
         }
-        let labels = OfTrigger {
+        let labels = TriggerLabels {
             namespace: trigger.namespace.to_owned(),
             name: trigger.name.to_owned(),
             query: trigger.query.to_owned(),
         };
         let series = self.last_request.get_or_create_owned(&labels);
-        known.insert(trigger.hash, Known { series, labels, asked_at: now, is_published: false });
+        known.insert(trigger.hash, TriggerSeries { series, labels, asked_at: now, is_published: false });
     }
 
     /// Brings the series up to date. Here and not at each request, which would take a look at the wall clock;
@@ -105,9 +105,9 @@ impl Triggers {
     }
 
     /// Drops the trigger that was silent longest, if it was for long.
-    fn forget_one(&self, known: &mut HashMap<u64, Known>) -> bool {
+    fn evict_one(&self, known: &mut HashMap<u64, TriggerSeries>) -> bool {
         let oldest = known.iter().min_by_key(|(_, known)| known.asked_at);
-        let Some((&hash, _)) = oldest.filter(|(_, known)| known.asked_at.elapsed() >= FORGOTTEN) else {
+        let Some((&hash, _)) = oldest.filter(|(_, known)| known.asked_at.elapsed() >= REPLACEABLE_AFTER) else {
             return false;
         };
         if let Some(forgotten) = known.remove(&hash) {
@@ -139,11 +139,13 @@ mod tests {
     async fn a_series_that_another_trigger_still_writes_to_stays() {
         let mut registry = Registry::default();
         let triggers = Triggers::register(&mut registry);
-        (0..2_000u64).for_each(|hash| triggers.asked(trigger(hash, &format!("job-{}", hash / 2)), Instant::now()));
-        tokio::time::advance(FORGOTTEN).await;
+        (0..2_000u64)
+            .for_each(|hash| triggers.record_request(trigger(hash, &format!("job-{}", hash / 2)), Instant::now()));
+        tokio::time::advance(REPLACEABLE_AFTER).await;
         // Each first of two is asked for no more.
-        (0..1_000u64).for_each(|pair| triggers.asked(trigger(2 * pair + 1, &format!("job-{pair}")), Instant::now()));
-        triggers.asked(trigger(9_999, "newcomer"), Instant::now());
+        (0..1_000u64)
+            .for_each(|pair| triggers.record_request(trigger(2 * pair + 1, &format!("job-{pair}")), Instant::now()));
+        triggers.record_request(trigger(9_999, "newcomer"), Instant::now());
         assert_eq!(series(&registry).len(), 1_001);
     }
 
@@ -152,14 +154,14 @@ mod tests {
         let mut registry = Registry::default();
         let triggers = Triggers::register(&mut registry);
         for hash in 0..2_500u64 {
-            triggers.asked(trigger(hash, &format!("job-{hash}")), Instant::now());
+            triggers.record_request(trigger(hash, &format!("job-{hash}")), Instant::now());
         }
         assert_eq!(series(&registry).len(), CAPACITY);
         assert_eq!(triggers.untracked.get(), 500);
 
-        tokio::time::advance(FORGOTTEN).await;
-        triggers.asked(trigger(1, "job-1"), Instant::now());
-        triggers.asked(trigger(9_999, "newcomer"), Instant::now());
+        tokio::time::advance(REPLACEABLE_AFTER).await;
+        triggers.record_request(trigger(1, "job-1"), Instant::now());
+        triggers.record_request(trigger(9_999, "newcomer"), Instant::now());
         let series = series(&registry);
         assert_eq!(series.len(), CAPACITY);
         assert!(series.iter().any(|line| line.contains("newcomer")));

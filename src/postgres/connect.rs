@@ -1,6 +1,6 @@
 //! Opens one session: addresses in turn, TLS, start-up, all of it bounded.
 
-use std::{error::Error as _, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use tokio::{
@@ -11,7 +11,10 @@ use tokio::{
 use tokio_postgres::{AsyncMessage, CancelToken, Notification, config};
 
 use super::{tls, transport::Transport};
-use crate::conninfo::{Address, Connection, SessionAttrs};
+use crate::{
+    conninfo::{Address, Connection, SessionAttrs},
+    telemetry::error_chain,
+};
 
 /// A dead peer is noticed after [`KEEPALIVE_IDLE`] + [`KEEPALIVE_RETRIES`] x [`KEEPALIVE_INTERVAL`].
 ///
@@ -178,12 +181,7 @@ fn transport(connection: &Connection, largest_message: usize) -> Result<Transpor
 
 /// A driver's error with its causes: on its own it prints only "db error" or "error connecting to server".
 pub fn explain(error: &tokio_postgres::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        text = format!("{text}: {inner}");
-        cause = inner.source();
-    }
+    let mut text = error_chain(error);
     // The names in the certificate of whoever answers are not for our log.
     if let Some(at) = text.find("; certificate is only valid for") {
         text.truncate(at);

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 use crate::{
     fault::Fault,
-    metrics::{Metrics, OfDatabase},
+    metrics::{DatabaseLabels, Metrics},
     reading::Breaker,
 };
 
@@ -20,7 +20,7 @@ const FAILURES_TO_OPEN: u32 = 3;
 /// One database's state, fed by everything that talks to it.
 #[derive(Debug)]
 pub(super) struct Health {
-    labels: OfDatabase,
+    labels: DatabaseLabels,
     state: Mutex<State>,
     breaker: watch::Sender<Breaker>,
 }
@@ -41,7 +41,7 @@ enum Latest {
 }
 
 impl Health {
-    pub(super) fn new(labels: OfDatabase) -> Self {
+    pub(super) fn new(labels: DatabaseLabels) -> Self {
         let state = State { failures_in_a_row: 0, latest: Latest::Unknown, connect_fault: Fault::Unreachable };
         Self { labels, state: Mutex::new(state), breaker: watch::Sender::new(Breaker::Closed) }
     }
@@ -123,7 +123,7 @@ mod tests {
 
     fn fixture() -> (Health, Metrics) {
         let metrics = Metrics::new(Build { version: "0", commit: "0", rustc: "0" });
-        (Health::new(OfDatabase { database: "claps".into() }), metrics)
+        (Health::new(DatabaseLabels { database: "claps".into() }), metrics)
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::{
     config::Database,
     conninfo::Connection,
     fault::Fault,
-    metrics::{Metrics, OfDatabase},
+    metrics::{DatabaseLabels, Metrics},
 };
 
 /// How far apart the two halves of a change of password may be without a failed call.
@@ -121,7 +121,7 @@ impl Connector {
             .await
             .map_err(|_| unreachable("the role could not be checked in time".to_owned()))?
             .map_err(|error| unreachable(format!("the role could not be checked: {}", connect::explain(&error))))?;
-        let labels = OfDatabase { database: self.settings.name.clone() };
+        let labels = DatabaseLabels { database: self.settings.name.clone() };
         let before = self.metrics.role_privileged.get_or_create(&labels).set(i64::from(!privileges.is_empty()));
         if privileges.is_empty() {
             return Ok(());

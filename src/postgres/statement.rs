@@ -16,7 +16,7 @@ use tokio_postgres::{
 use crate::{
     config::{Absent, ParameterKind, Query, sql},
     fault::{Fault, Unusable},
-    metrics::OfQuery,
+    metrics::QueryLabels,
     query::Value,
     reading::{Numbers, Reading, Rows},
 };
@@ -33,7 +33,7 @@ pub struct Statement {
     /// The query as configured.
     pub query: Arc<Query>,
     /// What its metrics are labelled with.
-    pub(super) labels: OfQuery,
+    pub(super) labels: QueryLabels,
     text: String,
 }
 
@@ -49,7 +49,7 @@ impl Statement {
     /// Wraps a query's SQL.
     pub fn new(query: Arc<Query>) -> Self {
         let text = wrapped(&query);
-        let labels = OfQuery { query: query.name.clone(), database: query.database.clone() };
+        let labels = QueryLabels { query: query.name.clone(), database: query.database.clone() };
         Self { query, labels, text }
     }
 

@@ -7,9 +7,9 @@ use std::{
     sync::Arc,
 };
 
-use super::reader::PostgresReader;
+use super::{reader::PostgresReader, registry::Registry};
 use crate::{
-    cache::QuerySource, config::Config, conninfo::Connection, metrics::Metrics, postgres::Database, query::Registry,
+    cache::QuerySource, config::Config, conninfo::Connection, metrics::Metrics, postgres::Database,
     shutdown::Supervisor,
 };
 

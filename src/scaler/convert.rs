@@ -1,12 +1,12 @@
 //! From a reading to an answer. What KEDA makes of the fields: pkg/scalers/external_scaler.go.
 
-use super::metadata::{Compared, Trigger};
+use super::metadata::{ActivitySource, Trigger};
 use crate::{
     fault::Fault,
     postgres::without_row,
+    proto::{GetMetricSpecResponse, GetMetricsResponse, MetricSpec, MetricValue},
     reading::{Numbers, Reading, Rows},
     scaling::{self, Target},
-    wire::{GetMetricSpecResponse, GetMetricsResponse, MetricSpec, MetricValue},
 };
 
 /// The one MetricSpec of a trigger.
@@ -35,10 +35,10 @@ pub(super) fn value(trigger: &Trigger, reading: &Reading) -> Result<GetMetricsRe
 /// Whether a trigger is active.
 pub(super) fn is_active(trigger: &Trigger, reading: &Reading) -> Result<bool, Fault> {
     let numbers = numbers(trigger, reading)?;
-    let activity = match trigger.compared {
-        Compared::Reported => reported(trigger, numbers),
-        Compared::ValueColumn => numbers.value,
-        Compared::ActivityColumn => numbers.activity.unwrap_or(numbers.value),
+    let activity = match trigger.activity_source {
+        ActivitySource::Reported => reported(trigger, numbers),
+        ActivitySource::ValueColumn => numbers.value,
+        ActivitySource::ActivityColumn => numbers.activity.unwrap_or(numbers.value),
     };
     Ok(trigger.activation.is_exceeded_by(activity))
 }

@@ -20,9 +20,9 @@ use crate::{
     cache::QuerySource,
     config::{Query, is_metric_name},
     conninfo::{Address, SslMode},
+    proto::ScaledObjectRef,
     query::Value,
     scaling::{Activation, Divisor, Rounding, Target},
-    wire::ScaledObjectRef,
 };
 
 /// Bytes of the object's name, and of its namespace: what Kubernetes allows for the longer of the two.
@@ -35,19 +35,19 @@ const MAXIMUM_KEYS: usize = 64;
 const MAXIMUM_BYTES: usize = 64 * 1024;
 
 /// Read by KEDA itself; it sends them along.
-const OF_KEDA: [&str; 3] = ["scalerAddress", "enableTLS", "unsafeSsl"];
+const KEDA_KEYS: [&str; 3] = ["scalerAddress", "enableTLS", "unsafeSsl"];
 
-/// Left over from the built-in trigger: never used, but compared, in this order.
-const LEFT_OVER: [&str; 5] = ["dbName", "host", "port", "sslmode", "userName"];
+/// Left over from the built-in trigger: never used, but activity_source, in this order.
+const LEFTOVER_KEYS: [&str; 5] = ["dbName", "host", "port", "sslmode", "userName"];
 
-const OURS: [&str; 6] =
+const SCALER_KEYS: [&str; 6] =
     ["query", "targetQueryValue", "activationTargetQueryValue", "divideBy", "rounding", "activityColumn"];
 
 /// The prefix of parameters.
-const PARAMETER: &str = "param.";
+const PARAMETER_PREFIX: &str = "param.";
 
 /// KEDA resolves `fooFromEnv` itself and sends the secret's value in clear under that key.
-const FROM_ENVIRONMENT: &str = "FromEnv";
+const FROM_ENV_SUFFIX: &str = "FromEnv";
 
 /// A trigger's values for its query's parameters; few have more than two, which take no memory of their own.
 type Values<'a> = SmallVec<[Value<'a>; 2]>;
@@ -61,7 +61,7 @@ pub struct Metadata<'a> {
     divide_by: Option<Divisor>,
     rounding: Option<Rounding>,
     activity_column: Option<&'a str>,
-    has_left_over: bool,
+    has_leftovers: bool,
 }
 
 /// One trigger, ready to be read and converted.
@@ -76,8 +76,8 @@ pub struct Trigger<'a> {
     pub group: Option<Cow<'a, str>>,
     /// What the activity must exceed.
     pub activation: Activation,
-    /// Which number is compared.
-    pub compared: Compared,
+    /// Which number is activity_source.
+    pub activity_source: ActivitySource,
     /// What the value is divided by.
     pub divide_by: Divisor,
     /// What becomes of its fraction.
@@ -87,10 +87,10 @@ pub struct Trigger<'a> {
 impl Trigger<'_> {
     /// The same trigger, for longer than the request in which it came.
     pub fn into_owned(self) -> Trigger<'static> {
-        let Self { id, source, parameters, group, activation, compared, divide_by, rounding } = self;
+        let Self { id, source, parameters, group, activation, activity_source, divide_by, rounding } = self;
         let parameters = parameters.into_iter().map(Value::into_owned).collect();
         let group = group.map(|key| Cow::Owned(key.into_owned()));
-        Trigger { id, source, parameters, group, activation, compared, divide_by, rounding }
+        Trigger { id, source, parameters, group, activation, activity_source, divide_by, rounding }
     }
 
     /// Whether it names a key of a grouped query that no reading since start has had.
@@ -101,7 +101,7 @@ impl Trigger<'_> {
 
 /// Which number decides activity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Compared {
+pub enum ActivitySource {
     /// What is reported: divided and rounded.
     Reported,
     /// The value column, undivided.
@@ -150,7 +150,7 @@ impl<'a> Metadata<'a> {
             divide_by: None,
             rounding: None,
             activity_column: None,
-            has_left_over: false,
+            has_leftovers: false,
         }
     }
 
@@ -175,8 +175,8 @@ impl<'a> Metadata<'a> {
                 self.rounding = Some(rounding);
             }
             "activityColumn" => self.activity_column = Some(value),
-            _ if OF_KEDA.contains(&key) => {}
-            _ if key.ends_with(FROM_ENVIRONMENT) => {
+            _ if KEDA_KEYS.contains(&key) => {}
+            _ if key.ends_with(FROM_ENV_SUFFIX) => {
                 return Err(Refusal::key(
                     key,
                     "refused, since KEDA sends its secret in clear; credentials belong in the scaler's configuration",
@@ -189,13 +189,15 @@ impl<'a> Metadata<'a> {
 
     /// Those that are looked up when the query is known.
     fn take_rarer(&mut self, key: &str) -> Result<(), Refusal> {
-        if LEFT_OVER.contains(&key) {
-            self.has_left_over = true;
-        } else if !key.starts_with(PARAMETER) {
-            let known = OURS.into_iter().chain(LEFT_OVER).chain(OF_KEDA).chain([PARAMETER]);
+        if LEFTOVER_KEYS.contains(&key) {
+            self.has_leftovers = true;
+        } else if !key.starts_with(PARAMETER_PREFIX) {
+            let known = SCALER_KEYS.into_iter().chain(LEFTOVER_KEYS).chain(KEDA_KEYS).chain([PARAMETER_PREFIX]);
             return Err(match nearest(key, known) {
                 Some(right) => Refusal::key(key, format!("unknown key; did you mean {right}?")),
-                None => Refusal::key(key, format!("unknown key; there are {} and param.<name>", OURS.join(", "))),
+                None => {
+                    Refusal::key(key, format!("unknown key; there are {} and param.<name>", SCALER_KEYS.join(", ")))
+                }
             });
         }
         Ok(())
@@ -209,8 +211,8 @@ impl<'a> Metadata<'a> {
     pub fn resolve(&self, reference: &ScaledObjectRef, catalog: &Catalog) -> Result<Trigger<'a>, Refusal> {
         let source = catalog.allowed(self.query, &reference.namespace).ok_or(Refusal::Denied)?;
         let query = source.query();
-        self.compare_left_over(query, catalog)?;
-        let compared = self.compared(query)?;
+        self.compare_leftovers(query, catalog)?;
+        let activity_source = self.activity_source(query)?;
         let group = self.group(query)?;
         let parameters = self.bind(query)?;
         Ok(Trigger {
@@ -219,24 +221,24 @@ impl<'a> Metadata<'a> {
             parameters,
             group,
             activation: self.activation.unwrap_or(query.activation),
-            compared,
+            activity_source,
             divide_by: self.divide_by.unwrap_or(query.divide_by),
             rounding: self.rounding.unwrap_or(query.rounding),
         })
     }
 
-    fn compared(&self, query: &Query) -> Result<Compared, Refusal> {
+    fn activity_source(&self, query: &Query) -> Result<ActivitySource, Refusal> {
         let Some(column) = self.activity_column else {
             return Ok(match query.activity_column {
-                Some(_) => Compared::ActivityColumn,
-                None => Compared::Reported,
+                Some(_) => ActivitySource::ActivityColumn,
+                None => ActivitySource::Reported,
             });
         };
         if query.activity_column.as_deref() == Some(column) {
-            return Ok(Compared::ActivityColumn);
+            return Ok(ActivitySource::ActivityColumn);
         }
         if query.value_column.as_deref() == Some(column) {
-            return Ok(Compared::ValueColumn);
+            return Ok(ActivitySource::ValueColumn);
         }
         let columns: Vec<&str> = query.value_column.iter().chain(&query.activity_column).map(String::as_str).collect();
         Err(if columns.is_empty() {
@@ -250,8 +252,11 @@ impl<'a> Metadata<'a> {
         let Some(column) = &query.group_by else { return Ok(None) };
         match self.parameter(column) {
             Some(key) if !key.contains('\0') => Ok(Some(key.into())),
-            Some(_) => Err(Refusal::key(&format!("{PARAMETER}{column}"), "must be text without a zero byte")),
-            None => Err(Refusal::key(&format!("{PARAMETER}{column}"), "missing; it picks the key of a grouped query")),
+            Some(_) => Err(Refusal::key(&format!("{PARAMETER_PREFIX}{column}"), "must be text without a zero byte")),
+            None => Err(Refusal::key(
+                &format!("{PARAMETER_PREFIX}{column}"),
+                "missing; it picks the key of a grouped query",
+            )),
         }
     }
 
@@ -260,16 +265,17 @@ impl<'a> Metadata<'a> {
             || query.parameters.iter().map(|parameter| parameter.name.as_str()).chain(query.group_by.as_deref());
         let is_unknown = |name: &&str| declared().all(|known| known != *name);
         if let Some(name) = self.parameters().map(|(name, _)| name).filter(is_unknown).min() {
-            let key = format!("{PARAMETER}{name}");
+            let key = format!("{PARAMETER_PREFIX}{name}");
             return Err(match nearest(name, declared()) {
-                Some(right) => {
-                    Refusal::key(&key, format!("not a parameter of this query; did you mean {PARAMETER}{right}?"))
-                }
+                Some(right) => Refusal::key(
+                    &key,
+                    format!("not a parameter of this query; did you mean {PARAMETER_PREFIX}{right}?"),
+                ),
                 None => Refusal::key(&key, "not a parameter of this query"),
             });
         }
         let value = |parameter: &crate::config::Parameter| {
-            let key = || format!("{PARAMETER}{}", parameter.name);
+            let key = || format!("{PARAMETER_PREFIX}{}", parameter.name);
             let text =
                 self.parameter(&parameter.name).ok_or_else(|| Refusal::key(&key(), "missing; this query needs it"))?;
             Value::parse(parameter.kind, text).map_err(|expected| Refusal::key(&key(), format!("must be {expected}")))
@@ -283,17 +289,17 @@ impl<'a> Metadata<'a> {
 
     /// Name and text of each.
     fn parameters(&self) -> impl Iterator<Item = (&'a str, &'a str)> {
-        self.pairs.iter().filter_map(|(key, text)| Some((key.strip_prefix(PARAMETER)?, text.trim())))
+        self.pairs.iter().filter_map(|(key, text)| Some((key.strip_prefix(PARAMETER_PREFIX)?, text.trim())))
     }
 
     /// What is left over from the built-in trigger must say what the configuration says, or the
     /// trigger would silently count somewhere else than its owner believes.
-    fn compare_left_over(&self, query: &Query, catalog: &Catalog) -> Result<(), Refusal> {
-        if !self.has_left_over {
+    fn compare_leftovers(&self, query: &Query, catalog: &Catalog) -> Result<(), Refusal> {
+        if !self.has_leftovers {
             return Ok(());
         }
         let Some(connection) = catalog.connection(&query.database) else { return Ok(()) };
-        for key in LEFT_OVER {
+        for key in LEFTOVER_KEYS {
             let Some(value) = self.pairs.get(key).map(|text| text.trim()) else { continue };
             // A host or port may be a list, of which each must be there.
             let each_is = |is: fn(&Address, &str) -> bool| {

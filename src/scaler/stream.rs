@@ -21,10 +21,11 @@ use tokio::{
     sync::watch,
     time::{Instant, sleep_until},
 };
+use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Status};
 
 use super::{
-    Asked, Catalog, Scaler, convert,
+    Catalog, ResolvedTrigger, Scaler, convert,
     metadata::{Metadata, Trigger, best_spec},
     status::code_name,
     streaming,
@@ -32,9 +33,8 @@ use super::{
 use crate::{
     cache::{CachedQuery, QueryCache, Watch},
     fault::{Fault, Limit},
-    metrics::{Metrics, OfStream},
-    shutdown::Ended,
-    wire::{GetMetricSpecResponse, IsActiveResponse, ScaledObjectRef},
+    metrics::{Metrics, StreamLabels},
+    proto::{GetMetricSpecResponse, IsActiveResponse, ScaledObjectRef},
 };
 
 /// `true` is sent again this often: KEDA drops one that comes before it knows the metric.
@@ -44,14 +44,14 @@ const REMINDER: Duration = Duration::from_secs(30);
 const SPREAD: Duration = Duration::from_secs(10);
 
 /// Open streams of one trigger at most; KEDA holds two, and overlaps while it reconnects.
-const OF_A_TRIGGER: usize = 4;
+const STREAMS_PER_TRIGGER: usize = 4;
 
 /// Open streams of the process at most.
-const OF_THE_PROCESS: usize = 50_000;
+const STREAMS_PER_PROCESS: usize = 50_000;
 
 /// Bytes of what their triggers say about themselves, at most: a stream keeps it, and each may say 64 KiB. Fifty thousand
 /// usual ones say half of it.
-const BYTES_OF_THE_PROCESS: usize = 64 * 1024 * 1024;
+const METADATA_BYTES_PER_PROCESS: usize = 64 * 1024 * 1024;
 
 /// Messages of one stream.
 pub struct Updates<T>(Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>);
@@ -65,23 +65,23 @@ impl<T> Stream for Updates<T> {
 }
 
 impl<T: Send + 'static> Updates<T> {
-    /// Takes messages from `next` until it has none, or the stream's life is over.
+    /// Takes messages from `next` until it has none, or the stream's lifetime is over.
     fn new<S: Send + 'static>(
         state: S,
-        life: Life,
+        lifetime: Lifetime,
         next: impl for<'a> Fn(&'a mut S) -> BoxFuture<'a, Option<T>> + Copy + Send + 'static,
     ) -> Self {
-        let messages = stream::unfold((state, life), move |(mut state, mut life)| async move {
+        let messages = stream::unfold((state, lifetime), move |(mut state, mut lifetime)| async move {
             let message = tokio::select! {
                 biased;
-                () = life.wait() => None,
+                () = lifetime.wait() => None,
                 // A panic ends this stream with OK like everything else; it has been logged.
                 message = AssertUnwindSafe(next(&mut state)).catch_unwind() => message.unwrap_or(None),
             };
             match message {
-                Some(message) => Some((Ok(message), (state, life))),
+                Some(message) => Some((Ok(message), (state, lifetime))),
                 None => {
-                    life.end_with_ok();
+                    lifetime.end_with_ok();
                     None
                 }
             }
@@ -90,29 +90,29 @@ impl<T: Send + 'static> Updates<T> {
     }
 }
 
-/// When a stream must end, and its place among the open ones.
-struct Life {
-    process: Ended,
+/// When a stream must end, and its permit among the open ones.
+struct Lifetime {
+    process: CancellationToken,
     /// The connection's, where the server says when it gets too old.
-    connection: Option<Ended>,
+    connection: Option<CancellationToken>,
     /// When the stream of a connection that got too old ends; drawn once, when that is known.
     ends_at: Option<Instant>,
-    place: Place,
+    permit: StreamPermit,
     opened_at: Instant,
     /// Cancelled, until we end it.
     ended_with: Code,
 }
 
-impl Life {
+impl Lifetime {
     fn end_with_ok(mut self) {
         self.ended_with = Code::Ok;
     }
 
     async fn wait(&mut self) {
         let aged = async {
-            match &mut self.connection {
+            match &self.connection {
                 Some(connection) => {
-                    connection.wait().await;
+                    connection.cancelled().await;
                     // Not all at once: each end makes KEDA open a stream elsewhere.
                     let draw = || Instant::now() + SPREAD.mul_f64(rand::random());
                     sleep_until(*self.ends_at.get_or_insert_with(draw)).await;
@@ -121,16 +121,16 @@ impl Life {
             }
         };
         tokio::select! {
-            () = self.process.wait() => {}
+            () = self.process.cancelled() => {}
             () = aged => {}
         }
     }
 }
 
-impl Drop for Life {
+impl Drop for Lifetime {
     fn drop(&mut self) {
-        let rpc = streaming(self.place.rpc);
-        let metrics = &self.place.streams.metrics;
+        let rpc = streaming(self.permit.rpc);
+        let metrics = &self.permit.streams.metrics;
         metrics.handling.get_or_create(&rpc).observe(self.opened_at.elapsed().as_secs_f64());
         metrics.handled.get_or_create(&rpc.handled(code_name(self.ended_with))).inc();
     }
@@ -140,13 +140,13 @@ impl Scaler {
     /// # Errors
     /// As a unary call's, but for the reading: a database that is away means silence.
     pub(super) fn open_activity(&self, request: Request<ScaledObjectRef>) -> Result<Updates<IsActiveResponse>, Status> {
-        let connection = request.extensions().get::<Ended>().cloned();
+        let connection = request.extensions().get::<CancellationToken>().cloned();
         let reference = request.into_inner();
-        let Asked { trigger, cached } = self.asked(&reference, None, Instant::now())?;
+        let ResolvedTrigger { trigger, cached } = self.resolve(&reference, None, Instant::now())?;
         let trigger = trigger.into_owned();
-        let life = self.life(connection, trigger.id, reference.encoded_len(), "StreamIsActive")?;
-        let activity = Activity::new(reference, trigger, &cached, self.catalog.clone(), Arc::clone(&self.cache));
-        Ok(Updates::new(activity, life, |activity| activity.next().boxed()))
+        let lifetime = self.lifetime(connection, trigger.id, reference.encoded_len(), "StreamIsActive")?;
+        let activity = ActivityUpdates::new(reference, trigger, &cached, self.catalog.clone(), Arc::clone(&self.cache));
+        Ok(Updates::new(activity, lifetime, |activity| activity.next().boxed()))
     }
 
     /// # Errors
@@ -155,26 +155,39 @@ impl Scaler {
         &self,
         request: Request<ScaledObjectRef>,
     ) -> Result<Updates<GetMetricSpecResponse>, Status> {
-        let connection = request.extensions().get::<Ended>().cloned();
+        let connection = request.extensions().get::<CancellationToken>().cloned();
         let reference = request.into_inner();
         let trigger = Metadata::parse(&reference)?.resolve(&reference, &self.catalog.borrow())?.id;
-        let life = self.life(connection, trigger, reference.encoded_len(), "StreamMetricSpec")?;
+        let lifetime = self.lifetime(connection, trigger, reference.encoded_len(), "StreamMetricSpec")?;
         let mut catalog = self.catalog.clone();
         catalog.mark_changed();
-        let specs = Specs { reference, catalog, sent: None };
-        Ok(Updates::new(specs, life, |specs| specs.next().boxed()))
+        let specs = SpecUpdates { reference, catalog, sent: None };
+        Ok(Updates::new(specs, lifetime, |specs| specs.next().boxed()))
     }
 
     /// `bytes` is what the trigger says about itself.
-    fn life(&self, connection: Option<Ended>, trigger: u64, bytes: usize, rpc: &'static str) -> Result<Life, Fault> {
-        let place = self.streams.place(trigger, bytes, rpc)?;
-        let process = self.ended.clone();
-        Ok(Life { process, connection, ends_at: None, place, opened_at: Instant::now(), ended_with: Code::Cancelled })
+    fn lifetime(
+        &self,
+        connection: Option<CancellationToken>,
+        trigger: u64,
+        bytes: usize,
+        rpc: &'static str,
+    ) -> Result<Lifetime, Fault> {
+        let permit = self.streams.acquire(trigger, bytes, rpc)?;
+        let process = self.shutdown.clone();
+        Ok(Lifetime {
+            process,
+            connection,
+            ends_at: None,
+            permit,
+            opened_at: Instant::now(),
+            ended_with: Code::Cancelled,
+        })
     }
 }
 
 /// The state of one StreamIsActive.
-struct Activity {
+struct ActivityUpdates {
     reference: ScaledObjectRef,
     trigger: Trigger<'static>,
     watch: Watch,
@@ -187,7 +200,7 @@ struct Activity {
     remind_at: Instant,
 }
 
-impl Activity {
+impl ActivityUpdates {
     fn new(
         reference: ScaledObjectRef,
         trigger: Trigger<'static>,
@@ -225,7 +238,7 @@ impl Activity {
                     self.follow_reload()?;
                 }
             }
-            if let Some(is_active) = self.news() {
+            if let Some(is_active) = self.due_update() {
                 self.sent = Some(is_active);
                 self.remind_at = Instant::now() + REMINDER;
                 return Some(IsActiveResponse { result: is_active });
@@ -234,7 +247,7 @@ impl Activity {
     }
 
     /// What must be sent: a change, or `true` once more. Nothing while nothing is known.
-    fn news(&self) -> Option<bool> {
+    fn due_update(&self) -> Option<bool> {
         let is_due = |known: &bool| self.sent != Some(*known) || (*known && Instant::now() >= self.remind_at);
         self.known.filter(is_due)
     }
@@ -253,13 +266,13 @@ impl Activity {
 }
 
 /// The state of one StreamMetricSpec.
-struct Specs {
+struct SpecUpdates {
     reference: ScaledObjectRef,
     catalog: watch::Receiver<Arc<Catalog>>,
     sent: Option<GetMetricSpecResponse>,
 }
 
-impl Specs {
+impl SpecUpdates {
     /// The next message: what GetMetricSpec says, whenever a reload has changed it.
     async fn next(&mut self) -> Option<GetMetricSpecResponse> {
         loop {
@@ -277,49 +290,49 @@ impl Specs {
 }
 
 /// The open streams, within limits.
-pub(super) struct Streams {
-    open: Mutex<Open>,
+pub(super) struct StreamLimits {
+    open: Mutex<OpenStreams>,
     metrics: Arc<Metrics>,
 }
 
 #[derive(Default)]
-struct Open {
+struct OpenStreams {
     in_all: usize,
     bytes: usize,
     by_trigger: HashMap<u64, usize>,
 }
 
-/// One open stream's place among them; given back when dropped.
-struct Place {
-    streams: Arc<Streams>,
+/// One open stream's permit among them; given back when dropped.
+struct StreamPermit {
+    streams: Arc<StreamLimits>,
     trigger: u64,
     bytes: usize,
     rpc: &'static str,
 }
 
-impl Streams {
+impl StreamLimits {
     pub(super) fn new(metrics: Arc<Metrics>) -> Arc<Self> {
         Arc::new(Self { open: Mutex::default(), metrics })
     }
 
-    fn place(self: &Arc<Self>, trigger: u64, bytes: usize, rpc: &'static str) -> Result<Place, Fault> {
+    fn acquire(self: &Arc<Self>, trigger: u64, bytes: usize, rpc: &'static str) -> Result<StreamPermit, Fault> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if open.in_all >= OF_THE_PROCESS || open.bytes + bytes > BYTES_OF_THE_PROCESS {
+        if open.in_all >= STREAMS_PER_PROCESS || open.bytes + bytes > METADATA_BYTES_PER_PROCESS {
             return Err(Fault::Exhausted(Limit::Streams));
         }
         let of_trigger = open.by_trigger.entry(trigger).or_default();
-        if *of_trigger >= OF_A_TRIGGER {
+        if *of_trigger >= STREAMS_PER_TRIGGER {
             return Err(Fault::Exhausted(Limit::TriggerStreams));
         }
         *of_trigger += 1;
         open.in_all += 1;
         open.bytes += bytes;
-        self.metrics.streams.get_or_create(&OfStream { rpc }).inc();
-        Ok(Place { streams: Arc::clone(self), trigger, bytes, rpc })
+        self.metrics.streams.get_or_create(&StreamLabels { rpc }).inc();
+        Ok(StreamPermit { streams: Arc::clone(self), trigger, bytes, rpc })
     }
 }
 
-impl Drop for Place {
+impl Drop for StreamPermit {
     fn drop(&mut self) {
         let mut open = self.streams.open.lock().unwrap_or_else(PoisonError::into_inner);
         open.in_all -= 1;
@@ -330,7 +343,7 @@ impl Drop for Place {
                 open.by_trigger.remove(&self.trigger);
             }
         }
-        self.streams.metrics.streams.get_or_create(&OfStream { rpc: self.rpc }).dec();
+        self.streams.metrics.streams.get_or_create(&StreamLabels { rpc: self.rpc }).dec();
     }
 }
 

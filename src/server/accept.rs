@@ -11,21 +11,18 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     sync::Semaphore,
-    task::JoinSet,
     time::{sleep, timeout},
 };
 use tokio_rustls::TlsAcceptor;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::body::Body;
 
 use super::{
-    preface::{Counted, Preface},
+    preface::{Preface, PrefaceReader},
     routes::Services,
-    tls::Identity,
+    tls::ServerIdentity,
 };
-use crate::{
-    metrics::Metrics,
-    shutdown::{Ended, Ending},
-};
+use crate::metrics::Metrics;
 
 /// Connections at most; one KEDA operator is one.
 const CONNECTIONS: usize = 1_000;
@@ -55,30 +52,28 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const STREAMING: &str = "/Stream";
 
 /// What bounds each connection.
-pub(super) struct Limits {
+pub(super) struct ConnectionLimits {
     /// Its age, +-10 %; zero: none.
     pub(super) maximum_age: Duration,
     /// Who we are over TLS; plain text where absent.
-    pub(super) identity: Option<Arc<Identity>>,
+    pub(super) identity: Option<Arc<ServerIdentity>>,
 }
 
 /// Accepts until it is over, then waits for the connections to end.
 pub(super) async fn serve(
     listener: TcpListener,
     services: Services,
-    limits: Limits,
+    limits: ConnectionLimits,
     metrics: Arc<Metrics>,
-    mut ended: Ended,
+    shutdown: CancellationToken,
 ) {
     let places = Arc::new(Semaphore::new(CONNECTIONS));
-    let mut connections = JoinSet::new();
+    let connections = TaskTracker::new();
     let mut is_refusing = false;
     loop {
         let accepted = tokio::select! {
             biased;
-            () = ended.wait() => break,
-            // Reaped as they end, so that the set does not grow.
-            Some(_) = connections.join_next() => continue,
+            () = shutdown.cancelled() => break,
             accepted = listener.accept() => accepted,
         };
         let socket = match accepted {
@@ -101,7 +96,7 @@ pub(super) async fn serve(
             tracing::info!("accepting connections again");
         }
         let acceptor = limits.identity.as_ref().map(|identity| identity.acceptor());
-        let connection = connection(socket, acceptor, services.clone(), aged(limits.maximum_age), ended.clone());
+        let connection = connection(socket, acceptor, services.clone(), jittered(limits.maximum_age), shutdown.clone());
         let metrics = Arc::clone(&metrics);
         metrics.grpc_connections.inc();
         connections.spawn(async move {
@@ -111,11 +106,12 @@ pub(super) async fn serve(
         });
     }
     drop(listener);
-    while connections.join_next().await.is_some() {}
+    connections.close();
+    connections.wait().await;
 }
 
 /// The age of one connection: +-10 %, so that all do not end together; none for zero.
-fn aged(maximum: Duration) -> Option<Duration> {
+fn jittered(maximum: Duration) -> Option<Duration> {
     (!maximum.is_zero()).then(|| maximum.mul_f64(rand::rng().random_range(0.9..1.1)))
 }
 
@@ -125,24 +121,24 @@ async fn connection(
     acceptor: Option<TlsAcceptor>,
     services: Services,
     maximum_age: Option<Duration>,
-    mut ended: Ended,
+    shutdown: CancellationToken,
 ) {
     // Without it an answer waits for the peer's delayed acknowledgement: 40 ms instead of one.
     if socket.set_nodelay(true).is_err() {
         return;
     }
     let Some(acceptor) = acceptor else {
-        let (io, preface) = Counted::new(socket);
-        return speak(io, preface, services, maximum_age, ended).await;
+        let (io, preface) = PrefaceReader::new(socket);
+        return serve_http2(io, preface, services, maximum_age, shutdown).await;
     };
-    let shaken = tokio::select! {
-        shaken = timeout(PREFACE_TIMEOUT, acceptor.accept(socket)) => shaken,
-        () = ended.wait() => return,
+    let handshake = tokio::select! {
+        handshake = timeout(PREFACE_TIMEOUT, acceptor.accept(socket)) => handshake,
+        () = shutdown.cancelled() => return,
     };
-    match shaken {
+    match handshake {
         Ok(Ok(stream)) => {
-            let (io, preface) = Counted::new(stream);
-            speak(io, preface, services, maximum_age, ended).await;
+            let (io, preface) = PrefaceReader::new(stream);
+            serve_http2(io, preface, services, maximum_age, shutdown).await;
         }
         // Anybody can make one fail, so it is nothing to warn of.
         Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
@@ -150,11 +146,17 @@ async fn connection(
     }
 }
 
-async fn speak<I>(io: I, preface: Preface, services: Services, maximum_age: Option<Duration>, mut ended: Ended)
-where
+async fn serve_http2<I>(
+    io: I,
+    preface: Preface,
+    services: Services,
+    maximum_age: Option<Duration>,
+    shutdown: CancellationToken,
+) where
     I: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let (aging, has_aged) = Ending::new();
+    let aged = CancellationToken::new();
+    let has_aged = aged.clone();
     let service = service_fn(move |request| answer(&services, request, &has_aged));
     let http = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
@@ -183,8 +185,8 @@ where
         // A peer's errors are its own; it is told by GOAWAY.
         _ = http.as_mut() => return,
         () = late => return,
-        () = old => aging.end(),
-        () = ended.wait() => {}
+        () = old => aged.cancel(),
+        () = shutdown.cancelled() => {}
     }
     if !preface.has_arrived() {
         return;
@@ -200,7 +202,7 @@ where
 fn answer(
     services: &Services,
     mut request: Request<Incoming>,
-    has_aged: &Ended,
+    has_aged: &CancellationToken,
 ) -> BoxFuture<'static, Result<Response<Body>, Infallible>> {
     let content_type = request.headers().get(CONTENT_TYPE).map(http::HeaderValue::as_bytes);
     if !content_type.is_some_and(is_grpc) {

@@ -9,32 +9,32 @@ use tokio::sync::watch;
 use tokio_stream::StreamExt;
 use tonic_health::{
     ServingStatus,
-    pb::health_server::{Health as Service, HealthServer},
+    pb::health_server::{Health as HealthService, HealthServer},
     server::{HealthReporter, health_reporter},
 };
 
 use crate::{
     postgres::Database,
+    proto::external_scaler_server::ExternalScalerServer,
     scaler::{Catalog, Scaler},
     shutdown::Supervisor,
-    wire::external_scaler_server::ExternalScalerServer,
 };
 
 /// The names that stand for the whole process; the second is what a client of the scaler asks for.
 const PROCESS: [&str; 2] = ["", <ExternalScalerServer<Scaler> as tonic::server::NamedService>::NAME];
 
 /// What the health service tells.
-pub(super) struct Health {
+pub(super) struct HealthReport {
     reporter: HealthReporter,
     catalog: watch::Receiver<Arc<Catalog>>,
 }
 
-impl Health {
+impl HealthReport {
     /// Begins to follow the databases of the catalog in force.
     pub(super) fn new(
         catalog: watch::Receiver<Arc<Catalog>>,
         supervisor: &Supervisor,
-    ) -> (Self, HealthServer<impl Service>) {
+    ) -> (Self, HealthServer<impl HealthService>) {
         let (reporter, service) = health_reporter();
         supervisor.spawn("database health", follow(reporter.clone(), catalog.clone()));
         (Self { reporter, catalog }, service)
@@ -42,7 +42,7 @@ impl Health {
 
     /// Says that no new work is wanted, and ends the health service's own streams.
     pub(super) async fn stop_serving(mut self) {
-        let databases: Vec<String> = self.catalog.borrow().databases().keys().map(|name| named(name)).collect();
+        let databases: Vec<String> = self.catalog.borrow().databases().keys().map(|name| service_name(name)).collect();
         for service in PROCESS.into_iter().chain(databases.iter().map(String::as_str)) {
             self.reporter.set_service_status(service, ServingStatus::NotServing).await;
             // Watchers see the last status before their stream ends.
@@ -60,7 +60,7 @@ async fn follow(mut reporter: HealthReporter, mut catalog: watch::Receiver<Arc<C
     loop {
         let databases = catalog.borrow_and_update().databases().clone();
         for gone in known.keys().filter(|name| !databases.contains_key(*name)) {
-            reporter.clear_service_status(&named(gone)).await;
+            reporter.clear_service_status(&service_name(gone)).await;
         }
         known = databases;
         tokio::select! {
@@ -74,11 +74,11 @@ async fn follow(mut reporter: HealthReporter, mut catalog: watch::Receiver<Arc<C
 async fn report(reporter: &HealthReporter, databases: &BTreeMap<String, Arc<Database>>) {
     let mut changes = tokio_stream::StreamMap::new();
     for (name, database) in databases {
-        reporter.set_service_status(named(name), status(database.is_served())).await;
+        reporter.set_service_status(service_name(name), status(database.is_served())).await;
         changes.insert(name.clone(), database.changes());
     }
     while let Some((name, is_served)) = changes.next().await {
-        reporter.set_service_status(named(&name), status(is_served)).await;
+        reporter.set_service_status(service_name(&name), status(is_served)).await;
     }
     std::future::pending().await
 }
@@ -87,6 +87,6 @@ fn status(is_served: bool) -> ServingStatus {
     if is_served { ServingStatus::Serving } else { ServingStatus::NotServing }
 }
 
-fn named(database: &str) -> String {
+fn service_name(database: &str) -> String {
     format!("db/{database}")
 }

@@ -19,7 +19,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 const LENGTH: usize = 24;
 
 /// A connection that counts what it has read until that is a preface long.
-pub(super) struct Counted<I> {
+pub(super) struct PrefaceReader<I> {
     inner: I,
     read: Arc<AtomicUsize>,
 }
@@ -33,14 +33,14 @@ impl Preface {
     }
 }
 
-impl<I> Counted<I> {
+impl<I> PrefaceReader<I> {
     pub(super) fn new(inner: I) -> (Self, Preface) {
         let read = Arc::new(AtomicUsize::new(0));
         (Self { inner, read: Arc::clone(&read) }, Preface(read))
     }
 }
 
-impl<I: AsyncRead + Unpin> AsyncRead for Counted<I> {
+impl<I: AsyncRead + Unpin> AsyncRead for PrefaceReader<I> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -55,7 +55,7 @@ impl<I: AsyncRead + Unpin> AsyncRead for Counted<I> {
     }
 }
 
-impl<I: AsyncWrite + Unpin> AsyncWrite for Counted<I> {
+impl<I: AsyncWrite + Unpin> AsyncWrite for PrefaceReader<I> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.inner).poll_write(context, bytes)
     }

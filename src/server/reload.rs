@@ -18,11 +18,11 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval_at},
 };
 
-use super::tls::{Expiry, Identity};
+use super::tls::{Expiry, ServerIdentity};
 use crate::{
     cache::QueryCache,
     config::{Config, Environment},
-    metrics::{Metrics, OfCertificate, OfReload},
+    metrics::{CertificateLabels, Metrics, ReloadLabels},
     scaler::Catalog,
     shutdown::Supervisor,
 };
@@ -34,7 +34,7 @@ const INTERVAL: Duration = Duration::from_secs(2);
 const RETRIES: u32 = 3;
 
 /// A number for each file's content; none for a file that cannot be read.
-pub(super) type Contents = BTreeMap<PathBuf, Option<u64>>;
+pub(super) type FileHashes = BTreeMap<PathBuf, Option<u64>>;
 
 /// The files to follow.
 pub(super) struct Files {
@@ -47,11 +47,11 @@ pub(super) struct Files {
 pub(super) struct Reload {
     pub(super) files: Files,
     /// As the files were before they were read.
-    pub(super) seen: Contents,
+    pub(super) seen: FileHashes,
     pub(super) config: Config,
     pub(super) catalog: watch::Sender<Arc<Catalog>>,
     pub(super) cache: Arc<QueryCache>,
-    pub(super) identity: Option<Arc<Identity>>,
+    pub(super) identity: Option<Arc<ServerIdentity>>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) supervisor: Supervisor,
     /// Why what is on disk is not in force.
@@ -64,7 +64,7 @@ impl Files {
     }
 
     /// A number for the content of each file that matters.
-    pub(super) fn contents(&self, config: &Config) -> Contents {
+    pub(super) fn hashes(&self, config: &Config) -> FileHashes {
         let files = self.path.iter().cloned().chain(config.files());
         files.map(|path| (path.clone(), fs::read(path).ok().map(|content| self.hasher.hash_one(content)))).collect()
     }
@@ -85,7 +85,7 @@ impl Reload {
                 _ = ticks.tick() => false,
                 _ = hangup.recv() => true,
             };
-            let contents = self.files.contents(&self.config);
+            let contents = self.files.hashes(&self.config);
             // The configuration's own file was read before it was seen: in between it may have changed.
             let was_overtaken =
                 std::mem::take(&mut is_first_look) && self.files.load().ok().as_ref() != Some(&self.config);
@@ -99,10 +99,10 @@ impl Reload {
 
     /// Reloads what was just seen to be `contents`, and returns what has been taken in. A result that is like the one
     /// before is told only if something about the attempt `is_news`.
-    fn reload(&mut self, mut contents: Contents, is_news: bool) -> Contents {
+    fn reload(&mut self, mut contents: FileHashes, is_news: bool) -> FileHashes {
         let mut result = self.apply();
         for _ in 0..RETRIES {
-            let now = self.files.contents(&self.config);
+            let now = self.files.hashes(&self.config);
             if result.is_ok() || now == contents {
                 break;
             }
@@ -112,11 +112,11 @@ impl Reload {
         }
         let problem = result.err();
         if is_news || problem != self.rejected {
-            self.tell(problem.as_deref());
+            self.report(problem.as_deref());
         }
         self.rejected = problem;
         // What changed while we read it is to be seen as a change, so only files that are new to us are taken as they are.
-        let mut taken = self.files.contents(&self.config);
+        let mut taken = self.files.hashes(&self.config);
         for (path, hash) in &mut taken {
             if let Some(before) = contents.get(path) {
                 *hash = *before;
@@ -125,7 +125,7 @@ impl Reload {
         taken
     }
 
-    fn tell(&self, problem: Option<&str>) {
+    fn report(&self, problem: Option<&str>) {
         let (result, is_valid) = match problem {
             None => {
                 tracing::info!("configuration reloaded");
@@ -136,7 +136,7 @@ impl Reload {
                 ("rejected", 0)
             }
         };
-        self.metrics.reloads.get_or_create(&OfReload { result }).inc();
+        self.metrics.reloads.get_or_create(&ReloadLabels { result }).inc();
         self.metrics.config_valid.set(is_valid);
     }
 
@@ -144,7 +144,7 @@ impl Reload {
         let config = self.files.load()?;
         if let (Some(identity), Some(tls)) = (&self.identity, &config.server.tls) {
             let expiry = identity.reload(tls).map_err(|error| error.to_string())?;
-            publish(&expiry, &self.metrics);
+            publish_expiry(&expiry, &self.metrics);
         }
         if config.admin != self.config.admin || restarts(&config) != restarts(&self.config) {
             tracing::warn!("changes of server and admin take effect at the next start, certificates excepted");
@@ -177,9 +177,9 @@ fn restarts(config: &Config) -> impl PartialEq {
 }
 
 /// Tells when certificates end.
-pub(super) fn publish(expiry: &Expiry, metrics: &Metrics) {
+pub(super) fn publish_expiry(expiry: &Expiry, metrics: &Metrics) {
     for (certificate, end) in expiry {
         let seconds = end.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64();
-        metrics.certificate_expiry.get_or_create(&OfCertificate { certificate }).set(seconds);
+        metrics.certificate_expiry.get_or_create(&CertificateLabels { certificate }).set(seconds);
     }
 }

@@ -15,33 +15,33 @@ use tonic_health::pb::health_server::{Health, HealthServer};
 use tonic_reflection::server::Builder;
 
 use super::{
-    Error,
-    arriving::{Arrivals, Arriving},
+    ServeError,
+    body_limit::{BodyBudget, LimitedBody},
 };
 use crate::{
+    proto::{FILE_DESCRIPTORS, external_scaler_server::ExternalScalerServer},
     scaler::Scaler,
-    wire::{FILE_DESCRIPTORS, external_scaler_server::ExternalScalerServer},
 };
 
 /// Bytes of one message at most; tonic answers OUT_OF_RANGE beyond.
 const MAXIMUM_MESSAGE: usize = 256 * 1024;
 
 /// How long a request of KEDA's may take to come whole, as TLS and the preface may.
-const ARRIVAL: Duration = Duration::from_secs(5);
+const BODY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long others may: reflection is a stream of requests.
-const ARRIVAL_OF_OTHERS: Duration = Duration::from_secs(60);
+const OTHER_BODY_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What answers: KEDA's service, and the others behind a router.
 #[derive(Clone)]
 pub(super) struct Services {
     scaler: ExternalScalerServer<Scaler>,
     others: Routes,
-    arrivals: Arc<Arrivals>,
+    body_budget: Arc<BodyBudget>,
 }
 
 impl Services {
-    pub(super) fn new(scaler: Scaler, health: HealthServer<impl Health>, reflection: bool) -> Result<Self, Error> {
+    pub(super) fn new(scaler: Scaler, health: HealthServer<impl Health>, reflection: bool) -> Result<Self, ServeError> {
         let scaler = ExternalScalerServer::new(scaler).max_decoding_message_size(MAXIMUM_MESSAGE);
         let mut others = RoutesBuilder::default();
         others.add_service(health.max_decoding_message_size(MAXIMUM_MESSAGE));
@@ -55,7 +55,7 @@ impl Services {
                 .add_service(builder().build_v1()?.max_decoding_message_size(MAXIMUM_MESSAGE))
                 .add_service(builder().build_v1alpha()?.max_decoding_message_size(MAXIMUM_MESSAGE));
         }
-        Ok(Self { scaler, others: others.routes().prepare(), arrivals: Arc::default() })
+        Ok(Self { scaler, others: others.routes().prepare(), body_budget: Arc::default() })
     }
 
     /// Answers one request. KEDA's calls pass the router by, which would clone, box and look up
@@ -63,14 +63,14 @@ impl Services {
     pub(super) fn answer(&self, request: Request<Incoming>) -> BoxFuture<'static, Result<Response<Body>, Infallible>> {
         let service = request.uri().path().strip_prefix('/').and_then(|path| path.split('/').next());
         if service == Some(ExternalScalerServer::<Scaler>::NAME) {
-            return self.scaler.clone().call(self.arriving(request, ARRIVAL));
+            return self.scaler.clone().call(self.limited(request, BODY_TIMEOUT));
         }
         let mut others = self.others.clone();
-        let request = self.arriving(request, ARRIVAL_OF_OTHERS);
+        let request = self.limited(request, OTHER_BODY_TIMEOUT);
         Box::pin(async move { others.call(request).await })
     }
 
-    fn arriving(&self, request: Request<Incoming>, within: Duration) -> Request<Arriving<Incoming>> {
-        request.map(|body| Arriving::new(body, within, Arc::clone(&self.arrivals)))
+    fn limited(&self, request: Request<Incoming>, within: Duration) -> Request<LimitedBody<Incoming>> {
+        request.map(|body| LimitedBody::new(body, within, Arc::clone(&self.body_budget)))
     }
 }

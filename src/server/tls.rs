@@ -26,41 +26,41 @@ use crate::{config::ServerTls, pem};
 /// What TLS cannot be served with: every fault at once, with its key and its file, never a file's content.
 #[derive(Debug, thiserror::Error)]
 #[error("{}", .0.join("\n"))]
-pub struct Error(Vec<String>);
+pub struct TlsFileError(Vec<String>);
 
 /// What is wrong so far.
 #[derive(Default)]
-struct Faults(Vec<String>);
+struct Problems(Vec<String>);
 
-impl Faults {
+impl Problems {
     /// The result, or its fault noted under the key.
-    fn of<T>(&mut self, key: &str, result: Result<T, impl fmt::Display>) -> Option<T> {
+    fn note<T>(&mut self, key: &str, result: Result<T, impl fmt::Display>) -> Option<T> {
         result.map_err(|problem| self.0.push(format!("server.tls.{key}: {problem}"))).ok()
     }
 
     /// The result, or its fault noted under the key with the file that it is about.
-    fn of_file<T>(&mut self, key: &str, path: &Path, result: Result<T, impl fmt::Display>) -> Option<T> {
-        self.of(key, result.map_err(|problem| format!("found {}: {problem}", path.display())))
+    fn note_file<T>(&mut self, key: &str, path: &Path, result: Result<T, impl fmt::Display>) -> Option<T> {
+        self.note(key, result.map_err(|problem| format!("found {}: {problem}", path.display())))
     }
 }
 
 /// The certificates in force; connections that are open keep theirs.
-pub(super) struct Identity {
+pub(super) struct ServerIdentity {
     config: ArcSwap<ServerConfig>,
 }
 
 /// When each certificate ends, by its configuration key.
 pub(super) type Expiry = Vec<(&'static str, SystemTime)>;
 
-impl Identity {
+impl ServerIdentity {
     /// Reads the files.
-    pub(super) fn load(tls: &ServerTls) -> Result<(Self, Expiry), Error> {
+    pub(super) fn load(tls: &ServerTls) -> Result<(Self, Expiry), TlsFileError> {
         let (config, expiry) = read(tls)?;
         Ok((Self { config: ArcSwap::from_pointee(config) }, expiry))
     }
 
     /// Reads the files again; on an error the last good ones stay.
-    pub(super) fn reload(&self, tls: &ServerTls) -> Result<Expiry, Error> {
+    pub(super) fn reload(&self, tls: &ServerTls) -> Result<Expiry, TlsFileError> {
         let (config, expiry) = read(tls)?;
         self.config.store(Arc::new(config));
         Ok(expiry)
@@ -72,26 +72,26 @@ impl Identity {
     }
 }
 
-fn read(tls: &ServerTls) -> Result<(ServerConfig, Expiry), Error> {
-    let mut faults = Faults::default();
-    match configured(tls, &mut faults) {
-        Some(read) if faults.0.is_empty() => Ok(read),
-        Some(_) | None => Err(Error(faults.0)),
+fn read(tls: &ServerTls) -> Result<(ServerConfig, Expiry), TlsFileError> {
+    let mut problems = Problems::default();
+    match configured(tls, &mut problems) {
+        Some(read) if problems.0.is_empty() => Ok(read),
+        Some(_) | None => Err(TlsFileError(problems.0)),
     }
 }
 
-/// None if there is a fault that keeps from going on; there may be faults besides.
-fn configured(tls: &ServerTls, faults: &mut Faults) -> Option<(ServerConfig, Expiry)> {
+/// None if there is a fault that keeps from going on; there may be problems besides.
+fn configured(tls: &ServerTls, problems: &mut Problems) -> Option<(ServerConfig, Expiry)> {
     let ServerTls { cert, key, client_ca, client_names } = tls;
-    let chain = faults.of_file("cert", cert, certificates(cert));
-    let private_key = faults.of_file("key", key, pem::private_key(key));
-    let anchors = client_ca.as_ref().map(|path| faults.of_file("client_ca", path, authorities(path)));
+    let chain = problems.note_file("cert", cert, certificates(cert));
+    let private_key = problems.note_file("key", key, pem::private_key(key));
+    let anchors = client_ca.as_ref().map(|path| problems.note_file("client_ca", path, authorities(path)));
     let right = "must be a DNS name, such as keda-operator";
     let names: Vec<_> = client_names
         .iter()
         .filter_map(|name| {
             let parsed = ServerName::try_from(name.clone()).map_err(|_| format!("found {name:?}, {right}"));
-            faults.of("client_names", parsed)
+            problems.note("client_names", parsed)
         })
         .collect();
     let ((chain, ends_at), private_key) = (chain?, private_key?);
@@ -99,22 +99,22 @@ fn configured(tls: &ServerTls, faults: &mut Faults) -> Option<(ServerConfig, Exp
 
     let provider = Arc::new(ring::default_provider());
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions();
-    let builder = faults.of("cert", builder)?;
+    let builder = problems.note("cert", builder)?;
     let builder = match anchors {
         None => builder.with_no_client_auth(),
         Some(anchors) => {
             let (roots, ends_at) = anchors?;
             expiry.push(("server.tls.client_ca", ends_at));
             let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
-            let verifier = faults.of("client_ca", verifier)?;
-            builder.with_client_cert_verifier(Arc::new(Named { verifier, names }))
+            let verifier = problems.note("client_ca", verifier)?;
+            builder.with_client_cert_verifier(Arc::new(NamedClients { verifier, names }))
         }
     };
     let config = builder.with_single_cert(chain, private_key).map_err(|error| match error {
         rustls::Error::InconsistentKeys(_) => format!("is not the key of the certificate {}", cert.display()),
         error => error.to_string(),
     });
-    let mut config = faults.of_file("key", key, config)?;
+    let mut config = problems.note_file("key", key, config)?;
     // grpc-go refuses a connection without it.
     config.alpn_protocols = vec![b"h2".to_vec()];
     Some((config, expiry))
@@ -146,12 +146,12 @@ fn authorities(path: &Path) -> Result<(RootCertStore, SystemTime), String> {
 
 /// Accepts clients whose chain holds and, where names are configured, that carry one of them.
 #[derive(Debug)]
-struct Named {
+struct NamedClients {
     verifier: Arc<dyn ClientCertVerifier>,
     names: Vec<ServerName<'static>>,
 }
 
-impl ClientCertVerifier for Named {
+impl ClientCertVerifier for NamedClients {
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         self.verifier.root_hint_subjects()
     }

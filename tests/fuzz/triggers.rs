@@ -8,12 +8,13 @@ use clapometer::{
     cache::QueryCache,
     config::{Config, Environment, is_metric_name},
     metrics::{Build, Metrics},
+    proto::{GetMetricsRequest, ScaledObjectRef, external_scaler_server::ExternalScaler},
     scaler::{Catalog, Scaler},
-    shutdown::{Ending, Failures, Supervisor},
-    wire::{GetMetricsRequest, ScaledObjectRef, external_scaler_server::ExternalScaler},
+    shutdown::{Failures, Supervisor},
 };
 use prost::Message;
 use tokio::{runtime::Runtime, sync::watch};
+use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Status};
 
 /// What values hold that a refusal must not tell.
@@ -35,7 +36,7 @@ queries:
 struct InProcessScaler {
     runtime: Runtime,
     scaler: Scaler,
-    _held: (Ending, Failures, watch::Sender<Arc<Catalog>>),
+    _held: (Failures, watch::Sender<Arc<Catalog>>),
 }
 
 impl InProcessScaler {
@@ -48,10 +49,9 @@ impl InProcessScaler {
         let catalog = Catalog::new(&config, &Catalog::default(), &metrics, &supervisor);
         let (sender, catalog) = watch::channel(Arc::new(catalog));
         let cache = QueryCache::new(Arc::clone(&metrics), &supervisor);
-        let (ending, ended) = Ending::new();
-        let scaler = Scaler::new(catalog, cache, metrics, ended);
+        let scaler = Scaler::new(catalog, cache, metrics, CancellationToken::new());
         drop(inside);
-        Self { runtime, scaler, _held: (ending, failures, sender) }
+        Self { runtime, scaler, _held: (failures, sender) }
     }
 
     fn check(&self, request: &GetMetricsRequest) {

@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use clapometer::wire::ScaledObjectRef;
+use clapometer::proto::ScaledObjectRef;
 use serde_json::{Value, json};
 use tonic::Status;
 
@@ -234,14 +234,14 @@ async fn ask_in_rust(scaler: &Serving, question: &Question) -> Value {
 }
 
 #[expect(deprecated, reason = "KEDA reads the integer fields too")]
-fn spec_in_json(spec: &clapometer::wire::MetricSpec) -> Value {
-    let clapometer::wire::MetricSpec { metric_name, target_size, target_size_float } = spec;
+fn spec_in_json(spec: &clapometer::proto::MetricSpec) -> Value {
+    let clapometer::proto::MetricSpec { metric_name, target_size, target_size_float } = spec;
     json!({"metricName": metric_name, "targetSize": target_size, "targetSizeFloat": target_size_float})
 }
 
 #[expect(deprecated, reason = "KEDA reads the integer fields too")]
-fn value_in_json(value: &clapometer::wire::MetricValue) -> Value {
-    let clapometer::wire::MetricValue { metric_name, metric_value, metric_value_float } = value;
+fn value_in_json(value: &clapometer::proto::MetricValue) -> Value {
+    let clapometer::proto::MetricValue { metric_name, metric_value, metric_value_float } = value;
     json!({"metricName": metric_name, "metricValue": metric_value, "metricValueFloat": metric_value_float})
 }
 

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use clapometer::wire::{
+use clapometer::proto::{
     GetMetricsRequest, IsActiveResponse, ScaledObjectRef, external_scaler_client::ExternalScalerClient,
 };
 use serde_json::Value;

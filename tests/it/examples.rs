@@ -3,7 +3,7 @@
 
 use std::{fs, path::Path, time::Duration};
 
-use clapometer::wire::{GetMetricsRequest, ScaledObjectRef, external_scaler_client::ExternalScalerClient};
+use clapometer::proto::{GetMetricsRequest, ScaledObjectRef, external_scaler_client::ExternalScalerClient};
 use serde_json::{Value, json};
 use tonic::transport::Channel;
 

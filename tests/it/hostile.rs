@@ -10,7 +10,7 @@ mod wire;
 
 use std::{fs, net::SocketAddr, time::Duration};
 
-use clapometer::wire::ScaledObjectRef;
+use clapometer::proto::ScaledObjectRef;
 
 use crate::support::{
     admin,

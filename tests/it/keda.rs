@@ -13,7 +13,7 @@ use clapometer::{
         poll::{Polled, TriggerPoller},
         scaled_job::ScalerAnswer,
     },
-    wire::{
+    proto::{
         GetMetricSpecResponse, GetMetricsRequest, GetMetricsResponse, IsActiveResponse, MetricSpec, MetricValue,
         ScaledObjectRef,
         external_scaler_server::{ExternalScaler, ExternalScalerServer},

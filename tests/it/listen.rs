@@ -175,7 +175,7 @@ async fn listen_host_may_be_a_unix_socket_while_readings_go_elsewhere() {
 }
 
 /// A trigger that is active once two jobs were seen.
-fn two_jobs_trigger() -> clapometer::wire::ScaledObjectRef {
+fn two_jobs_trigger() -> clapometer::proto::ScaledObjectRef {
     trigger("jobs", &[("activationTargetQueryValue", "1")])
 }
 

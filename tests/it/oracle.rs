@@ -16,7 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use clapometer::wire::{GetMetricsRequest, ScaledObjectRef};
+use clapometer::proto::{GetMetricsRequest, ScaledObjectRef};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use tokio::time::sleep;
 

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use clapometer::wire::GetMetricsRequest;
+use clapometer::proto::GetMetricsRequest;
 use rustix::process::Signal;
 
 use crate::support::{

@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use clapometer::wire::{GetMetricSpecResponse, ScaledObjectRef};
+use clapometer::proto::{GetMetricSpecResponse, ScaledObjectRef};
 use tonic::{
     Code,
     transport::{Channel, Endpoint},
@@ -275,7 +275,7 @@ async fn open_specs(
     scaler: &Scaler,
     trigger: &ScaledObjectRef,
 ) -> Result<tonic::Streaming<GetMetricSpecResponse>, tonic::Status> {
-    let mut client: clapometer::wire::external_scaler_client::ExternalScalerClient<Channel> = scaler.client();
+    let mut client: clapometer::proto::external_scaler_client::ExternalScalerClient<Channel> = scaler.client();
     let opening = client.stream_metric_spec(trigger.clone());
     Ok(wait::bounded("StreamMetricSpec", SOON, opening).await?.into_inner())
 }

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use clapometer::wire::ScaledObjectRef;
+use clapometer::proto::ScaledObjectRef;
 use tonic::Code;
 
 use crate::support::{
@@ -124,9 +124,9 @@ async fn a_noisy_namespace_does_not_keep_another_from_its_answer() {
     }
 }
 
-fn request(reference: &ScaledObjectRef) -> clapometer::wire::GetMetricsRequest {
+fn request(reference: &ScaledObjectRef) -> clapometer::proto::GetMetricsRequest {
     let metric_name = reference.scaler_metadata["query"].clone();
-    clapometer::wire::GetMetricsRequest { scaled_object_ref: Some(reference.clone()), metric_name }
+    clapometer::proto::GetMetricsRequest { scaled_object_ref: Some(reference.clone()), metric_name }
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout};
 use tokio_postgres::{Client, types::Type};
 
 use crate::batch::transaction::{Error, Parameter, Transactions};
-use crate::notify_sql::{Name, Operation, Table, Trigger};
+use crate::notify_sql::{Identifier, NotifyTable, NotifyTrigger, Operation};
 
 /// One step in the history of the tables.
 #[derive(Debug, Clone, Copy)]
@@ -154,7 +154,7 @@ pub async fn up(transactions: &mut Transactions) -> Result<Vec<Migration>, Migra
 ///
 /// # Errors
 /// See [`MigrateError`]. After an error neither table has a new trigger.
-pub async fn install_notify(transactions: &mut Transactions, channel: Name) -> Result<(), MigrateError> {
+pub async fn install_notify(transactions: &mut Transactions, channel: Identifier) -> Result<(), MigrateError> {
     let result = timeout(WITHIN, install(transactions, channel)).await.unwrap_or(Err(MigrateError::Timeout));
     if result.is_err() {
         transactions.abandon();
@@ -162,19 +162,19 @@ pub async fn install_notify(transactions: &mut Transactions, channel: Name) -> R
     result
 }
 
-async fn install(transactions: &mut Transactions, channel: Name) -> Result<(), MigrateError> {
+async fn install(transactions: &mut Transactions, channel: Identifier) -> Result<(), MigrateError> {
     let client = transactions.begin(Instant::now() + WITHIN).await?;
     // CREATE OR REPLACE FUNCTION fails when two sessions create the same function for the first time.
     client.query_typed(LOCK, &[]).await.map_err(Error::from)?;
     let schema = current_schema(client).await?;
-    let name = |text: String| Name::new(text).expect("PostgreSQL's own names are names");
+    let name = |text: String| Identifier::new(text).expect("PostgreSQL's own names are names");
     let requests = (vec![Operation::Insert, Operation::Delete], "make_it_clap", Vec::new());
     // A claim, an end, a retry and a cancellation set the status; a heartbeat does not.
     let claps =
         (vec![Operation::Insert, Operation::Update, Operation::Delete], "clap", vec![name("status".to_owned())]);
     for (operations, table, columns) in [requests, claps] {
-        let table = Table::new(name(schema.clone()), name(table.to_owned()));
-        let trigger = Trigger { table, channel: channel.clone(), operations, columns };
+        let table = NotifyTable::new(name(schema.clone()), name(table.to_owned()));
+        let trigger = NotifyTrigger { table, channel: channel.clone(), operations, columns };
         client.batch_execute(&trigger.install()).await.map_err(Error::from)?;
     }
     client.batch_execute("COMMIT").await.map_err(Error::from)?;

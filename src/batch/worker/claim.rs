@@ -3,15 +3,13 @@
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
 
 use super::lease::{Lease, Terms};
-use crate::{
-    batch::{
-        status::Status,
-        store::{Attempt, Claim, Job, PreviousClap, SessionId, Store},
-        transaction::Error,
-    },
-    shutdown,
+use crate::batch::{
+    status::Status,
+    store::{Attempt, Claim, Job, PreviousClap, SessionId, Store},
+    transaction::Error,
 };
 
 /// For how long a database that cannot be reached is tried before the Job gives up; Kubernetes' back-off takes over.
@@ -58,12 +56,12 @@ pub async fn claim(
     store: &mut Store,
     job: &Job,
     terms: Terms,
-    interrupt: &mut shutdown::Ended,
+    interrupt: &CancellationToken,
 ) -> Result<Claimed, Error> {
     let mut round = Round { store, job, terms, session: SessionId::draw(), doubtful: false };
     let mut give_up = Instant::now() + PATIENCE;
     loop {
-        if interrupt.is_over() {
+        if interrupt.is_cancelled() {
             return round.withdraw(give_up).await;
         }
         let pause = match round.run(give_up, interrupt).await {
@@ -83,7 +81,7 @@ pub async fn claim(
         };
         tokio::select! {
             () = sleep(pause) => {}
-            () = interrupt.wait() => {}
+            () = interrupt.cancelled() => {}
         }
     }
 }
@@ -98,7 +96,7 @@ struct Round<'a> {
 }
 
 impl Round<'_> {
-    async fn run(&mut self, by: Instant, interrupt: &shutdown::Ended) -> Result<Found, Error> {
+    async fn run(&mut self, by: Instant, interrupt: &CancellationToken) -> Result<Found, Error> {
         if self.doubtful {
             if let Some(claimed) = self.find_by_session(by).await? {
                 return Ok(Found::Claimed(claimed));
@@ -123,10 +121,10 @@ impl Round<'_> {
         &mut self,
         claims: &[Claim],
         by: Instant,
-        interrupt: &shutdown::Ended,
+        interrupt: &CancellationToken,
     ) -> Result<Option<Claimed>, Error> {
         for claim in claims {
-            if interrupt.is_over() {
+            if interrupt.is_cancelled() {
                 return Ok(Some(Claimed::Interrupted));
             }
             let sent_at = Instant::now();

@@ -1,24 +1,24 @@
 //! SIGTERM and SIGINT, which ask the worker to stop.
 
 use tokio::signal::unix::{SignalKind, signal};
-
-use crate::shutdown::{Ended, Ending};
+use tokio_util::sync::CancellationToken;
 
 /// Catches the signals from now on, so that they no longer end the process by themselves.
 ///
 /// # Errors
 /// The operating system's error, if a handler cannot be installed.
-pub fn listen() -> std::io::Result<Ended> {
+pub fn listen() -> std::io::Result<CancellationToken> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let (asked, interrupted) = Ending::new();
+    let interrupted = CancellationToken::new();
+    let token = interrupted.clone();
     // The first signal is enough; a second one changes nothing.
     tokio::spawn(async move {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
-        asked.end();
+        token.cancel();
     });
     Ok(interrupted)
 }

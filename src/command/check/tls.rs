@@ -33,7 +33,7 @@ impl TlsReport {
     ///
     /// # Errors
     /// The reason why `serve` would not start.
-    pub(super) fn read(tls: &ServerTls) -> Result<Self, server::Error> {
+    pub(super) fn read(tls: &ServerTls) -> Result<Self, server::ServeError> {
         let now = SystemTime::now();
         let ends = server::certificates(tls)?;
         let mut warnings = Vec::new();

@@ -6,6 +6,8 @@ use clap::Args;
 use http::Uri;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
+use crate::telemetry::error_chain;
+
 /// DNS, TCP and TLS together.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -67,7 +69,7 @@ impl Address {
         if !self.is_secure() {
             return Ok(endpoint);
         }
-        endpoint.tls_config(self.tls()?).map_err(|error| format!("--tls-*: {}", super::chain(&error)))
+        endpoint.tls_config(self.tls()?).map_err(|error| format!("--tls-*: {}", error_chain(&error)))
     }
 
     fn tls(&self) -> Result<ClientTlsConfig, String> {

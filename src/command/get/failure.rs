@@ -3,7 +3,7 @@
 use serde::Serialize;
 use tonic::{Code, Status};
 
-use crate::command::Exit;
+use crate::{command::Exit, telemetry::error_chain};
 
 /// A call that brought no answer.
 #[derive(Debug, Serialize)]
@@ -21,7 +21,7 @@ pub(super) struct Failure {
 impl Failure {
     /// There is no connection.
     pub(super) fn unreachable(error: &(dyn std::error::Error + 'static), is_secure: bool) -> Self {
-        let message = super::chain(error);
+        let message = error_chain(error);
         // Every error of the connection begins with this.
         let message = message.strip_prefix("transport error: ").unwrap_or(&message).to_owned();
         Self {

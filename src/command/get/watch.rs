@@ -8,12 +8,12 @@ use tonic::{Status, transport::Channel};
 use super::Failure;
 use crate::{
     command::Exit,
+    proto::{ScaledObjectRef, external_scaler_client::ExternalScalerClient},
     terminal::{
         print,
         style::{ColorChoice, Style},
         text::printable,
     },
-    wire::{ScaledObjectRef, external_scaler_client::ExternalScalerClient},
 };
 
 /// KEDA opens a stream again after this; after errors it doubles it, up to [`LONGEST_PAUSE`]

@@ -78,7 +78,7 @@ async fn a_trigger_that_says_nothing_has_what_the_query_says() {
     let trigger = trigger(&[("query", "plain")]).expect("a trigger");
     assert_eq!(trigger.activation, Activation::new(2.0).expect("a threshold"));
     assert_eq!(trigger.divide_by, Divisor::new(3.0).expect("a divisor"));
-    assert_eq!((trigger.rounding, trigger.compared), (Rounding::Floor, Compared::Reported));
+    assert_eq!((trigger.rounding, trigger.activity_source), (Rounding::Floor, ActivitySource::Reported));
     assert!(trigger.parameters.is_empty() && trigger.group.is_none());
 }
 
@@ -98,14 +98,17 @@ async fn every_key_of_ours_overrides_and_spaces_around_values_do_not_count() {
     .expect("a trigger");
     assert_eq!(trigger.activation, Activation::new(0.0).expect("a threshold"));
     assert_eq!(trigger.divide_by, Divisor::new(0.001).expect("a divisor"));
-    assert_eq!((trigger.rounding, trigger.compared), (Rounding::None, Compared::ValueColumn));
+    assert_eq!((trigger.rounding, trigger.activity_source), (Rounding::None, ActivitySource::ValueColumn));
 }
 
 #[tokio::test]
 async fn the_activity_column_is_one_of_the_querys_own() {
-    let compared = |pairs: &[(&str, &str)]| trigger(pairs).expect("a trigger").compared;
-    assert_eq!(compared(&[("query", "columns")]), Compared::ActivityColumn);
-    assert_eq!(compared(&[("query", "columns"), ("activityColumn", "claimable")]), Compared::ActivityColumn);
+    let activity_source = |pairs: &[(&str, &str)]| trigger(pairs).expect("a trigger").activity_source;
+    assert_eq!(activity_source(&[("query", "columns")]), ActivitySource::ActivityColumn);
+    assert_eq!(
+        activity_source(&[("query", "columns"), ("activityColumn", "claimable")]),
+        ActivitySource::ActivityColumn
+    );
     assert_eq!(
         refusal(&[("query", "columns"), ("activityColumn", "canary")]),
         "activityColumn: must be one of this query's columns: outstanding, claimable"

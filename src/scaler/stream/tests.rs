@@ -1,4 +1,4 @@
-//! What a stream says and when, with a source that says what it is told and a clock that stands still.
+//! What a stream says and when, with a source that says what it is reader and a clock that stands still.
 
 use std::collections::HashMap;
 
@@ -11,26 +11,26 @@ use crate::{
     metrics::Build,
     query::Value,
     reading::{Breaker, ChannelState, Numbers, ReadResult, Reading, Rows, Tenant},
-    scaler::metadata::Compared,
+    scaler::metadata::ActivitySource,
     scaling::{Activation, Divisor, Rounding, Target},
-    shutdown::{Ending, Supervisor},
+    shutdown::Supervisor,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Answers what it has been told to answer.
-struct Told {
+/// Answers what it has been reader to answer.
+struct FakeReader {
     query: Arc<Query>,
     answer: Mutex<Result<f64, Fault>>,
 }
 
-impl Told {
-    fn tell(&self, answer: Result<f64, Fault>) {
+impl FakeReader {
+    fn set(&self, answer: Result<f64, Fault>) {
         *self.answer.lock().unwrap() = answer;
     }
 }
 
-impl QueryReader for Told {
+impl QueryReader for FakeReader {
     fn query(&self) -> &Arc<Query> {
         &self.query
     }
@@ -57,10 +57,10 @@ fn metrics() -> Arc<Metrics> {
     Arc::new(Metrics::new(Build { version: "0", commit: "0", rustc: "0" }))
 }
 
-/// A stream's state, and what it is told.
+/// A stream's state, and what it is reader.
 struct Opened {
-    activity: Activity,
-    told: Arc<Told>,
+    activity: ActivityUpdates,
+    reader: Arc<FakeReader>,
     _catalog: watch::Sender<Arc<Catalog>>,
 }
 
@@ -86,8 +86,8 @@ impl Opened {
             notify: None,
             namespaces: Namespaces::All,
         });
-        let told = Arc::new(Told { query, answer: Mutex::new(answer) });
-        let source: Arc<dyn QueryReader> = told.clone();
+        let reader = Arc::new(FakeReader { query, answer: Mutex::new(answer) });
+        let source: Arc<dyn QueryReader> = reader.clone();
         let source = QuerySource::new(source);
         let cache = QueryCache::new(metrics(), &Supervisor::new().0);
         let cached = cache.get_or_insert(&source, &[], "default").unwrap();
@@ -97,19 +97,19 @@ impl Opened {
             parameters: [].into_iter().collect(),
             group: None,
             activation: Activation::default(),
-            compared: Compared::Reported,
+            activity_source: ActivitySource::Reported,
             divide_by: Divisor::default(),
             rounding: Rounding::Ceil,
         };
         let reference =
             ScaledObjectRef { name: "jobs".into(), namespace: "default".into(), scaler_metadata: HashMap::new() };
         let (sender, catalog) = watch::channel(Arc::new(Catalog::default()));
-        let activity = Activity::new(reference, trigger, &cached, catalog, cache);
-        Self { activity, told, _catalog: sender }
+        let activity = ActivityUpdates::new(reference, trigger, &cached, catalog, cache);
+        Self { activity, reader, _catalog: sender }
     }
 
     /// What is said within that time, and when.
-    async fn says(&mut self, within: Duration) -> Option<(bool, Duration)> {
+    async fn next_within(&mut self, within: Duration) -> Option<(bool, Duration)> {
         let start = Instant::now();
         let message = timeout(within, self.activity.next()).await.ok()?;
         Some((message.expect("the query stays").result, start.elapsed()))
@@ -119,93 +119,93 @@ impl Opened {
 #[tokio::test(start_paused = true)]
 async fn true_is_said_again_every_thirty_seconds_and_false_is_not() {
     let mut opened = Opened::with(Ok(1.0));
-    assert_eq!(opened.says(SECOND).await, Some((true, Duration::ZERO)));
+    assert_eq!(opened.next_within(SECOND).await, Some((true, Duration::ZERO)));
     for _ in 0..3 {
-        let (state, after) = opened.says(60 * SECOND).await.unwrap();
+        let (state, after) = opened.next_within(60 * SECOND).await.unwrap();
         assert!(state && after >= REMINDER && after <= REMINDER + 2 * SECOND, "{state} after {after:?}");
     }
-    opened.told.tell(Ok(0.0));
-    assert!(matches!(opened.says(2 * SECOND).await, Some((false, _))));
-    assert_eq!(opened.says(600 * SECOND).await, None);
+    opened.reader.set(Ok(0.0));
+    assert!(matches!(opened.next_within(2 * SECOND).await, Some((false, _))));
+    assert_eq!(opened.next_within(600 * SECOND).await, None);
 }
 
 #[tokio::test(start_paused = true)]
 async fn while_the_database_is_away_nothing_is_said_and_nothing_is_false() {
     let mut opened = Opened::with(Ok(1.0));
-    assert_eq!(opened.says(SECOND).await, Some((true, Duration::ZERO)));
-    opened.told.tell(Err(Fault::Unreachable));
-    assert_eq!(opened.says(600 * SECOND).await, None);
-    // KEDA has not heard `true` for ten minutes: it is told at once.
-    opened.told.tell(Ok(3.0));
-    assert!(matches!(opened.says(2 * SECOND).await, Some((true, _))));
+    assert_eq!(opened.next_within(SECOND).await, Some((true, Duration::ZERO)));
+    opened.reader.set(Err(Fault::Unreachable));
+    assert_eq!(opened.next_within(600 * SECOND).await, None);
+    // KEDA has not heard `true` for ten minutes: it is reader at once.
+    opened.reader.set(Ok(3.0));
+    assert!(matches!(opened.next_within(2 * SECOND).await, Some((true, _))));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_short_outage_that_changed_nothing_is_no_news() {
     let mut opened = Opened::with(Ok(1.0));
-    assert_eq!(opened.says(SECOND).await, Some((true, Duration::ZERO)));
-    opened.told.tell(Err(Fault::Unreachable));
-    assert_eq!(opened.says(5 * SECOND).await, None);
-    opened.told.tell(Ok(1.0));
-    let (state, after) = opened.says(60 * SECOND).await.unwrap();
+    assert_eq!(opened.next_within(SECOND).await, Some((true, Duration::ZERO)));
+    opened.reader.set(Err(Fault::Unreachable));
+    assert_eq!(opened.next_within(5 * SECOND).await, None);
+    opened.reader.set(Ok(1.0));
+    let (state, after) = opened.next_within(60 * SECOND).await.unwrap();
     assert!(state && after >= 20 * SECOND, "{state} after {after:?}");
 }
 
 #[test]
 fn the_process_and_each_trigger_have_so_many_places_and_get_them_back() {
-    let streams = Streams::new(metrics());
-    let triggers = u64::try_from(OF_THE_PROCESS / OF_A_TRIGGER).unwrap();
-    let mut places = Vec::new();
+    let streams = StreamLimits::new(metrics());
+    let triggers = u64::try_from(STREAMS_PER_PROCESS / STREAMS_PER_TRIGGER).unwrap();
+    let mut permits = Vec::new();
     for trigger in 0..triggers {
-        for _ in 0..OF_A_TRIGGER {
-            places.push(streams.place(trigger, 300, "StreamIsActive").unwrap());
+        for _ in 0..STREAMS_PER_TRIGGER {
+            permits.push(streams.acquire(trigger, 300, "StreamIsActive").unwrap());
         }
-        if places.len() < OF_THE_PROCESS {
-            let refused = streams.place(trigger, 300, "StreamIsActive").err();
+        if permits.len() < STREAMS_PER_PROCESS {
+            let refused = streams.acquire(trigger, 300, "StreamIsActive").err();
             assert_eq!(refused, Some(Fault::Exhausted(Limit::TriggerStreams)));
         }
     }
-    assert_eq!(places.len(), 50_000, "the contract's number");
+    assert_eq!(permits.len(), 50_000, "the contract's number");
     for _ in 0..3 {
-        assert_eq!(streams.place(u64::MAX, 300, "StreamMetricSpec").err(), Some(Fault::Exhausted(Limit::Streams)));
+        assert_eq!(streams.acquire(u64::MAX, 300, "StreamMetricSpec").err(), Some(Fault::Exhausted(Limit::Streams)));
     }
-    places.pop();
-    places.push(streams.place(u64::MAX, 300, "StreamMetricSpec").unwrap());
-    assert_eq!(streams.place(0, 300, "StreamIsActive").err(), Some(Fault::Exhausted(Limit::Streams)));
-    drop(places);
+    permits.pop();
+    permits.push(streams.acquire(u64::MAX, 300, "StreamMetricSpec").unwrap());
+    assert_eq!(streams.acquire(0, 300, "StreamIsActive").err(), Some(Fault::Exhausted(Limit::Streams)));
+    drop(permits);
     let open = streams.open.lock().unwrap();
     assert_eq!((open.in_all, open.bytes, open.by_trigger.len()), (0, 0, 0), "what is not open costs nothing");
 }
 
 #[test]
 fn streams_whose_triggers_say_much_have_fewer_places() {
-    let streams = Streams::new(metrics());
-    let placed = (0..).map_while(|trigger| streams.place(trigger, 64 * 1024, "StreamIsActive").ok());
-    let places: Vec<_> = placed.collect();
-    assert_eq!(places.len(), 1_024);
-    assert_eq!(streams.place(u64::MAX, 1, "StreamIsActive").err(), Some(Fault::Exhausted(Limit::Streams)));
-    drop(places);
-    assert!(streams.place(u64::MAX, 1, "StreamIsActive").is_ok());
+    let streams = StreamLimits::new(metrics());
+    let placed = (0..).map_while(|trigger| streams.acquire(trigger, 64 * 1024, "StreamIsActive").ok());
+    let permits: Vec<_> = placed.collect();
+    assert_eq!(permits.len(), 1_024);
+    assert_eq!(streams.acquire(u64::MAX, 1, "StreamIsActive").err(), Some(Fault::Exhausted(Limit::Streams)));
+    drop(permits);
+    assert!(streams.acquire(u64::MAX, 1, "StreamIsActive").is_ok());
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_streams_of_an_old_connection_end_within_the_spread_however_often_they_speak() {
-    let streams = Streams::new(metrics());
-    let ((_process, process), (aging, connection)) = (Ending::new(), Ending::new());
-    let place = streams.place(1, 0, "StreamIsActive").unwrap();
-    let mut life = Life {
-        process,
-        connection: Some(connection),
+    let streams = StreamLimits::new(metrics());
+    let connection = CancellationToken::new();
+    let permit = streams.acquire(1, 0, "StreamIsActive").unwrap();
+    let mut lifetime = Lifetime {
+        process: CancellationToken::new(),
+        connection: Some(connection.clone()),
         ends_at: None,
-        place,
+        permit,
         opened_at: Instant::now(),
         ended_with: Code::Cancelled,
     };
-    assert!(timeout(60 * SECOND, life.wait()).await.is_err(), "it ended before its connection got old");
-    aging.end();
+    assert!(timeout(60 * SECOND, lifetime.wait()).await.is_err(), "it ended before its connection got old");
+    connection.cancel();
     let start = Instant::now();
     // Each message drops the wait and begins another.
-    while timeout(SECOND / 10, life.wait()).await.is_err() {
+    while timeout(SECOND / 10, lifetime.wait()).await.is_err() {
         sleep(SECOND / 100).await;
         assert!(start.elapsed() <= SPREAD, "still open after {:?}", start.elapsed());
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use clapometer::wire::ScaledObjectRef;
+use clapometer::proto::ScaledObjectRef;
 use tokio::{io::AsyncWriteExt, net::TcpStream, task::JoinHandle};
 use tonic::Code;
 

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use clapometer::wire::{GetMetricsRequest, ScaledObjectRef};
+use clapometer::proto::{GetMetricsRequest, ScaledObjectRef};
 use futures_util::future::join_all;
 use prost::Message;
 use rand::{Rng, RngCore, SeedableRng, rngs::StdRng};

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use clapometer::wire::ScaledObjectRef;
+use clapometer::proto::ScaledObjectRef;
 use tokio::{sync::watch, task::JoinHandle};
 use tonic::{Code, Status};
 

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use clapometer::wire::{IsActiveResponse, ScaledObjectRef};
+use clapometer::proto::{IsActiveResponse, ScaledObjectRef};
 use tokio::task::JoinHandle;
 use tokio_postgres::Client;
 use tonic::{Status, Streaming};

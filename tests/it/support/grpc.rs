@@ -4,7 +4,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use clapometer::wire::{
+use clapometer::proto::{
     GetMetricsRequest, IsActiveResponse, MetricSpec, MetricValue, ScaledObjectRef,
     external_scaler_client::ExternalScalerClient,
 };

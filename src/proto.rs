@@ -1,4 +1,4 @@
-//! The generated wire protocol, fenced in.
+//! The generated code of KEDA's external scaler protocol, and the only place that switches lints off for it.
 
 #![allow(missing_docs, clippy::all, clippy::pedantic, clippy::restriction, unused_qualifications)]
 

@@ -20,15 +20,15 @@ const YIELD: usize = 32 * 1024;
 
 /// Encodes `T` and decodes `U`.
 #[derive(Debug, Clone)]
-pub struct Fitted<T, U>(PhantomData<(T, U)>);
+pub struct SizedProstCodec<T, U>(PhantomData<(T, U)>);
 
-impl<T, U> Default for Fitted<T, U> {
+impl<T, U> Default for SizedProstCodec<T, U> {
     fn default() -> Self {
         Self(PhantomData)
     }
 }
 
-impl<T, U> Codec for Fitted<T, U>
+impl<T, U> Codec for SizedProstCodec<T, U>
 where
     T: Message + Send + 'static,
     U: Message + Default + Send + 'static,

@@ -19,53 +19,53 @@ use tokio::time::{Sleep, sleep};
 use tonic::Status;
 
 /// Bytes of all requests on their way. The images run within 256 MiB.
-const MOST: usize = 32 * 1024 * 1024;
+const BUDGET: usize = 32 * 1024 * 1024;
 
 /// What a request costs that has not come whole, beside its message: measured, rounded up.
 const OVERHEAD: usize = 4 * 1024;
 
 /// The bytes of all requests that are on their way.
 #[derive(Debug, Default)]
-pub(super) struct Arrivals(AtomicUsize);
+pub(super) struct BodyBudget(AtomicUsize);
 
 /// The body of one request. One that is there when it is looked for costs nothing.
-pub(super) struct Arriving<B> {
+pub(super) struct LimitedBody<B> {
     body: B,
     within: Duration,
     late: Option<Pin<Box<Sleep>>>,
-    held: Held,
+    reservation: Reservation,
 }
 
 /// What one request holds; given back when dropped.
-struct Held {
-    all: Arc<Arrivals>,
+struct Reservation {
+    budget: Arc<BodyBudget>,
     bytes: usize,
 }
 
-impl<B> Arriving<B> {
+impl<B> LimitedBody<B> {
     /// A body that must have come `within` that time after it was first looked for in vain.
-    pub(super) fn new(body: B, within: Duration, all: Arc<Arrivals>) -> Self {
-        Self { body, within, late: None, held: Held { all, bytes: 0 } }
+    pub(super) fn new(body: B, within: Duration, budget: Arc<BodyBudget>) -> Self {
+        Self { body, within, late: None, reservation: Reservation { budget, bytes: 0 } }
     }
 }
 
-impl Held {
+impl Reservation {
     fn take(&mut self, bytes: usize) -> Result<(), Status> {
         self.bytes += bytes;
-        if self.all.0.fetch_add(bytes, Ordering::Relaxed) + bytes > MOST {
+        if self.budget.0.fetch_add(bytes, Ordering::Relaxed) + bytes > BUDGET {
             return Err(Status::resource_exhausted("too many requests have not come whole"));
         }
         Ok(())
     }
 }
 
-impl Drop for Held {
+impl Drop for Reservation {
     fn drop(&mut self) {
-        self.all.0.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.budget.0.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 
-impl<B> Body for Arriving<B>
+impl<B> Body for LimitedBody<B>
 where
     B: Body<Data = Bytes> + Unpin,
     B::Error: std::error::Error + Send + Sync + 'static,
@@ -79,7 +79,7 @@ where
         let refused = match polled {
             Poll::Ready(Some(Ok(frame))) => {
                 let bytes = frame.data_ref().map_or(0, Bytes::len);
-                let taken = if this.body.is_end_stream() { Ok(()) } else { this.held.take(bytes) };
+                let taken = if this.body.is_end_stream() { Ok(()) } else { this.reservation.take(bytes) };
                 return Poll::Ready(Some(taken.map(|()| frame)));
             }
             Poll::Ready(Some(Err(error))) => Status::from_error(Box::new(error)),
@@ -87,7 +87,7 @@ where
             Poll::Pending => {
                 if this.late.is_none() {
                     this.late = Some(Box::pin(sleep(this.within)));
-                    if let Err(refused) = this.held.take(OVERHEAD) {
+                    if let Err(refused) = this.reservation.take(OVERHEAD) {
                         return Poll::Ready(Some(Err(refused)));
                     }
                 }
