@@ -14,7 +14,6 @@ mod entry;
 mod queries;
 mod section;
 mod source;
-pub mod sql;
 mod yaml;
 
 use std::{
@@ -27,15 +26,12 @@ use std::{
     time::Duration,
 };
 
+pub use self::source::{Environment, PREFIX};
 use self::{effective::Provenance, section::Context, source::Tree};
-pub use self::{
-    queries::is_metric_name,
-    source::{Environment, PREFIX},
-};
 use crate::{
     conninfo::ConnectionSource,
     diagnostics::{Diagnostics, Location, Misconfiguration},
-    scaling::{Activation, Divisor, Rounding, Target},
+    query::Query,
 };
 
 /// Everything `clapometer serve` needs to know.
@@ -205,108 +201,4 @@ pub struct Database {
     pub require_unprivileged_role: bool,
     /// False: nothing is asked, its triggers get UNAVAILABLE.
     pub enabled: bool,
-}
-
-/// One entry of `queries`.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Query {
-    /// Its key in `queries`; also the metric's name.
-    pub name: String,
-    /// The key of its database.
-    pub database: String,
-    /// The statement as the operator wrote it.
-    pub sql: String,
-    /// The column that is reported; the only column where absent.
-    pub value_column: Option<String>,
-    /// The column that is compared with the activation threshold, undivided; the reported value where absent.
-    pub activity_column: Option<String>,
-    /// The column (timestamptz) that tells when the numbers change by the clock alone.
-    pub next_change: Option<String>,
-    /// What the value is divided by.
-    pub divide_by: Divisor,
-    /// What becomes of the quotient's fraction.
-    pub rounding: Rounding,
-    /// The target for triggers that set none.
-    pub target: Target,
-    /// The threshold for triggers that set none.
-    pub activation: Activation,
-    /// Bound as `$1`, `$2`... in this order.
-    pub parameters: Vec<Parameter>,
-    /// The key column of a grouped query.
-    pub group_by: Option<String>,
-    /// What a NULL number means.
-    pub on_null: Absent,
-    /// What a missing row means.
-    pub on_no_row: Absent,
-    /// The statement's own limit.
-    pub timeout: Duration,
-    /// A reading this young is shared; zero: only calls that overlap share.
-    pub max_age: Duration,
-    /// Where the database tells that the numbers may have changed.
-    pub notify: Option<Notify>,
-    /// Who may use it.
-    pub namespaces: Namespaces,
-}
-
-/// What a number that is not there means.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Absent {
-    /// A fault.
-    Error,
-    /// Zero: the operator said so.
-    Zero,
-}
-
-/// A declared parameter of a query.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Parameter {
-    /// `<name>` of the trigger's `param.<name>`.
-    pub name: String,
-    /// How its text is parsed and bound.
-    pub kind: ParameterKind,
-}
-
-/// The types that a parameter can have.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum ParameterKind {
-    /// Any text without a zero byte.
-    Text,
-    /// A 64-bit integer.
-    Bigint,
-    /// A finite double.
-    Double,
-    /// `true` or `false`.
-    Boolean,
-    /// A UUID in its canonical form.
-    Uuid,
-    /// An RFC 3339 time.
-    Timestamptz,
-}
-
-/// `notify` of a query.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Notify {
-    /// The channel to LISTEN on.
-    pub channel: String,
-    /// What a missed wake-up costs at most.
-    pub resync: Duration,
-}
-
-/// Which Kubernetes namespaces' triggers may use a query.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Namespaces {
-    /// `["*"]`.
-    All,
-    /// These, and no others.
-    Only(Vec<String>),
-}
-
-impl Namespaces {
-    /// Whether triggers of this namespace may use the query.
-    pub fn allow(&self, namespace: &str) -> bool {
-        match self {
-            Self::All => true,
-            Self::Only(names) => names.iter().any(|name| name == namespace),
-        }
-    }
 }

@@ -5,8 +5,8 @@
 //! reads it in one read-only transaction, and [`scaling`] divides and rounds it.
 //!
 //! ```text
-//! config ─> query ─> postgres ─> cache ─> scaler ─> admin ─> server ─> command
-//! config ──────────> postgres ─> batch
+//! query ─> config ─> postgres ─> cache ─> scaler ─> admin ─> server ─> command
+//! query ─> config ─> postgres ─> batch
 //! ```
 //!
 //! A module names only modules to its left. The others are leaves that every module may name.

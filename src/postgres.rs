@@ -53,7 +53,7 @@ use crate::{
     config,
     fault::Fault,
     metrics::{ConnectionLabels, ConnectionUse, DatabaseLabels, Metrics},
-    query::Value,
+    query::{Query, Value},
     reading::{Breaker, ChannelState, ReadResult, Reading, Tenant},
     shutdown::Supervisor,
 };
@@ -393,7 +393,7 @@ impl Failure {
 /// short statement takes in all.
 ///
 /// `row_security = off` turns rows that a policy would hide into an error (42501) instead of a silent zero.
-fn begin(database: &config::Database, query: &config::Query) -> String {
+fn begin(database: &config::Database, query: &Query) -> String {
     let mut text = format!(
         "BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY; \
          SET LOCAL statement_timeout = {}; \

@@ -13,8 +13,8 @@ use std::{
 
 /// Each module with the modules that it may name beside the leaves.
 const MODULES: &[(&str, &[&str])] = &[
-    ("config", &[]),
-    ("query", &["config"]),
+    ("query", &[]),
+    ("config", &["query"]),
     ("postgres", &["config", "query"]),
     ("cache", &["config", "query", "postgres"]),
     ("scaler", &["config", "query", "postgres", "cache"]),
@@ -47,7 +47,7 @@ const KNOWN_CIRCLES: &[(&str, &[&str])] = &[
     ("batch::worker", &["program", "work"]),
     ("command::check", &["advice", "report", "serving"]),
     ("config", &["check", "databases"]),
-    ("config", &["connection", "entry", "libpq", "parts", "section", "url"]),
+    ("config", &["entry", "section"]),
 ];
 
 type Names = BTreeSet<String>;

@@ -12,10 +12,9 @@ use tokio::{sync::watch, time::Instant};
 
 use super::group_keys::{Asked, GroupKeys};
 use crate::{
-    config::Query,
     fault::{Fault, Kind},
     metrics::{Metrics, QueryLabels},
-    query::Value,
+    query::{Query, Value},
     reading::{Breaker, ChannelState, ReadResult, Tenant},
 };
 

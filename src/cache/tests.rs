@@ -9,8 +9,8 @@ use tokio::time::{advance, sleep};
 
 use super::*;
 use crate::{
-    config::{self, Absent, Namespaces, Query},
     metrics::Build,
+    query::{self, Absent, Namespaces, Query},
     reading::{Breaker, ChannelState, Numbers},
     scaling::{Activation, Divisor, Rounding, Target},
     shutdown::Supervisor,
@@ -71,7 +71,7 @@ fn query(max_age: Duration) -> Arc<Query> {
         rounding: Rounding::Ceil,
         target: Target::default(),
         activation: Activation::default(),
-        parameters: vec![config::Parameter { name: "queue".into(), kind: config::ParameterKind::Bigint }],
+        parameters: vec![query::Parameter { name: "queue".into(), kind: query::ParameterKind::Bigint }],
         group_by: None,
         on_null: Absent::Error,
         on_no_row: Absent::Error,

@@ -70,7 +70,7 @@ pub(crate) fn tree(file: &Tree) -> Tree {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::sql;
+    use crate::query::sql;
 
     #[test]
     fn no_two_queries_have_the_same_text() {

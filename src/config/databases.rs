@@ -5,12 +5,12 @@ use std::{collections::BTreeMap, num::NonZeroUsize, sync::Arc, time::Duration};
 use super::{
     Database, builtin,
     check::LIFETIMES,
-    queries::{METRIC_NAME, is_metric_name},
     section::{References, Section},
 };
 use crate::{
     conninfo::{ConnectionSource, HOSTS, KEYS, Params, is_host},
     diagnostics::shown,
+    query::{METRIC_NAME, is_metric_name},
 };
 
 const DEFAULT_POOL_SIZE: usize = 4;

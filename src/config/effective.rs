@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, fmt::Write, net::SocketAddr, path::PathBuf};
 use ::config::{Value, ValueKind};
 
 use super::{
-    Absent, Admin, Config, Database, Namespaces, Notify, ParameterKind, Query, Server, ServerTls,
+    Admin, Config, Database, Server, ServerTls,
     duration::show,
     queries::{ABSENT, KINDS},
     source::{Path, Tree},
@@ -16,6 +16,7 @@ use super::{
 use crate::{
     conninfo::{KEYS, ValueSource, redacted_url},
     diagnostics::Location,
+    query::{Absent, Namespaces, Notify, ParameterKind, Query},
     scaling::Rounding,
 };
 

@@ -7,17 +7,17 @@ use std::{
 };
 
 use super::{
-    Absent, Namespaces, Notify, Parameter, ParameterKind, Query, builtin,
+    builtin,
     section::{References, Section},
-    sql::{self, Malformed},
 };
 use crate::{
     diagnostics::suggestion,
+    query::{
+        Absent, METRIC_NAME, Namespaces, Notify, Parameter, ParameterKind, Query, is_metric_name,
+        sql::{self, Malformed},
+    },
     scaling::{Activation, Divisor, Rounding, Target},
 };
-
-/// What [`is_metric_name`] takes, for messages.
-pub(crate) const METRIC_NAME: &str = "1 to 63 letters, digits, '-', '_' and '.', with a letter or digit at either end";
 
 const DEFAULT_TIMEOUT: Duration = Duration::from_millis(1500);
 const DEFAULT_MAX_AGE: Duration = Duration::from_secs(1);
@@ -39,17 +39,6 @@ pub(crate) const KINDS: [(&str, ParameterKind); 6] = [
 ];
 
 pub(crate) const ABSENT: [(&str, Absent); 2] = [("error", Absent::Error), ("zero", Absent::Zero)];
-
-/// Whether a name can name a metric: `^[A-Za-z0-9]([-_.A-Za-z0-9]{0,61}[A-Za-z0-9])?$`, which
-/// is what Kubernetes takes for a metric's name.
-pub fn is_metric_name(name: &str) -> bool {
-    let is_edge = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_alphanumeric);
-    let bytes = name.as_bytes();
-    bytes.len() <= 63
-        && is_edge(bytes.first())
-        && is_edge(bytes.last())
-        && bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(byte))
-}
 
 /// The queries by name. A built-in query without a database to ask is left out.
 pub(crate) fn checked(section: &Section<'_>, databases: &BTreeSet<String>) -> BTreeMap<String, Arc<Query>> {

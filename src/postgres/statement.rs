@@ -14,10 +14,9 @@ use tokio_postgres::{
 };
 
 use crate::{
-    config::{Absent, ParameterKind, Query, sql},
     fault::{Fault, Unusable},
     metrics::QueryLabels,
-    query::Value,
+    query::{Absent, ParameterKind, Query, Value, sql},
     reading::{Numbers, Reading, Rows},
 };
 

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use uuid::Uuid;
 
-use crate::config::ParameterKind;
+use super::ParameterKind;
 
 /// A parsed parameter. Equal values are the same parameter of the same cached query.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

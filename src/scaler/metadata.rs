@@ -18,10 +18,9 @@ use super::{
 };
 use crate::{
     cache::QuerySource,
-    config::{Query, is_metric_name},
     conninfo::{Address, SslMode},
     proto::ScaledObjectRef,
-    query::Value,
+    query::{Parameter, Query, Value, is_metric_name},
     scaling::{Activation, Divisor, Rounding, Target},
 };
 
@@ -274,7 +273,7 @@ impl<'a> Metadata<'a> {
                 None => Refusal::key(&key, "not a parameter of this query"),
             });
         }
-        let value = |parameter: &crate::config::Parameter| {
+        let value = |parameter: &Parameter| {
             let key = || format!("{PARAMETER_PREFIX}{}", parameter.name);
             let text =
                 self.parameter(&parameter.name).ok_or_else(|| Refusal::key(&key(), "missing; this query needs it"))?;

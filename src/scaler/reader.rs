@@ -6,9 +6,8 @@ use tokio::sync::watch;
 
 use crate::{
     cache::QueryReader,
-    config::Query,
     postgres::{Database, Statement},
-    query::Value,
+    query::{Query, Value},
     reading::{Breaker, ChannelState, ReadResult, Tenant},
 };
 

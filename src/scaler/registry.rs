@@ -4,7 +4,10 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use crate::config::{Config, Query, is_metric_name, sql};
+use crate::{
+    config::Config,
+    query::{Query, is_metric_name, sql},
+};
 
 /// The configured queries, each as a `T`.
 #[derive(Debug)]

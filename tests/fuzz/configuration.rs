@@ -1,8 +1,9 @@
 //! The configuration: what is refused says where, what is taken can be written down, and no secret is ever told.
 
 use clapometer::{
-    config::{Config, Environment, sql},
+    config::{Config, Environment},
     diagnostics::Location,
+    query::sql,
 };
 
 /// In no message and no output, wherever it stands in the file as a password.

@@ -1,8 +1,7 @@
 //! Parameters and division: what is parsed is the same when written and parsed again, and decimals agree.
 
 use clapometer::{
-    config::ParameterKind,
-    query::Value,
+    query::{ParameterKind, Value},
     scaling::{Divisor, Rounding, SMALLEST, integer, reported},
 };
 use rust_decimal::{Decimal, RoundingStrategy, prelude::ToPrimitive};

@@ -11,10 +11,11 @@ use std::{
 };
 
 use clapometer::{
-    config::{Absent, Config, Environment, Query},
+    config::{Config, Environment},
     fault::Kind,
     metrics::{Build, Metrics},
     postgres::{Database, Statement},
+    query::{Absent, Query},
     reading::{Numbers, Rows},
     shutdown::{Failures, Supervisor},
 };

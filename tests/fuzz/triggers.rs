@@ -6,9 +6,10 @@ use std::{cell::RefCell, sync::Arc};
 
 use clapometer::{
     cache::QueryCache,
-    config::{Config, Environment, is_metric_name},
+    config::{Config, Environment},
     metrics::{Build, Metrics},
     proto::{GetMetricsRequest, ScaledObjectRef, external_scaler_server::ExternalScaler},
+    query::is_metric_name,
     scaler::{Catalog, Scaler},
     shutdown::{Failures, Supervisor},
 };

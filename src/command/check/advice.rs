@@ -2,9 +2,9 @@
 
 use super::{excerpt::Excerpt, report::Origin};
 use crate::{
-    config::Query,
     fault::{Fault, Unusable},
     postgres::{Cause, QueryError},
+    query::Query,
 };
 
 /// Advises on a database that cannot be reached.

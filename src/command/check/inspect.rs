@@ -13,8 +13,9 @@ use super::{
     warning,
 };
 use crate::{
-    config::{Config, Query},
+    config::Config,
     postgres::{Cause, Database, Inspection, Plan, QueryError, Server, Statement},
+    query::Query,
     reading::{Reading, Rows},
 };
 

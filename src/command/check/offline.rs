@@ -3,7 +3,8 @@
 use std::fmt::Write;
 
 use crate::{
-    config::{Config, Namespaces, Query},
+    config::Config,
+    query::{Namespaces, Query},
     terminal::{
         style::{ColorChoice, Style},
         text::printable,

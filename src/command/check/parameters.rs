@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use crate::{
-    config::{Config, Query},
-    query::Value,
+    config::Config,
+    query::{Query, Value},
 };
 
 /// Values by query and parameter.

@@ -7,9 +7,9 @@ use serde::{Serialize, Serializer};
 use super::{excerpt::Excerpt, tls::TlsReport, warning::Warning};
 use crate::{
     command::count_cap,
-    config::Query,
     conninfo::Connection,
     fault::{Fault, Kind},
+    query::Query,
     reading::Numbers,
     scaling,
 };

@@ -5,8 +5,8 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::{
-    config::Query,
     postgres::{Relation, RowSecurity, Server},
+    query::Query,
     reading::CALL_DEADLINE,
 };
 

@@ -7,9 +7,8 @@ use tokio::time::{sleep, timeout};
 use super::*;
 use crate::{
     cache::{QueryReader, QuerySource},
-    config::{Absent, Namespaces, Query},
     metrics::Build,
-    query::Value,
+    query::{Absent, Namespaces, Query, Value},
     reading::{Breaker, ChannelState, Numbers, ReadResult, Reading, Rows, Tenant},
     scaler::metadata::ActivitySource,
     scaling::{Activation, Divisor, Rounding, Target},
