@@ -5,7 +5,7 @@
 #     docker build --target batch --tag postgres-batch .
 #
 # `make image` builds and runs both without a Docker engine. COMMIT is what `--version` prints.
-ARG BUILDER=docker.io/library/rust:1.95-slim-bookworm
+ARG BUILDER=docker.io/library/rust:1.95.0-slim-bookworm
 
 FROM ${BUILDER} AS build
 WORKDIR /build
@@ -26,8 +26,11 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry \
     && mkdir /out \
     && cp "target/$triple/release/clapometer" "target/$triple/release/postgres-batch" /out/
 
-# What glibc's resolver and PostgreSQL's clients look for; Kubernetes mounts hosts and resolv.conf over it.
-RUN mkdir -p /skeleton/etc \
+# What glibc's resolver and PostgreSQL's clients look for; Kubernetes mounts hosts and resolv.conf over it. And what the
+# licences ask for: the executables contain glibc and the crates of THIRD-PARTY-NOTICES.
+RUN mkdir -p /skeleton/etc /skeleton/licenses \
+    && cp /usr/share/doc/libc6-dev/copyright /skeleton/licenses/glibc \
+    && cp /usr/share/common-licenses/LGPL-2.1 LICENSE-APACHE LICENSE-MIT THIRD-PARTY-NOTICES /skeleton/licenses/ \
     && printf 'nonroot:x:65532:65532::/:/sbin/nologin\n' >/skeleton/etc/passwd \
     && printf 'nonroot:x:65532:\n' >/skeleton/etc/group \
     && printf 'hosts: files dns\n' >/skeleton/etc/nsswitch.conf
