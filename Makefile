@@ -1,6 +1,6 @@
 # `make check` is what CI runs. Everything else here is a part of it, or takes longer.
 
-.PHONY: help demo test check fmt lint doc manifests shipped image chaos load bench bench-notify soak faults truth fuzz advisories
+.PHONY: help demo test check fmt lint doc advisories licences notices manifests shipped versions image chaos faults truth fuzz load bench bench-notify soak
 
 help:            ## shows this
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -8,10 +8,11 @@ help:            ## shows this
 demo:            ## plays the whole story without a cluster, in about a minute
 	scripts/postgres && cargo build --locked --bins && cargo run --locked --example keda
 
-test:            ## runs all tests; installs PostgreSQL's programs if there are none
+test:            ## runs all tests; installs PostgreSQL's programs if there are none; PG_VERSION=13 to 18 takes that version's
 	scripts/test
 
-check: fmt lint doc advisories shipped test load   ## everything CI decides by
+check:           ## everything CI decides by, and how many seconds each part takes
+	scripts/stages fmt lint doc advisories licences shipped test versions load
 
 fmt:             ## checks the formatting
 	cargo fmt --check
@@ -25,11 +26,20 @@ doc:             ## builds the documentation, warnings are errors
 advisories:      ## Cargo.lock has no version below the floors of known advisories; without network
 	scripts/advisories
 
+licences:        ## every crate has an allowed licence, and THIRD-PARTY-NOTICES is up to date
+	scripts/licences --check
+
+notices:         ## writes THIRD-PARTY-NOTICES, which the images carry
+	scripts/licences
+
 manifests:       ## renders the chart into deploy/kustomize, then lints and checks everything under deploy/
 	scripts/manifests
 
 shipped:         ## the same checks, and fails if something rendered is out of date
 	scripts/manifests --check
+
+versions:        ## the tests that a version of PostgreSQL can break, on the oldest and the newest that are supported
+	scripts/versions 13 18
 
 image:           ## builds both images with buildah and runs them (root, Debian)
 	scripts/image

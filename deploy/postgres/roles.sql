@@ -98,4 +98,16 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON clap, clap_attempt TO postgres_batch_ope
 -- Which migrations have been applied; written by their owner only.
 GRANT SELECT ON postgres_batch_migrations TO postgres_batch, postgres_batch_operator;
 
+-- Before PostgreSQL 15 every role may create tables in the schema public. Applications may rely on it, so that it is yours to change.
+SELECT set_config('roles.schema', :'schema', true) AS unused
+\gset
+DO $$
+BEGIN
+    IF has_schema_privilege('clapometer', current_setting('roles.schema'), 'CREATE') THEN
+        RAISE WARNING 'the role clapometer may create tables in the schema %', current_setting('roles.schema')
+            USING HINT = format('Let the owner of the schema take it away: REVOKE CREATE ON SCHEMA %I FROM PUBLIC;',
+                                current_setting('roles.schema'));
+    END IF;
+END $$;
+
 COMMIT;

@@ -154,11 +154,10 @@ async fn the_printed_script_leaves_what_up_leaves() {
 
 #[tokio::test]
 async fn the_printed_script_is_for_psql_too() {
-    let psql = binaries::directory().join("psql");
-    if !psql.is_file() {
+    let Some(psql) = binaries::client("psql") else {
         crate::support::skip::skip("psql is not installed");
         return;
-    }
+    };
     let database = Database::empty(Cluster::shared().await).await;
     let run = Executable::new(&psql, ["-q", "-v", "ON_ERROR_STOP=1", "-f", "script.sql"])
         .file("script.sql", &printed(["migrate", "print"]).await)

@@ -20,6 +20,16 @@ pub(crate) fn directory() -> PathBuf {
     find(chosen, Path::new("/usr/lib/postgresql"), project).unwrap_or_else(|| panic!("{MISSING}"))
 }
 
+/// A client program of PostgreSQL, such as `psql`: beside the server's programs, else that of the machine, since clients
+/// talk to servers of other versions, too.
+pub(crate) fn client(name: &str) -> Option<PathBuf> {
+    let beside = directory().join(name);
+    let of_packages = newest(Path::new("/usr/lib/postgresql")).map(|directory| directory.join(name));
+    let in_path =
+        env::split_paths(&env::var_os("PATH")?).map(|directory| directory.join(name)).find(|path| path.is_file());
+    [Some(beside), of_packages, in_path].into_iter().flatten().find(|path| path.is_file())
+}
+
 /// Looks where the environment says, and nowhere else if it says anything; then in the packages
 /// of Debian, the newest first; then asks `pg_config`; then where `scripts/postgres` puts the
 /// programs when it is not root.

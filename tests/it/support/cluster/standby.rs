@@ -2,24 +2,32 @@
 
 use std::{fs, process::Command, sync::Mutex, time::Duration};
 
-use super::{super::database, Cluster, binaries, free_port, processes, run, tempdir, wait};
+use super::{super::database, Cluster, free_port, processes, run, tempdir, wait};
 
 const CATCH_UP: Duration = Duration::from_secs(30);
 
 impl Cluster {
-    /// Makes a standby of this one that has caught up.
+    /// Makes a standby of this one that has caught up: a copy of its directory, for which it is stopped and started.
     pub(crate) async fn standby(&self) -> Self {
         let directory = processes::give_away(&tempdir::new("standby"));
         let data = directory.join("data");
-        let mut backup = Command::new(binaries::directory().join("pg_basebackup"));
-        backup.args(["--write-recovery-conf", "--wal-method=stream", "--checkpoint=fast", "--no-sync"]);
-        backup.args(["--username=postgres", "--port", &self.port.to_string(), "--host"]).arg(&self.directory);
-        run(backup.arg("--pgdata").arg(&data));
+        self.stop().await;
+        run(Command::new("cp").arg("-a").arg(self.data()).arg(&data));
+        self.start().await;
+        let signal = data.join("standby.signal");
+        fs::write(&signal, "").expect("the data directory is ours");
+        processes::give_away(&signal);
         let port = free_port();
         let settings = data.join("postgresql.auto.conf");
-        let copied = fs::read_to_string(&settings).expect("pg_basebackup wrote it");
+        let copied = fs::read_to_string(&settings).expect("the primary has one");
         // The last line of a name counts.
-        let own = format!("{copied}\nport = {port}\nunix_socket_directories = '{}'\n", directory.display());
+        let own = format!(
+            "{copied}\nport = {port}\nunix_socket_directories = '{}'\n\
+             primary_conninfo = 'host={} port={} user=postgres'\n",
+            directory.display(),
+            self.directory.display(),
+            self.port,
+        );
         fs::write(&settings, own).expect("the data directory is ours");
         let standby = Self { directory, port, postmaster: Mutex::new(None), templates: tokio::sync::Mutex::default() };
         standby.start().await;
