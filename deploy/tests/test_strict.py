@@ -56,7 +56,7 @@ class Files(unittest.TestCase):
                 if document.get("kind") == "ScaledJob":
                     with self.subTest(file=path.name):
                         spec = document["spec"]
-                        self.assertEqual(spec["scalingStrategy"]["strategy"], "default")
+                        self.assertNotIn("strategy", spec.get("scalingStrategy", {}))
                         self.assertEqual(spec["rollout"]["strategy"], "gradual")
                         self.assertEqual(spec.get("minReplicaCount", 0), 0)
                         self.assertEqual([t["type"] for t in spec["triggers"]], ["external"])
@@ -116,7 +116,8 @@ class Validator(unittest.TestCase):
 
     def test_misspelt_fields_of_a_scaled_job(self):
         self.refuses(self.changed("ScaledJob", "spec", maxReplicas=3), "maxReplicas")
-        self.refuses(self.changed("ScaledJob", "spec", "scalingStrategy", strategie="default"), "strategie")
+        self.refuses(self.changed("ScaledJob", "spec", "scalingStrategy", strategie="accurate"), "strategie")
+        self.refuses(self.changed("ScaledJob", "spec", "scalingStrategy", strategy="default"), "default")
         self.refuses(self.changed("ScaledJob", "spec", "rollout", strategy="slow"), "slow")
         self.refuses(self.changed("ScaledJob", "spec", "jobTargetRef", backOffLimit=4), "backOffLimit")
         self.refuses(self.changed("ScaledJob", "spec", "jobTargetRef", "template", "spec", restartpolicy="Never"), "restartpolicy")
