@@ -6,6 +6,7 @@
 
 use std::fmt::Write as _;
 
+use postgres_protocol::escape::escape_identifier;
 use sha2::{Digest, Sha256};
 
 /// PostgreSQL cuts longer names off without a word (NAMEDATALEN - 1).
@@ -82,7 +83,7 @@ impl Identifier {
     }
 
     fn quoted(&self) -> String {
-        format!("\"{}\"", self.0.replace('"', "\"\""))
+        escape_identifier(&self.0)
     }
 }
 

@@ -5,6 +5,7 @@
 
 pub(crate) mod classify;
 pub mod connect;
+pub(crate) mod explain;
 mod fair_pool;
 mod health;
 mod inspect;
@@ -159,7 +160,7 @@ impl Database {
     /// Takes one reading, on behalf of whoever waits as `tenant`.
     ///
     /// Ends by itself: after the statement's limit and a wait in the queue of [`QUEUE`] or that
-    /// limit, whichever is longer. `on_sent` is called when the statement leaves.
+    /// limit, whichever is longer.
     ///
     /// # Errors
     /// The fault and, for the log, what is known beyond it.

@@ -1,6 +1,6 @@
 //! From a driver's error to a [`Fault`]; the only file that names SQLSTATEs.
 //!
-//! *Source:* PostgreSQL's manual, appendix A; the table of faults is the README's.
+//! *Source:* PostgreSQL's manual, appendix A; the table of faults is in docs/runbook.md.
 
 use std::{error::Error as _, io};
 

@@ -1,18 +1,21 @@
 //! LISTEN: hears that numbers may have changed, and knows whether it can hear.
 //!
-//! A notification is a hint, never the truth: it makes readings younger sooner. One connection
-//! per database, beside the pool. It counts as healthy only once a NOTIFY of our own, sent
-//! through the pool, has arrived: behind PgBouncer in transaction mode LISTEN succeeds and stays
-//! deaf. Whatever is lost or regained marks every channel, so that nothing that happened in
+//! A notification is a hint, never the truth: it makes readings younger sooner. Each database has
+//! one connection for it, beside the pool. It counts as healthy only once a NOTIFY of our own, sent
+//! through the pool, has arrived: behind PgBouncer in transaction mode LISTEN succeeds, but nothing
+//! ever arrives. Each loss and each return of LISTEN invalidates every channel, so that no change in
 //! between is missed.
 
+mod channels;
+
 use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError, Weak},
+    convert::Infallible,
+    sync::{Arc, Weak},
     time::Duration,
 };
 
 use deadpool_postgres::Object;
+use postgres_protocol::escape::escape_identifier;
 use rand::Rng;
 use tokio::{
     sync::{Notify, oneshot, watch},
@@ -20,179 +23,92 @@ use tokio::{
 };
 use tokio_postgres::{Notification, types::Type};
 
+pub(super) use self::channels::Channels;
+use self::channels::{ByName, INVALIDATION_INTERVAL};
 use super::{Database, QUEUE, connect};
 use crate::{
     config,
     conninfo::{Address, Connection},
-    reading::{Breaker, ChannelState},
+    metrics::{DatabaseLabels, Metrics},
+    reading::Breaker,
 };
 
 /// How often the connection must answer an empty query.
 const HEARTBEAT: Duration = Duration::from_secs(5);
 
-/// How long an answer to that, to LISTEN, or our own NOTIFY may take.
+/// The time that an answer to a heartbeat, to LISTEN or to our own NOTIFY may take.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Pauses between attempts to listen: doubled from the first to the second, +-20 %.
+/// The pause between two attempts to listen: it doubles from the first to the longest, +-20 %.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
-/// A channel is marked no more often than this; a storm of notifications is one mark at its end.
-const INVALIDATION_INTERVAL: Duration = Duration::from_millis(1);
-
-/// What each gauge that a mark wakes adds to that interval: waking it takes a tenth of this.
-const INVALIDATION_INTERVAL_PER_QUERY: Duration = Duration::from_micros(10);
-
-/// The channels that a database's queries listen on.
-#[derive(Debug)]
-pub(super) struct Channels {
-    wanted: watch::Sender<BTreeMap<String, Arc<Channel>>>,
-}
-
-#[derive(Debug)]
-struct Channel {
-    state: watch::Sender<ChannelState>,
-    /// A notification that came too soon after a mark to be marked at once.
-    late: Mutex<bool>,
-}
-
-impl Channels {
-    pub(super) fn new() -> Self {
-        Self { wanted: watch::Sender::new(BTreeMap::new()) }
-    }
-
-    /// The signal of a channel, which is listened on from now on.
-    pub(super) fn channel(&self, name: &str) -> watch::Receiver<ChannelState> {
-        let mut receiver = None;
-        self.wanted.send_if_modified(|wanted| {
-            let is_new = !wanted.contains_key(name);
-            let channel = wanted.entry(name.to_owned()).or_insert_with(|| {
-                let state = ChannelState { is_healthy: false, invalidated_at: Instant::now() };
-                Arc::new(Channel { state: watch::Sender::new(state), late: Mutex::new(false) })
-            });
-            receiver = Some(channel.state.subscribe());
-            is_new
-        });
-        receiver.expect("set in the closure, which runs once")
-    }
-
-    /// Forgets the channels that no query wants any more, and names them.
-    fn unwanted(&self) -> Vec<String> {
-        let mut unwanted = Vec::new();
-        self.wanted.send_if_modified(|wanted| {
-            wanted.retain(|name, channel| {
-                let is_wanted = channel.state.receiver_count() > 0;
-                if !is_wanted {
-                    unwanted.push(name.clone());
-                }
-                is_wanted
-            });
-            !unwanted.is_empty()
-        });
-        unwanted
-    }
-
-    fn wanted(&self) -> watch::Receiver<BTreeMap<String, Arc<Channel>>> {
-        self.wanted.subscribe()
-    }
-}
-
-impl Channel {
-    /// The pause between two marks.
-    fn interval(&self) -> Duration {
-        let queries = u32::try_from(self.state.receiver_count()).unwrap_or(u32::MAX);
-        INVALIDATION_INTERVAL.max(INVALIDATION_INTERVAL_PER_QUERY.saturating_mul(queries))
-    }
-
-    /// A notification has come. True if it must be marked later.
-    fn notified(&self) -> bool {
-        let mut late = self.late.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = Instant::now();
-        if !*late && now.duration_since(self.state.borrow().invalidated_at) >= self.interval() {
-            self.state.send_modify(|state| state.invalidated_at = now);
-            return false;
-        }
-        !std::mem::replace(&mut *late, true)
-    }
-
-    fn invalidate_late(&self) {
-        if std::mem::take(&mut *self.late.lock().unwrap_or_else(PoisonError::into_inner)) {
-            self.state.send_modify(|state| state.invalidated_at = Instant::now());
-        }
-    }
-
-    /// Marks, too, where this is news: while LISTEN cannot be had each attempt would mark everything.
-    fn set_health(&self, is_healthy: bool) {
-        self.state.send_if_modified(|state| {
-            let is_news = state.is_healthy != is_healthy;
-            if is_news {
-                *state = ChannelState { is_healthy, invalidated_at: Instant::now() };
-            }
-            is_news
-        });
-    }
-}
-
 /// Why listening has ended, or could not begin.
 enum SessionEnd {
-    /// The database handle is gone: so are we.
+    /// The database handle is gone, and this task ends with it.
     Database,
-    /// Credentials or host have changed: it is to be opened again.
+    /// Credentials or host have changed: the connection is opened again.
     Outdated,
-    /// No query wants to hear anything.
+    /// No query listens on any channel.
     Unwanted,
-    /// What went wrong.
-    Because(String),
+    /// Something failed.
+    Failed(String),
+}
+
+/// What every connection of one database needs to listen.
+struct Listener {
+    database: Weak<Database>,
+    settings: Arc<config::Database>,
+    metrics: Arc<Metrics>,
+    labels: DatabaseLabels,
+    wanted: watch::Receiver<ByName>,
+    /// The channel of this process alone, for the NOTIFY that proves the way. It never changes: a
+    /// pooler leaves each LISTEN of ours behind in one of its own sessions.
+    own: String,
+    /// Whether the log says that notifications do not arrive.
+    has_warned: bool,
+}
+
+/// One connection that listens.
+struct Listening {
+    session: connect::Session,
+    /// Wakes when our own NOTIFY has arrived.
+    arrived: Arc<Notify>,
+    /// Wakes when a channel must be invalidated later.
+    late: Arc<Notify>,
+    /// Ends with the task that moves the connection's bytes.
+    closed: oneshot::Receiver<()>,
 }
 
 /// Listens for as long as the database handle lives and there is a channel.
 pub(super) async fn listen(database: Weak<Database>) {
-    let Some((mut wanted, labels, metrics)) = database
-        .upgrade()
-        .map(|database| (database.channels.wanted(), database.labels.clone(), Arc::clone(&database.metrics)))
-    else {
-        return;
-    };
-    // A channel of this process alone, for the NOTIFY that proves the way. Always the same one: a
-    // pooler leaves each LISTEN of ours behind in one of its own sessions.
-    let own = format!("clapometer_{:016x}", rand::random::<u64>());
+    let Some(mut listener) = Listener::new(database) else { return };
     let mut pause = FIRST_PAUSE;
-    let mut complained = false;
     loop {
-        if wanted.wait_for(|wanted| !wanted.is_empty()).await.is_err() {
+        if listener.wanted.wait_for(|wanted| !wanted.is_empty()).await.is_err() {
             return;
         }
         let mut was_healthy = false;
-        let lost = session(&database, &own, &mut wanted, &mut was_healthy, complained).await;
-        for channel in wanted.borrow().values() {
-            channel.set_health(false);
-        }
-        let cause = match lost {
-            SessionEnd::Because(cause) => cause,
+        let end = listener.session(&mut was_healthy).await;
+        listener.set_health(false);
+        let cause = match end {
+            SessionEnd::Failed(cause) => cause,
             SessionEnd::Outdated => continue,
             SessionEnd::Unwanted => {
-                metrics.listen_up.remove(&labels);
+                listener.metrics.listen_up.remove(&listener.labels);
                 continue;
             }
             // Another handle may be using the metric by now.
             SessionEnd::Database => return,
         };
-        metrics.listen_up.get_or_create(&labels).set(0);
+        listener.metrics.listen_up.get_or_create(&listener.labels).set(0);
         if was_healthy {
             pause = FIRST_PAUSE;
-            complained = false;
+            listener.has_warned = false;
         }
-        // While the database itself fails, its own line in the log says enough.
-        let is_known = database.upgrade().is_none_or(|database| database.health.is_bad());
-        if !is_known && !std::mem::replace(&mut complained, true) {
-            tracing::warn!(
-                database = %labels.database,
-                error = %cause,
-                "notifications do not arrive; readings are polled until they do"
-            );
-        }
+        listener.warn(&cause);
         let jittered = pause.mul_f64(rand::rng().random_range(0.8..1.2));
-        wait(&database, jittered).await;
+        wait(&listener.database, jittered).await;
         pause = LONGEST_PAUSE.min(pause * 2);
     }
 }
@@ -209,117 +125,196 @@ async fn wait(database: &Weak<Database>, pause: Duration) {
     }
 }
 
-/// One connection's life.
-async fn session(
-    database: &Weak<Database>,
-    own: &str,
-    wanted: &mut watch::Receiver<BTreeMap<String, Arc<Channel>>>,
-    was_healthy: &mut bool,
-    has_complained: bool,
-) -> SessionEnd {
-    let Some((settings, metrics, labels, mut renewed)) = database.upgrade().map(|database| {
-        let (settings, metrics) = (Arc::clone(&database.settings), Arc::clone(&database.metrics));
-        (settings, metrics, database.labels.clone(), database.renewed.subscribe())
-    }) else {
-        return SessionEnd::Database;
-    };
-    let connection = match address(&settings) {
-        Ok(connection) => connection,
-        Err(problem) => return SessionEnd::Because(problem),
-    };
-    let arrived = Arc::new(Notify::new());
-    let late = Arc::new(Notify::new());
-    let channels = wanted.clone();
-    // Dropped with the task that moves the connection's bytes.
-    let (open, mut closed) = oneshot::channel::<()>();
-    let hear = {
-        let (own, arrived, late) = (own.to_owned(), Arc::clone(&arrived), Arc::clone(&late));
-        let count = metrics.notifications.get_or_create_owned(&labels);
-        move |notification: Notification| {
-            let _ = &open;
-            if notification.channel() == own {
-                arrived.notify_one();
-                return;
+impl Listener {
+    fn new(weak: Weak<Database>) -> Option<Self> {
+        let database = weak.upgrade()?;
+        Some(Self {
+            settings: Arc::clone(&database.settings),
+            metrics: Arc::clone(&database.metrics),
+            labels: database.labels.clone(),
+            wanted: database.channels.wanted(),
+            own: format!("clapometer_{:016x}", rand::random::<u64>()),
+            has_warned: false,
+            database: weak,
+        })
+    }
+
+    /// Listens on one connection until that ends.
+    async fn session(&mut self, was_healthy: &mut bool) -> SessionEnd {
+        let Some(renewed) = self.database.upgrade().map(|database| database.renewed.subscribe()) else {
+            return SessionEnd::Database;
+        };
+        let listening = match self.begin().await {
+            Ok(listening) => listening,
+            Err(end) => return end,
+        };
+        *was_healthy = true;
+        self.set_health(true);
+        self.metrics.listen_up.get_or_create(&self.labels).set(1);
+        if self.has_warned {
+            tracing::info!(database = %self.labels.database, "notifications arrive again");
+        }
+        match self.attend(listening, renewed).await {
+            Ok(never) => match never {},
+            Err(end) => end,
+        }
+    }
+
+    /// Opens a connection, listens on every channel, and proves that notifications arrive.
+    async fn begin(&mut self) -> Result<Listening, SessionEnd> {
+        let listening = self.open().await.map_err(SessionEnd::Failed)?;
+        listening.subscribe([self.own.as_str()]).await?;
+        listening.subscribe(self.names().iter().map(String::as_str)).await?;
+        self.prove(&listening.arrived).await?;
+        Ok(listening)
+    }
+
+    async fn open(&self) -> Result<Listening, String> {
+        let connection = address(&self.settings)?;
+        let (arrived, late) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let (open, closed) = oneshot::channel::<()>();
+        let hear = {
+            let (own, arrived, late) = (self.own.clone(), Arc::clone(&arrived), Arc::clone(&late));
+            let (channels, count) = (self.wanted.clone(), self.metrics.notifications.get_or_create_owned(&self.labels));
+            move |notification: Notification| {
+                // Dropped with this closure, and so with the task that moves the connection's bytes.
+                let _ = &open;
+                if notification.channel() == own {
+                    arrived.notify_one();
+                    return;
+                }
+                count.inc();
+                if channels.borrow().get(notification.channel()).is_some_and(|channel| channel.notified()) {
+                    late.notify_one();
+                }
             }
-            count.inc();
-            if channels.borrow().get(notification.channel()).is_some_and(|channel| channel.notified()) {
-                late.notify_one();
+        };
+        let within = self.settings.connect_timeout;
+        let hear = Some(Box::new(hear) as Box<dyn FnMut(Notification) + Send>);
+        let session = connect::open(&connection, within, "clapometer/listen", connect::NUMBERS, hear)
+            .await
+            .map_err(|error| error.to_string())?;
+        Ok(Listening { session, arrived, late, closed })
+    }
+
+    /// Sends a NOTIFY through the pool and waits for it on the connection that listens.
+    async fn prove(&self, arrived: &Notify) -> Result<(), SessionEnd> {
+        let Some(database) = self.database.upgrade() else { return Err(SessionEnd::Database) };
+        let failed = |cause: &str| Err(SessionEnd::Failed(cause.to_owned()));
+        let connection = match timeout(QUEUE, database.pool.get()).await {
+            Ok(Ok(connection)) => connection,
+            Ok(Err(_)) => return failed("a NOTIFY of our own could not be sent: the database cannot be reached"),
+            Err(_) => return failed("a NOTIFY of our own could not be sent: all connections are in use"),
+        };
+        match timeout(PATIENCE, connection.query_typed("SELECT pg_notify($1, '')", &[(&self.own, Type::TEXT)])).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => return failed(&connect::explain(&error)),
+            Err(_) => {
+                // Its answer may still come: it must not meet the next reading.
+                drop(Object::take(connection));
+                return failed("a NOTIFY of our own was not answered");
             }
         }
-    };
-    let opened = connect::open(
-        &connection,
-        settings.connect_timeout,
-        "clapometer/listen",
-        connect::NUMBERS,
-        Some(Box::new(hear)),
-    )
-    .await;
-    let session = match opened {
-        Ok(session) => session,
-        Err(error) => return SessionEnd::Because(error.to_string()),
-    };
-    let client = &session.client;
-    if let Err(cause) = subscribe(client, [own]).await {
-        return SessionEnd::Because(cause);
+        drop(connection);
+        match timeout(PATIENCE, arrived.notified()).await {
+            Ok(()) => Ok(()),
+            Err(_) => failed("a NOTIFY of our own has not arrived; behind a pooler set listen_host and listen_port"),
+        }
     }
-    let names: Vec<String> = wanted.borrow_and_update().keys().cloned().collect();
-    if let Err(cause) = subscribe(client, names.iter().map(String::as_str)).await {
-        return SessionEnd::Because(cause);
-    }
-    if let Err(lost) = prove(database, own, &arrived).await {
-        return lost;
-    }
-    *was_healthy = true;
-    for channel in wanted.borrow().values() {
-        channel.set_health(true);
-    }
-    metrics.listen_up.get_or_create(&labels).set(1);
-    if has_complained {
-        tracing::info!(database = %labels.database, "notifications arrive again");
-    }
-    let mut heartbeat = interval_at(Instant::now() + HEARTBEAT, HEARTBEAT);
-    loop {
-        tokio::select! {
-            _ = &mut closed => return SessionEnd::Because("the connection was closed".to_owned()),
-            changed = renewed.changed() => return changed.map_or(SessionEnd::Database, |()| SessionEnd::Outdated),
-            () = late.notified() => {
-                let pause = wanted.borrow().values().map(|channel| channel.interval()).max();
-                sleep(pause.unwrap_or(INVALIDATION_INTERVAL)).await;
-                for channel in wanted.borrow().values() {
-                    channel.invalidate_late();
+
+    /// Serves a connection: late invalidations, new and unused channels, heartbeats.
+    async fn attend(
+        &mut self,
+        mut listening: Listening,
+        mut renewed: watch::Receiver<Instant>,
+    ) -> Result<Infallible, SessionEnd> {
+        let mut heartbeat = interval_at(Instant::now() + HEARTBEAT, HEARTBEAT);
+        loop {
+            tokio::select! {
+                _ = &mut listening.closed => return Err(SessionEnd::Failed("the connection was closed".to_owned())),
+                changed = renewed.changed() => {
+                    return Err(changed.map_or(SessionEnd::Database, |()| SessionEnd::Outdated));
+                }
+                () = listening.late.notified() => self.invalidate_late().await,
+                changed = self.wanted.changed() => {
+                    changed.map_err(|_| SessionEnd::Database)?;
+                    let names = self.names();
+                    if names.is_empty() {
+                        return Err(SessionEnd::Unwanted);
+                    }
+                    listening.subscribe(names.iter().map(String::as_str)).await?;
+                    self.set_health(true);
+                }
+                _ = heartbeat.tick() => {
+                    let Some(database) = self.database.upgrade() else { return Err(SessionEnd::Database) };
+                    let unwanted = database.channels.take_unwanted();
+                    drop(database);
+                    listening.beat(&unwanted).await?;
                 }
             }
-            changed = wanted.changed() => {
-                if changed.is_err() {
-                    return SessionEnd::Database;
-                }
-                let names: Vec<String> = wanted.borrow_and_update().keys().cloned().collect();
-                if names.is_empty() {
-                    return SessionEnd::Unwanted;
-                }
-                if let Err(cause) = subscribe(client, names.iter().map(String::as_str)).await {
-                    return SessionEnd::Because(cause);
-                }
-                for channel in wanted.borrow().values() {
-                    channel.set_health(true);
-                }
-            }
-            _ = heartbeat.tick() => {
-                let Some(database) = database.upgrade() else { return SessionEnd::Database };
-                let unwanted = database.channels.unwanted();
-                drop(database);
-                match timeout(PATIENCE, client.batch_execute(&unlisten(&unwanted))).await {
-                    Ok(Ok(())) => {}
-                    Ok(Err(error)) => return SessionEnd::Because(connect::explain(&error)),
-                    Err(_) => return SessionEnd::Because("the connection has fallen silent".to_owned()),
-                }
-            }
+        }
+    }
+
+    async fn invalidate_late(&self) {
+        let pause = self.wanted.borrow().values().map(|channel| channel.interval()).max();
+        sleep(pause.unwrap_or(INVALIDATION_INTERVAL)).await;
+        for channel in self.wanted.borrow().values() {
+            channel.invalidate_late();
+        }
+    }
+
+    fn set_health(&self, is_healthy: bool) {
+        for channel in self.wanted.borrow().values() {
+            channel.set_health(is_healthy);
+        }
+    }
+
+    /// Returns the names of the channels as they are now; [`watch::Receiver::changed`] waits for later ones.
+    fn names(&mut self) -> Vec<String> {
+        self.wanted.borrow_and_update().keys().cloned().collect()
+    }
+
+    /// Logs once that notifications do not arrive. While the database itself fails, the line about that is enough.
+    fn warn(&mut self, cause: &str) {
+        let is_known = self.database.upgrade().is_none_or(|database| database.health.is_bad());
+        if !is_known && !std::mem::replace(&mut self.has_warned, true) {
+            tracing::warn!(
+                database = %self.labels.database,
+                error = %cause,
+                "notifications do not arrive; readings are polled until they do"
+            );
         }
     }
 }
 
-/// Where to listen: the database itself where `host` is a pooler.
+impl Listening {
+    /// Sends LISTEN for each channel. A second LISTEN on a channel does nothing.
+    async fn subscribe<'a>(&self, channels: impl IntoIterator<Item = &'a str>) -> Result<(), SessionEnd> {
+        for channel in channels {
+            let statement = format!("LISTEN {}", escape_identifier(channel));
+            match timeout(PATIENCE, self.session.client.batch_execute(&statement)).await {
+                Ok(Ok(())) => {}
+                // A standby refuses LISTEN (25006), but it may be promoted one day.
+                Ok(Err(error)) => return Err(SessionEnd::Failed(connect::explain(&error))),
+                Err(_) => return Err(SessionEnd::Failed("LISTEN was not answered".to_owned())),
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends UNLISTEN for these channels, or an empty query if there are none, and waits for the answer.
+    async fn beat(&self, unwanted: &[String]) -> Result<(), SessionEnd> {
+        let statements: String =
+            unwanted.iter().map(|channel| format!("UNLISTEN {};", escape_identifier(channel))).collect();
+        match timeout(PATIENCE, self.session.client.batch_execute(&statements)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(SessionEnd::Failed(connect::explain(&error))),
+            Err(_) => Err(SessionEnd::Failed("the connection no longer answers".to_owned())),
+        }
+    }
+}
+
+/// Returns where to listen: `listen_host` and `listen_port` lead past a pooler to the database itself.
 fn address(settings: &config::Database) -> Result<Connection, String> {
     let mut connection = settings.connection.resolve()?;
     if let (false, Some(first)) = (settings.listen_hosts.is_empty(), connection.addresses.first()) {
@@ -332,55 +327,4 @@ fn address(settings: &config::Database) -> Result<Connection, String> {
     }
     connection.addresses.dedup();
     Ok(connection)
-}
-
-/// The heartbeat: statements that end listening on these channels, or an empty query.
-fn unlisten(channels: &[String]) -> String {
-    channels.iter().map(|channel| format!("UNLISTEN {};", quoted(channel))).collect()
-}
-
-fn quoted(channel: &str) -> String {
-    format!("\"{}\"", channel.replace('"', "\"\""))
-}
-
-/// LISTENs; repeating one is harmless.
-async fn subscribe<'a>(
-    client: &tokio_postgres::Client,
-    channels: impl IntoIterator<Item = &'a str>,
-) -> Result<(), String> {
-    for channel in channels {
-        let statement = format!("LISTEN {}", quoted(channel));
-        match timeout(PATIENCE, client.batch_execute(&statement)).await {
-            Ok(Ok(())) => {}
-            // On a standby there is no LISTEN (25006); it may be promoted one day.
-            Ok(Err(error)) => return Err(connect::explain(&error)),
-            Err(_) => return Err("LISTEN was not answered".to_owned()),
-        }
-    }
-    Ok(())
-}
-
-/// Sends a NOTIFY through the pool and waits for it here.
-async fn prove(database: &Weak<Database>, own: &str, arrived: &Notify) -> Result<(), SessionEnd> {
-    let Some(database) = database.upgrade() else { return Err(SessionEnd::Database) };
-    let because = |cause: &str| Err(SessionEnd::Because(cause.to_owned()));
-    let connection = match timeout(QUEUE, database.pool.get()).await {
-        Ok(Ok(connection)) => connection,
-        Ok(Err(_)) => return because("a NOTIFY of our own could not be sent: the database cannot be reached"),
-        Err(_) => return because("a NOTIFY of our own could not be sent: all connections are in use"),
-    };
-    match timeout(PATIENCE, connection.query_typed("SELECT pg_notify($1, '')", &[(&own, Type::TEXT)])).await {
-        Ok(Ok(_)) => {}
-        Ok(Err(error)) => return because(&connect::explain(&error)),
-        Err(_) => {
-            // Its answer may still come: it must not meet the next reading.
-            drop(Object::take(connection));
-            return because("a NOTIFY of our own was not answered");
-        }
-    }
-    drop(connection);
-    match timeout(PATIENCE, arrived.notified()).await {
-        Ok(()) => Ok(()),
-        Err(_) => because("a NOTIFY of our own has not arrived; behind a pooler set listen_host and listen_port"),
-    }
 }

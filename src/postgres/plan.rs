@@ -1,19 +1,18 @@
-//! How the server would go about a statement: its plan, and the relations that it reads.
+//! The server's plan for a statement, and the relations that it reads.
 
-use std::{collections::BTreeMap, error::Error as StdError};
+use std::collections::BTreeMap;
 
 use futures_util::TryStreamExt;
-use serde_json::Value as Json;
-use tokio_postgres::{
-    Client, Error,
-    types::{FromSql, Type},
-};
+use tokio_postgres::{Client, Error, types::Type};
 
-use super::Statement;
+use super::{
+    Statement,
+    explain::{Explained, text},
+};
 use crate::query::Value;
 
-/// What there is to know about relations, by schema and name; those of the same name in other
-/// schemas too, since `search_path` may have found the wrong one.
+/// The catalog's knowledge about relations, by schema and name, with the other schemas that have a
+/// relation of the same name: `search_path` may have found the wrong one.
 const RELATIONS: &str = "\
 -- clapometer check: relations
 SELECT asked.place::int4,
@@ -36,11 +35,11 @@ SELECT asked.place::int4,
 /// A statement's plan, as far as an operator wants to know.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Plan {
-    /// The whole cost, in the planner's unit: reading one page in sequence is 1.
+    /// The total cost, in the planner's unit: reading one page in sequence is 1.
     pub cost: f64,
-    /// How many rows the planner expects.
+    /// The number of rows that the planner expects.
     pub rows: f64,
-    /// What it reads, by name. What functions read is not seen.
+    /// The relations that it reads, by name. A plan does not show what functions read.
     pub relations: Vec<Relation>,
 }
 
@@ -53,9 +52,9 @@ pub struct Relation {
     pub name: String,
     /// Whether the plan reads it from end to end.
     pub is_scanned_whole: bool,
-    /// How many rows it has, as its latest ANALYZE found; absent: never analysed.
+    /// The number of rows that the latest ANALYZE found; absent if there was none.
     pub rows: Option<f64>,
-    /// Its size.
+    /// Its size in bytes.
     pub bytes: i64,
     /// Whether policies could hide rows.
     pub row_security: RowSecurity,
@@ -81,15 +80,19 @@ impl Plan {
     ) -> Result<Option<Self>, Error> {
         let rows: Vec<_> = statement.explain(client, parameters).await?.try_collect().await?;
         let Some(row) = rows.first() else { return Ok(None) };
-        let Document(document) = row.try_get(0)?;
-        Ok(Self::read(&document))
+        Ok(Self::read(&row.try_get(0)?))
     }
 
     /// Reads `EXPLAIN (VERBOSE, FORMAT JSON)`.
-    fn read(document: &Json) -> Option<Self> {
-        let root = document.get(0)?.get("Plan")?;
-        let mut relations = BTreeMap::new();
-        collect(root, &mut relations);
+    fn read(explained: &Explained) -> Option<Self> {
+        let root = explained.root()?;
+        let mut relations: BTreeMap<(String, String), bool> = BTreeMap::new();
+        for node in explained.nodes() {
+            if let (Some(schema), Some(name)) = (text(node, "Schema"), text(node, "Relation Name")) {
+                let is_scanned_whole = relations.entry((schema.to_owned(), name.to_owned())).or_default();
+                *is_scanned_whole |= text(node, "Node Type") == Some("Seq Scan");
+            }
+        }
         let relations = relations.into_iter().map(|((schema, name), is_scanned_whole)| Relation {
             schema,
             name,
@@ -126,30 +129,6 @@ impl Relation {
     }
 }
 
-/// The relations of a node and of those below it, each with whether any node reads it whole.
-fn collect(node: &Json, relations: &mut BTreeMap<(String, String), bool>) {
-    let text = |key| node.get(key).and_then(Json::as_str).map(str::to_owned);
-    if let (Some(schema), Some(name)) = (text("Schema"), text("Relation Name")) {
-        *relations.entry((schema, name)).or_default() |= text("Node Type").is_some_and(|kind| kind == "Seq Scan");
-    }
-    for child in node.get("Plans").and_then(Json::as_array).into_iter().flatten() {
-        collect(child, relations);
-    }
-}
-
-/// A column of type json.
-struct Document(Json);
-
-impl<'a> FromSql<'a> for Document {
-    fn from_sql(_: &Type, raw: &'a [u8]) -> Result<Self, Box<dyn StdError + Sync + Send>> {
-        Ok(Self(serde_json::from_slice(raw)?))
-    }
-
-    fn accepts(kind: &Type) -> bool {
-        *kind == Type::JSON
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -166,7 +145,7 @@ mod tests {
                 scan("Index Only Scan", "done"),
             ],
         }}]);
-        let plan = Plan::read(&document).expect("a plan");
+        let plan = Plan::read(&document.into()).expect("a plan");
         let relations: Vec<_> =
             plan.relations.iter().map(|relation| (&*relation.name, relation.is_scanned_whole)).collect();
         assert_eq!((plan.cost, plan.rows), (12.5, 1.0));
@@ -176,7 +155,7 @@ mod tests {
     #[test]
     fn what_is_no_plan_is_none() {
         for document in [json!(null), json!([]), json!([{"Plan": {"Plan Rows": 1}}])] {
-            assert_eq!(Plan::read(&document), None, "{document}");
+            assert_eq!(Plan::read(&document.clone().into()), None, "{document}");
         }
     }
 }

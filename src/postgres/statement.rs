@@ -7,6 +7,7 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use futures_util::{StreamExt, TryStreamExt, pin_mut};
+use postgres_protocol::escape::escape_identifier;
 use tokio::time::Instant;
 use tokio_postgres::{
     Client, Error, Row, RowStream,
@@ -207,24 +208,22 @@ fn wrapped(query: &Query) -> String {
         None => ("(SELECT q.*)::float8".to_owned(), 2),
         Some(value) => {
             let mut list = Vec::new();
-            list.extend(query.group_by.as_ref().map(|key| format!("(q.{})::text", quoted(key))));
-            list.push(format!("(q.{})::float8", quoted(value)));
-            list.extend(query.activity_column.as_ref().map(|column| format!("(q.{})::float8", quoted(column))));
+            list.extend(query.group_by.as_ref().map(|key| format!("(q.{})::text", escape_identifier(key))));
+            list.push(format!("(q.{})::float8", escape_identifier(value)));
+            list.extend(
+                query.activity_column.as_ref().map(|column| format!("(q.{})::float8", escape_identifier(column))),
+            );
             list.extend(
                 query
                     .next_change
                     .as_ref()
-                    .map(|column| format!("extract(epoch FROM q.{} - now())::float8", quoted(column))),
+                    .map(|column| format!("extract(epoch FROM q.{} - now())::float8", escape_identifier(column))),
             );
             (list.join(", "), if query.group_by.is_some() { MAXIMUM_KEYS + 1 } else { 2 })
         }
     };
     // On lines of its own, so that a comment at the SQL's end does not swallow the wrapper.
     format!("SELECT {list} FROM (\n{sql}\n) AS q LIMIT {limit}")
-}
-
-fn quoted(identifier: &str) -> String {
-    format!("\"{}\"", identifier.replace('"', "\"\""))
 }
 
 fn type_of(kind: ParameterKind) -> Type {

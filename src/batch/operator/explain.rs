@@ -9,11 +9,14 @@ use serde_json::Value;
 use tokio_postgres::{Client, types::Type};
 
 use super::{Answer, View, by};
-use crate::batch::{
-    store::Statement,
-    transaction::{Error, Parameter, Transactions},
+use crate::{
+    batch::{
+        store::Statement,
+        transaction::{Error, Parameter, Transactions},
+    },
+    postgres::explain::{Explained, text as node_text},
+    terminal::style::{ColorChoice, Style},
 };
-use crate::terminal::style::{ColorChoice, Style};
 
 /// The scaler's statement.
 const SCALING: &str = include_str!("../store/operator/scaling.sql");
@@ -149,50 +152,27 @@ async fn plan(
     for row in client.query_typed(&format!("EXPLAIN {sql}"), parameters).await? {
         text.push(row.try_get(0)?);
     }
-    // As text: without a feature of the driver's, json is not readable as anything else.
     let json = client.query_typed(&format!("EXPLAIN (FORMAT JSON) {sql}"), parameters).await?;
-    let mut whole_tables = Vec::new();
-    if let Some(row) = json.first() {
-        let Document(document) = row.try_get(0)?;
-        collect(&document, partial, &mut whole_tables);
-    }
+    let whole_tables = match json.first() {
+        Some(row) => whole_tables(&row.try_get(0)?, partial),
+        None => Vec::new(),
+    };
     Ok(Plan { name, text, whole_tables })
 }
 
-/// A column of type json.
-struct Document(Value);
-
-impl<'a> tokio_postgres::types::FromSql<'a> for Document {
-    fn from_sql(_: &Type, raw: &'a [u8]) -> Result<Self, Box<dyn std::error::Error + Sync + Send>> {
-        Ok(Self(serde_json::from_slice(raw)?))
-    }
-
-    fn accepts(kind: &Type) -> bool {
-        *kind == Type::JSON
-    }
-}
-
-/// Adds every table or full index that some node reads from end to end.
-fn collect(node: &Value, partial: &BTreeSet<String>, whole: &mut Vec<String>) {
-    match node {
-        Value::Array(nodes) => nodes.iter().for_each(|node| collect(node, partial, whole)),
-        Value::Object(fields) => {
-            let text = |key: &str| fields.get(key).and_then(Value::as_str).unwrap_or_default();
-            let index = text("Index Name");
-            let walks_index = !index.is_empty() && !partial.contains(index) && !fields.contains_key("Index Cond");
-            if text("Node Type") == "Seq Scan" && TABLES.contains(&text("Relation Name")) {
-                whole.push(text("Relation Name").to_owned());
-            } else if walks_index {
-                whole.push(index.to_owned());
-            }
-            for child in ["Plan", "Plans"] {
-                if let Some(child) = fields.get(child) {
-                    collect(child, partial, whole);
-                }
-            }
+/// Returns every table or full index that some node reads from end to end.
+fn whole_tables(explained: &Explained, partial: &BTreeSet<String>) -> Vec<String> {
+    let mut whole = Vec::new();
+    for node in explained.nodes() {
+        let table = node_text(node, "Relation Name").filter(|table| TABLES.contains(table));
+        let index = node_text(node, "Index Name").filter(|index| !partial.contains(*index));
+        match (node_text(node, "Node Type"), table, index) {
+            (Some("Seq Scan"), Some(table), _) => whole.push(table.to_owned()),
+            (_, _, Some(index)) if node.get("Index Cond").is_none() => whole.push(index.to_owned()),
+            _ => {}
         }
-        _ => {}
     }
+    whole
 }
 
 #[cfg(test)]
@@ -200,22 +180,20 @@ mod tests {
     use super::*;
 
     fn whole(plan: Value) -> Vec<String> {
-        let mut whole = Vec::new();
-        collect(&plan, &BTreeSet::from(["clap_active_idx".to_owned()]), &mut whole);
-        whole
+        let plan = serde_json::json!([{ "Plan": plan }]);
+        whole_tables(&plan.into(), &BTreeSet::from(["clap_active_idx".to_owned()]))
     }
 
     #[test]
     fn a_whole_table_is_found_however_deep_it_is() {
         let scan = serde_json::json!({"Node Type": "Seq Scan", "Relation Name": "clap"});
-        let plan =
-            serde_json::json!([{"Plan": {"Node Type": "Limit", "Plans": [{"Node Type": "Sort", "Plans": [scan]}]}}]);
+        let plan = serde_json::json!({"Node Type": "Limit", "Plans": [{"Node Type": "Sort", "Plans": [scan]}]});
         assert_eq!(whole(plan), ["clap"]);
     }
 
     #[test]
     fn walking_a_full_index_without_a_condition_is_walking_the_table() {
-        let scan = |index: &str| serde_json::json!({"Plan": {"Node Type": "Index Scan", "Index Name": index}});
+        let scan = |index: &str| serde_json::json!({"Node Type": "Index Scan", "Index Name": index});
         assert_eq!(whole(scan("clap_pkey")), ["clap_pkey"]);
         assert!(whole(scan("clap_active_idx")).is_empty());
         let found = serde_json::json!({"Node Type": "Index Scan", "Index Name": "clap_pkey", "Index Cond": "(id = 1)"});

@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use postgres_protocol::escape::escape_identifier;
 use sha2::{Digest, Sha256};
 use tokio::time::{Instant, timeout};
 use tokio_postgres::{Client, types::Type};
@@ -238,7 +239,7 @@ pub fn script(schema: Option<&str>) -> String {
          -- -v ON_ERROR_STOP=1, or it goes on to the end and exits 0.\nBEGIN;\n",
     );
     if let Some(schema) = schema {
-        let quoted = format!("\"{}\"", schema.replace('"', "\"\""));
+        let quoted = escape_identifier(schema);
         let _ = write!(script, "CREATE SCHEMA IF NOT EXISTS {quoted};\nSET LOCAL search_path = {quoted};\n");
     }
     let _ = write!(script, "\n{REFUSE};\n\n{HISTORY};\n\n");
