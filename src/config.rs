@@ -1,38 +1,82 @@
 //! The configuration: what an operator writes, checked into types that need no second look.
 //!
-//! One way, a file or two for each step: `yaml` and `source` gather the file and the environment
-//! into one tree that remembers where each key stands; `check`, `databases` and `queries` turn
-//! the tree into the types here and note every fault; [`connection`] reads what may change while
-//! we run (credentials in files). Nothing here connects to anything.
+//! One way, a file or two for each step. `yaml` and `source` gather the file and the environment
+//! into one tree that remembers where each key stands. `server`, `admin`, `database` and `query`
+//! have the table of keys, and read the tree by it into types, noting every fault. `effective` has
+//! what they took, for people to see; `schema` and `reference` say the table in other words.
+//! Nothing here connects to anything.
 
+mod admin;
 mod builtin;
-mod check;
-mod databases;
+mod database;
 pub(crate) mod duration;
 mod effective;
 mod entry;
-mod queries;
+mod key;
+mod query;
+#[cfg(test)]
+mod reference;
+mod schema;
 mod section;
+mod server;
+mod site;
 mod source;
 mod yaml;
 
 use std::{
-    collections::BTreeMap,
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
     io::Read,
-    net::SocketAddr,
-    num::NonZeroUsize,
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
 };
 
-pub use self::source::{Environment, PREFIX};
-use self::{effective::Provenance, section::Context, source::Tree};
+pub use self::{
+    admin::Admin,
+    database::Database,
+    server::{Server, ServerTls},
+    source::{Environment, PREFIX},
+};
+use self::{
+    effective::Effective,
+    key::{DefaultValue, Key, Kind, References},
+    section::Section,
+    site::Context,
+    source::Tree,
+};
 use crate::{
     conninfo::ConnectionSource,
     diagnostics::{Diagnostics, Location, Misconfiguration},
     query::Query,
 };
+
+/// The sections of the file.
+const KEYS: &[Key] = &[
+    Key::new(
+        "server",
+        Kind::Mapping(server::KEYS),
+        DefaultValue::Derived("its defaults"),
+        "Where and how gRPC is served.",
+    ),
+    Key::new(
+        "admin",
+        Kind::Mapping(admin::KEYS),
+        DefaultValue::Derived("its defaults"),
+        "Probes and metrics over HTTP.",
+    ),
+    Key::new(
+        "databases",
+        Kind::Named { keys: database::KEYS, references: References::Allowed },
+        DefaultValue::Derived("libpq's environment"),
+        "Databases by name.",
+    ),
+    Key::new(
+        "queries",
+        Kind::Named { keys: query::KEYS, references: References::Refused },
+        DefaultValue::Derived("the built-in queries"),
+        "Queries by name, which is the metric's name, too.",
+    ),
+];
 
 /// Everything `clapometer serve` needs to know.
 #[derive(Debug, Clone)]
@@ -45,14 +89,16 @@ pub struct Config {
     pub databases: BTreeMap<String, Arc<Database>>,
     /// Queries by name, the built-in ones included.
     pub queries: BTreeMap<String, Arc<Query>>,
-    /// How all this was written, for people to see.
-    provenance: Provenance,
+    /// Those of the built-in queries of which nothing was changed.
+    built_in: BTreeSet<String>,
+    /// What was read, for people to see.
+    effective: Effective,
 }
 
 /// What is in force counts, not where it was written.
 impl PartialEq for Config {
     fn eq(&self, other: &Self) -> bool {
-        let Self { server, admin, databases, queries, provenance: _ } = self;
+        let Self { server, admin, databases, queries, built_in: _, effective: _ } = self;
         (server, admin, databases, queries) == (&other.server, &other.admin, &other.databases, &other.queries)
     }
 }
@@ -102,9 +148,58 @@ impl Config {
                 .inspect_err(|faults| diagnostics.extend(faults))
                 .ok()
         };
-        let context = Context { tree: &tree, environment, diagnostics: &diagnostics };
-        let config = check::config(&context, libpq.as_ref());
-        if diagnostics.is_empty() { Ok(config) } else { Err(diagnostics.into_error(path.map(Path::to_owned))) }
+        let context = Context { tree: &tree, environment, diagnostics: &diagnostics, effective: RefCell::default() };
+        let config = Self::read(&context, libpq.as_ref());
+        match config {
+            Some(config) if diagnostics.is_empty() => Ok(config),
+            _ => Err(diagnostics.into_error(path.map(Path::to_owned))),
+        }
+    }
+
+    /// Reads the whole tree. `libpq` is the connection of the environment, where that is read.
+    fn read(context: &Context<'_>, libpq: Option<&ConnectionSource>) -> Option<Self> {
+        let root = Section::root(context, KEYS);
+        let server = server::read(&root.section("server"));
+        let section = root.section("admin");
+        let admin = admin::read(&section);
+        if let (Some(server), Some(admin)) = (&server, &admin)
+            && server.listen == admin.listen
+            && server.listen.port() != 0
+        {
+            let message = format!("found {}, which is server.listen too; must be another address", admin.listen);
+            section.fault("listen", message);
+        }
+        let section = root.section("databases");
+        let databases = database::read(&section, libpq);
+        // By name, not by what could be made of them: a query must not be blamed for its database.
+        let names = databases.keys().map(String::as_str).chain(section.names()).map(str::to_owned).collect();
+        let (queries, built_in) = query::read(&root.section("queries"), &names);
+        root.finish();
+        let effective = context.effective.take();
+        Some(Self { server: server?, admin: admin?, databases, queries, built_in, effective })
+    }
+
+    /// Whether a query is one of those that are there without being configured, and nothing of it was changed.
+    pub fn is_builtin(&self, query: &str) -> bool {
+        self.built_in.contains(query)
+    }
+
+    /// The configuration in force as YAML, with passwords redacted; each key says where it was set.
+    ///
+    /// Loading it gives the same configuration, but for the passwords and for a password file of
+    /// libpq's environment.
+    pub fn effective_yaml(&self) -> String {
+        self.effective.yaml()
+    }
+
+    /// The same as JSON, which loads as a configuration, too.
+    pub fn effective_json(&self) -> String {
+        self.effective.json()
+    }
+
+    /// The JSON Schema of the configuration, in what draft-07 and 2020-12 share.
+    pub fn schema() -> serde_json::Value {
+        schema::document(KEYS)
     }
 
     /// The files that the configuration depends on, beside its own: references, password files
@@ -112,7 +207,7 @@ impl Config {
     pub fn files(&self) -> Vec<PathBuf> {
         let mut files: Vec<PathBuf> =
             self.databases.values().flat_map(|database| database.connection.files()).collect();
-        files.extend_from_slice(self.provenance.files());
+        files.extend_from_slice(&self.effective.files);
         if let Some(ServerTls { cert, key, client_ca, client_names: _ }) = &self.server.tls {
             files.extend([Some(cert), Some(key), client_ca.as_ref()].into_iter().flatten().cloned());
         }
@@ -139,66 +234,4 @@ fn file_text(path: &Path) -> Result<String, String> {
         return Err("is larger than 1 MiB, which no configuration is".into());
     }
     Ok(text)
-}
-
-/// `server`: where and how gRPC is served.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Server {
-    /// Where to listen; port 0 picks a free one.
-    pub listen: SocketAddr,
-    /// TLS; plain text where absent.
-    pub tls: Option<ServerTls>,
-    /// Whether gRPC reflection is served.
-    pub reflection: bool,
-    /// How old a connection may get before it is asked to go away; zero: any age.
-    pub connection_age: Duration,
-}
-
-/// `server.tls`: PEM files, read again when their content changes.
-#[derive(Debug, Clone, PartialEq)]
-pub struct ServerTls {
-    /// The certificate chain.
-    pub cert: PathBuf,
-    /// Its private key.
-    pub key: PathBuf,
-    /// Who may sign client certificates; without it none is asked for.
-    pub client_ca: Option<PathBuf>,
-    /// DNS names of which a client's certificate must carry one; empty: any that `client_ca` signed.
-    pub client_names: Vec<String>,
-}
-
-/// `admin`: probes and metrics over plain HTTP.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Admin {
-    /// Where to listen; port 0 picks a free one.
-    pub listen: SocketAddr,
-}
-
-/// One entry of `databases`.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Database {
-    /// Its key in `databases`.
-    pub name: String,
-    /// How to connect, resolved anew for each connection so that rotated credentials are used.
-    pub connection: ConnectionSource,
-    /// `search_path` for each reading; the role's own where absent.
-    pub search_path: Option<String>,
-    /// Where to LISTEN when `host` is a pooler.
-    pub listen_hosts: Vec<String>,
-    /// The port for [`Database::listen_hosts`]; that of the first server where absent.
-    pub listen_port: Option<u16>,
-    /// How many connections readings may use.
-    pub pool_size: NonZeroUsize,
-    /// Bounds one attempt to connect: DNS, TCP, TLS and start-up together.
-    pub connect_timeout: Duration,
-    /// `lock_timeout` of each reading; zero: none.
-    pub lock_timeout: Duration,
-    /// How long a connection may lie idle.
-    pub idle_timeout: Duration,
-    /// How old a connection may get.
-    pub max_lifetime: Duration,
-    /// Refuse a role that can do more than read.
-    pub require_unprivileged_role: bool,
-    /// False: nothing is asked, its triggers get UNAVAILABLE.
-    pub enabled: bool,
 }

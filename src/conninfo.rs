@@ -23,6 +23,7 @@ pub use self::{
 };
 pub(crate) use self::{
     address::{HOSTS, is_host},
+    connection::{SESSION_ATTRS, SSLMODES},
     keywords::KEYS,
     params::Params,
     url::redacted as redacted_url,

@@ -1,9 +1,19 @@
-//! What is wrong with a configuration: every fault at once, each with the place to mend.
+//! What is wrong with what an operator wrote: every fault at once, each with the place to mend.
+//!
+//! Also the two rules that every message keeps: how a misspelt name is suggested ([`nearest`]), and how much of what
+//! was found is repeated ([`quoted`], [`shown_path`]).
 
-use std::{cell::RefCell, fmt, path::PathBuf};
+use std::{
+    cell::RefCell,
+    fmt,
+    path::{Path, PathBuf},
+};
 
-/// How much of a wrong value a message shows.
-const LONGEST_SHOWN: usize = 60;
+/// How many characters of a wrong value a message shows.
+const LONGEST_SHOWN: usize = 100;
+
+/// Bytes of a name that may be a misspelling.
+const LONGEST_NAME: usize = 63;
 
 /// Where a value stands.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -40,6 +50,23 @@ impl Misconfiguration {
         faults.sort_by(|a, b| (&a.location, &a.path).cmp(&(&b.location, &b.path)));
         faults.dedup();
         Self { file, faults }
+    }
+
+    /// As JSON: each fault's file, line or variable, its key and what is wrong.
+    pub fn json(&self) -> serde_json::Value {
+        let fault = |fault: &Diagnostic| {
+            let mut json = serde_json::json!({"key": fault.path, "message": fault.message});
+            match &fault.location {
+                Location::Line(line) => json["line"] = (*line).into(),
+                Location::Variable(name) => json["variable"] = name.as_str().into(),
+                Location::Whole => {}
+            }
+            if let (Some(file), Location::Line(_) | Location::Whole) = (&self.file, &fault.location) {
+                json["file"] = file.display().to_string().into();
+            }
+            json
+        };
+        serde_json::json!({"faults": self.faults.iter().map(fault).collect::<Vec<_>>()})
     }
 
     /// The faults, sorted.
@@ -99,22 +126,72 @@ impl Diagnostics {
     }
 }
 
-/// The nearest right spelling, or all that would be right.
-pub(crate) fn suggestion<'k>(wrong: &str, known: impl Iterator<Item = &'k str> + Clone) -> String {
-    let lower = wrong.to_lowercase().replace('-', "_");
-    let nearest = known.clone().min_by_key(|name| strsim::damerau_levenshtein(name, &lower));
-    match nearest {
-        Some(name) if strsim::damerau_levenshtein(name, &lower) <= name.len().div_ceil(3) => {
-            format!("did you mean {name}?")
-        }
-        _ => format!("known here: {}", known.collect::<Vec<_>>().join(", ")),
+/// The spelling among `known` that somebody meant, if one is near: case, dashes and underscores do not count.
+///
+/// None for what is longer than any name: comparing 64 KiB with each is slow.
+pub(crate) fn nearest<'k>(wrong: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
+    if wrong.len() > LONGEST_NAME {
+        return None;
+    }
+    let folded = |name: &str| name.to_lowercase().replace(['-', '_'], "");
+    let wrong = folded(wrong);
+    let distances = known.into_iter().map(|name| (strsim::damerau_levenshtein(&folded(name), &wrong), name));
+    let (distance, name) = distances.min_by_key(|(distance, _)| *distance)?;
+    (distance <= name.len().div_ceil(3)).then_some(name)
+}
+
+/// What was found, in quotes: its first line, shortened, and nothing of a private key or a certificate.
+pub(crate) fn quoted(text: &str) -> String {
+    if is_pem(text) {
+        return "PEM text".to_owned();
+    }
+    let shown = text.lines().next().unwrap_or_default();
+    match shown.char_indices().nth(LONGEST_SHOWN) {
+        Some((end, _)) => format!("{:?}...", &shown[..end]),
+        None if shown.len() < text.trim_end().len() => format!("{shown:?}..."),
+        None => format!("{text:?}"),
     }
 }
 
-/// Text in quotes, shortened.
-pub(crate) fn shown(text: &str) -> String {
-    match text.char_indices().nth(LONGEST_SHOWN) {
-        Some((end, _)) => format!("{:?}...", &text[..end]),
-        None => format!("{text:?}"),
+/// A path as messages name it; what cannot be one is not repeated.
+pub(crate) fn shown_path(path: &Path) -> String {
+    let text = path.display().to_string();
+    if is_pem(&text) || text.contains('\n') || text.chars().count() > LONGEST_SHOWN { quoted(&text) } else { text }
+}
+
+/// Whether a text holds what belongs into a PEM file.
+pub(crate) fn is_pem(text: &str) -> bool {
+    text.contains("-----BEGIN ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_misspelling_suggests_the_nearest_name_and_nonsense_none() {
+        let known = ["listen", "pool_size", "sslmode", "password"];
+        for (wrong, right) in [
+            ("Listen", Some("listen")),
+            ("poolSize", Some("pool_size")),
+            ("ssl-mode", Some("sslmode")),
+            ("pasword", Some("password")),
+            ("colour", None),
+            ("", None),
+        ] {
+            assert_eq!(nearest(wrong, known), right, "{wrong}");
+        }
+        assert_eq!(nearest(&"listen".repeat(50), known), None);
+    }
+
+    #[test]
+    fn what_is_quoted_is_a_line_at_most_and_never_a_key() {
+        assert_eq!(quoted("a b"), r#""a b""#);
+        assert_eq!(quoted("first\nsecond"), r#""first"..."#);
+        assert_eq!(quoted(&"x".repeat(500)).len(), LONGEST_SHOWN + 5);
+        assert_eq!(quoted("-----BEGIN PRIVATE KEY-----\nAAAA"), "PEM text");
+        assert_eq!(shown_path(Path::new("/tls/tls.key")), "/tls/tls.key");
+        assert_eq!(shown_path(Path::new("-----BEGIN CERTIFICATE-----\nAAAA")), "PEM text");
+        assert_eq!(shown_path(Path::new("secret\nlines")), r#""secret"..."#);
     }
 }

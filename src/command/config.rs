@@ -3,14 +3,17 @@
 use clap::Args;
 
 use super::{ConfigFile, Exit, misconfigured};
-use crate::terminal::print;
+use crate::{config::Config, terminal::print};
 
 const EXAMPLES: &str = "\
-Each key says where it was set: a line of the file or a variable; without a remark it is a default.
+In YAML each key says where it was set: a line of the file or a variable. A key without such a remark has its default.
+Editors with a YAML language server complete and check a configuration by the schema: save it, and begin the file with
+  # yaml-language-server: $schema=clapometer.schema.json
 
 Examples:
   clapometer config --config clapometer.yaml
-  CLAPOMETER__SERVER__LISTEN=127.0.0.1:9000 clapometer config --config clapometer.yaml";
+  CLAPOMETER__SERVER__LISTEN=127.0.0.1:9000 clapometer config --config clapometer.yaml
+  clapometer config --schema > clapometer.schema.json";
 
 /// Print the configuration in force, with defaults, without secrets
 ///
@@ -21,16 +24,31 @@ Examples:
 pub(super) struct PrintConfig {
     #[command(flatten)]
     config: ConfigFile,
+
+    /// Print JSON instead of YAML; of a wrong configuration, what is wrong with it
+    #[arg(long, conflicts_with = "schema")]
+    json: bool,
+
+    /// Print the JSON Schema that configurations follow; reads no configuration
+    #[arg(long)]
+    schema: bool,
 }
 
 impl PrintConfig {
     pub(super) fn run(self) -> Exit {
-        match self.config.load() {
-            Ok(config) => {
-                print(&config.effective_yaml());
-                Exit::Success
-            }
-            Err(faults) => misconfigured(&faults),
+        if self.schema {
+            print(&format!("{:#}\n", Config::schema()));
+            return Exit::Success;
         }
+        match self.config.load() {
+            Ok(config) if self.json => print(&config.effective_json()),
+            Ok(config) => print(&config.effective_yaml()),
+            Err(faults) if self.json => {
+                print(&format!("{:#}\n", faults.json()));
+                return Exit::Configuration;
+            }
+            Err(faults) => return misconfigured(&faults),
+        }
+        Exit::Success
     }
 }

@@ -1,65 +1,137 @@
-//! One value of a section: reading it as what its key wants, or saying what would be right.
+//! One value of a section: reading it as what its row says, or saying what would be right.
 
-use std::{borrow::Cow, str::FromStr};
+use std::{borrow::Cow, str::FromStr, time::Duration};
 
 use ::config::{Value, ValueKind};
+use serde_json::{Value as Json, json};
 
-use super::section::Section;
-use crate::diagnostics::shown;
+use super::{
+    duration,
+    key::{Key, Kind},
+    site::Site,
+};
+use crate::{conninfo::ValueSource, diagnostics::quoted};
 
-/// A value that is there, and the key that it stands under.
-pub(crate) struct Entry<'s> {
-    pub(super) section: &'s Section<'s>,
-    pub(crate) key: &'s str,
+/// PostgreSQL cuts longer identifiers (NAMEDATALEN - 1), and a channel's name may not be longer.
+pub(super) const LONGEST_IDENTIFIER: usize = 63;
+
+/// What stands for a password.
+pub(super) const REDACTED: &str = "redacted";
+
+/// What is wrong with a key that has no value.
+pub(super) const EMPTY: &str = "is empty; give it a value or leave it out";
+
+/// A value that is there, its row of the table and where it stands.
+pub(super) struct Entry<'s> {
+    pub(super) site: Site<'s>,
+    pub(super) key: &'static Key,
     pub(super) value: Cow<'s, Value>,
+    /// What it was read from, if not from the configuration itself.
+    pub(super) reference: Option<ValueSource>,
 }
 
 impl Entry<'_> {
     /// Notes that the value is wrong, what it is (unless it may be secret) and what would be right.
-    pub(crate) fn wrong(&self, right: &str) {
+    pub(super) fn wrong(&self, right: &str) {
         let found = match self.value {
             Cow::Borrowed(value) => format!("found {}, ", found(value)),
             // What a reference leads to may be the wrong file, and a secret.
             Cow::Owned(_) => String::new(),
         };
-        self.section.fault(self.key, format!("{found}must be {right}"));
+        self.site.fault(format!("{found}must be {right}"));
     }
 
-    /// The texts of a list.
-    pub(crate) fn texts(&self, right: &str) -> Option<Vec<String>> {
-        let ValueKind::Array(values) = &self.value.kind else {
-            self.wrong(right);
-            return None;
+    /// Notes the value for people to see if it was right, else that it is wrong.
+    fn checked<T>(&self, value: Option<T>, show: impl FnOnce(&T) -> Json) -> Option<T> {
+        match &value {
+            Some(value) => self.note(show(value)),
+            None => self.wrong(&self.key.right()),
+        }
+        value
+    }
+
+    fn note(&self, shown: Json) {
+        self.site.note(self.reference.as_ref().map_or(shown, shown_reference));
+    }
+
+    /// The name that the value stands under.
+    pub(super) fn name(&self) -> &str {
+        self.site.name()
+    }
+
+    /// `true` or `false`.
+    pub(super) fn boolean(&self) -> Option<bool> {
+        let found = match (&self.value.kind, self.lenient_text().as_deref()) {
+            (ValueKind::Boolean(found), _) => Some(*found),
+            (_, Some("true")) => Some(true),
+            (_, Some("false")) => Some(false),
+            _ => None,
         };
-        let texts: Option<Vec<String>> = values.iter().map(|value| as_text(value).map(str::to_owned)).collect();
-        if texts.is_none() {
-            self.section.fault(self.key, format!("the list has something that is no text, must be {right}"));
+        if found.is_none() && matches!(as_text(&self.value), Some("true" | "false")) {
+            self.wrong("true or false, without quotes");
+            return None;
         }
-        texts
+        self.checked(found, |found| json!(found))
     }
 
-    /// One of a closed set of words.
-    pub(crate) fn word<T: Copy>(&self, words: &[(&str, T)]) -> Option<T> {
-        let text = as_text(&self.value);
-        let meaning = words.iter().find(|(word, _)| Some(*word) == text).map(|(_, meaning)| *meaning);
-        if meaning.is_none() {
-            let names: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
-            self.wrong(&format!("one of {}", names.join(", ")));
+    /// A duration in the range of its row, or zero where that has a meaning.
+    pub(super) fn duration(&self) -> Option<Duration> {
+        let Kind::Duration { range, zero } = &self.key.kind else { return None };
+        let parsed = as_text(&self.value).and_then(|text| duration::parse(text.trim()));
+        if parsed.is_none() && self.as_number().is_some() {
+            self.wrong(&format!("{}; a bare number has no unit", self.key.right()));
+            return None;
         }
-        meaning
+        let accepted = parsed.filter(|found| range.contains(found) || zero.is_some() && found.is_zero());
+        self.checked(accepted, |found| json!(duration::show(*found)))
+    }
+
+    /// A number that `accept` takes.
+    pub(super) fn number<T>(&self, accept: impl Fn(f64) -> Option<T>) -> Option<T> {
+        let number = self.as_number();
+        let accepted = number.and_then(accept);
+        if accepted.is_none() && self.is_number_in_quotes() {
+            self.wrong(&format!("{}, without quotes", self.key.right()));
+            return None;
+        }
+        self.checked(accepted, |_| shown_number(number.unwrap_or_default()))
+    }
+
+    /// A whole number in the range of its row.
+    pub(super) fn whole<T: TryFrom<u64>>(&self) -> Option<T> {
+        let Kind::Whole(range) = &self.key.kind else { return None };
+        let found = match self.value.kind {
+            ValueKind::I128(number) => u64::try_from(number).ok(),
+            _ => self.lenient_text().and_then(|text| text.parse().ok()),
+        };
+        let found = found.filter(|number| range.contains(number));
+        let accepted = found.and_then(|number| T::try_from(number).ok());
+        if accepted.is_none() && self.is_number_in_quotes() {
+            self.wrong(&format!("{}, without quotes", self.key.right()));
+            return None;
+        }
+        self.checked(accepted, |_| json!(found))
+    }
+
+    /// One of the words of its row, as what it means.
+    pub(super) fn word<T: Copy>(&self, meanings: &[(&str, T)]) -> Option<T> {
+        let text = as_text(&self.value);
+        let meaning = meanings.iter().find(|(word, _)| Some(*word) == text).map(|(_, meaning)| *meaning);
+        if let (None, Some(meant)) = (meaning, text.and_then(|text| self.key.meant(text))) {
+            self.wrong(&format!("{}; did you mean {meant}?", self.key.right()));
+            return None;
+        }
+        self.checked(meaning, |_| json!(text))
     }
 
     /// Text that reads as something.
-    pub(crate) fn parsed<T: FromStr>(&self, right: &str) -> Option<T> {
+    pub(super) fn parsed<T: FromStr + ToString>(&self) -> Option<T> {
         let parsed = as_text(&self.value).and_then(|text| text.parse().ok());
-        if parsed.is_none() {
-            self.wrong(right);
-        }
-        parsed
+        self.checked(parsed, |parsed: &T| json!(parsed.to_string()))
     }
 
     /// Text, which a number or a boolean without quotes is not.
-    pub(crate) fn text(&self) -> Option<String> {
+    pub(super) fn text(&self) -> Option<String> {
         let text = as_text(&self.value).map(str::to_owned);
         if text.is_none() {
             self.wrong(match self.value.kind {
@@ -70,35 +142,59 @@ impl Entry<'_> {
         text
     }
 
-    /// Text without NUL that is not blank.
-    pub(crate) fn filled_text(&self) -> Option<String> {
+    /// Text without NUL that is not blank; of a column, not longer than PostgreSQL takes.
+    pub(super) fn filled_text(&self) -> Option<String> {
         let text = self.text()?;
-        if text.trim().is_empty() {
-            self.section.fault(self.key, "is empty; give it a value or leave it out");
+        let fault = if text.trim().is_empty() {
+            EMPTY.to_owned()
+        } else if text.contains('\0') {
+            "has a NUL character, which PostgreSQL cannot take".to_owned()
+        } else if matches!(self.key.kind, Kind::Column) && text.len() > LONGEST_IDENTIFIER {
+            format!("has {} bytes, must have at most {LONGEST_IDENTIFIER}", text.len())
+        } else {
+            self.note(json!(text));
+            return Some(text);
+        };
+        self.site.fault(fault);
+        None
+    }
+
+    /// The texts of a list.
+    pub(super) fn texts(&self) -> Option<Vec<String>> {
+        let ValueKind::Array(values) = &self.value.kind else {
+            self.wrong(&self.key.right());
             return None;
+        };
+        let texts: Option<Vec<String>> = values.iter().map(|value| as_text(value).map(str::to_owned)).collect();
+        match &texts {
+            Some(texts) => self.note(json!(texts)),
+            None => {
+                let message = format!("the list has something that is no text, must be {}", self.key.right());
+                self.site.fault(message);
+            }
         }
-        if text.contains('\0') {
-            self.section.fault(self.key, "has a NUL character, which PostgreSQL cannot take");
-            return None;
-        }
-        Some(text)
+        texts
     }
 
     /// Text that stands for a number or a boolean, as it may where all values are text: in a
-    /// variable or behind a reference, not in the file.
-    pub(super) fn lenient_text(&self) -> Option<String> {
-        let is_lenient = matches!(self.value, Cow::Owned(_)) || self.section.is_set_by_variable(self.key);
+    /// variable, behind a reference or as a default, not in the file.
+    fn lenient_text(&self) -> Option<String> {
+        let is_lenient = matches!(self.value, Cow::Owned(_)) || self.site.is_set_by_variable();
         as_text(&self.value).filter(|_| is_lenient).map(|text| text.trim().to_owned())
     }
 
     /// A number, which in the file has no quotes.
-    pub(super) fn number(&self) -> Option<f64> {
+    fn as_number(&self) -> Option<f64> {
         match self.value.kind {
             ValueKind::Float(number) => Some(number),
             // Through its text, because not every whole number is a double.
             ValueKind::I128(number) => number.to_string().parse().ok(),
             _ => self.lenient_text()?.parse().ok(),
         }
+    }
+
+    fn is_number_in_quotes(&self) -> bool {
+        self.lenient_text().is_none() && as_text(&self.value).is_some_and(|text| text.trim().parse::<f64>().is_ok())
     }
 }
 
@@ -110,7 +206,7 @@ pub(super) fn as_text(value: &Value) -> Option<&str> {
 }
 
 /// What kind of value it is, without the value.
-pub(crate) fn kind(value: &Value) -> &'static str {
+pub(super) fn kind(value: &Value) -> &'static str {
     match value.kind {
         ValueKind::Nil => "nothing",
         ValueKind::Boolean(_) => "true or false",
@@ -126,7 +222,21 @@ fn found(value: &Value) -> String {
         ValueKind::Boolean(found) => found.to_string(),
         ValueKind::I128(found) => found.to_string(),
         ValueKind::Float(found) => found.to_string(),
-        ValueKind::String(found) => shown(found),
+        ValueKind::String(found) => quoted(found),
         _ => kind(value).to_owned(),
+    }
+}
+
+/// A number that is written as such if it is whole.
+fn shown_number(number: f64) -> Json {
+    number.to_string().parse::<i64>().map_or_else(|_| json!(number), |whole| json!(whole))
+}
+
+/// A reference as the file writes it.
+pub(super) fn shown_reference(reference: &ValueSource) -> Json {
+    match reference {
+        ValueSource::Plain(_) => json!(REDACTED),
+        ValueSource::File(path) => json!({"file": path.display().to_string()}),
+        ValueSource::Variable { name, value: _ } => json!({"env": name}),
     }
 }

@@ -1,307 +1,319 @@
-//! Reading one mapping of the tree, key by key, noting every fault on the way.
+//! Reads one mapping of the tree by its rows of the table, noting every fault on the way.
 //!
-//! A value that is missing or wrong comes back as `None` or as the default, and checking goes
-//! on: the faults that were noted keep the result from being used.
+//! A value that is missing or wrong comes back as `None`, and reading goes on: the faults that
+//! were noted keep the result from being used. What was right is noted, too, for
+//! `clapometer config`.
 
-use std::{
-    borrow::Cow, cell::RefCell, collections::BTreeSet, fmt::Display, ops::RangeInclusive, path::PathBuf, time::Duration,
-};
+use std::{borrow::Cow, cell::RefCell, path::PathBuf, str::FromStr, time::Duration};
 
 use ::config::{Map, Value, ValueKind};
+use serde_json::json;
 
 use super::{
-    duration,
-    entry::{Entry, as_text, kind},
-    source::{Environment, Path, Tree},
+    entry::{EMPTY, Entry, REDACTED, as_text, kind, shown_reference},
+    key::{DefaultValue, Key, Kind, References, suggestion},
+    site::{Context, Site},
 };
 use crate::{
-    conninfo::{Secret, ValueSource},
-    diagnostics::{Diagnostics, Location, suggestion},
+    conninfo::{ValueSource, redacted_url},
+    diagnostics::Location,
 };
 
-/// What all sections of one configuration share.
-pub(crate) struct Context<'a> {
-    pub(crate) tree: &'a Tree,
-    pub(crate) environment: &'a Environment,
-    pub(crate) diagnostics: &'a Diagnostics,
-}
-
-/// Whether scalars of a section may be `{file: ...}` or `{env: ...}`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum References {
-    Allowed,
-    Refused,
-}
-
-/// One mapping, and where it stands.
-pub(crate) struct Section<'a> {
-    context: &'a Context<'a>,
-    path: Path,
-    table: Option<&'a Map<String, Value>>,
+/// One mapping, its rows of the table, and where it stands.
+pub(super) struct Section<'a> {
+    site: Site<'a>,
+    keys: &'static [Key],
     references: References,
-    asked: RefCell<BTreeSet<&'static str>>,
+    table: Option<&'a Map<String, Value>>,
+    read: RefCell<Vec<&'static str>>,
 }
 
 impl<'a> Section<'a> {
     /// The mapping of the whole file.
-    pub(crate) fn root(context: &'a Context<'a>) -> Self {
+    pub(super) fn root(context: &'a Context<'a>, keys: &'static [Key]) -> Self {
         Self {
-            context,
-            path: Path::new(),
-            table: Some(&context.tree.values),
+            site: Site::root(context),
+            keys,
             references: References::Refused,
-            asked: RefCell::default(),
+            table: Some(&context.tree.values),
+            read: RefCell::default(),
         }
     }
 
+    /// The row of a key, which counts as read.
+    fn row(&self, name: &'static str) -> &'static Key {
+        self.read.borrow_mut().push(name);
+        self.keys
+            .iter()
+            .find(|key| key.name == name)
+            .unwrap_or_else(|| panic!("{name} has no row in the table of keys"))
+    }
+
     /// The value under a key as it is written, unless it is empty.
-    fn written(&self, key: &'static str) -> Option<&'a Value> {
-        self.asked.borrow_mut().insert(key);
-        let value = self.table?.get(key)?;
+    fn written(&self, name: &str) -> Option<&'a Value> {
+        let value = self.table?.get(name)?;
         if matches!(value.kind, ValueKind::Nil) {
-            self.fault(key, "is empty; give it a value or leave it out");
+            self.fault(name, EMPTY);
             return None;
         }
         Some(value)
     }
 
-    /// The value under a key, read from where it refers to.
-    pub(crate) fn entry(&self, key: &'static str) -> Option<Entry<'_>> {
-        let value = self.written(key)?;
-        let value = match (&value.kind, self.references) {
-            (ValueKind::Table(reference), References::Allowed) => match self.referred(key, reference)?.read() {
-                Ok(text) => Cow::Owned(Value::new(None, ValueKind::String(text))),
-                Err(message) => {
-                    self.fault(key, message);
-                    return None;
-                }
-            },
-            _ => Cow::Borrowed(value),
-        };
-        Some(Entry { section: self, key, value })
+    /// The value under a key, read from where it refers to; else the default of its row.
+    pub(super) fn entry(&self, name: &'static str) -> Option<Entry<'_>> {
+        self.entry_or(name, None)
     }
 
-    /// The scalar under a key, with what it refers to left unread; a number if `numbers` may
-    /// stand there, else text.
-    pub(crate) fn scalar(&self, key: &'static str, numbers: bool) -> Option<ValueSource> {
-        let value = self.written(key)?;
-        match &value.kind {
-            ValueKind::Table(reference) => self.referred(key, reference),
-            ValueKind::I128(number) if numbers => Some(ValueSource::plain(number.to_string())),
-            ValueKind::String(text) if text.is_empty() => {
-                self.fault(key, "is empty; give it a value or leave it out");
-                None
+    /// The value under a key, read from where it refers to; else `default`, else that of its row.
+    pub(super) fn entry_or(&self, name: &'static str, default: Option<&str>) -> Option<Entry<'_>> {
+        let key = self.row(name);
+        if !self.has(name) {
+            if let (DefaultValue::Required(what), true) = (key.default, self.is_present()) {
+                self.fault(name, format!("is missing; give {what}"));
             }
-            ValueKind::String(text) => Some(ValueSource::plain(text.clone())),
+            let default = default.map(|text| Value::new(None, ValueKind::String(text.to_owned())));
+            let value = Cow::Owned(default.or_else(|| key.default_value())?);
+            return Some(Entry { site: self.site.below(name), key, value, reference: None });
+        }
+        let value = self.written(name)?;
+        let (value, reference) = match (&value.kind, self.references) {
+            (ValueKind::Table(reference), References::Allowed) => {
+                let reference = self.referred(name, reference)?;
+                match reference.read() {
+                    Ok(text) => (Cow::Owned(Value::new(None, ValueKind::String(text))), Some(reference)),
+                    Err(message) => {
+                        self.fault(name, message);
+                        return None;
+                    }
+                }
+            }
+            _ => (Cow::Borrowed(value), None),
+        };
+        Some(Entry { site: self.site.below(name), key, value, reference })
+    }
+
+    /// The scalar under a key, with what it refers to left unread; a number if the key may have ports, else text.
+    pub(super) fn scalar(&self, name: &'static str) -> Option<ValueSource> {
+        let key = self.row(name);
+        let value = self.written(name)?;
+        let scalar = match &value.kind {
+            ValueKind::Table(reference) => self.referred(name, reference)?,
+            ValueKind::I128(number) if matches!(key.kind, Kind::Ports) => ValueSource::plain(number.to_string()),
+            ValueKind::String(text) if text.is_empty() => {
+                self.fault(name, EMPTY);
+                return None;
+            }
+            ValueKind::String(text) => ValueSource::plain(text.clone()),
             ValueKind::Array(_) => {
-                self.fault(key, "found a list, must be text");
-                None
+                self.fault(name, "found a list, must be text");
+                return None;
             }
             // Its digits are not repeated: it may be a password.
             _ => {
-                self.fault(key, format!("found {}, must be text (put it in quotes)", kind(value)));
-                None
+                self.fault(name, format!("found {}, must be text (put it in quotes)", kind(value)));
+                return None;
             }
-        }
+        };
+        self.note_scalar(name, &scalar);
+        Some(scalar)
+    }
+
+    /// Notes a scalar that is in force, for people to see.
+    pub(super) fn note_scalar(&self, name: &str, scalar: &ValueSource) {
+        let row = self.keys.iter().find(|key| key.name == name).map(|key| &key.kind);
+        let shown = match (scalar, row) {
+            (ValueSource::Plain(_), Some(Kind::Password)) => json!(REDACTED),
+            (ValueSource::Plain(text), Some(Kind::Url)) => {
+                json!(redacted_url(text.expose()).unwrap_or_else(|| REDACTED.to_owned()))
+            }
+            (ValueSource::Plain(text), Some(Kind::Ports)) => match text.expose().parse::<u16>() {
+                Ok(port) => json!(port),
+                Err(_) => json!(text.expose()),
+            },
+            (ValueSource::Plain(text), _) => json!(text.expose()),
+            (reference, _) => shown_reference(reference),
+        };
+        self.site.below(name).note(shown);
     }
 
     /// `{file: ...}` or `{env: ...}`.
-    fn referred(&self, key: &str, reference: &Map<String, Value>) -> Option<ValueSource> {
+    fn referred(&self, name: &str, reference: &Map<String, Value>) -> Option<ValueSource> {
         let mut entries = reference.iter().map(|(name, value)| (name.as_str(), as_text(value)));
         match (entries.next(), entries.next()) {
-            (Some(("file", Some(path))), None) if !path.is_empty() => Some(ValueSource::File(PathBuf::from(path))),
-            (Some(("env", Some(name))), None) if !name.is_empty() => Some(ValueSource::Variable {
-                name: name.to_owned(),
-                value: self.context.environment.get(name).map(|value| Secret::new(value.to_owned())),
-            }),
+            (Some(("file", Some(path))), None) if !path.is_empty() => {
+                self.site.note_file(PathBuf::from(path));
+                Some(ValueSource::File(PathBuf::from(path)))
+            }
+            (Some(("env", Some(variable))), None) if !variable.is_empty() => {
+                Some(ValueSource::Variable { name: variable.to_owned(), value: self.site.variable(variable) })
+            }
             _ => {
-                self.fault(key, "found a mapping, must be a scalar, {file: PATH} or {env: NAME}");
+                self.fault(name, "found a mapping, must be a scalar, {file: PATH} or {env: NAME}");
                 None
             }
         }
     }
 
-    /// Whether the key is there, empty or not.
-    pub(crate) fn has(&self, key: &'static str) -> bool {
-        self.asked.borrow_mut().insert(key);
-        self.table.is_some_and(|table| table.contains_key(key))
-    }
-
-    /// Whether a key is there, without making it a known one.
-    pub(crate) fn has_key(&self, key: &str) -> bool {
-        self.table.is_some_and(|table| table.contains_key(key))
+    /// Whether a key is set, empty or not.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.table.is_some_and(|table| table.contains_key(name))
     }
 
     /// The mapping under a key; without the key a section without keys.
-    pub(crate) fn section(&self, key: &'static str) -> Section<'a> {
-        let table = self.written(key).and_then(|value| self.mapping(key, value));
-        self.child(key, table, self.references)
+    pub(super) fn section(&self, name: &'static str) -> Section<'a> {
+        let (keys, references) = match &self.row(name).kind {
+            Kind::Mapping(keys) => (*keys, References::Refused),
+            Kind::Named { keys, references } => (*keys, *references),
+            Kind::Parameters(key) => (std::slice::from_ref(*key), References::Refused),
+            _ => (&[][..], References::Refused),
+        };
+        let table = self.written(name).and_then(|value| self.mapping(name, value));
+        self.child(name, keys, references, table)
     }
 
-    /// The sections in this mapping by name.
-    pub(crate) fn named(&self, references: References) -> Vec<(&'a str, Section<'a>)> {
-        let entries = self.table.into_iter().flatten();
-        entries
-            .map(|(name, value)| {
-                let table = self.mapping(name, value);
-                (name.as_str(), self.child(name, table, references))
-            })
-            .collect()
+    /// The sections in a mapping of [`Kind::Named`].
+    pub(super) fn named(&self) -> Vec<(&'a str, Section<'a>)> {
+        let child = |(name, value): (&'a String, &'a Value)| {
+            let table = self.mapping(name, value);
+            (name.as_str(), self.child(name, self.keys, self.references, table))
+        };
+        self.table.into_iter().flatten().map(child).collect()
     }
 
-    /// A section that would be in this mapping if anything were set in it.
-    pub(crate) fn unset(&self, name: &str) -> Section<'a> {
-        self.child(name, None, References::Allowed)
+    /// A section that would be in this mapping of [`Kind::Named`] if anything were set in it.
+    pub(super) fn unset(&self, name: &str) -> Section<'a> {
+        self.child(name, self.keys, self.references, None)
     }
 
-    /// The keys and values as they stand, for mappings whose keys are names of scalars.
-    pub(crate) fn entries(&self) -> impl Iterator<Item = Entry<'_>> {
-        let entries = self.table.into_iter().flatten();
-        entries.map(|(key, value)| Entry { section: self, key, value: Cow::Borrowed(value) })
+    /// The entries of a mapping of [`Kind::Parameters`], each with the row that describes them all.
+    pub(super) fn entries(&self) -> impl Iterator<Item = Entry<'_>> {
+        let entries = self.table.into_iter().flatten().zip(self.keys.iter().cycle());
+        entries.map(|((name, value), key)| Entry {
+            site: self.site.below(name),
+            key,
+            value: Cow::Borrowed(value),
+            reference: None,
+        })
     }
 
-    fn child(&self, key: &str, table: Option<&'a Map<String, Value>>, references: References) -> Section<'a> {
-        let mut path = self.path.clone();
-        path.push(key.to_owned());
-        Section { context: self.context, path, table, references, asked: RefCell::default() }
+    /// The names in this mapping.
+    pub(super) fn names(&self) -> impl Iterator<Item = &'a str> {
+        self.table.into_iter().flat_map(|table| table.keys()).map(String::as_str)
     }
 
-    fn mapping(&self, key: &str, value: &'a Value) -> Option<&'a Map<String, Value>> {
+    fn child(
+        &self,
+        name: &str,
+        keys: &'static [Key],
+        references: References,
+        table: Option<&'a Map<String, Value>>,
+    ) -> Section<'a> {
+        Section { site: self.site.below(name), keys, references, table, read: RefCell::default() }
+    }
+
+    fn mapping(&self, name: &str, value: &'a Value) -> Option<&'a Map<String, Value>> {
         match &value.kind {
             ValueKind::Table(table) => Some(table),
             _ => {
-                self.fault(key, format!("found {}, must be a mapping of keys", kind(value)));
+                self.fault(name, format!("found {}, must be a mapping of keys", kind(value)));
                 None
             }
         }
     }
 
     /// Whether the section is a mapping that is there.
-    pub(crate) fn is_present(&self) -> bool {
+    pub(super) fn is_present(&self) -> bool {
         self.table.is_some()
     }
 
     /// The section's path, as messages write it.
-    pub(crate) fn path(&self) -> String {
-        self.path.join(".")
+    pub(super) fn path(&self) -> String {
+        self.site.path()
     }
 
     /// Whether the section comes from the file or from variables, not from us.
-    pub(crate) fn is_configured(&self) -> bool {
-        self.place(&self.path) != Location::Whole
+    pub(super) fn is_configured(&self) -> bool {
+        self.site.location() != Location::Whole
+    }
+
+    /// Whether neither the file nor a variable sets anything of the section.
+    pub(super) fn is_untouched(&self) -> bool {
+        self.site.is_untouched()
     }
 
     /// Notes a fault of a key, which need not be there.
-    pub(crate) fn fault(&self, key: &str, message: impl Into<String>) {
-        let mut path = self.path.clone();
-        path.push(key.to_owned());
-        self.context.diagnostics.add(self.place(&path), path.join("."), message);
+    pub(super) fn fault(&self, name: &str, message: impl Into<String>) {
+        self.site.below(name).fault(message);
     }
 
     /// Notes a fault of the section itself.
-    pub(crate) fn own_fault(&self, message: impl Into<String>) {
-        self.context.diagnostics.add(self.place(&self.path), self.path.join("."), message);
+    pub(super) fn own_fault(&self, message: impl Into<String>) {
+        self.site.fault(message);
     }
 
-    /// Where the path stands, or the nearest of its parents that stands anywhere.
-    fn place(&self, path: &[String]) -> Location {
-        (1..=path.len())
-            .rev()
-            .find_map(|depth| self.context.tree.places.get(&path[..depth]).cloned())
-            .unwrap_or(Location::Whole)
+    /// Notes what is to be said of a key that is not set.
+    pub(super) fn remark(&self, name: &str, remark: String) {
+        self.site.below(name).remark(remark);
     }
 
-    /// Whether a key's value is that of a variable, and so text whatever it stands for.
-    pub(super) fn is_set_by_variable(&self, key: &str) -> bool {
-        let mut path = self.path.clone();
-        path.push(key.to_owned());
-        matches!(self.place(&path), Location::Variable(_))
-    }
-
-    /// Notes the keys that nobody asked for; the last thing done with a section.
-    pub(crate) fn refuse_unknown_keys(&self) {
-        let known = self.asked.borrow();
-        for key in self.table.into_iter().flat_map(|table| table.keys()) {
-            if !known.contains(key.as_str()) {
-                self.fault(key, format!("unknown key; {}", suggestion(key, known.iter().copied())));
-            }
+    /// Notes the keys that have no row; the last thing done with a section.
+    pub(super) fn finish(&self) {
+        let is_known = |name: &str| self.keys.iter().any(|key| key.name == name);
+        for name in self.names().filter(|name| !is_known(name)) {
+            self.fault(name, format!("unknown key; {}", suggestion(name, self.keys)));
         }
-    }
-
-    /// A duration within a range, or exactly zero where that has a meaning.
-    pub(crate) fn duration(
-        &self,
-        key: &'static str,
-        default: Duration,
-        range: RangeInclusive<Duration>,
-        zero: Option<&str>,
-    ) -> Duration {
-        let Some(entry) = self.entry(key) else { return default };
-        let (low, high) = (duration::show(*range.start()), duration::show(*range.end()));
-        let or_zero = zero.map(|meaning| format!("0s ({meaning}) or ")).unwrap_or_default();
-        let right = format!("{or_zero}a duration from {low} to {high}, such as {}", duration::show(default));
-        match as_text(&entry.value).and_then(|text| duration::parse(text.trim())) {
-            Some(found) if range.contains(&found) || zero.is_some() && found.is_zero() => return found,
-            None if entry.number().is_some() => entry.wrong(&format!("{right}; a bare number has no unit")),
-            _ => entry.wrong(&right),
+        if cfg!(debug_assertions) {
+            let mut read = self.read.take();
+            let mut known: Vec<&str> = self.keys.iter().map(|key| key.name).collect();
+            read.sort_unstable();
+            known.sort_unstable();
+            assert_eq!(read, known, "every row of {} is read once", self.path());
         }
-        default
     }
 
     /// `true` or `false`.
-    pub(crate) fn boolean(&self, key: &'static str, default: bool) -> bool {
-        let Some(entry) = self.entry(key) else { return default };
-        match (&entry.value.kind, entry.lenient_text().as_deref()) {
-            (ValueKind::Boolean(found), _) => *found,
-            (_, Some("true")) => true,
-            (_, Some("false")) => false,
-            _ => {
-                entry.wrong("true or false");
-                default
-            }
-        }
+    pub(super) fn boolean(&self, name: &'static str) -> Option<bool> {
+        self.entry(name)?.boolean()
     }
 
-    /// A number that `accept` takes.
-    pub(crate) fn number<T>(&self, key: &'static str, right: &str, accept: impl Fn(f64) -> Option<T>) -> Option<T> {
-        let entry = self.entry(key)?;
-        let accepted = entry.number().and_then(accept);
-        if accepted.is_none() {
-            entry.wrong(right);
-        }
-        accepted
+    /// A duration in the range of its row.
+    pub(super) fn duration(&self, name: &'static str) -> Option<Duration> {
+        self.entry(name)?.duration()
     }
 
-    /// A whole number within a range.
-    pub(crate) fn whole<T>(&self, key: &'static str, range: RangeInclusive<T>) -> Option<T>
-    where
-        T: TryFrom<i128> + Display + PartialOrd + Copy,
-    {
-        let entry = self.entry(key)?;
-        let found = match entry.value.kind {
-            ValueKind::I128(number) => Some(number),
-            _ => entry.lenient_text().and_then(|text| text.parse().ok()),
-        };
-        let accepted = found.and_then(|number| T::try_from(number).ok()).filter(|number| range.contains(number));
-        if accepted.is_none() {
-            entry.wrong(&format!("a whole number from {} to {}", range.start(), range.end()));
-        }
-        accepted
+    /// A number in the range of its row that `accept` takes.
+    pub(super) fn number<T>(&self, name: &'static str, accept: impl Fn(f64) -> Option<T>) -> Option<T> {
+        self.entry(name)?.number(accept)
     }
 
-    /// One of a closed set of words.
-    pub(crate) fn word<T: Copy>(&self, key: &'static str, words: &[(&str, T)]) -> Option<T> {
-        self.entry(key)?.word(words)
+    /// A whole number in the range of its row.
+    pub(super) fn whole<T: TryFrom<u64>>(&self, name: &'static str) -> Option<T> {
+        self.entry(name)?.whole()
     }
 
-    /// Text, where the empty text says the same as leaving the key out.
-    pub(crate) fn text_or_none(&self, key: &'static str) -> Option<String> {
-        let entry = self.entry(key)?;
+    /// One of the words of its row.
+    pub(super) fn word<T: Copy>(&self, name: &'static str, meanings: &[(&str, T)]) -> Option<T> {
+        self.entry(name)?.word(meanings)
+    }
+
+    /// Text that reads as something.
+    pub(super) fn parsed<T: FromStr + ToString>(&self, name: &'static str) -> Option<T> {
+        self.entry(name)?.parsed()
+    }
+
+    /// Text without NUL that is not blank; of a column, not longer than PostgreSQL takes.
+    pub(super) fn text(&self, name: &'static str) -> Option<String> {
+        self.entry(name)?.filled_text()
+    }
+
+    /// The same, where the empty text says the same as leaving the key out.
+    pub(super) fn text_or_none(&self, name: &'static str) -> Option<String> {
+        let entry = self.entry(name)?;
         if as_text(&entry.value) == Some("") { None } else { entry.filled_text() }
     }
 
-    /// Text without NUL, of at least one character.
-    pub(crate) fn text(&self, key: &'static str) -> Option<String> {
-        self.entry(key)?.filled_text()
+    /// The texts of a list.
+    pub(super) fn texts(&self, name: &'static str) -> Option<Vec<String>> {
+        self.entry(name)?.texts()
     }
 }

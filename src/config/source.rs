@@ -159,14 +159,6 @@ impl Tree {
         table.insert(last.clone(), Value::new(None, ValueKind::String(text.to_owned())));
     }
 
-    /// The mapping under a key of the first level.
-    pub(crate) fn section(&self, key: &str) -> Option<&Map<String, Value>> {
-        match &self.values.get(key)?.kind {
-            ValueKind::Table(table) => Some(table),
-            _ => None,
-        }
-    }
-
     fn has_table(&self, path: &[String]) -> bool {
         let mut table = &self.values;
         path.iter().all(|key| match table.get(key).map(|value| &value.kind) {
@@ -236,7 +228,7 @@ mod tests {
     fn a_tree_keeps_the_order_of_its_keys() {
         let diagnostics = Diagnostics::default();
         let merged = merged(vec![Tree::default(), yaml::tree("q: {z: 1, a: 2, m: 3}", &diagnostics)]);
-        let names: Vec<&String> = merged.section("q").expect("a mapping").keys().collect();
-        assert_eq!(names, ["z", "a", "m"]);
+        let ValueKind::Table(table) = &merged.values["q"].kind else { panic!("a mapping") };
+        assert_eq!(table.keys().collect::<Vec<_>>(), ["z", "a", "m"]);
     }
 }

@@ -3,11 +3,7 @@
 //! The same function serves the check at load and every later connection, so that a rotated
 //! credential file is held to the same rules.
 
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use super::{
     address::{Address, DEFAULT_PORT, HOSTS, is_host},
@@ -17,7 +13,7 @@ use super::{
     url,
     value::ValueSource,
 };
-use crate::diagnostics::shown;
+use crate::diagnostics::{is_pem, nearest, quoted, shown_path};
 
 /// Those of [`KEYS`] that are files of TLS.
 const CERTIFICATES: [&str; 3] = ["sslrootcert", "sslcert", "sslkey"];
@@ -52,7 +48,7 @@ struct Value {
 
 impl Value {
     fn found(&self) -> String {
-        if self.quotable { format!("found {}, ", shown(&self.text)) } else { String::new() }
+        if self.quotable { format!("found {}, ", quoted(&self.text)) } else { String::new() }
     }
 }
 
@@ -81,7 +77,7 @@ impl Params {
         }
         let reader = Reader::new(self);
         files.extend(
-            CERTIFICATES.into_iter().filter_map(|key| reader.parts.get(key)).map(|part| PathBuf::from(&part.text)),
+            CERTIFICATES.into_iter().filter_map(|key| reader.values.get(key)).map(|part| PathBuf::from(&part.text)),
         );
         files
     }
@@ -89,7 +85,7 @@ impl Params {
 
 #[derive(Default)]
 struct Reader {
-    parts: BTreeMap<&'static str, Value>,
+    values: BTreeMap<&'static str, Value>,
     problems: Vec<Problem>,
     /// A URL stands where something else should: what seems to be missing may be in it.
     has_misplaced_url: bool,
@@ -107,7 +103,7 @@ impl Reader {
 
     fn problem(&mut self, key: &'static str, message: impl Into<String>) {
         let message = message.into();
-        self.problems.push(match self.parts.get(key) {
+        self.problems.push(match self.values.get(key) {
             Some(part) if part.is_of_url => Problem { key: "url", message: format!("{key}: {message}") },
             _ => Problem { key, message },
         });
@@ -123,45 +119,45 @@ impl Reader {
                 self.problem(key, "found a URL; give it as url");
             }
             Ok(text) => {
-                self.parts.insert(key, Value { text, quotable, is_of_url: false });
+                self.values.insert(key, Value { text, quotable, is_of_url: false });
             }
             Err(message) => self.problem(key, message),
         }
     }
 
     fn take_url_apart(&mut self) {
-        let Some(url) = self.parts.remove("url") else { return };
+        let Some(url) = self.values.remove("url") else { return };
         match url::parse(&url.text) {
             Ok(parts) => {
                 for (key, text) in parts {
-                    if self.parts.contains_key(key) {
+                    if self.values.contains_key(key) {
                         self.problem(key, "is given twice, here and in url; leave one out");
                     }
-                    self.parts.insert(key, Value { text, quotable: false, is_of_url: true });
+                    self.values.insert(key, Value { text, quotable: false, is_of_url: true });
                 }
             }
             Err(message) => self.problem("url", message),
         }
     }
 
-    fn connection(&mut self, written: &Params) -> Option<Connection> {
-        let addresses = self.addresses(written);
-        let sslmode = self.sslmode(addresses.as_deref(), &written.other_hosts);
+    fn connection(&mut self, params: &Params) -> Option<Connection> {
+        let addresses = self.addresses(params);
+        let sslmode = self.sslmode(&params.other_hosts);
         let target_session_attrs = match self.word("target_session_attrs", &SESSION_ATTRS) {
             Word::Known(attrs) => attrs,
             Word::Unset | Word::Unknown => SessionAttrs::Any,
         };
-        let user = self.parts.get("user").map(|part| part.text.clone());
+        let user = self.values.get("user").map(|part| part.text.clone());
         if user.is_none() && !self.has_problem("user") && !self.has_problem("url") && !self.has_misplaced_url {
             self.problem("user", "is missing; give the role to connect as");
         }
         let [sslrootcert, sslcert, sslkey] =
-            CERTIFICATES.map(|key| self.parts.get(key).map(|part| PathBuf::from(&part.text)));
+            CERTIFICATES.map(|key| self.values.get(key).map(|part| PathBuf::from(&part.text)));
         self.check_certificates([&sslrootcert, &sslcert, &sslkey]);
         let (addresses, user) = (addresses?, user?);
-        let dbname = self.parts.get("dbname").map_or_else(|| user.clone(), |part| part.text.clone());
-        let mut password = self.parts.get("password").map(|part| Secret::new(part.text.clone()));
-        if let (None, Some(file)) = (&password, &written.passfile) {
+        let dbname = self.values.get("dbname").map_or_else(|| user.clone(), |part| part.text.clone());
+        let mut password = self.values.get("password").map(|part| Secret::new(part.text.clone()));
+        if let (None, Some(file)) = (&password, &params.passfile) {
             match passfile::password(file, &addresses, &dbname, &user) {
                 Ok(found) => password = found,
                 Err(message) => self.problem("password", message),
@@ -184,14 +180,14 @@ impl Reader {
         self.problems.iter().any(|problem| problem.key == key)
     }
 
-    fn addresses(&mut self, written: &Params) -> Option<Vec<Address>> {
-        let Some(host) = self.parts.get("host") else {
+    fn addresses(&mut self, params: &Params) -> Option<Vec<Address>> {
+        let Some(host) = self.values.get("host") else {
             if !self.has_problem("host") && !self.has_problem("url") {
-                let message = match written.texts.contains_key("url") {
+                let message = match params.texts.contains_key("url") {
                     true => "has no host",
                     false => "is missing; give a host, a Unix socket's directory or a url",
                 };
-                self.problem(if written.texts.contains_key("url") { "url" } else { "host" }, message);
+                self.problem(if params.texts.contains_key("url") { "url" } else { "host" }, message);
             }
             return None;
         };
@@ -207,7 +203,7 @@ impl Reader {
     }
 
     fn ports(&mut self, hosts: usize) -> Option<Vec<u16>> {
-        let Some(part) = self.parts.get("port") else {
+        let Some(part) = self.values.get("port") else {
             return (!self.has_problem("port")).then(|| vec![DEFAULT_PORT; hosts]);
         };
         let ports: Option<Vec<u16>> =
@@ -231,13 +227,16 @@ impl Reader {
         }
     }
 
-    fn sslmode(&mut self, addresses: Option<&[Address]>, other_hosts: &[String]) -> Option<SslMode> {
-        let others_are_local = other_hosts.iter().all(|host| Address::new(host, DEFAULT_PORT).is_local());
+    fn sslmode(&mut self, other_hosts: &[String]) -> Option<SslMode> {
+        let is_local = |host: &str| Address::new(host.trim(), DEFAULT_PORT).is_local();
+        let hosts = self.values.get("host").map(|host| host.text.split(',').all(is_local));
         match self.word("sslmode", &SSLMODES) {
             Word::Known(mode) => Some(mode),
             Word::Unknown => None,
-            Word::Unset if self.has_problem("sslmode") || self.has_problem("url") => None,
-            Word::Unset if addresses?.iter().all(Address::is_local) && others_are_local => Some(SslMode::Prefer),
+            Word::Unset if self.has_problem("sslmode") || self.has_problem("url") || self.has_misplaced_url => None,
+            Word::Unset if hosts == Some(true) && other_hosts.iter().all(|host| is_local(host)) => {
+                Some(SslMode::Prefer)
+            }
             Word::Unset => {
                 let names = SSLMODES.map(|(name, _)| name).join(", ");
                 self.problem(
@@ -250,21 +249,28 @@ impl Reader {
     }
 
     fn word<T: Copy>(&mut self, key: &'static str, words: &[(&str, T)]) -> Word<T> {
-        let Some(part) = self.parts.get(key) else { return Word::Unset };
+        let Some(part) = self.values.get(key) else { return Word::Unset };
         if let Some((_, meaning)) = words.iter().find(|(word, _)| *word == part.text) {
             return Word::Known(*meaning);
         }
         let names: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
-        let message = format!("{}must be one of {}", part.found(), names.join(", "));
+        let meant = nearest(&part.text, names.iter().copied());
+        let suggestion = meant.map(|name| format!("; did you mean {name}?")).unwrap_or_default();
+        let message = format!("{}must be one of {}{suggestion}", part.found(), names.join(", "));
         self.problem(key, message);
         Word::Unknown
     }
 
     fn check_certificates(&mut self, [root, cert, key]: [&Option<PathBuf>; 3]) {
         for (name, path) in CERTIFICATES.into_iter().zip([root, cert, key]) {
-            if let Some(Err(error)) = path.as_ref().map(std::fs::File::open) {
-                let path = path.as_deref().unwrap_or(Path::new("")).display();
-                self.problem(name, format!("cannot read the file {path}: {error}"));
+            let Some(path) = path else { continue };
+            if is_pem(&path.to_string_lossy()) {
+                self.problem(
+                    name,
+                    "holds PEM text, must be the path of a PEM file; write the path itself, not {file: PATH}",
+                );
+            } else if let Err(error) = std::fs::File::open(path) {
+                self.problem(name, format!("cannot read the file {}: {error}", shown_path(path)));
             }
         }
         match (cert, key) {
@@ -276,7 +282,7 @@ impl Reader {
 
     /// libpq's `connect_timeout`, in seconds.
     fn connect_timeout(&mut self) -> Option<Duration> {
-        let part = self.parts.get("connect_timeout")?;
+        let part = self.values.get("connect_timeout")?;
         let seconds = part.text.parse().ok().filter(|seconds| (1..=60).contains(seconds));
         if seconds.is_none() {
             let message = format!("{}must be a whole number of seconds from 1 to 60", part.found());

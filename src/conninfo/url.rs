@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use super::keywords::PARAMETERS;
-use crate::diagnostics::suggestion;
+use crate::diagnostics::{nearest, quoted};
 
 /// The parts of a URL under the names of `databases.<name>` (and `connect_timeout`, in seconds).
 ///
@@ -43,7 +43,11 @@ pub(crate) fn parse(url: &str) -> Result<BTreeMap<&'static str, String>, String>
         let (name, value) =
             parameter.split_once('=').ok_or("has a parameter without =; parameters are name=value, separated by &")?;
         let Some(known) = PARAMETERS.into_iter().find(|known| *known == name) else {
-            return Err(format!("has the unknown parameter {name:?}; {}", suggestion(name, PARAMETERS.into_iter())));
+            let suggestion = match nearest(name, PARAMETERS) {
+                Some(name) => format!("did you mean {name}?"),
+                None => format!("known here: {}", PARAMETERS.join(", ")),
+            };
+            return Err(format!("has the unknown parameter {}; {suggestion}", quoted(name)));
         };
         if parts.contains_key(known) {
             return Err(format!("gives {known} twice"));

@@ -6,6 +6,7 @@ use std::{
 };
 
 use super::secret::Secret;
+use crate::diagnostics::shown_path;
 
 /// The largest file that a scalar is read from: a certificate's key fits, a wrong path may not.
 const LARGEST_FILE: u64 = 64 * 1024;
@@ -34,7 +35,7 @@ impl ValueSource {
     pub(crate) fn read(&self) -> Result<String, String> {
         let (origin, text) = match self {
             Self::Plain(text) => return Ok(text.expose().to_owned()),
-            Self::File(path) => (format!("the file {}", path.display()), small_file(path)?),
+            Self::File(path) => (format!("the file {}", shown_path(path)), small_file(path)?),
             Self::Variable { name, value } => {
                 let value = value.as_ref().ok_or_else(|| format!("the variable {name} is not set"))?;
                 (format!("the variable {name}"), value.expose().to_owned())
@@ -50,7 +51,7 @@ impl ValueSource {
 
 /// Reads a file of text that must be small.
 pub(crate) fn small_file(path: &Path) -> Result<String, String> {
-    let cannot = |why: &dyn std::fmt::Display| format!("cannot read the file {}: {why}", path.display());
+    let cannot = |why: &dyn std::fmt::Display| format!("cannot read the file {}: {why}", shown_path(path));
     let mut text = String::new();
     let file = std::fs::File::open(path).map_err(|error| cannot(&error))?;
     file.take(LARGEST_FILE + 1).read_to_string(&mut text).map_err(|error| cannot(&error))?;

@@ -1,0 +1,166 @@
+//! A row of the table of keys: what a key is called, what it may be and what it means.
+//!
+//! The rows are plain data and stand in a file for each section, above the function that reads
+//! the section: [`super::server`], [`super::admin`], [`super::database`], [`super::query`]. Faults
+//! and suggestions, `clapometer config`, the JSON Schema and the reference in
+//! docs/configuration.md are all made from them.
+
+use std::{ops::RangeInclusive, time::Duration};
+
+use ::config::{Value, ValueKind};
+
+use super::duration;
+use crate::diagnostics::nearest;
+
+/// One key of the configuration.
+pub(super) struct Key {
+    /// Its name in the file.
+    pub(super) name: &'static str,
+    /// What its value may be.
+    pub(super) kind: Kind,
+    /// What holds where it is not set.
+    pub(super) default: DefaultValue,
+    /// What it does and what a wrong value does; Markdown.
+    pub(super) meaning: &'static str,
+    /// Names that people write in its place; a fault suggests the right one.
+    pub(super) synonyms: &'static [&'static str],
+}
+
+/// What holds for a key that is not set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum DefaultValue {
+    /// Nothing: the key must be set, to what the text says.
+    Required(&'static str),
+    /// This value, as the file would write it.
+    Is(&'static str),
+    /// What the text says, which the reader works out.
+    Derived(&'static str),
+}
+
+/// What the value of a key may be.
+pub(super) enum Kind {
+    /// An IP address and a port.
+    Address,
+    /// `true` or `false`.
+    Boolean,
+    /// The name of a column.
+    Column,
+    /// A duration in a range, or zero where that has the meaning given.
+    Duration { range: RangeInclusive<Duration>, zero: Option<&'static str> },
+    /// Servers, separated by commas.
+    Hosts,
+    /// A list of texts.
+    List { of: &'static str, such_as: &'static str },
+    /// Keys of their own.
+    Mapping(&'static [Key]),
+    /// Mappings of the same keys under names that the operator chooses.
+    Named { keys: &'static [Key], references: References },
+    /// A finite number above the bound, or from it on.
+    Number { least: f64, is_least_included: bool },
+    /// Words under names that the operator chooses; the key describes each word.
+    Parameters(&'static Key),
+    /// A text that is never shown.
+    Password,
+    /// The path of a file.
+    Path,
+    /// A port, or one for each host, separated by commas.
+    Ports,
+    /// Any text that is not blank.
+    Text,
+    /// A connection string, shown without its password.
+    Url,
+    /// A whole number in a range.
+    Whole(RangeInclusive<u64>),
+    /// One of these words; second, what people write in place of some of them.
+    Words(&'static [&'static str], &'static [(&'static str, &'static str)]),
+}
+
+/// Whether scalars of a mapping may be `{file: PATH}` or `{env: NAME}`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum References {
+    /// They may.
+    Allowed,
+    /// They may not.
+    Refused,
+}
+
+impl Key {
+    /// A key without synonyms.
+    pub(super) const fn new(name: &'static str, kind: Kind, default: DefaultValue, meaning: &'static str) -> Self {
+        Self { name, kind, default, meaning, synonyms: &[] }
+    }
+
+    /// The same key with names that people write in its place.
+    pub(super) const fn instead_of(mut self, synonyms: &'static [&'static str]) -> Self {
+        self.synonyms = synonyms;
+        self
+    }
+
+    /// The default as a value of the file.
+    pub(super) fn default_value(&self) -> Option<Value> {
+        let DefaultValue::Is(default) = self.default else { return None };
+        let text = |text: &str| Value::new(None, ValueKind::String(text.to_owned()));
+        Some(match self.kind {
+            Kind::List { .. } => {
+                let texts: Vec<String> = serde_json::from_str(default).expect("the default of a list is JSON");
+                Value::new(None, ValueKind::Array(texts.iter().map(|each| text(each)).collect()))
+            }
+            _ => text(default),
+        })
+    }
+
+    /// What would be right, for messages that begin with "must be".
+    pub(super) fn right(&self) -> String {
+        let such_as = match self.default {
+            DefaultValue::Is(default) => format!(", such as {default}"),
+            DefaultValue::Required(_) | DefaultValue::Derived(_) => String::new(),
+        };
+        match &self.kind {
+            Kind::Address => format!("an IP address and a port{such_as}"),
+            Kind::Boolean => "true or false".into(),
+            Kind::Duration { range, zero } => {
+                let zero = zero.map(|meaning| format!("0s ({meaning}) or ")).unwrap_or_default();
+                let (least, most) = (duration::show(*range.start()), duration::show(*range.end()));
+                format!("{zero}a duration from {least} to {most}{such_as}")
+            }
+            Kind::List { of, such_as } => format!("a list of {of}, {such_as}"),
+            Kind::Mapping(_) | Kind::Named { .. } | Kind::Parameters(_) => "a mapping of keys".into(),
+            Kind::Number { least, is_least_included: true } => format!("a finite number of at least {least}"),
+            Kind::Number { least, is_least_included: false } => format!("a finite number above {least}"),
+            Kind::Whole(range) => format!("a whole number from {} to {}", range.start(), range.end()),
+            Kind::Words(words, _) => format!("one of {}", words.join(", ")),
+            Kind::Column | Kind::Hosts | Kind::Password | Kind::Path | Kind::Ports | Kind::Text | Kind::Url => {
+                "text".into()
+            }
+        }
+    }
+
+    /// The word that somebody meant, if the key takes words.
+    pub(super) fn meant(&self, wrong: &str) -> Option<&'static str> {
+        let Kind::Words(words, synonyms) = &self.kind else { return None };
+        let lower = wrong.to_lowercase();
+        let synonym = synonyms.iter().find(|(synonym, _)| *synonym == lower).map(|(_, word)| *word);
+        synonym.or_else(|| nearest(wrong, words.iter().copied()))
+    }
+}
+
+/// The key among `keys` that somebody meant, or all that are known.
+pub(super) fn suggestion(wrong: &str, keys: &[Key]) -> String {
+    let synonym = keys.iter().find(|key| key.synonyms.iter().any(|synonym| synonym.eq_ignore_ascii_case(wrong)));
+    let names = keys.iter().map(|key| key.name);
+    match synonym.map(|key| key.name).or_else(|| nearest(wrong, names.clone())) {
+        Some(name) => format!("did you mean {name}?"),
+        None => format!("known here: {}", names.collect::<Vec<_>>().join(", ")),
+    }
+}
+
+/// The words of a closed set, in a form that [`Kind::Words`] takes.
+pub(super) const fn words<T, const N: usize>(meanings: &[(&'static str, T); N]) -> [&'static str; N] {
+    let mut words = [""; N];
+    let mut index = 0;
+    while index < N {
+        words[index] = meanings[index].0;
+        index += 1;
+    }
+    words
+}

@@ -1,0 +1,93 @@
+//! The table of keys as JSON Schema, for editors and for the chart's values.
+//!
+//! Only what draft-07 and 2020-12 have in common, because Helm before 3.18 knows only the former:
+//! no `$ref`, no `$defs`, no `unevaluatedProperties`. Rules between keys are not in it, nor are the
+//! ranges of durations; `clapometer check` knows them all.
+
+use serde_json::{Map, Value as Json, json};
+
+use super::key::{DefaultValue, Key, Kind, References};
+
+/// The name of a database or a query, as `query::is_metric_name` has it.
+const NAME: &str = "^[A-Za-z0-9]([-_.A-Za-z0-9]{0,61}[A-Za-z0-9])?$";
+
+/// A text that is not blank.
+const FILLED: &str = "[^ \\t\\r\\n]";
+
+/// The schema of a file with these keys.
+pub(super) fn document(keys: &[Key]) -> Json {
+    let mut schema = mapping(keys, References::Refused);
+    schema["$schema"] = json!("http://json-schema.org/draft-07/schema#");
+    schema["title"] = json!("clapometer's configuration");
+    schema
+}
+
+fn mapping(keys: &[Key], references: References) -> Json {
+    let properties: Map<String, Json> =
+        keys.iter().map(|key| (key.name.to_owned(), property(key, references))).collect();
+    let required: Vec<&str> =
+        keys.iter().filter(|key| matches!(key.default, DefaultValue::Required(_))).map(|key| key.name).collect();
+    let mut schema = json!({"type": "object", "additionalProperties": false, "properties": properties});
+    if !required.is_empty() {
+        schema["required"] = json!(required);
+    }
+    schema
+}
+
+fn property(key: &Key, references: References) -> Json {
+    let value = value(key);
+    let mut schema = match references {
+        References::Allowed => json!({"anyOf": [value, reference("file"), reference("env")]}),
+        References::Refused => value,
+    };
+    schema["description"] = json!(key.meaning);
+    if let DefaultValue::Is(default) = key.default {
+        // A number, a list or a word of JSON is one here, too.
+        schema["default"] = serde_json::from_str(default).unwrap_or_else(|_| json!(default));
+    }
+    schema
+}
+
+/// `{file: PATH}` or `{env: NAME}`.
+fn reference(kind: &str) -> Json {
+    json!({
+        "type": "object",
+        "additionalProperties": false,
+        "required": [kind],
+        "properties": {kind: {"type": "string", "minLength": 1}},
+    })
+}
+
+fn value(key: &Key) -> Json {
+    let text = |pattern: &str| json!({"type": "string", "pattern": pattern});
+    match &key.kind {
+        Kind::Address => text(r"^([0-9.]+|\[[0-9A-Fa-f:.%]+\]):[0-9]{1,5}$"),
+        Kind::Boolean => json!({"type": "boolean"}),
+        Kind::Column => json!({"type": "string", "maxLength": 63}),
+        Kind::Duration { .. } => text("^[ \\t\\r\\n]*[0-9]+(ms|s|m|h)[ \\t\\r\\n]*$"),
+        Kind::Hosts => text(r"^[^@?:]*(:[^@?/]*)*$"),
+        Kind::List { .. } => json!({"type": "array", "items": text(FILLED)}),
+        Kind::Mapping(keys) => mapping(keys, References::Refused),
+        Kind::Named { keys, references } => json!({
+            "type": "object",
+            "propertyNames": {"pattern": NAME},
+            "additionalProperties": mapping(keys, *references),
+        }),
+        Kind::Number { least, is_least_included: true } => json!({"type": "number", "minimum": least}),
+        Kind::Number { least, is_least_included: false } => json!({"type": "number", "exclusiveMinimum": least}),
+        Kind::Parameters(member) => json!({
+            "type": "object",
+            "propertyNames": {"pattern": "^[-_.A-Za-z0-9]{1,63}$"},
+            "additionalProperties": value(member),
+        }),
+        Kind::Password | Kind::Path => json!({"type": "string", "minLength": 1}),
+        Kind::Ports => json!({"anyOf": [
+            {"type": "integer", "minimum": 1, "maximum": 65535},
+            text("^ *[0-9]{1,5} *(, *[0-9]{1,5} *)*$"),
+        ]}),
+        Kind::Text => text(FILLED),
+        Kind::Url => text("^postgres(ql)?://"),
+        Kind::Whole(range) => json!({"type": "integer", "minimum": range.start(), "maximum": range.end()}),
+        Kind::Words(words, _) => json!({"enum": words}),
+    }
+}

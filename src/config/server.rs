@@ -1,0 +1,122 @@
+//! `server`: where and how gRPC is served.
+
+use std::{net::SocketAddr, ops::RangeInclusive, path::PathBuf, time::Duration};
+
+use super::{
+    key::{DefaultValue, Key, Kind},
+    section::Section,
+};
+use crate::diagnostics::shown_path;
+
+/// How long a connection of ours or of KEDA's may live or lie idle.
+pub(super) const LIFETIMES: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(24 * 60 * 60);
+
+/// The keys of `server`.
+pub(super) const KEYS: &[Key] = &[
+    Key::new(
+        "listen",
+        Kind::Address,
+        DefaultValue::Is("0.0.0.0:9090"),
+        "Where gRPC is served: an IP address and a port (`[::]:9090` for IPv6, and on Linux for IPv4, too). Port 0 picks \
+         a free one. The start ends where the address is in use.",
+    )
+    .instead_of(&["address", "port", "bind"]),
+    Key::new(
+        "tls",
+        Kind::Mapping(TLS_KEYS),
+        DefaultValue::Derived("plain text, with a warning at start"),
+        "The certificates. The files are read again when their content changes.",
+    ),
+    Key::new(
+        "reflection",
+        Kind::Boolean,
+        DefaultValue::Is("true"),
+        "gRPC reflection, so that grpcurl needs no proto file. It says nothing that is not public.",
+    ),
+    Key::new(
+        "connection_age",
+        Kind::Duration { range: LIFETIMES, zero: Some("any age") },
+        DefaultValue::Is("10m"),
+        "How old a connection may get before it is asked to go away, ±10 %. Spreads KEDA's calls over replicas again \
+         behind a headless Service. Too short a time means needless reconnects.",
+    ),
+];
+
+/// The keys of `server.tls`.
+const TLS_KEYS: &[Key] = &[
+    Key::new(
+        "cert",
+        Kind::Path,
+        DefaultValue::Required("a PEM file"),
+        "The certificate chain, PEM. The file must be readable.",
+    )
+    .instead_of(&["certificate", "tls.crt"]),
+    Key::new("key", Kind::Path, DefaultValue::Required("a PEM file"), "The certificate's private key, PEM."),
+    Key::new(
+        "client_ca",
+        Kind::Path,
+        DefaultValue::Derived("clients are not asked for a certificate"),
+        "Who may sign the certificates of clients, PEM.",
+    )
+    .instead_of(&["ca", "ca_cert", "caCert"]),
+    Key::new(
+        "client_names",
+        Kind::List { of: "DNS names", such_as: "such as [keda-operator]" },
+        DefaultValue::Derived("every client that `client_ca` signed"),
+        "DNS names; the certificate of a client must carry one of them. Needs `client_ca`.",
+    ),
+];
+
+/// `server`: where and how gRPC is served.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Server {
+    /// Where to listen; port 0 picks a free one.
+    pub listen: SocketAddr,
+    /// TLS; plain text where absent.
+    pub tls: Option<ServerTls>,
+    /// Whether gRPC reflection is served.
+    pub reflection: bool,
+    /// How old a connection may get before it is asked to go away; zero: any age.
+    pub connection_age: Duration,
+}
+
+/// `server.tls`: PEM files, read again when their content changes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ServerTls {
+    /// The certificate chain.
+    pub cert: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+    /// Who may sign client certificates; without it none is asked for.
+    pub client_ca: Option<PathBuf>,
+    /// DNS names of which a client's certificate must carry one; empty: any that `client_ca` signed.
+    pub client_names: Vec<String>,
+}
+
+/// Reads `server`; nothing if a value is wrong.
+pub(super) fn read(section: &Section<'_>) -> Option<Server> {
+    let listen = section.parsed("listen");
+    let tls = section.section("tls");
+    let tls = tls.is_present().then(|| read_tls(&tls));
+    let reflection = section.boolean("reflection");
+    let connection_age = section.duration("connection_age");
+    section.finish();
+    Some(Server { listen: listen?, tls: tls.flatten(), reflection: reflection?, connection_age: connection_age? })
+}
+
+fn read_tls(section: &Section<'_>) -> Option<ServerTls> {
+    let file = |name| {
+        let path = section.text(name).map(PathBuf::from)?;
+        if let Err(error) = std::fs::File::open(&path) {
+            section.fault(name, format!("cannot read the file {}: {error}", shown_path(&path)));
+        }
+        Some(path)
+    };
+    let [cert, key, client_ca] = ["cert", "key", "client_ca"].map(file);
+    let client_names = section.texts("client_names").unwrap_or_default();
+    if section.has("client_names") && !section.has("client_ca") {
+        section.fault("client_names", "needs client_ca: without it no client shows a certificate");
+    }
+    section.finish();
+    Some(ServerTls { cert: cert?, key: key?, client_ca, client_names })
+}

@@ -1,0 +1,94 @@
+//! A place in the configuration: its path, where that stands, and what was noted of it.
+
+use std::{cell::RefCell, path::PathBuf};
+
+use serde_json::Value as Json;
+
+use super::{
+    effective::Effective,
+    source::{Environment, Path, Tree},
+};
+use crate::{
+    conninfo::Secret,
+    diagnostics::{Diagnostics, Location},
+};
+
+/// What all places of one configuration share.
+pub(super) struct Context<'a> {
+    pub(super) tree: &'a Tree,
+    pub(super) environment: &'a Environment,
+    pub(super) diagnostics: &'a Diagnostics,
+    pub(super) effective: RefCell<Effective>,
+}
+
+/// The path of a section or of a key.
+pub(super) struct Site<'a> {
+    context: &'a Context<'a>,
+    path: Path,
+}
+
+impl<'a> Site<'a> {
+    /// The configuration as a whole.
+    pub(super) fn root(context: &'a Context<'a>) -> Self {
+        Self { context, path: Path::new() }
+    }
+
+    /// The place of a key below this one.
+    pub(super) fn below(&self, name: &str) -> Self {
+        Self { context: self.context, path: self.path.iter().cloned().chain([name.to_owned()]).collect() }
+    }
+
+    /// The path, as messages write it.
+    pub(super) fn path(&self) -> String {
+        self.path.join(".")
+    }
+
+    /// The last name of the path.
+    pub(super) fn name(&self) -> &str {
+        self.path.last().map(String::as_str).unwrap_or_default()
+    }
+
+    /// Where the path stands, or the nearest of its parents that stands anywhere.
+    pub(super) fn location(&self) -> Location {
+        let places = &self.context.tree.places;
+        let mut depths = (1..=self.path.len()).rev();
+        depths.find_map(|depth| places.get(&self.path[..depth]).cloned()).unwrap_or(Location::Whole)
+    }
+
+    /// Whether the value is that of a variable, and so text whatever it stands for.
+    pub(super) fn is_set_by_variable(&self) -> bool {
+        matches!(self.location(), Location::Variable(_))
+    }
+
+    /// Whether neither the file nor a variable sets anything here.
+    pub(super) fn is_untouched(&self) -> bool {
+        let mut places = self.context.tree.places.iter().filter(|(path, _)| path.starts_with(&self.path));
+        places.all(|(_, location)| *location == Location::Whole)
+    }
+
+    /// Notes a fault.
+    pub(super) fn fault(&self, message: impl Into<String>) {
+        self.context.diagnostics.add(self.location(), self.path(), message);
+    }
+
+    /// Notes a value that is in force, for people to see.
+    pub(super) fn note(&self, shown: Json) {
+        let places = &self.context.tree.places;
+        self.context.effective.borrow_mut().insert(&self.path, shown, |path| places.get(path).cloned());
+    }
+
+    /// Notes what is to be said of a key that is not set.
+    pub(super) fn remark(&self, remark: String) {
+        self.context.effective.borrow_mut().remark(&self.path, remark);
+    }
+
+    /// Notes a file that a value is read from.
+    pub(super) fn note_file(&self, file: PathBuf) {
+        self.context.effective.borrow_mut().files.push(file);
+    }
+
+    /// The value of a variable.
+    pub(super) fn variable(&self, name: &str) -> Option<Secret> {
+        self.context.environment.get(name).map(|value| Secret::new(value.to_owned()))
+    }
+}
