@@ -1,4 +1,4 @@
-"""Renders the chart into deploy/kustomize and copies its rules and dashboard to deploy/; with --check only compares."""
+"""Renders the chart into deploy/kustomize and copies its alert rules to deploy/; with --check only compares."""
 
 import difflib
 import functools
@@ -84,7 +84,6 @@ def outputs() -> dict[pathlib.Path, str]:
         DEPLOY / "kustomize/demo/roles.yaml": roles_config_map(),
         DEPLOY / "prometheus/alerts.yaml": HEADER.format(source="deploy/helm/clapometer/files/alerts.yaml") + alerts,
         CHART / "README.md": values_table(),
-        DEPLOY / "grafana/clapometer.json": (CHART / "files" / "dashboard.json").read_text(),
     }
 
 

@@ -45,7 +45,7 @@ fn prometheus() -> Option<PathBuf> {
 
 /// Every expression of the dashboard with its panel's title, its variables filled in.
 fn panels() -> Vec<(String, String)> {
-    let dashboard: Value = serde_json::from_str(&read("deploy/grafana/clapometer.json")).expect("JSON");
+    let dashboard: Value = serde_json::from_str(&read("deploy/helm/clapometer/files/dashboard.json")).expect("JSON");
     let mut expressions = Vec::new();
     for panel in dashboard["panels"].as_array().expect("panels") {
         for target in panel["targets"].as_array().into_iter().flatten() {
