@@ -1,4 +1,4 @@
-//! The commands of `clapometer`, and what their exit codes mean.
+//! The commands of `clapometer` and their exit codes.
 
 mod check;
 mod config;
@@ -21,14 +21,14 @@ use crate::{
     version::VERSION,
 };
 
-/// What the process tells whoever started it.
+/// The outcome of a command, as its exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Exit {
     /// All is well.
     Success,
-    /// It ran, and something was wrong.
+    /// The command ran and found or met a failure.
     Failure,
-    /// The arguments are wrong; clap itself exits with the same code.
+    /// The arguments are wrong. clap itself exits with the same code.
     Usage,
     /// The scaler or the database is unavailable (sysexits' EX_UNAVAILABLE).
     Unavailable,
@@ -50,7 +50,7 @@ impl From<Exit> for ExitCode {
 
 const HELP: &str = "\
 Begin with `clapometer check`: it shows whether the configuration is right, the databases answer and \
-each query counts. Ask a scaler that runs with `clapometer get QUERY`.
+each query works. `clapometer get QUERY` asks a running scaler.
 
 Exit codes:
    0  all is well
@@ -76,11 +76,11 @@ enum Command {
     NotifySql(notify_sql::NotifySql),
 }
 
-/// Where the configuration is.
+/// The option that names the configuration.
 #[derive(Debug, Args)]
 struct ConfigFile {
-    /// The configuration (YAML); without it libpq's environment (PGHOST, DATABASE_URL...) is the
-    /// database `claps`, with the built-in queries
+    /// The configuration (YAML). Without it there is one database, `claps`, from libpq's
+    /// environment (PGHOST, DATABASE_URL...), with the built-in queries
     #[arg(long, value_name = "FILE", env = "CLAPOMETER_CONFIG", hide_env_values = true)]
     config: Option<PathBuf>,
 }
@@ -94,7 +94,7 @@ impl ConfigFile {
         self.config.as_deref()
     }
 
-    /// What the configuration is called in messages.
+    /// The configuration's name in messages.
     fn title(&self) -> String {
         self.path().map_or_else(|| "libpq's environment".to_owned(), |path| path.display().to_string())
     }
@@ -113,12 +113,12 @@ pub fn main() -> ExitCode {
     exit.into()
 }
 
-/// This executable, for metrics.
+/// The identity of this executable, for the metrics.
 const fn build() -> Build {
     Build { version: env!("CARGO_PKG_VERSION"), commit: env!("CLAPOMETER_COMMIT"), rustc: env!("CLAPOMETER_RUSTC") }
 }
 
-/// Reports a configuration's faults.
+/// Reports the faults of a configuration.
 fn misconfigured(faults: &Misconfiguration) -> Exit {
     eprintln!("{faults}");
     Exit::Configuration
@@ -132,12 +132,13 @@ fn misused(subcommand: &str, problem: &str) -> Exit {
         Some(command) => command.error(ErrorKind::ValueValidation, problem),
         None => cli.error(ErrorKind::ValueValidation, problem),
     };
-    // Nobody is left to tell if standard error is closed.
+    // If standard error is closed, there is no other place to report it.
     let _ = error.print();
     Exit::Usage
 }
 
-/// A runtime of one thread. Two workers cost the scaler 1.5 times the CPU per request, and more on fan-out.
+/// Builds a runtime of one thread. A second worker thread costs the scaler 1.5 times the CPU per request, and more
+/// when many streams wake at once.
 fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()
 }

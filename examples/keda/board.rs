@@ -1,4 +1,4 @@
-//! What the audience sees: a live board on a terminal, plain lines elsewhere.
+//! The display: a live board on a terminal, plain lines elsewhere.
 
 use std::{
     collections::VecDeque,
@@ -12,14 +12,14 @@ use clapometer::terminal::style::{ColorChoice, Style};
 
 use super::jobs::Census;
 
-/// How many of the latest events the board shows.
+/// The number of events on the board.
 const EVENTS: usize = 6;
-/// How often a line tells of the progress where there is no terminal.
+/// The time between two progress lines where there is no terminal.
 const PROGRESS: Duration = Duration::from_secs(5);
-/// How wide a bar is.
+/// The width of a bar.
 const BAR: usize = 48;
 
-/// One clap as the database has it.
+/// One clap in the database.
 #[derive(Debug, Clone)]
 pub(crate) struct Clap {
     pub(crate) id: i64,
@@ -30,18 +30,18 @@ pub(crate) struct Clap {
     pub(crate) elapsed: f64,
 }
 
-/// Everything that a frame shows.
+/// The contents of a frame.
 #[derive(Debug, Default)]
 pub(crate) struct Frame {
     pub(crate) claps: Vec<Clap>,
     pub(crate) pending: usize,
     pub(crate) census: Census,
-    /// KEDA's latest decision in words.
+    /// The text of KEDA's latest decision.
     pub(crate) decision: String,
 }
 
 impl Frame {
-    /// How far the claps are, in words.
+    /// Describes the progress of the claps.
     fn progress(&self) -> String {
         let (done, running, failed) = (self.count("SUCCESS"), self.count("RUNNING"), self.count("FAILED"));
         format!("{done} done, {running} running, {failed} failed and due again, {} pending", self.pending)
@@ -52,32 +52,32 @@ impl Frame {
     }
 }
 
-/// Where frames and events go.
+/// The board on standard output.
 pub(crate) struct Board {
     start: Instant,
     live: bool,
     colors: ColorChoice,
-    /// Lines of the frame on the screen, to be overwritten.
+    /// The number of lines on the screen that the next frame overwrites.
     drawn: usize,
-    /// When the next line tells of the progress.
+    /// The time of the next progress line.
     next_progress: Duration,
     events: VecDeque<String>,
 }
 
 impl Board {
-    /// A board on standard output; live if that is a terminal.
+    /// A new board, which is live if standard output is a terminal.
     pub(crate) fn new() -> Self {
         let live = std::io::stdout().is_terminal() && env::var_os("TERM").is_none_or(|terminal| terminal != "dumb");
         let colors = ColorChoice::for_stdout();
         Self { start: Instant::now(), live, colors, drawn: 0, next_progress: PROGRESS, events: VecDeque::new() }
     }
 
-    /// Time since the start.
+    /// Returns the time since the start.
     pub(crate) fn elapsed(&self) -> Duration {
         self.start.elapsed()
     }
 
-    /// Tells what happened.
+    /// Shows an event.
     pub(crate) fn event(&mut self, text: &str) {
         let line = format!("{:5.1} s  {text}", self.elapsed().as_secs_f64());
         if self.live {
@@ -90,7 +90,7 @@ impl Board {
         }
     }
 
-    /// Shows a frame; where there is no terminal, a line now and then.
+    /// Shows a frame; where there is no terminal, a progress line now and then.
     pub(crate) fn draw(&mut self, frame: &Frame) {
         if self.live {
             let text = self.render(frame);
@@ -107,19 +107,19 @@ impl Board {
     }
 
     fn show(&mut self, text: &str) {
-        // Lines that are too long are cut and not wrapped, or the next frame would miss its place.
+        // Long lines are cut, not wrapped; otherwise the next frame would begin on the wrong line.
         let mut output = "\x1b[?7l".to_owned();
         if self.drawn > 0 {
             write!(output, "\x1b[{}A", self.drawn).expect("a string takes everything");
         }
         for line in text.lines() {
-            // Each line clears what the frame before had there.
+            // Each line clears the rest of the previous frame's line.
             writeln!(output, "{line}\x1b[K").expect("a string takes everything");
         }
         output.push_str("\x1b[J\x1b[?7h");
         self.drawn = text.lines().count();
         let mut stdout = std::io::stdout().lock();
-        // Whoever closed the terminal does not want to see it.
+        // An error means that the terminal is closed.
         let _ = stdout.write_all(output.as_bytes()).and_then(|()| stdout.flush());
     }
 

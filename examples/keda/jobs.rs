@@ -1,4 +1,4 @@
-//! Kubernetes' part: Jobs, their pods, back-off and the pod failure policy, each pod a real process.
+//! The part of Kubernetes: Jobs, their pods, back-off and the pod failure policy. Each pod is a real process.
 
 use std::{
     collections::BTreeMap,
@@ -13,18 +13,18 @@ use crate::support::executable::{Executable, Finished, Running};
 
 /// The letters of generated names in Kubernetes.
 const LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
-/// The `backoffLimit` of our manifests: how many pods of a Job may fail.
+/// The `backoffLimit` of our manifests: the number of pods of a Job that may fail.
 const BACKOFF_LIMIT: u32 = 4;
-/// Exit codes that fail the Job at once in our manifests' `podFailurePolicy`.
+/// The exit codes that fail a Job at once by the `podFailurePolicy` of our manifests.
 const FAIL_JOB: [i32; 5] = [2, 10, 11, 12, 78];
-/// Kubernetes waits ten seconds and doubles them; nobody wants to watch that.
+/// The back-off of a Job. Kubernetes begins with ten seconds and doubles them, which is too slow to watch.
 const BACK_OFF: Duration = Duration::from_secs(1);
-/// From a pod's end until KEDA sees the Job complete; on a real cluster it is one to three seconds.
+/// The time from a pod's end until KEDA sees the Job complete; one to three seconds on a real cluster.
 const COMPLETION: Duration = Duration::from_millis(1_500);
-/// From a Job's creation until its pod runs, in milliseconds; short, for the images are here.
+/// The time from a Job's creation until its pod runs, in milliseconds. It is short: there is no image to pull.
 const POD_START: std::ops::Range<u64> = 200..900;
 
-/// All Jobs that KEDA has created, by name.
+/// The Jobs that KEDA has created, by name.
 pub(crate) struct Jobs {
     jobs: BTreeMap<String, Job>,
     template: Vec<(&'static str, String)>,
@@ -33,7 +33,7 @@ pub(crate) struct Jobs {
     peak: i64,
 }
 
-/// One Job.
+/// A Job.
 pub(crate) struct Job {
     uid: String,
     variables: Vec<(&'static str, String)>,
@@ -41,7 +41,7 @@ pub(crate) struct Job {
     failures: u32,
 }
 
-/// What there is of a Job's pod.
+/// The state of a Job's pod.
 enum State {
     Starting(Instant),
     Running(Running),
@@ -51,15 +51,15 @@ enum State {
     Failed,
 }
 
-/// Something worth telling.
+/// An event for the board.
 pub(crate) enum Event {
-    /// A pod has ended; the worker's last line, and what becomes of the Job.
+    /// A pod has ended: the worker's last line, and the consequence for the Job.
     Ended { job: String, report: serde_json::Value, consequence: &'static str },
-    /// A pod was killed, and will be started again.
+    /// A pod was killed; the Job starts a new one.
     Killed { job: String },
 }
 
-/// How many Jobs there are of each kind.
+/// The number of Jobs of each kind.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Census {
     pub(crate) starting: usize,
@@ -69,12 +69,12 @@ pub(crate) struct Census {
 }
 
 impl Jobs {
-    /// None yet; every pod will have these variables in its environment.
+    /// No Jobs yet; `template` are the environment variables of every pod.
     pub(crate) fn new(template: Vec<(&'static str, String)>) -> Self {
         Self { jobs: BTreeMap::new(), template, idle: 0, pods: 0, peak: 0 }
     }
 
-    /// Creates one, with variables of its own.
+    /// Creates a Job with further variables of its own.
     pub(crate) fn create(&mut self, variables: Vec<(&'static str, String)>) {
         let mut random = rand::rng();
         let suffix: Vec<u8> = (0..5).map(|_| *LETTERS.choose(&mut random).expect("there are letters")).collect();
@@ -85,7 +85,7 @@ impl Jobs {
         self.peak = self.peak.max(self.seen_by_keda().unfinished);
     }
 
-    /// Lets the time pass: pods start, and what has ended is judged.
+    /// Brings the Jobs up to date: starts pods that are due, and judges those that have ended.
     pub(crate) async fn proceed(&mut self) -> Vec<Event> {
         let mut events = Vec::new();
         for (name, job) in &mut self.jobs {
@@ -126,7 +126,7 @@ impl Jobs {
         }
     }
 
-    /// What KEDA counts. Its own view, by way of an informer, is younger than a second as well.
+    /// Returns the counts that KEDA would see. Its own view, an informer's, is less than a second old, too.
     pub(crate) fn seen_by_keda(&self) -> scaled_job::Jobs {
         let mut seen = scaled_job::Jobs::default();
         for job in self.jobs.values() {
@@ -143,7 +143,7 @@ impl Jobs {
         seen
     }
 
-    /// How many there are of each kind.
+    /// Counts the Jobs of each kind.
     pub(crate) fn census(&self) -> Census {
         let mut census = Census::default();
         for job in self.jobs.values() {
@@ -158,22 +158,22 @@ impl Jobs {
         census
     }
 
-    /// How many were created.
+    /// Returns the number of Jobs created.
     pub(crate) fn len(&self) -> usize {
         self.jobs.len()
     }
 
-    /// How many pods found nothing to do.
+    /// Returns the number of pods that found nothing to do.
     pub(crate) fn idle(&self) -> usize {
         self.idle
     }
 
-    /// How many pods were started.
+    /// Returns the number of pods started.
     pub(crate) fn pods(&self) -> usize {
         self.pods
     }
 
-    /// The most Jobs that were unfinished at once.
+    /// Returns the largest number of Jobs that were unfinished at the same time.
     pub(crate) fn peak(&self) -> i64 {
         self.peak
     }

@@ -1,9 +1,10 @@
-//! The whole story without a cluster: `make demo`.
+//! `make demo`: the whole story without a cluster.
 //!
-//! A throwaway PostgreSQL, the real `clapometer`, the real `postgres-batch` as the Jobs' pods,
-//! and a stand-in for KEDA that polls over gRPC and does KEDA's sums ([`clapometer::keda`]).
-//! Sixty claps, at most ten Jobs at a time; one clap fails and is retried, one worker is killed
-//! with SIGKILL and its clap comes back. Ends by itself, and with an error if the sums are wrong.
+//! Starts a throwaway PostgreSQL, the real `clapometer`, and the real `postgres-batch` as the pods
+//! of Jobs. A stand-in for KEDA polls over gRPC and applies KEDA's arithmetic
+//! ([`clapometer::keda`]). There are sixty claps, and at most ten Jobs at a time; one clap fails and
+//! is retried, one worker is killed with SIGKILL and its clap is done by another. The demo ends by
+//! itself, with an error if the numbers are not as they must be.
 
 mod board;
 mod jobs;
@@ -40,16 +41,16 @@ const CLAPS: usize = 60;
 const MAX_JOBS: i64 = 10;
 /// KEDA's `pollingInterval`, the least that its CRD accepts.
 const POLLING_INTERVAL: Duration = Duration::from_secs(1);
-/// How often Jobs are looked after and the board is drawn.
+/// The interval at which Jobs are brought up to date and the board is drawn.
 const TICK: Duration = Duration::from_millis(100);
-/// Which of the Jobs created fails its clap's first attempt.
+/// The number of the Job that fails the first attempt at its clap.
 const FAILING_JOB: usize = 5;
-/// When a worker is killed.
+/// The time at which a worker is killed.
 const KILL_AFTER: Duration = Duration::from_secs(8);
-/// Twice what it takes: beyond that something is wrong.
+/// The longest that the demo may take: twice the usual time.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// How it ended.
+/// The results.
 struct Summary {
     claps: Vec<(String, i64)>,
     attempts: Vec<(String, i64)>,
@@ -109,7 +110,7 @@ async fn main() -> ExitCode {
     if faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Plays until every clap is settled and KEDA has seen that nothing is left; says how often KEDA polled.
+/// Runs until every clap is settled and KEDA has seen it; returns the number of polls.
 async fn play(board: &mut Board, database: &Database<'_>, scaler: &Serving, jobs: &mut Jobs) -> usize {
     let endpoint = Endpoint::from_shared(format!("http://{}", scaler.grpc)).expect("an address makes a URI");
     let metadata = [("query", "outstanding-claps"), ("targetQueryValue", "1")];
@@ -142,7 +143,7 @@ async fn play(board: &mut Board, database: &Database<'_>, scaler: &Serving, jobs
             }
             frame.decision = decision;
         }
-        // Not before the failure is booked: the victim could be the worker that was to fail.
+        // Only after the failure is booked: otherwise the victim could be the worker that fails.
         has_failed = has_failed || frame.claps.iter().any(|clap| clap.status == "FAILED");
         if !killed && has_failed && board.elapsed() >= KILL_AFTER {
             killed = kill_one(board, jobs, &frame.claps);
@@ -153,11 +154,11 @@ async fn play(board: &mut Board, database: &Database<'_>, scaler: &Serving, jobs
     }
 }
 
-/// Does what KEDA does with the answer, and puts it into words.
+/// Does what KEDA does with the answer, and describes it.
 fn decide(board: &mut Board, scaled_job: &ScaledJob, jobs: &mut Jobs, polled: &Polled) -> String {
     let answer = match polled {
         Polled::Answered(answer) => answer,
-        Polled::Unspecified(status) => return format!("GetMetricSpec failed, nobody is told: {}", status.message()),
+        Polled::Unspecified(status) => return format!("GetMetricSpec failed, no event: {}", status.message()),
         Polled::Failed(status) => return format!("holds still: {}", status.message()),
     };
     let decision = scaled_job.decide(&[*answer], jobs.seen_by_keda());
@@ -172,7 +173,7 @@ fn decide(board: &mut Board, scaled_job: &ScaledJob, jobs: &mut Jobs, polled: &P
     words
 }
 
-/// Kills the worker that has most of its work before it.
+/// Kills the worker with the most work left.
 fn kill_one(board: &mut Board, jobs: &Jobs, claps: &[Clap]) -> bool {
     let left = |clap: &&Clap| f64::from(clap.seconds) - clap.elapsed;
     let running = claps.iter().filter(|clap| clap.status == "RUNNING" && clap.iteration == 1);
@@ -203,7 +204,7 @@ fn tell(board: &mut Board, event: &Event) {
     }
 }
 
-/// Every clap that somebody has claimed, and how many nobody has.
+/// Returns the claimed claps, and the number of the others.
 async fn look(client: &tokio_postgres::Client) -> (Vec<Clap>, usize) {
     let statement = "
         SELECT c.id, c.status, c.iteration, coalesce(c.job_name, ''), m.duration_seconds,
@@ -224,7 +225,7 @@ async fn look(client: &tokio_postgres::Client) -> (Vec<Clap>, usize) {
     (claps, pending)
 }
 
-/// What every pod has in its environment: the database, and times short enough to watch.
+/// Returns the environment of every pod: the database, and times short enough to watch.
 fn pod_template(database: &Database<'_>) -> Vec<(&'static str, String)> {
     let mut template = database.owner().environment();
     template.extend([("POSTGRES_BATCH_LEASE", "4s".to_owned()), ("POSTGRES_BATCH_BACKOFF", "3s".to_owned())]);
@@ -236,7 +237,7 @@ async fn tally(database: &Database<'_>, statement: &str) -> Vec<(String, i64)> {
     rows.iter().map(|row| (row.get(0), row.get(1))).collect()
 }
 
-/// How many statements the scaler says that it has sent.
+/// Returns the number of statements that the scaler has sent, by its own metrics.
 async fn statements_sent(scaler: &Serving) -> u64 {
     let mut stream = TcpStream::connect(scaler.admin).await.expect("clapometer serves metrics");
     let request = "GET /metrics HTTP/1.1\r\nHost: clapometer\r\nConnection: close\r\n\r\n";
@@ -270,7 +271,7 @@ impl Summary {
         println!();
     }
 
-    /// What is not as it must be.
+    /// Lists what is not as it must be.
     fn faults(&self, jobs: &Jobs) -> Vec<String> {
         let Self { claps, attempts, polls, statements, took: _ } = self;
         let of = |counts: &[(String, i64)], name: &str| {

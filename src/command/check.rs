@@ -30,16 +30,16 @@ use crate::{
 };
 
 const EXAMPLES: &str = "\
-What it shows of a query: the value KEDA would get, whether it would be active, how long it took, the \
-tables that it reads (but for those inside functions), the plan's cost and how many rows it expects. \
-The server's messages may quote SQL and data; the scaler's log never does.
+For each query it shows the value that KEDA would get, whether the trigger would be active, the time \
+it took, the tables that it reads (except inside functions), the cost of its plan and the expected \
+number of rows. Messages of the server may quote SQL and data; the scaler's log never does.
 
 Exit codes:
    0  all is well, or there are only warnings
    1  a query failed
    2  wrong usage
   69  a database is unavailable
-  78  the configuration is wrong; every fault is told at once
+  78  the configuration is wrong; all faults are listed
 
 Examples:
   clapometer check --config clapometer.yaml
@@ -49,7 +49,7 @@ Examples:
 
 /// Check the configuration, the databases and every query
 ///
-/// Validates the configuration, connects to each database as `serve` would, and runs each query
+/// Validates the configuration, connects to each database as `serve` does, and runs each query
 /// once, in the same read-only transaction as for KEDA.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -59,10 +59,10 @@ pub(super) struct Check {
     /// Only validate the configuration; connect to nothing
     #[arg(long)]
     offline: bool,
-    /// A value for a query's parameter; may be repeated. A query that lacks one is skipped
+    /// The value of a query's parameter; may be repeated. A query without all its values is skipped
     #[arg(long = "param", value_name = "QUERY.NAME=VALUE", conflicts_with = "offline")]
     parameters: Vec<String>,
-    /// One JSON document instead of text
+    /// Print one JSON document instead of text
     #[arg(long, conflicts_with = "offline")]
     json: bool,
 }

@@ -1,4 +1,4 @@
-//! `clapometer config`.
+//! `clapometer config`: prints the configuration in force.
 
 use clap::Args;
 
@@ -17,8 +17,7 @@ Examples:
 
 /// Print the configuration in force, with defaults, without secrets
 ///
-/// Nothing is connected. What is printed loads as a configuration, but for the passwords, which
-/// are redacted.
+/// Connects to nothing. The output is a valid configuration, except that secrets are redacted.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct PrintConfig {

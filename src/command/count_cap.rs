@@ -1,26 +1,27 @@
-//! What must be said of numbers that come from the batch's view `clap_backlog`.
+//! The limit of the counts in the batch's view `clap_backlog`.
 //!
-//! Each of its counts stops at [`CAP`], so that a poll costs the same however deep the backlog is.
+//! Each count of the view stops at [`CAP`], so that a poll costs the same however long the queue is.
 
-/// Where each count of the view stops (migrations/0003_backlog_view.sql).
+/// The largest count of the view (migrations/0003_backlog_view.sql).
 const CAP: f64 = 100_000.0;
 
-/// What follows from it.
+/// The remark on a count that has reached the limit.
 pub(super) const REMARK: &str = "clap_backlog stops counting at 100000, so there may be more; KEDA's arithmetic stays \
                                  exact while maxReplicaCount x target x divideBy is at most 100000";
 
-/// Whether this number, undivided, may stand for more.
+/// Returns whether this number, before its division, may stand for more rows.
 pub(super) fn may_be_more(undivided: f64) -> bool {
     undivided >= CAP
 }
 
-/// Whether this statement reads the view.
+/// Returns whether this statement reads the view.
 pub(super) fn is_read_by(sql: &str) -> bool {
     let is_of_word = |c: char| c.is_alphanumeric() || c == '_';
     sql.split(|c| !is_of_word(c)).any(|word| word.eq_ignore_ascii_case("clap_backlog"))
 }
 
-/// Whether the query of this name reads the view, unless somebody has configured another of that name.
+/// Returns whether the built-in query of this name reads the view. The configuration may define another query of the
+/// same name.
 pub(super) fn is_read_by_builtin(query: &str) -> bool {
     matches!(query, "outstanding-claps" | "clap-workers")
 }

@@ -1,44 +1,28 @@
-//! `clapometer get`: asks a running scaler as KEDA does.
+//! `clapometer get`: asks a running scaler as KEDA does, and shows what KEDA would do with the answer.
 
 mod address;
+mod answers;
 mod failure;
 mod text;
 mod watch;
 
-use std::{
-    collections::HashMap,
-    time::{Duration, Instant},
-};
+use std::collections::HashMap;
 
 use clap::Args;
-use serde_json::json;
-use tonic::{Response, Status, transport::Channel};
 
-use self::{address::Address, failure::Failure};
-use super::{Exit, count_cap, misused, runtime};
+use self::{address::Address, answers::Answers, failure::Failure};
+use super::{Exit, misused, runtime};
 use crate::{
-    keda::{
-        scaled_job::{Jobs, ScaledJob, ScalerAnswer},
-        scaled_object,
-        values::{metric_value, target_size},
-    },
-    proto::{GetMetricsRequest, ScaledObjectRef, external_scaler_client::ExternalScalerClient},
-    scaler::UNSEEN_KEY,
+    proto::{ScaledObjectRef, external_scaler_client::ExternalScalerClient},
     terminal::{print, style::ColorChoice},
 };
 
-/// How long a call may take: twice what the scaler allows itself. KEDA itself sets no limit.
-const CALL_SECONDS: u64 = 5;
-
-/// What is said of a grouped query's key that the scaler has never read.
-const UNSEEN: &str = "no reading since the scaler's start has had this key: if it is misspelt, its zero means nothing";
-
-/// KEDA resolves `fooFromEnv` to a secret; what is given under such a key is never shown.
+/// The suffix of keys whose value KEDA resolves to a secret; such a value is never shown.
 const FROM_ENVIRONMENT: &str = "FromEnv";
 
 const EXAMPLES: &str = "\
-It calls GetMetricSpec, GetMetrics and IsActive, in this order and on one connection. The scaler takes \
-it for one more trigger: its limits and its metrics count it.
+It calls GetMetricSpec, GetMetrics and IsActive, in this order and on one connection. For the scaler \
+this is one more trigger, which its limits and its metrics count.
 
 Exit codes:
    0  the scaler answered
@@ -53,44 +37,32 @@ Examples:
   kubectl -n clapometer port-forward service/clapometer 9090 & clapometer get outstanding-claps \\
     --tls-ca ca.crt --tls-cert tls.crt --tls-key tls.key --tls-server-name clapometer.clapometer.svc";
 
-/// Ask a running scaler as KEDA does, and show what KEDA would make of it
+/// Ask a running scaler as KEDA does, and show what KEDA would do
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Get {
-    /// The query, as a trigger's metadata names it
+    /// The name of the query, as in a trigger's metadata
     query: String,
     #[command(flatten)]
     address: Address,
-    /// The namespace that the trigger says it is in
+    /// The namespace of the ScaledJob or ScaledObject
     #[arg(long, value_name = "NAMESPACE", default_value = "default")]
     namespace: String,
     /// The name of the ScaledJob or ScaledObject
     #[arg(long, value_name = "NAME", default_value = "clapometer-get")]
     name: String,
-    /// More of the trigger's metadata, one or several; may be repeated. QUERY comes before it
+    /// Further metadata of the trigger, one or several pairs; may be repeated. QUERY comes first
     #[arg(long = "metadata", value_name = "KEY=VALUE", num_args = 1..)]
     metadata: Vec<String>,
-    /// The ScaledJob's maxReplicaCount
+    /// The maxReplicaCount of the ScaledJob
     #[arg(long, value_name = "N", default_value_t = 100)]
     max_replicas: u32,
-    /// Then open StreamIsActive, and print each change until Ctrl-C
+    /// Then open StreamIsActive and print each change until Ctrl-C
     #[arg(long)]
     watch: bool,
-    /// One JSON document instead of text
+    /// Print one JSON document instead of text
     #[arg(long, conflicts_with = "watch")]
     json: bool,
-}
-
-/// What a scaler answered.
-struct Answers {
-    metric: String,
-    answer: ScalerAnswer,
-    /// The count has reached a limit of its own.
-    at_least: bool,
-    /// The key of a grouped query has been in no reading.
-    is_unseen: bool,
-    /// Of GetMetricSpec, GetMetrics and IsActive.
-    durations: [Duration; 3],
 }
 
 impl Get {
@@ -118,12 +90,12 @@ impl Get {
                 Err(error) => return self.show_failure(&Failure::unreachable(&error, is_secure), colors),
             };
             let mut client = ExternalScalerClient::new(channel);
-            let answers = match ask(&mut client, &reference, is_secure).await {
+            let answers = match Answers::ask(&mut client, &reference, is_secure).await {
                 Ok(answers) => answers,
                 Err(failure) => return self.show_failure(&failure, colors),
             };
             if self.json {
-                self.print_document(&answers);
+                print(&format!("{:#}\n", answers.document(self.max_replicas)));
             } else {
                 print(&text::page(&self.heading(), &answers, self.max_replicas, colors));
             }
@@ -134,7 +106,7 @@ impl Get {
         })
     }
 
-    /// The request's part that says who asks for what.
+    /// Builds the part of the request that says which object asks for which query.
     fn reference(&self) -> Result<ScaledObjectRef, String> {
         let mut metadata = HashMap::from([
             ("scalerAddress".to_owned(), self.address.shown().to_owned()),
@@ -142,7 +114,7 @@ impl Get {
         ]);
         for (index, pair) in self.metadata.iter().enumerate() {
             let Some((key, value)) = pair.split_once('=') else {
-                // Not quoted: what has no `=` may be a secret in the wrong place.
+                // An argument without `=` may be a secret in the wrong place, so it is not quoted.
                 return Err(format!("--metadata number {} must be KEY=VALUE", index + 1));
             };
             if key == "query" {
@@ -170,90 +142,9 @@ impl Get {
         }
         failure.exit
     }
-
-    fn print_document(&self, answers: &Answers) {
-        let Answers { metric, answer, at_least, is_unseen, durations } = answers;
-        let [spec, metrics, activity] = durations.map(|duration| duration.as_secs_f64());
-        let document = json!({
-            "metric": metric,
-            "target": answer.target,
-            "value": answer.value,
-            "at_least": at_least,
-            "active": answer.active,
-            "scaled_job": {"max_replicas": self.max_replicas, "starts": jobs_started(*answer, self.max_replicas)},
-            "scaled_object": {"replicas": answer.active.then(|| scaled_object::replicas(*answer))},
-            "remarks": remark(*answer).into_iter().chain(is_unseen.then_some(UNSEEN)).collect::<Vec<_>>(),
-            "seconds": {"GetMetricSpec": spec, "GetMetrics": metrics, "IsActive": activity},
-        });
-        print(&format!("{document:#}\n"));
-    }
 }
 
-/// KEDA's three calls of a poll.
-async fn ask(
-    client: &mut ExternalScalerClient<Channel>,
-    reference: &ScaledObjectRef,
-    is_secure: bool,
-) -> Result<Answers, Failure> {
-    let begun = Instant::now();
-    let answer = client.get_metric_spec(reference.clone());
-    let specs = bounded("GetMetricSpec", answer, is_secure).await?.into_inner();
-    let spec = specs.metric_specs.into_iter().next().ok_or_else(|| Failure::empty("GetMetricSpec"))?;
-    let spec_took = begun.elapsed();
-
-    let begun = Instant::now();
-    let request =
-        GetMetricsRequest { scaled_object_ref: Some(reference.clone()), metric_name: spec.metric_name.clone() };
-    let answer = bounded("GetMetrics", client.get_metrics(request), is_secure).await?;
-    let is_unseen = answer.metadata().contains_key(UNSEEN_KEY);
-    let metric = answer.into_inner().metric_values.into_iter().next().ok_or_else(|| Failure::empty("GetMetrics"))?;
-    let metrics_took = begun.elapsed();
-
-    let begun = Instant::now();
-    let active = bounded("IsActive", client.is_active(reference.clone()), is_secure).await?.into_inner().result;
-    let answer = ScalerAnswer { value: metric_value(&metric), target: target_size(&spec), active };
-    let divisor = reference.scaler_metadata.get("divideBy").and_then(|text| text.trim().parse().ok()).unwrap_or(1.0);
-    Ok(Answers {
-        at_least: count_cap::is_read_by_builtin(&spec.metric_name) && count_cap::may_be_more(answer.value * divisor),
-        metric: spec.metric_name,
-        answer,
-        is_unseen,
-        durations: [spec_took, metrics_took, begun.elapsed()],
-    })
-}
-
-async fn bounded<T>(
-    rpc: &'static str,
-    call: impl Future<Output = Result<Response<T>, Status>>,
-    is_secure: bool,
-) -> Result<Response<T>, Failure> {
-    match tokio::time::timeout(Duration::from_secs(CALL_SECONDS), call).await {
-        Ok(answer) => answer.map_err(|status| Failure::of(rpc, &status, is_secure)),
-        Err(_) => Err(Failure::silent(rpc, CALL_SECONDS)),
-    }
-}
-
-/// The number of Jobs that KEDA starts for a ScaledJob that has none, with the strategy `default`.
-fn jobs_started(answer: ScalerAnswer, max_replicas: u32) -> i64 {
-    ScaledJob::with_max_replica_count(max_replicas.into()).decide(&[answer], Jobs::default()).created
-}
-
-/// The explanation of an answer that may surprise.
-fn remark(answer: ScalerAnswer) -> Option<&'static str> {
-    match (answer.value > 0.0, answer.active) {
-        (true, false) => Some(
-            "a value above zero, but inactive: KEDA starts nothing. The activity is not above the activation \
-             threshold; of a query that counts what is outstanding: all of it is held, and nothing waits",
-        ),
-        (false, true) => {
-            Some("active with a value of zero: a ScaledJob starts nothing, a ScaledObject keeps one replica")
-        }
-        (false, false) => Some("nothing to do"),
-        (true, true) => None,
-    }
-}
-
-/// A pair of the metadata as it may be shown.
+/// Returns a pair of the metadata in a form that may be shown.
 fn shown(pair: &str) -> String {
     match pair.split_once('=') {
         Some((key, _)) if key.ends_with(FROM_ENVIRONMENT) => format!("{key}=(hidden)"),

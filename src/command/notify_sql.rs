@@ -1,4 +1,4 @@
-//! `clapometer notify-sql`.
+//! `clapometer notify-sql`: prints the trigger that notifies the scaler of a table's changes.
 
 use clap::{Args, ValueEnum};
 
@@ -16,34 +16,35 @@ Examples:
 and in clapometer's configuration, at the query that counts these rows:
   notify: {channel: jobs, resync: 5s}";
 
-/// Print the SQL by which a table tells clapometer of its changes
+/// Print the SQL that makes a table notify clapometer of its changes
 ///
-/// Prints one statement for whoever owns the table: a trigger that runs after each statement, tells
-/// once a transaction, and never fails, delays or needs a privilege of the application's own
-/// statement. (Where max_prepared_transactions is over 0 it has to wait for COMMIT, and what that
-/// refuses is in docs/notify.md.) Running it again replaces the trigger; --drop prints what removes
-/// it. Nothing connects to a database.
+/// Prints one statement for the owner of the table. It creates a trigger that runs after each
+/// statement and notifies once per transaction. The trigger never makes the application's own
+/// statement fail or wait, and the application needs no further privilege. (Where
+/// max_prepared_transactions is above 0 the trigger has to wait for COMMIT; docs/notify.md says
+/// what that refuses.) Running the SQL again replaces the trigger; --drop prints the SQL that
+/// removes it. The command itself connects to no database.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct NotifySql {
-    /// The table, as psql's \d shows it: `table` of the schema public, or `schema.table`; with
-    /// --schema it is taken as it is, dots included
+    /// The table, as psql's \d shows it: `table` in the schema public, or `schema.table`. With
+    /// --schema the name is taken literally, dots included
     #[arg(long, value_name = "TABLE")]
     table: String,
     /// The table's schema
     #[arg(long, value_name = "SCHEMA", value_parser = name)]
     schema: Option<Identifier>,
-    /// The channel that the query's `notify` names; tables may share one
+    /// The channel in the query's `notify`; several tables may share one
     #[arg(long, value_name = "CHANNEL", value_parser = name, required_unless_present = "drop")]
     channel: Option<Identifier>,
-    /// What to tell of; delete includes TRUNCATE
+    /// The operations to notify of; delete includes TRUNCATE
     #[arg(long, value_name = "OPERATION", value_enum, value_delimiter = ',', default_value = "insert,update,delete")]
     operations: Vec<Change>,
-    /// Tell of an UPDATE only if it sets one of these columns: those that the query's count depends
-    /// on, so that a heartbeat costs nothing [default: tell of every UPDATE]
+    /// Notify of an UPDATE only if it sets one of these columns. Name those that the query depends
+    /// on, so that a heartbeat costs nothing [default: notify of every UPDATE]
     #[arg(long, value_name = "COLUMN", value_parser = name, value_delimiter = ',')]
     columns: Vec<Identifier>,
-    /// Print the SQL that removes the trigger, whatever it was installed with
+    /// Print the SQL that removes the trigger, whatever options it was installed with
     #[arg(long, conflicts_with_all = ["channel", "operations", "columns"])]
     drop: bool,
 }

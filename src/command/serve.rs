@@ -1,4 +1,4 @@
-//! `clapometer serve`.
+//! `clapometer serve`: answers KEDA until SIGTERM.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -8,8 +8,8 @@ use super::{ConfigFile, Exit, build, misconfigured, runtime};
 use crate::{server, telemetry};
 
 const EXAMPLES: &str = "\
-SIGTERM and SIGINT end it: streams end with OK, calls are answered, then it exits with 0. The log is \
-JSON unless standard error is a terminal; RUST_LOG sets its level.
+On SIGTERM or SIGINT it ends its streams with OK, answers the calls that are under way, and exits \
+with 0. The log is JSON unless standard error is a terminal; RUST_LOG sets its level.
 
 Examples:
   clapometer serve --config clapometer.yaml
@@ -25,10 +25,10 @@ Examples:
 pub(super) struct Serve {
     #[command(flatten)]
     config: ConfigFile,
-    /// Where to serve gRPC; overrides server.listen [default: 0.0.0.0:9090]
+    /// The address for gRPC; overrides server.listen [default: 0.0.0.0:9090]
     #[arg(long, value_name = "ADDR")]
     listen: Option<SocketAddr>,
-    /// Where to serve probes and metrics; overrides admin.listen [default: 0.0.0.0:9091]
+    /// The address for probes and metrics; overrides admin.listen [default: 0.0.0.0:9091]
     #[arg(long, value_name = "ADDR")]
     admin_listen: Option<SocketAddr>,
 }
@@ -53,13 +53,13 @@ impl Serve {
             }
         };
         let ended = runtime.block_on(server::run(config, addresses, file.config, build()));
-        // What is left is cut off: a DNS look-up in a thread of its own may take its time.
+        // Cuts off what is left: a DNS look-up in a thread of its own may take long.
         runtime.shutdown_timeout(Duration::ZERO);
         match ended {
             Ok(()) => Exit::Success,
             Err(error) => {
                 tracing::error!(error = %telemetry::error_chain(&error), "ended");
-                // A certificate that cannot be used is the configuration's fault, found a moment later than its others.
+                // An unusable certificate is a fault of the configuration that only shows once the server starts.
                 if matches!(error, server::ServeError::Tls(_)) { Exit::Configuration } else { Exit::Failure }
             }
         }

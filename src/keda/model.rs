@@ -1,7 +1,7 @@
-//! A cluster in a few numbers: rows arrive, KEDA polls, pods start, claim, work and end.
+//! A simulated cluster: rows arrive, KEDA polls, pods start, claim, work and end.
 //!
-//! A discrete-event model around [`super::scaled_job`]; nothing waits, an hour passes in
-//! milliseconds. What it says about a pairing of strategy and count is what the documents claim.
+//! A discrete-event simulation around [`super::scaled_job`]; an hour passes in milliseconds. The
+//! figures of the documents about strategies and counts come from here.
 
 use std::{
     cmp::Reverse,
@@ -16,21 +16,21 @@ use super::scaled_job::{Jobs, ScaledJob, ScalerAnswer};
 /// Milliseconds of simulated time.
 pub type Milliseconds = u64;
 
-/// From a pod that runs to the commit of its claim.
+/// The time from a running pod to the commit of its claim.
 const CLAIM: Milliseconds = 500;
-/// From the end of the work to the Job being complete in KEDA's eyes.
+/// The time from the end of the work until KEDA sees the Job complete.
 const COMPLETION: Milliseconds = 1_500;
 
-/// Which rows the trigger counts.
+/// The rows that a trigger counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CountedRows {
-    /// Those that nobody has claimed: the seed's query.
+    /// The rows without a claim: the seed's query.
     Pending,
-    /// Those and the ones that a live Job holds.
+    /// The rows without a claim, and the rows that a live Job holds.
     Outstanding,
 }
 
-/// Everything that makes a run.
+/// The parameters of a simulation.
 #[derive(Debug, Clone)]
 pub struct Scenario {
     /// What KEDA does with the answers.
@@ -41,24 +41,24 @@ pub struct Scenario {
     pub target: f64,
     /// KEDA's `pollingInterval`.
     pub polling_interval: Milliseconds,
-    /// When KEDA polls first; within the first interval, as chance has it, where absent.
+    /// The time of KEDA's first poll; if absent, a random time within the first interval.
     pub first_poll: Option<Milliseconds>,
-    /// When each row arrives, in order, and how long its work takes.
+    /// The arrival time and the duration of the work of each row, in order of arrival.
     pub rows: Vec<(Milliseconds, Milliseconds)>,
-    /// How long a pod takes from the Job's creation until it runs.
+    /// The time from a Job's creation until its pod runs.
     pub pod_start: Range<Milliseconds>,
-    /// How old the scaler's answer is when KEDA gets it.
+    /// The age of the scaler's answer when KEDA gets it.
     pub answer_age: Milliseconds,
-    /// Rows that a Job long gone still seems to hold; nobody ever claims them.
+    /// The number of rows that a vanished Job still seems to hold; they are never claimed.
     pub orphans: usize,
-    /// Whether activity asks for rows that can be claimed; else for a count above zero.
+    /// Whether the trigger is active if a row can be claimed, rather than if the count is above zero.
     pub active_if_claimable: bool,
-    /// When nothing happens any more.
+    /// The end of the simulation.
     pub until: Milliseconds,
 }
 
 impl Scenario {
-    /// Ten Jobs at most, an answer fresh from the database, pods that start in two to six seconds.
+    /// A scenario with at most ten Jobs, fresh answers, and pods that start in two to six seconds.
     pub fn new(count: CountedRows, polling_interval: Milliseconds, rows: Vec<(Milliseconds, Milliseconds)>) -> Self {
         Self {
             scaled_job: ScaledJob::with_max_replica_count(10),
@@ -76,20 +76,20 @@ impl Scenario {
     }
 }
 
-/// What came of a run.
+/// The outcome of a simulation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SimulationOutcome {
-    /// When the last row was done; none where one never was.
+    /// The time at which the last row was done; absent if one never was.
     pub end: Option<Milliseconds>,
     /// The longest time from a row's arrival to its claim, or to the end of the run.
     pub worst_wait: Milliseconds,
-    /// Jobs that found nothing to claim.
+    /// The number of Jobs that found nothing to claim.
     pub idle_jobs: usize,
-    /// Jobs created.
+    /// The number of Jobs created.
     pub jobs: usize,
     /// The most Jobs that were unfinished at once.
     pub peak: i64,
-    /// Each poll: when, unclaimed rows, held rows, unfinished Jobs, Jobs created.
+    /// Each poll: time, unclaimed rows, held rows, unfinished Jobs, Jobs created.
     pub polls: Vec<(Milliseconds, usize, usize, i64, i64)>,
 }
 
@@ -118,12 +118,12 @@ struct Simulation<'scenario> {
     held: usize,
     done: usize,
     jobs: Jobs,
-    /// What the scaler would have answered since when: unclaimed, held.
+    /// The answers over time: since when, unclaimed rows, held rows.
     history: Vec<(Milliseconds, usize, usize)>,
     outcome: SimulationOutcome,
 }
 
-/// Runs a scenario; the seed decides when KEDA's first poll is and how long each pod takes.
+/// Runs a scenario. The seed decides the time of KEDA's first poll and how long each pod takes to start.
 pub fn run(scenario: &Scenario, seed: u64) -> SimulationOutcome {
     let mut run = Simulation {
         scenario,
@@ -211,7 +211,7 @@ impl Simulation<'_> {
         self.after(self.scenario.polling_interval, SimulationEvent::Poll);
     }
 
-    /// The count as it was when the answer was made.
+    /// Returns the counts at the time of the answer.
     fn answered(&self) -> (usize, usize) {
         let made = self.now.saturating_sub(self.scenario.answer_age);
         let later = self.history.partition_point(|(time, ..)| *time <= made);
@@ -226,7 +226,7 @@ impl Simulation<'_> {
 
 #[cfg(test)]
 mod tests {
-    //! The table that the documents quote: each figure is the mean of thirty runs.
+    //! The table in the documents; each figure is the mean of thirty runs.
 
     use rand::{Rng, SeedableRng, rngs::StdRng};
 
@@ -244,7 +244,7 @@ mod tests {
         vec![(0, 40 * SECOND); 60]
     }
 
-    /// 540 rows of forty seconds in an hour, at times of their own.
+    /// 540 rows of forty seconds at random times within an hour.
     fn hour(seed: u64) -> Vec<(Milliseconds, Milliseconds)> {
         arrivals(540, seed)
     }

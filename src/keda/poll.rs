@@ -1,6 +1,6 @@
 //! One poll of a `ScaledJob`'s trigger, call by call as KEDA makes it.
 //!
-//! `pkg/scalers/external_scaler.go`, `pkg/scaling/cache/scalers_cache.go` and
+//! *Source:* `pkg/scalers/external_scaler.go`, `pkg/scaling/cache/scalers_cache.go` and
 //! `pkg/scaling/scale_handler.go` of kedacore/keda after v2.20.2.
 
 use tonic::{
@@ -21,20 +21,21 @@ pub struct TriggerPoller {
     client: ExternalScalerClient<Channel>,
 }
 
-/// What KEDA knows after a poll.
+/// The result of a poll.
 #[derive(Debug)]
 pub enum Polled {
-    /// Both reads came back.
+    /// Both reads succeeded.
     Answered(ScalerAnswer),
-    /// `GetMetricSpec` failed or listed nothing: KEDA logs a line and starts nothing. The `ScaledJob` stays
-    /// Ready, nobody is told.
+    /// `GetMetricSpec` failed or listed nothing. KEDA logs a line and starts nothing; the `ScaledJob` stays Ready,
+    /// and there is no Event.
     Unspecified(Status),
-    /// A read failed, and again after the scaler was rebuilt: an Event, Ready=False, existing Jobs untouched.
+    /// A read failed, and failed again after the scaler was rebuilt. KEDA writes an Event and sets Ready=False;
+    /// existing Jobs are untouched.
     Failed(Status),
 }
 
 impl TriggerPoller {
-    /// A trigger with this metadata; nothing is sent before the first poll.
+    /// A trigger with this metadata. It sends nothing before the first poll.
     pub fn new(endpoint: Endpoint, name: &str, namespace: &str, metadata: &[(&str, &str)]) -> Self {
         let pairs = metadata.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
         let reference = ScaledObjectRef {
@@ -46,7 +47,7 @@ impl TriggerPoller {
         Self { endpoint, reference, client }
     }
 
-    /// `GetMetricSpec`, `GetMetrics`, `IsActive`, one after the other, without a deadline.
+    /// Calls `GetMetricSpec`, `GetMetrics` and `IsActive`, one after the other, without a deadline.
     pub async fn poll(&mut self) -> Polled {
         let spec = match self.client.get_metric_spec(self.reference.clone()).await {
             Ok(response) => response.into_inner().metric_specs.into_iter().next(),
@@ -57,7 +58,7 @@ impl TriggerPoller {
         };
         let mut read = self.read(&spec.metric_name).await;
         if read.is_err() {
-            // The scaler is built anew, and both reads are repeated, at once and once.
+            // KEDA rebuilds the scaler and repeats both reads once, without a pause.
             self.client = ExternalScalerClient::new(self.endpoint.connect_lazy());
             read = self.read(&spec.metric_name).await;
         }
@@ -67,13 +68,13 @@ impl TriggerPoller {
         }
     }
 
-    /// The value, then the activity; a value without an activity is thrown away.
+    /// Reads the value, then the activity. A value without an activity is lost.
     async fn read(&mut self, metric_name: &str) -> Result<(f64, bool), Status> {
         let request =
             GetMetricsRequest { scaled_object_ref: Some(self.reference.clone()), metric_name: metric_name.to_owned() };
         let metrics = self.client.get_metrics(request).await?.into_inner();
         let active = self.client.is_active(self.reference.clone()).await?.into_inner().result;
-        // Whatever name they carry, all values count for the one that was asked for.
+        // KEDA ignores the names of the values: all count for the metric that it asked for.
         Ok((metrics.metric_values.iter().map(metric_value).sum(), active))
     }
 }

@@ -1,12 +1,12 @@
-//! What KEDA makes of the answers for a `ScaledJob`: how many Jobs it creates at one poll.
+//! The number of Jobs that KEDA creates for a `ScaledJob` at one poll.
 //!
-//! Pure, and word for word KEDA's own: `pkg/scaling/scaledjob/metrics.go` and
-//! `pkg/scaling/executor/scale_jobs.go` of kedacore/keda after v2.20.2, each rule named where it
-//! is applied. The tests below are that project's unit tests, and the cases its users met.
+//! *Source:* `pkg/scaling/scaledjob/metrics.go` and `pkg/scaling/executor/scale_jobs.go` of
+//! kedacore/keda; each rule is named where it is applied. The tests below are that project's unit
+//! tests, and cases that its users met.
 
 use std::fmt;
 
-/// The part of a `ScaledJob`'s spec that counts.
+/// The part of a `ScaledJob`'s specification that decides how many Jobs there are.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ScaledJob {
     /// `minReplicaCount`; KEDA's default is 0.
@@ -19,7 +19,7 @@ pub struct ScaledJob {
     pub calculation: Calculation,
 }
 
-/// How unfinished Jobs are set against the number that is wanted.
+/// The way in which unfinished Jobs reduce the number of new ones.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Strategy {
     /// All unfinished Jobs are subtracted.
@@ -28,16 +28,16 @@ pub enum Strategy {
     Custom {
         /// `customScalingQueueLengthDeduction`.
         queue_length_deduction: i64,
-        /// `customScalingRunningJobPercentage`; where it is missing or no number, KEDA takes [`Strategy::Default`].
+        /// `customScalingRunningJobPercentage`. If it is missing or not a number, KEDA uses [`Strategy::Default`].
         running_job_percentage: Option<f64>,
     },
     /// Only Jobs without a running pod are subtracted.
     Accurate,
-    /// As many as there are free places.
+    /// All free places are filled.
     Eager,
 }
 
-/// How several triggers become one.
+/// The way in which several triggers become one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Calculation {
     /// `max`: the trigger with the most.
@@ -50,7 +50,7 @@ pub enum Calculation {
     Sum,
 }
 
-/// What one trigger answered.
+/// The answers of one trigger.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ScalerAnswer {
     /// `GetMetrics`.
@@ -61,19 +61,19 @@ pub struct ScalerAnswer {
     pub active: bool,
 }
 
-/// What KEDA sees of the Jobs it has created.
+/// The unfinished Jobs, as KEDA sees them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Jobs {
-    /// Those that are neither complete nor failed, whatever their pods do.
+    /// The Jobs that are neither complete nor failed, whatever their pods do.
     pub unfinished: i64,
-    /// Those of them without a pod that runs or has succeeded; a Job in back-off is one.
+    /// Those among them without a pod that runs or has succeeded, such as a Job in back-off.
     pub pending: i64,
 }
 
-/// What KEDA does at one poll.
+/// KEDA's decision at one poll.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Decision {
-    /// Jobs that it creates.
+    /// The number of Jobs that it creates.
     pub created: i64,
     active: bool,
     scale_to: i64,
@@ -82,12 +82,12 @@ pub struct Decision {
 }
 
 impl ScaledJob {
-    /// KEDA's defaults but for the greatest number of Jobs.
+    /// A `ScaledJob` with KEDA's defaults, except for `maxReplicaCount`.
     pub fn with_max_replica_count(max_replica_count: i64) -> Self {
         Self { min_replica_count: 0, max_replica_count, strategy: Strategy::Default, calculation: Calculation::Max }
     }
 
-    /// What KEDA does with these answers; triggers that failed are left out of them.
+    /// Decides as KEDA does. `answers` has no entry for a trigger that failed.
     pub fn decide(&self, answers: &[ScalerAnswer], jobs: Jobs) -> Decision {
         // `MinReplicaCount` and `MaxReplicaCount` in scaledjob_types.go.
         let min = self.min_replica_count.min(self.max_replica_count);
@@ -99,30 +99,30 @@ impl ScaledJob {
         } else {
             self.strategy.effective_max_scale(max_scale, jobs.unfinished - min, jobs.pending, room, scale_to)
         };
-        // `createJobs`: only if active, never less than none.
+        // `createJobs`.
         let created = if active { scale_to.min(effective_max_scale).max(0) } else { 0 };
         Decision { created, active, scale_to, max_scale, jobs }
     }
 
-    /// `IsScaledJobActive`: whether anything is to be done, for how much, and how much at most.
+    /// `IsScaledJobActive`: returns the activity, the wanted number, and the largest number of Jobs.
     fn combine(&self, answers: &[ScalerAnswer], min: i64, room: i64) -> (bool, i64, i64) {
         let room = float(room);
         let active: Vec<(f64, f64)> = answers
             .iter()
             .filter(|answer| answer.active)
-            // A target of zero makes a trigger that starts nothing.
+            // With a target of zero a trigger starts nothing.
             .map(|answer| {
                 (answer.value, if answer.target == 0.0 { 0.0 } else { (answer.value / answer.target).min(room) })
             })
             .collect();
         let combined = match self.calculation {
-            // More than nothing: an active trigger with the value zero does not count.
+            // An active trigger with the value zero does not count.
             Calculation::Max => active.iter().copied().fold(None, |best, (value, max)| match best {
                 Some((most, _)) if value <= most => best,
                 None if value <= 0.0 => None,
                 _ => Some((value, max)),
             }),
-            // A least value of zero is taken for "none yet", so the next one replaces it.
+            // KEDA takes a least value of zero for "none yet", so that the next one replaces it.
             Calculation::Min => active.iter().copied().fold(None, |best, (value, max)| match best {
                 Some((least, _)) if least != 0.0 && value >= least => best,
                 _ => Some((value, max)),
@@ -140,7 +140,7 @@ impl ScaledJob {
 }
 
 impl Strategy {
-    /// `GetEffectiveMaxScale`: how many Jobs at most, and how many are wanted.
+    /// `GetEffectiveMaxScale`: returns the largest number of new Jobs, and the wanted number.
     fn effective_max_scale(self, max_scale: i64, running: i64, pending: i64, room: i64, scale_to: i64) -> (i64, i64) {
         match self {
             Self::Custom { queue_length_deduction, running_job_percentage: Some(percentage) } => {
@@ -157,7 +157,7 @@ impl Strategy {
 }
 
 impl fmt::Display for Decision {
-    /// The sum in one line, as a person would check it.
+    /// Writes the calculation in one line.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { created, active, scale_to, max_scale, jobs } = *self;
         if !active {
@@ -203,7 +203,7 @@ mod tests {
         Strategy::Custom { queue_length_deduction, running_job_percentage }
     }
 
-    /// KEDA's own vectors: `scale_jobs_test.go`, (maxScale, running, pending, room) and what comes of it.
+    /// The cases of `scale_jobs_test.go`: (maxScale, running, pending, room) and the result.
     #[test]
     fn every_strategy_agrees_with_kedas_unit_tests() {
         for (strategy, arguments, expected) in [

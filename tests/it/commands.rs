@@ -1,4 +1,4 @@
-//! The commands that operators type: what they print, and with which code they exit.
+//! The commands that operators type: their output and their exit codes.
 
 mod check;
 mod check_faults;
@@ -14,10 +14,10 @@ use crate::support::{
     executable::{Executable, Finished},
 };
 
-/// Nothing here takes longer than a few seconds; a busy machine may.
+/// The longest that a command may take; on an idle machine none takes more than a few seconds.
 const SOON: Duration = Duration::from_secs(30);
 
-/// A configuration of one database, `claps`, and these queries (YAML, indented by two).
+/// Returns a configuration with one database, `claps`, and these queries (YAML, indented by two).
 fn configuration(access: &Access, queries: &str) -> String {
     format!("databases:\n{}queries:\n{queries}", access.yaml("claps"))
 }
@@ -33,7 +33,7 @@ async fn run_alone(arguments: &[&str]) -> Finished {
     Executable::clapometer(arguments).finish(SOON).await
 }
 
-/// A text without what differs from run to run: `known` pieces, durations, costs.
+/// Replaces everything that differs from run to run: `known` pieces, durations, costs.
 fn redacted(text: &str, known: &[(&str, &str)]) -> String {
     let mut text = text.to_owned();
     for (piece, name) in known {

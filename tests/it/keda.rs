@@ -23,7 +23,7 @@ use tonic::{Code, Request, Response, Status, transport::Endpoint};
 
 type NoStream<T> = tokio_stream::Empty<Result<T, Status>>;
 
-/// A scaler that fails as told and remembers what it was asked.
+/// A scaler that fails on request and records the calls.
 #[derive(Debug, Clone, Default)]
 struct Scripted {
     asked: Arc<Mutex<Vec<String>>>,
@@ -31,7 +31,7 @@ struct Scripted {
 }
 
 impl Scripted {
-    /// Fails the call of that name as often.
+    /// A scaler that fails each named call this many times.
     fn failing(failures: &[(&'static str, usize)]) -> Self {
         Self { failures: Arc::new(Mutex::new(failures.iter().copied().collect())), ..Self::default() }
     }
@@ -60,7 +60,7 @@ impl Scripted {
         for (name, times) in self.failures.lock().unwrap().iter_mut() {
             if *name == call && *times > 0 {
                 *times -= 1;
-                return Err(Status::unavailable("as told"));
+                return Err(Status::unavailable("on request"));
             }
         }
         Ok(Response::new(answer))

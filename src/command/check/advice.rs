@@ -10,7 +10,7 @@ use crate::{
 /// Advises on a database that cannot be reached.
 pub(super) fn for_database(name: &str, error: &QueryError) -> String {
     match error.cause {
-        Cause::Credentials => "mend the file or variable that the configuration refers to".to_owned(),
+        Cause::Credentials => "correct the file or variable that the configuration refers to".to_owned(),
         Cause::HostName => "this name is not known here: check its spelling; in Kubernetes it is \
                             SERVICE.NAMESPACE.svc, seen from a pod"
             .to_owned(),
@@ -61,9 +61,9 @@ pub(super) fn for_query(query: &Query, origin: Origin, error: &QueryError, at: O
             "value_column, activity_column, next_change and group_by of queries.{name} must name columns that its \
              SQL returns"
         ),
-        Cause::MissingColumn => format!("mend queries.{name}.sql: the column's name, or its table"),
+        Cause::MissingColumn => format!("correct queries.{name}.sql: the column's name, or its table"),
         Cause::MissingFunction => {
-            format!("mend queries.{name}.sql: the function's name, or the types of what it is given (cast them)")
+            format!("correct queries.{name}.sql: the function's name, or the types of its arguments (cast them)")
         }
         Cause::Syntax if query.value_column.is_none() => format!(
             "queries.{name}.sql must be one SELECT that only reads, with one column; if it returns several, name the \
@@ -82,10 +82,10 @@ pub(super) fn for_query(query: &Query, origin: Origin, error: &QueryError, at: O
             "make it faster (an index on what WHERE tests, a LIMIT inside the count), or raise queries.{name}.timeout"
         ),
         Cause::LockTimeout => format!(
-            "somebody holds a lock (ALTER TABLE, VACUUM FULL?): see pg_locks; or raise \
+            "another session holds a lock (ALTER TABLE, VACUUM FULL?): see pg_locks; or raise \
              databases.{database}.lock_timeout"
         ),
-        Cause::Datum => format!("mend queries.{name}.sql, or the data that it reads"),
+        Cause::Datum => format!("correct queries.{name}.sql, or the data that it reads"),
         Cause::Silent | Cause::Connection | Cause::NotReady => "try again; the server's log says why".to_owned(),
         _ => format!("try queries.{name}.sql in psql, as the same role"),
     }

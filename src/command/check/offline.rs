@@ -1,4 +1,4 @@
-//! What `check --offline` says of a configuration that is valid.
+//! The text of `check --offline` for a valid configuration.
 
 use std::fmt::Write;
 
@@ -11,7 +11,7 @@ use crate::{
     },
 };
 
-/// What was checked and what was not.
+/// Describes the configuration, what was checked, and what was not.
 pub(super) fn text(title: &str, config: &Config, colors: ColorChoice) -> String {
     let mut text = String::new();
     let mut line = |line: &str| writeln!(text, "{}", line.trim_end()).expect("writing to a String cannot fail");
@@ -39,9 +39,10 @@ pub(super) fn text(title: &str, config: &Config, colors: ColorChoice) -> String 
     }
     line("");
     line(
-        "Checked: keys, types, ranges, the files and variables that are referred to, placeholders against parameters.",
+        "Checked: keys, types, ranges, the files and variables that the configuration refers to, and that placeholders \
+         match parameters.",
     );
-    line("Not checked, for --offline connects to nothing: the databases, the roles, whether the SQL runs.");
+    line("Not checked, because --offline connects to nothing: the databases, the roles, whether the SQL runs.");
     text
 }
 

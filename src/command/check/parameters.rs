@@ -7,15 +7,15 @@ use crate::{
     query::{Query, Value},
 };
 
-/// Values by query and parameter.
+/// The values by query and parameter.
 #[derive(Debug, Default)]
 pub(super) struct Parameters(HashMap<(String, String), Value<'static>>);
 
 impl Parameters {
-    /// Finds for each argument the query and the parameter that it means, and reads its value.
+    /// Finds the query and the parameter of each argument, and reads its value.
     ///
     /// # Errors
-    /// The first argument that fits none, with what would.
+    /// Names the first argument that fits no parameter, and the parameters that there are.
     pub(super) fn parse(arguments: &[String], config: &Config) -> Result<Self, String> {
         let mut values = HashMap::new();
         for argument in arguments {
@@ -23,7 +23,7 @@ impl Parameters {
                 return Err("--param must be QUERY.NAME=VALUE".to_owned());
             };
             let mut is_known = false;
-            // Both names may have dots, so that only the configuration tells where one ends.
+            // Both names may contain dots, so only the configuration shows where the first one ends.
             for query in config.queries.values() {
                 for parameter in query.parameters.iter().filter(|parameter| full_name(query, &parameter.name) == name) {
                     let value = Value::parse(parameter.kind, text)
@@ -42,10 +42,10 @@ impl Parameters {
         Ok(Self(values))
     }
 
-    /// A query's values in their order.
+    /// Returns a query's values in their order.
     ///
     /// # Errors
-    /// The full names of those that were not given.
+    /// Returns the full names of the missing parameters.
     pub(super) fn of(&self, query: &Query) -> Result<Vec<Value<'static>>, Vec<String>> {
         let mut missing = Vec::new();
         let mut values = Vec::new();

@@ -55,7 +55,7 @@ impl TlsReport {
     }
 }
 
-/// `1 day`, `2 days`.
+/// Writes a number of days: `1 day`, `2 days`.
 pub(super) fn days(count: i64) -> String {
     format!("{count} {}", if count == 1 { "day" } else { "days" })
 }

@@ -1,4 +1,4 @@
-//! Where a scaler is, and the certificates to speak with it.
+//! The address of a scaler, and the certificates for the connection.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -8,37 +8,37 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity
 
 use crate::telemetry::error_chain;
 
-/// DNS, TCP and TLS together.
+/// The longest that DNS, TCP and TLS may take together.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// `--address` and `--tls-*`.
+/// The options `--address` and `--tls-*`.
 #[derive(Debug, Args)]
 pub(super) struct Address {
-    /// Where the scaler listens; with https:// before it, TLS is used
+    /// The scaler's address; https:// before it turns on TLS
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:9090")]
     address: String,
-    /// Who signed the scaler's certificate (PEM); default: who the system trusts
+    /// The CA of the scaler's certificate (PEM) [default: the CAs that the system trusts]
     #[arg(long, value_name = "FILE")]
     tls_ca: Option<PathBuf>,
-    /// Our certificate (PEM), for a scaler that wants one
+    /// The client certificate (PEM), for a scaler that requires one
     #[arg(long, value_name = "FILE", requires = "tls_key")]
     tls_cert: Option<PathBuf>,
-    /// Its key (PEM)
+    /// The key of the client certificate (PEM)
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     tls_key: Option<PathBuf>,
-    /// The name that the scaler's certificate must have; default: the address's host. For
-    /// `kubectl port-forward`
+    /// The name that the scaler's certificate must have, for `kubectl port-forward` [default: the
+    /// host of --address]
     #[arg(long, value_name = "NAME")]
     tls_server_name: Option<String>,
 }
 
 impl Address {
-    /// As people write it.
+    /// Returns the address as it was given.
     pub(super) fn shown(&self) -> &str {
         &self.address
     }
 
-    /// Whether TLS is used.
+    /// Returns whether the connection uses TLS.
     pub(super) fn is_secure(&self) -> bool {
         self.address.starts_with("https://")
             || self.tls_ca.is_some()
@@ -46,10 +46,10 @@ impl Address {
             || self.tls_server_name.is_some()
     }
 
-    /// What to connect to.
+    /// Returns the endpoint to connect to.
     ///
     /// # Errors
-    /// What is wrong with the address or a file.
+    /// Says what is wrong with the address or a file.
     pub(super) fn endpoint(&self) -> Result<Endpoint, String> {
         let (scheme, rest) = match self.address.split_once("://") {
             Some(("http", _)) if self.is_secure() => {
@@ -87,7 +87,7 @@ impl Address {
     }
 }
 
-/// Connects now rather than at the first call, so that the two can be told apart.
+/// Connects now rather than at the first call, so that the two kinds of failure can be distinguished.
 pub(super) async fn connect(endpoint: &Endpoint) -> Result<Channel, tonic::transport::Error> {
     endpoint.connect().await
 }

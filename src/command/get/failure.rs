@@ -1,16 +1,16 @@
-//! What went wrong with a call, and what the operator should look at.
+//! Failed calls, with advice for the operator.
 
 use serde::Serialize;
 use tonic::{Code, Status};
 
 use crate::{command::Exit, telemetry::error_chain};
 
-/// A call that brought no answer.
+/// A call without an answer.
 #[derive(Debug, Serialize)]
 pub(super) struct Failure {
-    /// The RPC; none where there was no connection to call on.
+    /// The RPC; absent if there was no connection.
     pub(super) rpc: Option<&'static str>,
-    /// gRPC's word for it, such as `FAILED_PRECONDITION`.
+    /// The gRPC status code, such as `FAILED_PRECONDITION`.
     pub(super) code: String,
     pub(super) message: String,
     pub(super) advice: &'static str,
@@ -19,23 +19,23 @@ pub(super) struct Failure {
 }
 
 impl Failure {
-    /// There is no connection.
+    /// A failure to connect.
     pub(super) fn unreachable(error: &(dyn std::error::Error + 'static), is_secure: bool) -> Self {
         let message = error_chain(error);
-        // Every error of the connection begins with this.
+        // tonic begins every error of a connection with this.
         let message = message.strip_prefix("transport error: ").unwrap_or(&message).to_owned();
         Self {
             rpc: None,
             code: "UNAVAILABLE".to_owned(),
-            advice: of_connection(&message, is_secure),
+            advice: connection_advice(&message, is_secure),
             message,
             exit: Exit::Unavailable,
         }
     }
 
-    /// The scaler, or the way to it, answered with an error.
-    pub(super) fn of(rpc: &'static str, status: &Status, is_secure: bool) -> Self {
-        // A status that has a cause was made here: the connection broke before the scaler answered.
+    /// A call that the scaler, or something on the way to it, answered with an error.
+    pub(super) fn from_status(rpc: &'static str, status: &Status, is_secure: bool) -> Self {
+        // A status with a cause was made by the client: the connection broke before the scaler answered.
         if let Some(cause) = std::error::Error::source(status) {
             return Self { rpc: Some(rpc), ..Self::unreachable(cause, is_secure) };
         }
@@ -49,7 +49,7 @@ impl Failure {
         }
     }
 
-    /// No answer within `seconds`.
+    /// A call without an answer within `seconds`.
     pub(super) fn silent(rpc: &'static str, seconds: u64) -> Self {
         Self {
             rpc: Some(rpc),
@@ -60,7 +60,7 @@ impl Failure {
         }
     }
 
-    /// An answer that no scaler should give.
+    /// An answer without a metric.
     pub(super) fn empty(rpc: &'static str) -> Self {
         Self {
             rpc: Some(rpc),
@@ -72,7 +72,7 @@ impl Failure {
     }
 }
 
-/// gRPC's own spelling of a code.
+/// Returns gRPC's own spelling of a code.
 fn name(code: Code) -> String {
     let mut name = String::new();
     for c in format!("{code:?}").chars() {
@@ -84,20 +84,20 @@ fn name(code: Code) -> String {
     name
 }
 
-fn of_connection(message: &str, is_secure: bool) -> &'static str {
+fn connection_advice(message: &str, is_secure: bool) -> &'static str {
     if is_secure && (message.contains("InvalidContentType") || message.contains("corrupt message")) {
         return "the scaler seems to serve plain text: leave https:// and --tls-* out, or set server.tls";
     }
     if message.contains("certificate") || message.contains("Certificate") || message.contains("alert") {
-        return "compare the certificates: who signed the scaler's (--tls-ca), which names it has \
-                (--tls-server-name), and whether it wants one of us (--tls-cert, --tls-key)";
+        return "compare the certificates: the CA of the scaler's certificate (--tls-ca), the names in it \
+                (--tls-server-name), and whether the scaler requires a client certificate (--tls-cert, --tls-key)";
     }
     if message.contains("refused") || message.contains("dns error") || message.contains("timed out") {
         return "nothing answers there: check --address, and that the scaler runs; in a cluster, \
                 `kubectl port-forward service/clapometer 9090` brings it here";
     }
     if is_secure {
-        return "the connection broke: see the scaler's log; does it take our certificate?";
+        return "the connection broke: see the scaler's log; does it accept the client certificate?";
     }
     "the connection broke: see the scaler's log; if it serves TLS, put https:// before the address and give --tls-ca"
 }
@@ -113,19 +113,21 @@ fn advice(code: Code) -> &'static str {
              it takes and its plan. KEDA starts nothing and leaves alone what runs"
         }
         Code::FailedPrecondition => {
-            "the SQL or its answer must be mended: `clapometer check`, with the scaler's configuration, shows the \
-             server's own message and where it points"
+            "the SQL or its result must be corrected: `clapometer check`, with the scaler's configuration, shows the \
+             server's own message and the place in the SQL"
         }
         Code::PermissionDenied => {
-            "compare the name with `clapometer config`, and --namespace with the query's `namespaces`; the scaler \
-             tells nobody which of the two it is"
+            "compare the name with `clapometer config`, and --namespace with the query's `namespaces`; on purpose \
+             the scaler does not say which of the two it is"
         }
-        Code::InvalidArgument => "mend the trigger's metadata: the key that is named, as in --metadata",
-        Code::ResourceExhausted => "the scaler's log and metrics say which triggers use up its limits",
+        Code::InvalidArgument => "correct the named key of the trigger's metadata, which is --metadata here",
+        Code::ResourceExhausted => "the scaler's log and metrics show which triggers use up its limits",
         Code::OutOfRange => "the message is too large: 256 KiB is the limit",
         Code::Internal => "a bug of the scaler: please report it, with its log",
         Code::Unimplemented => "another gRPC server answers there: check the port",
-        Code::Unauthenticated => "something before the scaler wants credentials: ask it directly",
+        Code::Unauthenticated => {
+            "something in front of the scaler requires credentials: connect to the scaler directly"
+        }
         _ => "see the scaler's log",
     }
 }

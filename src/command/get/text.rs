@@ -1,9 +1,9 @@
-//! Answers as people read them.
+//! The text of an answer or a failure.
 
-use super::{Answers, Failure, UNSEEN, jobs_started, remark};
+use super::{answers::Answers, failure::Failure};
 use crate::{
     command::count_cap,
-    keda::{scaled_job::ScalerAnswer, scaled_object},
+    keda::scaled_job::ScalerAnswer,
     terminal::{
         reading_width,
         style::{ColorChoice, Style},
@@ -14,22 +14,21 @@ use crate::{
 /// The width of the first column: `GetMetricSpec`.
 const KEY: usize = 15;
 
-/// Everything that was answered, and what KEDA makes of it.
+/// Shows the answers, and what KEDA would do with them.
 pub(super) fn page(heading: &str, answers: &Answers, max_replicas: u32, colors: ColorChoice) -> String {
-    let Answers { metric, answer, at_least, is_unseen, durations } = answers;
-    let ScalerAnswer { value, target, active } = *answer;
+    let ScalerAnswer { value, target, active } = answers.answer;
     let row = |key: &str, text: &str, duration: Option<std::time::Duration>| {
         let key = colors.padded(Style::Quiet, key, KEY);
         let took = duration.map_or_else(String::new, |duration| colors.paint(Style::Quiet, &elapsed(duration)));
         let text = colors.padded(Style::Heading, &printable(text), if took.is_empty() { 0 } else { 48 });
         format!("  {key}{}", format!("{text}{took}").trim_end())
     };
-    let [spec, metrics, activity] = *durations;
-    let at_least = if *at_least { "at least " } else { "" };
+    let [spec, metrics, activity] = answers.durations;
+    let at_least = if answers.at_least { "at least " } else { "" };
     let mut lines = vec![
         title(heading, colors),
         String::new(),
-        row("GetMetricSpec", &format!("metric {metric}, target {}", number(target)), Some(spec)),
+        row("GetMetricSpec", &format!("metric {}, target {}", answers.metric, number(target)), Some(spec)),
         row("GetMetrics", &format!("{at_least}{}", number(value)), Some(metrics)),
         row("IsActive", if active { "active" } else { "inactive" }, Some(activity)),
         String::new(),
@@ -39,17 +38,16 @@ pub(super) fn page(heading: &str, answers: &Answers, max_replicas: u32, colors: 
         let text = wrapped(&printable(text), room).join(&format!("\n  {}", " ".repeat(KEY)));
         format!("  {}{text}", colors.padded(Style::Quiet, key, KEY))
     };
-    lines.push(plain("ScaledJob", &for_job(*answer, max_replicas)));
-    lines.push(plain("ScaledObject", &for_object(*answer)));
+    lines.push(plain("ScaledJob", &for_job(answers, max_replicas)));
+    lines.push(plain("ScaledObject", &for_object(answers)));
     if !at_least.is_empty() {
         lines.push(plain("note", count_cap::REMARK));
     }
-    lines.extend(remark(*answer).map(|remark| plain("note", remark)));
-    lines.extend(is_unseen.then(|| plain("note", UNSEEN)));
+    lines.extend(answers.remarks().into_iter().map(|remark| plain("note", remark)));
     lines.join("\n") + "\n"
 }
 
-/// What KEDA would not get.
+/// Shows a failed call.
 pub(super) fn failure(heading: &str, failure: &Failure, colors: ColorChoice) -> String {
     let Failure { rpc, code, message, advice, exit: _ } = failure;
     let key = colors.padded(Style::Quiet, rpc.unwrap_or("connect"), KEY);
@@ -69,28 +67,27 @@ fn title(heading: &str, colors: ColorChoice) -> String {
     }
 }
 
-fn for_job(answer: ScalerAnswer, max_replicas: u32) -> String {
-    let jobs = jobs_started(answer, max_replicas);
+fn for_job(answers: &Answers, max_replicas: u32) -> String {
+    let jobs = answers.jobs_started(max_replicas);
     if jobs == 0 {
         return "KEDA starts no Job".to_owned();
     }
     let plural = if jobs == 1 { "Job" } else { "Jobs" };
     format!(
         "KEDA starts {jobs} {plural}: {} / {}, none running, maxReplicaCount {max_replicas}, strategy default",
-        number(answer.value),
-        number(answer.target)
+        number(answers.answer.value),
+        number(answers.answer.target)
     )
 }
 
-fn for_object(answer: ScalerAnswer) -> String {
-    if !answer.active {
+fn for_object(answers: &Answers) -> String {
+    let Some(replicas) = answers.replicas() else {
         return "KEDA scales to minReplicaCount once cooldownPeriod has passed".to_owned();
-    }
-    let replicas = scaled_object::replicas(answer);
+    };
     let plural = if replicas == 1 { "replica" } else { "replicas" };
     format!(
         "KEDA wants {replicas} {plural}: {} / {} (AverageValue), within minReplicaCount and maxReplicaCount",
-        number(answer.value),
-        number(answer.target)
+        number(answers.answer.value),
+        number(answers.answer.target)
     )
 }

@@ -1,11 +1,11 @@
-//! `get --watch`: the pushed activity, as KEDA's `external-push` trigger receives it.
+//! `get --watch`: shows the pushed activity, as KEDA's `external-push` trigger receives it.
 
 use std::time::Duration;
 
 use time::OffsetDateTime;
 use tonic::{Status, transport::Channel};
 
-use super::Failure;
+use super::failure::Failure;
 use crate::{
     command::Exit,
     proto::{ScaledObjectRef, external_scaler_client::ExternalScalerClient},
@@ -16,12 +16,12 @@ use crate::{
     },
 };
 
-/// KEDA opens a stream again after this; after errors it doubles it, up to [`LONGEST_PAUSE`]
+/// KEDA's pause before it opens a stream again. Each error doubles the pause, up to [`LONGEST_PAUSE`]
 /// (pkg/scalers/external_scaler.go).
 const SHORTEST_PAUSE: Duration = Duration::from_secs(2);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
-/// Prints each change until Ctrl-C.
+/// Prints each change of the activity until Ctrl-C.
 pub(super) async fn until_interrupted(
     client: &mut ExternalScalerClient<Channel>,
     reference: &ScaledObjectRef,
@@ -57,7 +57,7 @@ async fn watch(
                 (Style::Quiet, format!("the scaler ended the stream; opening it again in {} s", pause.as_secs()))
             }
             Err(status) => {
-                let Failure { code, message, .. } = Failure::of("StreamIsActive", status, is_secure);
+                let Failure { code, message, .. } = Failure::from_status("StreamIsActive", status, is_secure);
                 (Style::Bad, format!("{code}: {message}; opening it again in {} s", pause.as_secs()))
             }
         };
@@ -69,7 +69,7 @@ async fn watch(
     }
 }
 
-/// Shows what one stream brings. What KEDA gets every 30 s to keep it informed is no change.
+/// Shows the changes that one stream brings. The scaler repeats its state every 30 s; a repetition is not shown.
 async fn one_stream(
     client: &mut ExternalScalerClient<Channel>,
     reference: &ScaledObjectRef,

@@ -1,4 +1,4 @@
-//! `clapometer check`: what it shows where all is well, or nearly.
+//! `clapometer check` with working databases and queries, and with warnings.
 
 use super::{SOON, configuration, redacted, run};
 use crate::support::{
@@ -9,7 +9,7 @@ use crate::support::{
     skip::skip,
 };
 
-/// Pieces of a check's output that differ from run to run.
+/// Returns the pieces of a check's output that differ from run to run.
 async fn redacted_for(database: &Database<'_>, text: &str) -> String {
     let version: String = database.value("SHOW server_version").await;
     let port = format!("127.0.0.1:{}", database.cluster().port());

@@ -1,4 +1,4 @@
-//! `clapometer check`: what it says of what is wrong, and what to do about it.
+//! `clapometer check` with broken databases and queries: its messages and its advice.
 
 use super::{SOON, configuration, redacted, run};
 use crate::support::{cluster::Cluster, database::Database, executable::Executable};
@@ -88,7 +88,7 @@ async fn what_cannot_be_reached_is_told_by_its_cause() {
     elsewhere.dbname = "nowhere".to_owned();
     let mut unknown = database.scaler();
     unknown.host = "db.invalid".to_owned();
-    // Accepts, and says nothing.
+    // Accepts connections, and never answers.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let mute = database.scaler().by_way_of(silent.local_addr().unwrap()).with("connect_timeout", "200ms");
     let powerful = database.superuser().with("require_unprivileged_role", true);

@@ -1,4 +1,4 @@
-//! `clapometer get`: what it makes of a running scaler's answers.
+//! `clapometer get` with a running scaler.
 
 use rustix::process::Signal;
 

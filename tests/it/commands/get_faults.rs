@@ -1,4 +1,4 @@
-//! `clapometer get`: what it says when there is no answer, with which code, and what it keeps to itself.
+//! `clapometer get` without an answer: its messages, its exit codes, and that it shows no secret.
 
 use super::{configuration, redacted, run_alone};
 use crate::support::{

@@ -1,4 +1,4 @@
-//! What `--help` and `--version` say, and what wrong usage gets.
+//! `--help`, `--version` and wrong usage.
 
 use std::path::Path;
 
