@@ -1,4 +1,7 @@
-"""Renders the chart into deploy/kustomize and copies its alert rules to deploy/; with --check only compares."""
+"""Renders the chart into deploy/kustomize and copies its alert rules to deploy/; with --check only compares.
+
+`--print VALUES` renders the chart with a file of values to standard output instead.
+"""
 
 import difflib
 import functools
@@ -106,4 +109,7 @@ def main(mode: str) -> int:
 
 
 if __name__ == "__main__":
+    if sys.argv[1:2] == ["--print"]:
+        print(plain_yaml(pathlib.Path(sys.argv[2])))
+        sys.exit()
     sys.exit(main(sys.argv[1] if len(sys.argv) > 1 else "--write"))

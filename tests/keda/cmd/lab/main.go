@@ -1,0 +1,99 @@
+// Command lab runs scenarios on a Kubernetes cluster with the real KEDA. scripts/keda starts it.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"time"
+
+	"clapometer/tests/keda/lab"
+	"clapometer/tests/keda/scenario"
+)
+
+func main() {
+	root := flag.String("root", "", "the repository")
+	programs := flag.String("programs", "", "the folder of what scripts/keda builds, from the repository")
+	executables := flag.String("executables", "", "the folder of clapometer and postgres-batch, from the repository")
+	postgreSQL := flag.String("postgresql", "", "the folder of PostgreSQL's programs")
+	versions := flag.String("versions", "", "what is run, for the table")
+	write := flag.Bool("write", false, "write the table into docs/keda.md")
+	flag.Parse()
+	os.Exit(lab.Isolate(*root, func(root string) int {
+		run := run{
+			started: time.Now(), root: root, programs: filepath.Join(root, *programs), versions: *versions, write: *write,
+			options: lab.Options{
+				Root: root, Programs: filepath.Join(root, *programs), Executables: filepath.Join(root, *executables),
+				PostgreSQL: *postgreSQL, KEDA: filepath.Join(root, *programs, "keda"),
+			},
+		}
+		if err := run.all(context.Background(), flag.Args()); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		return 0
+	}))
+}
+
+type run struct {
+	started  time.Time
+	root     string
+	programs string
+	versions string
+	write    bool
+	options  lab.Options
+}
+
+func (r run) progress(what string) {
+	fmt.Printf("%6.1f s  %s\n", time.Since(r.started).Seconds(), what)
+}
+
+func (r run) all(ctx context.Context, names []string) error {
+	cluster, err := lab.Start(ctx, r.options, r.progress)
+	if err != nil {
+		return err
+	}
+	world := &scenario.World{
+		Lab: cluster, Root: r.root, Definitions: filepath.Join(r.programs, "definitions"), Chart: filepath.Join(r.programs, "chart.yaml"),
+	}
+	results, err := scenario.Run(ctx, world, names, r.progress)
+	if err != nil {
+		return err
+	}
+	table := scenario.Table(results)
+	fmt.Printf("\n%s\n%s\n", r.versions, table)
+	for _, result := range results {
+		if result.Err != nil {
+			err = errors.Join(err, fmt.Errorf("%s: not as claimed", result.Name))
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("%w\nThe logs are in target/keda/logs", err)
+	}
+	if r.write && len(names) == 0 {
+		return writeTable(filepath.Join(r.root, "docs/keda.md"), r.versions+"\n\n"+table)
+	}
+	return nil
+}
+
+var block = regexp.MustCompile(`(?s)(<!-- make keda -->\n).*?(<!-- end -->)`)
+
+// writeTable replaces what stands between the two comments of the document.
+func writeTable(path, table string) error {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	if !block.Match(text) {
+		return fmt.Errorf("%s has no place for the table", path)
+	}
+	written := block.ReplaceAllFunc(text, func(found []byte) []byte {
+		parts := block.FindSubmatch(found)
+		return []byte(string(parts[1]) + "\n" + table + "\n" + string(parts[2]))
+	})
+	return os.WriteFile(path, written, 0o644)
+}

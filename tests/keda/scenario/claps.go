@@ -1,0 +1,200 @@
+package scenario
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"sync"
+	"time"
+
+	batchv1 "k8s.io/api/batch/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/watch"
+)
+
+const scaledJobFile = "deploy/examples/scaled-job.yaml"
+
+// Claps is the seed's story, with claps of two seconds.
+var Claps = Scenario{
+	Name:  "claps",
+	Claim: "60 rows under maxReplicaCount 10, deploy/examples/scaled-job.yaml as shipped: 60 SUCCESS by 60 Jobs, none idle, 10 at most",
+	Run: func(ctx context.Context, w *World) (string, error) {
+		started := time.Now()
+		jobs, err := w.withScaledJob(ctx, "", func(jobs *jobs) error {
+			if _, err := w.SQL(ctx, "INSERT INTO make_it_clap (duration_seconds) SELECT 2 FROM generate_series(1, 60)"); err != nil {
+				return err
+			}
+			if err := w.done(ctx, 60, 5*time.Minute); err != nil {
+				return err
+			}
+			// A Job too many would start within the next polls, of which there is one every 5 seconds.
+			return w.quiet(ctx, jobs, 11*time.Second)
+		})
+		if err != nil {
+			return "", err
+		}
+		counted, err := w.count(ctx, jobs)
+		if err != nil {
+			return "", err
+		}
+		if counted.claps != 60 || counted.jobs != 60 || counted.idle != 0 || counted.attempts != 60 || jobs.most > 10 {
+			return "", fmt.Errorf("%v", counted)
+		}
+		return fmt.Sprintf("%v, in %.0f s", counted, time.Since(started).Seconds()-11), nil
+	},
+}
+
+// withScaledJob applies the shipped ScaledJob on empty tables, runs act, and deletes it with its Jobs.
+// It returns the Jobs that were seen. patch, a JSON merge patch, is applied at once if there is one.
+func (w *World) withScaledJob(ctx context.Context, patch string, act func(*jobs) error) (*jobs, error) {
+	if err := w.empty(ctx); err != nil {
+		return nil, err
+	}
+	watching, stop := context.WithCancel(ctx)
+	defer stop()
+	jobs, err := w.watchJobs(watching)
+	if err != nil {
+		return nil, err
+	}
+	file := "--filename=" + filepath.Join(w.Root, scaledJobFile)
+	if _, err := w.Kubectl(ctx, "", "apply", file); err != nil {
+		return nil, err
+	}
+	if patch != "" {
+		if err := w.patchScaledJob(ctx, patch); err != nil {
+			return nil, err
+		}
+	}
+	failed := act(jobs)
+	if _, err := w.Kubectl(ctx, "", "delete", file, "--cascade=foreground"); failed == nil {
+		failed = err
+	}
+	return jobs, failed
+}
+
+func (w *World) patchScaledJob(ctx context.Context, patch string) error {
+	_, err := w.Kubectl(ctx, "", "--namespace="+clapsNamespace, "patch", "scaledjob/postgres-batch", "--type=merge", "--patch="+patch)
+	return err
+}
+
+// done waits until that many claps are SUCCESS.
+func (w *World) done(ctx context.Context, claps int, within time.Duration) error {
+	return w.Eventually(ctx, within, func() error {
+		done, err := w.Number(ctx, "SELECT count(*) FROM clap WHERE status = 'SUCCESS'")
+		if err == nil && done != claps {
+			err = fmt.Errorf("%d of %d claps are SUCCESS", done, claps)
+		}
+		return err
+	})
+}
+
+// quiet observes that no Job is created for a while.
+func (w *World) quiet(ctx context.Context, jobs *jobs, observed time.Duration) error {
+	before := jobs.count()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(observed):
+	}
+	if after := jobs.count(); after != before {
+		return fmt.Errorf("%d Jobs started when everything was done", after-before)
+	}
+	return nil
+}
+
+// jobs are the Jobs that were seen, also those that are gone.
+type jobs struct {
+	mu      sync.Mutex
+	seen    map[types.UID]bool
+	deleted map[types.UID]bool // while they were unfinished
+	open    map[types.UID]bool
+	most    int // that were unfinished at the same time
+}
+
+func (j *jobs) count() int {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return len(j.seen)
+}
+
+// removed returns how many were deleted before they had finished.
+func (j *jobs) removed() int {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return len(j.deleted)
+}
+
+func (w *World) watchJobs(ctx context.Context) (*jobs, error) {
+	watching, err := w.Kubernetes.BatchV1().Jobs(clapsNamespace).Watch(ctx, metav1.ListOptions{LabelSelector: "scaledjob.keda.sh/name"})
+	if err != nil {
+		return nil, err
+	}
+	j := &jobs{seen: map[types.UID]bool{}, deleted: map[types.UID]bool{}, open: map[types.UID]bool{}}
+	go func() {
+		for event := range watching.ResultChan() {
+			if job, is := event.Object.(*batchv1.Job); is {
+				j.notice(event.Type, job)
+			}
+		}
+	}()
+	return j, nil
+}
+
+func (j *jobs) notice(event watch.EventType, job *batchv1.Job) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.seen[job.UID] = true
+	switch {
+	case finished(job):
+		delete(j.open, job.UID)
+	case event == watch.Deleted || job.DeletionTimestamp != nil:
+		if j.open[job.UID] {
+			j.deleted[job.UID] = true
+		}
+		delete(j.open, job.UID)
+	default:
+		j.open[job.UID] = true
+	}
+	j.most = max(j.most, len(j.open))
+}
+
+func finished(job *batchv1.Job) bool {
+	for _, condition := range job.Status.Conditions {
+		if (condition.Type == batchv1.JobComplete || condition.Type == batchv1.JobFailed) && condition.Status == "True" {
+			return true
+		}
+	}
+	return false
+}
+
+// counted is what a run came to. A Job is idle if no attempt was its own.
+type counted struct{ claps, attempts, jobs, idle, most int }
+
+func (c counted) String() string {
+	return fmt.Sprintf("%d claps SUCCESS by %d attempts, %d Jobs, %d idle, %d at most at a time", c.claps, c.attempts, c.jobs, c.idle, c.most)
+}
+
+func (w *World) count(ctx context.Context, jobs *jobs) (counted, error) {
+	rows, err := w.SQL(ctx, "SELECT DISTINCT job_uid FROM clap_attempt")
+	if err != nil {
+		return counted{}, err
+	}
+	busy := map[types.UID]bool{}
+	for _, row := range rows {
+		busy[types.UID(row[0])] = true
+	}
+	jobs.mu.Lock()
+	defer jobs.mu.Unlock()
+	c := counted{jobs: len(jobs.seen), most: jobs.most}
+	for uid := range jobs.seen {
+		if !busy[uid] {
+			c.idle++
+		}
+	}
+	if c.claps, err = w.Number(ctx, "SELECT count(*) FROM clap WHERE status = 'SUCCESS'"); err != nil {
+		return counted{}, err
+	}
+	c.attempts, err = w.Number(ctx, "SELECT count(*) FROM clap_attempt")
+	return c, err
+}

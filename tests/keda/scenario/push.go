@@ -1,0 +1,228 @@
+package scenario
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// Push takes a Deployment from zero to one by a push, then to as many as the HPA says, and changes a
+// target in clapometer's configuration.
+var Push = Scenario{
+	Name: "push",
+	Claim: "with external-push a committed row starts the first worker at once; the HPA takes the rest from KEDA's metrics server; " +
+		"a target that a reload changes reaches the HPA without an edit",
+	Run: func(ctx context.Context, w *World) (string, error) {
+		stop, err := w.withWorkers(ctx)
+		if err != nil {
+			return "", err
+		}
+		defer stop()
+		first, err := w.firstWorker(ctx)
+		if err != nil {
+			return "", err
+		}
+		if err := within(first, 5*time.Second, "the first worker"); err != nil {
+			return "", err
+		}
+		started := time.Now()
+		if _, err := w.SQL(ctx, "INSERT INTO make_it_clap (duration_seconds) SELECT 1 FROM generate_series(1, 65)"); err != nil {
+			return "", err
+		}
+		if err := w.replicas(ctx, 7, 2*time.Minute); err != nil {
+			return "", err
+		}
+		scaled := time.Since(started)
+		reloaded, err := w.changedTarget(ctx)
+		if err != nil {
+			return "", err
+		}
+		return fmt.Sprintf("commit to replicas 1: %.2f s; 66 rows at a target of 10: 7 replicas after %.0f s; edited ConfigMap to HPA: %.0f s",
+			first.Seconds(), scaled.Seconds(), reloaded.Seconds()), nil
+	},
+}
+
+// withWorkers applies the shipped ScaledObject, in plain text as its comment says, and waits until KEDA is ready for it.
+func (w *World) withWorkers(ctx context.Context) (func(), error) {
+	if err := w.empty(ctx); err != nil {
+		return nil, err
+	}
+	shipped, err := os.ReadFile(filepath.Join(w.Root, "deploy/examples/scaled-object-external-push.yaml"))
+	if err != nil {
+		return nil, err
+	}
+	lines := strings.Split(string(shipped), "\n")
+	plain := slices.DeleteFunc(slices.Clone(lines), func(line string) bool {
+		line = strings.TrimSpace(line)
+		return strings.HasPrefix(line, "enableTLS:") || line == "authenticationRef:" || line == "name: clapometer" ||
+			line == "kind: ClusterTriggerAuthentication"
+	})
+	if len(lines)-len(plain) != 4 {
+		return nil, fmt.Errorf("the shipped ScaledObject has other lines about TLS than this scenario takes out")
+	}
+	text := strings.Join(plain, "\n")
+	stop := func() {
+		// What is left is deleted with the laboratory.
+		_, _ = w.Kubectl(context.WithoutCancel(ctx), text, "delete", "--filename=-")
+	}
+	if err := w.Apply(ctx, text); err != nil {
+		return nil, err
+	}
+	err = w.Eventually(ctx, time.Minute, func() error {
+		status, reason, err := w.Condition(ctx, scaledObjects, clapsNamespace, "clap-worker", "Ready")
+		if err == nil && status != "True" {
+			err = fmt.Errorf("the ScaledObject is not Ready: %s (%s)", status, reason)
+		}
+		return err
+	})
+	if err != nil {
+		stop()
+		return nil, err
+	}
+	return stop, nil
+}
+
+// firstWorker commits one row, and returns how long it took until the Deployment was to have a replica.
+func (w *World) firstWorker(ctx context.Context) (time.Duration, error) {
+	if err := w.replicas(ctx, 0, time.Minute); err != nil {
+		return 0, err
+	}
+	watching, err := w.Kubernetes.AppsV1().Deployments(clapsNamespace).Watch(ctx, metav1.SingleObject(metav1.ObjectMeta{Name: "clap-worker"}))
+	if err != nil {
+		return 0, err
+	}
+	defer watching.Stop()
+	if _, err := w.SQL(ctx, "INSERT INTO make_it_clap (duration_seconds) VALUES (1)"); err != nil {
+		return 0, err
+	}
+	committed := time.Now()
+	late := time.After(time.Minute)
+	for {
+		select {
+		case event := <-watching.ResultChan():
+			if deployment, is := event.Object.(*appsv1.Deployment); is && *deployment.Spec.Replicas > 0 {
+				return time.Since(committed), nil
+			}
+		case <-late:
+			return 0, errors.New("no replica within a minute of a committed row")
+		}
+	}
+}
+
+func (w *World) replicas(ctx context.Context, wanted int32, within time.Duration) error {
+	return w.Eventually(ctx, within, func() error {
+		deployment, err := w.Kubernetes.AppsV1().Deployments(clapsNamespace).Get(ctx, "clap-worker", metav1.GetOptions{})
+		if err == nil && *deployment.Spec.Replicas != wanted {
+			err = fmt.Errorf("clap-worker is to have %d replicas, not %d", *deployment.Spec.Replicas, wanted)
+		}
+		return err
+	})
+}
+
+// changedTarget adds a query to clapometer's configuration, a ScaledObject that leaves the target to
+// it, then edits the target, and returns how long it took from the ConfigMap to the HPA.
+func (w *World) changedTarget(ctx context.Context) (time.Duration, error) {
+	const name = "reloaded-target"
+	original, err := w.Kubernetes.CoreV1().ConfigMaps(ownNamespace).Get(ctx, "clapometer", metav1.GetOptions{})
+	if err != nil {
+		return 0, err
+	}
+	configure := func(text string) error {
+		patch := fmt.Sprintf(`{"data": {"clapometer.yaml": %q}}`, text)
+		_, err := w.Kubernetes.CoreV1().ConfigMaps(ownNamespace).Patch(ctx, "clapometer", types.MergePatchType, []byte(patch), metav1.PatchOptions{})
+		return err
+	}
+	text := original.Data["clapometer.yaml"]
+	withTarget := func(target int) string {
+		query := fmt.Sprintf("queries:\n  %s:\n    sql: SELECT claimable + held FROM clap_backlog\n    target: %d\n", name, target)
+		return strings.Replace(text, "queries:\n", query, 1)
+	}
+	defer func() { _ = configure(text) }()
+	if err := configure(withTarget(10)); err != nil {
+		return 0, err
+	}
+	if err := w.everyPodKnows(ctx, name); err != nil {
+		return 0, err
+	}
+	manifest := fmt.Sprintf(`
+apiVersion: keda.sh/v1alpha1
+kind: ScaledObject
+metadata: {name: %[1]s, namespace: %[2]s}
+spec:
+  scaleTargetRef: {name: %[1]s}
+  triggers:
+    - type: external-push
+      metadata: {scalerAddress: "clapometer.clapometer.svc.cluster.local:9090", query: %[1]s}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: %[1]s, namespace: %[2]s}
+spec:
+  replicas: 0
+  selector: {matchLabels: {app: %[1]s}}
+  template:
+    metadata: {labels: {app: %[1]s}}
+    spec:
+      securityContext: {runAsNonRoot: true, seccompProfile: {type: RuntimeDefault}}
+      containers:
+        - name: clap-worker
+          image: clap-worker
+          securityContext: {allowPrivilegeEscalation: false, capabilities: {drop: [ALL]}}
+`, name, clapsNamespace)
+	if err := w.Apply(ctx, manifest); err != nil {
+		return 0, err
+	}
+	defer func() { _, _ = w.Kubectl(context.WithoutCancel(ctx), manifest, "delete", "--filename=-") }()
+	if err := w.hpaTarget(ctx, name, "10", time.Minute); err != nil {
+		return 0, err
+	}
+	edited := time.Now()
+	if err := configure(withTarget(4)); err != nil {
+		return 0, err
+	}
+	if err := w.hpaTarget(ctx, name, "4", 2*time.Minute); err != nil {
+		return 0, err
+	}
+	return time.Since(edited), nil
+}
+
+// everyPodKnows waits until each pod of clapometer answers for the query.
+func (w *World) everyPodKnows(ctx context.Context, query string) error {
+	pods, err := w.Kubernetes.CoreV1().Pods(ownNamespace).List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return err
+	}
+	for _, pod := range pods.Items {
+		err := w.Eventually(ctx, 2*time.Minute, func() error {
+			_, err := w.Kubectl(ctx, "", "--namespace="+ownNamespace, "exec", pod.Name, "--",
+				"/clapometer", "get", query, "--namespace", clapsNamespace)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (w *World) hpaTarget(ctx context.Context, scaledObject, wanted string, within time.Duration) error {
+	return w.Eventually(ctx, within, func() error {
+		hpa, err := w.Kubernetes.AutoscalingV2().HorizontalPodAutoscalers(clapsNamespace).Get(ctx, "keda-hpa-"+scaledObject, metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		if target := hpa.Spec.Metrics[0].External.Target.AverageValue.String(); target != wanted {
+			return fmt.Errorf("the HPA's target is %s, not %s", target, wanted)
+		}
+		return nil
+	})
+}

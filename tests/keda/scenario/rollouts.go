@@ -1,0 +1,72 @@
+package scenario
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// Rollouts edits a ScaledJob while its Jobs run, with each rollout strategy.
+var Rollouts = Scenario{
+	Name:  "rollouts",
+	Claim: "an edit of a ScaledJob keeps its Jobs under `gradual`; without it they are deleted, give their rows back, and nothing is lost",
+	Run: func(ctx context.Context, w *World) (string, error) {
+		gradual, err := w.edited(ctx, "")
+		if err != nil {
+			return "", fmt.Errorf("gradual: %w", err)
+		}
+		if gradual.deleted != 0 || gradual.counted.attempts != 3 || gradual.counted.jobs != 3 {
+			return "", fmt.Errorf("gradual: %v", gradual)
+		}
+		otherwise, err := w.edited(ctx, `{"spec": {"rollout": null}}`)
+		if err != nil {
+			return "", fmt.Errorf("default: %w", err)
+		}
+		if otherwise.deleted != 3 || otherwise.interrupted != 3 || otherwise.counted.idle != 0 {
+			return "", fmt.Errorf("default: %v", otherwise)
+		}
+		return fmt.Sprintf("gradual: %v. Default: %v", gradual, otherwise), nil
+	},
+}
+
+type editedRun struct {
+	counted     counted
+	deleted     int
+	interrupted int
+}
+
+func (r editedRun) String() string {
+	return fmt.Sprintf("%d Jobs deleted, %d attempts INTERRUPTED, %d claps SUCCESS by %d Jobs", r.deleted, r.interrupted, r.counted.claps, r.counted.jobs)
+}
+
+// edited has three claps running, edits the ScaledJob, and waits until all are done.
+func (w *World) edited(ctx context.Context, before string) (editedRun, error) {
+	jobs, err := w.withScaledJob(ctx, before, func(*jobs) error {
+		if _, err := w.SQL(ctx, "INSERT INTO make_it_clap (duration_seconds) SELECT 15 FROM generate_series(1, 3)"); err != nil {
+			return err
+		}
+		err := w.Eventually(ctx, time.Minute, func() error {
+			running, err := w.Number(ctx, "SELECT count(*) FROM clap WHERE status = 'RUNNING'")
+			if err == nil && running != 3 {
+				err = fmt.Errorf("%d of 3 claps are RUNNING", running)
+			}
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		if err := w.patchScaledJob(ctx, `{"spec": {"maxReplicaCount": 9}}`); err != nil {
+			return err
+		}
+		return w.done(ctx, 3, 2*time.Minute)
+	})
+	if err != nil {
+		return editedRun{}, err
+	}
+	run := editedRun{deleted: jobs.removed()}
+	if run.counted, err = w.count(ctx, jobs); err != nil {
+		return editedRun{}, err
+	}
+	run.interrupted, err = w.Number(ctx, "SELECT count(*) FROM clap_attempt WHERE outcome = 'INTERRUPTED'")
+	return run, err
+}

@@ -1,0 +1,164 @@
+// Package scenario holds what is claimed about KEDA, and how each claim is seen to hold.
+//
+// A scenario is one claim in one file: a Scenario in All, whose Run returns what was seen, or an error
+// where that is something else. Those of one group run at the same time and must not share rows,
+// objects or outages; the groups run one after the other.
+package scenario
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"clapometer/tests/keda/lab"
+)
+
+// A Scenario is a claim, and a way to see it hold or fail.
+type Scenario struct {
+	Name  string // what `scripts/keda NAME` runs
+	Claim string // one sentence, for the table
+	// Run returns what was seen, with its figures, or what was seen instead.
+	Run func(context.Context, *World) (string, error)
+}
+
+// All scenarios, in groups.
+var All = [][]Scenario{
+	{Shipped},
+	{Claps, OlderDefinitions, ErrorTexts},
+	{Push},
+	{Outage},
+	{Rollouts},
+}
+
+// A Result is what one scenario saw.
+type Result struct {
+	Scenario
+	Seen string
+	Err  error
+	Took time.Duration
+}
+
+// Run runs the named scenarios, or all. The first group is always run: it deploys what the others use.
+func Run(ctx context.Context, world *World, names []string, progress func(string)) ([]Result, error) {
+	for _, name := range names {
+		if !slices.ContainsFunc(slices.Concat(All...), func(s Scenario) bool { return s.Name == name }) {
+			return nil, fmt.Errorf("there is no scenario %q", name)
+		}
+	}
+	var results []Result
+	for i, group := range All {
+		group = slices.DeleteFunc(slices.Clone(group), func(s Scenario) bool {
+			return i > 0 && len(names) > 0 && !slices.Contains(names, s.Name)
+		})
+		seen := make([]Result, len(group))
+		var running sync.WaitGroup
+		for j, scenario := range group {
+			running.Go(func() {
+				progress(scenario.Name + ": " + scenario.Claim)
+				started := time.Now()
+				text, err := scenario.Run(ctx, world)
+				seen[j] = Result{scenario, text, err, time.Since(started)}
+				if err != nil {
+					progress(scenario.Name + ": FAILED: " + err.Error())
+				} else {
+					progress(scenario.Name + ": " + text)
+				}
+			})
+		}
+		running.Wait()
+		results = append(results, seen...)
+		if i == 0 && seen[0].Err != nil {
+			return results, nil
+		}
+	}
+	return results, nil
+}
+
+// A World is the cluster with the demo in it, as scenarios use it.
+type World struct {
+	*lab.Lab
+	Root        string // the repository
+	Definitions string // the folder of definitions that scripts/keda gathers
+	Chart       string // the file with the rendered chart
+}
+
+// Namespaces of the demo.
+const (
+	clapsNamespace = "keda-with-postgresql"
+	ownNamespace   = "clapometer"
+)
+
+// SQL runs statements in the demo's database as its superuser, and returns the rows of the last as text.
+func (w *World) SQL(ctx context.Context, sql string) ([][]string, error) {
+	connection, err := w.database(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer connection.Close(ctx)
+	results, err := connection.PgConn().Exec(ctx, sql).ReadAll()
+	if err != nil {
+		return nil, err
+	}
+	var rows [][]string
+	for _, row := range results[len(results)-1].Rows {
+		var texts []string
+		for _, value := range row {
+			texts = append(texts, string(value))
+		}
+		rows = append(rows, texts)
+	}
+	return rows, nil
+}
+
+func (w *World) database(ctx context.Context) (*pgx.Conn, error) {
+	address, err := w.ServiceAddress(ctx, clapsNamespace, "my-release-postgresql")
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	return pgx.Connect(ctx, "host="+address+" user=postgres password=demo-postgres dbname=postgres sslmode=disable")
+}
+
+// Number returns the one number that a statement answers.
+func (w *World) Number(ctx context.Context, sql string) (int, error) {
+	rows, err := w.SQL(ctx, sql)
+	if err != nil {
+		return 0, err
+	}
+	if len(rows) != 1 || len(rows[0]) != 1 {
+		return 0, fmt.Errorf("%s: not one value: %v", sql, rows)
+	}
+	var number int
+	_, err = fmt.Sscan(rows[0][0], &number)
+	return number, err
+}
+
+// Apply applies manifests, and fails on a warning, too.
+func (w *World) Apply(ctx context.Context, manifests string, args ...string) error {
+	_, warnings, err := w.KubectlWarnings(ctx, manifests, append([]string{"apply", "--filename=-"}, args...)...)
+	if err == nil && strings.TrimSpace(warnings) != "" {
+		err = errors.New(strings.TrimSpace(warnings))
+	}
+	return err
+}
+
+// Empty deletes all claps and what was asked for.
+func (w *World) empty(ctx context.Context) error {
+	_, err := w.SQL(ctx, "TRUNCATE make_it_clap, clap, clap_attempt RESTART IDENTITY CASCADE")
+	return err
+}
+
+// within fails a claim that says how long something takes at most.
+func within(took, limit time.Duration, what string) error {
+	if took > limit {
+		return fmt.Errorf("%s took %.1f s, more than %v", what, took.Seconds(), limit)
+	}
+	return nil
+}
