@@ -190,7 +190,7 @@ impl Listener {
             }
         };
         let within = self.settings.connect_timeout;
-        let hear = Some(Box::new(hear) as Box<dyn FnMut(Notification) + Send>);
+        let hear: Option<Box<dyn FnMut(Notification) + Send>> = Some(Box::new(hear));
         let session = connect::open(&connection, within, "clapometer/listen", connect::NUMBERS, hear)
             .await
             .map_err(|error| error.to_string())?;
