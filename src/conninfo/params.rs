@@ -15,13 +15,13 @@ use super::{
 };
 use crate::diagnostics::{is_pem, nearest, quoted, shown_path};
 
-/// Those of [`KEYS`] that are files of TLS.
+/// Those of [`KEYS`](super::KEYS) that are files of TLS.
 const CERTIFICATES: [&str; 3] = ["sslrootcert", "sslcert", "sslkey"];
 
 /// Everything a connection is made of.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Params {
-    /// By key, all of them of [`KEYS`].
+    /// By key, all of them of [`KEYS`](super::KEYS).
     pub(crate) texts: BTreeMap<&'static str, ValueSource>,
     /// Where to look for a password that `texts` has not.
     pub(crate) passfile: Option<PathBuf>,
@@ -33,7 +33,7 @@ pub(crate) struct Params {
 
 /// What is wrong with one part.
 pub(crate) struct Problem {
-    /// The key, of [`KEYS`] or [`PARAMETERS`].
+    /// The key, of [`KEYS`](super::KEYS) or [`PARAMETERS`](super::keywords::PARAMETERS).
     pub(crate) key: &'static str,
     /// What is wrong and what would be right.
     pub(crate) message: String,
