@@ -135,6 +135,7 @@ async fn a_stream_of_one_key_says_nothing_of_another() {
     mail.says(&[false, true], SOON).await;
     put(&database, "VALUES ('print')").await;
     print.says(&[false, true], SOON).await;
+    // Nothing more may come.
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert_eq!((mail.states(), print.states()), (vec![false, true], vec![false, true]));
 }

@@ -13,7 +13,7 @@ use tokio_postgres::Client;
 use crate::support::{
     cluster::{Cluster, Settings},
     database::Database,
-    fixture::{Fixture, NOTIFIED, SOON, add, configuration, jobs, jobs_trigger, named},
+    fixture::{Fixture, NOTIFIED, REREADS, SOON, add, configuration, jobs, jobs_trigger, named},
     grpc::trigger,
     pooler::Pooler,
     processes,
@@ -69,11 +69,12 @@ async fn a_notification_is_a_statement_at_once_one_after_a_tenth_of_a_second_and
     let database = jobs(Cluster::shared().await).await;
     let client = database.connect().await;
     let fixture = Fixture::listening(&database.scaler()).await;
-    let _watched = fixture.follow(&jobs_trigger()).await;
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    let follower = fixture.follow(&jobs_trigger()).await;
+    follower.says(&[false], SOON).await;
     let before = fixture.statements("jobs").await;
     notify(&client).await;
-    // Nobody else asks. A machine that stands still for a tenth of a second makes one of the first two.
+    // Nobody else asks, and after the third statement there must be no other. A machine that stands still for a tenth of
+    // a second makes one of the first two.
     tokio::time::sleep(Duration::from_millis(2_500)).await;
     let sent = fixture.statements("jobs").await - before;
     assert!((2.0..=3.0).contains(&sent), "{sent} statements");
@@ -93,7 +94,8 @@ async fn a_burst_of_notifications_is_a_few_statements() {
         notify(&client).await;
     }
     let burst = start.elapsed().as_secs_f64();
-    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    // Nothing is notified any more: what is counted below must be complete.
+    tokio::time::sleep(REREADS).await;
     let sent = fixture.statements("jobs").await - before;
     // While it lasts a statement of 20 ms and a rest of 20 ms, over and over; then one to follow and two echoes.
     assert!((3.0..=burst / 0.04 + 5.0).contains(&sent), "{sent} statements for a burst of {burst} s");
@@ -107,10 +109,15 @@ async fn a_row_that_becomes_visible_a_little_after_its_notification_is_seen_by_a
     let fixture = Fixture::listening(&database.scaler()).await;
     let follower = fixture.follow(&jobs_trigger()).await;
     follower.says(&[false], SOON).await;
+    let before = fixture.statements("jobs").await;
     notify(&client).await;
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    // At once, and a tenth of a second later: what is added now is left to the third, or the second where they were one.
+    wait::first("the notification is followed by statements", SOON, async || {
+        (fixture.statements("jobs").await >= before + 1.0).then_some(())
+    })
+    .await;
     add(&client).await;
-    follower.says(&[false, true], Duration::from_secs(3)).await;
+    follower.says(&[false, true], SOON).await;
 }
 
 #[tokio::test]
@@ -140,7 +147,8 @@ async fn behind_a_pooler_listen_is_deaf_says_so_once_and_polls() {
     poll(&fixture).await;
     assert!(fixture.statements("jobs").await - before > 5.0, "a deaf scaler must poll");
     // The next attempts fail as the first did.
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    let logins = pooler.logins();
+    wait::eventually("three more attempts", Duration::from_secs(20), || pooler.logins() >= logins + 3).await;
     assert_eq!(fixture.logged(TOLD_DEAF), 1);
     assert_eq!(fixture.metric("clapometer_listen_up", "database=\"claps\"").await, Some(0.0));
 }
@@ -218,14 +226,18 @@ async fn what_was_committed_while_listen_was_away_is_seen_when_it_returns() {
     follower.says(&[false], SOON).await;
 
     proxy.set(Mode::Reset);
+    let lost = Instant::now();
     fixture.reaches_metric("clapometer_listen_up", "database=\"claps\"", 0.0, SOON).await;
-    // The mark of the loss is read before the row is there.
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    // The row must come after the statements that the loss has caused, and nobody may see it.
+    tokio::time::sleep(REREADS).await;
     add(&client).await;
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert_eq!(follower.states(), [false], "somebody told of it");
-    let attempts = proxy.accepted();
-    assert!((2..=10).contains(&attempts), "{attempts} connections in two seconds and a half");
+    wait::eventually("further attempts", SOON, || proxy.accepted() > 2).await;
+    // No pause is shorter than a fifth of a second.
+    let most = 3.0 + lost.elapsed().as_secs_f64() / 0.2;
+    let attempts = u32::try_from(proxy.accepted()).unwrap();
+    assert!(f64::from(attempts) <= most, "{attempts} connections, {most} at most");
 
     proxy.set(Mode::Pass);
     follower.says(&[false, true], Duration::from_secs(5)).await;
@@ -288,7 +300,8 @@ async fn a_standby_says_once_that_it_cannot_listen_and_is_polled() {
     let line = process.logged("that it cannot listen", SOON, |line| line["message"] == TOLD_DEAF).await;
     assert!(line["error"].as_str().unwrap().contains("during recovery"), "{line}");
     assert_eq!(fixture.scaler.value(&jobs_trigger()).await.unwrap(), 1.0);
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    let refusals = || cluster.log().matches("cannot execute LISTEN during recovery").count();
+    wait::eventually("three attempts", Duration::from_secs(20), || refusals() >= 3).await;
     assert_eq!(process.log().iter().filter(|line| line["level"] == "WARN" && line["database"] == "claps").count(), 1);
 }
 
@@ -346,8 +359,9 @@ async fn a_change_by_the_clock_is_read_when_it_comes_and_no_oftener_than_once_a_
     }
     follower.says(&[false, true], Duration::from_secs(4)).await;
     let seen = follower.heard()[1].0 - committed;
-    assert!(seen >= Duration::from_millis(1_500) && seen < Duration::from_millis(3_500), "seen after {seen:?}");
+    assert!(seen >= Duration::from_millis(1_500), "seen after {seen:?}");
     assert!(fixture.statements("due").await <= 4.0, "it was polled");
+    // The time over which statements are counted.
     tokio::time::sleep(Duration::from_secs(3).saturating_sub(committed.elapsed())).await;
     let seconds = committed.elapsed().as_secs_f64();
     let overdue = fixture.statements("overdue").await;

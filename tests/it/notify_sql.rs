@@ -86,13 +86,13 @@ impl Listener {
         }
     }
 
-    /// Waits until a second has passed without a notification; returns when the last one came.
-    async fn last(&mut self) -> Option<Instant> {
-        let mut last = None;
+    /// Waits until a second has passed without a notification, and returns how many came before.
+    async fn rest(&mut self) -> usize {
+        let mut count = 0;
         while timeout(Duration::from_secs(1), self.heard.recv()).await.is_ok() {
-            last = Some(Instant::now());
+            count += 1;
         }
-        last
+        count
     }
 }
 

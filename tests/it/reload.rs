@@ -121,7 +121,7 @@ async fn a_bad_file_is_told_once_the_last_good_one_stays_and_a_later_good_one_re
     wait::eventually("the bad file is told", NOTICED, || fixture.logged(REJECTED) > 0).await;
     fixture.reaches_metric("clapometer_config_valid", "", 0.0, SOON).await;
     assert_eq!(fixture.scaler.value(&jobs_trigger()).await.unwrap(), 1.0);
-    // Two more looks at it.
+    // Two more looks at the file, which nothing shows: what was logged must not be logged again.
     tokio::time::sleep(Duration::from_millis(4_500)).await;
     assert_eq!(fixture.logged(REJECTED), 1);
     assert_eq!(fixture.metric("clapometer_config_reloads_total", "result=\"rejected\"").await, Some(1.0));

@@ -102,12 +102,12 @@ async fn a_database_that_is_frozen_is_an_error_in_time_and_then_unavailable_at_o
 
     cluster.freeze();
     fixture.scaler.refuses(&pending_claps(), Code::Unavailable, Duration::from_secs(15)).await;
-    wait::first("the breaker is open: nobody waits any more", Duration::from_secs(15), async || {
-        let asked = Instant::now();
-        assert_eq!(fixture.scaler.refusal(&pending_claps()).await.code(), Code::Unavailable);
-        (asked.elapsed() < Duration::from_millis(200)).then_some(())
-    })
-    .await;
+    let breaker = ("clapometer_database_breaker_open", "database=\"claps\"");
+    fixture.reaches_metric(breaker.0, breaker.1, 1.0, Duration::from_secs(15)).await;
+    // From here on no call waits for the database: it gets no statement.
+    let before = fixture.statements("pending-claps").await;
+    assert_eq!(fixture.scaler.refusal(&pending_claps()).await.code(), Code::Unavailable);
+    assert_eq!(fixture.statements("pending-claps").await, before);
 
     cluster.thaw();
     fixture.scaler.reaches(&pending_claps(), ROWS, RECOVERY).await;
@@ -323,12 +323,10 @@ async fn every_way_a_network_breaks_is_an_error_in_time_and_heals() {
         Mode::Slow(Duration::from_millis(900)),
     ] {
         proxy.set(mode);
-        let start = Instant::now();
         wait::first(&format!("{mode:?} is noticed"), Duration::from_secs(20), async || {
             fixture.scaler.value(&pending_claps()).await.err()
         })
         .await;
-        assert!(start.elapsed() < Duration::from_secs(20));
         proxy.set(Mode::Pass);
         fixture.scaler.reaches(&pending_claps(), ROWS, RECOVERY).await;
     }
@@ -350,23 +348,20 @@ async fn a_database_that_its_administrator_has_disabled_is_not_asked() {
 #[tokio::test]
 async fn one_database_in_trouble_leaves_the_other_alone() {
     let (broken, sound) = (Cluster::private().await, Cluster::shared().await);
-    let (away, here) = (Database::empty(&broken).await, Database::empty(sound).await);
+    let (database_away, database_here) = (Database::empty(&broken).await, Database::empty(sound).await);
     let configuration = format!(
         "databases:\n{}{}queries:\n  away: {{database: away, sql: SELECT 1}}\n  here: {{database: here, sql: SELECT 2}}\n",
-        away.scaler().yaml("away"),
-        here.scaler().yaml("here"),
+        database_away.scaler().yaml("away"),
+        database_here.scaler().yaml("here"),
     );
     let serving = Executable::serve(&configuration).serving().await;
     let scaler = Scaler::at(serving.grpc);
-    let (of_away, of_here) = (trigger("away", &[]), trigger("here", &[]));
+    let (away, here) = (trigger("away", &[]), trigger("here", &[]));
     broken.freeze();
     for _ in 0..4 {
-        let asked = Instant::now();
-        let (away, here) =
-            tokio::join!(scaler.value(&of_away), async { (scaler.value(&of_here).await, asked.elapsed()) });
-        assert!(away.is_err());
-        assert_eq!(here.0.unwrap(), 2.0);
-        assert!(here.1 < Duration::from_secs(1), "{:?}", here.1);
+        let (refusal, value) = tokio::join!(scaler.value(&away), scaler.value(&here));
+        assert!(refusal.is_err());
+        assert_eq!(value.unwrap(), 2.0);
     }
 }
 

@@ -64,6 +64,7 @@ async fn without_notify_a_stream_is_read_every_second_and_no_oftener() {
     let before = fixture.statements("jobs").await;
     add(&client).await;
     follower.says(&[false, true], Duration::from_secs(3)).await;
+    // The time over which statements are counted, in which nothing may be told.
     tokio::time::sleep(Duration::from_millis(2_500)).await;
     let statements = fixture.statements("jobs").await - before;
     let seconds = start.elapsed().as_secs_f64();
@@ -222,6 +223,7 @@ async fn a_stream_that_its_client_leaves_costs_nothing_any_more() {
     drop(stream);
     fixture.reaches_metric("clapometer_streams", "rpc=\"StreamIsActive\"", 0.0, SOON).await;
     let before = fixture.statements("jobs").await;
+    // Nothing may be read meanwhile.
     tokio::time::sleep(Duration::from_millis(1_500)).await;
     assert_eq!(fixture.statements("jobs").await, before, "nobody watches, and it is read");
 }

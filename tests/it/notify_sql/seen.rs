@@ -6,7 +6,7 @@ use super::{INSERT, jobs};
 use crate::support::{
     cluster::Cluster,
     database::Database,
-    fixture::{Fixture, jobs_trigger},
+    fixture::{Fixture, REREADS, jobs_trigger},
 };
 
 /// Readings get two seconds old; a busy machine takes its time, too.
@@ -45,8 +45,8 @@ async fn a_row_whose_leader_rolls_back_stays_open_or_is_long_gone_is_seen() {
     follower.batch_execute(&format!("BEGIN; {INSERT}")).await.unwrap();
     leader.batch_execute("COMMIT").await.unwrap();
     fixture.scaler.reaches(&jobs_trigger(), 4.0, RESYNC).await;
-    // Longer than clapometer reads again after a notification.
-    tokio::time::sleep(Duration::from_millis(1_200)).await;
+    // The commit must come after the last statement that the notification causes.
+    tokio::time::sleep(REREADS).await;
     follower.batch_execute("COMMIT").await.unwrap();
     fixture.scaler.reaches(&jobs_trigger(), 5.0, RESYNC).await;
 }

@@ -1,6 +1,6 @@
 //! No writer fails, waits or needs a privilege, and no row is late.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use tokio_postgres::{Client, error::SqlState};
 
@@ -190,8 +190,8 @@ async fn a_burst_is_counted_in_full_a_second_after_its_last_notification() {
             });
         }
         writers.join_all().await;
-        // `last` returns a second after the last notification: when clapometer reads for the last time.
-        assert!(listener.last().await.is_some_and(|last| last.elapsed() < Duration::from_secs(5)));
+        // A second after the last notification clapometer reads for the last time.
+        assert!(listener.rest().await > 0, "no notification came");
         assert_eq!(database.value::<i64>("SELECT count(*) FROM app.jobs").await, burst * 160);
     }
 }

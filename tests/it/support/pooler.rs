@@ -20,7 +20,7 @@ const PROGRAM: &str = "/usr/sbin/pgbouncer";
 /// A pooler in transaction mode, for everybody who connects as one role; it ends when it is dropped.
 pub(crate) struct Pooler {
     address: SocketAddr,
-    _process: Running,
+    process: Running,
 }
 
 impl Pooler {
@@ -50,12 +50,17 @@ impl Pooler {
             TcpStream::connect(address).is_ok()
         })
         .await;
-        Some(Self { address, _process: process })
+        Some(Self { address, process })
     }
 
-    /// Where it listens.
+    /// Returns where it listens.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Counts the connections that clients have opened so far.
+    pub(crate) fn logins(&self) -> usize {
+        self.process.errors().matches("login attempt").count()
     }
 }
 
