@@ -77,7 +77,6 @@ pub(crate) fn triggers(count: u32, queues: u32) -> Vec<Trigger> {
             let target = 1 + number % 7;
             let value = length.div_ceil(divisor);
             let metadata = [
-                ("scalerAddress", "clapometer.keda.svc:9090".to_owned()),
                 ("query", query.to_owned()),
                 ("targetQueryValue", target.to_string()),
                 ("activationTargetQueryValue", activation.to_string()),
@@ -85,11 +84,7 @@ pub(crate) fn triggers(count: u32, queues: u32) -> Vec<Trigger> {
                 (parameter, format!("q{queue}")),
             ];
             Trigger {
-                reference: ScaledObjectRef {
-                    name: format!("worker-{number}"),
-                    namespace: format!("team-{}", number % 20),
-                    scaler_metadata: metadata.map(|(key, value)| (key.to_owned(), value)).into(),
-                },
+                reference: reference(number, metadata),
                 query: query.to_owned(),
                 value,
                 target,
@@ -103,18 +98,10 @@ pub(crate) fn triggers(count: u32, queues: u32) -> Vec<Trigger> {
 pub(crate) fn same(count: u32, query: &str, parameter: &str) -> Vec<Trigger> {
     (0..count)
         .map(|queue| {
-            let metadata = [
-                ("scalerAddress", "clapometer.keda.svc:9090".to_owned()),
-                ("query", query.to_owned()),
-                ("targetQueryValue", "5".to_owned()),
-                (parameter, format!("q{queue}")),
-            ];
+            let metadata =
+                [("query", query.to_owned()), ("targetQueryValue", "5".to_owned()), (parameter, format!("q{queue}"))];
             Trigger {
-                reference: ScaledObjectRef {
-                    name: format!("worker-{queue}"),
-                    namespace: format!("team-{}", queue % 20),
-                    scaler_metadata: metadata.map(|(key, value)| (key.to_owned(), value)).into(),
-                },
+                reference: reference(queue, metadata),
                 query: query.to_owned(),
                 value: length(queue),
                 target: 5,
@@ -122,6 +109,16 @@ pub(crate) fn same(count: u32, query: &str, parameter: &str) -> Vec<Trigger> {
             }
         })
         .collect()
+}
+
+/// Returns what KEDA sends for the object of that number, of twenty namespaces.
+pub(crate) fn reference<'a>(number: u32, metadata: impl IntoIterator<Item = (&'a str, String)>) -> ScaledObjectRef {
+    let address = ("scalerAddress", "clapometer.keda.svc.cluster.local:9090".to_owned());
+    ScaledObjectRef {
+        name: format!("worker-{number}"),
+        namespace: format!("team-{}", number % 20),
+        scaler_metadata: metadata.into_iter().chain([address]).map(|(key, value)| (key.to_owned(), value)).collect(),
+    }
 }
 
 /// Makes a fleet of them: half ScaledJobs, half ScaledObjects, of which every other is pushed to.

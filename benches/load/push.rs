@@ -16,7 +16,6 @@ use tokio_postgres::Client;
 use crate::{
     client::{Connection, Messages},
     fixture::{self, Usage},
-    proto::ScaledObjectRef,
     report::Row,
     request::Trigger,
     support::{
@@ -132,12 +131,7 @@ async fn latency(client: &Client, stream: &mut Messages) -> (Histogram<u64>, His
 
 /// Opens a stream and takes the current state.
 async fn follow(connection: &Connection, number: u32) -> Messages {
-    let metadata = [("scalerAddress", "clapometer.keda.svc:9090"), ("query", "jobs")];
-    let reference = ScaledObjectRef {
-        name: format!("worker-{number}"),
-        namespace: "default".to_owned(),
-        scaler_metadata: metadata.map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
-    };
+    let reference = fixture::reference(number, [("query", "jobs".to_owned())]);
     let trigger = Trigger { reference, query: "jobs".to_owned(), value: 0, target: 5, is_active: false };
     let mut stream = trigger.stream().to(connection).open().await.expect("streams are served");
     tells(&mut stream, false).await;

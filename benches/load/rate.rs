@@ -13,8 +13,7 @@ use crate::{
     baseline::METRIC,
     client::Connection,
     drive::{Pace, drive},
-    fixture::Usage,
-    proto::ScaledObjectRef,
+    fixture::{self, Usage},
     report::{Row, median},
     request::{Call, Trigger},
     support::{
@@ -130,7 +129,7 @@ impl fmt::Display for Comparison {
 pub(crate) async fn run(length: Length) -> Value {
     let cluster = Cluster::private().await;
     let database = Database::empty(&cluster).await;
-    let ours = crate::fixture::server(&configuration(&database)).await;
+    let ours = fixture::server(&configuration(&database)).await;
     let servers = Servers { ours, bare: bare().await, peer: peer().await };
     let mut comparisons = Vec::new();
     for (what, at_least, query, count) in [
@@ -223,17 +222,12 @@ fn triggers(query: &str, count: u32) -> Vec<Trigger> {
     (0..count)
         .map(|number| {
             let metadata = [
-                ("scalerAddress", "clapometer.keda.svc.cluster.local:9090".to_owned()),
                 ("query", query.to_owned()),
                 ("targetQueryValue", "5".to_owned()),
                 ("param.queue", format!("queue-{number}")),
             ];
             Trigger {
-                reference: ScaledObjectRef {
-                    name: format!("worker-{number}"),
-                    namespace: format!("team-{}", number % 20),
-                    scaler_metadata: metadata.map(|(key, value)| (key.to_owned(), value)).into(),
-                },
+                reference: fixture::reference(number, metadata),
                 query: query.to_owned(),
                 value: METRIC.1,
                 target: 5,

@@ -95,7 +95,6 @@ impl Cluster {
         let directory = processes::give_away(&tempdir::new("postgres"));
         let data = directory.join("data");
         run(Command::new("cp").arg("-a").arg(pristine).arg(&data));
-        // A port of which nobody else is told: below the range from which outgoing connections take theirs.
         let port = free_port();
         configure(&directory, port, &settings);
         let cluster = Self { directory, port, postmaster: Mutex::new(None), templates: tokio::sync::Mutex::default() };
@@ -263,7 +262,8 @@ fn run(command: &mut Command) {
     assert!(output.status.success() && !text.contains("ERROR:"), "{command:?} failed: {text}");
 }
 
-fn free_port() -> u16 {
+/// Returns a port below the range from which outgoing connections take theirs.
+pub(super) fn free_port() -> u16 {
     let mut random = rand::rng();
     (0..100)
         .map(|_| random.random_range(15_000..32_000))

@@ -1,14 +1,13 @@
 //! A real PgBouncer in front of a cluster.
 
 use std::{
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::{SocketAddr, TcpStream},
     path::Path,
     time::Duration,
 };
 
-use rand::Rng;
-
 use super::{
+    cluster::free_port,
     database::Access,
     executable::{Executable, Running},
     wait,
@@ -62,11 +61,4 @@ impl Pooler {
     pub(crate) fn logins(&self) -> usize {
         self.process.errors().matches("login attempt").count()
     }
-}
-
-/// A port below the range from which outgoing connections take theirs.
-fn free_port() -> u16 {
-    let mut random = rand::rng();
-    let mut ports = (0..100).map(|_| random.random_range(15_000..32_000));
-    ports.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).expect("one port in a hundred is free")
 }

@@ -1,18 +1,12 @@
 //! How often a call asks for memory while its reading is fresh: as often as one that answers a constant.
 //!
-//! In a binary of its own, since counting puts a wrapper around the allocator of the whole process. How many there
-//! are depends on tonic and prost only; of the 29 of the first case
+//! Counting puts a wrapper around the allocator of this test binary, and counts each thread by itself. How many there are
+//! depends on tonic and prost only; of the 29 of the first case
 //!
 //! - 13 are the request: eleven strings, and the map, which grows once;
 //! - 2 are the answer: its vector and the metric's name;
 //! - 14 are tonic's: three futures in boxes, two bodies and a decoder in boxes, a buffer each way and the handle to
 //!   a part of one, two header maps of two each, and the status.
-
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-
-#[path = "it/support/mod.rs"]
-#[allow(unused_imports, reason = "its own tests run with the integration tests, and are empty here")]
-mod support;
 
 use std::{
     sync::Arc,
@@ -37,7 +31,7 @@ use tokio::{runtime::Runtime, sync::watch};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, codegen::Service};
 
-use self::support::{cluster::Cluster, database::Database};
+use crate::support::{cluster::Cluster, database::Database};
 
 /// What KEDA sends with each trigger.
 const METADATA: [(&str, &str); 3] =
@@ -174,7 +168,8 @@ fn reference(query: &str, parameters: &[(&str, &str)]) -> ScaledObjectRef {
     }
 }
 
-fn main() {
+#[test]
+fn a_call_with_a_fresh_reading_allocates_as_often_as_a_constant_answer() {
     let in_process = InProcessScaler::new();
     let constant = ExternalScalerServer::new(Constant);
     let cases: [(&str, &[(&str, &str)]); 3] = [
