@@ -8,7 +8,7 @@ use std::{
 
 use clapometer::config::{Config, Environment};
 
-/// Where the shipped manifests mount Secrets and certificates.
+/// The directories at which the shipped manifests mount Secrets and certificates.
 const MOUNTS: [&str; 3] = ["/secrets/", "/certs", "/var/run/"];
 
 /// Lays out the mounted files under `root`, with something of the right form in each.

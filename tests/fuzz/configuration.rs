@@ -1,4 +1,4 @@
-//! The configuration: what is refused says where, what is taken can be written down, and no secret is ever told.
+//! The configuration: a refusal says where, an accepted one can be printed, and no secret is ever in the output.
 
 use clapometer::{
     config::{Config, Environment},
@@ -6,7 +6,7 @@ use clapometer::{
     query::sql,
 };
 
-/// In no message and no output, wherever it stands in the file as a password.
+/// A password that must not be in any message or output, wherever it stands in the file.
 const CANARY: &str = "canary-7f3a";
 
 fn environment() -> Environment {

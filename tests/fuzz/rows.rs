@@ -1,4 +1,4 @@
-//! Rows as a PostgreSQL may send them: whatever the types and the bytes, a number is told only where there is one.
+//! Rows as a PostgreSQL may send them: whatever the types and the bytes, a number comes only from a number.
 //!
 //! The driver and all that reads its rows are the real ones. The server behind them is of this process; it answers
 //! every statement with what the input says, within the protocol. What breaks the protocol is `tests/it/hostile`'s.
@@ -39,13 +39,13 @@ const BOOL: u32 = 16;
 const TEXT: u32 = 25;
 const FLOAT8: u32 = 701;
 
-/// What a column may be of: bytea, name, bigint, text, json, real, double, unknown, char, varchar, numeric, uuid.
+/// The types of columns: bytea, name, bigint, text, json, real, double, unknown, char, varchar, numeric, uuid.
 const TYPES: [u32; 12] = [17, 19, 20, TEXT, 114, 700, FLOAT8, 705, 1042, 1043, 1700, 2950];
 
-/// Those that are read as text.
+/// The types that are read as text.
 const TEXTS: [u32; 5] = [19, TEXT, 705, 1042, 1043];
 
-/// What the server answers.
+/// The server's answer.
 #[derive(Debug, Default)]
 struct Answer {
     types: Vec<u32>,
@@ -113,7 +113,7 @@ impl Answer {
         bytes
     }
 
-    /// What it means, where it means anything.
+    /// Returns its meaning, if it has one.
     fn meaning(&self, query: &Query) -> Option<Rows> {
         if query.group_by.is_some() {
             let mut by_key = HashMap::new();
@@ -208,7 +208,7 @@ async fn serve(mut socket: TcpStream, answer: Arc<Mutex<Vec<u8>>>) -> io::Result
     }
 }
 
-/// A database of this process.
+/// A database whose server answers as the input says.
 struct ScriptedDatabase {
     runtime: Runtime,
     database: Arc<Database>,

@@ -18,7 +18,7 @@ use tokio::{runtime::Runtime, sync::watch};
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Status};
 
-/// What values hold that a refusal must not tell.
+/// A text in values that a refusal must not contain.
 const CANARY: &str = "canary";
 
 const CONFIGURATION: &str = r#"
@@ -65,7 +65,7 @@ impl InProcessScaler {
 
         let activity = self.activity(&reference);
         self.check_refusal(&reference, &activity);
-        // The same trigger, written with other white space, is the same.
+        // A trigger with other white space is the same trigger.
         let mut spaced = reference.clone();
         spaced.scaler_metadata.values_mut().for_each(|value| *value = format!(" \t{}\n ", value.trim()));
         let is_long = reference.encoded_len() > 32 * 1024;

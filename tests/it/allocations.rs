@@ -1,4 +1,4 @@
-//! How often a call asks for memory while its reading is fresh: as often as one that answers a constant.
+//! A call whose reading is fresh allocates memory as often as one that answers a constant.
 //!
 //! Counting puts a wrapper around the allocator of this test binary, and counts each thread by itself. How many there are
 //! depends on tonic and prost only; of the 29 of the first case
@@ -33,11 +33,11 @@ use tonic::{Request, Response, Status, codegen::Service};
 
 use crate::support::{cluster::Cluster, database::Database};
 
-/// What KEDA sends with each trigger.
+/// The metadata that KEDA sends with each trigger.
 const METADATA: [(&str, &str); 3] =
     [("scalerAddress", "clapometer.keda:9090"), ("targetQueryValue", "5"), ("activationTargetQueryValue", "1")];
 
-/// How long the first reading may take.
+/// The bound of the first reading.
 const READING: Duration = Duration::from_secs(30);
 
 /// Answers a constant: what it allocates is tonic's, the request's and the answer's.
@@ -113,7 +113,7 @@ impl InProcessScaler {
         Self { runtime, scaler, _held: (failures, sender) }
     }
 
-    /// How often each of a hundred equal calls allocates, once there is a reading; all get the same good answer.
+    /// Counts the allocations of a call once there is a reading; a hundred equal calls must have the same count and answer.
     fn count<S: ExternalScaler>(&self, service: &ExternalScalerServer<S>, method: &str, message: &[u8]) -> u64 {
         let call = || {
             let (request, mut service) = (request(method, message), service.clone());
@@ -148,7 +148,7 @@ fn request(method: &str, message: &[u8]) -> http::Request<Full<Bytes>> {
         .unwrap()
 }
 
-/// The message of a good answer.
+/// Returns the message of a good answer.
 async fn answer_of<S: ExternalScaler>(
     service: &mut ExternalScalerServer<S>,
     request: http::Request<Full<Bytes>>,

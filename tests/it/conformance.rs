@@ -16,7 +16,7 @@ use crate::support::{
 
 const TOOLS: Duration = Duration::from_secs(60);
 
-/// One question, and what KEDA is to be told.
+/// One question, and the answer that KEDA must get.
 struct Question {
     metadata: &'static [(&'static str, &'static str)],
     query: &'static str,

@@ -38,7 +38,7 @@ fn read(path: &str) -> String {
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// Where `scripts/prometheus` puts it.
+/// The path at which `scripts/prometheus` puts it.
 fn prometheus() -> Option<PathBuf> {
     Some(Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/bin/prometheus")).filter(|path| path.exists())
 }
@@ -98,7 +98,7 @@ fn percent_encoded(text: &str) -> String {
     })
 }
 
-/// How many series an expression has now.
+/// Counts the series that an expression has now.
 async fn series(address: SocketAddr, expression: &str) -> Result<usize, String> {
     let data = api(address, &format!("query?query={}", percent_encoded(expression))).await?;
     Ok(data["result"].as_array().map_or(0, Vec::len))

@@ -1,4 +1,4 @@
-//! A path to the database that dies without a word, under statements that may take long.
+//! A connection that dies silently while statements that may take long run on it.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ async fn statements_lost_in_a_blackhole_are_given_up_long_before_their_own_timeo
     assert_eq!(fixture.scaler.value(&jobs_trigger()).await.unwrap(), 0.0);
 
     proxy.set(Mode::Blackhole);
-    // Of a trigger that has not been answered before: IsActive would repeat what GetMetrics has said.
+    // The trigger must be one without an answer so far: IsActive would repeat the last answer of GetMetrics.
     let silent = fixture.scaler.refusal(&named(&jobs_trigger(), "another")).await;
     assert_eq!(silent.code(), Code::DeadlineExceeded);
     fixture.scaler.refuses(&jobs_trigger(), Code::Unavailable, Duration::from_secs(8)).await;
@@ -40,7 +40,7 @@ async fn a_statement_that_is_only_slow_is_left_alone() {
     let slow = "
   slow: {sql: \"SELECT 7 FROM pg_sleep(6)\", timeout: 20s, max_age: 1h}
 ";
-    // All of the pool, so that a probe finds no connection in it.
+    // The statement takes the whole pool, so that a probe finds no connection in it.
     let fixture = Fixture::with(&database.scaler().with("pool_size", 1), slow).await;
     let trigger = crate::support::grpc::trigger("slow", &[]);
     assert_eq!(fixture.scaler.refusal(&trigger).await.code(), Code::DeadlineExceeded);

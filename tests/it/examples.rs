@@ -1,4 +1,4 @@
-//! What we ship, as a user would apply it: the tables, the roles of `deploy/postgres`, the configurations, and every trigger of
+//! The shipped files, applied as a user would: the tables, the roles of `deploy/postgres`, the configurations, every trigger of
 //! `deploy/examples`, asked as KEDA asks.
 
 use std::{fs, path::Path, time::Duration};
@@ -40,7 +40,7 @@ async fn migrated(cluster: &Cluster) -> Database<'_> {
     database
 }
 
-/// Runs a script as its heading says: as the owner of the tables, who is no superuser.
+/// Runs a script as its heading says: as the owner of the tables, who is not a superuser.
 fn psql(database: &Database<'_>, script: &str, arguments: &[String]) -> Executable {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join(script);
     let psql = binaries::client("psql").expect("scripts/postgres installs psql as root");
@@ -55,7 +55,7 @@ async fn succeeded(program: Executable, what: &str) {
     assert_eq!(finished.code(), Some(0), "{what}: {}\n{}", finished.output, finished.errors);
 }
 
-/// How a role of `roles.sql` connects.
+/// Returns the way in which a role of `roles.sql` connects.
 fn access(database: &Database<'_>, role: &str) -> Access {
     let mut access = database.scaler().with_password(PASSWORD);
     role.clone_into(&mut access.user);
@@ -124,7 +124,7 @@ fn triggers(path: &str) -> Vec<Trigger> {
     triggers
 }
 
-/// What KEDA learns from one poll.
+/// The answers that KEDA gets in one poll.
 #[derive(Debug, PartialEq)]
 struct Poll {
     metric: String,
@@ -281,7 +281,7 @@ async fn the_own_table_example_counts_its_own_table() {
     // 21 rows, divided by 10, rounded up.
     assert_eq!(answer(&serving, tenant).await, expected("invoice-jobs-of-a-tenant", 1.0, 3.0, true));
 
-    // Its only row is held: the worker that holds it stays.
+    // Its only row is leased: the worker with the lease stays.
     let mut held = triggers("deploy/examples/own-table/scaled-job.yaml").remove(1);
     held.reference.scaler_metadata.insert("param.tenant".to_owned(), "zeta".to_owned());
     assert_eq!(answer(&serving, &held).await, expected("invoice-jobs-of-a-tenant", 1.0, 1.0, true));

@@ -116,7 +116,7 @@ async fn a_key_that_was_never_there_is_told_and_one_that_was_is_not() {
     assert!(!is_marked(&fixture, "maill").await);
 }
 
-/// Whether GetMetrics carries the header that `clapometer get` reads.
+/// Returns whether GetMetrics carries the header that `clapometer get` reads.
 async fn is_marked(fixture: &Fixture, name: &str) -> bool {
     let request = GetMetricsRequest { scaled_object_ref: Some(queue(name)), metric_name: "queues".to_owned() };
     let response = fixture.scaler.client().get_metrics(request).await.unwrap();

@@ -1,5 +1,5 @@
-//! Hostile input: whatever is sent to the gRPC port or answered in PostgreSQL's name, nobody is served wrongly,
-//! nothing leaks, nothing panics, the process stays.
+//! Hostile input, sent to the gRPC port or answered in PostgreSQL's name: other clients get right answers, nothing
+//! leaks, nothing panics, the process goes on.
 
 mod crowd;
 mod frames;
@@ -22,10 +22,10 @@ use crate::support::{
 
 const SOON: Duration = Duration::from_secs(15);
 
-/// How much memory an attack may leave behind, or take at its height. Far below the container's limit.
+/// Bytes of memory that an attack may take. Far below the container's limit.
 const GROWTH: u64 = 48 * 1024 * 1024;
 
-/// How many inputs of a kind there are.
+/// Counts the inputs of a kind.
 type Count = fn() -> usize;
 
 /// The kinds of hostile input, counted by what the tests send. Repetitions are not counted, nor the maps by the thousand,

@@ -1,4 +1,4 @@
-//! LISTEN: when it counts, what a notification does, and that nothing is missed when it is lost.
+//! LISTEN: when it is in use, the effect of a notification, and the recovery from a lost connection.
 
 use std::{
     fs,
@@ -27,7 +27,7 @@ const A_WHILE: Duration = Duration::from_millis(700);
 
 const TOLD_DEAF: &str = "notifications do not arrive; readings are polled until they do";
 
-/// With `max_age` so short that a poll without LISTEN would be a statement each time.
+/// A query with so short a `max_age` that each poll without LISTEN would be a statement.
 const EAGER: &str = "
   jobs: {sql: SELECT count(*) FROM jobs, max_age: 1ms, notify: {channel: jobs, resync: 1m}}
 ";
@@ -111,7 +111,7 @@ async fn a_row_that_becomes_visible_a_little_after_its_notification_is_seen_by_a
     follower.says(&[false], SOON).await;
     let before = fixture.statements("jobs").await;
     notify(&client).await;
-    // At once, and a tenth of a second later: what is added now is left to the third, or the second where they were one.
+    // The row comes after the first statement, and is left to one of the two that follow.
     wait::first("the notification is followed by statements", SOON, async || {
         (fixture.statements("jobs").await >= before + 1.0).then_some(())
     })
@@ -189,7 +189,7 @@ fn two_jobs_trigger() -> clapometer::proto::ScaledObjectRef {
 
 #[tokio::test]
 async fn kill_9_of_the_listening_backend_between_two_inserts_loses_nothing() {
-    // What is killed is every session: a commit that had not reached the disk would be lost, too.
+    // The kill ends every session: a commit that had not reached the disk would be lost, too.
     let cluster = Cluster::with_settings(Settings::default().durable()).await;
     let database = jobs(&cluster).await;
     let client = database.connect().await;
@@ -228,7 +228,7 @@ async fn what_was_committed_while_listen_was_away_is_seen_when_it_returns() {
     proxy.set(Mode::Reset);
     let lost = Instant::now();
     fixture.reaches_metric("clapometer_listen_up", "database=\"claps\"", 0.0, SOON).await;
-    // The row must come after the statements that the loss has caused, and nobody may see it.
+    // The row must come after the statements that the loss has caused, and must not be seen.
     tokio::time::sleep(REREADS).await;
     add(&client).await;
     tokio::time::sleep(Duration::from_millis(300)).await;
@@ -253,7 +253,7 @@ async fn a_loss_that_nobody_noticed_at_first_marks_everything() {
     let fixture = Fixture::listening(&database.scaler()).await;
     let follower = fixture.follow(&jobs_trigger()).await;
     follower.says(&[false], SOON).await;
-    // In one message, so that the notification finds nobody.
+    // All of it is one message, so that the notification has no listener.
     let end_and_insert = "
         DO $$ BEGIN
             PERFORM pg_terminate_backend(pid) FROM pg_stat_activity

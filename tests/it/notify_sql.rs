@@ -1,4 +1,4 @@
-//! What `clapometer notify-sql` prints does to a table, its writers and whoever listens.
+//! The effects of the SQL of `clapometer notify-sql` on a table, its writers and listeners.
 
 mod limits;
 mod seen;
@@ -40,14 +40,14 @@ async fn jobs(cluster: &Cluster) -> Database<'_> {
     database
 }
 
-/// What the command prints.
+/// Returns what the command prints.
 async fn printed(arguments: &[&str]) -> String {
     let finished = Executable::clapometer(["notify-sql"].iter().chain(arguments)).finish(SOON).await;
     assert_eq!(finished.code(), Some(0), "{}", finished.errors);
     finished.output
 }
 
-/// Somebody who listens on the channel `jobs`.
+/// A session that listens on the channel `jobs`.
 struct Listener {
     client: Client,
     heard: mpsc::UnboundedReceiver<String>,
@@ -71,7 +71,7 @@ impl Listener {
         Self { client, heard, marks: 0 }
     }
 
-    /// How many notifications were sent before now and not yet counted.
+    /// Counts the notifications that were sent before now and not yet counted.
     async fn count(&mut self) -> usize {
         self.marks += 1;
         let mark = format!("mark {}", self.marks);

@@ -1,8 +1,8 @@
-//! The oracle: faults strike at random while many clients ask, and every answer is held against what the table said then.
+//! The oracle: faults occur at random while many clients ask, and every answer is compared with the table's content.
 //!
 //! The table never holds zero, and never the same number twice. So an answer is right if that number may have been
 //! committed at some time between now and as long ago as the contract allows; every other answer, a zero above all, is
-//! a lie. Errors are no lies, and no answers. Twenty seconds by default; `make truth` goes on to a million answers.
+//! a lie. Errors are neither lies nor answers. Twenty seconds by default; `make truth` goes on to a million answers.
 
 mod faults;
 mod journal;
@@ -34,7 +34,7 @@ const RECOVERY: Duration = Duration::from_millis(2_000 + 500);
 /// A call's own deadline in the scaler, and what a busy machine adds between the table and the one who checks.
 const SLACK: Duration = Duration::from_millis(2_400 + 600);
 
-/// A query of [`faults::QUERIES`], and how old a number it may tell.
+/// A query of [`faults::QUERIES`], and the greatest age of its answers.
 #[derive(Clone, Copy)]
 struct Asked {
     query: &'static str,
@@ -57,7 +57,7 @@ struct Counts {
     errors: AtomicUsize,
 }
 
-/// Commits one number after another; what becomes of a commit in a fault's way is for the journal to bear.
+/// Commits one number after another; the journal allows for commits whose outcome a fault has hidden.
 async fn write(ground: &Ground, journal: &Journal, stop: &AtomicBool) {
     while !stop.load(Ordering::Relaxed) {
         let number = journal.begin();
@@ -68,7 +68,7 @@ async fn write(ground: &Ground, journal: &Journal, stop: &AtomicBool) {
     }
 }
 
-/// Asks without end; an answer that is no truth is the end.
+/// Asks until it is stopped. An untrue answer ends it with a panic.
 async fn ask(scaler: &Scaler, client: u64, journal: &Journal, counts: &Counts, stop: &AtomicBool, pace: Duration) {
     let mut random = StdRng::seed_from_u64(client);
     while !stop.load(Ordering::Relaxed) {
@@ -108,7 +108,7 @@ fn reference(asked: Asked, client: u64) -> ScaledObjectRef {
     reference
 }
 
-/// Lets a fault last for a while, then waits for the first right answer; the time that took.
+/// Makes a fault for a while, waits for the first right answer, and returns the time that this took.
 async fn endure(ground: &Ground, fault: Fault, length: Duration) -> Duration {
     fault.strike(ground).await;
     sleep(length).await;

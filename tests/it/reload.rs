@@ -1,4 +1,4 @@
-//! Reload by content and by SIGHUP: nothing fails, what did not change stays, what is bad is told once.
+//! Reload by content and by SIGHUP: no call fails, what did not change stays, a bad file is logged once.
 
 use std::{fs, os::unix::fs::symlink, path::Path, time::Duration};
 
@@ -22,7 +22,7 @@ use crate::{
 
 const REJECTED: &str = "configuration not reloaded; the last good one stays in force";
 
-/// How long a change of a file may go unnoticed.
+/// The bound within which a change of a file must be noticed.
 const NOTICED: Duration = Duration::from_secs(6);
 
 /// A constant under a name.

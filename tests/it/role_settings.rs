@@ -1,4 +1,4 @@
-//! What holds for the transaction of a reading: its own limits and names, none of which stay with the session.
+//! The settings of a reading's transaction: its own limits and names, which do not stay with the session.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::support::{
     wait,
 };
 
-/// As a tenant's schema may be called; with what ends a literal, and what does not.
+/// A path with a tenant's possible schema names: one has a quote, which ends a literal, one a backslash, which does not.
 const SEARCH_PATH: &str = r#""it's", "back\slash", public"#;
 
 #[tokio::test]

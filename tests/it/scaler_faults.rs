@@ -1,7 +1,7 @@
-//! What the scaler tells KEDA while its database is in trouble, and how soon it is right again.
+//! The scaler's answers to KEDA during faults of its database, and the time until they are right again.
 //!
-//! Each trouble is made for real. While it lasts a [`BackgroundPoller`] asks as KEDA does; whatever it
-//! hears must be the true number or an error, and `GetMetricSpec` must never fail.
+//! Each fault is real. While it lasts a [`BackgroundPoller`] asks as KEDA does: every answer must be the true number or
+//! an error, and `GetMetricSpec` must never fail.
 
 mod background_poller;
 
@@ -23,9 +23,9 @@ use crate::support::{
     wait,
 };
 
-/// The contract: right answers this soon after the trouble's end.
+/// The contract's bound from a fault's end to right answers.
 const RECOVERY: Duration = Duration::from_secs(2);
-/// How soon a trouble must be noticed: two calls of 2.5 s and what a busy machine adds.
+/// The bound within which a fault must be noticed: two calls of 2.5 s, and more for a busy machine.
 const NOTICE: Duration = Duration::from_secs(8);
 
 #[tokio::test]
@@ -254,7 +254,7 @@ async fn a_session_that_ends_amid_its_statement_is_unavailable_and_its_statement
 async fn a_session_that_has_died_without_a_word_is_replaced_within_the_call() {
     let cluster = Cluster::private().await;
     let database = sixty_rows(&cluster).await;
-    // A statement's own limit is no bound for that: it may be long.
+    // The statement's own limit must not be what ends the wait: it is long.
     let patient = "  patient: {sql: SELECT count(*) FROM make_it_clap, max_age: 0s, timeout: 60s}\n";
     let configuration =
         format!("databases:\n{}queries:\n{patient}", database.scaler().with("pool_size", 1).yaml("claps"));

@@ -1,4 +1,4 @@
-//! From exec to exit: readiness, health, reflection, streams, SIGTERM in company that does not cooperate.
+//! From exec to exit: readiness, health, reflection, streams, SIGTERM among peers that do not cooperate.
 
 use std::time::Duration;
 
@@ -66,7 +66,7 @@ async fn readiness_and_health_do_not_follow_the_database_which_has_a_name_of_its
     cluster.stop().await;
     scaler.refuses(&reference, Code::Unavailable, SOON).await;
     wait::first("db/claps is not serving", SOON, async || {
-        // The breaker opens after failures in a row, so somebody has to ask.
+        // The breaker opens after failures in a row, which need calls.
         let _ = scaler.value(&reference).await;
         (health(&serving, "db/claps").await == Ok(ServingStatus::NotServing)).then_some(())
     })

@@ -21,7 +21,7 @@ async fn serve(database: &Database<'_>, queries: &str) -> Serving {
     Executable::serve(&format!("databases:\n{database}queries:\n{queries}")).serving().await
 }
 
-/// How many of a cluster's statements, so far, hold this text.
+/// Counts the statements of a cluster so far that contain this text.
 fn statements(cluster: &Cluster, text: &str) -> usize {
     cluster.log().lines().filter(|line| line.contains(text)).count()
 }
@@ -88,7 +88,7 @@ async fn ten_thousand_abandoned_calls_leave_nothing_behind() {
     let database = Database::seed(&cluster).await;
     let queries = "  slow: {sql: 'SELECT $1 FROM pg_sleep(0.3)', parameters: {n: bigint}}\n";
     let serving = serve(&database, queries).await;
-    // One connection, as all of KEDA is: a stream on it tells whether it lives on.
+    // One connection, like KEDA's. The stream on it ends if the connection does.
     let scaler = Scaler::at(serving.grpc);
     let pending = trigger("pending-claps", &[]);
     let mut witness = scaler.activity(&pending).await.unwrap();
@@ -133,7 +133,7 @@ async fn three_hundred_queries_in_phase_answer_from_the_second_round_on() {
             format!("  q{number}: {{sql: 'SELECT {number} FROM pg_sleep(0.05)', timeout: 20s, max_age: 5m}}\n")
         })
         .collect();
-    // Sessions are opened while everybody asks; on a busy machine that takes its time.
+    // Sessions are opened while all the calls come in, which is slow on a busy machine.
     let access = database.scaler().with("connect_timeout", "2s").yaml("claps");
     let serving = Executable::serve(&format!("databases:\n{access}queries:\n{queries}")).serving().await;
     let scaler = Scaler::at(serving.grpc);

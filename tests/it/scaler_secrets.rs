@@ -18,7 +18,7 @@ use crate::support::{
 const SQL: &str = "canary_in_the_sql";
 /// A secret that KEDA has resolved for a trigger.
 const FROM_ENV: &str = "canary-from-env";
-/// A value that somebody put where it does not belong.
+/// A value in a place where it does not belong.
 const VALUE: &str = "canary-value";
 
 /// Everything that a status must not hold, beside the passwords.

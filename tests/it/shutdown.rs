@@ -1,4 +1,4 @@
-//! The process's end, two hundred times: no call in flight fails, and logs that nobody reads stop nobody.
+//! Two hundred shutdowns: no call in flight fails, and a log that is not read stops nothing.
 
 use std::{
     io::{BufRead, BufReader, Read},
@@ -20,7 +20,7 @@ use crate::support::{
 
 const SOON: Duration = Duration::from_secs(20);
 const ENDINGS: usize = 200;
-/// How many end side by side.
+/// The number of processes that end side by side.
 const LANES: usize = 8;
 const IN_FLIGHT: usize = 20;
 
@@ -54,7 +54,7 @@ async fn end_under_load(database: &Database<'_>, gate: &str, configuration: &str
     lock.batch_execute(&format!("LOCK TABLE {gate} IN ACCESS EXCLUSIVE MODE")).await.unwrap();
     let calls: Vec<_> = (0..IN_FLIGHT)
         .map(|call| {
-            // On four connections.
+            // The calls use four connections.
             let scaler = if call % 5 == 0 { Scaler::at(serving.grpc) } else { scaler.clone() };
             let request =
                 GetMetricsRequest { scaled_object_ref: Some(reference.clone()), metric_name: "gate".to_owned() };

@@ -1,4 +1,4 @@
-//! The two streams, by what KEDA makes of them: current state at once, then changes, an end only with OK.
+//! The two streams, as KEDA uses them: the current state at once, then changes, and an end only with OK.
 //!
 //! KEDA's rules: pkg/scalers/external_scaler.go and pkg/scaling/scale_handler.go, `external-push`.
 
@@ -48,7 +48,7 @@ async fn polls_and_streams_tell_the_same() {
     follower.says(&[false], SOON).await;
     add(&client).await;
     follower.says(&[false, true], SOON).await;
-    // One reading for both: what the stream has told, the poll tells at once.
+    // Both use one reading: after the stream's message the poll has the same answer at once.
     assert_eq!(fixture.scaler.value(&jobs_trigger()).await.unwrap(), 1.0);
     assert!(fixture.scaler.active(&jobs_trigger()).await.unwrap());
 }
@@ -64,7 +64,7 @@ async fn without_notify_a_stream_is_read_every_second_and_no_oftener() {
     let before = fixture.statements("jobs").await;
     add(&client).await;
     follower.says(&[false, true], Duration::from_secs(3)).await;
-    // The time over which statements are counted, in which nothing may be told.
+    // The time over which statements are counted; no message may come in it.
     tokio::time::sleep(Duration::from_millis(2_500)).await;
     let statements = fixture.statements("jobs").await - before;
     let seconds = start.elapsed().as_secs_f64();

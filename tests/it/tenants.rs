@@ -1,4 +1,4 @@
-//! Tenants: what one namespace may see of a query, and what it can do to the others.
+//! Tenants: which queries a namespace may see, and that it cannot slow down the others.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -37,7 +37,7 @@ async fn what_a_namespace_may_not_use_looks_to_it_like_what_is_not_there() {
     assert_eq!(scaler.value(&in_namespace("anybody", trigger("open", &[]))).await.unwrap(), 2.0);
 
     let mut seen = HashSet::new();
-    // By its name, its text, a wrong parameter; and names and texts that nobody has.
+    // By its name, its text, a wrong parameter; and names and texts that do not exist.
     for query in ["secret", "SELECT 1", "secre", "no-such-query", "SELECT 3", "WITH x AS (SELECT 1) SELECT * FROM x"] {
         for namespace in ["shop", "", "payments ", "PAYMENTS", "*", "payments,shop"] {
             for metadata in [&[][..], &[("param.x", "1")], &[("activityColumn", "x")], &[("host", "x")]] {
@@ -98,7 +98,7 @@ async fn a_noisy_namespace_does_not_keep_another_from_its_answer() {
     }
     let quiet =
         [in_namespace("quiet", trigger("fast", &[("param.n", "0")])), in_namespace("quiet", trigger("common", &[]))];
-    // Known from here on as somebody who asks.
+    // From here on the quiet namespace is one that waits in line, too.
     for asked in &quiet {
         let _ = scaler.value(asked).await;
     }
@@ -106,7 +106,7 @@ async fn a_noisy_namespace_does_not_keep_another_from_its_answer() {
         (admin::metric(serving.admin, "clapometer_pool_waiting").await > 250.0).then_some(())
     })
     .await;
-    // In a single line it would be behind statements of thirty seconds, and would be refused.
+    // In a single line it would wait behind thirty seconds of statements, and its calls would fail.
     for _ in 0..20 {
         for (asked, value) in quiet.iter().zip([7.0, 9.0]) {
             assert_eq!(scaler.value(asked).await.unwrap(), value);

@@ -19,7 +19,7 @@ use crate::support::{
     wait,
 };
 
-/// What KEDA's operator certificate is called here.
+/// The name in the certificate of KEDA's operator.
 const KEDA: &str = "keda-operator";
 /// Files are looked at every two seconds; a busy machine adds to it.
 const RELOAD: Duration = Duration::from_secs(15);

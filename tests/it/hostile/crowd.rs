@@ -1,4 +1,4 @@
-//! As many streams as the contract allows one process, and one more.
+//! The greatest number of streams that the contract allows one process, and one more.
 
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ const OPENED: Duration = Duration::from_secs(60);
 /// Bytes of the server's memory that a stream may cost.
 const COST: u64 = 8 * 1024;
 
-/// One connection full of streams, which reads all that it is told.
+/// One connection full of streams, which reads and drops all messages.
 struct Crowd {
     socket: tokio::net::tcp::OwnedWriteHalf,
     reading: JoinHandle<()>,

@@ -14,7 +14,7 @@ use crate::support::{
     skip::skip,
 };
 
-/// What is tried on each place; with [`WRAPPERS`] it makes five hundred payloads.
+/// The texts that are put into each place; with [`WRAPPERS`] they make five hundred payloads.
 const PAYLOADS: &[&str] = &[
     "'; DROP TABLE jobs; --",
     "' OR '1'='1",
@@ -68,7 +68,7 @@ const PAYLOADS: &[&str] = &[
     "💣",
 ];
 
-/// What is put around a payload.
+/// The texts that are put around a payload.
 const WRAPPERS: &[(&str, &str)] = &[
     ("", ""),
     ("'", "'"),
@@ -82,7 +82,7 @@ const WRAPPERS: &[(&str, &str)] = &[
     ("jobs", ""),
 ];
 
-/// What must be the same after the attack: the rows, settings that outlive a transaction, locks.
+/// A query of what must be the same after the attack: the rows, settings that outlive a transaction, locks.
 async fn state(database: &Database<'_>) -> String {
     let digest = "SELECT concat_ws('/',
             (SELECT md5(string_agg(jobs::text, ',' ORDER BY jobs::text)) FROM jobs),
@@ -160,12 +160,12 @@ pub(super) enum Answer {
     True,
     /// Either, since some payloads are numbers.
     RefusedOrTrue,
-    /// No row is like that, or it is no value of the type.
+    /// No row is equal to it, or it is not a value of the type.
     ZeroOrRefused,
 }
 
 impl Answer {
-    /// Whether nobody may get a count by it.
+    /// Returns whether a call with it must fail.
     pub(super) fn is_a_refusal(self) -> bool {
         !matches!(self, Self::True)
     }
@@ -231,7 +231,7 @@ async fn five_hundred_injections_in_every_place_change_nothing_and_run_nothing()
     victim.is_unharmed().await;
 }
 
-/// Maps that are no trigger's: too many keys, too many bytes, keys that are nearly right.
+/// Returns maps that no trigger has: too many keys, too many bytes, keys that are nearly right.
 pub(super) fn odd_maps() -> Vec<HashMap<String, String>> {
     let right = Victim::trigger().scaler_metadata;
     let mut maps = vec![HashMap::new()];
@@ -272,7 +272,7 @@ async fn odd_and_oversized_maps_are_refused_before_anything_is_asked() {
     victim.is_unharmed().await;
 }
 
-/// `HOSTILE_MAPS` says how many; a million takes five minutes with `--release`, and the README tells what came of it.
+/// `HOSTILE_MAPS` is their number; a million takes five minutes with `--release`, and the README has the result.
 #[tokio::test]
 async fn different_maps_by_the_thousand_leave_memory_flat() {
     let maps: u64 = env::var("HOSTILE_MAPS").map_or(30_000, |number| number.parse().unwrap());

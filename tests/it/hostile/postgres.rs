@@ -20,12 +20,12 @@ use crate::support::{
 
 const CANARY: &str = "canary-of-a-hostile-server";
 
-/// What it does; until then it behaves as PostgreSQL would.
+/// The attack; until then the server behaves as PostgreSQL would.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Attack {
     /// Says nothing, ever.
     Silence,
-    /// Answers the start-up with bytes that are no message.
+    /// Answers the start-up with bytes that are not a message.
     Garbage,
     /// Closes at once.
     Close,
@@ -33,7 +33,7 @@ pub(super) enum Attack {
     HalfTls,
     /// Answers the request for TLS with something else.
     NoTls(u8),
-    /// Wants a method of authentication that nobody knows.
+    /// Demands an unknown method of authentication.
     Authentication(u32),
     /// Never stops to announce, before it is ready.
     EndlessNotices,
@@ -65,20 +65,20 @@ pub(super) enum Attack {
     Unasked(u8),
     /// An answer, and nothing after it.
     NotReady,
-    /// A type that nobody knows; asked about it, more of the kind without end.
+    /// An unknown type, whose definition has further unknown types, without end.
     Types(Unknown),
 }
 
-/// What a type turns out to be, of which the driver asks.
+/// The definition of a type that the driver asks for.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Unknown {
-    /// A domain over another that nobody knows.
+    /// A domain over another unknown type.
     Domain,
     /// An array of another.
     Array,
     /// An enumeration with labels of a megabyte without end.
     Labels,
-    /// The answer itself has columns that nobody knows.
+    /// The answer itself has columns of unknown types.
     Answer,
 }
 

@@ -1,4 +1,4 @@
-//! Requests that begin and never end, with as much of them sent as may be.
+//! Requests that begin and never end, with as much of each sent as the server takes.
 
 use std::time::Duration;
 
@@ -36,7 +36,7 @@ async fn begin(client: SendRequest<Bytes>, size: usize) -> Option<(ResponseFutur
     let mut rest = Bytes::from(message);
     while !rest.is_empty() {
         body.reserve_capacity(rest.len());
-        // An end before all is sent is a refusal, which the response tells.
+        // The server may refuse the call before all is sent; the response has the status.
         let Some(Ok(capacity)) = std::future::poll_fn(|context| body.poll_capacity(context)).await else { break };
         if body.send_data(rest.split_to(capacity.min(rest.len())), false).is_err() {
             break;

@@ -1,4 +1,4 @@
-//! Bytes that are no gRPC, and gRPC as nobody should speak it.
+//! Bytes that are not gRPC, and gRPC that breaks its rules.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -24,7 +24,7 @@ const GET_METRICS: &str = "/externalscaler.ExternalScaler/GetMetrics";
 const STREAM_IS_ACTIVE: &str = "/externalscaler.ExternalScaler/StreamIsActive";
 const GRPC: &str = "application/grpc";
 
-/// How long an answer that does not come is waited for.
+/// The time for which an answer is waited for that does not come.
 const PATIENCE: Duration = Duration::from_millis(150);
 
 fn request() -> GetMetricsRequest {
@@ -50,7 +50,7 @@ async fn say_all(address: SocketAddr, inputs: &[Vec<u8>]) {
     }
 }
 
-/// Bytes that are no HTTP/2, or stop to be.
+/// Returns byte sequences that are not HTTP/2, or cease to be.
 pub(super) fn no_http_2() -> Vec<Vec<u8>> {
     let mut random = StdRng::seed_from_u64(5);
     let mut inputs: Vec<Vec<u8>> = [
@@ -189,7 +189,7 @@ async fn requests_that_are_not_quite_grpc_are_not_served() {
     victim.is_unharmed().await;
 }
 
-/// Messages that are no protobuf, for each of three methods.
+/// Returns messages that are not protobuf, for each of three methods.
 pub(super) fn no_protobuf() -> Vec<Vec<u8>> {
     let right = request().encode_to_vec();
     let mut random = StdRng::seed_from_u64(7);
@@ -274,14 +274,14 @@ pub(super) fn floods() -> Vec<Flood> {
         flood(&[], resets.collect(), 1),
         flood(&headers, long, 10_000),
         flood(&headers, frame(CONTINUATION, 0, 1, &[]), 100_000),
-        // Settings, pings and empty data that want to be acknowledged, from somebody who reads nothing.
+        // Settings, pings and empty data that demand an acknowledgement, from a peer that reads nothing.
         flood(&[], frame(SETTINGS, 0, 0, &[]).repeat(100), 2_000),
         flood(&[], frame(PING, 0, 0, &[0; 8]).repeat(100), 2_000),
         flood(&opened, frame(DATA, 0, 1, &[]).repeat(100), 2_000),
     ]
 }
 
-/// Writes until it is done or thrown out, while somebody honest is answered.
+/// Writes until all is written or the connection is closed, while the good client is answered.
 async fn attack(victim: &Victim, flood: Flood) {
     let Flood { beginning, repeated, times } = flood;
     let address = victim.address();
@@ -296,7 +296,7 @@ async fn attack(victim: &Victim, flood: Flood) {
     while !writing.is_finished() {
         victim.answers().await;
     }
-    // That it is thrown out is as well as that it is not.
+    // The server may close the connection, or not.
     let _ = writing.await.unwrap();
 }
 
@@ -366,7 +366,7 @@ async fn readers_that_never_read_hold_little_and_keep_nobody_from_the_end() {
     let peak = victim.memory("VmHWM");
     assert!(peak < victim.memory + super::GROWTH, "memory grew from {} to {peak} bytes", victim.memory);
     victim.answers().await;
-    // All of them still there: the end comes within the contract's twenty seconds all the same.
+    // With all of them still connected the process ends within the contract's twenty seconds.
     let ended = victim.fixture.serving.process.terminate(Duration::from_secs(24)).await;
     assert_eq!(ended.code(), Some(0), "{}", ended.errors);
     assert!(!ended.errors.contains("panicked"), "{}", ended.errors);

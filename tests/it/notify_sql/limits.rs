@@ -26,7 +26,7 @@ async fn two_phase_commit_works_and_is_not_told() {
     writer.batch_execute("COMMIT PREPARED 'one'").await.unwrap();
     assert_eq!(listener.count().await, 0);
 
-    // Everybody else is told as ever, by every way to commit.
+    // All other changes are notified as before, by every way to commit.
     for commit in ["COMMIT", "  end"] {
         writer.batch_execute("BEGIN").await.unwrap();
         writer.batch_execute(INSERT).await.unwrap();
@@ -38,7 +38,7 @@ async fn two_phase_commit_works_and_is_not_told() {
     assert_eq!(listener.count().await, 2);
 }
 
-/// What a migration may do to a table that it has just filled.
+/// Statements that a migration may run on a table that it has just filled.
 const DEFINITIONS: [&str; 4] = [
     "TRUNCATE app.jobs",
     "ALTER TABLE app.jobs ADD extra int",

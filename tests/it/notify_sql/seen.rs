@@ -1,4 +1,4 @@
-//! Each row is seen within `resync`, whatever becomes of the transaction that was to tell of it.
+//! Each row is seen within `resync`, even if the transaction that should have notified of it did not.
 
 use std::time::Duration;
 

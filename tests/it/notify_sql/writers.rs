@@ -80,7 +80,7 @@ async fn an_open_transaction_mutes_others_no_longer_than_a_tenth_of_a_second_and
     let mut listener = Listener::new(&database).await;
     let (leader, other) = (database.connect().await, database.connect().await);
     run(&leader, &format!("BEGIN; {INSERT}")).await;
-    // What is muted in that tenth is seen when somebody's notification is, or at `resync`. None of these waits.
+    // A change in that tenth is seen with the next notification, or at `resync`. No writer waits.
     let mut inserted = 1;
     wait::first("others are heard", SOON, async || {
         inserted += 1;

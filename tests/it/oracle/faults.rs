@@ -19,8 +19,8 @@ use crate::support::{
     proxy::{Mode, Proxy},
 };
 
-/// How long a fault lasts that is observed; where it is silent, long enough for calls of 2.5 s to run into it, and
-/// into the breaker that it opens.
+/// The duration of an observed fault. One that is silent lasts long enough for calls of 2.5 s to run into it, and into
+/// the breaker that it opens.
 const OBSERVED: Duration = Duration::from_secs(1);
 const OBSERVED_IN_SILENCE: Duration = Duration::from_secs(5);
 
@@ -47,7 +47,7 @@ pub(super) struct Ground {
 impl Ground {
     pub(super) async fn new() -> Self {
         let settings = Settings::default().durable().set("max_connections", 40);
-        // For as long as the test process lives: its databases and sessions refer to it.
+        // It lives for as long as the test process: its databases and sessions refer to it.
         let cluster: &'static Cluster = Box::leak(Box::new(Cluster::with_settings(settings).await));
         let database = Database::empty(cluster).await;
         database.execute("CREATE TABLE truth AS SELECT 1::int AS n; GRANT SELECT ON truth TO scaler").await;
@@ -60,7 +60,7 @@ impl Ground {
         Self { cluster, dbname, proxy, serving, scaler, held: Mutex::default(), writer: Mutex::default() }
     }
 
-    /// Writes the number; false where nobody knows whether it was.
+    /// Writes the number, and returns whether it is known to be written.
     pub(super) async fn commit(&self, number: u32) -> bool {
         let mut writer = self.writer.lock().await;
         if writer.as_ref().is_none_or(Client::is_closed) {
@@ -97,7 +97,7 @@ impl Ground {
     }
 }
 
-/// What can go wrong with a database.
+/// A fault of a database, or of the way to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fault {
     Blackhole,
@@ -160,7 +160,7 @@ impl Fault {
         Self::ScalerPaused,
     ];
 
-    /// Its name, the codes that it may cause, and whether there must be one.
+    /// Returns its name, the codes that it may cause, and whether there must be one.
     fn contract(self) -> (&'static str, &'static [Code], Must) {
         use Must::{Fail, MayFail};
         match self {
@@ -284,14 +284,14 @@ impl Fault {
     }
 }
 
-/// Whether somebody must have seen an error.
+/// The demand on whether an error is seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Must {
     Fail,
     MayFail,
 }
 
-/// What was seen of one fault.
+/// The observations of one fault.
 pub(super) struct Observed {
     fault: Fault,
     codes: BTreeSet<&'static str>,
@@ -316,7 +316,7 @@ pub(super) async fn observe(ground: &Ground, fault: Fault) -> Observed {
             healed = Some(Instant::now());
         }
         let answer = if fault == Fault::ScalerPaused && healed.is_none() {
-            // Nobody answers, and nobody is asked.
+            // The scaler itself stands still, and is not asked.
             sleep(fault.lasts().saturating_sub(start.elapsed())).await;
             continue;
         } else {
@@ -346,7 +346,7 @@ pub(super) async fn observe(ground: &Ground, fault: Fault) -> Observed {
 }
 
 impl Observed {
-    /// What of this is against the contract.
+    /// Returns the violations of the contract.
     pub(super) fn complaint(&self, recovery: Duration) -> Option<String> {
         let (fault, _, must) = self.fault.contract();
         let mut complaints = self.wrong.clone();

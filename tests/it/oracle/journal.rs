@@ -1,4 +1,4 @@
-//! What the table held, and when: the truth that answers are held against.
+//! The journal of the table's content over time, with which answers are compared.
 
 use std::{
     collections::VecDeque,
@@ -110,7 +110,7 @@ mod tests {
     fn what_is_there_and_what_may_be_there_is_true() {
         let journal = with_two_commits();
         journal.bears_out(3.0, AGE, "q");
-        // Sent, and not answered: nobody knows.
+        // A commit that was sent and not answered may be either.
         assert_eq!(journal.begin(), 4);
         journal.bears_out(4.0, AGE, "q");
         journal.bears_out(3.0, AGE, "q");

@@ -1,4 +1,4 @@
-//! A scaler beside a database with sixty rows, and somebody who keeps asking it.
+//! A scaler beside a database with sixty rows, and a client that polls it in the background.
 
 use std::time::Duration;
 
@@ -14,13 +14,13 @@ use crate::support::{
     wait,
 };
 
-/// What the true number is all the time.
+/// The true number, all the time.
 pub(super) const ROWS: f64 = 60.0;
 
-/// How often the poller asks; KEDA asks once a second at most, but that of each object.
+/// The pause between two polls. KEDA asks once a second at most, but for each of its objects.
 const PACE: Duration = Duration::from_millis(100);
 
-/// A database with the seed's tables and sixty rows.
+/// Makes a database with the seed's tables and sixty rows.
 pub(super) async fn sixty_rows(cluster: &Cluster) -> Database<'_> {
     let database = Database::seed(cluster).await;
     database.execute("INSERT INTO make_it_clap (duration_seconds) SELECT 40 FROM generate_series(1, 60)").await;
@@ -60,7 +60,7 @@ pub(super) async fn logs_once(fixture: &Fixture, start: &str, end: &str) {
     assert_eq!((fixture.logged(start), fixture.logged(end)), (1, 1), "{}", fixture.serving.process.errors());
 }
 
-/// Asks all the time, on a connection of its own.
+/// A client that asks all the time, on a connection of its own.
 pub(super) struct BackgroundPoller {
     end: watch::Sender<()>,
     asking: JoinHandle<Vec<Heard>>,

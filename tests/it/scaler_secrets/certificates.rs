@@ -1,5 +1,5 @@
-//! Certificates and private keys: right, broken and swapped ones are planted wherever a file may be named, and not a
-//! piece of them is told.
+//! Certificates and private keys: right, broken and swapped ones are put wherever a file may be named, and no piece of
+//! them appears in any output.
 
 use std::{fmt::Write as _, fs, time::Duration};
 
@@ -26,13 +26,13 @@ use crate::{
 
 const SOON: Duration = Duration::from_secs(20);
 
-/// In the names of every certificate but the authorities'.
+/// A part of the names in every certificate but the authorities'.
 const NAME: &str = "canary-name";
 
 /// Bytes of a piece that would be recognised; shorter ones occur by chance.
 const PIECE: usize = 12;
 
-/// What nobody may be told of a PEM file: its lines and what they encode, as text, hexadecimal and lists of numbers.
+/// Returns the secret pieces of a PEM file: its lines and what they encode, as text, hexadecimal and lists of numbers.
 fn pieces(pem: &str) -> Vec<String> {
     let mut secrets: Vec<Vec<u8>> = pem.lines().filter(|line| !line.starts_with('-')).map(Into::into).collect();
     secrets.extend(CertificateDer::pem_slice_iter(pem.as_bytes()).map(|der| der.unwrap().to_vec()));
@@ -55,7 +55,7 @@ fn assert_untold(who: &str, said: &str, secrets: &[String]) {
     assert!(!said.contains("panicked"), "{said}");
 }
 
-/// What becomes of a PEM file on its way into a cluster.
+/// Returns a PEM file as it may be damaged on its way into a cluster.
 fn broken(pem: &str) -> Vec<String> {
     let lines: Vec<&str> = pem.lines().collect();
     let (body, last) = (lines[1].to_owned(), lines[lines.len() - 1]);

@@ -1,4 +1,4 @@
-//! The scaler's plain HTTP port, asked as Prometheus and kubelet ask it.
+//! A client of the scaler's plain HTTP port, like Prometheus and kubelet.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -11,7 +11,7 @@ use super::wait;
 
 const ANSWER: Duration = Duration::from_secs(10);
 
-/// The body of the answer to `GET path`, whatever its status.
+/// Returns the body of the answer to `GET path`, whatever its status.
 pub(crate) async fn get(address: SocketAddr, path: &str) -> String {
     let asking = async {
         let mut socket = TcpStream::connect(address).await.expect("the admin port is open");
@@ -26,7 +26,7 @@ pub(crate) async fn get(address: SocketAddr, path: &str) -> String {
     body.to_owned()
 }
 
-/// A metric: of one series where labels are given in braces, else the sum of all series of that name; 0 where there is none.
+/// Returns a metric: of one series if labels are given in braces, else the sum of all series of that name; 0 without any.
 pub(crate) async fn metric(address: SocketAddr, name: &str) -> f64 {
     sum(&get(address, "/metrics").await, name)
 }

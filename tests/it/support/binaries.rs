@@ -1,4 +1,4 @@
-//! Where PostgreSQL's own programs are on this machine.
+//! Finds PostgreSQL's own programs on this machine.
 
 use std::{
     env, fs,
@@ -6,11 +6,11 @@ use std::{
     process::Command,
 };
 
-/// What a test says when there is none.
+/// The message of a test that finds none.
 const MISSING: &str = "PostgreSQL's programs are missing: `make test` installs them (scripts/postgres), \
                        or point CLAPOMETER_TEST_PG_BIN at a directory with initdb and postgres";
 
-/// The directory with `initdb` and `postgres`.
+/// Returns the directory with `initdb` and `postgres`.
 ///
 /// # Panics
 /// When no place has both, with what to do.

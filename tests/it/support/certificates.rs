@@ -1,4 +1,4 @@
-//! Certificates for one run: an authority, a server, clients, and what must be refused.
+//! Certificates for one test run: an authority, a server, clients, and certificates that must be refused.
 
 use std::{fmt, sync::Arc};
 
@@ -22,10 +22,10 @@ pub(crate) struct Certificates {
 }
 
 impl Certificates {
-    /// Makes a new authority, of which nobody knows.
+    /// Makes a new authority, which nothing trusts yet.
     pub(crate) fn generate() -> Self {
         let key = KeyPair::generate().expect("there is a random source");
-        // With a name of its own: of two authorities of one name, one is not unknown but a forger.
+        // The name is unique: of two authorities with one name, the other would be refused as a forger, not as unknown.
         let parameters = authority_parameters(&format!("clapometer test authority {:08x}", rand::random::<u32>()));
         let authority = parameters.self_signed(&key).expect("the parameters are sound").pem();
         Self::new(authority, parameters, key)
@@ -39,7 +39,7 @@ impl Certificates {
         Self::new(authority, parameters, key)
     }
 
-    /// The same with the authority's own certificate as the server's, as people make it who are in a hurry.
+    /// Returns the same with the authority's own certificate as the server's, as people in a hurry make it.
     pub(crate) fn self_signed(&self) -> Self {
         let server = Identity { certificate: self.authority.clone(), key: self.issuer.key().serialize_pem() };
         Self { server, ..self.clone() }
@@ -60,7 +60,7 @@ impl Certificates {
         self.sign_with(common_name, names, |_| {})
     }
 
-    /// Signs an identity after `change` has had its way with it: an expired one, say.
+    /// Signs an identity after `change` has altered it, for example to an expired one.
     pub(crate) fn sign_with(
         &self,
         common_name: &str,

@@ -1,4 +1,4 @@
-//! A PostgreSQL of our own: made for the run, gone with it, never the machine's.
+//! A PostgreSQL that is made for the test run and removed after it; the machine's own is never touched.
 
 mod standby;
 
@@ -18,7 +18,7 @@ use tokio::sync::OnceCell;
 
 use super::{binaries, certificates::Certificates, processes, tempdir, wait};
 
-/// The superuser's password over TCP; on the Unix socket everybody is trusted.
+/// The superuser's password over TCP; on the Unix socket no password is asked for.
 pub(crate) const SUPERUSER_PASSWORD: &str = "canary-superuser-password";
 /// The password of the role `owner`, to which test databases belong.
 pub(crate) const OWNER_PASSWORD: &str = "canary-owner-password";
@@ -32,7 +32,7 @@ const STOP: Duration = Duration::from_secs(30);
 static PRISTINE: OnceCell<PathBuf> = OnceCell::const_new();
 static SHARED: OnceCell<Cluster> = OnceCell::const_new();
 
-/// How a cluster differs from the usual one.
+/// The settings by which a cluster differs from the usual one.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Settings {
     /// `postgresql.conf` lines, over the usual ones.
@@ -79,17 +79,17 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
-    /// The one that tests share which leave it alone: started by the first who asks.
+    /// Returns the cluster that is shared by the tests that do not change it; the first call starts it.
     pub(crate) async fn shared() -> &'static Self {
         SHARED.get_or_init(|| async { Self::with_settings(Settings::default()).await }).await
     }
 
-    /// One for this test only, to be stopped, killed or frozen.
+    /// Starts a cluster for this test only, which may be stopped, killed or frozen.
     pub(crate) async fn private() -> Self {
         Self::with_settings(Settings::default()).await
     }
 
-    /// One for this test only, set up as it likes.
+    /// Starts a cluster with these settings, for this test only.
     pub(crate) async fn with_settings(settings: Settings) -> Self {
         let pristine = PRISTINE.get_or_init(|| async { initialise() }).await;
         let directory = processes::give_away(&tempdir::new("postgres"));
@@ -120,12 +120,12 @@ impl Cluster {
         .await;
     }
 
-    /// Ends it as an administrator would: sessions are cut, everything is written.
+    /// Stops it as an administrator would: sessions are closed, everything is written.
     pub(crate) async fn stop(&self) {
         self.end(Signal::INT).await;
     }
 
-    /// Ends it as the out-of-memory killer would: SIGKILL to the postmaster, whose children notice.
+    /// Kills it as the out-of-memory killer would: SIGKILL to the postmaster, whose children notice.
     pub(crate) async fn kill(&self) {
         self.end(Signal::KILL).await;
     }
@@ -136,7 +136,7 @@ impl Cluster {
         self.start().await;
     }
 
-    /// Makes it silent: every process is there, none runs, connections are accepted by the kernel.
+    /// Freezes it: every process exists and none runs, while the kernel still accepts connections.
     pub(crate) fn freeze(&self) {
         if let Some(child) = self.postmaster().as_ref() {
             // First the one that makes new ones.
@@ -169,7 +169,7 @@ impl Cluster {
         fs::read_to_string(self.log_path()).unwrap_or_default()
     }
 
-    /// How to connect as the superuser, by the Unix socket.
+    /// Returns the way to connect as the superuser, by the Unix socket.
     pub(crate) fn superuser(&self, database: &str) -> tokio_postgres::Config {
         let mut config = tokio_postgres::Config::new();
         config.host_path(&self.directory).port(self.port).user("postgres").dbname(database);
@@ -187,7 +187,7 @@ impl Cluster {
         .await;
     }
 
-    /// Whether the postmaster with this process id says that it is ready.
+    /// Returns whether the postmaster with this process id says that it is ready.
     ///
     /// A port that answers could be anybody's, and a killed postmaster leaves its file behind.
     fn accepts_connections(&self, pid: u32) -> bool {
@@ -223,7 +223,7 @@ impl Drop for Cluster {
     }
 }
 
-/// Whether this machine's PostgreSQL was built with TLS.
+/// Returns whether this machine's PostgreSQL was built with TLS.
 pub(crate) async fn speaks_tls() -> bool {
     let pristine = PRISTINE.get_or_init(|| async { initialise() }).await;
     let mut command = Command::new(binaries::directory().join("postgres"));
@@ -302,7 +302,7 @@ fn configure(directory: &Path, port: u16, settings: &Settings) {
     fs::write(&rules, own + &usual).expect("the data directory is ours");
 }
 
-/// Writes a file that PostgreSQL accepts as a private key: its own, closed to everybody else.
+/// Writes a file that PostgreSQL accepts as a private key: its own, and readable by no other user.
 fn write_private(path: &Path, content: &str) {
     use std::os::unix::fs::PermissionsExt;
 

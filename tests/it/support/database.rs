@@ -9,7 +9,7 @@ use tokio_postgres::{Client, NoTls};
 
 use super::cluster::{Cluster, OWNER_PASSWORD, SCALER_PASSWORD, SUPERUSER_PASSWORD};
 
-/// The seed's two tables, as its author had them.
+/// The seed's two tables, unchanged.
 pub(crate) const SEED_TABLES: &str = "
     CREATE TABLE make_it_clap (
         id serial PRIMARY KEY,
@@ -64,12 +64,12 @@ impl<'cluster> Database<'cluster> {
         Self::create(cluster, template).await
     }
 
-    /// Its name.
+    /// Returns its name.
     pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
-    /// The cluster that it is in.
+    /// Returns the cluster that it is in.
     pub(crate) fn cluster(&self) -> &'cluster Cluster {
         self.cluster
     }
@@ -85,7 +85,7 @@ impl<'cluster> Database<'cluster> {
         result.unwrap_or_else(|error| panic!("{statements} failed: {error:?}"));
     }
 
-    /// The only column of the only row.
+    /// Returns the only column of the only row.
     pub(crate) async fn value<T>(&self, query: &str) -> T
     where
         T: for<'row> tokio_postgres::types::FromSql<'row>,
@@ -94,17 +94,17 @@ impl<'cluster> Database<'cluster> {
         row.unwrap_or_else(|error| panic!("{query} failed: {error:?}")).get(0)
     }
 
-    /// How the role that may do nothing connects, over TCP with its password.
+    /// Returns the way in which the role without privileges connects, over TCP with its password.
     pub(crate) fn scaler(&self) -> Access {
         self.access("scaler", SCALER_PASSWORD)
     }
 
-    /// How the databases' owner connects, over TCP with its password.
+    /// Returns the way in which the databases' owner connects, over TCP with its password.
     pub(crate) fn owner(&self) -> Access {
         self.access("owner", OWNER_PASSWORD)
     }
 
-    /// How the superuser connects, over TCP with its password.
+    /// Returns the way in which the superuser connects, over TCP with its password.
     pub(crate) fn superuser(&self) -> Access {
         self.access("postgres", SUPERUSER_PASSWORD)
     }
@@ -145,7 +145,7 @@ impl<'cluster> Database<'cluster> {
     }
 }
 
-/// One way to connect, in the forms that programs want it.
+/// One way to connect, in the form of each program.
 #[derive(Debug, Clone)]
 pub(crate) struct Access {
     pub(crate) host: String,
@@ -157,26 +157,26 @@ pub(crate) struct Access {
 }
 
 impl Access {
-    /// The same, by way of another port on 127.0.0.1: a proxy's, a pooler's.
+    /// Returns the same through another port on 127.0.0.1, that of a proxy or a pooler.
     pub(crate) fn by_way_of(mut self, address: std::net::SocketAddr) -> Self {
         self.host = address.ip().to_string();
         self.port = address.port();
         self
     }
 
-    /// The same with another password.
+    /// Returns the same with another password.
     pub(crate) fn with_password(mut self, password: &str) -> Self {
         password.clone_into(&mut self.password);
         self
     }
 
-    /// The same with one more key of a database in the configuration (`pool_size`, say), its value as YAML.
+    /// Returns the same with one more key of a database in the configuration, for example `pool_size`; the value is YAML.
     pub(crate) fn with(mut self, key: &str, value: impl ToString) -> Self {
         self.further.push((key.to_owned(), value.to_string()));
         self
     }
 
-    /// An entry of the configuration's `databases`, indented for it.
+    /// Returns an entry of the configuration's `databases`, indented for it.
     pub(crate) fn yaml(&self, name: &str) -> String {
         let Self { host, port, dbname, user, password, further } = self;
         let mut text =
@@ -191,7 +191,7 @@ impl Access {
         text
     }
 
-    /// libpq's environment variables.
+    /// Returns libpq's environment variables.
     pub(crate) fn environment(&self) -> Vec<(&'static str, String)> {
         vec![
             ("PGHOST", self.host.clone()),
@@ -203,7 +203,7 @@ impl Access {
         ]
     }
 
-    /// For the driver.
+    /// Returns the configuration of the driver.
     pub(crate) fn driver(&self) -> tokio_postgres::Config {
         let mut config = tokio_postgres::Config::new();
         config.host(&self.host).port(self.port).dbname(&self.dbname).user(&self.user).password(&self.password);

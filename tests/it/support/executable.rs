@@ -16,7 +16,7 @@ use serde_json::Value;
 
 use super::{processes, tempdir, wait};
 
-/// From exec to ready: milliseconds, but a busy machine starts a debug build slowly.
+/// The bound from exec to ready: it takes milliseconds, but a busy machine starts a debug build slowly.
 const READY: Duration = Duration::from_secs(20);
 
 /// A command to be started, in a directory of its own.
@@ -26,17 +26,17 @@ pub(crate) struct Executable {
 }
 
 impl Executable {
-    /// The scaler; `arguments` begin with the subcommand.
+    /// Prepares the scaler; `arguments` begin with the subcommand.
     pub(crate) fn clapometer<A: AsRef<str>>(arguments: impl IntoIterator<Item = A>) -> Self {
         Self::new(&path("clapometer"), arguments)
     }
 
-    /// The Job.
+    /// Prepares the Job; `arguments` begin with the subcommand.
     pub(crate) fn postgres_batch<A: AsRef<str>>(arguments: impl IntoIterator<Item = A>) -> Self {
         Self::new(&path("postgres-batch"), arguments)
     }
 
-    /// `clapometer serve` with this configuration file's text, on free ports.
+    /// Prepares `clapometer serve` with this text as configuration file, on free ports.
     pub(crate) fn serve(configuration: &str) -> Self {
         let serve = Self::clapometer(["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]);
         let file = serve.directory.join("clapometer.yaml");
@@ -46,7 +46,7 @@ impl Executable {
             .argument(file.to_str().expect("ours is ASCII"))
     }
 
-    /// Any program; its environment is empty but for `PATH` and what is set here.
+    /// Prepares any program; its environment is empty but for `PATH` and what is set here.
     pub(crate) fn new<A: AsRef<str>>(program: &Path, arguments: impl IntoIterator<Item = A>) -> Self {
         let name = program.file_name().and_then(|name| name.to_str()).expect("a program has a name");
         let directory = tempdir::new(name);
@@ -89,7 +89,7 @@ impl Executable {
         with_file
     }
 
-    /// The working directory.
+    /// Returns the working directory.
     pub(crate) fn directory(&self) -> &Path {
         &self.directory
     }
@@ -130,9 +130,9 @@ impl Executable {
 
 /// A server that is up.
 pub(crate) struct Serving {
-    /// Where it speaks gRPC.
+    /// The address of gRPC.
     pub(crate) grpc: SocketAddr,
-    /// Where it speaks HTTP to operators.
+    /// The address of the HTTP port for operators.
     pub(crate) admin: SocketAddr,
     /// The process.
     pub(crate) process: Running,
@@ -146,7 +146,7 @@ pub(crate) struct Running {
     errors: Collected,
 }
 
-/// What a process that has ended leaves.
+/// The status and output of a process that has ended.
 #[derive(Debug)]
 pub(crate) struct Finished {
     pub(crate) status: ExitStatus,
@@ -155,14 +155,14 @@ pub(crate) struct Finished {
 }
 
 impl Finished {
-    /// The exit code; none where a signal ended it.
+    /// Returns the exit code, or none if a signal ended it.
     pub(crate) fn code(&self) -> Option<i32> {
         self.status.code()
     }
 }
 
 impl Running {
-    /// Its process id.
+    /// Returns its process id.
     pub(crate) fn pid(&self) -> rustix::process::Pid {
         processes::pid(&self.child)
     }
@@ -195,27 +195,27 @@ impl Running {
         Finished { status, output: self.output.text(), errors: self.errors.text() }
     }
 
-    /// Its status, once it has ended.
+    /// Returns its status, once it has ended.
     pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().expect("it is our child")
     }
 
-    /// Its working directory.
+    /// Returns its working directory.
     pub(crate) fn directory(&self) -> &Path {
         &self.directory
     }
 
-    /// What it has written to standard output.
+    /// Returns what it has written to standard output.
     pub(crate) fn output(&self) -> String {
         self.output.text()
     }
 
-    /// What it has written to standard error, where the log goes.
+    /// Returns what it has written to standard error, where the log goes.
     pub(crate) fn errors(&self) -> String {
         self.errors.text()
     }
 
-    /// The log's lines that are JSON, one object each; `fields`, where there is such, are lifted to the top.
+    /// Returns the log's lines that are JSON, one object each; `fields` are lifted to the top.
     pub(crate) fn log(&self) -> Vec<Value> {
         log_lines(&self.errors())
     }
@@ -278,7 +278,7 @@ impl Drop for Running {
     }
 }
 
-/// Parses what of a log is JSON; `fields`, where there is such, are lifted to the top.
+/// Parses the lines of a log that are JSON; `fields` are lifted to the top.
 pub(crate) fn log_lines(text: &str) -> Vec<Value> {
     let parsed = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     parsed
@@ -324,7 +324,7 @@ impl Collected {
     }
 }
 
-/// Where cargo has put the executable: it tells integration tests and benchmarks; examples stand beside it.
+/// Returns the path of an executable. Cargo passes it to integration tests and benchmarks; examples lie beside it.
 pub(crate) fn path(name: &str) -> PathBuf {
     let told = match name {
         "clapometer" => option_env!("CARGO_BIN_EXE_clapometer"),

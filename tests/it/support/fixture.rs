@@ -1,4 +1,4 @@
-//! A table with a plain NOTIFY trigger, a scaler that listens, followers of its streams, its metrics.
+//! The usual fixture: a scaler with its client and metrics, a table with a NOTIFY trigger, followers of streams.
 
 use std::{
     fs,
@@ -20,13 +20,13 @@ use super::{
     wait,
 };
 
-/// What a busy machine may take for what takes milliseconds.
+/// The bound for what takes milliseconds, unless the machine is busy.
 pub(crate) const SOON: Duration = Duration::from_secs(5);
 
 /// The latest time after a mark at which readings become stale again, which is a second, and some more.
 pub(crate) const REREADS: Duration = Duration::from_millis(1_200);
 
-/// The table, and what tells of its commits.
+/// The table, and the trigger that notifies of its commits.
 const TABLE: &str = "
     CREATE TABLE jobs (id serial PRIMARY KEY, queue text NOT NULL DEFAULT 'mail');
     GRANT SELECT ON jobs TO scaler;
@@ -35,7 +35,7 @@ const TABLE: &str = "
     CREATE TRIGGER tell AFTER INSERT OR UPDATE OR DELETE ON jobs FOR EACH STATEMENT EXECUTE FUNCTION tell();
 ";
 
-/// A database with the table.
+/// Makes a database with the table.
 pub(crate) async fn jobs(cluster: &Cluster) -> Database<'_> {
     Database::like(cluster, "jobs_template", async |template| template.execute(TABLE).await).await
 }
@@ -45,7 +45,7 @@ pub(crate) const NOTIFIED: &str = "
   jobs: {sql: SELECT count(*) FROM jobs, max_age: 1m, notify: {channel: jobs, resync: 1m}}
 ";
 
-/// A configuration with one database and these queries.
+/// Returns a configuration with one database and these queries.
 pub(crate) fn configuration(access: &Access, queries: &str) -> String {
     format!("databases:\n{}queries:{queries}", access.yaml("claps"))
 }
@@ -62,7 +62,7 @@ impl Fixture {
         Self::configured(&configuration(access, queries)).await
     }
 
-    /// Starts one with [`NOTIFIED`], and waits until it hears.
+    /// Starts one with [`NOTIFIED`], and waits until it listens.
     pub(crate) async fn listening(access: &Access) -> Self {
         let fixture = Self::with(access, NOTIFIED).await;
         fixture.listens().await;
@@ -83,8 +83,8 @@ impl Fixture {
 
     /// Waits until LISTEN is healthy, and until no reading is stale any more because it has just become so.
     ///
-    /// That is a rule about time that nothing shows: what was read before the mark, and up to [`REREADS`] after it, is
-    /// read again. Nothing may happen meanwhile that would leave another mark.
+    /// The end of that is a matter of time, which no metric shows: a reading is stale if it was sent before the mark, or
+    /// again a tenth of a second and a second after it. Nothing may happen meanwhile that would leave another mark.
     pub(crate) async fn listens(&self) {
         self.reaches_metric("clapometer_listen_up", "database=\"claps\"", 1.0, SOON).await;
         tokio::time::sleep(REREADS).await;
@@ -96,12 +96,12 @@ impl Fixture {
         wait::first(&what, within, async || (self.metric(metric, label).await == Some(value)).then_some(())).await;
     }
 
-    /// A metric's sample with this label; the empty text: without labels.
+    /// Returns a metric's sample with this label, or without labels if the text is empty.
     pub(crate) async fn metric(&self, name: &str, label: &str) -> Option<f64> {
         sample(&admin::get(self.serving.admin, "/metrics").await, name, label)
     }
 
-    /// Statements sent for a query so far.
+    /// Counts the statements that were sent for a query so far.
     pub(crate) async fn statements(&self, query: &str) -> f64 {
         let label = format!("query=\"{query}\"");
         self.metric("clapometer_query_statements_total", &label).await.unwrap_or_default()
@@ -140,12 +140,12 @@ pub(crate) fn write(process: &Running, name: &str, content: &str) {
     fs::rename(new, path).expect("the directory is ours");
 }
 
-/// The trigger of the query `jobs`.
+/// Returns the trigger of the query `jobs`.
 pub(crate) fn jobs_trigger() -> ScaledObjectRef {
     trigger("jobs", &[])
 }
 
-/// The same under another name: another trigger.
+/// Returns the same trigger under another object's name, which makes it another trigger.
 pub(crate) fn named(trigger: &ScaledObjectRef, name: impl ToString) -> ScaledObjectRef {
     ScaledObjectRef { name: name.to_string(), ..trigger.clone() }
 }
@@ -160,7 +160,7 @@ pub(crate) async fn clear(client: &Client) {
     client.batch_execute("DELETE FROM jobs").await.expect("the table is there");
 }
 
-/// Reads a stream as it comes, on a task of its own.
+/// Reads a stream on a task of its own.
 pub(crate) struct Follower<T> {
     heard: Arc<Mutex<Vec<(Instant, T)>>>,
     end: JoinHandle<Result<(), Status>>,
@@ -179,12 +179,12 @@ impl<T: Clone + Send + 'static> Follower<T> {
         Self { heard, end }
     }
 
-    /// What came so far, with when it came.
+    /// Returns the messages so far, each with its time.
     pub(crate) fn heard(&self) -> Vec<(Instant, T)> {
         self.heard.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Whether it is still open.
+    /// Returns whether the stream is still open.
     pub(crate) fn is_open(&self) -> bool {
         !self.end.is_finished()
     }
@@ -199,7 +199,7 @@ impl<T: Clone + Send + 'static> Follower<T> {
 }
 
 impl Follower<IsActiveResponse> {
-    /// The states that came so far.
+    /// Returns the states so far.
     pub(crate) fn states(&self) -> Vec<bool> {
         self.heard().into_iter().map(|(_, message)| message.result).collect()
     }
@@ -218,7 +218,7 @@ impl Follower<IsActiveResponse> {
     }
 }
 
-/// A metric's sample with this label; the empty text: without labels.
+/// Returns a metric's sample with this label, or without labels if the text is empty.
 fn sample(text: &str, name: &str, label: &str) -> Option<f64> {
     let line = text.lines().find(|line| {
         line.strip_prefix(name).is_some_and(|rest| match label {

@@ -1,4 +1,4 @@
-//! A client of the scaler: asks as KEDA does, holds every answer to the contract's bound.
+//! A client that asks the scaler as KEDA does, and checks every answer against the contract's deadline.
 
 #![expect(deprecated, reason = "KEDA reads the integer fields too")]
 
@@ -15,7 +15,7 @@ use tonic::{
 
 use super::wait;
 
-/// The contract's 2.5 s, and what a busy machine adds on its way.
+/// The contract's deadline of 2.5 s, and half a second for a busy machine.
 pub(crate) const ANSWER: Duration = Duration::from_millis(2_500 + 500);
 
 /// One connection to a scaler.
@@ -25,23 +25,23 @@ pub(crate) struct Scaler {
 }
 
 impl Scaler {
-    /// Connects when first used, as KEDA does.
+    /// Makes a client that connects when it is first used, as KEDA's does.
     pub(crate) fn at(address: SocketAddr) -> Self {
         let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("an address makes a URI");
         Self::over(endpoint.connect_lazy())
     }
 
-    /// The same over a channel that the test has made: with TLS, say.
+    /// Uses a channel that the test has made, for example one with TLS.
     pub(crate) fn over(channel: Channel) -> Self {
         Self { client: ExternalScalerClient::new(channel) }
     }
 
-    /// The generated client, for what has no word here.
+    /// Returns the generated client, for calls that have no method here.
     pub(crate) fn client(&self) -> ExternalScalerClient<Channel> {
         self.client.clone()
     }
 
-    /// `GetMetricSpec`: exactly one.
+    /// Calls `GetMetricSpec`, which must return exactly one spec.
     pub(crate) async fn spec(&self, trigger: &ScaledObjectRef) -> Result<MetricSpec, Status> {
         let mut client = self.client();
         let call = client.get_metric_spec(trigger.clone());
@@ -49,13 +49,13 @@ impl Scaler {
         Ok(only(response.metric_specs))
     }
 
-    /// `GetMetrics` of the trigger's own metric: exactly one value.
+    /// Calls `GetMetrics` for the trigger's own metric, which must return exactly one value.
     pub(crate) async fn metric(&self, trigger: &ScaledObjectRef) -> Result<MetricValue, Status> {
         let name = trigger.scaler_metadata.get("query").map_or("", |query| query.trim());
         self.metric_named(trigger, name).await
     }
 
-    /// `GetMetrics` of the metric with this name: exactly one value.
+    /// Calls `GetMetrics` for the metric with this name, which must return exactly one value.
     pub(crate) async fn metric_named(&self, trigger: &ScaledObjectRef, name: &str) -> Result<MetricValue, Status> {
         let request = GetMetricsRequest { scaled_object_ref: Some(trigger.clone()), metric_name: name.to_owned() };
         let mut client = self.client();
@@ -65,7 +65,7 @@ impl Scaler {
         Ok(value)
     }
 
-    /// The value of `GetMetrics`.
+    /// Returns the value of `GetMetrics`.
     ///
     /// # Panics
     /// When its two fields disagree: the integer is the double, rounded up.
@@ -75,21 +75,21 @@ impl Scaler {
         Ok(metric_value_float)
     }
 
-    /// `IsActive`.
+    /// Calls `IsActive`.
     pub(crate) async fn active(&self, trigger: &ScaledObjectRef) -> Result<bool, Status> {
         let mut client = self.client();
         let response = wait::bounded("IsActive", ANSWER, client.is_active(trigger.clone())).await?;
         Ok(response.into_inner().result)
     }
 
-    /// `StreamIsActive`.
+    /// Opens `StreamIsActive`.
     pub(crate) async fn activity(&self, trigger: &ScaledObjectRef) -> Result<Streaming<IsActiveResponse>, Status> {
         let mut client = self.client();
         let response = wait::bounded("StreamIsActive", ANSWER, client.stream_is_active(trigger.clone())).await?;
         Ok(response.into_inner())
     }
 
-    /// The code of `GetMetrics` and of `IsActive`, which must be the same.
+    /// Returns the status of `GetMetrics`; that of `IsActive` must have the same code.
     ///
     /// # Panics
     /// When one of them succeeds, or they differ.
@@ -128,7 +128,7 @@ impl Scaler {
     }
 }
 
-/// A trigger's reference with this query and further metadata, in the namespace `default`.
+/// Returns a trigger's reference with this query and further metadata, in the namespace `default`.
 pub(crate) fn trigger(query: &str, metadata: &[(&str, &str)]) -> ScaledObjectRef {
     let always = [("query", query), ("scalerAddress", "clapometer:9090")];
     let pairs = metadata.iter().chain(&always);

@@ -1,8 +1,7 @@
-//! What tests stand on: a throwaway PostgreSQL, the real executables, a breakable wire, bounded waiting.
+//! The test kit: a throwaway PostgreSQL, the real executables, a proxy that breaks connections, bounded waiting.
 //!
-//! Nothing here decides what is right; it makes things happen and shows what came of it. Also
-//! included by `examples/` and `benches/`, which need the same ground; each uses a part of it.
-//! Every helper on which a verdict rests has a test of its own that sees it fail.
+//! Nothing here decides what is right: it makes things happen and shows the results. The demo and the load
+//! generator include it, too. Every helper that decides whether a test fails has a test that sees it fail.
 #![allow(dead_code, reason = "each of the crates that include this uses a part of it")]
 
 pub(crate) mod admin;

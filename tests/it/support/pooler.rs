@@ -13,10 +13,10 @@ use super::{
     wait,
 };
 
-/// Where Debian puts it.
+/// The path of Debian's package.
 const PROGRAM: &str = "/usr/sbin/pgbouncer";
 
-/// A pooler in transaction mode, for everybody who connects as one role; it ends when it is dropped.
+/// A pooler in transaction mode, for all who connect as one role; it ends when it is dropped.
 pub(crate) struct Pooler {
     address: SocketAddr,
     process: Running,

@@ -1,4 +1,4 @@
-//! Other processes: whose they are, and signals to them.
+//! Other processes: their owners, and signals to them.
 
 use std::{
     fs,
@@ -9,9 +9,9 @@ use std::{
 
 use rustix::process::{Pid, Signal, getuid, kill_process};
 
-/// The processes whose working directory is `directory` or below it.
+/// Returns the processes whose working directory is `directory` or below it.
 ///
-/// All of PostgreSQL's work in the data directory, and nobody else does.
+/// All of PostgreSQL's processes work in the data directory, and no others do.
 pub(crate) fn working_under(directory: &Path) -> Vec<Pid> {
     let Ok(processes) = fs::read_dir("/proc") else { return Vec::new() };
     processes
@@ -24,7 +24,7 @@ pub(crate) fn working_under(directory: &Path) -> Vec<Pid> {
         .collect()
 }
 
-/// Sends a signal; a process that is gone already is no error.
+/// Sends a signal. It is not an error if the process has ended already.
 pub(crate) fn signal(pid: Pid, signal: Signal) {
     match kill_process(pid, signal) {
         Ok(()) | Err(rustix::io::Errno::SRCH) => {}
@@ -32,12 +32,12 @@ pub(crate) fn signal(pid: Pid, signal: Signal) {
     }
 }
 
-/// The process of a child.
+/// Returns the process id of a child.
 pub(crate) fn pid(child: &std::process::Child) -> Pid {
     Pid::from_raw(child.id().cast_signed()).expect("a child has a process id above zero")
 }
 
-/// Makes the command run as somebody who is not root, as PostgreSQL demands.
+/// Makes the command run as a user other than root, as PostgreSQL demands.
 pub(crate) fn unprivileged(command: &mut Command) -> &mut Command {
     if let Some((user, group)) = unprivileged_ids() {
         command.uid(user).gid(group);
@@ -53,7 +53,7 @@ pub(crate) fn give_away(path: &Path) -> PathBuf {
     path.to_owned()
 }
 
-/// Who stands in when we are root: `nobody`, whom every system has.
+/// Returns the user and group that stand in for root: `nobody`, which every system has.
 fn unprivileged_ids() -> Option<(u32, u32)> {
     if !getuid().is_root() {
         return None;

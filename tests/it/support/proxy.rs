@@ -15,7 +15,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-/// What the wire does.
+/// The behaviour of the proxy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mode {
     /// Passes everything on.
@@ -56,7 +56,7 @@ impl Proxy {
         Self::to(SocketAddr::from(([127, 0, 0, 1], cluster.port()))).await
     }
 
-    /// Where it listens.
+    /// Returns its address.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
@@ -66,7 +66,7 @@ impl Proxy {
         self.mode.send_replace(mode);
     }
 
-    /// How many connections were ever accepted.
+    /// Counts the connections that were accepted so far.
     pub(crate) fn accepted(&self) -> usize {
         self.accepted.load(Ordering::Relaxed)
     }
@@ -88,7 +88,7 @@ async fn accept(listener: TcpListener, target: SocketAddr, modes: watch::Receive
 
 /// Carries one connection until a side or the mode ends it. Errors end it as a reset would.
 async fn carry(mut client: TcpStream, target: SocketAddr, mut modes: watch::Receiver<Mode>) -> io::Result<()> {
-    // Where nothing may pass, the server is not even asked.
+    // While nothing may pass, no connection to the server is opened.
     let mut server = match passage(&mut modes).await {
         Passage::Open => TcpStream::connect(target).await?,
         ended => return end(ended, &[&client]),
@@ -129,7 +129,7 @@ async fn carry(mut client: TcpStream, target: SocketAddr, mut modes: watch::Rece
     }
 }
 
-/// Whether bytes may pass.
+/// The answer to whether bytes may pass.
 enum Passage {
     Open,
     Reset,

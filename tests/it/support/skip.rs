@@ -1,4 +1,4 @@
-//! Tests that this machine cannot run: said aloud and counted, never silent.
+//! Tests that this machine cannot run: each is reported and counted.
 
 use std::{env, fs::OpenOptions, io::Write};
 

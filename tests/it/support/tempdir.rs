@@ -1,4 +1,4 @@
-//! One temporary directory for the whole test process, which nothing survives.
+//! One temporary directory for the whole test process, removed at its end.
 //!
 //! A static is never dropped and a killed process drops nothing, so cleaning up is left to a
 //! watcher: a shell that reads a pipe of ours. However we end, the pipe closes; the watcher then
@@ -21,7 +21,7 @@ static ROOT: OnceLock<Root> = OnceLock::new();
 struct Root {
     path: PathBuf,
     next: AtomicU32,
-    /// Its standard input is the pipe: kept open by being kept.
+    /// Its standard input is the pipe, which is open for as long as this value exists.
     _watcher: Child,
 }
 

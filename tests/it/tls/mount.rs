@@ -15,12 +15,12 @@ pub(crate) struct Mount {
 }
 
 impl Mount {
-    /// An empty one.
+    /// Makes an empty one.
     pub(crate) fn new() -> Self {
         Self { path: tempdir::new("mount"), version: AtomicU32::new(0) }
     }
 
-    /// Where it is mounted.
+    /// Returns the path of the mount.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }

@@ -1,4 +1,4 @@
-//! Connections byte by byte: what no gRPC client would do.
+//! Connections that are written byte by byte, as no gRPC client would write them.
 
 use std::{io, net::SocketAddr, sync::Arc};
 
@@ -15,7 +15,7 @@ use tokio_rustls::TlsConnector;
 
 use crate::support::certificates::Identity;
 
-/// What a handshake has agreed upon.
+/// The result of a handshake.
 #[derive(Debug)]
 pub(super) struct Session {
     pub(super) version: Option<ProtocolVersion>,
