@@ -1,8 +1,8 @@
-//! What a fleet costs PostgreSQL, against KEDA's own way: a connection and a statement for each trigger.
+//! The cost of a fleet for PostgreSQL, against KEDA's built-in trigger: a connection and a statement for each.
 //!
 //! KEDA's built-in `postgresql` trigger keeps a pool of its own for each trigger and runs the
 //! trigger's SQL at each poll. Both sides are asked for the same numbers in the same polls, all
-//! triggers in phase, as after an operator's restart. Connecting is not counted against KEDA's way.
+//! triggers in phase, as after an operator's restart. Connecting is not counted for the built-in trigger.
 
 use std::{fs, sync::Arc, time::Duration};
 
@@ -180,7 +180,7 @@ async fn external_poll(calls: &[Call]) {
     }
 }
 
-/// PostgreSQL's CPU in this database, and the time, in milliseconds.
+/// Returns PostgreSQL's CPU time in this database and the elapsed time, in milliseconds.
 async fn measured(database: &Database<'_>, poll: impl Future<Output = ()>) -> (f64, f64) {
     let before = cpu(database).await;
     let start = Instant::now();

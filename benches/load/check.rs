@@ -24,14 +24,14 @@ const OF_A_CONNECTION: i64 = 4;
 /// The memory limit of the container that we ship (deploy/helm/clapometer/values.yaml), in KiB.
 const MEMORY: u64 = 256 * 1024;
 
-/// From SIGTERM to the end; the server's own limit is 20 s.
+/// The bound from SIGTERM to the end; the server's own limit is 20 s.
 const END: Duration = Duration::from_secs(30);
 
-/// How the operator behaves here: everything faster than in a cluster, the server may be a debug build.
+/// The operator of this check: faster than in a cluster, although the server may be a debug build.
 const HABITS: Habits =
     Habits { polling: Duration::from_secs(4), hpa: Duration::from_secs(6), lasting: Duration::from_secs(20) };
 
-/// What was measured, and whether it may be so.
+/// A measurement with its limits.
 pub(crate) struct Verdict {
     seen: Seen,
     afterwards: Seen,
@@ -54,12 +54,12 @@ impl Fact {
 }
 
 impl Verdict {
-    /// Whether everything holds.
+    /// Returns whether all facts hold.
     pub(crate) fn holds(&self) -> bool {
         self.facts.iter().all(Fact::holds)
     }
 
-    /// For programs.
+    /// Returns JSON for programs.
     pub(crate) fn json(&self) -> Value {
         let calls = |seen: &Seen| -> Value {
             seen.parts()

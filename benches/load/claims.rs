@@ -41,7 +41,7 @@ const WAITING: u32 = 30_000;
 
 const TERMS: Terms = Terms { lease: Duration::from_secs(600), heartbeat: Duration::from_secs(150) };
 
-/// How long a comparison is.
+/// The length of a comparison.
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub(crate) struct Length {
     /// Turns of each side

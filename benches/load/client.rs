@@ -15,7 +15,7 @@ use tonic::Code;
 /// Messages of an answer at most this long are expected; more is a fault of the server's.
 const MAXIMUM: usize = 64 * 1024;
 
-/// Why a call has no answer.
+/// The reason why a call has no answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Failure {
     /// The server refused with this status.
@@ -49,12 +49,12 @@ impl Connection {
     pub(crate) async fn open(address: SocketAddr) -> (Self, Driver) {
         let socket = TcpStream::connect(address).await.expect("the server listens");
         socket.set_nodelay(true).expect("a socket takes the option");
-        // As many streams as the test likes, before the server's settings have arrived and after.
+        // No limit on streams, neither before the server's settings have arrived nor after.
         let mut builder = h2::client::Builder::new();
         builder.initial_max_send_streams(10_000).initial_connection_window_size(1 << 24);
         let (sender, connection) = builder.handshake(socket).await.expect("the server speaks HTTP/2");
         let driver = tokio::spawn(async move {
-            // Its end shows in the calls.
+            // The calls fail when it ends.
             let _ = connection.await;
         });
         (Self { sender, authority: address }, Driver(driver))

@@ -11,7 +11,7 @@ use crate::{
     request::{Call, Trigger},
 };
 
-/// What to ask, of whom, how fast.
+/// The calls, the server, the rate.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Load {
     /// The server, which must speak plain text

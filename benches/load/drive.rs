@@ -1,4 +1,4 @@
-//! Load: so many calls in flight (closed loop), or so many a second whatever the answers do (open loop).
+//! Makes load: a number of calls in flight (closed loop), or a number a second regardless of the answers (open loop).
 
 use std::{
     sync::{
@@ -15,20 +15,20 @@ use tokio::{
 
 use crate::{request::Call, tally::Tally};
 
-/// How long after the end of the load the last answers may take; what comes later is a hang.
+/// The bound of the last answers after the end of the load; a later one counts as a hang.
 pub(crate) const LAST_ANSWERS: Duration = Duration::from_secs(15);
 
-/// When the next call is made.
+/// The rule for the time of the next call.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Pace {
-    /// When an answer has come: so many are in flight.
+    /// A closed loop: a call begins when an answer has come, and this many are in flight.
     InFlight(usize),
-    /// By the clock: so many a second. Latency counts from when a call was due, so that a server
-    /// which stalls cannot hide the calls that it kept from being made.
+    /// An open loop: this many calls a second. Latency counts from when a call was due, so that a server
+    /// which stalls cannot hide the calls that it has prevented.
     PerSecond(u32),
 }
 
-/// What a load measured.
+/// The measurements of a load.
 #[derive(Debug)]
 pub(crate) struct Driven {
     pub(crate) tally: Tally,
@@ -36,7 +36,7 @@ pub(crate) struct Driven {
 }
 
 impl Driven {
-    /// Calls a second.
+    /// Returns the calls a second.
     pub(crate) fn rate(&self) -> f64 {
         crate::tally::real(self.tally.calls()) / self.took.as_secs_f64()
     }

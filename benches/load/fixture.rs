@@ -1,4 +1,4 @@
-//! What the load runs on: tables whose content is known, the real server, and an eye on both.
+//! The fixture of the load: tables whose content is known, the real server, and observation of both.
 
 use std::{
     fs,
@@ -29,10 +29,10 @@ pub(crate) const POOL: i64 = 4;
 /// A reading's life.
 pub(crate) const MAX_AGE: Duration = Duration::from_secs(1);
 
-/// How often the sessions are counted.
+/// The pause between two counts of the sessions.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// Makes `queue`, with so many of them, each of a length that [`length`] knows.
+/// Makes the table `queue` with this many queues, each of the length that [`length`] returns.
 pub(crate) async fn queues(database: &Database<'_>, count: u32) {
     let statements = format!(
         "CREATE TABLE queue (name text PRIMARY KEY, length bigint NOT NULL);
@@ -44,12 +44,12 @@ pub(crate) async fn queues(database: &Database<'_>, count: u32) {
     database.execute(&statements).await;
 }
 
-/// The length of the queue of that number.
+/// Returns the length of the queue of that number.
 fn length(queue: u32) -> u32 {
     (queue * 37) % 1000
 }
 
-/// The configuration of a server for [`queues`]: `depth` asks for one, `depths` for all at once.
+/// Returns the configuration of a server for [`queues`]: `depth` asks for one, `depths` for all at once.
 pub(crate) fn configuration(database: &Database<'_>) -> String {
     let access = database.scaler().with("pool_size", POOL).yaml("claps");
     format!(
@@ -64,8 +64,8 @@ pub(crate) async fn server(configuration: &str) -> Serving {
     Executable::serve(configuration).variable("RUST_LOG", "info").serving().await
 }
 
-/// So many triggers on so many queues: every fifth has a threshold above its queue's length,
-/// every third divides by two, every fourth asks the grouped query; targets differ.
+/// Returns this many triggers on this many queues: every fifth has a threshold above its queue's
+/// length, every third divides by two, every fourth asks the grouped query; targets differ.
 pub(crate) fn triggers(count: u32, queues: u32) -> Vec<Trigger> {
     (0..count)
         .map(|number| {
@@ -94,7 +94,7 @@ pub(crate) fn triggers(count: u32, queues: u32) -> Vec<Trigger> {
         .collect()
 }
 
-/// So many triggers, each on a queue of its own, all of one query.
+/// Returns this many triggers, each on a queue of its own, all of one query.
 pub(crate) fn same(count: u32, query: &str, parameter: &str) -> Vec<Trigger> {
     (0..count)
         .map(|queue| {
@@ -134,7 +134,7 @@ pub(crate) struct Sessions {
 }
 
 impl Sessions {
-    /// Begins to count, from another database.
+    /// Begins to count, on a session in another database.
     pub(crate) async fn watch(database: &Database<'_>) -> Self {
         let client = connect(&database.cluster().superuser("postgres")).await;
         let name = database.name().to_owned();
@@ -151,7 +151,7 @@ impl Sessions {
         Self { most, task }
     }
 
-    /// The most there were at once.
+    /// Returns the greatest number so far.
     pub(crate) fn most(&self) -> i64 {
         self.most.load(Ordering::Relaxed)
     }
@@ -163,14 +163,14 @@ impl Drop for Sessions {
     }
 }
 
-/// Transactions that ended in a database, by its own account; complete once its sessions have ended.
+/// Returns the transactions that ended in a database, by PostgreSQL's statistics; complete once its sessions have ended.
 pub(crate) async fn transactions(cluster: &Cluster, database: &str) -> i64 {
     let client = connect(&cluster.superuser("postgres")).await;
     let statement = "SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE datname = $1";
     client.query_one(statement, &[&database]).await.expect("a superuser may look").get(0)
 }
 
-/// What a process uses, from /proc.
+/// The resources that a process uses, from /proc.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Usage {
     /// Resident now, KiB.
@@ -186,7 +186,7 @@ pub(crate) struct Usage {
 }
 
 impl Usage {
-    /// Looks at a process.
+    /// Reads the resources of a process.
     ///
     /// # Panics
     /// When it is gone.

@@ -1,6 +1,6 @@
 //! KEDA's operator after a restart: thousands of objects, polling in phase over one connection.
 //!
-//! As pkg/scaling/scale_handler.go does it: every object's loop polls at once and then by the
+//! The rules are those of pkg/scaling/scale_handler.go: every object's loop polls at once and then by the
 //! clock, without jitter, its timer armed before the poll; a poll is GetMetricSpec, GetMetrics,
 //! IsActive, in this order, and a failed read is tried once more at once. Beside them the HPA
 //! asks for the metric of every ScaledObject that is scaled up, and external-push triggers hold
@@ -23,29 +23,29 @@ use crate::{
     tally::Tally,
 };
 
-/// How the operator behaves.
+/// The behaviour of the operator.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Habits {
     /// `pollingInterval`.
     pub(crate) polling: Duration,
-    /// How often the HPA asks; 15 s in Kubernetes.
+    /// The interval of the HPA; 15 s in Kubernetes.
     pub(crate) hpa: Duration,
-    /// For how long.
+    /// The length of the load.
     pub(crate) lasting: Duration,
 }
 
-/// What one trigger belongs to.
+/// The kind of object that a trigger belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// Polled.
     ScaledJob,
     /// Polled, and asked for by the HPA.
     ScaledObject,
-    /// The same, and it holds a stream.
+    /// Polled, asked for by the HPA, and it holds a stream.
     Pushed,
 }
 
-/// What the fleet saw.
+/// The results of the fleet.
 #[derive(Debug, Default)]
 pub(crate) struct Seen {
     pub(crate) specs: Tally,
@@ -58,7 +58,7 @@ pub(crate) struct Seen {
 }
 
 impl Seen {
-    /// Each kind of call with its tally.
+    /// Returns each kind of call with its tally.
     pub(crate) fn parts(&self) -> [(&'static str, &Tally); 4] {
         [
             ("GetMetricSpec", &self.specs),

@@ -1,4 +1,4 @@
-//! What a poll costs as history grows: the seed's query against the view, at the same rows.
+//! The cost of a poll as history grows: the seed's query against the view, on the same rows.
 //!
 //! Time is the executor's own, and buffers are what it touched, both from EXPLAIN (ANALYZE,
 //! BUFFERS) after VACUUM, in one session; the two statements take turns.
@@ -26,11 +26,11 @@ const SEED: &str =
     "SELECT COUNT(1) FROM make_it_clap LEFT JOIN clap ON make_it_clap.id = clap.id WHERE clap.status IS NULL";
 const VIEW: &str = "SELECT claimable + held AS outstanding, claimable, next_change FROM clap_backlog";
 
-/// What the view's poll may cost at the most rows, of what it costs at the fewest.
+/// The greatest cost of the view's poll at the most rows, as a multiple of its cost at the fewest.
 const GROWTH_AT_MOST: f64 = 1.5;
 const BUFFERS_AT_MOST: f64 = 12.0;
 
-/// How far history goes.
+/// The extent of history.
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub(crate) struct Reach {
     /// Finished rows at the most

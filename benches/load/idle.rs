@@ -1,4 +1,4 @@
-//! What PostgreSQL hears while nothing happens: a query with `notify`, polled ten times a second.
+//! The statements that reach PostgreSQL while nothing happens: a query with `notify`, polled ten times a second.
 //!
 //! Statements are counted in PostgreSQL's own log.
 
@@ -26,7 +26,7 @@ const POLLING: Duration = Duration::from_millis(100);
 /// Before the count begins: LISTEN must have been found healthy.
 const SETTLED: Duration = Duration::from_secs(5);
 
-/// How the statement is found in the log.
+/// The text by which the statement is found in the log.
 const MARK: &str = "SELECT 42 AS quiet";
 
 /// Measures.

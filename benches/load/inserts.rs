@@ -1,4 +1,4 @@
-//! What a notifying trigger costs the writers of its table: single-row inserts, each a transaction with a real flush.
+//! The cost of a notifying trigger for the writers of its table: single-row inserts, each a transaction with a real flush.
 //!
 //! Three tables take turns: one without a trigger, one with that of `clapometer notify-sql`, one with a
 //! plain NOTIFY. Somebody listens, as clapometer would. All that again while an old snapshot is held.
@@ -36,7 +36,7 @@ const BARE: &str = "bare";
 const OURS: &str = "ours";
 const PLAIN: &str = "plain";
 
-/// What people write when they have not heard that it makes commits wait for each other.
+/// The trigger that people write who do not know that it makes commits wait for each other.
 const PLAIN_TRIGGER: &str = "
     CREATE FUNCTION plain_notify() RETURNS trigger LANGUAGE plpgsql AS $$
     BEGIN
@@ -47,7 +47,7 @@ const PLAIN_TRIGGER: &str = "
     CREATE TRIGGER plain_notify AFTER INSERT ON plain FOR EACH STATEMENT EXECUTE FUNCTION plain_notify();
 ";
 
-/// How long a comparison is.
+/// The length of a comparison.
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub(crate) struct Length {
     /// Turns of each table, without an old snapshot, and again with one
@@ -163,7 +163,7 @@ impl Snapshot {
     }
 }
 
-/// Somebody who listens, and counts.
+/// A session that listens, and counts notifications.
 struct Heard {
     _client: Client,
     counts: Arc<Mutex<BTreeMap<String, u64>>>,

@@ -55,15 +55,15 @@ enum Command {
     Claims(claims::Length),
     /// Size of the executable, time to start, memory
     Footprint,
-    /// What a poll costs as history grows: the view against the seed's query
+    /// The cost of a poll as history grows: the view against the seed's query
     History(history::Reach),
     /// Inserts a second with the notifying trigger, against none and against a plain NOTIFY
     Inserts(inserts::Length),
-    /// What a fleet costs PostgreSQL, against KEDA's own way
+    /// The cost of a fleet for PostgreSQL, against KEDA's built-in trigger
     BuiltinTrigger,
     /// From a commit to the message on an open stream, against the commit's own acknowledgement
     Push,
-    /// What PostgreSQL hears while nothing happens and `notify` is on
+    /// The statements that reach PostgreSQL while nothing happens and `notify` is on
     Idle,
     /// GetMetrics a second, against a bare tonic server
     Rate(rate::Length),

@@ -1,13 +1,13 @@
-//! PostgreSQL's own load generator, as a baseline and for plain writers.
+//! Runs pgbench, PostgreSQL's own load generator, as a baseline and for plain writers.
 
 use tokio::process::Command;
 
 use crate::support::{binaries, database::Access};
 
-/// Transactions a second of so many clients, each on a connection of its own, that run the script again and again.
+/// Returns the transactions a second of these clients, each of which runs the script repeatedly on a connection of its own.
 ///
 /// # Panics
-/// When pgbench is not there, or says no rate.
+/// When pgbench is not there, or prints no rate.
 pub(crate) async fn rate(access: &Access, script: &str, clients: u64, seconds: u32) -> f64 {
     let directory = tempfile::tempdir().expect("the temporary directory is writable");
     let file = directory.path().join("script.sql");

@@ -11,7 +11,7 @@ const BOTTOM: f64 = 34.0;
 /// Distinct also without colours, from dark to light.
 const COLOURS: [&str; 4] = ["#1b4965", "#e07a3f", "#8fb8de", "#c9c9c9"];
 
-/// How values become heights.
+/// The mapping of values to heights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Scale {
     Linear,
@@ -31,7 +31,7 @@ pub(crate) struct Bars<'a> {
 }
 
 impl Bars<'_> {
-    /// The picture.
+    /// Returns the picture.
     pub(crate) fn svg(&self) -> String {
         let mut svg = format!(
             "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" \
@@ -135,7 +135,7 @@ impl Bars<'_> {
         values.chain(self.bar.map(|(value, _)| value)).fold(0.0, f64::max)
     }
 
-    /// From the decade below the least value.
+    /// Returns the start of the decade below the least value.
     fn least(&self) -> f64 {
         let values = self.groups.iter().flat_map(|(_, values)| values.iter().copied()).filter(|value| *value > 0.0);
         10f64.powf(values.fold(f64::INFINITY, f64::min).log10().floor())
@@ -169,7 +169,7 @@ impl Bars<'_> {
     }
 }
 
-/// As many digits as a reader wants.
+/// Formats a value with as many digits as a reader needs.
 fn short(value: f64) -> String {
     let magnitude = value.abs();
     let text = match magnitude {

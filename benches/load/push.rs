@@ -1,4 +1,4 @@
-//! How soon a commit is told on an open stream, against the commit's own acknowledgement.
+//! The time from a commit to the message on an open stream, against that to the commit's own acknowledgement.
 //!
 //! Real flush, the trigger of `clapometer notify-sql`, real gRPC. Both clocks start when COMMIT is sent.
 
@@ -31,7 +31,7 @@ use crate::{
 /// Commits that are timed, each way.
 const COMMITS: u32 = 500;
 
-/// Streams that are told at once, and how often, each way.
+/// Streams that get a message at once, and the number of rounds, each way.
 const STREAMS: u32 = 1_000;
 const ROUNDS: u32 = 40;
 

@@ -1,4 +1,4 @@
-//! How many GetMetrics a second, against a bare tonic server and a scaler in Python that answer a constant.
+//! The rate of GetMetrics, against a bare tonic server and a scaler in Python, which answer a constant.
 //!
 //! All servers get the same bytes over one connection with 64 calls in flight, and must give the
 //! same answer; ours and tonic's run on one thread. They take turns, and each turn of ours is held
@@ -26,14 +26,14 @@ use crate::{
 
 const IN_FLIGHT: usize = 64;
 
-/// How many different triggers the second comparison asks for.
+/// The number of different triggers in the second comparison.
 const MANY: u32 = 1_000;
 
-/// What the rate must be of the baseline's.
+/// The least ratio of the rate to the baseline's.
 const ONE_AT_LEAST: f64 = 0.95;
 const MANY_AT_LEAST: f64 = 0.80;
 
-/// How long a comparison is.
+/// The length of a comparison.
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub(crate) struct Length {
     /// Turns of each server
@@ -217,7 +217,7 @@ fn configuration(database: &Database<'_>) -> String {
     )
 }
 
-/// As KEDA sends them, with a parameter each of its own.
+/// Returns triggers as KEDA sends them, each with a parameter of its own.
 fn triggers(query: &str, count: u32) -> Vec<Trigger> {
     (0..count)
         .map(|number| {

@@ -1,4 +1,4 @@
-//! What the measurements have in common: a table's rows, medians, and where results are written.
+//! The common parts of the measurements: a table's rows, medians, and the files of results.
 
 use std::{fs, path::PathBuf};
 
@@ -9,7 +9,7 @@ use serde_json::Value;
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Row {
     pub(crate) what: String,
-    /// What it is held against.
+    /// The baseline that it is compared with.
     pub(crate) baseline: String,
     pub(crate) bar: String,
     pub(crate) measured: String,
@@ -26,7 +26,7 @@ pub(crate) fn median(values: impl IntoIterator<Item = f64>) -> f64 {
     values[(values.len() - 1) / 2]
 }
 
-/// Where a result is written: beside what the build makes.
+/// Returns the path of a result, in the target directory.
 pub(crate) fn path(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name)
 }

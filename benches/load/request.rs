@@ -48,7 +48,7 @@ pub(crate) struct Call {
     question: Question,
 }
 
-/// What came of a call.
+/// The outcome of a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Outcome {
     Right,
@@ -81,7 +81,7 @@ impl Trigger {
         }
     }
 
-    /// What GetMetrics must answer.
+    /// Returns the right answer of GetMetrics.
     #[allow(deprecated, reason = "KEDA takes the integer where the double is not above zero")]
     pub(crate) fn right_value(&self) -> GetMetricsResponse {
         let value = MetricValue {
@@ -113,7 +113,7 @@ impl Question {
         Call { connection: connection.clone(), head: connection.head(self.path), question: self.clone() }
     }
 
-    /// The same, with every answer taken for right.
+    /// Returns the same request, with every answer taken as right.
     pub(crate) fn unjudged(self) -> Self {
         Self { right: Right::Anything, ..self }
     }
@@ -121,7 +121,7 @@ impl Question {
     /// Judges the bytes of an answer.
     pub(crate) fn judge(&self, answer: &Bytes) -> Outcome {
         match &self.right {
-            // The usual encoding is told by its bytes; any other that means the same is right, too.
+            // The usual encoding is compared by its bytes; any other with the same meaning is right, too.
             Right::Spec(right) | Right::Value(right) | Right::Activity(right) if right == answer => Outcome::Right,
             Right::Anything => Outcome::Right,
             Right::Spec(right) => compare::<GetMetricSpecResponse>(right, answer),

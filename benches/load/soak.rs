@@ -15,7 +15,7 @@ use crate::{
     fleet::{self, Habits, Kind},
     report,
     request::Trigger,
-    support::{cluster::Cluster, database::Database, executable::Serving},
+    support::{admin, cluster::Cluster, database::Database, executable::Serving, wait},
 };
 
 const TRIGGERS: u32 = 600;
@@ -24,17 +24,20 @@ const QUEUES: u32 = 100;
 const HABITS: Habits =
     Habits { polling: Duration::from_secs(2), hpa: Duration::from_secs(3), lasting: Duration::from_secs(14) };
 
-/// When in a cycle the fault comes, and how long a frozen PostgreSQL stays frozen.
+/// The time of the fault in a cycle, and the time for which PostgreSQL is frozen.
 const FAULT_AFTER: Duration = Duration::from_secs(4);
 const FROZEN: Duration = Duration::from_secs(4);
 
 /// After a fault everything is right again within two seconds; a busy machine gets more.
 const RECOVERY: Duration = Duration::from_secs(30);
 
-/// From SIGTERM to the end.
+/// The bound from SIGTERM to the end.
 const END: Duration = Duration::from_secs(30);
 
-/// What a rest may have more than the rests after warming up, in KiB and in percent of them.
+/// The bound within which a server notices that its client has gone.
+const REST: Duration = Duration::from_secs(10);
+
+/// The growth that is allowed from the rests after warming up to later ones, in KiB and in percent.
 const GROWTH: (u64, u64) = (4 * 1024, 10);
 
 /// Cycles after which the process is warm: every fault has happened.
@@ -54,7 +57,7 @@ enum Fault {
     Reconnect,
 }
 
-/// For how long.
+/// The length of the soak.
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub(crate) struct Length {
     /// Minutes, at least; five cycles are the least there can be
@@ -147,9 +150,15 @@ async fn cycle(cluster: &Cluster, server: &Serving, triggers: &[(Kind, Trigger)]
     wrong
 }
 
-/// What the server holds once its connections are gone, and its sessions in PostgreSQL.
+/// Returns the server's resources once its connections are gone, and its sessions in PostgreSQL.
 async fn at_rest(database: &Database<'_>, server: &Serving) -> (Usage, i64) {
+    let admin = server.admin;
+    wait::first("the server has no connection", REST, async || {
+        (admin::metric(admin, "clapometer_grpc_connections").await == 0.0).then_some(())
+    })
+    .await;
     let sessions = Sessions::watch(database).await;
+    // The time over which sessions are counted; nothing is asked in it.
     sleep(Duration::from_secs(1)).await;
     (Usage::read(server.process.pid()), sessions.most())
 }

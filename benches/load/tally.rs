@@ -1,4 +1,4 @@
-//! What came of many calls: counts, latencies, a table for people and JSON for programs.
+//! The results of many calls: counts, latencies, a table for people and JSON for programs.
 
 use std::{
     collections::BTreeMap,
@@ -66,17 +66,17 @@ impl Tally {
         self.latency.add(latency).expect("both have the same bounds");
     }
 
-    /// Calls made.
+    /// Returns the number of calls.
     pub(crate) fn calls(&self) -> u64 {
         self.latency.len()
     }
 
-    /// The latency that this share (0 to 1) of the calls did not exceed.
+    /// Returns the latency that this share (0 to 1) of the calls did not exceed.
     pub(crate) fn quantile(&self, share: f64) -> Duration {
         Duration::from_nanos(self.latency.value_at_quantile(share))
     }
 
-    /// For programs; latencies in seconds.
+    /// Returns JSON for programs; latencies are in seconds.
     pub(crate) fn json(&self) -> Value {
         json!({
             "right": self.right,
@@ -116,7 +116,7 @@ fn nanoseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// A count as a double, for ratios.
+/// Returns a count as a double, for ratios.
 pub(crate) fn real(count: u64) -> f64 {
     // Beyond 2^32 our counts do not go; a ratio would hardly show it.
     f64::from(u32::try_from(count).unwrap_or(u32::MAX))
