@@ -6,10 +6,7 @@ mod writers;
 
 use std::time::Duration;
 
-use tokio::{
-    sync::mpsc,
-    time::{Instant, timeout},
-};
+use tokio::{sync::mpsc, time::timeout};
 use tokio_postgres::{AsyncMessage, Client, NoTls};
 
 use crate::support::{cluster::Cluster, database::Database, executable::Executable, wait};
