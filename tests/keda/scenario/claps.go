@@ -67,6 +67,10 @@ func (w *World) withScaledJob(ctx context.Context, patch string, act func(*jobs)
 		}
 	}
 	failed := act(jobs)
+	if failed == nil {
+		// A clap is done a moment before its Job is.
+		failed = w.Eventually(ctx, time.Minute, jobs.finished)
+	}
 	if _, err := w.Kubectl(ctx, "", "delete", file, "--cascade=foreground"); failed == nil {
 		failed = err
 	}
@@ -116,6 +120,16 @@ func (j *jobs) count() int {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	return len(j.seen)
+}
+
+// finished fails while there is an unfinished Job.
+func (j *jobs) finished() error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if len(j.open) > 0 {
+		return fmt.Errorf("%d Jobs have not finished", len(j.open))
+	}
+	return nil
 }
 
 // removed returns how many were deleted before they had finished.
