@@ -1,4 +1,5 @@
-"""Renders the chart into deploy/kustomize and copies its alert rules to deploy/; with --check only compares.
+"""Renders the chart into deploy/kustomize, copies its alert rules to deploy/ and the configuration's schema into the
+chart; with --check only compares.
 
 `--print VALUES` renders the chart with a file of values to standard output instead.
 """
@@ -77,6 +78,16 @@ def values_table() -> str:
     return head + "\n| value | default | meaning |\n| --- | --- | --- |\n" + "\n".join(rows) + "\n"
 
 
+def values_schema() -> str:
+    """The schema of the chart's values, whose `config` is clapometer's own schema."""
+    values = json.loads((CHART / "values.schema.json").read_text())
+    schema = json.loads((DEPLOY.parent / "docs/configuration.schema.json").read_text())
+    description = "clapometer's configuration, as in docs/configuration.md; `clapometer check` knows more rules"
+    schema = {key: value for key, value in schema.items() if key not in ("$schema", "title")}
+    values["properties"]["config"] = {"description": description} | schema
+    return json.dumps(values, indent=2, ensure_ascii=False) + "\n"
+
+
 def outputs() -> dict[pathlib.Path, str]:
     """Every rendered file of the repository and what it must hold."""
     alerts = (CHART / "files" / "alerts.yaml").read_text()
@@ -87,6 +98,7 @@ def outputs() -> dict[pathlib.Path, str]:
         DEPLOY / "kustomize/demo/roles.yaml": roles_config_map(),
         DEPLOY / "prometheus/alerts.yaml": HEADER.format(source="deploy/helm/clapometer/files/alerts.yaml") + alerts,
         CHART / "README.md": values_table(),
+        CHART / "values.schema.json": values_schema(),
     }
 
 

@@ -6,8 +6,9 @@ use super::{ConfigFile, Exit, misconfigured};
 use crate::{config::Config, terminal::print};
 
 const EXAMPLES: &str = "\
-In YAML each key says where it was set: a line of the file or a variable. A key without such a remark has its default.
-Editors with a YAML language server complete and check a configuration by the schema: save it, and begin the file with
+In YAML a remark at each key names the line of the file or the variable that sets it; a key without
+a remark has its default. Editors with a YAML language server complete and check a file that begins
+with
   # yaml-language-server: $schema=clapometer.schema.json
 
 Examples:

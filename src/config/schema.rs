@@ -91,3 +91,46 @@ fn value(key: &Key) -> Json {
         Kind::Words(words, _) => json!({"enum": words}),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::config::KEYS;
+
+    #[test]
+    fn the_schema_beside_the_document_is_that_of_the_table() {
+        let path = "docs/configuration.schema.json";
+        let expected = format!("{:#}\n", document(KEYS));
+        if std::env::var_os("UPDATE_EXPECTATIONS").is_some() {
+            fs::write(path, &expected).expect("the schema is writable");
+        }
+        let found = fs::read_to_string(path).unwrap_or_default();
+        assert!(found == expected, "{path} is out of date: UPDATE_EXPECTATIONS=1 writes it anew");
+    }
+
+    #[test]
+    fn every_default_fits_its_own_key() {
+        fn fits(schema: &Json) {
+            if let Some(default) = schema.get("default") {
+                let value = schema["anyOf"].get(0).unwrap_or(schema);
+                let is_right = match value["type"].as_str() {
+                    Some("boolean") => default.is_boolean(),
+                    Some("integer") => default.is_u64(),
+                    Some("number") => default.is_number(),
+                    Some("array") => default.is_array(),
+                    Some("string") => default.is_string(),
+                    _ => value["enum"].as_array().is_none_or(|words| words.contains(default)),
+                };
+                assert!(is_right, "{schema:#}");
+            }
+            for properties in
+                [schema["properties"].as_object(), schema["additionalProperties"]["properties"].as_object()]
+            {
+                properties.into_iter().flat_map(Map::values).for_each(fits);
+            }
+        }
+        fits(&document(KEYS));
+    }
+}

@@ -49,3 +49,28 @@ async fn every_fault_is_told_at_once_with_78_and_nothing_is_printed() {
         }
     }
 }
+
+#[tokio::test]
+async fn json_is_the_same_configuration_and_names_every_fault() {
+    let good = "admin: {listen: 127.0.0.1:9099}\ndatabases: {d: {host: localhost, user: me, password: hunter2}}\n";
+    let printed = run(good, &["config", "--json"]).await;
+    assert_eq!((printed.code(), &*printed.errors), (Some(0), ""));
+    let json: serde_json::Value = serde_json::from_str(&printed.output).unwrap();
+    assert_eq!(json["admin"]["listen"], "127.0.0.1:9099");
+    assert_eq!(json["databases"]["d"]["password"], "redacted");
+    assert_eq!(json["queries"]["pending-claps"]["target"], 1);
+
+    let refused = run("admin: {listen: nowhere}\nsever: {}\n", &["config", "--json"]).await;
+    assert_eq!((refused.code(), &*refused.errors), (Some(78), ""));
+    let json: serde_json::Value = serde_json::from_str(&refused.output).unwrap();
+    let keys: Vec<_> = json["faults"].as_array().unwrap().iter().map(|fault| (&fault["line"], &fault["key"])).collect();
+    assert_eq!(keys, [(&1.into(), &"admin.listen".into()), (&2.into(), &"sever".into())]);
+}
+
+#[tokio::test]
+async fn the_schema_is_printed_without_a_configuration() {
+    let printed = Executable::clapometer(["config", "--schema", "--config", "/nowhere"]).finish(SOON).await;
+    assert_eq!((printed.code(), &*printed.errors), (Some(0), ""));
+    let shipped = std::fs::read_to_string("docs/configuration.schema.json").unwrap();
+    assert_eq!(printed.output, shipped);
+}
