@@ -81,8 +81,6 @@ pub struct Attempt {
     pub max_attempts: i16,
     /// The fencing token.
     pub session: SessionId,
-    /// Whether an operator has asked to cancel the clap.
-    pub cancel_requested: bool,
     /// How long the seed's work takes.
     pub duration: Duration,
     /// The request's payload, a JSON document.
@@ -192,7 +190,8 @@ impl Store {
         rows.first().map(|row| attempt(row, session)).transpose()
     }
 
-    /// Looks up a claim whose answer was lost, and returns it if it was committed.
+    /// Looks up a claim whose answer was lost, and returns it if it was committed. If it was not, the session is voided:
+    /// a claim that reaches the server later claims nothing.
     pub async fn find_by_session(
         &mut self,
         job: &Job,
@@ -335,7 +334,6 @@ fn attempt(row: &Row, session: SessionId) -> Result<Attempt, Error> {
         iteration: column(row, "iteration")?,
         max_attempts: column(row, "max_attempts")?,
         session,
-        cancel_requested: column(row, "cancel_requested")?,
         duration: Duration::from_secs(u64::try_from(seconds).unwrap_or(0)),
         payload: column(row, "payload")?,
         request_key: column(row, "request_key")?,

@@ -2,6 +2,11 @@
 //!
 //! The session is opened when it is needed and replaced when it breaks. It keeps no state, and every statement is
 //! unnamed, so that PgBouncer in transaction mode works without further configuration.
+//!
+//! A transaction whose answer was lost may still be under way on the server: its COMMIT waits for a standby or for the
+//! disk, or its backend waits for messages that never come. The next transaction must not overtake it, or it would see
+//! neither its rows nor their absence for certain. So every transaction first takes an advisory lock that belongs to
+//! this process alone, and that PostgreSQL releases only when a transaction's end is visible to others.
 
 use std::time::Duration;
 
@@ -25,6 +30,14 @@ const CONNECT: Duration = Duration::from_secs(3);
 
 /// How much longer than the server this side waits, so that the server's own timeout comes first.
 const ANSWER_SLACK: Duration = Duration::from_millis(500);
+
+/// Lets the server notice within about ten seconds that this host is gone. Without it a backend whose transaction was
+/// cut off before its COMMIT keeps its locks until the operating system's keepalive, two hours later: no timeout of
+/// PostgreSQL ends a backend that waits in the middle of a pipeline.
+const SERVER_KEEPALIVE: &str = "SET LOCAL tcp_keepalives_idle = 5; \
+     SET LOCAL tcp_keepalives_interval = 2; \
+     SET LOCAL tcp_keepalives_count = 3; \
+     SET LOCAL tcp_user_timeout = '10s'";
 
 /// Sets the schema of the transaction that it is part of. $1 its name.
 const SCHEMA: &str = "SELECT set_config('search_path', quote_ident($1), true)";
@@ -67,13 +80,24 @@ pub struct Transactions {
     application_name: String,
     limit: Duration,
     session: Option<Session>,
+    lock: i64,
+    /// Whether the last transaction got no answer, and may still hold the lock.
+    abandoned: bool,
 }
 
 impl Transactions {
     /// Makes a runner, which connects when it is first used. `schema` replaces the role's own `search_path`; `limit`
     /// bounds each statement on the server.
     pub fn new(connection: ConnectionSource, schema: Option<String>, application_name: &str, limit: Duration) -> Self {
-        Self { connection, schema, application_name: application_name.to_owned(), limit, session: None }
+        Self {
+            connection,
+            schema,
+            application_name: application_name.to_owned(),
+            limit,
+            session: None,
+            lock: rand::random_range(1..=i64::MAX),
+            abandoned: false,
+        }
     }
 
     /// Returns the schema that the operator named, if any.
@@ -93,12 +117,20 @@ impl Transactions {
         let by = by.min(Instant::now() + CONNECT + self.limit + ANSWER_SLACK);
         let limit = self.limit;
         let schema = self.schema.clone();
+        let (lock, abandoned) = (self.lock, self.abandoned);
         let session = self.session(by).await?;
         let left = by.saturating_duration_since(Instant::now()).min(limit);
-        let result = match timeout(left + ANSWER_SLACK, pipelined(session, schema, left, sql, parameters)).await {
+        let begin = begin(left, lock, abandoned);
+        let result = match timeout(left + ANSWER_SLACK, pipelined(session, schema, &begin, sql, parameters)).await {
             Ok(result) => result,
             Err(_) => Err(Error::Unanswered(format!("no answer within {:.1} s", left.as_secs_f64()))),
         };
+        match &result {
+            // It had the lock, so no earlier transaction of this process is under way.
+            Ok(_) => self.abandoned = false,
+            Err(Error::Unanswered(_)) => self.abandoned = true,
+            Err(_) => {}
+        }
         if result.as_ref().is_err_and(Error::is_passing) {
             self.session = None;
         }
@@ -112,8 +144,9 @@ impl Transactions {
     /// Those of [`Transactions::run`].
     pub async fn begin(&mut self, by: Instant) -> Result<&Client, Error> {
         let (limit, schema) = (self.limit, self.schema.clone());
+        let (lock, abandoned) = (self.lock, self.abandoned);
         let client = &self.session(by).await?.client;
-        let begin = begin(limit);
+        let begin = begin(limit, lock, abandoned);
         let (begun, moved) = join(client.batch_execute(&begin), into_schema(client, schema)).await;
         begun.map_err(|error| Error::from_kind(begin_error(&error), error))?;
         moved?;
@@ -150,41 +183,64 @@ impl Transactions {
 async fn pipelined(
     session: &Session,
     schema: Option<String>,
-    limit: Duration,
+    begin: &str,
     sql: &str,
     parameters: &[Parameter<'_>],
 ) -> Result<Vec<Row>, Error> {
     let client = &session.client;
-    let begin = begin(limit);
     let (begun, moved, rows, committed) = join4(
-        client.batch_execute(&begin),
+        client.batch_execute(begin),
         into_schema(client, schema),
         client.query_typed(sql, parameters),
         client.batch_execute("COMMIT"),
     )
     .await;
-    begun.map_err(|error| Error::from_kind(begin_error(&error), error))?;
-    moved?;
+    // A BEGIN that fails on its own leaves no transaction, and then the statement commits by itself.
+    let was_executed = rows.is_ok();
+    let in_doubt = |error| match error {
+        Error::Unavailable(reason) if was_executed => Error::Unanswered(reason),
+        other => other,
+    };
+    begun.map_err(|error| in_doubt(Error::from_kind(begin_error(&error), error)))?;
+    moved.map_err(in_doubt)?;
     let rows = rows.map_err(Error::from)?;
     // An error that ends a COMMIT may come after the commit itself.
-    committed.map_err(|error| match Error::from(error) {
-        Error::Unavailable(reason) => Error::Unanswered(reason),
-        other => other,
-    })?;
+    committed.map_err(|error| in_doubt(Error::from(error)))?;
     Ok(rows)
 }
 
 /// Returns the text that begins a transaction with a deadline for each of its statements. Nothing in it needs a plan.
 ///
 /// The isolation level is named because SKIP LOCKED fails with 40001 under
-/// `default_transaction_isolation = serializable`.
-fn begin(limit: Duration) -> String {
+/// `default_transaction_isolation = serializable`. The lock is a statement of its own, so that the next statement's
+/// snapshot is taken when the lock is held.
+fn begin(limit: Duration, lock: i64, abandoned: bool) -> String {
     let limit = limit.as_millis().max(1);
+    let end_abandoned = if abandoned { end_abandoned(lock) } else { String::new() };
     format!(
         "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; \
          SET LOCAL statement_timeout = {limit}; \
          SET LOCAL lock_timeout = {limit}; \
-         SET LOCAL idle_in_transaction_session_timeout = {limit}"
+         SET LOCAL idle_in_transaction_session_timeout = {limit}; \
+         {SERVER_KEEPALIVE}; \
+         {end_abandoned}\
+         SELECT pg_advisory_xact_lock({lock})"
+    )
+}
+
+/// Returns the statement that ends the backend of an abandoned transaction, if it waits for messages or cannot send its
+/// answers. Its client, this process, has given it up. A backend that is in its COMMIT does neither, and is waited for.
+fn end_abandoned(lock: i64) -> String {
+    format!(
+        "SELECT pg_terminate_backend(l.pid) \
+           FROM pg_locks l \
+           JOIN pg_stat_activity a USING (pid) \
+          WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1 \
+            AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) \
+            AND l.classid = {high} AND l.objid = {low} \
+            AND a.wait_event_type = 'Client'; ",
+        high = lock >> 32,
+        low = lock & 0xffff_ffff,
     )
 }
 

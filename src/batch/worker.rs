@@ -1,4 +1,4 @@
-//! One Job's life: claim, work, settle.
+//! One Job: it claims a clap, runs its work and books the end.
 
 use std::time::Duration;
 
@@ -27,51 +27,53 @@ use super::{
     transaction::Error,
 };
 
-/// The least time that booking an end is tried for, even when the lease is nearly over: the token protects the books.
+/// The shortest time for which booking an end is tried, even when the lease is nearly over. The fencing token makes a
+/// late booking harmless.
 const SETTLE: Duration = Duration::from_secs(5);
 
-/// Between two tries to book an end.
+/// The pause between two tries to book an end.
 const RETRY: Duration = Duration::from_millis(250);
 
-/// Kubernetes' own back-off between the pods of a Job: 10 s, doubled, at most six minutes.
+/// Kubernetes' own back-off between the pods of a Job: 10 s, doubled each time, at most six minutes.
 const POD_BACKOFF_BASE: Duration = Duration::from_secs(10);
 const POD_BACKOFF_CAP: Duration = Duration::from_secs(360);
 
-/// What a pod may take from its creation to its claim.
+/// The time that a pod may take from its creation to its claim.
 const POD_START: Duration = Duration::from_secs(60);
 
-/// What a program that was never started is said to have exited with: a shell's "cannot execute", and death by SIGTERM.
+/// The exit codes of a program that was never started: a shell's "cannot execute", and death by SIGTERM.
 const NOT_STARTED_CODE: i32 = 126;
 const SIGTERM_CODE: i32 = 143;
 
 /// The rules of one Job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rules {
-    /// Lease and heartbeat.
+    /// The lease and its heartbeat.
     pub terms: Terms,
-    /// The longest an attempt may take; it counts as a failure.
+    /// The longest that an attempt may take. A longer one counts as a failure.
     pub timeout: Option<Duration>,
-    /// From SIGTERM to SIGKILL.
+    /// The time from SIGTERM to SIGKILL.
     pub grace: Duration,
-    /// Who retries.
+    /// The Job that retries.
     pub retry_by: RetryBy,
-    /// `backoffLimit` of the Job, where it retries.
+    /// The `backoffLimit` of a Job that retries.
     pub job_retries: u32,
-    /// How long a failed clap is kept for the same Job's next pod; Kubernetes' own back-off and [`POD_START`] if absent.
+    /// How long a failed clap stays reserved for the same Job's next pod. The default is Kubernetes' own back-off and
+    /// [`POD_START`].
     pub reserve: Option<Duration>,
-    /// From a failure to the next attempt; doubled by each further failure.
+    /// The time from the first failure to the next attempt. Each further failure doubles it.
     pub backoff: Duration,
-    /// The longest that gets.
+    /// The longest time from a failure to the next attempt.
     pub backoff_cap: Duration,
-    /// Exit codes after which trying again is pointless.
+    /// The exit codes after which another attempt is pointless.
     pub permanent_exit_codes: Vec<i32>,
     /// How many interruptions cost a clap no attempt.
     pub max_interruptions: i32,
-    /// What is done per row.
+    /// The work for each row.
     pub work: Work,
 }
 
-/// Why the work was asked to stop.
+/// Why the worker asks the work to stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stop {
     Interrupted,
@@ -79,17 +81,17 @@ enum Stop {
     Cancelled,
 }
 
-/// How the work came to its end.
+/// The end of an attempt.
 enum End {
-    /// It ended; asked to or not.
+    /// The work ended, by itself or because it was asked to.
     Ended(Ended, Option<Stop>),
-    /// The clap was lost, and the work killed.
+    /// The clap was lost, and the work was killed.
     Lost(String),
-    /// The program booked its own success.
+    /// The program has booked its own success.
     Booked,
 }
 
-/// Runs one Job to its end; the claim is returned with the outcome if there was one.
+/// Runs one Job to its end. Returns the outcome, and the attempt if the Job had one.
 pub async fn run(
     store: &mut Store,
     job: &Job,
@@ -98,7 +100,7 @@ pub async fn run(
 ) -> (Outcome, Option<Attempt>) {
     match claim(store, job, rules.terms, interrupt).await {
         Ok(Claimed::Attempt(attempt, lease)) => {
-            // The fields of every line from here on.
+            // Every line of the log from here on has these fields.
             let span = tracing::info_span!(
                 "attempt",
                 clap.id = attempt.id,
@@ -115,6 +117,7 @@ pub async fn run(
         Ok(Claimed::Interrupted) => (Outcome::Interrupted, None),
         Ok(Claimed::Unknown(reason)) => (Outcome::Lost(format!("a claim may have been committed: {reason}")), None),
         Err(Error::Unavailable(reason) | Error::Unanswered(reason)) => (Outcome::Unreachable(reason), None),
+        Err(error @ Error::Collision(_)) => (Outcome::Lost(error.to_string()), None),
         Err(error) => (Outcome::Misconfigured(error.to_string()), None),
     }
 }
@@ -126,17 +129,21 @@ async fn run_attempt(
     mut lease: Lease,
     interrupt: &CancellationToken,
 ) -> Outcome {
-    let end = if attempt.cancel_requested {
-        End::Ended(Ended { exit_code: SIGTERM_CODE, error: "not started".to_owned() }, Some(Stop::Cancelled))
-    } else if interrupt.is_cancelled() {
-        End::Ended(Ended { exit_code: SIGTERM_CODE, error: "not started".to_owned() }, Some(Stop::Interrupted))
-    } else {
-        match rules.work.start(attempt) {
-            Ok(mut running) => work(store, rules, attempt, &mut lease, &mut running, interrupt).await,
-            Err(error) => End::Ended(
-                Ended { exit_code: NOT_STARTED_CODE, error: format!("cannot start the program: {error}") },
-                None,
-            ),
+    let not_started = |stop| End::Ended(Ended { exit_code: SIGTERM_CODE, error: "not started".to_owned() }, Some(stop));
+    let confirmed = tokio::select! {
+        biased;
+        () = interrupt.cancelled() => Err(not_started(Stop::Interrupted)),
+        confirmed = lease.confirm(store, attempt) => confirmed.map_err(|event| match event {
+            Event::CancelRequested => not_started(Stop::Cancelled),
+            Event::Lost(reason) => End::Lost(reason),
+            Event::Booked => End::Booked,
+        }),
+    };
+    let end = match confirmed.map(|()| rules.work.start(attempt)) {
+        Err(end) => end,
+        Ok(Ok(mut running)) => work(store, rules, attempt, &mut lease, &mut running, interrupt).await,
+        Ok(Err(error)) => {
+            End::Ended(Ended { exit_code: NOT_STARTED_CODE, error: format!("cannot start the program: {error}") }, None)
         }
     };
     let (ended, stop) = match end {
@@ -148,7 +155,7 @@ async fn run_attempt(
     settle(store, rules, attempt, &verdict, lease.deadline().max(Instant::now() + SETTLE)).await
 }
 
-/// Watches over the work: beats, and passes on whatever asks it to stop.
+/// Waits for the end of the work: renews the lease meanwhile, and asks the work to stop if it must.
 async fn work(
     store: &mut Store,
     rules: &Rules,
@@ -167,13 +174,13 @@ async fn work(
                 if booked {
                     return End::Booked;
                 }
-                // Nobody beats meanwhile, and nothing that asks the work to stop now can change how it has ended.
+                // No heartbeat is sent meanwhile, and nothing can change any more how the work has ended.
                 return End::Ended(running.last_words(lease.deadline()).await, stop);
             }
             event = lease.keep(store, attempt), if !booked => match event {
                 Event::Lost(reason) => {
                     running.kill();
-                    // Bounded: a process in an uninterruptible wait must not keep the Job alive.
+                    // The wait is bounded: a process in an uninterruptible sleep must not keep the Job alive.
                     let _ = timeout(SETTLE, running.ended()).await;
                     return End::Lost(reason);
                 }
@@ -207,7 +214,7 @@ async fn over(moment: Option<Instant>) {
     }
 }
 
-/// What is to be booked.
+/// The end that is to be booked.
 #[derive(Debug, PartialEq)]
 enum Verdict {
     Success,
@@ -218,7 +225,7 @@ enum Verdict {
 
 impl Verdict {
     /// An exit code of zero is success, also after SIGTERM from outside: the work may have been about to finish. After
-    /// the rules' own limit, or an operator's cancel, how the work ends counts no more.
+    /// the timeout, or an operator's cancellation, the exit code does not count.
     fn new(ended: Ended, stop: Option<Stop>, rules: &Rules, attempt: &Attempt) -> Self {
         let Ended { exit_code, error } = ended;
         match (exit_code, stop) {
@@ -236,7 +243,7 @@ impl Verdict {
         }
     }
 
-    /// What its attempt's row says once it is booked.
+    /// Returns the outcome that the attempt's row has once this is booked.
     fn booked_as(&self) -> AttemptOutcome {
         match self {
             Self::Success => AttemptOutcome::Success,
@@ -276,7 +283,7 @@ impl Rules {
     }
 }
 
-/// Books the end, again and again until it is confirmed or `by` has come.
+/// Books the end. Tries again until it is confirmed, and gives up at `by`.
 async fn settle(store: &mut Store, rules: &Rules, attempt: &Attempt, verdict: &Verdict, by: Instant) -> Outcome {
     loop {
         let booked = match verdict {
@@ -288,7 +295,7 @@ async fn settle(store: &mut Store, rules: &Rules, attempt: &Attempt, verdict: &V
         let reason = match booked {
             Ok(Some(status)) => return verdict.outcome(status, rules.retry_by),
             Ok(None) => match store.settled(attempt.session, by).await {
-                // An earlier try was committed and its answer lost; or the program booked its own success.
+                // An earlier try was committed, and its answer was lost; or the program booked its own success.
                 Ok(Some((outcome, status))) if outcome == verdict.booked_as() => {
                     return verdict.outcome(status, rules.retry_by);
                 }
@@ -338,7 +345,6 @@ mod tests {
             iteration: 1,
             max_attempts: 5,
             session: SessionId::draw(),
-            cancel_requested: false,
             duration: Duration::ZERO,
             payload: "{}".to_owned(),
             request_key: None,

@@ -25,7 +25,7 @@ pub struct Migration {
 }
 
 /// All migrations, the oldest first.
-pub const MIGRATIONS: [Migration; 6] = [
+pub const MIGRATIONS: [Migration; 7] = [
     Migration { version: 1, name: "claps", sql: include_str!("../../../migrations/0001_claps.sql") },
     Migration { version: 2, name: "indexes", sql: include_str!("../../../migrations/0002_indexes.sql") },
     Migration { version: 3, name: "backlog_view", sql: include_str!("../../../migrations/0003_backlog_view.sql") },
@@ -35,6 +35,11 @@ pub const MIGRATIONS: [Migration; 6] = [
         version: 6,
         name: "request_columns",
         sql: include_str!("../../../migrations/0006_request_columns.sql"),
+    },
+    Migration {
+        version: 7,
+        name: "unanswered_claims",
+        sql: include_str!("../../../migrations/0007_unanswered_claims.sql"),
     },
 ];
 
@@ -346,7 +351,7 @@ mod tests {
 
     #[test]
     fn versions_count_from_one_without_gaps() {
-        assert_eq!(MIGRATIONS.map(|migration| migration.version), [1, 2, 3, 4, 5, 6]);
+        assert_eq!(MIGRATIONS.map(|migration| migration.version), [1, 2, 3, 4, 5, 6, 7]);
     }
 
     #[test]
@@ -354,8 +359,33 @@ mod tests {
         let checksums = MIGRATIONS.map(|migration| migration.checksum()[..12].to_owned());
         assert_eq!(
             checksums,
-            ["a174b4bf7ca6", "f570f3c560cd", "7d385db5d669", "3a83058ffcc7", "75834dee060d", "377d2ffdeadb"]
+            [
+                "a174b4bf7ca6",
+                "f570f3c560cd",
+                "7d385db5d669",
+                "3a83058ffcc7",
+                "75834dee060d",
+                "377d2ffdeadb",
+                "911fe63a77bc",
+            ]
         );
+    }
+
+    /// The claim is read in `store/schema/`, and installed by the newest migration that has it: they are the same text.
+    #[test]
+    fn the_newest_migration_installs_the_present_text() {
+        for (created, text) in [
+            ("FUNCTION clap_take(", include_str!("../store/schema/clap_take.sql")),
+            ("FUNCTION clap_succeed(", include_str!("../store/schema/clap_succeed.sql")),
+            ("VIEW clap_backlog", include_str!("../store/schema/clap_backlog.sql")),
+        ] {
+            let creates =
+                |sql: &str| sql.contains(&format!("CREATE {created}")) || sql.contains(&format!("REPLACE {created}"));
+            assert!(creates(text), "{created}: {text}");
+            let newest =
+                MIGRATIONS.iter().rfind(|migration| creates(migration.sql)).expect("some migration creates it");
+            assert!(newest.sql.contains(text), "{created}: migration {} has another text", newest.version);
+        }
     }
 
     #[test]

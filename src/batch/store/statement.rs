@@ -17,11 +17,11 @@ pub enum Statement {
     TakeOver,
     /// Takes a request that nobody has tried; parameters as [`Statement::Fast`].
     Fresh,
-    /// Looks up a claim whose answer was lost. $1 session, $2 Job.
+    /// Finds a claim whose answer was lost, or voids its session. $1 session, $2 Job.
     FindBySession,
     /// Reads the clap that this Job had before. $1 Job.
     PreviousClap,
-    /// Renews the lease. $1 clap, $2 session, $3 lease in seconds; no row: fenced.
+    /// Renews the lease, and confirms the attempt. $1 clap, $2 session, $3 lease in seconds; no row: fenced.
     Renew,
     /// Books the work as done. $1 clap, $2 session; no row: fenced.
     Succeed,

@@ -1,4 +1,7 @@
-//! How a Job comes to its clap: quick; if that finds nothing, bury, own, due, new, in this order.
+//! The claim: the fast way; and if that finds nothing, mark dead, resume, take over, take a fresh request, in this order.
+//!
+//! No claim is in doubt when this ends. A claim whose answer was lost is either found, or its session is voided, which
+//! makes it impossible; if neither can be confirmed in time, the answer is [`Claimed::Unknown`].
 
 use std::time::Duration;
 
@@ -12,43 +15,43 @@ use crate::batch::{
     transaction::Error,
 };
 
-/// For how long a database that cannot be reached is tried before the Job gives up; Kubernetes' back-off takes over.
+/// How long a worker tries to reach the database before it gives up and leaves the rest to Kubernetes' back-off.
 const PATIENCE: Duration = Duration::from_secs(15);
 
-/// Between two tries at a database that cannot be reached.
+/// The pause between two tries to reach the database.
 const RETRY: Duration = Duration::from_millis(250);
 
-/// Before another look at a clap of ours that somebody else is writing to at this moment.
+/// The pause before another look at a clap of this Job that somebody is writing to at this moment.
 const CONTENDED: Duration = Duration::from_millis(50);
 
-/// What there was for this Job.
+/// The result of a claim.
 #[derive(Debug)]
 pub enum Claimed {
     /// An attempt, and the lease on it.
     Attempt(Attempt, Lease),
-    /// This Job had its clap: one Job, one clap.
+    /// This Job had its clap before; a Job gets only one.
     Settled {
-        /// The clap.
+        /// The clap's id.
         id: i64,
-        /// Its state.
+        /// The clap's state.
         status: Status,
     },
-    /// No clap is due and no request waits.
+    /// No clap is due, and no request waits.
     Nothing,
-    /// SIGTERM came first; nothing is held.
+    /// A signal came first, and nothing is held.
     Interrupted,
-    /// The answer to a claim was lost, and the database stayed away: who has the clap is for others to find out.
+    /// The answer to a claim was lost, and the database stayed away: the claim may have been committed, or may still be.
     Unknown(String),
 }
 
-/// What one round of statements found.
+/// The result of one round of statements.
 enum Found {
     Claimed(Claimed),
-    /// Our clap is busy elsewhere for that long.
+    /// Another pod holds this Job's clap for that long.
     Busy(Duration),
 }
 
-/// Claims one clap, waiting while another pod of the same Job holds it.
+/// Claims one clap, and waits while another pod of the same Job holds it.
 ///
 /// # Errors
 /// One that is passing once the database could not be reached for [`PATIENCE`], any other at once.
@@ -58,7 +61,7 @@ pub async fn claim(
     terms: Terms,
     interrupt: &CancellationToken,
 ) -> Result<Claimed, Error> {
-    let mut round = Round { store, job, terms, session: SessionId::draw(), doubtful: false };
+    let mut round = Round { store, job, terms, session: SessionId::draw(), unanswered: None };
     let mut give_up = Instant::now() + PATIENCE;
     loop {
         if interrupt.is_cancelled() {
@@ -70,10 +73,9 @@ pub async fn claim(
                 give_up = Instant::now() + pause + PATIENCE;
                 pause
             }
-            // Another pod of this Job was first, or our own claim whose answer was lost: the next round finds which.
-            Err(Error::Collision(reason)) => {
+            // Another pod of this Job was first: the next round finds its clap.
+            Err(Error::Collision(reason)) if Instant::now() + CONTENDED < give_up => {
                 tracing::debug!(reason, "collided");
-                round.doubtful = true;
                 CONTENDED
             }
             Err(error) if error.is_passing() && Instant::now() + RETRY < give_up => RETRY,
@@ -86,22 +88,20 @@ pub async fn claim(
     }
 }
 
-/// The statements of a claim, and whether one of them may have been committed unseen.
+/// The statements of a claim.
 struct Round<'a> {
     store: &'a mut Store,
     job: &'a Job,
     terms: Terms,
     session: SessionId,
-    doubtful: bool,
+    /// The time at which a claim was sent that got no answer, until it is known what became of it.
+    unanswered: Option<Instant>,
 }
 
 impl Round<'_> {
     async fn run(&mut self, by: Instant, interrupt: &CancellationToken) -> Result<Found, Error> {
-        if self.doubtful {
-            if let Some(claimed) = self.find_by_session(by).await? {
-                return Ok(Found::Claimed(claimed));
-            }
-            self.doubtful = false;
+        if let Some(claimed) = self.resolve(by).await? {
+            return Ok(Found::Claimed(claimed));
         }
         if let Some(claimed) = self.first_of(&[Claim::Fast], by, interrupt).await? {
             return Ok(Found::Claimed(claimed));
@@ -112,8 +112,8 @@ impl Round<'_> {
         if let Some(claimed) = self.first_of(&[Claim::Resume, Claim::TakeOver, Claim::Fresh], by, interrupt).await? {
             return Ok(Found::Claimed(claimed));
         }
-        let standing = self.store.previous_clap(self.job, by).await?;
-        Ok(standing.map_or(Found::Claimed(Claimed::Nothing), |standing| judged(&standing)))
+        let previous = self.store.previous_clap(self.job, by).await?;
+        Ok(previous.map_or(Found::Claimed(Claimed::Nothing), |previous| judged(&previous)))
     }
 
     /// Claims in the first of these ways that finds a clap.
@@ -129,7 +129,7 @@ impl Round<'_> {
             }
             let sent_at = Instant::now();
             let found = self.store.claim(*claim, self.job, self.session, self.terms.lease, by).await;
-            self.doubtful = matches!(found, Err(Error::Unanswered(_)));
+            self.unanswered = matches!(found, Err(Error::Unanswered(_))).then_some(sent_at);
             if let Some(attempt) = found? {
                 return Ok(Some(Claimed::Attempt(attempt, Lease::granted(self.terms, sent_at))));
             }
@@ -137,39 +137,37 @@ impl Round<'_> {
         Ok(None)
     }
 
-    /// Finds out whether the claim whose answer was lost was committed. Its lease may be old: the
-    /// beat renews it, or finds that the clap has gone to somebody else.
-    async fn find_by_session(&mut self, by: Instant) -> Result<Option<Claimed>, Error> {
-        let Some(attempt) = self.store.find_by_session(self.job, self.session, by).await? else { return Ok(None) };
-        let sent_at = Instant::now();
-        if self.store.renew(&attempt, self.terms.lease, by).await?.is_none() {
-            self.session = SessionId::draw();
-            return Ok(None);
+    /// Finds the claim whose answer was lost, or makes sure that it can never be committed. Does nothing if every claim
+    /// was answered.
+    async fn resolve(&mut self, by: Instant) -> Result<Option<Claimed>, Error> {
+        let Some(sent_at) = self.unanswered else { return Ok(None) };
+        let found = self.store.find_by_session(self.job, self.session, by).await?;
+        self.unanswered = None;
+        if let Some(attempt) = found {
+            tracing::info!(clap.id = attempt.id, "found a claim whose answer was lost");
+            return Ok(Some(Claimed::Attempt(attempt, Lease::granted(self.terms, sent_at))));
         }
-        tracing::info!(clap.id = attempt.id, "found a claim whose answer was lost");
-        Ok(Some(Claimed::Attempt(attempt, Lease::granted(self.terms, sent_at))))
+        self.session = SessionId::draw();
+        Ok(None)
     }
 
-    /// Ends without a clap; one that was claimed unseen is handed to the caller, who gives it back.
+    /// Ends without a clap. A claim whose answer was lost, and which is found, goes to the caller, who gives it back.
     async fn withdraw(&mut self, by: Instant) -> Result<Claimed, Error> {
-        if !self.doubtful {
-            return Ok(Claimed::Interrupted);
-        }
-        match self.find_by_session(by).await {
+        match self.resolve(by).await {
             Ok(found) => Ok(found.unwrap_or(Claimed::Interrupted)),
             Err(error) => self.given_up(error),
         }
     }
 
-    /// What an error means after which there is no further try.
+    /// Returns what an error means after which there is no further try.
     fn given_up(&self, error: Error) -> Result<Claimed, Error> {
-        if self.doubtful { Ok(Claimed::Unknown(error.to_string())) } else { Err(error) }
+        if self.unanswered.is_some() { Ok(Claimed::Unknown(error.to_string())) } else { Err(error) }
     }
 }
 
-/// No claim was possible, and this Job has been seen before: what now?
-fn judged(standing: &PreviousClap) -> Found {
-    let PreviousClap { id, status, mine, spent, lease } = *standing;
+/// Decides what a Job does that found nothing to claim, and had a clap before.
+fn judged(previous: &PreviousClap) -> Found {
+    let PreviousClap { id, status, mine, spent, lease } = *previous;
     match status {
         Status::Running if mine => Found::Busy(lease + CONTENDED),
         Status::Failed if mine && !spent => Found::Busy(CONTENDED),

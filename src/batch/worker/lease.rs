@@ -36,7 +36,7 @@ pub struct Lease {
     next_heartbeat: Instant,
 }
 
-/// The reason why [`Lease::keep`] returns.
+/// What a heartbeat found, or missed.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Event {
     /// The clap belongs to somebody else, or may do so; the text says why. The work must be killed.
@@ -67,22 +67,35 @@ impl Lease {
     pub async fn keep(&mut self, store: &mut Store, attempt: &Attempt) -> Event {
         loop {
             sleep_until(self.next_heartbeat.min(self.deadline)).await;
+            if let Err(event) = self.confirm(store, attempt).await {
+                return event;
+            }
+        }
+    }
+
+    /// Sends heartbeats until one is confirmed.
+    ///
+    /// The first one comes before the program is started. Until it is committed the attempt has cost the clap nothing: a
+    /// worker that never learned of its claim must not use up the row's budget.
+    ///
+    /// # Errors
+    /// The event, if the work must not go on.
+    pub async fn confirm(&mut self, store: &mut Store, attempt: &Attempt) -> Result<(), Event> {
+        loop {
             let sent_at = Instant::now();
             if sent_at >= self.deadline {
-                return Event::Lost("the lease ran out before a heartbeat was confirmed".to_owned());
+                return Err(Event::Lost("the lease ran out before a heartbeat was confirmed".to_owned()));
             }
             match store.renew(attempt, self.terms.lease, self.deadline).await {
                 Ok(Some(cancel_requested)) => {
                     *self = Self::granted(self.terms, sent_at);
-                    if cancel_requested {
-                        return Event::CancelRequested;
-                    }
+                    return if cancel_requested { Err(Event::CancelRequested) } else { Ok(()) };
                 }
-                Ok(None) => return fenced(store, attempt, self.deadline).await,
+                Ok(None) => return Err(fenced(store, attempt, self.deadline).await),
                 Err(error) if error.is_passing() => {
-                    self.next_heartbeat = Instant::now() + RETRY.min(self.terms.heartbeat)
+                    sleep_until(self.deadline.min(Instant::now() + RETRY.min(self.terms.heartbeat))).await;
                 }
-                Err(error) => return Event::Lost(error.to_string()),
+                Err(error) => return Err(Event::Lost(error.to_string())),
             }
         }
     }

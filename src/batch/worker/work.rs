@@ -144,7 +144,6 @@ mod tests {
             iteration,
             max_attempts: 5,
             session: SessionId::draw(),
-            cancel_requested: false,
             duration: Duration::ZERO,
             payload: "{}".to_owned(),
             request_key: None,

@@ -24,8 +24,18 @@ fn failure() -> Failure {
     Failure { exit_code: 1, error: "exit code 1".to_owned(), permanent: false }
 }
 
-async fn claim(store: &mut Store, way: Claim, job: &Job) -> Result<Option<Attempt>> {
-    Ok(store.claim(way, job, SessionId::draw(), LONG, soon()).await?)
+/// Claims and confirms, as a worker does before it starts the program.
+async fn claim(store: &mut Store, claim: Claim, job: &Job) -> Result<Option<Attempt>> {
+    let attempt = unconfirmed(store, claim, job).await?;
+    if let Some(attempt) = &attempt {
+        ensure!(store.renew(attempt, LONG, soon()).await?.is_some(), "a claim could not be confirmed");
+    }
+    Ok(attempt)
+}
+
+/// Claims as a worker that dies before it has confirmed.
+async fn unconfirmed(store: &mut Store, claim: Claim, job: &Job) -> Result<Option<Attempt>> {
+    Ok(store.claim(claim, job, SessionId::draw(), LONG, soon()).await?)
 }
 
 /// The claim of a new clap, which must be there.
@@ -292,20 +302,60 @@ pub(super) async fn failures_back_off_and_end(database: &Database<'_>, overrides
     Ok(())
 }
 
-/// A claim whose answer was lost is found again by its session.
+/// A claim whose answer was lost is found again by its session. One that was not committed when it was looked for can
+/// never be.
 pub(super) async fn an_unseen_claim_is_found_by_its_session(
     database: &Database<'_>,
     overrides: &Overrides,
 ) -> Result<()> {
     request(database, 1, 7).await;
     let mut store = store_with(database, overrides);
+    let voided = SessionId::draw();
+    ensure!(store.find_by_session(&job("a"), voided, soon()).await?.is_none(), "found what was never claimed");
+    for way in ALL {
+        ensure!(
+            store.claim(way, &job("a"), voided, LONG, soon()).await?.is_none(),
+            "{way:?}: a voided session claimed"
+        );
+    }
     let session = SessionId::draw();
-    ensure!(store.find_by_session(&job("a"), session, soon()).await?.is_none(), "found what was never claimed");
     let seen = store.claim(Claim::Fresh, &job("a"), session, LONG, soon()).await?;
     let found = store.find_by_session(&job("a"), session, soon()).await?;
     ensure!(seen.is_some() && found == seen, "claimed {seen:?}, found {found:?}");
     expire_leases(database).await;
+    for (way, job) in [(Claim::TakeOver, job("b")), (Claim::Resume, pod("a", "next"))] {
+        ensure!(store.claim(way, &job, voided, LONG, soon()).await?.is_none(), "{way:?}: a voided session claimed");
+    }
     claim(&mut store, Claim::TakeOver, &job("b")).await?;
     ensure!(store.find_by_session(&job("a"), session, soon()).await?.is_none(), "found what another Job has");
+    Ok(())
+}
+
+/// An attempt whose worker never confirmed it costs the clap nothing, at most ten times.
+pub(super) async fn an_unconfirmed_attempt_is_free(database: &Database<'_>, overrides: &Overrides) -> Result<()> {
+    database.execute("INSERT INTO make_it_clap (max_attempts) VALUES (1)").await;
+    let mut store = store_with(database, overrides);
+    ensure!(unconfirmed(&mut store, Claim::Fresh, &job("job-0")).await?.is_some(), "there was nothing to claim");
+    for number in 1..=10 {
+        expire_leases(database).await;
+        ensure!(store.mark_dead(soon()).await?.is_empty(), "an attempt that nobody confirmed killed the clap");
+        let way = if number == 1 { Claim::Resume } else { Claim::TakeOver };
+        let job = if number == 1 { pod("job-0", "next") } else { job(&format!("job-{number}")) };
+        ensure!(unconfirmed(&mut store, way, &job).await?.is_some(), "attempt {number} found nothing");
+        ensure!(
+            clap(database, 1).await? == ("RUNNING".to_owned(), number + 1, number),
+            "{:?}",
+            clap(database, 1).await?
+        );
+    }
+    expire_leases(database).await;
+    ensure!(claim(&mut store, Claim::TakeOver, &job("late")).await?.is_none(), "tried without an end");
+    ensure!(store.mark_dead(soon()).await? == [1], "never marked dead");
+
+    database.execute("INSERT INTO make_it_clap (max_attempts) VALUES (1)").await;
+    ensure!(claim(&mut store, Claim::Fresh, &job("confirmed")).await?.is_some(), "there was nothing to claim");
+    expire_leases(database).await;
+    ensure!(claim(&mut store, Claim::TakeOver, &job("next")).await?.is_none(), "a confirmed attempt was free");
+    ensure!(store.mark_dead(soon()).await? == [2], "a confirmed attempt was free");
     Ok(())
 }

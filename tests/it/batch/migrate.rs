@@ -1,9 +1,19 @@
 //! The tables are made once, by whoever comes first, and never over somebody else's.
 
-use clapometer::batch::operator::migrate::MIGRATIONS;
+use clapometer::batch::{
+    operator::migrate::MIGRATIONS,
+    store::{Claim, SessionId},
+};
+use tokio_postgres::types::Type;
 
-use super::ground::{SOON, batch, queue};
-use crate::support::{binaries, cluster::Cluster, database::Database, executable::Executable, wait};
+use super::ground::{LONG, SOON, batch, expire_leases, job, queue, report, soon, store};
+use crate::support::{
+    binaries,
+    cluster::Cluster,
+    database::{Database, connect},
+    executable::Executable,
+    wait,
+};
 
 #[tokio::test]
 async fn migrations_apply_once_and_say_so() {
@@ -15,9 +25,29 @@ async fn migrations_apply_once_and_say_so() {
     let applied = MIGRATIONS.map(|migration| format!("applied {:04} {}\n", migration.version, migration.name));
     assert_eq!(first.output, applied.concat());
     let second = batch(&database, ["migrate", "up"]).finish(SOON).await;
-    assert_eq!((second.code(), &*second.output), (Some(0), "nothing to apply: all 6 migrations are there\n"));
+    let nothing = format!("nothing to apply: all {} migrations are there\n", MIGRATIONS.len());
+    assert_eq!((second.code(), &*second.output), (Some(0), &*nothing));
     let status = batch(&database, ["migrate", "status"]).finish(SOON).await;
     assert_eq!((status.code(), status.output.matches("applied 20").count()), (Some(0), MIGRATIONS.len()), "{status:?}");
+}
+
+/// What the sources show of a function is what a database runs.
+#[tokio::test]
+async fn the_installed_functions_and_the_view_have_the_text_of_their_files() {
+    let database = queue(Cluster::shared().await).await;
+    for (name, file) in [
+        ("clap_take", include_str!("../../../src/batch/store/schema/clap_take.sql")),
+        ("clap_succeed", include_str!("../../../src/batch/store/schema/clap_succeed.sql")),
+    ] {
+        let installed: String =
+            database.value(&format!("SELECT prosrc FROM pg_proc WHERE oid = to_regproc('{name}')")).await;
+        let body = file.split("$$").nth(1).unwrap();
+        assert_eq!(installed, body, "{name}");
+    }
+    let file = include_str!("../../../src/batch/store/schema/clap_backlog.sql");
+    database.execute(&file.replace("VIEW clap_backlog", "VIEW clap_backlog_of_file")).await;
+    let same = "SELECT pg_get_viewdef('clap_backlog'::regclass) = pg_get_viewdef('clap_backlog_of_file'::regclass)";
+    assert!(database.value::<bool>(same).await, "clap_backlog");
 }
 
 #[tokio::test]
@@ -94,46 +124,107 @@ async fn a_migration_that_was_another_one_is_refused() {
     assert!(status.output.contains("with another text"), "{status:?}");
 }
 
+/// The tables as an earlier version left them, made by the role `owner`.
+async fn tables_of_version(cluster: &Cluster, version: i32) -> Database<'_> {
+    let database = Database::empty(cluster).await;
+    let script = printed(["migrate", "print"]).await;
+    let last = format!("VALUES ({version}, '");
+    let end = script.find(&last).and_then(|at| Some(at + script[at..].find(';')? + 1)).expect("the script has it");
+    database.execute(&format!("SET ROLE owner; {} COMMIT", &script[..end])).await;
+    database
+}
+
+fn applied_since(version: i32) -> String {
+    let missing = MIGRATIONS.iter().filter(|migration| migration.version > version);
+    missing.map(|migration| format!("applied {:04} {}\n", migration.version, migration.name)).collect()
+}
+
 #[tokio::test]
 async fn tables_of_an_earlier_version_are_told_to_be_brought_up_to_date() {
-    let database = queue(Cluster::shared().await).await;
-    database.execute("DROP FUNCTION clap_take, clap_succeed").await;
-    database.execute("DELETE FROM postgres_batch_migrations WHERE version IN (4, 6)").await;
-    for command in ["work", "explain"] {
-        let finished = batch(&database, [command]).finish(SOON).await;
-        assert_eq!(finished.code(), Some(78), "{finished:?}");
-        let said = format!("{}{}", finished.output, finished.errors);
-        assert!(said.contains("clap_take") && said.contains("run `postgres-batch migrate up`"), "{said}");
+    for version in 3..i32::try_from(MIGRATIONS.len()).unwrap() {
+        let database = tables_of_version(Cluster::shared().await, version).await;
+        database.execute("INSERT INTO make_it_clap DEFAULT VALUES").await;
+        let refused = batch(&database, ["work"]).finish(SOON).await;
+        assert_eq!(refused.code(), Some(78), "version {version}: {refused:?}");
+        assert!(refused.output.contains("run `postgres-batch migrate up`"), "version {version}: {refused:?}");
+        assert_eq!(database.value::<i64>("SELECT pending FROM clap_backlog").await, 1, "nothing was claimed");
+
+        let up = batch(&database, ["migrate", "up"]).finish(SOON).await;
+        assert_eq!(up.output, applied_since(version), "version {version}: {up:?}");
+        let worked = batch(&database, ["work"]).finish(SOON).await;
+        assert_eq!((worked.code(), report(&worked)["outcome"].as_str()), (Some(0), Some("SUCCESS")), "{worked:?}");
     }
-    let up = batch(&database, ["migrate", "up"]).finish(SOON).await;
-    assert_eq!(up.output, "applied 0004 functions\napplied 0006 request_columns\n", "{up:?}");
-    let worked = batch(&database, ["work"]).finish(SOON).await;
-    assert_eq!(worked.code(), Some(0), "{worked:?}");
 }
 
 /// Where not everybody may call a function, as after ALTER DEFAULT PRIVILEGES, the roles that may are not locked out.
 #[tokio::test]
-async fn the_right_to_claim_survives_the_function_that_is_replaced() {
-    let database = queue(Cluster::shared().await).await;
-    let before = MIGRATIONS.iter().find(|migration| migration.name == "functions").unwrap().sql;
+async fn the_right_to_claim_survives_the_functions_that_are_replaced() {
+    let database = tables_of_version(Cluster::shared().await, 5).await;
     database
-        .execute(&format!(
-            "DROP FUNCTION clap_take, clap_succeed; SET ROLE owner; {before};
-             REVOKE ALL ON FUNCTION clap_take FROM PUBLIC; GRANT EXECUTE ON FUNCTION clap_take TO scaler;
-             DELETE FROM postgres_batch_migrations WHERE version = 6; INSERT INTO make_it_clap DEFAULT VALUES"
-        ))
+        .execute(
+            "SET ROLE owner; REVOKE ALL ON FUNCTION clap_take FROM PUBLIC; GRANT EXECUTE ON FUNCTION clap_take TO scaler;
+             GRANT SELECT ON make_it_clap TO scaler; GRANT UPDATE (pending) ON make_it_clap TO scaler;
+             GRANT SELECT, INSERT, UPDATE ON clap, clap_attempt TO scaler; INSERT INTO make_it_clap DEFAULT VALUES",
+        )
         .await;
-    let early = batch(&database, ["work"]).finish(SOON).await;
-    assert_eq!(early.code(), Some(78), "{early:?}");
-    assert_eq!(database.value::<i64>("SELECT pending FROM clap_backlog").await, 1, "nothing was claimed");
-
     let up = batch(&database, ["migrate", "up"]).finish(SOON).await;
-    assert_eq!(up.output, "applied 0006 request_columns\n", "{up:?}");
+    assert_eq!(up.output, applied_since(5), "{up:?}");
     let rights = "SELECT string_agg(grantee::regrole::text, ' ' ORDER BY grantee::regrole::text) FROM pg_proc, aclexplode(proacl)
                    WHERE proname LIKE 'clap_take%'";
     assert_eq!(database.value::<String>(rights).await, "owner scaler", "and not PUBLIC");
-    let worked = batch(&database, ["work"]).finish(SOON).await;
-    assert_eq!(worked.code(), Some(0), "{worked:?}");
+    let worked = Executable::postgres_batch(["work"]).variables(database.scaler().environment()).finish(SOON).await;
+    assert_eq!((worked.code(), report(&worked)["outcome"].as_str()), (Some(0), Some("SUCCESS")), "{worked:?}");
+    let voids = "INSERT INTO clap_voided_session (session_id) VALUES (1); DELETE FROM clap_voided_session";
+    let worker = connect(&database.scaler().driver()).await;
+    worker.batch_execute(voids).await.expect("a worker's role may void a session");
+}
+
+/// A statement of version 6, run as its workers do; returns how many rows it returned.
+async fn as_version_6(database: &Database<'_>, sql: &str, job: &str, session: i64) -> usize {
+    let parameters: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 6] = [
+        (&session, Type::INT8),
+        (&job, Type::TEXT),
+        (&job, Type::TEXT),
+        (&job, Type::TEXT),
+        (&job, Type::TEXT),
+        (&60.0, Type::FLOAT8),
+    ];
+    let client = connect(&database.owner().driver()).await;
+    client.query_typed(sql, &parameters).await.expect("the tables still take it").len()
+}
+
+const TAKE_6: &str = "SELECT id, iteration, max_attempts, cancel_requested, duration_seconds, payload, job_attempts, request_key, requested_at
+  FROM clap_take($1, $2, $3, $4, $5, $6, unless_due => true)";
+
+/// During a rollout workers of both versions share the queue: each takes over what the other has left.
+#[tokio::test]
+async fn workers_of_the_earlier_version_work_beside_new_ones() {
+    let database = tables_of_version(Cluster::shared().await, 6).await;
+    database.execute("INSERT INTO make_it_clap (max_attempts) VALUES (1), (3)").await;
+    assert_eq!(as_version_6(&database, TAKE_6, "in flight", 11).await, 1);
+    let up = batch(&database, ["migrate", "up"]).finish(SOON).await;
+    assert_eq!(up.output, applied_since(6), "{up:?}");
+
+    // The row that was in flight goes on: its heartbeat and its success are those of version 6.
+    let renew: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 3] =
+        [(&1_i64, Type::INT8), (&11_i64, Type::INT8), (&60.0, Type::FLOAT8)];
+    let client = connect(&database.owner().driver()).await;
+    assert_eq!(client.query_typed(include_str!("version_6/renew.sql"), &renew).await.unwrap().len(), 1);
+    assert_eq!(client.query("SELECT * FROM clap_succeed(1, 11)", &[]).await.unwrap().len(), 1);
+
+    // An old worker's crash counts, a new worker takes over, and an old one takes over from a new one.
+    assert_eq!(as_version_6(&database, TAKE_6, "old", 12).await, 1);
+    expire_leases(&database).await;
+    let mut store = store(&database);
+    let taken = store.claim(Claim::TakeOver, &job("new"), SessionId::draw(), LONG, soon()).await.unwrap().unwrap();
+    assert_eq!((taken.id, taken.iteration), (2, 2));
+    store.renew(&taken, LONG, soon()).await.unwrap().expect("it is ours");
+    expire_leases(&database).await;
+    assert_eq!(as_version_6(&database, include_str!("version_6/take_over.sql"), "old again", 13).await, 1);
+    expire_leases(&database).await;
+    assert_eq!(client.query(include_str!("version_6/mark_dead.sql"), &[]).await.unwrap().len(), 1);
+    let ended = "SELECT string_agg(format('%s %s-%s', status, iteration, interruptions), ', ' ORDER BY id) FROM clap";
+    assert_eq!(database.value::<String>(ended).await, "SUCCESS 1-0, DEAD 3-0");
 }
 
 async fn printed<'a>(arguments: impl IntoIterator<Item = &'a str>) -> String {
@@ -149,7 +240,8 @@ async fn the_printed_script_leaves_what_up_leaves() {
     let script = printed(["--schema", "printed", "migrate", "print"]).await;
     database.execute(&format!("SET ROLE owner; {script}")).await;
     let up = batch(&database, ["--schema", "printed", "migrate", "up"]).finish(SOON).await;
-    assert_eq!(up.output, "nothing to apply in schema printed: all 6 migrations are there\n", "{up:?}");
+    let nothing = format!("nothing to apply in schema printed: all {} migrations are there\n", MIGRATIONS.len());
+    assert_eq!(up.output, nothing, "{up:?}");
 }
 
 #[tokio::test]

@@ -151,10 +151,48 @@ async fn a_claim_that_does_not_ask_what_its_job_had() {
 }
 
 #[tokio::test]
+async fn a_claim_that_ignores_that_its_session_is_void() {
+    let void = "AND NOT EXISTS (SELECT 1 FROM clap_voided_session WHERE session_id = $1)";
+    let check = checks::an_unseen_claim_is_found_by_its_session;
+    is_noticed("a fresh claim of a voided session", |b| broken(&mut b.functions, void, ""), check).await;
+    for statement in [Statement::TakeOver, Statement::Resume] {
+        is_noticed("a takeover by a voided session", |b| broken(b.statement(statement), void, ""), check).await;
+    }
+    is_noticed(
+        "a look-up that voids nothing",
+        |b| broken(b.statement(Statement::FindBySession), "SELECT $1 WHERE", "SELECT $1 WHERE false AND"),
+        check,
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn an_attempt_that_costs_before_it_is_confirmed() {
+    let check = checks::an_unconfirmed_attempt_is_free;
+    let free = "unconfirmed AND interruptions < 10";
+    for statement in [Statement::TakeOver, Statement::Resume, Statement::MarkDead] {
+        is_noticed(
+            "an attempt that costs before it is confirmed",
+            |b| broken(b.statement(statement), free, "unconfirmed AND false"),
+            check,
+        )
+        .await;
+        is_noticed("attempts that are free for ever", |b| broken(b.statement(statement), free, "unconfirmed"), check)
+            .await;
+    }
+    is_noticed(
+        "a heartbeat that confirms nothing",
+        |b| broken(b.statement(Statement::Renew), "unconfirmed = false", "unconfirmed = unconfirmed"),
+        check,
+    )
+    .await;
+}
+
+#[tokio::test]
 async fn a_takeover_that_ignores_the_budget() {
     is_noticed(
         "a poison row that is tried for ever",
-        |b| broken(b.statement(Statement::TakeOver), "AND iteration - interruptions < max_attempts", ""),
+        |b| broken(b.statement(Statement::TakeOver), "iteration - interruptions < max_attempts", "true"),
         checks::a_poison_row_is_marked_dead,
     )
     .await;

@@ -31,6 +31,7 @@ holds!(
     interruptions_are_bounded,
     failures_back_off_and_end,
     an_unseen_claim_is_found_by_its_session,
+    an_unconfirmed_attempt_is_free,
 );
 
 #[tokio::test]

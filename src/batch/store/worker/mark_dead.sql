@@ -1,4 +1,4 @@
--- mark_dead: marks claps as DEAD whose last attempt crashed
+-- mark_dead: marks claps as DEAD whose last attempt crashed; an attempt that was never confirmed costs nothing
 WITH pick AS MATERIALIZED (
     SELECT id
       FROM clap
@@ -6,6 +6,7 @@ WITH pick AS MATERIALIZED (
        AND next_attempt_at <= now()
        AND lease_expires_at <= now()
        AND iteration - interruptions >= max_attempts
+       AND NOT (unconfirmed AND interruptions < 10)
      ORDER BY next_attempt_at
      LIMIT 100
        FOR NO KEY UPDATE SKIP LOCKED

@@ -1,15 +1,16 @@
 , lost AS (
     UPDATE clap_attempt a
-       SET outcome = 'LOST', ended_at = now(), error = 'lease expired'
+       SET outcome = 'LOST', ended_at = now(),
+           error = CASE WHEN pick.is_free THEN 'lease expired before the program was started' ELSE 'lease expired' END
       FROM pick
      WHERE a.clap_id = pick.id AND a.outcome = 'RUNNING'
     RETURNING a.clap_id
 ), taken AS (
     UPDATE clap c
-       SET status = 'RUNNING', iteration = c.iteration + 1, session_id = $1,
-           job_uid = $2, job_name = $3, pod_name = $4, started_at = now(),
+       SET status = 'RUNNING', iteration = c.iteration + 1, interruptions = c.interruptions + pick.is_free::integer,
+           session_id = $1, job_uid = $2, job_name = $3, pod_name = $4, started_at = now(),
            lease_expires_at = now() + make_interval(secs => $6), next_attempt_at = now(),
-           exit_code = NULL, last_error = NULL
+           exit_code = NULL, last_error = NULL, unconfirmed = true
       FROM pick, (SELECT count(*) FROM lost) AS closed_first   -- siblings have no order: this closes the old attempt first
      WHERE c.id = pick.id
     RETURNING c.id, c.iteration, c.max_attempts, c.cancel_requested_at IS NOT NULL AS cancel_requested

@@ -1,11 +1,12 @@
 -- resume: lets a later pod of the same Job resume the Job's clap, whatever next_attempt_at says
 WITH pick AS MATERIALIZED (
-    SELECT id
+    SELECT id, status = 'RUNNING' AND unconfirmed AND interruptions < 10 AS is_free
       FROM clap
      WHERE job_uid = $2
        AND status IN ('RUNNING', 'FAILED')
-       AND iteration - interruptions < max_attempts
+       AND (iteration - interruptions < max_attempts OR (status = 'RUNNING' AND unconfirmed AND interruptions < 10))
        AND (status = 'FAILED' OR lease_expires_at <= now() OR pod_name = $4)   -- same pod: the kubelet has ended the old container
+       AND NOT EXISTS (SELECT 1 FROM clap_voided_session WHERE session_id = $1)
      ORDER BY id
      LIMIT 1
        FOR NO KEY UPDATE SKIP LOCKED

@@ -1,12 +1,13 @@
 -- take_over: takes over a clap whose lease has expired or whose back-off is over, whichever Job had it
 WITH pick AS MATERIALIZED (
-    SELECT id
+    SELECT id, status = 'RUNNING' AND unconfirmed AND interruptions < 10 AS is_free
       FROM clap
      WHERE status IN ('RUNNING', 'FAILED')
        AND next_attempt_at <= now()
        AND lease_expires_at <= now()
-       AND iteration - interruptions < max_attempts
+       AND (iteration - interruptions < max_attempts OR (status = 'RUNNING' AND unconfirmed AND interruptions < 10))
        AND NOT EXISTS (SELECT 1 FROM clap_attempt WHERE job_uid = $2)
+       AND NOT EXISTS (SELECT 1 FROM clap_voided_session WHERE session_id = $1)
      ORDER BY next_attempt_at, id
      LIMIT 1
        FOR NO KEY UPDATE SKIP LOCKED

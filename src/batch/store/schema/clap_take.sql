@@ -1,0 +1,34 @@
+CREATE FUNCTION clap_take(session_id bigint, job_uid text, job_name text, pod_name text, node_name text,
+                          lease_seconds double precision, unless_due boolean, unconfirmed boolean DEFAULT false)
+RETURNS TABLE (id bigint, iteration integer, max_attempts smallint, cancel_requested boolean, duration_seconds integer,
+               payload text, job_attempts bigint, request_key text, requested_at text)
+LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
+    WITH pick AS MATERIALIZED (
+        SELECT id, max_attempts, duration_seconds, payload, request_key, requested_at
+          FROM make_it_clap
+         WHERE pending
+           AND NOT EXISTS (SELECT 1 FROM clap_attempt WHERE job_uid = $2)
+           AND NOT EXISTS (SELECT 1 FROM clap_voided_session WHERE session_id = $1)
+           AND NOT ($7 AND EXISTS (SELECT 1 FROM clap WHERE status IN ('RUNNING', 'FAILED') AND next_attempt_at <= now() AND lease_expires_at <= now()))
+         ORDER BY id
+         LIMIT 1
+           FOR NO KEY UPDATE SKIP LOCKED
+    ), taken AS (
+        INSERT INTO clap (id, status, session_id, iteration, max_attempts, job_uid, job_name, pod_name, started_at, lease_expires_at,
+                          unconfirmed)
+        SELECT id, 'RUNNING', $1, 1, max_attempts, $2, $3, $4, now(), now() + make_interval(secs => $6), $8
+          FROM pick
+            ON CONFLICT (id) DO NOTHING
+        RETURNING id, iteration, max_attempts
+    ), opened AS (
+        INSERT INTO clap_attempt (clap_id, iteration, session_id, job_uid, job_name, pod_name, node_name)
+        SELECT id, iteration, $1, $2, $3, $4, $5 FROM taken
+    )
+    SELECT t.id, t.iteration, t.max_attempts, false, p.duration_seconds, p.payload::text, 1::bigint, p.request_key,
+           coalesce(to_char(p.requested_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'), p.requested_at::text)
+      FROM taken t
+      JOIN pick p USING (id);
+END $$;

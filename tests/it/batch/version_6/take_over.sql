@@ -1,0 +1,37 @@
+-- due: anybody's clap whose lease has expired or whose back-off is over
+WITH pick AS MATERIALIZED (
+    SELECT id
+      FROM clap
+     WHERE status IN ('RUNNING', 'FAILED')
+       AND next_attempt_at <= now()
+       AND lease_expires_at <= now()
+       AND iteration - interruptions < max_attempts
+       AND NOT EXISTS (SELECT 1 FROM clap_attempt WHERE job_uid = $2)
+     ORDER BY next_attempt_at, id
+     LIMIT 1
+       FOR NO KEY UPDATE SKIP LOCKED
+)
+, lost AS (
+    UPDATE clap_attempt a
+       SET outcome = 'LOST', ended_at = now(), error = 'lease expired'
+      FROM pick
+     WHERE a.clap_id = pick.id AND a.outcome = 'RUNNING'
+    RETURNING a.clap_id
+), taken AS (
+    UPDATE clap c
+       SET status = 'RUNNING', iteration = c.iteration + 1, session_id = $1,
+           job_uid = $2, job_name = $3, pod_name = $4, started_at = now(),
+           lease_expires_at = now() + make_interval(secs => $6), next_attempt_at = now(),
+           exit_code = NULL, last_error = NULL
+      FROM pick, (SELECT count(*) FROM lost) AS closed_first   -- siblings have no order: this closes the old attempt first
+     WHERE c.id = pick.id
+    RETURNING c.id, c.iteration, c.max_attempts, c.cancel_requested_at IS NOT NULL AS cancel_requested
+), opened AS (
+    INSERT INTO clap_attempt (clap_id, iteration, session_id, job_uid, job_name, pod_name, node_name)
+    SELECT id, iteration, $1, $2, $3, $4, $5 FROM taken
+)
+SELECT t.id, t.iteration, t.max_attempts, t.cancel_requested, m.duration_seconds, m.payload::text AS payload,
+       (SELECT count(*) FROM clap_attempt WHERE job_uid = $2) + 1 AS job_attempts, m.request_key,
+       coalesce(to_char(m.requested_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'), m.requested_at::text) AS requested_at
+  FROM taken t
+  JOIN make_it_clap m USING (id)
