@@ -3,6 +3,7 @@
 mod chaos;
 mod checks;
 mod claims;
+mod cuts;
 mod ground;
 mod migrate;
 mod mutants;

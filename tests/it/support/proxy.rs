@@ -4,7 +4,7 @@ use std::{
     io,
     net::SocketAddr,
     sync::Arc,
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
     time::Duration,
 };
 
@@ -30,6 +30,39 @@ pub(crate) enum Mode {
     Truncate(usize),
     /// Passes everything on, each chunk this much later.
     Slow(Duration),
+    /// Cuts the next connection, and passes on what the others say.
+    Cut(Cut),
+    /// Passes everything on, and what [`CutBy::Silence`] has kept back.
+    Deliver,
+}
+
+/// A cut of one connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Cut {
+    /// The side whose bytes are counted.
+    pub(crate) side: Side,
+    /// How many bytes of that side still pass.
+    pub(crate) after: usize,
+    /// What happens then.
+    pub(crate) by: CutBy,
+}
+
+/// A side of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Side {
+    Client,
+    Server,
+}
+
+/// The ways to cut a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CutBy {
+    /// Both sides see its end.
+    Close,
+    /// Both sides see a reset.
+    Reset,
+    /// Neither side sees anything: bytes are kept back until [`Mode::Deliver`].
+    Silence,
 }
 
 /// The proxy; it ends, with its connections, when it is dropped.
@@ -37,7 +70,15 @@ pub(crate) struct Proxy {
     address: SocketAddr,
     mode: watch::Sender<Mode>,
     accepted: Arc<AtomicUsize>,
+    scissors: Arc<Scissors>,
     acceptor: JoinHandle<()>,
+}
+
+/// Whether the next connection is to be cut, and how many have been.
+#[derive(Debug, Default)]
+struct Scissors {
+    armed: AtomicBool,
+    cuts: AtomicUsize,
 }
 
 impl Proxy {
@@ -47,8 +88,9 @@ impl Proxy {
         let address = listener.local_addr().expect("it is bound");
         let (mode, modes) = watch::channel(Mode::Pass);
         let accepted = Arc::new(AtomicUsize::new(0));
-        let acceptor = tokio::spawn(accept(listener, target, modes, Arc::clone(&accepted)));
-        Self { address, mode, accepted, acceptor }
+        let scissors = Arc::<Scissors>::default();
+        let acceptor = tokio::spawn(accept(listener, target, modes, Arc::clone(&accepted), Arc::clone(&scissors)));
+        Self { address, mode, accepted, scissors, acceptor }
     }
 
     /// Starts one to a cluster.
@@ -63,12 +105,18 @@ impl Proxy {
 
     /// Changes what happens to connections, those that are open included.
     pub(crate) fn set(&self, mode: Mode) {
+        self.scissors.armed.store(matches!(mode, Mode::Cut(_)), Ordering::SeqCst);
         self.mode.send_replace(mode);
     }
 
     /// Counts the connections that were accepted so far.
     pub(crate) fn accepted(&self) -> usize {
         self.accepted.load(Ordering::Relaxed)
+    }
+
+    /// How many connections [`Mode::Cut`] has cut.
+    pub(crate) fn cuts(&self) -> usize {
+        self.scissors.cuts.load(Ordering::SeqCst)
     }
 }
 
@@ -79,15 +127,30 @@ impl Drop for Proxy {
 }
 
 /// Ends with its listener; its connections end with the sender of `modes`.
-async fn accept(listener: TcpListener, target: SocketAddr, modes: watch::Receiver<Mode>, accepted: Arc<AtomicUsize>) {
+async fn accept(
+    listener: TcpListener,
+    target: SocketAddr,
+    modes: watch::Receiver<Mode>,
+    accepted: Arc<AtomicUsize>,
+    scissors: Arc<Scissors>,
+) {
     while let Ok((client, _)) = listener.accept().await {
         accepted.fetch_add(1, Ordering::Relaxed);
-        tokio::spawn(carry(client, target, modes.clone()));
+        tokio::spawn(carry(client, target, modes.clone(), Arc::clone(&scissors)));
     }
 }
 
 /// Carries one connection until a side or the mode ends it. Errors end it as a reset would.
-async fn carry(mut client: TcpStream, target: SocketAddr, mut modes: watch::Receiver<Mode>) -> io::Result<()> {
+async fn carry(
+    mut client: TcpStream,
+    target: SocketAddr,
+    mut modes: watch::Receiver<Mode>,
+    scissors: Arc<Scissors>,
+) -> io::Result<()> {
+    let mut cut = match *modes.borrow() {
+        Mode::Cut(cut) if scissors.armed.swap(false, Ordering::SeqCst) => Some(cut),
+        _ => None,
+    };
     // While nothing may pass, no connection to the server is opened.
     let mut server = match passage(&mut modes).await {
         Passage::Open => TcpStream::connect(target).await?,
@@ -109,7 +172,16 @@ async fn carry(mut client: TcpStream, target: SocketAddr, mut modes: watch::Rece
                 0 => return Ok(()),
                 length => {
                     delay(&modes).await;
-                    server.write_all(&from_client[..length]).await?;
+                    let passed = pass(&mut cut, Side::Client, length);
+                    server.write_all(&from_client[..passed]).await?;
+                    if let Some(by) = fallen(&cut) {
+                        scissors.cuts.fetch_add(1, Ordering::SeqCst);
+                        if sever(by, &mut modes, &[&client, &server]).await? {
+                            return Ok(());
+                        }
+                        cut = None;
+                        server.write_all(&from_client[passed..length]).await?;
+                    }
                 }
             },
             read = server.read(&mut from_server) => {
@@ -120,13 +192,49 @@ async fn carry(mut client: TcpStream, target: SocketAddr, mut modes: watch::Rece
                     said += length;
                 }
                 delay(&modes).await;
-                client.write_all(&from_server[..length]).await?;
+                let passed = pass(&mut cut, Side::Server, length);
+                client.write_all(&from_server[..passed]).await?;
+                if let Some(by) = fallen(&cut) {
+                    scissors.cuts.fetch_add(1, Ordering::SeqCst);
+                    if sever(by, &mut modes, &[&client, &server]).await? {
+                        return Ok(());
+                    }
+                    cut = None;
+                    client.write_all(&from_server[passed..length]).await?;
+                }
                 if length == 0 || matches!(mode, Mode::Truncate(limit) if said >= limit) {
                     return Ok(());
                 }
             }
         }
     }
+}
+
+/// Counts bytes of a side, and returns how many of them pass.
+fn pass(cut: &mut Option<Cut>, side: Side, length: usize) -> usize {
+    match cut {
+        Some(cut) if cut.side == side => {
+            let passed = length.min(cut.after);
+            cut.after -= passed;
+            passed
+        }
+        _ => length,
+    }
+}
+
+/// How a connection is cut whose bytes have all passed.
+fn fallen(cut: &Option<Cut>) -> Option<CutBy> {
+    cut.filter(|cut| cut.after == 0).map(|cut| cut.by)
+}
+
+/// Cuts a connection, and returns whether that is its end.
+async fn sever(by: CutBy, modes: &mut watch::Receiver<Mode>, streams: &[&TcpStream]) -> io::Result<bool> {
+    match by {
+        CutBy::Close => {}
+        CutBy::Reset => end(Passage::Reset, streams)?,
+        CutBy::Silence => return Ok(modes.wait_for(|mode| *mode == Mode::Deliver).await.is_err()),
+    }
+    Ok(true)
 }
 
 /// The answer to whether bytes may pass.
@@ -140,7 +248,7 @@ enum Passage {
 async fn passage(modes: &mut watch::Receiver<Mode>) -> Passage {
     loop {
         match *modes.borrow_and_update() {
-            Mode::Pass | Mode::Truncate(_) | Mode::Slow(_) => return Passage::Open,
+            Mode::Pass | Mode::Truncate(_) | Mode::Slow(_) | Mode::Cut(_) | Mode::Deliver => return Passage::Open,
             Mode::Reset => return Passage::Reset,
             Mode::Close => return Passage::Closed,
             Mode::Blackhole => {}
@@ -176,7 +284,7 @@ mod tests {
         net::{TcpListener, TcpStream},
     };
 
-    use super::{super::wait::bounded, Mode, Proxy};
+    use super::{super::wait::bounded, Cut, CutBy, Mode, Proxy, Side};
 
     const SOON: Duration = Duration::from_secs(10);
 
@@ -250,6 +358,34 @@ mod tests {
         let mut answer = String::new();
         bounded("the end", SOON, stream.read_to_string(&mut answer)).await.unwrap();
         assert_eq!(answer, "trun");
+    }
+
+    #[tokio::test]
+    async fn one_connection_is_cut_after_a_byte_of_either_side() {
+        for (side, by) in [(Side::Client, CutBy::Close), (Side::Server, CutBy::Close), (Side::Server, CutBy::Reset)] {
+            let proxy = echo().await;
+            proxy.set(Mode::Cut(Cut { side, after: 4, by }));
+            let mut stream = TcpStream::connect(proxy.address()).await.unwrap();
+            stream.write_all(b"truncated").await.unwrap();
+            let mut answer = Vec::new();
+            let ended = bounded("the end", SOON, stream.read_to_end(&mut answer)).await;
+            assert!(b"trun".starts_with(&answer[..]), "{side:?}: {answer:?}");
+            assert_eq!(ended.is_err(), by == CutBy::Reset, "{side:?} {by:?}: {ended:?}");
+            assert_eq!(proxy.cuts(), 1);
+            let mut next = TcpStream::connect(proxy.address()).await.unwrap();
+            assert_eq!(say(&mut next, "whole again").await.unwrap(), "whole again");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_silent_cut_keeps_bytes_back_until_they_are_delivered() {
+        let proxy = echo().await;
+        proxy.set(Mode::Cut(Cut { side: Side::Client, after: 4, by: CutBy::Silence }));
+        let mut stream = TcpStream::connect(proxy.address()).await.unwrap();
+        let mut lost = Box::pin(say(&mut stream, "swallowed"));
+        assert!(tokio::time::timeout(Duration::from_millis(100), &mut lost).await.is_err());
+        proxy.set(Mode::Deliver);
+        assert_eq!(bounded("the answer", SOON, lost).await.unwrap(), "swallowed");
     }
 
     #[tokio::test]
