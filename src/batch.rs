@@ -46,7 +46,7 @@ pub fn main() -> ExitCode {
     if let [_, first, rest @ ..] = &words[..]
         && first == worker::EXECUTE
     {
-        eprintln!("postgres-batch: {}", worker::execute(rest));
+        eprintln!("{}", worker::execute(rest));
         return ExitCode::from(CANNOT_EXECUTE);
     }
     let Arguments { schema, command } = match Arguments::read(words) {

@@ -253,6 +253,26 @@ impl Store {
         self.settle(Statement::Fail, &parameters, by).await
     }
 
+    /// Gives the clap back whose program could not be started. That costs no attempt, and the clap is due after a
+    /// back-off that each further such release doubles. `None` means fenced.
+    pub async fn not_started(
+        &mut self,
+        attempt: &Attempt,
+        error: &str,
+        backoff: &Backoff,
+        by: Instant,
+    ) -> Result<Option<Status>, Error> {
+        let [base, cap] = [backoff.base, backoff.cap].map(|d| d.as_secs_f64());
+        let parameters: [Parameter<'_>; 5] = [
+            (&attempt.id, Type::INT8),
+            (&attempt.session.0, Type::INT8),
+            (&error, Type::TEXT),
+            (&base, Type::FLOAT8),
+            (&cap, Type::FLOAT8),
+        ];
+        self.settle(Statement::NotStarted, &parameters, by).await
+    }
+
     /// Gives the clap back, due at once; the first `free` interruptions cost no attempt. Returns FAILED, or DEAD when
     /// both budgets are spent; `None` means fenced.
     pub async fn release(&mut self, attempt: &Attempt, free: i32, by: Instant) -> Result<Option<Status>, Error> {

@@ -41,10 +41,6 @@ const POD_BACKOFF_CAP: Duration = Duration::from_secs(360);
 /// The time that a pod may take from its creation to its claim.
 const POD_START: Duration = Duration::from_secs(60);
 
-/// The exit codes of a program that was never started: a shell's "cannot execute", and death by SIGTERM.
-const NOT_STARTED_CODE: i32 = 126;
-const SIGTERM_CODE: i32 = 143;
-
 /// The rules of one Job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rules {
@@ -129,7 +125,7 @@ async fn run_attempt(
     mut lease: Lease,
     interrupt: &CancellationToken,
 ) -> Outcome {
-    let not_started = |stop| End::Ended(Ended { exit_code: SIGTERM_CODE, error: "not started".to_owned() }, Some(stop));
+    let not_started = |stop| End::Ended(Ended::not_started("not started".to_owned()), Some(stop));
     let confirmed = tokio::select! {
         biased;
         () = interrupt.cancelled() => Err(not_started(Stop::Interrupted)),
@@ -142,9 +138,7 @@ async fn run_attempt(
     let end = match confirmed.map(|()| rules.work.start(attempt)) {
         Err(end) => end,
         Ok(Ok(mut running)) => work(store, rules, attempt, &mut lease, &mut running, interrupt).await,
-        Ok(Err(error)) => {
-            End::Ended(Ended { exit_code: NOT_STARTED_CODE, error: format!("cannot start the program: {error}") }, None)
-        }
+        Ok(Err(error)) => End::Ended(Ended::not_started(format!("cannot start the program: {error}")), None),
     };
     let (ended, stop) = match end {
         End::Ended(ended, stop) => (ended, stop),
@@ -219,6 +213,8 @@ async fn over(moment: Option<Instant>) {
 enum Verdict {
     Success,
     Failed(Failure, Backoff),
+    /// The program could not be started. That is the Job's fault, and costs the clap nothing.
+    NotStarted(String, Backoff),
     Interrupted,
     Cancelled,
 }
@@ -227,8 +223,9 @@ impl Verdict {
     /// An exit code of zero is success, also after SIGTERM from outside: the work may have been about to finish. After
     /// the timeout, or an operator's cancellation, the exit code does not count.
     fn new(ended: Ended, stop: Option<Stop>, rules: &Rules, attempt: &Attempt) -> Self {
-        let Ended { exit_code, error } = ended;
+        let Ended { exit_code, error, never_started } = ended;
         match (exit_code, stop) {
+            (_, None | Some(Stop::TimedOut)) if never_started => Self::NotStarted(error, rules.backoff(attempt)),
             (0, None | Some(Stop::Interrupted)) => Self::Success,
             (_, Some(Stop::Interrupted)) => Self::Interrupted,
             (_, Some(Stop::Cancelled)) => Self::Cancelled,
@@ -248,7 +245,7 @@ impl Verdict {
         match self {
             Self::Success => AttemptOutcome::Success,
             Self::Failed(..) => AttemptOutcome::Failed,
-            Self::Interrupted => AttemptOutcome::Interrupted,
+            Self::NotStarted(..) | Self::Interrupted => AttemptOutcome::Interrupted,
             Self::Cancelled => AttemptOutcome::Cancelled,
         }
     }
@@ -261,6 +258,7 @@ impl Verdict {
             }
             Self::Interrupted => Outcome::Interrupted,
             Self::Cancelled => Outcome::Cancelled,
+            Self::NotStarted(error, _) => Outcome::Misconfigured(error.clone()),
             Self::Failed(Failure { error, .. }, _) if status == Status::Dead => Outcome::Dead { error: error.clone() },
             Self::Failed(Failure { error, .. }, _) => Outcome::Failed { retry_by, error: error.clone() },
         }
@@ -289,6 +287,7 @@ async fn settle(store: &mut Store, rules: &Rules, attempt: &Attempt, verdict: &V
         let booked = match verdict {
             Verdict::Success => store.succeed(attempt, by).await,
             Verdict::Failed(failure, backoff) => store.fail(attempt, failure, backoff, by).await,
+            Verdict::NotStarted(error, backoff) => store.not_started(attempt, error, backoff, by).await,
             Verdict::Interrupted => store.release(attempt, rules.max_interruptions, by).await,
             Verdict::Cancelled => store.cancelled(attempt, by).await,
         };
@@ -354,7 +353,12 @@ mod tests {
     }
 
     fn verdict(exit_code: i32, stop: Option<Stop>) -> Verdict {
-        Verdict::new(Ended { exit_code, error: String::new() }, stop, &rules(RetryBy::Queue), &attempt(1))
+        Verdict::new(
+            Ended { exit_code, error: String::new(), never_started: false },
+            stop,
+            &rules(RetryBy::Queue),
+            &attempt(1),
+        )
     }
 
     #[test]
@@ -379,6 +383,20 @@ mod tests {
         assert_eq!(verdict(143, Some(Stop::Interrupted)), Verdict::Interrupted);
         assert_eq!(verdict(65, Some(Stop::Interrupted)), Verdict::Interrupted);
         assert_eq!(verdict(137, Some(Stop::Cancelled)), Verdict::Cancelled);
+    }
+
+    #[test]
+    fn a_program_that_was_never_started_is_the_jobs_fault() {
+        let verdict = |stop| {
+            Verdict::new(Ended::not_started("no interpreter".to_owned()), stop, &rules(RetryBy::Queue), &attempt(1))
+        };
+        for stop in [None, Some(Stop::TimedOut)] {
+            let verdict = verdict(stop);
+            assert!(matches!(verdict, Verdict::NotStarted(..)), "{verdict:?}");
+            assert_eq!(verdict.outcome(Status::Failed, RetryBy::Queue).exit_code(), 78);
+        }
+        assert_eq!(verdict(Some(Stop::Interrupted)), Verdict::Interrupted);
+        assert_eq!(verdict(Some(Stop::Cancelled)), Verdict::Cancelled);
     }
 
     #[test]

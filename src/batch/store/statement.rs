@@ -28,6 +28,9 @@ pub enum Statement {
     /// Books a failure. $1 clap, $2 session, $3 exit code, $4 error, $5 permanent, $6 seconds reserved for the same
     /// Job, $7 first back-off in seconds, $8 longest back-off in seconds.
     Fail,
+    /// Gives the clap back whose program could not be started. $1 clap, $2 session, $3 error, $4 first back-off in
+    /// seconds, $5 longest back-off in seconds.
+    NotStarted,
     /// Gives the clap back. $1 clap, $2 session, $3 how many interruptions cost no attempt.
     Release,
     /// Books that the work was stopped on request. $1 clap, $2 session.
@@ -50,6 +53,7 @@ impl Statement {
             Self::Renew => include_str!("worker/renew.sql"),
             Self::Succeed => include_str!("worker/succeed.sql"),
             Self::Fail => include_str!("worker/fail.sql"),
+            Self::NotStarted => include_str!("worker/not_started.sql"),
             Self::Release => include_str!("worker/release.sql"),
             Self::Cancelled => include_str!("worker/cancelled.sql"),
             Self::Settled => include_str!("worker/settled.sql"),

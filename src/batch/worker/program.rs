@@ -3,9 +3,11 @@
 
 use std::{
     collections::VecDeque,
-    ffi::OsString,
+    ffi::{CString, OsString},
+    fs::File,
     io::{self, Read, Write},
     os::unix::{
+        ffi::OsStringExt,
         fs::PermissionsExt,
         process::{CommandExt, ExitStatusExt},
     },
@@ -15,6 +17,7 @@ use std::{
     time::Duration,
 };
 
+use nix::{errno::Errno, unistd::execve};
 use rustix::process::{
     Pid, Signal, WaitOptions, getpid, getppid, kill_process_group, set_parent_process_death_signal, wait,
 };
@@ -58,27 +61,16 @@ pub struct Child {
     status: Option<ExitStatus>,
     input: JoinHandle<()>,
     output: oneshot::Receiver<()>,
-    tail: Arc<Mutex<VecDeque<u8>>>,
+    said: Arc<Mutex<Said>>,
 }
 
-/// Why [`execute`] did not become the program.
-#[derive(Debug, thiserror::Error)]
-pub enum ExecuteError {
-    /// Somebody else than a worker has called it.
-    #[error("{EXECUTE} is for `postgres-batch work` alone: it takes a process id and a program")]
-    Misused,
-    /// The worker has died meanwhile.
-    #[error("the worker is gone")]
-    Orphaned,
-    /// The operating system says why.
-    #[error("cannot run {program:?}: {source}")]
-    Exec {
-        /// The program.
-        program: OsString,
-        /// The cause.
-        #[source]
-        source: io::Error,
-    },
+/// What has come by stderr.
+#[derive(Debug, Default)]
+struct Said {
+    /// The end of it.
+    tail: VecDeque<u8>,
+    /// Why the program was never started.
+    not_started: Option<String>,
 }
 
 impl Program {
@@ -109,10 +101,13 @@ impl Program {
     /// The operating system's error.
     pub fn start(&self, attempt: &Attempt) -> io::Result<Child> {
         let changes = signal(SignalKind::child())?;
+        // The child writes it before its error if it cannot become the program, which never sees it.
+        let mark = format!("{EXECUTE} {:032x}: ", rand::random::<u128>());
         let mut command = Command::new(std::env::current_exe()?);
         command
             .arg(EXECUTE)
             .arg(getpid().as_raw_pid().to_string())
+            .arg(&mark)
             .arg(&self.path)
             .args(&self.arguments)
             .env("CLAP_ID", attempt.id.to_string())
@@ -129,11 +124,11 @@ impl Program {
         let mut child = command.spawn()?;
         let stdin = child.stdin.take().expect("stdin is piped above");
         let stderr = child.stderr.take().expect("stderr is piped above");
-        let tail: Arc<Mutex<VecDeque<u8>>> = Arc::default();
+        let said: Arc<Mutex<Said>> = Arc::default();
         let (closed, output) = oneshot::channel();
-        let ours = Arc::clone(&tail);
+        let ours = Arc::clone(&said);
         std::thread::Builder::new().name("stderr".to_owned()).spawn(move || {
-            pass_through(stderr, &ours);
+            pass_through(stderr, &mark, &ours);
             // The receiver may have given up waiting.
             let _ = closed.send(());
         })?;
@@ -143,7 +138,7 @@ impl Program {
             status: None,
             input: tokio::spawn(feed(ChildStdin::from_std(stdin)?, document(attempt))),
             output,
-            tail,
+            said,
         })
     }
 }
@@ -171,8 +166,11 @@ impl Child {
     /// [`LAST_WORDS`], is not part of the answer.
     pub async fn last_words(&mut self, by: Instant) -> Ended {
         let _ = timeout_at(by.min(Instant::now() + LAST_WORDS), &mut self.output).await;
-        let tail: Vec<u8> = self.tail.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect();
-        told(self.status.expect("`ended` returns with it"), &tail)
+        let said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        match &said.not_started {
+            Some(error) => Ended::not_started(error.clone()),
+            None => described(self.status.expect("`ended` returns with it"), &Vec::from(said.tail.clone())),
+        }
     }
 
     /// Sends SIGTERM to the whole group.
@@ -210,27 +208,55 @@ impl Drop for Child {
     }
 }
 
-/// Becomes the program; returns only if that is impossible.
+/// Becomes the program; returns only if that is impossible, with the line to write to stderr.
 ///
-/// The words are the worker's process id, the program and its arguments. The arguments are passed on unchanged: a
-/// parser would take `-h` or `--` for its own.
+/// The words are the worker's process id, the mark of a failure, the program and its arguments. The arguments are passed
+/// on unchanged: a parser would take `-h` or `--` for its own.
 ///
 /// This runs in the child. It asks the kernel for SIGKILL when the worker dies, then checks that the worker had not
 /// died before that. Between fork and exec this would need unsafe code.
-pub fn execute(words: &[OsString]) -> ExecuteError {
-    let [parent, program, arguments @ ..] = words else { return ExecuteError::Misused };
-    let Some(parent) = parent.to_str().and_then(|parent| parent.parse::<i32>().ok()) else {
-        return ExecuteError::Misused;
+pub fn execute(words: &[OsString]) -> String {
+    let ([parent, mark, program, ..], Some(argv)) = (words, words.get(2..)) else {
+        return format!("postgres-batch: {EXECUTE} is for `postgres-batch work` alone");
     };
-    let program = program.clone();
+    let (mark, shown) = (mark.display(), program.display());
     if let Err(error) = set_parent_process_death_signal(Some(Signal::KILL)) {
-        return ExecuteError::Exec { program, source: error.into() };
+        return format!("{mark}cannot run {shown}: {error}");
     }
-    if Pid::as_raw(getppid()) != parent {
-        return ExecuteError::Orphaned;
+    if Some(Pid::as_raw(getppid())) != parent.to_str().and_then(|parent| parent.parse().ok()) {
+        return format!("{mark}cannot run {shown}: the worker is gone");
     }
-    let source = Command::new(&program).args(arguments).exec();
-    ExecuteError::Exec { program, source }
+    let variables = std::env::vars_os().map(|(name, value)| {
+        let mut variable = name;
+        variable.push("=");
+        variable.push(value);
+        variable
+    });
+    let texts = |words: Vec<OsString>| words.into_iter().map(|word| CString::new(word.into_vec())).collect();
+    let texts: (Result<Vec<_>, _>, Result<Vec<_>, _>) = (texts(argv.to_vec()), texts(variables.collect()));
+    let (Ok(argv), Ok(variables)) = texts else {
+        return format!("{mark}cannot run {shown}: an argument has a zero byte");
+    };
+    // Rust's runtime ignores SIGPIPE, and a program inherits what is ignored.
+    sigpipe::reset();
+    // Not the standard library's exec: it gives a file that the kernel does not know to a shell.
+    let Err(error) = execve(&argv[0], &argv, &variables);
+    format!("{mark}cannot run {shown}: {}{}", error.desc(), reason(Path::new(program), error))
+}
+
+/// Returns what a person needs to know beside the kernel's error.
+fn reason(program: &Path, error: Errno) -> String {
+    let mut start = [0; 256];
+    let length = File::open(program).and_then(|mut file| file.read(&mut start)).unwrap_or(0);
+    let first_line = start[..length].split(|byte| *byte == b'\n').next().unwrap_or_default();
+    match (error, first_line.strip_prefix(b"#!")) {
+        (Errno::ENOENT, Some(interpreter)) => {
+            let interpreter = String::from_utf8_lossy(interpreter);
+            format!(" (its first line names the interpreter {:?})", interpreter.trim_matches(' '))
+        }
+        (Errno::ENOEXEC, None) => " (it is no program of this machine, and has no #! line)".to_owned(),
+        _ => String::new(),
+    }
 }
 
 fn is_executable(path: &Path) -> bool {
@@ -256,22 +282,27 @@ async fn feed(mut stdin: ChildStdin, document: String) {
 /// Copies the program's stderr to the worker's, and keeps its end.
 ///
 /// It has a thread of its own: a slow reader of the worker's stderr must not delay a heartbeat.
-fn pass_through(mut stderr: ChildStderr, tail: &Mutex<VecDeque<u8>>) {
+fn pass_through(mut stderr: ChildStderr, mark: &str, said: &Mutex<Said>) {
     let mut buffer = [0; 8 * 1024];
     while let Ok(count @ 1..) = stderr.read(&mut buffer) {
-        let bytes = &buffer[..count];
+        let mut bytes = &buffer[..count];
         {
-            let mut tail = tail.lock().unwrap_or_else(PoisonError::into_inner);
-            tail.extend(bytes);
-            let surplus = tail.len().saturating_sub(TAIL);
-            tail.drain(..surplus);
+            let mut said = said.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(error) = bytes.strip_prefix(mark.as_bytes()) {
+                said.not_started = Some(String::from_utf8_lossy(error).trim().to_owned());
+                bytes = error;
+            }
+            said.tail.extend(bytes);
+            let surplus = said.tail.len().saturating_sub(TAIL);
+            said.tail.drain(..surplus);
         }
         // If the worker's stderr is closed, the program's must still be read, or the program blocks.
         let _ = io::stderr().write_all(bytes);
     }
 }
 
-fn told(status: ExitStatus, tail: &[u8]) -> Ended {
+/// Describes the end of a program.
+fn described(status: ExitStatus, tail: &[u8]) -> Ended {
     let (exit_code, how) = match (status.code(), status.signal()) {
         (Some(code), _) => (code, format!("exit code {code}")),
         (None, signal) => {
@@ -285,7 +316,7 @@ fn told(status: ExitStatus, tail: &[u8]) -> Ended {
         "" => how,
         words => format!("{how}: {words}"),
     };
-    Ended { exit_code, error }
+    Ended { exit_code, error, never_started: false }
 }
 
 #[cfg(test)]
@@ -293,14 +324,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_signal_is_told_as_128_more() {
-        assert_eq!(told(ExitStatus::from_raw(9), b"").exit_code, 137);
-        assert_eq!(told(ExitStatus::from_raw(3 << 8), b"").exit_code, 3);
+    fn a_signal_counts_as_128_more() {
+        assert_eq!(described(ExitStatus::from_raw(9), b"").exit_code, 137);
+        assert_eq!(described(ExitStatus::from_raw(3 << 8), b"").exit_code, 3);
     }
 
     #[test]
     fn what_stderr_said_last_is_fit_for_a_text_column() {
-        let ended = told(ExitStatus::from_raw(1 << 8), b"half a \xc3\0 word\n");
+        let ended = described(ExitStatus::from_raw(1 << 8), b"half a \xc3\0 word\n");
         assert_eq!(ended.error, "exit code 1: half a \u{fffd}\u{fffd} word");
     }
 

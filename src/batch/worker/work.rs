@@ -8,6 +8,9 @@ use crate::batch::store::Attempt;
 /// The exit code of a wait that fails.
 const FAILED: i32 = 1;
 
+/// The exit code of a program that cannot be executed, as a shell has it.
+const CANNOT_EXECUTE: i32 = 126;
+
 /// The exit code of a process that died of SIGTERM, as a shell has it.
 const TERMINATED: i32 = 128 + 15;
 
@@ -46,6 +49,20 @@ pub struct Ended {
     pub exit_code: i32,
     /// The reason of a failure, for people.
     pub error: String,
+    /// Whether the program could not even be started.
+    pub never_started: bool,
+}
+
+impl Ended {
+    /// The end of work that was never started.
+    pub fn not_started(error: String) -> Self {
+        Self { exit_code: CANNOT_EXECUTE, error, never_started: true }
+    }
+
+    /// The end of a wait.
+    fn wait(exit_code: i32, error: String) -> Self {
+        Self { exit_code, error, never_started: false }
+    }
 }
 
 /// Work under way. Dropping it kills it.
@@ -102,7 +119,7 @@ impl Running {
         match self {
             Self::Wait { until, ended } => {
                 *until = Instant::now();
-                *ended = Ended { exit_code: TERMINATED, error: "stopped".to_owned() };
+                *ended = Ended::wait(TERMINATED, "stopped".to_owned());
             }
             Self::Program(child) => child.terminate(),
         }
@@ -122,11 +139,11 @@ impl Ending {
         let iteration = u32::try_from(attempt.iteration).unwrap_or(0);
         if iteration <= self.fail_first {
             let error = format!("FAIL_FIRST={}: attempt {iteration} fails", self.fail_first);
-            return Ended { exit_code: FAILED, error };
+            return Ended::wait(FAILED, error);
         }
         match self.final_state {
-            FinalState::Success => Ended { exit_code: 0, error: String::new() },
-            FinalState::Failed => Ended { exit_code: FAILED, error: "FINAL_STATE=FAILED".to_owned() },
+            FinalState::Success => Ended::wait(0, String::new()),
+            FinalState::Failed => Ended::wait(FAILED, "FINAL_STATE=FAILED".to_owned()),
         }
     }
 }

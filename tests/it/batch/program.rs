@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use rustix::process::{Pid, Signal};
 
-use super::ground::{SOON, batch, expire_leases, queue, report, request};
+use super::ground::{SOON, batch, end_back_off, expire_leases, queue, report, request};
 use crate::support::{
     cluster::Cluster,
     database::Database,
@@ -183,6 +183,60 @@ async fn a_program_sees_its_arguments_as_they_were_written() {
         let seen = seen.unwrap_or_else(|error| panic!("{arguments:?}: the program has not run: {error}"));
         assert_eq!(seen.split_terminator('\n').collect::<Vec<_>>(), arguments);
     }
+}
+
+/// A file in the worker's directory that may be executed.
+fn executable(database: &Database<'_>, options: &[&'static str], content: &[u8]) -> Executable {
+    use std::os::unix::fs::PermissionsExt;
+
+    let arguments = ["work"].into_iter().chain(options.iter().copied()).chain(["--", "./program"]);
+    let worker = batch(database, arguments);
+    fs::write(worker.directory().join("program"), content).unwrap();
+    fs::set_permissions(worker.directory().join("program"), fs::Permissions::from_mode(0o755)).unwrap();
+    worker
+}
+
+/// The Job is to blame, not the row: it goes on when the Job is mended, and meanwhile no Job is started at every poll.
+#[tokio::test]
+async fn a_program_that_cannot_be_started_costs_no_attempt_and_backs_off() {
+    let database = queue(Cluster::shared().await).await;
+    database.execute("INSERT INTO make_it_clap (max_attempts) VALUES (1)").await;
+    let cases: [(&[u8], &str); 3] = [
+        (b"#!/bin/sh\r\ntouch ran\n", "names the interpreter \"/bin/sh\\r\""),
+        (b"touch ran\n", "has no #! line"),
+        (b"\x7fELF and nothing more", "Exec format error"),
+    ];
+    for (number, (content, expected)) in (0..).zip(cases) {
+        end_back_off(&database).await;
+        let process = executable(&database, &["--backoff", "100s", "--backoff-cap", "250s"], content).start();
+        let directory = process.directory().to_owned();
+        let finished = process.finish(SOON).await;
+        assert_eq!((finished.code(), report(&finished)["outcome"].as_str()), (Some(78), Some("MISCONFIGURED")));
+        let message = report(&finished)["message"].as_str().unwrap().to_owned();
+        assert!(message.contains("cannot run ./program") && message.contains(expected), "{message}");
+        assert!(!directory.join("ran").exists(), "there is no shell in between");
+        let booked = clap(&database).await;
+        assert!(booked.starts_with(&format!("FAILED {n}-{n} cannot run", n = number + 1)), "{booked}");
+        let backlog: String =
+            database.value("SELECT format('%s %s %s', claimable, held, waiting) FROM clap_backlog").await;
+        assert_eq!(backlog, "0 0 1", "no Job is started for it");
+        let wait: f64 =
+            database.value("SELECT extract(epoch FROM next_attempt_at - finished_at)::float8 FROM clap").await;
+        let usual = [100.0, 200.0, 250.0][number];
+        assert!((usual * 0.89..usual * 1.11).contains(&wait), "release {number} waits {wait} s");
+    }
+    end_back_off(&database).await;
+    let mended = executable(&database, &[], b"#!/bin/sh\nexit 126\n").finish(SOON).await;
+    assert_eq!((mended.code(), report(&mended)["outcome"].as_str()), (Some(11), Some("DEAD")), "126 of its own counts");
+    assert_eq!(clap(&database).await, "DEAD 4-3 exit code 126");
+}
+
+#[tokio::test]
+async fn a_program_inherits_no_ignored_signal() {
+    let database = queue(Cluster::shared().await).await;
+    request(&database, 1, 0).await;
+    let finished = shell(&database, &[], "grep SigIgn /proc/self/status").finish(SOON).await;
+    assert_eq!((finished.code(), finished.output.trim()), (Some(0), "SigIgn:\t0000000000000000"), "{finished:?}");
 }
 
 #[tokio::test]
