@@ -97,7 +97,7 @@ async fn plans(transactions: &mut Transactions) -> Result<Vec<Plan>, Error> {
     }
     let (take, succeed) = (function(client, "clap_take").await?, function(client, "clap_succeed").await?);
     let (one, text, seconds) = (1_i64, "explain", 60_f64);
-    let claim = |unless_due| -> [Parameter<'_>; 7] {
+    let claim = |unless_due| -> [Parameter<'_>; 8] {
         [
             (&one, Type::INT8),
             (&text, Type::TEXT),
@@ -106,6 +106,7 @@ async fn plans(transactions: &mut Transactions) -> Result<Vec<Plan>, Error> {
             (&text, Type::TEXT),
             (&seconds, Type::FLOAT8),
             (unless_due, Type::BOOL),
+            (&true, Type::BOOL),
         ]
     };
     let (fast, fresh) = (claim(&true), claim(&false));
