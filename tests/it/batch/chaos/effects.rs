@@ -45,6 +45,11 @@ impl Effects {
         ended
     }
 
+    /// Claps on which some work was started.
+    pub(super) fn started(&self) -> BTreeSet<i64> {
+        self.0.iter().filter(|(step, ..)| *step == Step::Start).map(|(_, clap, _)| *clap).collect()
+    }
+
     /// Sessions that started more than once.
     pub(super) fn started_twice(&self) -> Vec<i64> {
         let mut seen = BTreeSet::new();

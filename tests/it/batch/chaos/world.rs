@@ -95,6 +95,7 @@ struct Job {
 struct Tally {
     worker_kills: usize,
     server_kills: usize,
+    held_commits: usize,
     pauses: usize,
     deletions: usize,
     duplicates: usize,
@@ -143,8 +144,10 @@ impl World<'_> {
         let started = Instant::now();
         let faults_until = started + Duration::from_millis(u64::from(plan.claps) * 400);
         let killing = kill_server_until(&cluster, faults_until, plan.seed);
-        let ((), server_kills) = tokio::join!(world.live(faults_until), killing);
+        let holding = hold_commits_until(&cluster, faults_until, plan.seed);
+        let ((), server_kills, held_commits) = tokio::join!(world.live(faults_until), killing, holding);
         world.tally.server_kills = server_kills;
+        world.tally.held_commits = held_commits;
         world.conclude(started.elapsed()).await;
     }
 
@@ -197,10 +200,13 @@ impl World<'_> {
                     pod.process.signal(Signal::KILL);
                 }
                 let status = pod.process.ended();
-                ended.extend(status);
+                ended.extend(status.map(|status| (status, pod.name.clone())));
                 status.is_none()
             });
-            for status in ended {
+            for (status, pod) in ended {
+                if status.code().is_some_and(|code| code != 75) {
+                    self.faults.pods_that_hold_nothing.insert(pod);
+                }
                 let code = status.code().unwrap_or(137);
                 *self.tally.exit_codes.entry(code).or_default() += 1;
                 if job.over {
@@ -345,7 +351,8 @@ impl World<'_> {
         let poisoned = "SELECT count(*) FROM clap_attempt JOIN make_it_clap m ON m.id = clap_id WHERE m.payload ->> 'kind' = 'poison'";
         let poisoned: i64 = client.query_one(poisoned, &[]).await.unwrap().get(0);
         let most_jobs = usize::try_from(MOST_JOBS).expect("few Jobs");
-        self.faults.injected += usize::try_from(poisoned).unwrap() + self.tally.server_kills * most_jobs;
+        self.faults.injected +=
+            usize::try_from(poisoned).unwrap() + (self.tally.server_kills + self.tally.held_commits) * most_jobs;
         let verdict = books::judge(&client, &Effects::read(&text), &self.faults).await;
         let Verdict { violations, statuses, lost_attempts, done_again } = verdict;
         println!(
@@ -368,9 +375,11 @@ impl World<'_> {
     }
 
     fn told(&self) -> String {
-        let Tally { worker_kills, server_kills, pauses, deletions, duplicates, stalls, jobs, exit_codes } = &self.tally;
+        let Tally { worker_kills, server_kills, held_commits, pauses, deletions, duplicates, stalls, jobs, exit_codes } =
+            &self.tally;
         format!(
             "{jobs} Jobs, {worker_kills} workers and {server_kills} servers killed, {pauses} pauses, \
+             COMMITs held up {held_commits} times, \
              {deletions} Jobs deleted, {duplicates} duplicate pods, {stalls} stalls, exit codes {exit_codes:?}"
         )
     }
@@ -390,6 +399,34 @@ async fn kill_server_until(cluster: &Cluster, until: Instant, seed: u64) -> usiz
         cluster.start().await;
         kills += 1;
     }
+}
+
+/// Lets every COMMIT of the workers wait for a standby that is not there, for up to four seconds at a time; says how often.
+async fn hold_commits_until(cluster: &Cluster, until: Instant, seed: u64) -> usize {
+    let mut random = StdRng::seed_from_u64(seed + 2);
+    let mut holds = 0;
+    while Instant::now() < until {
+        sleep(Duration::from_millis(random.random_range(3_000..9_000))).await;
+        if wait_for_standby(cluster, "nobody").await {
+            holds += 1;
+            sleep(Duration::from_millis(random.random_range(200..4_000))).await;
+        }
+        // The server may be away, and comes back as it was configured last.
+        while !wait_for_standby(cluster, "").await {
+            sleep(Duration::from_millis(100)).await;
+        }
+    }
+    holds
+}
+
+/// Names the standby that COMMITs wait for; says whether the server took it.
+async fn wait_for_standby(cluster: &Cluster, name: &str) -> bool {
+    let Ok((client, connection)) = cluster.superuser("postgres").connect(tokio_postgres::NoTls).await else {
+        return false;
+    };
+    tokio::spawn(connection);
+    let set = format!("ALTER SYSTEM SET synchronous_standby_names = '{name}'");
+    client.batch_execute(&set).await.is_ok() && client.batch_execute("SELECT pg_reload_conf()").await.is_ok()
 }
 
 /// The rows: two thirds succeed, the others flake, fail, kill their worker or fail for good.
