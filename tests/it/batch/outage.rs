@@ -2,8 +2,10 @@
 
 use std::{fs, net::SocketAddr, time::Duration};
 
+use clapometer::batch::store::{Claim, SessionId};
+
 use super::{
-    ground::{SOON, queue, report, request},
+    ground::{LONG, SOON, batch, expire_leases, job, queue, report, request, soon, transactions},
     program::{SHORT_LEASE, clap, is_gone, pid_in},
 };
 use crate::support::{
@@ -143,4 +145,57 @@ async fn a_claim_whose_answer_stays_lost_is_not_called_unreachable() {
     assert_eq!((finished.code(), report(&finished)["outcome"].as_str()), (Some(75), Some("LOST")), "{finished:?}");
     let message = report(&finished)["message"].as_str().unwrap().to_owned();
     assert!(message.contains("a claim may have been committed"), "{message}");
+}
+
+/// The claim is in its COMMIT, which waits for a standby that is not there, when the wire breaks. Its absence from the
+/// tables is no proof that it never was.
+#[tokio::test]
+async fn a_claim_whose_commit_is_under_way_is_waited_for() {
+    let cluster = Cluster::with_settings(Settings::default().set("synchronous_standby_names", "nobody")).await;
+    let database = queue(&cluster).await;
+    database
+        .execute("INSERT INTO make_it_clap (max_attempts) VALUES (1); ALTER ROLE owner SET synchronous_commit = on")
+        .await;
+    let proxy = Proxy::to_cluster(&cluster).await;
+    let process = Executable::postgres_batch(["work"])
+        .variables(database.owner().by_way_of(proxy.address()).environment())
+        .start();
+    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND datname = current_database()";
+    first("the COMMIT waits", SOON, async || (database.value::<i64>(waiting).await == 1).then_some(())).await;
+    // Only this one waits: the sessions that follow have the role's new setting.
+    database.execute("ALTER ROLE owner SET synchronous_commit = off").await;
+    proxy.set(Mode::Reset);
+    let before = proxy.accepted();
+    eventually("it has tried again", SOON, || proxy.accepted() > before).await;
+    proxy.set(Mode::Pass);
+
+    let finished = process.finish(SOON).await;
+    assert_eq!((finished.code(), report(&finished)["outcome"].as_str()), (Some(0), Some("SUCCESS")), "{finished:?}");
+    assert_eq!(clap(&database).await, "SUCCESS 1-0");
+}
+
+/// Nobody confirms an attempt whose worker never learned of it: its row is not used up, and is worked on.
+#[tokio::test]
+async fn a_row_whose_claim_got_lost_is_not_marked_dead_unworked() {
+    let database = queue(Cluster::shared().await).await;
+    database.execute("INSERT INTO make_it_clap (max_attempts) VALUES (1)").await;
+    let claimed = super::ground::store(&database)
+        .claim(Claim::Fast, &job("lost"), SessionId::draw(), LONG, soon())
+        .await
+        .unwrap();
+    assert!(claimed.is_some());
+    expire_leases(&database).await;
+    let worked = batch(&database, ["work"]).finish(SOON).await;
+    assert_eq!((worked.code(), report(&worked)["iteration"].as_i64()), (Some(0), Some(2)), "{worked:?}");
+    assert_eq!(clap(&database).await, "SUCCESS 2-1");
+}
+
+/// The server finds out by itself that a client's host is gone, also in the middle of a pipeline.
+#[tokio::test]
+async fn a_transaction_asks_the_server_to_notice_a_dead_client() {
+    let database = queue(Cluster::shared().await).await;
+    let sql = "SELECT concat_ws(' ', current_setting('tcp_keepalives_idle'), current_setting('tcp_keepalives_interval'),
+                                current_setting('tcp_keepalives_count'), current_setting('tcp_user_timeout')) AS settings";
+    let rows = transactions(&database.owner(), None).run(sql, &[], soon()).await.unwrap();
+    assert_eq!(rows[0].get::<_, String>("settings"), "5 2 3 10s");
 }
