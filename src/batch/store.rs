@@ -203,6 +203,13 @@ impl Store {
         rows.first().map(|row| attempt(row, session)).transpose()
     }
 
+    /// Mends requests that are pending although they have a clap, and returns how many there were. A claim cannot take
+    /// such a request, and cannot see past it.
+    pub async fn mend_pending(&mut self, by: Instant) -> Result<i64, Error> {
+        let rows = self.run(Statement::MendPending, &[], by).await?;
+        rows.first().map_or(Ok(0), |row| column(row, "odd"))
+    }
+
     /// Reads the clap that this Job had before, if it had one.
     pub async fn previous_clap(&mut self, job: &Job, by: Instant) -> Result<Option<PreviousClap>, Error> {
         let rows = self.run(Statement::PreviousClap, &[(&job.uid, Type::TEXT)], by).await?;

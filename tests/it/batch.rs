@@ -7,6 +7,7 @@ mod cuts;
 mod ground;
 mod migrate;
 mod mutants;
+mod odd_rows;
 mod operator;
 mod outage;
 mod pooled;

@@ -160,13 +160,13 @@ fn line(row: &Row) -> Result<Vec<Cell>, Error> {
     let status = status(row)?;
     let took: Option<f64> = row.try_get("took")?;
     let started: Option<f64> = row.try_get("started")?;
-    let requested: f64 = row.try_get("requested")?;
+    let requested: Option<f64> = row.try_get("requested")?;
     Ok(vec![
         Cell::from(row.try_get::<_, i64>("id")?),
         Cell::styled(status, style(status)),
         Cell::from(attempts(row)?),
         took.map(span).map(Cell::from).unwrap_or_default(),
-        Cell::from(span(started.unwrap_or(requested))),
+        started.or(requested).map(span).map(Cell::from).unwrap_or_default(),
         Cell::from(job(row)?),
         Cell::from(remark(row, status)?),
     ])
@@ -206,11 +206,12 @@ fn headline(row: &Row, colors: ColorChoice) -> Result<String, Error> {
     }
     text.push('\n');
     let duration: i32 = row.try_get("duration_seconds")?;
-    let requested: f64 = row.try_get("requested")?;
+    let requested: Option<f64> = row.try_get("requested")?;
+    let requested = requested.map_or("at no time".to_owned(), |seconds| format!("{} ago", span(seconds)));
     let key: Option<String> = row.try_get("request_key")?;
     let payload: String = row.try_get("payload")?;
     let error: Option<String> = row.try_get("last_error")?;
-    let mut facts = vec![("requested", format!("{} ago, {duration} s of work", span(requested)))];
+    let mut facts = vec![("requested", format!("{requested}, {duration} s of work"))];
     facts.extend(key.map(|key| ("key", key)));
     if payload != "{}" {
         facts.push(("payload", payload));

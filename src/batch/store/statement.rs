@@ -19,6 +19,8 @@ pub enum Statement {
     Fresh,
     /// Finds a claim whose answer was lost, or voids its session. $1 session, $2 Job.
     FindBySession,
+    /// Takes the flag from requests that are pending although they have a clap. No parameters.
+    MendPending,
     /// Reads the clap that this Job had before. $1 Job.
     PreviousClap,
     /// Renews the lease, and confirms the attempt. $1 clap, $2 session, $3 lease in seconds; no row: fenced.
@@ -49,6 +51,7 @@ impl Statement {
             Self::TakeOver => concat!(include_str!("worker/take_over.sql"), include_str!("worker/open_attempt.sql")),
             Self::Fresh => include_str!("worker/fresh.sql"),
             Self::FindBySession => include_str!("worker/find_by_session.sql"),
+            Self::MendPending => include_str!("worker/mend_pending.sql"),
             Self::PreviousClap => include_str!("worker/previous_clap.sql"),
             Self::Renew => include_str!("worker/renew.sql"),
             Self::Succeed => include_str!("worker/succeed.sql"),

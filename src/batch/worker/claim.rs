@@ -112,8 +112,15 @@ impl Round<'_> {
         if let Some(claimed) = self.first_of(&[Claim::Resume, Claim::TakeOver, Claim::Fresh], by, interrupt).await? {
             return Ok(Found::Claimed(claimed));
         }
-        let previous = self.store.previous_clap(self.job, by).await?;
-        Ok(previous.map_or(Found::Claimed(Claimed::Nothing), |previous| judged(&previous)))
+        if let Some(previous) = self.store.previous_clap(self.job, by).await? {
+            return Ok(judged(&previous));
+        }
+        let odd = self.store.mend_pending(by).await?;
+        if odd > 0 {
+            tracing::warn!(requests = odd, "requests were marked as pending although they have a clap; mended");
+            return Ok(Found::Busy(Duration::ZERO));
+        }
+        Ok(Found::Claimed(Claimed::Nothing))
     }
 
     /// Claims in the first of these ways that finds a clap.

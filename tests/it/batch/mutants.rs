@@ -113,7 +113,7 @@ async fn an_attempt_that_is_counted_at_its_end() {
     is_noticed(
         "an attempt that is counted when it ends",
         |b| {
-            broken(b.statement(Statement::TakeOver), "iteration = c.iteration + 1", "iteration = c.iteration");
+            broken(b.statement(Statement::TakeOver), "iteration = pick.last + 1", "iteration = pick.last");
             broken(b.statement(Statement::Fail), "SET finished_at", "SET iteration = iteration + 1, finished_at");
             broken(&mut b.functions, "SET status", "SET iteration = iteration + 1, status");
         },

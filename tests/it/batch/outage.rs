@@ -197,5 +197,5 @@ async fn a_transaction_asks_the_server_to_notice_a_dead_client() {
     let sql = "SELECT concat_ws(' ', current_setting('tcp_keepalives_idle'), current_setting('tcp_keepalives_interval'),
                                 current_setting('tcp_keepalives_count'), current_setting('tcp_user_timeout')) AS settings";
     let rows = transactions(&database.owner(), None).run(sql, &[], soon()).await.unwrap();
-    assert_eq!(rows[0].get::<_, String>("settings"), "5 2 3 10s");
+    assert_eq!(rows[0].get::<_, String>("settings"), "5 2 3 10000");
 }

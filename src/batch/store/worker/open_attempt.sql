@@ -7,7 +7,8 @@
     RETURNING a.clap_id
 ), taken AS (
     UPDATE clap c
-       SET status = 'RUNNING', iteration = c.iteration + 1, interruptions = c.interruptions + pick.is_free::integer,
+       SET status = 'RUNNING', iteration = pick.last + 1,
+           interruptions = c.interruptions + (pick.last - c.iteration) + pick.is_free::integer,
            session_id = $1, job_uid = $2, job_name = $3, pod_name = $4, started_at = now(),
            lease_expires_at = now() + make_interval(secs => $6), next_attempt_at = now(),
            exit_code = NULL, last_error = NULL, unconfirmed = true

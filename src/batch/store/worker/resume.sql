@@ -1,6 +1,7 @@
 -- resume: lets a later pod of the same Job resume the Job's clap, whatever next_attempt_at says
 WITH pick AS MATERIALIZED (
-    SELECT id, status = 'RUNNING' AND unconfirmed AND interruptions < 10 AS is_free
+    SELECT id, status = 'RUNNING' AND unconfirmed AND interruptions < 10 AS is_free,
+           greatest(iteration, (SELECT max(a.iteration) FROM clap_attempt a WHERE a.clap_id = clap.id)) AS last
       FROM clap
      WHERE job_uid = $2
        AND status IN ('RUNNING', 'FAILED')

@@ -1,6 +1,7 @@
 -- take_over: takes over a clap whose lease has expired or whose back-off is over, whichever Job had it
 WITH pick AS MATERIALIZED (
-    SELECT id, status = 'RUNNING' AND unconfirmed AND interruptions < 10 AS is_free
+    SELECT id, status = 'RUNNING' AND unconfirmed AND interruptions < 10 AS is_free,
+           greatest(iteration, (SELECT max(a.iteration) FROM clap_attempt a WHERE a.clap_id = clap.id)) AS last
       FROM clap
      WHERE status IN ('RUNNING', 'FAILED')
        AND next_attempt_at <= now()
