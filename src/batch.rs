@@ -15,6 +15,7 @@ use std::{
     ffi::OsString,
     io::{IsTerminal, Write},
     process::ExitCode,
+    time::Duration,
 };
 
 use clap::{CommandFactory, error::ErrorKind};
@@ -39,6 +40,9 @@ const UNAVAILABLE: u8 = 69;
 
 /// The exit code for a wrong configuration (EX_CONFIG of sysexits.h).
 const CONFIGURATION: u8 = 78;
+
+/// The longest that writing a Job's last line may take.
+const REPORT: Duration = Duration::from_secs(2);
 
 /// Runs `postgres-batch`: reads the arguments and the environment, and returns the exit code.
 pub fn main() -> ExitCode {
@@ -100,13 +104,19 @@ async fn work(connection: ConnectionSource, schema: Option<String>, rules: &Rule
 
 /// Writes a Job's last line: to standard output, unless that belongs to the program.
 fn report(report: &Report, work: &Work) {
-    let (is_terminal, mut stream): (bool, Box<dyn Write>) = match work {
+    let (is_terminal, mut stream): (bool, Box<dyn Write + Send>) = match work {
         Work::Wait(_) => (std::io::stdout().is_terminal(), Box::new(std::io::stdout())),
         Work::Run(_) => (std::io::stderr().is_terminal(), Box::new(std::io::stderr())),
     };
     let line = if is_terminal { report.sentence() } else { report.json() };
-    // If nobody reads it any more, the outcome is booked all the same, and the exit code says it too.
-    let _ = writeln!(stream, "{line}");
+    // A reader that is gone changes nothing, and one that has stopped reading must not keep the Job from its end: the
+    // outcome is booked, and the exit code says it too.
+    let (written, done) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let _ = writeln!(stream, "{line}").and_then(|()| stream.flush());
+        let _ = written.send(());
+    });
+    let _ = done.recv_timeout(REPORT);
 }
 
 fn misconfigured(message: &str) -> ExitCode {

@@ -46,7 +46,8 @@ postgres-batch [work] [OPTIONS] [-- PROGRAM...]
 #[command(name = "postgres-batch", version = VERSION, override_usage = USAGE, after_help = CONNECTION_HELP)]
 pub struct Arguments {
     /// The schema of the tables, for a queue per schema [default: the role's search_path]
-    #[arg(long, global = true, env = "POSTGRES_BATCH_SCHEMA", value_name = "NAME", hide_env_values = true)]
+    #[arg(long, global = true, env = "POSTGRES_BATCH_SCHEMA", value_name = "NAME", hide_env_values = true,
+          value_parser = schema)]
     pub schema: Option<String>,
 
     /// What to do; [`DEFAULT`] where the words name no command.
@@ -305,9 +306,9 @@ pub struct WorkArguments {
     pub backoff_cap: Duration,
 
     /// Exit codes of the program after which trying again is pointless
-    #[arg(long, env = "POSTGRES_BATCH_PERMANENT_EXIT_CODES", hide_env_values = true, default_value = "65", value_delimiter = ',',
-          value_parser = clap::value_parser!(i32).range(1..=255), value_name = "CODES")]
-    pub permanent_exit_codes: Vec<i32>,
+    #[arg(long, env = "POSTGRES_BATCH_PERMANENT_EXIT_CODES", hide_env_values = true, default_value = "65",
+          value_parser = exit_codes, value_name = "CODES")]
+    pub permanent_exit_codes: ExitCodes,
 
     /// How many interruptions by SIGTERM cost a clap no attempt
     #[arg(long, env = "POSTGRES_BATCH_MAX_INTERRUPTIONS", hide_env_values = true, default_value_t = 10,
@@ -392,11 +393,24 @@ impl WorkArguments {
             reserve,
             backoff,
             backoff_cap,
-            permanent_exit_codes,
+            permanent_exit_codes: permanent_exit_codes.0,
             max_interruptions,
             work,
         })
     }
+}
+
+/// A list of exit codes, which may be empty.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExitCodes(Vec<i32>);
+
+fn exit_codes(text: &str) -> Result<ExitCodes, String> {
+    let codes = text.split(',').map(str::trim).filter(|code| !code.is_empty());
+    let codes = codes.map(|code| match code.parse() {
+        Ok(code @ 1..=255) => Ok(code),
+        _ => Err(format!("{code} is not an exit code of a failure: 1 to 255, separated by commas")),
+    });
+    Ok(ExitCodes(codes.collect::<Result<_, _>>()?))
 }
 
 /// Options that clap accepts and that cannot work.
@@ -415,6 +429,14 @@ fn duration(text: &str) -> Result<Duration, String> {
     days.or_else(|| duration::parse(text))
         .filter(|duration| *duration <= LONGEST)
         .ok_or_else(|| "a duration is a whole number with a unit: 1500ms, 5s, 10m, 2h, 7d".to_owned())
+}
+
+/// PostgreSQL cuts a longer name, and the tables would be looked for in another schema than they are in.
+fn schema(text: &str) -> Result<String, String> {
+    if text.len() > 63 {
+        return Err(format!("a schema's name has at most 63 bytes, and this one has {}", text.len()));
+    }
+    Ok(text.to_owned())
 }
 
 fn channel(text: &str) -> Result<notify_sql::Identifier, notify_sql::IdentifierError> {
@@ -437,6 +459,18 @@ fn terminal_status(text: &str) -> Result<Status, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn exit_codes_are_a_list_that_may_be_empty_or_have_spaces() {
+        for (text, codes) in
+            [("65", Ok(vec![65])), ("65, 66", Ok(vec![65, 66])), ("", Ok(vec![])), (" 1,2 ,", Ok(vec![1, 2]))]
+        {
+            assert_eq!(exit_codes(text).map(|codes| codes.0), codes, "{text:?}");
+        }
+        for wrong in ["0", "256", "x", "65 66", "-1"] {
+            assert!(exit_codes(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn work_is_the_command_where_none_is_named() {

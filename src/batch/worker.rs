@@ -240,6 +240,19 @@ impl Verdict {
         }
     }
 
+    /// Returns the same with a question mark for each character beyond ASCII, if there is one.
+    fn in_ascii(&self) -> Option<Self> {
+        let ascii = |text: &str| text.chars().map(|c| if c.is_ascii() { c } else { '?' }).collect();
+        match self {
+            Self::Failed(failure, backoff) if !failure.error.is_ascii() => {
+                let error = ascii(&failure.error);
+                Some(Self::Failed(Failure { error, ..*failure }, *backoff))
+            }
+            Self::NotStarted(error, backoff) if !error.is_ascii() => Some(Self::NotStarted(ascii(error), *backoff)),
+            _ => None,
+        }
+    }
+
     /// Returns the outcome that the attempt's row has once this is booked.
     fn booked_as(&self) -> AttemptOutcome {
         match self {
@@ -283,7 +296,9 @@ impl Rules {
 
 /// Books the end. Tries again until it is confirmed, and gives up at `by`.
 async fn settle(store: &mut Store, rules: &Rules, attempt: &Attempt, verdict: &Verdict, by: Instant) -> Outcome {
+    let mut in_ascii = None;
     loop {
+        let verdict = in_ascii.as_ref().unwrap_or(verdict);
         let booked = match verdict {
             Verdict::Success => store.succeed(attempt, by).await,
             Verdict::Failed(failure, backoff) => store.fail(attempt, failure, backoff, by).await,
@@ -308,6 +323,10 @@ async fn settle(store: &mut Store, rules: &Rules, attempt: &Attempt, verdict: &V
             Err(error) => error,
         };
         match reason {
+            // A database in another encoding than UTF-8 may have no character for what the program has said.
+            Error::Rejected { .. } if in_ascii.is_none() && verdict.in_ascii().is_some() => {
+                in_ascii = verdict.in_ascii()
+            }
             error if error.is_passing() && Instant::now() + RETRY < by => sleep(RETRY).await,
             error => return Outcome::Lost(format!("the end could not be booked: {error}")),
         }

@@ -64,6 +64,11 @@ pub(crate) fn write_error(error: &Error) -> WriteError {
     }
 }
 
+/// Returns whether a statement gave up waiting for a lock.
+pub(crate) fn is_lock_timeout(error: &Error) -> bool {
+    error.code().is_some_and(|code| code.code() == "55P03")
+}
+
 /// What an error of a writer's BEGIN means.
 pub(crate) fn begin_error(error: &Error) -> WriteError {
     match error.code().map(tokio_postgres::error::SqlState::code) {

@@ -2,7 +2,10 @@
 
 use std::fmt::Write as _;
 
-use super::style::{ColorChoice, Style};
+use super::{
+    style::{ColorChoice, Style},
+    text::printable,
+};
 
 /// The alignment of a column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,8 +32,8 @@ impl Cell {
 
 impl<T: ToString> From<T> for Cell {
     fn from(text: T) -> Self {
-        // The second line of an error would break the table.
-        Self { text: text.to_string().split_whitespace().collect::<Vec<_>>().join(" "), style: None }
+        // The second line of an error would break the table, and escape sequences are not the table's.
+        Self { text: printable(&text.to_string()).split_whitespace().collect::<Vec<_>>().join(" "), style: None }
     }
 }
 

@@ -7,11 +7,14 @@ use std::{
 
 use postgres_protocol::escape::escape_identifier;
 use sha2::{Digest, Sha256};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_postgres::{Client, types::Type};
 
-use crate::batch::transaction::{Error, Parameter, Transactions};
-use crate::notify_sql::{Identifier, NotifyTable, NotifyTrigger, Operation};
+use crate::{
+    batch::transaction::{Error, Parameter, Transactions},
+    notify_sql::{Identifier, NotifyTable, NotifyTrigger, Operation},
+    postgres::classify::is_lock_timeout,
+};
 
 /// One step in the history of the tables.
 #[derive(Debug, Clone, Copy)]
@@ -46,6 +49,12 @@ pub const MIGRATIONS: [Migration; 8] = [
 
 /// The longest that `migrate up` may take. The tables are new, so that only waiting for another migration takes long.
 const WITHIN: Duration = Duration::from_secs(60);
+
+/// Sets how long a step waits for the locks of its tables.
+const BRIEFLY: &str = "SET LOCAL lock_timeout = '500ms'";
+
+/// The pause between two tries of a step, in which claims and heartbeats go on.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// Creates the table that records the migrations. Its name is not schema_migrations: that belongs to Rails and Ecto.
 const HISTORY: &str = "\
@@ -109,6 +118,9 @@ pub enum MigrateError {
         /// The migration's number.
         version: i32,
     },
+    /// Somebody holds a lock on the tables.
+    #[error("the tables are in use: gave up waiting for {0}; nothing of the last step was kept")]
+    InUse(String),
     /// It took too long.
     #[error("the migration took longer than {} s; nothing of its last step was kept", WITHIN.as_secs())]
     Timeout,
@@ -170,22 +182,63 @@ pub async fn install_notify(transactions: &mut Transactions, channel: Identifier
 }
 
 async fn install(transactions: &mut Transactions, channel: Identifier) -> Result<(), MigrateError> {
-    let client = transactions.begin(Instant::now() + WITHIN).await?;
-    // CREATE OR REPLACE FUNCTION fails when two sessions create the same function for the first time.
-    client.query_typed(LOCK, &[]).await.map_err(Error::from)?;
-    let schema = current_schema(client).await?;
-    let name = |text: String| Identifier::new(text).expect("PostgreSQL's own names are names");
-    let requests = (vec![Operation::Insert, Operation::Delete], "make_it_clap", Vec::new());
-    // A claim, an end, a retry and a cancellation set the status; a heartbeat does not.
-    let claps =
-        (vec![Operation::Insert, Operation::Update, Operation::Delete], "clap", vec![name("status".to_owned())]);
-    for (operations, table, columns) in [requests, claps] {
-        let table = NotifyTable::new(name(schema.clone()), name(table.to_owned()));
-        let trigger = NotifyTrigger { table, channel: channel.clone(), operations, columns };
-        client.batch_execute(&trigger.install()).await.map_err(Error::from)?;
+    // CREATE OR REPLACE FUNCTION fails when two sessions create the same function for the first time: one at a time.
+    patiently(transactions, Instant::now() + WITHIN, async |client| {
+        let schema = current_schema(client).await?;
+        let name = |text: String| Identifier::new(text).expect("PostgreSQL's own names are names");
+        let requests = (vec![Operation::Insert, Operation::Delete], "make_it_clap", Vec::new());
+        // A claim, an end, a retry and a cancellation set the status; a heartbeat does not.
+        let claps =
+            (vec![Operation::Insert, Operation::Update, Operation::Delete], "clap", vec![name("status".to_owned())]);
+        for (operations, table, columns) in [requests, claps] {
+            let table = NotifyTable::new(name(schema.clone()), name(table.to_owned()));
+            let trigger = NotifyTrigger { table, channel: channel.clone(), operations, columns };
+            client.batch_execute(&trigger.install()).await.map_err(failed)?;
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// Runs a step in a transaction of its own, one migration at a time in a database.
+///
+/// A step waits for the locks of its tables only briefly, but again and again. Whoever comes later waits behind it:
+/// a longer wait would let leases run out, for one transaction that somebody has left open.
+async fn patiently<T>(
+    transactions: &mut Transactions,
+    by: Instant,
+    step: impl AsyncFn(&Client) -> Result<T, MigrateError>,
+) -> Result<T, MigrateError> {
+    let mut named = String::new();
+    loop {
+        let client = transactions.begin(by).await?;
+        client.query_typed(LOCK, &[]).await.map_err(Error::from)?;
+        client.batch_execute(BRIEFLY).await.map_err(Error::from)?;
+        match step(client).await {
+            Ok(done) => {
+                client.batch_execute("COMMIT").await.map_err(Error::from)?;
+                return Ok(done);
+            }
+            Err(MigrateError::InUse(_)) => transactions.abandon(),
+            Err(error) => return Err(error),
+        }
+        let rows = transactions.run(include_str!("../store/operator/lock_holder.sql"), &[], by).await?;
+        let holder = rows.first().map(|row| row.try_get::<_, String>("holder")).transpose().map_err(Error::from)?;
+        let holder = holder.unwrap_or_else(|| "a transaction that has ended meanwhile".to_owned());
+        if Instant::now() + 3 * PAUSE >= by {
+            return Err(MigrateError::InUse(holder));
+        }
+        if holder != named {
+            eprintln!("postgres-batch: the tables are in use; waiting for {holder}");
+            named = holder;
+        }
+        sleep(PAUSE).await;
     }
-    client.batch_execute("COMMIT").await.map_err(Error::from)?;
-    Ok(())
+}
+
+/// Tells a lock that was waited for in vain from other errors of a step.
+fn failed(error: tokio_postgres::Error) -> MigrateError {
+    if is_lock_timeout(&error) { MigrateError::InUse(String::new()) } else { Error::from(error).into() }
 }
 
 /// Returns the state of every migration.
@@ -273,17 +326,19 @@ async fn apply(transactions: &mut Transactions) -> Result<Vec<Migration>, Migrat
 
     let mut done = Vec::new();
     for migration in MIGRATIONS {
-        let client = transactions.begin(by).await?;
-        client.query_typed(LOCK, &[]).await.map_err(Error::from)?;
-        if !is_applied(client, &migration).await? {
-            client.batch_execute(migration.sql).await.map_err(Error::from)?;
+        let applied = patiently(transactions, by, async |client| {
+            if is_applied(client, &migration).await? {
+                return Ok(false);
+            }
+            client.batch_execute(migration.sql).await.map_err(failed)?;
             let checksum = migration.checksum();
             let record = "INSERT INTO postgres_batch_migrations (version, checksum) VALUES ($1, $2)";
             let parameters: [Parameter<'_>; 2] = [(&migration.version, Type::INT4), (&checksum, Type::TEXT)];
             client.query_typed(record, &parameters).await.map_err(Error::from)?;
-            done.push(migration);
-        }
-        client.batch_execute("COMMIT").await.map_err(Error::from)?;
+            Ok(true)
+        })
+        .await?;
+        done.extend(applied.then_some(migration));
     }
     Ok(done)
 }

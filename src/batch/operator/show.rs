@@ -13,7 +13,7 @@ use crate::{
     terminal::{
         style::{ColorChoice, Style},
         table::{self, Align, Cell},
-        text::span,
+        text::{printable, span},
     },
 };
 
@@ -212,21 +212,22 @@ fn headline(row: &Row, colors: ColorChoice) -> Result<String, Error> {
     let payload: String = row.try_get("payload")?;
     let error: Option<String> = row.try_get("last_error")?;
     let mut facts = vec![("requested", format!("{requested}, {duration} s of work"))];
-    facts.extend(key.map(|key| ("key", key)));
+    facts.extend(key.map(|key| ("key", printable(&key))));
     if payload != "{}" {
         facts.push(("payload", payload));
     }
     let job = job(row)?;
     if !job.is_empty() {
-        facts.push(("job", job));
+        facts.push(("job", printable(&job)));
     }
     let note = remark(row, status)?;
     if status == Status::Running && !note.is_empty() {
-        facts.push(("note", note));
+        facts.push(("note", printable(&note)));
     } else if let (Status::Failed, Some(next)) = (status, row.try_get::<_, Option<f64>>("next")?) {
         facts.push(("next attempt", if next > 0.0 { format!("in {}", span(next)) } else { "now".to_owned() }));
     }
-    facts.extend(error.map(|error| ("last error", error.trim().replace('\n', "\n                "))));
+    let lines = |error: String| error.trim().lines().map(printable).collect::<Vec<_>>().join("\n                ");
+    facts.extend(error.map(|error| ("last error", lines(error))));
     for (name, value) in facts {
         let _ = writeln!(text, "  {name:<12}  {value}");
     }

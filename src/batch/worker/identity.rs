@@ -30,7 +30,8 @@ pub fn connection(lookup: impl Fn(&str) -> Option<String>) -> Result<ConnectionS
     ConnectionSource::from_environment(&|name| {
         lookup(name).or_else(|| match name {
             "PGHOST" if lookup("PGHOSTADDR").is_none() => lookup("PG_HOST"),
-            "PGPORT" => lookup("PG_PORT"),
+            // Kubernetes sets PG_PORT=tcp://10.0.0.1:5432 where a Service is called pg.
+            "PGPORT" => lookup("PG_PORT").filter(|port| !port.starts_with("tcp://")),
             "PGUSER" => lookup("PG_USERNAME"),
             _ => None,
         })
@@ -55,6 +56,12 @@ mod tests {
         assert_eq!(address(&seed), (tcp("seed", 5433), "author".to_owned()));
         let both = [&seed[..], &[("PGHOST", "libpq"), ("PGUSER", "operator")]].concat();
         assert_eq!(address(&both), (tcp("libpq", 5433), "operator".to_owned()));
+    }
+
+    #[test]
+    fn the_variable_of_a_service_called_pg_is_no_port() {
+        let link = [("PG_HOST", "seed"), ("PG_PORT", "tcp://10.0.0.1:5432"), ("PG_USERNAME", "author")];
+        assert_eq!(address(&link).0, Address::Tcp { host: "seed".to_owned(), port: 5432 });
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! SIGTERM and SIGINT, which ask the worker to stop.
+//! The signals that ask the worker to stop: SIGTERM, SIGINT, SIGHUP and SIGQUIT.
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -10,6 +10,8 @@ use tokio_util::sync::CancellationToken;
 pub fn listen() -> std::io::Result<CancellationToken> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    let mut quit = signal(SignalKind::quit())?;
     let interrupted = CancellationToken::new();
     let token = interrupted.clone();
     // The first signal is enough; a second one changes nothing.
@@ -17,6 +19,8 @@ pub fn listen() -> std::io::Result<CancellationToken> {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
+            _ = hangup.recv() => {}
+            _ = quit.recv() => {}
         }
         token.cancel();
     });

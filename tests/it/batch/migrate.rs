@@ -179,6 +179,29 @@ async fn the_right_to_claim_survives_the_functions_that_are_replaced() {
     worker.batch_execute(voids).await.expect("a worker's role may void a session");
 }
 
+/// Whoever waits for a table's lock makes everybody wait who comes later: claims and heartbeats go on meanwhile.
+#[tokio::test]
+async fn a_migration_behind_an_open_transaction_lets_the_others_pass_and_names_it() {
+    let database = tables_of_version(Cluster::shared().await, 6).await;
+    let open = database.connect().await;
+    open.batch_execute("SET application_name = 'forgotten'; BEGIN; SELECT count(*) FROM clap").await.unwrap();
+    let mut migrating = batch(&database, ["migrate", "up"]).start();
+    let waits = "SELECT count(*) FROM pg_locks WHERE NOT granted AND mode = 'AccessExclusiveLock'
+                    AND relation = 'clap'::regclass";
+    for _ in 0..2 {
+        wait::first("the migration waits", SOON, async || (database.value::<i64>(waits).await == 1).then_some(()))
+            .await;
+        // Behind a migration that waited for all of its time this would take 30 s.
+        database.execute("SET lock_timeout = '10s'; UPDATE clap SET lease_expires_at = now() WHERE id = 0").await;
+        assert!(migrating.ended().is_none(), "it tries again");
+    }
+    open.batch_execute("COMMIT").await.unwrap();
+    let finished = migrating.finish(SOON).await;
+    assert_eq!((finished.code(), finished.output), (Some(0), applied_since(6)), "{}", finished.errors);
+    let holder = "the tables are in use; waiting for pid ";
+    assert!(finished.errors.contains(holder) && finished.errors.contains("(forgotten)"), "{}", finished.errors);
+}
+
 /// A statement of version 6, run as its workers do; returns how many rows it returned.
 async fn as_version_6(database: &Database<'_>, sql: &str, job: &str, session: i64) -> usize {
     let parameters: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 6] = [

@@ -39,7 +39,7 @@ async fn requests_are_added_once_per_key() {
 async fn a_queue_can_be_looked_at() {
     let database = queue(Cluster::shared().await).await;
     run(&database, ["add", "--count", "3"]).await;
-    let failing = ["work", "--", "sh", "-c", "echo no space >&2; exit 3"];
+    let failing = ["work", "--backoff", "1h", "--", "sh", "-c", "echo no space >&2; exit 3"];
     let failed = batch(&database, failing).variable("JOB_UID", "u-1").variable("JOB_NAME", "j-1").finish(SOON).await;
     assert_eq!(failed.code(), Some(10), "{failed:?}");
     run(&database, ["work"]).await;
@@ -60,11 +60,24 @@ async fn a_queue_can_be_looked_at() {
 
     let shown = run(&database, ["show", "1"]).await.output;
     assert!(shown.starts_with("clap 1  FAILED  attempt 1/5\n"), "{shown}");
-    assert!(shown.contains("next attempt  in 1") && shown.contains("exit code 3: no space"), "{shown}");
+    assert!(shown.contains("next attempt  in ") && shown.contains("exit code 3: no space"), "{shown}");
     let shown = json(&database, ["show", "1"]).await;
     assert_eq!((&shown["clap"]["status"], &shown["attempts"][0]["exit_code"]), (&"FAILED".into(), &3.into()));
     let nothing = run(&database, ["show", "99"]).await;
     assert_eq!((nothing.code(), &*nothing.output), (Some(1), "clap 99: there is none\n"));
+}
+
+/// What a program writes to its stderr is not for the operator's terminal to obey.
+#[tokio::test]
+async fn escape_sequences_of_a_program_do_not_reach_the_terminal() {
+    let database = queue(Cluster::shared().await).await;
+    run(&database, ["add"]).await;
+    run(&database, ["work", "--", "sh", "-c", "printf 'no \\033[31mred\\033]0;title\\007\\n' >&2; exit 3"]).await;
+    for command in [&["list"][..], &["show", "1"]] {
+        let shown = run(&database, command.iter().copied()).await.output;
+        assert!(shown.contains("[31mred"), "{shown}");
+        assert!(!shown.contains(['\u{1b}', '\u{7}']), "{shown:?}");
+    }
 }
 
 #[tokio::test]

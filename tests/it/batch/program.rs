@@ -7,7 +7,7 @@ use rustix::process::{Pid, Signal};
 use super::ground::{SOON, batch, end_back_off, expire_leases, queue, report, request};
 use crate::support::{
     cluster::Cluster,
-    database::Database,
+    database::{Database, connect},
     executable::{Executable, Running},
     wait::{eventually, first},
 };
@@ -229,6 +229,39 @@ async fn a_program_that_cannot_be_started_costs_no_attempt_and_backs_off() {
     let mended = executable(&database, &[], b"#!/bin/sh\nexit 126\n").finish(SOON).await;
     assert_eq!((mended.code(), report(&mended)["outcome"].as_str()), (Some(11), Some("DEAD")), "126 of its own counts");
     assert_eq!(clap(&database).await, "DEAD 4-3 exit code 126");
+}
+
+/// A database in LATIN1 has no arrow; the failure is booked all the same.
+#[tokio::test]
+async fn a_failure_is_booked_whatever_the_databases_encoding() {
+    let cluster = Cluster::shared().await;
+    let database = Database::empty(cluster).await;
+    let postgres = connect(&cluster.superuser("postgres")).await;
+    let name = database.name();
+    postgres.batch_execute(&format!("DROP DATABASE {name}")).await.unwrap();
+    let create =
+        format!("CREATE DATABASE {name} OWNER owner TEMPLATE template0 ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C'");
+    postgres.batch_execute(&create).await.unwrap();
+    database.execute("GRANT ALL ON SCHEMA public TO owner").await;
+    batch(&database, ["migrate", "up"]).finish(SOON).await;
+    request(&database, 1, 0).await;
+    let finished = shell(&database, &[], "echo 'a \u{2192} b' >&2; exit 3").finish(SOON).await;
+    assert_eq!(finished.code(), Some(10), "{finished:?}");
+    assert_eq!(clap(&database).await, "FAILED 1-0 exit code 3: a ? b");
+}
+
+/// Every signal by which a supervisor or a terminal may end a worker gives the clap back.
+#[tokio::test]
+async fn every_signal_that_asks_a_worker_to_stop_gives_the_clap_back() {
+    for signal in [Signal::HUP, Signal::QUIT, Signal::INT] {
+        let database = queue(Cluster::shared().await).await;
+        request(&database, 1, 0).await;
+        let process = shell(&database, &[], "echo $$ > pid; exec sleep 600").start();
+        pid_in(&process, "pid").await;
+        process.signal(signal);
+        let finished = process.finish(SOON).await;
+        assert_eq!((finished.code(), &*clap(&database).await), (Some(143), "FAILED 1-1 interrupted"), "{signal:?}");
+    }
 }
 
 #[tokio::test]

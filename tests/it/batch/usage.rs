@@ -7,12 +7,14 @@ use crate::support::{cluster::Cluster, executable::Executable};
 
 #[tokio::test]
 async fn usage_is_checked_before_anything_is_claimed() {
-    let table: [(&[&str], &str); 5] = [
+    let long = "q".repeat(64);
+    let table: [(&[&str], &str); 6] = [
         (&["work", "--lease", "60s", "--beat", "20s"], "three beats must fit into --lease 1m"),
         (&["work", "--lease", "1s"], "--lease 1s must be at least 2s"),
         (&["work", "--timeout", "0s"], "--timeout must be above zero"),
         (&["work", "--lease", "60"], "a duration is a whole number with a unit"),
-        (&["work", "--permanent-exit-codes", "0"], "0 is not in 1..=255"),
+        (&["work", "--permanent-exit-codes", "0"], "0 is not an exit code of a failure"),
+        (&["--schema", &long, "work"], "a schema's name has at most 63 bytes"),
     ];
     for (arguments, expected) in table {
         let finished = Executable::postgres_batch(arguments.iter().copied()).finish(SOON).await;
