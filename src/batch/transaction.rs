@@ -156,6 +156,7 @@ impl Transactions {
     /// Closes the session, which rolls back its open transaction.
     pub fn abandon(&mut self) {
         self.session = None;
+        self.abandoned = true;
     }
 
     /// Returns the session, and opens one if there is none that works.

@@ -264,6 +264,24 @@ async fn every_signal_that_asks_a_worker_to_stop_gives_the_clap_back() {
     }
 }
 
+/// Whoever started the worker has stopped reading its stderr, and the pipe is full.
+#[tokio::test]
+async fn a_worker_whose_report_nobody_reads_ends() {
+    let database = queue(Cluster::shared().await).await;
+    request(&database, 1, 0).await;
+    let script = "head -c 300000 /dev/zero | tr '\\0' x >&2 & sleep 0.5; exit 3";
+    let mut worker = std::process::Command::new(env!("CARGO_BIN_EXE_postgres-batch"))
+        .args(["work", "--", "sh", "-c", script])
+        .envs(database.owner().environment())
+        .stdin(std::process::Stdio::null())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let status = first("the worker has ended", SOON, async || worker.try_wait().unwrap()).await;
+    assert_eq!(status.code(), Some(10));
+    assert!(clap(&database).await.starts_with("FAILED 1-0 exit code 3"), "{}", clap(&database).await);
+}
+
 #[tokio::test]
 async fn a_program_inherits_no_ignored_signal() {
     let database = queue(Cluster::shared().await).await;
