@@ -269,7 +269,8 @@ async fn every_signal_that_asks_a_worker_to_stop_gives_the_clap_back() {
 async fn a_worker_whose_report_nobody_reads_ends() {
     let database = queue(Cluster::shared().await).await;
     request(&database, 1, 0).await;
-    let script = "head -c 300000 /dev/zero | tr '\\0' x >&2 & sleep 0.5; exit 3";
+    // More than the worker's pipe holds, and less than it holds together with the program's.
+    let script = "head -c 100000 /dev/zero | tr '\\0' x >&2; exit 3";
     let mut worker = std::process::Command::new(env!("CARGO_BIN_EXE_postgres-batch"))
         .args(["work", "--", "sh", "-c", script])
         .envs(database.owner().environment())
