@@ -74,7 +74,7 @@ async fn a_queue_per_schema_keeps_its_rows_to_itself() {
     assert_eq!(added.output, "added clap 1\n");
     for (schema, outcome) in [("one", "NOTHING_TO_DO"), ("Odd \"name\"", "SUCCESS")] {
         let worked = batch(&database, ["--schema", schema, "work"]).finish(SOON).await;
-        assert_eq!(super::ground::report(&worked)["outcome"], outcome);
+        assert_eq!(report(&worked)["outcome"], outcome);
     }
     // Whatever the search_path of whoever books a success: it is one of the function's own queue.
     database.execute("INSERT INTO one.make_it_clap (id) VALUES (7); SET search_path = one; SELECT clap_take(7, 'a', NULL, NULL, NULL, 60, true)").await;
