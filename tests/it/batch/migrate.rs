@@ -141,7 +141,8 @@ fn applied_since(version: i32) -> String {
 
 #[tokio::test]
 async fn tables_of_an_earlier_version_are_told_to_be_brought_up_to_date() {
-    for version in 3..i32::try_from(MIGRATIONS.len()).unwrap() {
+    // What the later migrations add is not asked for by a claim.
+    for version in 3..7 {
         let database = tables_of_version(Cluster::shared().await, version).await;
         database.execute("INSERT INTO make_it_clap DEFAULT VALUES").await;
         let refused = batch(&database, ["work"]).finish(SOON).await;

@@ -177,6 +177,8 @@ async fn an_attempt_that_costs_before_it_is_confirmed() {
             check,
         )
         .await;
+    }
+    for statement in [Statement::TakeOver, Statement::MarkDead] {
         is_noticed("attempts that are free for ever", |b| broken(b.statement(statement), free, "unconfirmed"), check)
             .await;
     }

@@ -162,12 +162,14 @@ async fn a_claim_whose_commit_is_under_way_is_waited_for() {
         .start();
     let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND datname = current_database()";
     first("the COMMIT waits", SOON, async || (database.value::<i64>(waiting).await == 1).then_some(())).await;
-    // Only this one waits: the sessions that follow have the role's new setting.
-    database.execute("ALTER ROLE owner SET synchronous_commit = off").await;
     proxy.set(Mode::Reset);
     let before = proxy.accepted();
     eventually("it has tried again", SOON, || proxy.accepted() > before).await;
     proxy.set(Mode::Pass);
+    let looks_up = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted";
+    first("the look-up waits", SOON, async || (database.value::<i64>(looks_up).await == 1).then_some(())).await;
+    database.execute("ALTER SYSTEM SET synchronous_standby_names = ''").await;
+    database.execute("SELECT pg_reload_conf()").await;
 
     let finished = process.finish(SOON).await;
     assert_eq!((finished.code(), report(&finished)["outcome"].as_str()), (Some(0), Some("SUCCESS")), "{finished:?}");
