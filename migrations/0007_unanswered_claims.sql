@@ -29,12 +29,18 @@ ALTER TABLE clap ADD COLUMN unconfirmed boolean NOT NULL DEFAULT false;
 ALTER FUNCTION clap_take RENAME TO clap_take_before;
 
 CREATE FUNCTION clap_take(session_id bigint, job_uid text, job_name text, pod_name text, node_name text,
-                          lease_seconds double precision, unless_due boolean, unconfirmed boolean DEFAULT false)
+                          lease_seconds double precision, unless_due boolean, unconfirmed boolean DEFAULT false,
+                          lock bigint DEFAULT NULL)
 RETURNS TABLE (id bigint, iteration integer, max_attempts smallint, cancel_requested boolean, duration_seconds integer,
                payload text, job_attempts bigint, request_key text, requested_at text)
 LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 BEGIN
+    -- The worker's own lock, which keeps it from overtaking an earlier transaction of its own. Here it costs a tenth of
+    -- what it costs as a statement of the worker, and the statement below sees what that transaction has left.
+    IF $9 IS NOT NULL THEN
+        PERFORM pg_advisory_xact_lock($9);
+    END IF;
     RETURN QUERY
     WITH pick AS MATERIALIZED (
         SELECT id, max_attempts, duration_seconds, payload, request_key, requested_at

@@ -178,15 +178,20 @@ impl Store {
             Claim::Fresh => Statement::Fresh,
         };
         let seconds = lease.as_secs_f64();
-        let parameters: [Parameter<'_>; 6] = [
+        let lock = self.transactions.lock();
+        let parameters: [Parameter<'_>; 7] = [
             (&session.0, Type::INT8),
             (&job.uid, Type::TEXT),
             (&job.name, Type::TEXT),
             (&job.pod, Type::TEXT),
             (&job.node, Type::TEXT),
             (&seconds, Type::FLOAT8),
+            (&lock, Type::INT8),
         ];
-        let rows = self.run(statement, &parameters, by).await?;
+        let rows = match claim {
+            Claim::Fast | Claim::Fresh => self.run_locking_itself(statement, &parameters, by).await?,
+            Claim::Resume | Claim::TakeOver => self.run(statement, &parameters[..6], by).await?,
+        };
         rows.first().map(|row| attempt(row, session)).transpose()
     }
 
@@ -325,6 +330,18 @@ impl Store {
     ) -> Result<Vec<Row>, Error> {
         let sql = self.overrides.get(&statement).map_or(statement.sql(), String::as_str);
         let result = self.transactions.run(sql, parameters, by).await;
+        self.outage.observe(&result);
+        result
+    }
+
+    async fn run_locking_itself(
+        &mut self,
+        statement: Statement,
+        parameters: &[Parameter<'_>],
+        by: Instant,
+    ) -> Result<Vec<Row>, Error> {
+        let sql = self.overrides.get(&statement).map_or(statement.sql(), String::as_str);
+        let result = self.transactions.run_locking_itself(sql, parameters, by).await;
         self.outage.observe(&result);
         result
     }

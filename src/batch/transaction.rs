@@ -114,10 +114,40 @@ impl Transactions {
     /// The whole transaction is sent at once. If this is dropped while it waits, the transaction still ends, committed
     /// or not, and the session stays usable.
     pub async fn run(&mut self, sql: &str, parameters: &[Parameter<'_>], by: Instant) -> Result<Vec<Row>, Error> {
+        self.run_with(Some(self.lock), sql, parameters, by).await
+    }
+
+    /// Runs one statement as [`Transactions::run`] does, which takes the lock of [`Transactions::lock`] itself.
+    ///
+    /// # Errors
+    /// Those of [`Transactions::run`].
+    pub async fn run_locking_itself(
+        &mut self,
+        sql: &str,
+        parameters: &[Parameter<'_>],
+        by: Instant,
+    ) -> Result<Vec<Row>, Error> {
+        // After an abandoned transaction the lock comes first, since its holder may have to be ended.
+        let lock = self.abandoned.then_some(self.lock);
+        self.run_with(lock, sql, parameters, by).await
+    }
+
+    /// Returns the key of the advisory lock that belongs to this process.
+    pub fn lock(&self) -> i64 {
+        self.lock
+    }
+
+    async fn run_with(
+        &mut self,
+        lock: Option<i64>,
+        sql: &str,
+        parameters: &[Parameter<'_>],
+        by: Instant,
+    ) -> Result<Vec<Row>, Error> {
         let by = by.min(Instant::now() + CONNECT + self.limit + ANSWER_SLACK);
         let limit = self.limit;
         let schema = self.schema.clone();
-        let (lock, abandoned) = (self.lock, self.abandoned);
+        let abandoned = self.abandoned;
         let session = self.session(by).await?;
         let left = by.saturating_duration_since(Instant::now()).min(limit);
         let begin = begin(left, lock, abandoned);
@@ -146,7 +176,7 @@ impl Transactions {
         let (limit, schema) = (self.limit, self.schema.clone());
         let (lock, abandoned) = (self.lock, self.abandoned);
         let client = &self.session(by).await?.client;
-        let begin = begin(limit, lock, abandoned);
+        let begin = begin(limit, Some(lock), abandoned);
         let (begun, moved) = join(client.batch_execute(&begin), into_schema(client, schema)).await;
         begun.map_err(|error| Error::from_kind(begin_error(&error), error))?;
         moved?;
@@ -215,17 +245,18 @@ async fn pipelined(
 /// The isolation level is named because SKIP LOCKED fails with 40001 under
 /// `default_transaction_isolation = serializable`. The lock is a statement of its own, so that the next statement's
 /// snapshot is taken when the lock is held.
-fn begin(limit: Duration, lock: i64, abandoned: bool) -> String {
+fn begin(limit: Duration, lock: Option<i64>, abandoned: bool) -> String {
     let limit = limit.as_millis().max(1);
-    let end_abandoned = if abandoned { end_abandoned(lock) } else { String::new() };
+    let lock = lock.map_or(String::new(), |lock| {
+        let end_abandoned = if abandoned { end_abandoned(lock) } else { String::new() };
+        format!("; {end_abandoned}SELECT pg_advisory_xact_lock({lock})")
+    });
     format!(
         "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; \
          SET LOCAL statement_timeout = {limit}; \
          SET LOCAL lock_timeout = {limit}; \
          SET LOCAL idle_in_transaction_session_timeout = {limit}; \
-         {SERVER_KEEPALIVE}; \
-         {end_abandoned}\
-         SELECT pg_advisory_xact_lock({lock})"
+         {SERVER_KEEPALIVE}{lock}"
     )
 }
 

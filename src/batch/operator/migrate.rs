@@ -422,7 +422,7 @@ mod tests {
                 "3a83058ffcc7",
                 "75834dee060d",
                 "377d2ffdeadb",
-                "911fe63a77bc",
+                "08fa534b9947",
                 "f3f50863e7e4",
             ]
         );

@@ -7,13 +7,15 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Statement {
     /// Takes a request that nobody has tried, if no clap is due. $1 session, $2 Job, $3 its name, $4 pod, $5 node,
-    /// $6 lease in seconds.
+    /// $6 lease in seconds, $7 the lock of [`Transactions::lock`].
+    ///
+    /// [`Transactions::lock`]: crate::batch::transaction::Transactions::lock
     Fast,
     /// Marks claps as DEAD whose last attempt crashed. No parameters; a row per clap.
     MarkDead,
-    /// Resumes this Job's clap; parameters as [`Statement::Fast`].
+    /// Resumes this Job's clap; parameters as [`Statement::Fast`], without the lock.
     Resume,
-    /// Takes over a clap that is due; parameters as [`Statement::Fast`].
+    /// Takes over a clap that is due; parameters as [`Statement::Resume`].
     TakeOver,
     /// Takes a request that nobody has tried; parameters as [`Statement::Fast`].
     Fresh,

@@ -162,6 +162,7 @@ pub(super) async fn two_pods_get_one_clap(database: &Database<'_>, overrides: &O
                 (&"one", Type::TEXT),
                 (&None::<String>, Type::TEXT),
                 (&600.0, Type::FLOAT8),
+                (&None::<i64>, Type::INT8),
             ],
         )
         .await?;
