@@ -15,14 +15,16 @@ var Rollouts = Scenario{
 		if err != nil {
 			return "", fmt.Errorf("gradual: %w", err)
 		}
-		if gradual.deleted != 0 || gradual.counted.attempts != 3 || gradual.counted.jobs != 3 {
+		if gradual.deleted != 0 || gradual.counted.claps != 3 || gradual.counted.attempts != 3 || gradual.counted.jobs != 3 {
 			return "", fmt.Errorf("gradual: %v", gradual)
 		}
 		otherwise, err := w.edited(ctx, `{"spec": {"rollout": null}}`)
 		if err != nil {
 			return "", fmt.Errorf("default: %w", err)
 		}
-		if otherwise.deleted != 3 || otherwise.interrupted != 3 || otherwise.counted.idle != 0 {
+		// KEDA polls at once after the edit. A Job of that poll may come before a deleted one has given its row back, and
+		// then finds nothing to do.
+		if otherwise.deleted != 3 || otherwise.interrupted != 3 || otherwise.counted.claps != 3 {
 			return "", fmt.Errorf("default: %v", otherwise)
 		}
 		return fmt.Sprintf("gradual: %v. Default: %v", gradual, otherwise), nil
@@ -36,7 +38,8 @@ type editedRun struct {
 }
 
 func (r editedRun) String() string {
-	return fmt.Sprintf("%d Jobs deleted, %d attempts INTERRUPTED, %d claps SUCCESS by %d Jobs", r.deleted, r.interrupted, r.counted.claps, r.counted.jobs)
+	return fmt.Sprintf("%d Jobs deleted, %d attempts INTERRUPTED, %d claps SUCCESS by %d Jobs, of which %d idle",
+		r.deleted, r.interrupted, r.counted.claps, r.counted.jobs, r.counted.idle)
 }
 
 // edited has three claps running, edits the ScaledJob, and waits until all are done.
