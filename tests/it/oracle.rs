@@ -21,7 +21,7 @@ use rand::{Rng, SeedableRng, rngs::StdRng};
 use tokio::time::sleep;
 
 use self::{
-    faults::{Fault, Ground},
+    faults::{Fault, Testbed},
     journal::Journal,
 };
 use crate::support::grpc::{Scaler, trigger};
@@ -58,10 +58,10 @@ struct Counts {
 }
 
 /// Commits one number after another; the journal allows for commits whose outcome a fault has hidden.
-async fn write(ground: &Ground, journal: &Journal, stop: &AtomicBool) {
+async fn write(testbed: &Testbed, journal: &Journal, stop: &AtomicBool) {
     while !stop.load(Ordering::Relaxed) {
         let number = journal.begin();
-        if ground.commit(number).await {
+        if testbed.commit(number).await {
             journal.committed();
         }
         sleep(Duration::from_millis(15)).await;
@@ -109,13 +109,13 @@ fn reference(asked: Asked, client: u64) -> ScaledObjectRef {
 }
 
 /// Makes a fault for a while, waits for the first right answer, and returns the time that this took.
-async fn endure(ground: &Ground, fault: Fault, length: Duration) -> Duration {
-    fault.strike(ground).await;
+async fn endure(testbed: &Testbed, fault: Fault, length: Duration) -> Duration {
+    fault.strike(testbed).await;
     sleep(length).await;
-    fault.heal(ground).await;
+    fault.heal(testbed).await;
     let healed = Instant::now();
     let probe = trigger("strict", &[]);
-    while ground.scaler.value(&probe).await.is_err() {
+    while testbed.scaler.value(&probe).await.is_err() {
         assert!(healed.elapsed() < 4 * RECOVERY, "{} is not over {:?} after its end", fault.name(), healed.elapsed());
         sleep(Duration::from_millis(10)).await;
     }
@@ -127,16 +127,16 @@ async fn no_answer_is_a_lie_whatever_strikes() {
     let wanted: usize = env::var("TRUTH_ANSWERS").map_or(0, |number| number.parse().unwrap());
     let seed: u64 = env::var("TRUTH_SEED").map_or(2026, |number| number.parse().unwrap());
     let pace = if wanted > 0 { Duration::ZERO } else { Duration::from_millis(4) };
-    let ground = Arc::new(Ground::new().await);
+    let testbed = Arc::new(Testbed::new().await);
     let (journal, counts, stop) =
         (Arc::new(Journal::new(1)), Arc::<Counts>::default(), Arc::new(AtomicBool::new(false)));
     let writer = {
-        let (ground, journal, stop) = (Arc::clone(&ground), Arc::clone(&journal), Arc::clone(&stop));
-        tokio::spawn(async move { write(&ground, &journal, &stop).await })
+        let (testbed, journal, stop) = (Arc::clone(&testbed), Arc::clone(&journal), Arc::clone(&stop));
+        tokio::spawn(async move { write(&testbed, &journal, &stop).await })
     };
     let clients: Vec<_> = (0..CLIENTS)
         .map(|client| {
-            let scaler = Scaler::at(ground.serving.grpc);
+            let scaler = Scaler::at(testbed.serving.grpc);
             let (journal, counts, stop) = (Arc::clone(&journal), Arc::clone(&counts), Arc::clone(&stop));
             tokio::spawn(async move { ask(&scaler, client, &journal, &counts, &stop, pace).await })
         })
@@ -148,7 +148,7 @@ async fn no_answer_is_a_lie_whatever_strikes() {
     while start.elapsed() < Duration::from_secs(20) || counts.right.load(Ordering::Relaxed) < wanted {
         let fault = Fault::ALL[random.random_range(0..Fault::ALL.len())];
         let length = Duration::from_millis(random.random_range(50..1_500));
-        recoveries.push((endure(&ground, fault, length).await, fault));
+        recoveries.push((endure(&testbed, fault, length).await, fault));
         sleep(Duration::from_millis(random.random_range(0..400))).await;
         assert!(
             clients.iter().all(|client| !client.is_finished()) || stop.load(Ordering::Relaxed),
@@ -170,17 +170,17 @@ async fn no_answer_is_a_lie_whatever_strikes() {
     );
     assert!(right > 1_000 && errors > 50, "{right} answers and {errors} errors prove nothing");
     assert!(*slowest < RECOVERY, "{slowest:?} after {}", culprit.name());
-    let log = ground.serving.process.errors();
+    let log = testbed.serving.process.errors();
     assert!(!log.contains("panicked"), "{log}");
 }
 
 #[tokio::test]
 async fn every_named_fault_is_answered_as_the_contract_says_and_heals_in_time() {
-    let ground = Ground::new().await;
+    let testbed = Testbed::new().await;
     println!("{:<26} {:<32} {:<32} {:>10} {:>10}", "fault", "required", "seen", "noticed", "recovered");
     let mut wrong = Vec::new();
     for fault in Fault::ALL {
-        let observed = faults::observe(&ground, fault).await;
+        let observed = faults::observe(&testbed, fault).await;
         println!("{observed}");
         if let Some(complaint) = observed.complaint(RECOVERY) {
             wrong.push(complaint);

@@ -3,11 +3,13 @@
 use std::{
     collections::BTreeSet,
     fmt,
+    net::SocketAddr,
+    sync::atomic::{AtomicUsize, Ordering},
     time::{Duration, Instant},
 };
 
-use rustix::process::Signal;
-use tokio::{sync::Mutex, time::sleep};
+use rustix::process::{self, Pid, Resource, Rlimit, Signal};
+use tokio::{sync::Mutex, task::JoinHandle, time::sleep};
 use tokio_postgres::{Client, NoTls};
 use tonic::Code;
 
@@ -16,7 +18,9 @@ use crate::support::{
     database::Database,
     executable::{Executable, Serving},
     grpc::{Scaler, trigger},
+    processes,
     proxy::{Mode, Proxy},
+    resolver::Resolver,
 };
 
 /// The duration of an observed fault. One that is silent lasts long enough for calls of 2.5 s to run into it, and into
@@ -33,31 +37,45 @@ pub(super) const QUERIES: &str = "
 ";
 
 /// A PostgreSQL, a wire to it that breaks, and a scaler.
-pub(super) struct Ground {
+pub(super) struct Testbed {
     cluster: &'static Cluster,
     dbname: String,
-    proxy: Proxy,
+    wires: Wires,
+    resolver: Resolver,
     pub(super) serving: Serving,
     pub(super) scaler: Scaler,
+    /// Another scaler on the same database.
+    replica: Serving,
     /// A session that holds what a fault needs to be held.
     held: Mutex<Option<Client>>,
+    /// The task that stops the scaler for most of the time.
+    throttle: Mutex<Option<JoinHandle<()>>>,
+    /// The scaler's usual limit of descriptors, while another one is in force.
+    descriptors: Mutex<Option<Rlimit>>,
     writer: Mutex<Option<Client>>,
 }
 
-impl Ground {
+impl Testbed {
     pub(super) async fn new() -> Self {
         let settings = Settings::default().durable().set("max_connections", 40);
         // It lives for as long as the test process: its databases and sessions refer to it.
         let cluster: &'static Cluster = Box::leak(Box::new(Cluster::with_settings(settings).await));
         let database = Database::empty(cluster).await;
         database.execute("CREATE TABLE truth AS SELECT 1::int AS n; GRANT SELECT ON truth TO scaler").await;
-        let proxy = Proxy::to_cluster(cluster).await;
-        let access = database.scaler().by_way_of(proxy.address()).yaml("claps");
-        let serving = Executable::serve(&format!("databases:\n{access}queries:{QUERIES}")).serving().await;
-        let scaler = Scaler::at(serving.grpc);
-        scaler.reaches(&trigger("strict", &[]), 1.0, Duration::from_secs(10)).await;
+        let wires = Wires::to(cluster).await;
+        let resolver = Resolver::new(wires.now().address().ip());
+        let access = database.scaler().by_way_of(wires.now().address()).at("database.test").yaml("claps");
+        let configuration = format!("databases:\n{access}queries:{QUERIES}");
+        let start = async || {
+            let serving = resolver.used_by(Executable::serve(&configuration)).serving().await;
+            let scaler = Scaler::at(serving.grpc);
+            scaler.reaches(&trigger("strict", &[]), 1.0, Duration::from_secs(10)).await;
+            (serving, scaler)
+        };
+        let ((serving, scaler), (replica, _)) = (start().await, start().await);
         let dbname = database.name().to_owned();
-        Self { cluster, dbname, proxy, serving, scaler, held: Mutex::default(), writer: Mutex::default() }
+        let (held, throttle, descriptors, writer) = Default::default();
+        Self { cluster, dbname, wires, resolver, serving, scaler, replica, held, throttle, descriptors, writer }
     }
 
     /// Writes the number, and returns whether it is known to be written.
@@ -91,13 +109,60 @@ impl Ground {
         client.batch_execute(statements).await.unwrap_or_else(|error| panic!("{statements}: {error:?}"));
     }
 
+    /// Lets the scaler open no further descriptor: numbers from zero on are above the limit.
+    async fn take_descriptors(&self) {
+        let none = Rlimit { current: Some(0), ..process::getrlimit(Resource::Nofile) };
+        let pid = self.serving.process.pid();
+        let usual = process::prlimit(Some(pid), Resource::Nofile, none).expect("a soft limit may be lowered");
+        *self.descriptors.lock().await = Some(usual);
+    }
+
+    async fn give_descriptors_back(&self) {
+        let usual = self.descriptors.lock().await.take().expect("they were taken");
+        let pid = self.serving.process.pid();
+        process::prlimit(Some(pid), Resource::Nofile, usual).expect("a soft limit may be raised again");
+    }
+
     async fn end_sessions(&self) {
         let end = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE usename = 'scaler'";
         self.execute(end).await;
     }
 }
 
-/// A fault of a database, or of the way to it.
+/// Two ways to the database, on two addresses with one port; one of them is in use.
+struct Wires {
+    proxies: [Proxy; 2],
+    in_use: AtomicUsize,
+}
+
+impl Wires {
+    async fn to(cluster: &Cluster) -> Self {
+        let target = SocketAddr::from(([127, 0, 0, 1], cluster.port()));
+        loop {
+            let first = Proxy::to(target).await;
+            let second = SocketAddr::from(([127, 0, 0, 2], first.address().port()));
+            // The port may be in use on the other address: then another one is tried.
+            if let Ok(second) = Proxy::bound_to(second, target).await {
+                return Self { proxies: [first, second], in_use: AtomicUsize::new(0) };
+            }
+        }
+    }
+
+    fn now(&self) -> &Proxy {
+        &self.proxies[self.in_use.load(Ordering::Relaxed)]
+    }
+
+    /// Breaks the way that is in use, and returns the other one, which is in use from now on.
+    fn swap(&self) -> &Proxy {
+        self.now().set(Mode::Blackhole);
+        self.in_use.fetch_xor(1, Ordering::Relaxed);
+        // It may be the one that an earlier swap has broken.
+        self.now().set(Mode::Pass);
+        self.now()
+    }
+}
+
+/// A fault of a database, of the way to it, or of the machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fault {
     Blackhole,
@@ -124,6 +189,11 @@ pub(super) enum Fault {
     TooComplex,
     Reloaded,
     ScalerPaused,
+    ReplicaPaused,
+    CpuThrottled,
+    DescriptorsExhausted,
+    ResolverSilent,
+    NameMoved,
 }
 
 const NONE: &[Code] = &[];
@@ -133,7 +203,7 @@ const SLOW: &[Code] = &[Code::DeadlineExceeded];
 const WRONG: &[Code] = &[Code::FailedPrecondition];
 
 impl Fault {
-    pub(super) const ALL: [Self; 24] = [
+    pub(super) const ALL: [Self; 29] = [
         Self::Blackhole,
         Self::Reset,
         Self::Close,
@@ -158,6 +228,11 @@ impl Fault {
         Self::TooComplex,
         Self::Reloaded,
         Self::ScalerPaused,
+        Self::ReplicaPaused,
+        Self::CpuThrottled,
+        Self::DescriptorsExhausted,
+        Self::ResolverSilent,
+        Self::NameMoved,
     ];
 
     /// Returns its name, the codes that it may cause, and whether there must be one.
@@ -188,12 +263,17 @@ impl Fault {
             Self::TooComplex => ("statement-too-complex", WRONG, Fail),
             Self::Reloaded => ("configuration-reloaded", NONE, MayFail),
             Self::ScalerPaused => ("scaler-paused", LATE, MayFail),
+            Self::ReplicaPaused => ("replica-paused", NONE, MayFail),
+            Self::CpuThrottled => ("cpu-throttled", LATE, MayFail),
+            Self::DescriptorsExhausted => ("descriptors-exhausted", LOST, Fail),
+            Self::ResolverSilent => ("resolver-silent", LATE, Fail),
+            Self::NameMoved => ("name-moved", LATE, MayFail),
         }
     }
 
     fn lasts(self) -> Duration {
         match self {
-            Self::Blackhole | Self::Slow | Self::Frozen => OBSERVED_IN_SILENCE,
+            Self::Blackhole | Self::Slow | Self::Frozen | Self::ResolverSilent => OBSERVED_IN_SILENCE,
             _ => OBSERVED,
         }
     }
@@ -202,85 +282,125 @@ impl Fault {
         self.contract().0
     }
 
-    pub(super) async fn strike(self, ground: &Ground) {
+    pub(super) async fn strike(self, testbed: &Testbed) {
         match self {
-            Self::Blackhole => ground.proxy.set(Mode::Blackhole),
-            Self::Reset => ground.proxy.set(Mode::Reset),
-            Self::Close => ground.proxy.set(Mode::Close),
-            Self::Truncate => ground.proxy.set(Mode::Truncate(40)),
-            Self::Slow => ground.proxy.set(Mode::Slow(Duration::from_millis(1_300))),
-            Self::Frozen => ground.cluster.freeze(),
-            Self::Stopped => ground.cluster.stop().await,
-            Self::Restarted => ground.cluster.restart().await,
-            Self::Killed => ground.cluster.kill().await,
-            Self::SessionsEnded => ground.end_sessions().await,
+            Self::Blackhole => testbed.wires.now().set(Mode::Blackhole),
+            Self::Reset => testbed.wires.now().set(Mode::Reset),
+            Self::Close => testbed.wires.now().set(Mode::Close),
+            Self::Truncate => testbed.wires.now().set(Mode::Truncate(40)),
+            Self::Slow => testbed.wires.now().set(Mode::Slow(Duration::from_millis(1_300))),
+            Self::Frozen => testbed.cluster.freeze(),
+            Self::Stopped => testbed.cluster.stop().await,
+            Self::Restarted => testbed.cluster.restart().await,
+            Self::Killed => testbed.cluster.kill().await,
+            Self::SessionsEnded => testbed.end_sessions().await,
             Self::StatementsCancelled => {
-                ground.execute("SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE usename = 'scaler'").await;
+                testbed.execute("SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE usename = 'scaler'").await;
             }
             Self::TableLocked => {
-                let client = ground.session().await.expect("the database is there");
+                let client = testbed.session().await.expect("the database is there");
                 client.batch_execute("BEGIN; LOCK TABLE truth IN ACCESS EXCLUSIVE MODE").await.unwrap();
-                *ground.held.lock().await = Some(client);
+                *testbed.held.lock().await = Some(client);
             }
-            Self::TableRenamed => ground.execute("ALTER TABLE truth RENAME TO elsewhere").await,
-            Self::ColumnRenamed => ground.execute("ALTER TABLE truth RENAME COLUMN n TO m").await,
-            Self::TypeChanged => ground.execute("ALTER TABLE truth ALTER COLUMN n TYPE text").await,
-            Self::GrantRevoked => ground.execute("REVOKE SELECT ON truth FROM scaler").await,
-            Self::RowSecurity => ground.execute("ALTER TABLE truth ENABLE ROW LEVEL SECURITY").await,
+            Self::TableRenamed => testbed.execute("ALTER TABLE truth RENAME TO elsewhere").await,
+            Self::ColumnRenamed => testbed.execute("ALTER TABLE truth RENAME COLUMN n TO m").await,
+            Self::TypeChanged => testbed.execute("ALTER TABLE truth ALTER COLUMN n TYPE text").await,
+            Self::GrantRevoked => testbed.execute("REVOKE SELECT ON truth FROM scaler").await,
+            Self::RowSecurity => testbed.execute("ALTER TABLE truth ENABLE ROW LEVEL SECURITY").await,
             Self::PasswordChanged => {
-                ground.execute("ALTER ROLE scaler PASSWORD 'canary-another-password'").await;
-                ground.end_sessions().await;
+                testbed.execute("ALTER ROLE scaler PASSWORD 'canary-another-password'").await;
+                testbed.end_sessions().await;
             }
             Self::LoginForbidden => {
-                ground.execute("ALTER ROLE scaler NOLOGIN").await;
-                ground.end_sessions().await;
+                testbed.execute("ALTER ROLE scaler NOLOGIN").await;
+                testbed.end_sessions().await;
             }
             Self::ConnectionLimit => {
-                ground.execute("ALTER ROLE scaler CONNECTION LIMIT 0").await;
-                ground.end_sessions().await;
+                testbed.execute("ALTER ROLE scaler CONNECTION LIMIT 0").await;
+                testbed.end_sessions().await;
             }
             Self::DatabaseClosed => {
-                ground.execute(&format!("ALTER DATABASE {} CONNECTION LIMIT 0", ground.dbname)).await;
-                ground.end_sessions().await;
+                testbed.execute(&format!("ALTER DATABASE {} CONNECTION LIMIT 0", testbed.dbname)).await;
+                testbed.end_sessions().await;
             }
             Self::TooComplex => {
                 let statements = "ALTER TABLE truth RENAME TO held;
                     CREATE FUNCTION deep() RETURNS int LANGUAGE plpgsql STABLE AS 'BEGIN RETURN deep(); END';
                     CREATE VIEW truth AS SELECT n FROM held WHERE deep() > 0;
                     GRANT SELECT ON truth TO scaler";
-                ground.execute(statements).await;
+                testbed.execute(statements).await;
             }
-            Self::Reloaded => ground.serving.process.signal(Signal::HUP),
-            Self::ScalerPaused => ground.serving.process.signal(Signal::STOP),
+            Self::Reloaded => testbed.serving.process.signal(Signal::HUP),
+            Self::ScalerPaused => testbed.serving.process.signal(Signal::STOP),
+            Self::ReplicaPaused => testbed.replica.process.signal(Signal::STOP),
+            Self::CpuThrottled => {
+                *testbed.throttle.lock().await = Some(tokio::spawn(throttle(testbed.serving.process.pid())));
+            }
+            Self::DescriptorsExhausted => {
+                testbed.take_descriptors().await;
+                testbed.end_sessions().await;
+            }
+            Self::ResolverSilent => {
+                testbed.resolver.fall_silent();
+                testbed.end_sessions().await;
+            }
+            Self::NameMoved => {
+                let moved = testbed.wires.swap();
+                testbed.resolver.answer(moved.address().ip());
+            }
         }
     }
 
-    pub(super) async fn heal(self, ground: &Ground) {
+    pub(super) async fn heal(self, testbed: &Testbed) {
         match self {
-            Self::Blackhole | Self::Reset | Self::Close | Self::Truncate | Self::Slow => ground.proxy.set(Mode::Pass),
-            Self::Frozen => ground.cluster.thaw(),
-            Self::Stopped | Self::Killed => ground.cluster.start().await,
+            Self::Blackhole | Self::Reset | Self::Close | Self::Truncate | Self::Slow => {
+                testbed.wires.now().set(Mode::Pass)
+            }
+            Self::Frozen => testbed.cluster.thaw(),
+            Self::Stopped | Self::Killed => testbed.cluster.start().await,
             Self::Restarted | Self::SessionsEnded | Self::StatementsCancelled | Self::Reloaded => {}
             Self::TableLocked => {
-                let held = ground.held.lock().await.take();
+                let held = testbed.held.lock().await.take();
                 held.expect("it was locked").batch_execute("ROLLBACK").await.unwrap();
             }
-            Self::TableRenamed => ground.execute("ALTER TABLE elsewhere RENAME TO truth").await,
-            Self::ColumnRenamed => ground.execute("ALTER TABLE truth RENAME COLUMN m TO n").await,
-            Self::TypeChanged => ground.execute("ALTER TABLE truth ALTER COLUMN n TYPE int USING n::int").await,
-            Self::GrantRevoked => ground.execute("GRANT SELECT ON truth TO scaler").await,
-            Self::RowSecurity => ground.execute("ALTER TABLE truth DISABLE ROW LEVEL SECURITY").await,
-            Self::PasswordChanged => ground.execute(&format!("ALTER ROLE scaler PASSWORD '{SCALER_PASSWORD}'")).await,
-            Self::LoginForbidden => ground.execute("ALTER ROLE scaler LOGIN").await,
-            Self::ConnectionLimit => ground.execute("ALTER ROLE scaler CONNECTION LIMIT -1").await,
+            Self::TableRenamed => testbed.execute("ALTER TABLE elsewhere RENAME TO truth").await,
+            Self::ColumnRenamed => testbed.execute("ALTER TABLE truth RENAME COLUMN m TO n").await,
+            Self::TypeChanged => testbed.execute("ALTER TABLE truth ALTER COLUMN n TYPE int USING n::int").await,
+            Self::GrantRevoked => testbed.execute("GRANT SELECT ON truth TO scaler").await,
+            Self::RowSecurity => testbed.execute("ALTER TABLE truth DISABLE ROW LEVEL SECURITY").await,
+            Self::PasswordChanged => testbed.execute(&format!("ALTER ROLE scaler PASSWORD '{SCALER_PASSWORD}'")).await,
+            Self::LoginForbidden => testbed.execute("ALTER ROLE scaler LOGIN").await,
+            Self::ConnectionLimit => testbed.execute("ALTER ROLE scaler CONNECTION LIMIT -1").await,
             Self::DatabaseClosed => {
-                ground.execute(&format!("ALTER DATABASE {} CONNECTION LIMIT -1", ground.dbname)).await;
+                testbed.execute(&format!("ALTER DATABASE {} CONNECTION LIMIT -1", testbed.dbname)).await;
             }
             Self::TooComplex => {
-                ground.execute("DROP VIEW truth; DROP FUNCTION deep(); ALTER TABLE held RENAME TO truth").await;
+                testbed.execute("DROP VIEW truth; DROP FUNCTION deep(); ALTER TABLE held RENAME TO truth").await;
             }
-            Self::ScalerPaused => ground.serving.process.signal(Signal::CONT),
+            Self::ScalerPaused => testbed.serving.process.signal(Signal::CONT),
+            Self::ReplicaPaused => testbed.replica.process.signal(Signal::CONT),
+            Self::CpuThrottled => {
+                let throttle = testbed.throttle.lock().await.take().expect("it was throttled");
+                throttle.abort();
+                // It may have been aborted before it let the scaler go on, and must not stop it once more.
+                let _ = throttle.await;
+                testbed.serving.process.signal(Signal::CONT);
+            }
+            Self::DescriptorsExhausted => testbed.give_descriptors_back().await,
+            Self::ResolverSilent => testbed.resolver.answer(testbed.wires.now().address().ip()),
+            // The old address never comes back.
+            Self::NameMoved => {}
         }
+    }
+}
+
+/// Lets a process run for five milliseconds in a hundred, as a CPU quota does.
+async fn throttle(pid: Pid) {
+    loop {
+        processes::signal(pid, Signal::STOP);
+        sleep(Duration::from_millis(95)).await;
+        processes::signal(pid, Signal::CONT);
+        sleep(Duration::from_millis(5)).await;
     }
 }
 
@@ -301,18 +421,18 @@ pub(super) struct Observed {
 }
 
 /// Makes a fault and asks all the time, until it is over and there is a right answer.
-pub(super) async fn observe(ground: &Ground, fault: Fault) -> Observed {
+pub(super) async fn observe(testbed: &Testbed, fault: Fault) -> Observed {
     let probe = trigger("strict", &[]);
-    let right = ground.scaler.value(&probe).await.expect("the last fault is over");
+    let right = testbed.scaler.value(&probe).await.expect("the last fault is over");
     let mut observed =
         Observed { fault, codes: BTreeSet::new(), noticed: None, recovered: Duration::ZERO, wrong: Vec::new() };
     let (_, allowed, _) = fault.contract();
     let start = Instant::now();
-    fault.strike(ground).await;
+    fault.strike(testbed).await;
     let mut healed: Option<Instant> = None;
     loop {
         if healed.is_none() && start.elapsed() >= fault.lasts() {
-            fault.heal(ground).await;
+            fault.heal(testbed).await;
             healed = Some(Instant::now());
         }
         let answer = if fault == Fault::ScalerPaused && healed.is_none() {
@@ -320,7 +440,7 @@ pub(super) async fn observe(ground: &Ground, fault: Fault) -> Observed {
             sleep(fault.lasts().saturating_sub(start.elapsed())).await;
             continue;
         } else {
-            ground.scaler.value(&probe).await
+            testbed.scaler.value(&probe).await
         };
         match (answer, healed) {
             (Ok(value), _) if value != right => observed.wrong.push(format!("the lie {value}")),

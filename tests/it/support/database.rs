@@ -164,6 +164,12 @@ impl Access {
         self
     }
 
+    /// Returns the same with a name as host.
+    pub(crate) fn at(mut self, host: &str) -> Self {
+        host.clone_into(&mut self.host);
+        self
+    }
+
     /// Returns the same with another password.
     pub(crate) fn with_password(mut self, password: &str) -> Self {
         password.clone_into(&mut self.password);

@@ -15,6 +15,7 @@ pub(crate) mod grpc;
 pub(crate) mod pooler;
 pub(crate) mod processes;
 pub(crate) mod proxy;
+pub(crate) mod resolver;
 pub(crate) mod skip;
 pub(crate) mod tempdir;
 pub(crate) mod wait;

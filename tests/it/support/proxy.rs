@@ -84,13 +84,19 @@ struct Scissors {
 impl Proxy {
     /// Starts one to `target`, passing.
     pub(crate) async fn to(target: SocketAddr) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
-        let address = listener.local_addr().expect("it is bound");
+        let anywhere = SocketAddr::from(([127, 0, 0, 1], 0));
+        Self::bound_to(anywhere, target).await.expect("a port is free")
+    }
+
+    /// Starts one at this address to `target`, passing.
+    pub(crate) async fn bound_to(address: SocketAddr, target: SocketAddr) -> io::Result<Self> {
+        let listener = TcpListener::bind(address).await?;
+        let address = listener.local_addr()?;
         let (mode, modes) = watch::channel(Mode::Pass);
         let accepted = Arc::new(AtomicUsize::new(0));
         let scissors = Arc::<Scissors>::default();
         let acceptor = tokio::spawn(accept(listener, target, modes, Arc::clone(&accepted), Arc::clone(&scissors)));
-        Self { address, mode, accepted, scissors, acceptor }
+        Ok(Self { address, mode, accepted, scissors, acceptor })
     }
 
     /// Starts one to a cluster.
