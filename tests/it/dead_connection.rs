@@ -44,7 +44,7 @@ async fn a_statement_that_is_only_slow_is_left_alone() {
     let fixture = Fixture::with(&database.scaler().with("pool_size", 1), slow).await;
     let trigger = crate::support::grpc::trigger("slow", &[]);
     assert_eq!(fixture.scaler.refusal(&trigger).await.code(), Code::DeadlineExceeded);
-    fixture.scaler.reaches(&trigger, 7.0, Duration::from_secs(8)).await;
+    fixture.scaler.reaches(&trigger, 7.0, Duration::from_secs(12)).await;
     assert_eq!(fixture.statements("slow").await, 1.0, "it was given up and sent again");
     assert_eq!(
         fixture.metric("clapometer_database_failures_total", "database=\"claps\"").await.unwrap_or_default(),

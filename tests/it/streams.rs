@@ -63,7 +63,7 @@ async fn without_notify_a_stream_is_read_every_second_and_no_oftener() {
     let start = Instant::now();
     let before = fixture.statements("jobs").await;
     add(&client).await;
-    follower.says(&[false, true], Duration::from_secs(3)).await;
+    follower.says(&[false, true], SOON).await;
     // The time over which statements are counted; no message may come in it.
     tokio::time::sleep(Duration::from_millis(2_500)).await;
     let statements = fixture.statements("jobs").await - before;

@@ -24,7 +24,7 @@ const KEDA: &str = "keda-operator";
 /// Files are looked at every two seconds; a busy machine adds to it.
 const RELOAD: Duration = Duration::from_secs(15);
 /// The contract's bound on a handshake, and slack.
-const HANDSHAKE: Duration = Duration::from_secs(5 + 3);
+const HANDSHAKE: Duration = Duration::from_secs(5 + 10);
 
 /// Two streams and a query that needs no database: what is tested here is the way to it.
 fn configuration(mount: &Mount, target: u32) -> String {

