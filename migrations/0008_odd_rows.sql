@@ -2,8 +2,9 @@
 -- starts no Job for nothing.
 
 -- `pending` means "no clap row yet", whatever is written into it: an ORM that reads a request, edits a column and saves
--- all of it would set it again while the request is worked on. The tables' own triggers know what they write.
-CREATE FUNCTION clap_keep_pending() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+-- all of it would set it again while the request is worked on. The tables' own triggers know what they write. It runs as
+-- its owner, since an application that writes requests need not be allowed to read `clap`.
+CREATE FUNCTION clap_keep_pending() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
 BEGIN
     NEW.pending := NOT EXISTS (SELECT 1 FROM clap WHERE id = NEW.id);
     RETURN NEW;

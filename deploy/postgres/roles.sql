@@ -87,6 +87,7 @@ GRANT SELECT (id, status, finished_at) ON clap TO clapometer;
 GRANT SELECT ON make_it_clap, clap_backlog TO postgres_batch;
 GRANT UPDATE (pending) ON make_it_clap TO postgres_batch;
 GRANT SELECT, INSERT, UPDATE ON clap, clap_attempt TO postgres_batch;
+GRANT SELECT, INSERT, DELETE ON clap_voided_session TO postgres_batch;
 GRANT EXECUTE ON FUNCTION clap_take, clap_succeed TO postgres_batch;
 
 -- What people do.

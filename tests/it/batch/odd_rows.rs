@@ -8,7 +8,7 @@ use clapometer::batch::worker::{
 use tokio_util::sync::CancellationToken;
 
 use super::ground::{LONG, SOON, batch, job, queue, report, store};
-use crate::support::cluster::Cluster;
+use crate::support::{cluster::Cluster, database::connect};
 
 /// A clap of the odd request 1, by its columns: status, iteration, interruptions, lease, next attempt, owner.
 fn claps() -> Vec<Option<String>> {
@@ -93,6 +93,11 @@ async fn the_flag_of_a_request_is_what_its_clap_says() {
     database.execute("INSERT INTO make_it_clap (pending) VALUES (false), (true)").await;
     let pending = "SELECT string_agg(pending::text, ' ' ORDER BY id) FROM make_it_clap";
     assert_eq!(database.value::<String>(pending).await, "true true", "a request without a clap is pending");
+    // An application that writes requests need not be allowed to read claps.
+    database.execute("GRANT INSERT, UPDATE ON make_it_clap TO scaler").await;
+    let application = connect(&database.scaler().driver()).await;
+    application.batch_execute("INSERT INTO make_it_clap (pending) VALUES (false)").await.unwrap();
+    database.execute("DELETE FROM make_it_clap WHERE id = 3").await;
     let worked = batch(&database, ["work"]).finish(SOON).await;
     assert_eq!(report(&worked)["clap"], 1, "{worked:?}");
     database.execute("UPDATE make_it_clap SET pending = true, duration_seconds = 0").await;
