@@ -1,8 +1,8 @@
-//! Every metric that `/metrics` shows, declared once.
+//! Declares every metric that `/metrics` shows.
 //!
-//! Names are contract once released. Labels are closed sets, or names from the configuration;
-//! the one open set, triggers, is capped. Counters are registered without their `_total`, which
-//! the OpenMetrics encoding adds.
+//! Released names are contract. Labels are closed sets, or names from the configuration; the one
+//! open set, triggers, is capped. Counters are registered without `_total`, which the OpenMetrics
+//! encoding adds.
 
 mod triggers;
 
@@ -31,7 +31,7 @@ pub type FloatGauge = Gauge<f64, AtomicU64>;
 /// A gauge of counts.
 pub type IntGauge = Gauge<i64, AtomicI64>;
 
-/// Labels of one RPC.
+/// The labels of an RPC.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct RpcLabels {
     /// `unary` or `server_stream`.
@@ -42,7 +42,7 @@ pub struct RpcLabels {
     pub grpc_method: &'static str,
 }
 
-/// Labels of one RPC's end.
+/// The labels of an RPC that has ended.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct HandledLabels {
     /// `unary` or `server_stream`.
@@ -55,48 +55,48 @@ pub struct HandledLabels {
     pub grpc_code: &'static str,
 }
 
-/// Labels of a query.
+/// The labels of a query.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct QueryLabels {
-    /// Its name.
+    /// The query's name.
     pub query: String,
-    /// Its database's name.
+    /// The database's name.
     pub database: String,
 }
 
-/// Labels of a query's failures.
+/// The labels of a query's failures.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct FaultLabels {
     /// The query's name.
     pub query: String,
-    /// Its database's name.
+    /// The database's name.
     pub database: String,
     /// [`crate::fault::Fault::reason`].
     pub reason: &'static str,
 }
 
-/// Labels of a database.
+/// The labels of a database.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct DatabaseLabels {
-    /// Its name.
+    /// The database's name.
     pub database: String,
 }
 
-/// Labels of a pool's connections.
+/// The labels of a pool's connections.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ConnectionLabels {
     /// The database's name.
     pub database: String,
-    /// Idle or busy.
+    /// `idle` or `busy`.
     pub state: ConnectionUse,
 }
 
-/// What a pooled connection does.
+/// The use of a pooled connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ConnectionUse {
-    /// In the pool.
+    /// It waits in the pool.
     Idle,
-    /// Running a reading.
+    /// It runs a statement.
     Busy,
 }
 
@@ -110,28 +110,28 @@ impl EncodeLabelValue for ConnectionUse {
     }
 }
 
-/// Label of a kind of stream.
+/// The label of a kind of stream.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct StreamLabels {
     /// The method.
     pub rpc: &'static str,
 }
 
-/// Label of a reload's outcome.
+/// The label of a reload's result.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ReloadLabels {
     /// `applied` or `rejected`.
     pub result: &'static str,
 }
 
-/// Label of a certificate.
+/// The label of a certificate.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct CertificateLabels {
-    /// The configuration key it comes from.
+    /// The configuration key of its file.
     pub certificate: &'static str,
 }
 
-/// What was built, and from what.
+/// The labels of this build.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct Build {
     /// The package's version.
@@ -146,61 +146,61 @@ pub struct Build {
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
-    /// RPCs ended, by code.
+    /// RPCs that have ended, by status code.
     pub handled: Family<HandledLabels, Counter>,
-    /// Seconds from an RPC's arrival to its answer; for streams to their end.
+    /// Seconds from the arrival of an RPC to its end.
     pub handling: Family<RpcLabels, Histogram, fn() -> Histogram>,
-    /// The latest reading's value, undivided.
+    /// The value of the latest reading, undivided.
     pub query_value: Family<QueryLabels, FloatGauge>,
-    /// The latest reading's activity.
+    /// The activity of the latest reading.
     pub query_activity: Family<QueryLabels, FloatGauge>,
     query_age: Family<QueryLabels, FloatGauge>,
     read_at: Mutex<HashMap<QueryLabels, Instant>>,
-    /// Seconds that statements took, successful ones.
+    /// Seconds that successful statements took.
     pub query_duration: Family<QueryLabels, Histogram, fn() -> Histogram>,
-    /// Statements sent.
+    /// Statements that were sent.
     pub query_statements: Family<QueryLabels, Counter>,
     /// Readings that failed, by reason.
     pub query_errors: Family<FaultLabels, Counter>,
-    /// Calls answered by a statement that another call had sent.
+    /// Calls that were answered by a statement of another call.
     pub query_joined_calls: Family<QueryLabels, Counter>,
-    /// Keys of grouped queries that a trigger asked for and no reading since start has had.
+    /// Keys of grouped queries that triggers ask for and that no reading since the start has had.
     pub query_unseen_keys: Family<QueryLabels, IntGauge>,
-    /// Distinct queries and parameters held.
+    /// Distinct pairs of query and parameters in the cache.
     pub gauges: IntGauge,
-    /// Connections a pool may open.
+    /// Connections that a pool may open.
     pub pool_size: Family<DatabaseLabels, IntGauge>,
-    /// Connections by what they do.
+    /// Open connections of a pool, by use.
     pub pool_connections: Family<ConnectionLabels, IntGauge>,
     /// Readings that wait for a connection.
     pub pool_waiting: Family<DatabaseLabels, IntGauge>,
-    /// Whether the last thing that happened to a database was a success.
+    /// 1 if the latest answer of a database was good, else 0.
     pub database_up: Family<DatabaseLabels, IntGauge>,
-    /// Whether a database's breaker is open.
+    /// 1 if the breaker of a database is open, else 0.
     pub breaker_open: Family<DatabaseLabels, IntGauge>,
     /// Failures that count towards opening the breaker.
     pub database_failures: Family<DatabaseLabels, Counter>,
-    /// Whether the role can do more than read.
+    /// 1 if the role of a database can do more than read, else 0.
     pub role_privileged: Family<DatabaseLabels, IntGauge>,
-    /// Whether LISTEN is healthy.
+    /// 1 if notifications of a database are known to arrive, else 0.
     pub listen_up: Family<DatabaseLabels, IntGauge>,
-    /// Notifications received.
+    /// Notifications that were received.
     pub notifications: Family<DatabaseLabels, Counter>,
     /// Open gRPC connections.
     pub grpc_connections: IntGauge,
     /// Open streams.
     pub streams: Family<StreamLabels, IntGauge>,
-    /// Reloads by outcome.
+    /// Reloads, by result.
     pub reloads: Family<ReloadLabels, Counter>,
-    /// Whether the configuration on disk is the one in force.
+    /// 1 if the configuration on disk was good when it was last read, else 0.
     pub config_valid: IntGauge,
-    /// When a certificate ends, in seconds since 1970.
+    /// The expiry of a certificate, in seconds since 1970.
     pub certificate_expiry: Family<CertificateLabels, FloatGauge>,
     triggers: Triggers,
 }
 
 impl Metrics {
-    /// Registers everything.
+    /// Registers all metrics.
     pub fn new(build: Build) -> Self {
         let mut registry = Registry::default();
         let r = &mut registry;
@@ -275,7 +275,7 @@ impl Metrics {
         Self { registry, ..metrics }
     }
 
-    /// Notes when the query's latest good reading was sent; its age is computed when asked for.
+    /// Records when the statement of the query's latest good reading was sent. The age is computed at each scrape.
     pub fn record_reading(&self, query: &QueryLabels, sent_at: Instant) {
         let mut read_at = self.read_at.lock().unwrap_or_else(PoisonError::into_inner);
         match read_at.get_mut(query) {
@@ -286,7 +286,7 @@ impl Metrics {
         }
     }
 
-    /// Forgets what was last known of a query that is not configured any more. Counters stay: they only ever grow.
+    /// Removes the gauges of a query that is no longer configured. Its counters stay: a counter must never fall.
     pub fn forget_query(&self, query: &QueryLabels) {
         self.read_at.lock().unwrap_or_else(PoisonError::into_inner).remove(query);
         for family in [&self.query_value, &self.query_activity, &self.query_age] {
@@ -295,7 +295,7 @@ impl Metrics {
         self.query_unseen_keys.remove(query);
     }
 
-    /// Forgets what was last known of a database that is not configured any more. Counters stay.
+    /// Removes the gauges of a database that is no longer configured. Its counters stay.
     pub fn forget_database(&self, name: &str) {
         let labels = DatabaseLabels { database: name.to_owned() };
         let Self { pool_size, pool_waiting, database_up, breaker_open, role_privileged, listen_up, .. } = self;
@@ -307,12 +307,12 @@ impl Metrics {
         }
     }
 
-    /// Notes that KEDA asked for a trigger `now`.
+    /// Records that KEDA asked for a trigger `now`.
     pub fn record_request(&self, trigger: TriggerId<'_>, now: Instant) {
         self.triggers.record_request(trigger, now);
     }
 
-    /// The text of `/metrics`, `application/openmetrics-text; version=1.0.0; charset=utf-8`.
+    /// Returns the body of `/metrics`, as `application/openmetrics-text; version=1.0.0; charset=utf-8`.
     pub fn encode(&self) -> String {
         for (query, at) in self.read_at.lock().unwrap_or_else(PoisonError::into_inner).iter() {
             self.query_age.get_or_create(query).set(at.elapsed().as_secs_f64());
@@ -324,7 +324,7 @@ impl Metrics {
     }
 }
 
-/// Time since 1970 by the wall clock, for metrics that are times.
+/// Returns the time since 1970 by the wall clock, for metrics that are times.
 fn since_1970() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
@@ -376,7 +376,7 @@ where
     metric
 }
 
-/// The registry ends every help text with a full stop of its own.
+/// Strips the full stop: the registry adds one to every help text.
 fn without_full_stop(help: &str) -> &str {
     help.trim_end_matches('.')
 }

@@ -1,7 +1,7 @@
-//! The SQL that makes a table tell clapometer of its changes, and the SQL that removes it.
+//! Generates the SQL that makes a table notify clapometer of its changes, and the SQL that removes it.
 //!
-//! Only text is made here; nothing connects. The form was chosen by measurement, see
-//! `docs/decisions/notify-trigger.md`; what a DBA has to know is in `docs/notify.md`. Used by
+//! This is text only; nothing connects. The form was chosen by measurement, see
+//! `docs/decisions/notify-trigger.md`. What a DBA has to know is in `docs/notify.md`. Used by
 //! `clapometer notify-sql` and `postgres-batch migrate up --with-notify`.
 
 use std::fmt::Write as _;
@@ -9,61 +9,61 @@ use std::fmt::Write as _;
 use postgres_protocol::escape::escape_identifier;
 use sha2::{Digest, Sha256};
 
-/// PostgreSQL cuts longer names off without a word (NAMEDATALEN - 1).
+/// The most bytes of a name. PostgreSQL cuts off longer ones without an error (NAMEDATALEN - 1).
 const LONGEST_NAME: usize = 63;
 
-/// How the names of our functions begin.
+/// The prefix of the names of our functions.
 const PREFIX: &str = "clapometer_notify_";
 
-/// A name as the catalogue has it: not quoted, not folded; 1 to 63 bytes.
+/// A name as it stands in the catalogue: not quoted, not folded, 1 to 63 bytes long.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identifier(String);
 
-/// Why something is no name.
+/// An error about a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum IdentifierError {
-    /// It has no characters.
+    /// The name is empty.
     #[error("a name cannot be empty")]
     Empty,
-    /// PostgreSQL would cut it off.
+    /// The name is so long that PostgreSQL would cut it off.
     #[error("a name has at most {LONGEST_NAME} bytes in PostgreSQL, this one has {0}")]
     TooLong(usize),
-    /// PostgreSQL has no text with NUL.
+    /// The name contains NUL, which no text in PostgreSQL does.
     #[error("a name cannot contain the character NUL")]
     Nul,
-    /// More than one way to read it.
+    /// The name can be read in more than one way.
     #[error("more than one dot: give the schema with --schema, and the table alone with --table")]
     Ambiguous,
 }
 
-/// A table with its schema.
+/// A table and its schema.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NotifyTable {
     schema: Identifier,
     name: Identifier,
 }
 
-/// What happens to rows.
+/// A kind of change of rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Operation {
-    /// INSERT, COPY, MERGE.
+    /// INSERT, COPY or MERGE.
     Insert,
-    /// UPDATE; moving a row to another partition is a DELETE and an INSERT.
+    /// UPDATE. Moving a row to another partition is a DELETE and an INSERT.
     Update,
-    /// DELETE; brings TRUNCATE with it.
+    /// DELETE and TRUNCATE.
     Delete,
 }
 
-/// Which changes of which table are told on which channel.
+/// A trigger: the changes of a table that are notified on a channel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NotifyTrigger {
     /// The table.
     pub table: NotifyTable,
-    /// The channel of NOTIFY; tables may share one.
+    /// The channel of NOTIFY. Several tables may share one.
     pub channel: Identifier,
-    /// The operations that matter.
+    /// The operations that notify.
     pub operations: Vec<Operation>,
-    /// An UPDATE matters only if it sets one of these; empty: every UPDATE does.
+    /// The columns of which an UPDATE must set one to notify. Empty: every UPDATE notifies.
     pub columns: Vec<Identifier>,
 }
 
@@ -71,7 +71,7 @@ impl Identifier {
     /// Checks a name.
     ///
     /// # Errors
-    /// It is empty, too long or contains NUL.
+    /// The name is empty, too long, or contains NUL.
     pub fn new(text: impl Into<String>) -> Result<Self, IdentifierError> {
         let text = text.into();
         match text.len() {
@@ -88,15 +88,15 @@ impl Identifier {
 }
 
 impl NotifyTable {
-    /// A table by its two names.
+    /// Names a table by its schema and its own name.
     pub fn new(schema: Identifier, name: Identifier) -> Self {
         Self { schema, name }
     }
 
-    /// Reads `schema.table`, or a table of the schema `public`.
+    /// Parses `schema.table`, or the name of a table in the schema `public`.
     ///
     /// # Errors
-    /// See [`IdentifierError`]; a name with a dot in it needs [`NotifyTable::new`].
+    /// See [`IdentifierError`]. A name with a dot in it needs [`NotifyTable::new`].
     pub fn parse(text: &str) -> Result<Self, IdentifierError> {
         let (schema, name) = text.split_once('.').unwrap_or(("public", text));
         if name.contains('.') {
@@ -109,7 +109,7 @@ impl NotifyTable {
         format!("{}.{}", self.schema.quoted(), self.name.quoted())
     }
 
-    /// The function of this table, in the table's schema; a long name is cut, and stays unique by its hash.
+    /// Returns the name of the table's trigger function, in the table's schema. A long name is cut, and a hash keeps it unique.
     fn function(&self) -> String {
         let mut name = format!("{PREFIX}{}", self.name.0);
         if name.len() > LONGEST_NAME {
@@ -120,7 +120,7 @@ impl NotifyTable {
         format!("{}.{}", self.schema.quoted(), Identifier(name).quoted())
     }
 
-    /// The SQL that removes the trigger, whatever it was installed with; no error if there is none.
+    /// Returns the SQL that removes the trigger, whatever options it was installed with. Without a trigger it does nothing.
     pub fn remove(&self) -> String {
         let (table_text, function) = (literal(&self.quoted()), self.function());
         let outer = dollar_quote("clapometer", &[&table_text, &function]);
@@ -129,7 +129,7 @@ impl NotifyTable {
 }
 
 impl NotifyTrigger {
-    /// The SQL that installs the trigger: one statement, which replaces an earlier one of this table.
+    /// Returns the SQL that installs the trigger: one statement, which replaces an earlier trigger of this table.
     pub fn install(&self) -> String {
         let Self { table, channel, .. } = self;
         let (function, table_text, channel_text) = (table.function(), literal(&table.quoted()), literal(&channel.0));
@@ -149,7 +149,8 @@ impl NotifyTrigger {
         )
     }
 
-    /// One that runs after each statement; where transactions may be prepared, one that runs at COMMIT instead.
+    /// Returns the statements that create the trigger: it runs after each statement, or, where transactions may be
+    /// prepared, at COMMIT.
     fn triggers(&self) -> String {
         let (table, function) = (self.table.quoted(), self.table.function());
         let rows: Vec<String> = self.operations.iter().map(|operation| self.event(*operation)).collect();
@@ -187,7 +188,8 @@ impl NotifyTrigger {
         triggers
     }
 
-    /// No WHEN: PostgreSQL compiles it anew for every statement, which costs more than all the rest.
+    /// Returns the event of one operation, without WHEN: PostgreSQL compiles a WHEN anew for every statement, which
+    /// costs more than everything else.
     fn event(&self, operation: Operation) -> String {
         match operation {
             Operation::Insert => "INSERT".to_owned(),
@@ -200,31 +202,31 @@ impl NotifyTrigger {
         }
     }
 
-    /// The number of the channel's first advisory lock: one for each tenth of a second since 1970 follows it. Positive, and
-    /// so far from the greatest number that the sum never is too large.
+    /// Returns the number of the channel's first advisory lock. One lock for each tenth of a second since 1970 follows
+    /// it. It is positive, and so far below the greatest number that the sum never overflows.
     fn key(&self) -> u64 {
         hash("channel", &self.channel.0) >> 2
     }
 
-    /// The setting, as a literal, that remembers during one transaction that it is told.
+    /// Returns, as a literal, the name of the setting that remembers that a transaction has already notified.
     fn setting(&self) -> String {
         literal(&format!("clapometer.notify_{:016x}", hash("channel", &self.channel.0)))
     }
 }
 
-/// The first 64 bits of SHA-256: the same on every machine and in every version.
+/// Returns the first 64 bits of a SHA-256, which are the same on every machine and in every version.
 fn hash(kind: &str, text: &str) -> u64 {
     let digest = Sha256::digest(format!("clapometer {kind} {text}"));
     digest.iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte))
 }
 
-/// A literal that reads the same whatever `standard_conforming_strings` says.
+/// Quotes a literal so that it reads the same with every value of `standard_conforming_strings`.
 fn literal(text: &str) -> String {
     let quoted = text.replace('\'', "''");
     if quoted.contains('\\') { format!("E'{}'", quoted.replace('\\', "\\\\")) } else { format!("'{quoted}'") }
 }
 
-/// A dollar quote that occurs in none of the texts.
+/// Returns a dollar quote that occurs in none of the texts.
 fn dollar_quote(name: &str, texts: &[&str]) -> String {
     let mut quote = format!("${name}$");
     let mut number = 1_u32;

@@ -1,8 +1,7 @@
 //! KEDA's external scaler protocol: each RPC is parse, cache, convert.
 //!
-//! Nothing here knows of SQL or sockets. What KEDA does with each answer, and so why each rule
-//! exists, is in docs/keda.md; the rules that a reader would not guess are noted where they are
-//! kept.
+//! This module knows neither SQL nor sockets. docs/keda.md says what KEDA does with each answer,
+//! which is the reason for most rules here.
 
 mod catalog;
 mod convert;
@@ -39,16 +38,16 @@ use crate::{
     scaling::Target,
 };
 
-/// What a caller's own deadline is shortened by, so that our answer arrives before it gives up.
+/// The time by which a caller's own deadline is shortened, so that our answer arrives before it gives up.
 const DEADLINE_MARGIN: Duration = Duration::from_millis(20);
 
-/// Response header of a GetMetrics whose trigger names a key that no reading since start has had.
-/// KEDA does not look at it; `clapometer get` does.
+/// The response header of a GetMetrics whose trigger names a key that no reading since the start has had. KEDA
+/// ignores it; `clapometer get` shows it.
 pub const UNSEEN_KEY: &str = "clapometer-unseen-key";
 
 const SERVICE: &str = "externalscaler.ExternalScaler";
 
-/// Serves the five RPCs.
+/// The implementation of the five RPCs.
 pub struct Scaler {
     catalog: watch::Receiver<Arc<Catalog>>,
     cache: Arc<QueryCache>,
@@ -60,8 +59,8 @@ pub struct Scaler {
     shutdown: CancellationToken,
 }
 
-/// The series of one method that every good call writes to, found beforehand: looking for them by
-/// their labels took longer than the call's own work.
+/// The series of one method that every successful call writes to. They are looked up once: a look-up by labels took
+/// longer than the rest of a call.
 struct MethodMetrics {
     rpc: RpcLabels,
     handling: Histogram,
@@ -75,7 +74,7 @@ struct ResolvedTrigger<'a> {
 }
 
 impl Scaler {
-    /// Serves what is in `catalog`, now and after each reload, until `shutdown`.
+    /// Creates the service. It follows each reload of `catalog`, and `shutdown` ends its streams.
     pub fn new(
         catalog: watch::Receiver<Arc<Catalog>>,
         cache: Arc<QueryCache>,
@@ -88,7 +87,7 @@ impl Scaler {
         Self { is_active: series("IsActive"), metric_spec, get_metrics, catalog, cache, streams, shutdown, metrics }
     }
 
-    /// The refusals, in their order: form, keys and values, query, parameters, metric name, limits.
+    /// Resolves a trigger. The order of refusals: form, keys and values, query, parameters, metric name, limits.
     fn resolve<'a>(
         &self,
         reference: &'a ScaledObjectRef,
@@ -106,7 +105,7 @@ impl Scaler {
         Ok(ResolvedTrigger { trigger, cached })
     }
 
-    /// Runs a handler: counts it, times it, and turns a panic into one INTERNAL answer.
+    /// Runs a handler, counts and times it, and turns a panic into an INTERNAL answer.
     async fn observed<T>(
         &self,
         series: &MethodMetrics,
@@ -125,7 +124,7 @@ impl Scaler {
         result.map(Response::new)
     }
 
-    /// Counts a stream that was refused; one that was opened is counted at its end.
+    /// Counts a stream that was refused. An open stream is counted when it ends.
     fn opened<T>(&self, method: &'static str, stream: Result<T, Status>) -> Result<Response<T>, Status> {
         stream.map(Response::new).inspect_err(|status| {
             self.metrics.handled.get_or_create(&streaming(method).handled(code_name(status.code()))).inc();
@@ -135,7 +134,7 @@ impl Scaler {
 
 #[tonic::async_trait]
 impl ExternalScaler for Scaler {
-    /// Never touches the database, and has an answer for every metadata.
+    /// Answers every metadata, and never asks a database.
     async fn get_metric_spec(
         &self,
         request: Request<ScaledObjectRef>,
@@ -148,7 +147,7 @@ impl ExternalScaler for Scaler {
                 let (name, target) = best_spec(reference, &catalog);
                 convert::spec(name, target)
             };
-            // KEDA swallows this RPC's errors, so that even a bug gets an answer.
+            // KEDA ignores errors of this RPC, so even a panic gets an answer.
             let placeholder = |_| convert::spec("invalid-trigger", Target::PLACEHOLDER);
             Ok(AssertUnwindSafe(best).catch_unwind().await.unwrap_or_else(placeholder))
         };
@@ -226,7 +225,7 @@ fn streaming(grpc_method: &'static str) -> RpcLabels {
     RpcLabels { grpc_type: "server_stream", grpc_service: SERVICE, grpc_method }
 }
 
-/// Comes now; its deadline is ours, or the caller's own if that is shorter.
+/// Starts a call now. Its deadline is ours, or the caller's own if that is shorter.
 fn call<T>(request: &Request<T>) -> Call {
     let own = request.metadata().get("grpc-timeout").and_then(|value| timeout(value.to_str().ok()?));
     let within = own.map_or(CALL_DEADLINE, |own| CALL_DEADLINE.min(own.saturating_sub(DEADLINE_MARGIN)));
@@ -234,7 +233,7 @@ fn call<T>(request: &Request<T>) -> Call {
     Call { came_at, deadline: came_at + within }
 }
 
-/// Reads `grpc-timeout`: at most eight digits and a unit (gRPC over HTTP/2, "Requests").
+/// Parses `grpc-timeout`: at most eight digits and a unit (gRPC over HTTP/2, "Requests").
 fn timeout(text: &str) -> Option<Duration> {
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
     let is_number = (1..=8).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit());

@@ -1,4 +1,4 @@
-//! Boots everything and ends everything: listeners, gRPC services, signals, supervision, drain.
+//! Starts and stops the scaler: listeners, gRPC services, signals, supervision and drain.
 
 mod accept;
 mod body_limit;
@@ -39,53 +39,53 @@ use crate::{
     shutdown::Supervisor,
 };
 
-/// What is left after this is cut off: a socket that reads nothing would hold us for ever.
+/// The longest drain. Connections that are left are closed: a peer that reads nothing would delay the end for ever.
 const DRAIN_LIMIT: Duration = Duration::from_secs(20);
 
-/// Why serving has ended in any way but by a signal.
+/// A reason to end other than a first signal.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    /// A listener could not be had.
+    /// A listener cannot be bound.
     #[error("cannot listen on {address} ({key})")]
     Listen {
-        /// The address.
+        /// The address to bind.
         address: SocketAddr,
-        /// The configuration's key.
+        /// The configuration key of the address.
         key: &'static str,
-        /// The cause.
+        /// The error of the operating system.
         #[source]
         source: io::Error,
     },
-    /// The signals could not be had.
+    /// The signal handlers cannot be installed.
     #[error("cannot listen for signals")]
     Signals(#[source] io::Error),
-    /// gRPC reflection could not be set up.
+    /// gRPC reflection cannot be set up.
     #[error("cannot serve reflection")]
     Reflection(#[from] tonic_reflection::server::Error),
-    /// A certificate or key cannot be used.
+    /// A certificate or a key cannot be used.
     #[error(transparent)]
     Tls(#[from] tls::TlsFileError),
-    /// Somebody does not want to wait for the drain.
+    /// A second signal has ended the drain.
     #[error("a second signal: exiting at once")]
     SecondSignal,
-    /// A background task that must live has ended.
+    /// A supervised background task has failed.
     #[error("the background task \"{0}\" has failed")]
     Task(&'static str),
 }
 
-/// Where to listen: what the configuration says, unless the command line says otherwise.
+/// The addresses to listen on: the command line's, or else the configuration's.
 #[derive(Debug, Clone, Copy)]
 pub struct Addresses {
-    /// For gRPC.
+    /// The address of gRPC.
     pub grpc: SocketAddr,
-    /// For probes and metrics.
+    /// The address of probes and metrics.
     pub admin: SocketAddr,
 }
 
 /// Serves a configuration until SIGTERM or SIGINT. `file` is read again when it changes.
 ///
 /// # Errors
-/// What kept it from starting, or the background task whose end has ended it.
+/// It cannot start, a background task has failed, or a second signal came.
 pub async fn run(config: Config, addresses: Addresses, file: Option<PathBuf>, build: Build) -> Result<(), ServeError> {
     let signals = Signals::new().map_err(ServeError::Signals)?;
     let grpc = listen(addresses.grpc, "server.listen").await?;
@@ -94,7 +94,7 @@ pub async fn run(config: Config, addresses: Addresses, file: Option<PathBuf>, bu
     let metrics = Arc::new(Metrics::new(build));
     let (supervisor, mut failures) = Supervisor::new();
     let shutdown = CancellationToken::new();
-    // Before they are read, so that a change in between is seen as one.
+    // Hashed before they are read, so that a change in between is noticed.
     let files = Files::new(file);
     let seen = files.hashes(&config);
     let identity = match &config.server.tls {
@@ -160,10 +160,10 @@ pub async fn run(config: Config, addresses: Addresses, file: Option<PathBuf>, bu
     cause.map_or(Ok(()), Err)
 }
 
-/// When each certificate of a TLS configuration ends, by its key.
+/// Returns the expiry of each certificate of a TLS configuration, by its key. Blocking: it reads small files.
 ///
 /// # Errors
-/// What [`run`] would not start with. Blocking: it reads small files.
+/// [`run`] would not start with this configuration.
 pub fn certificates(tls: &ServerTls) -> Result<Vec<(&'static str, SystemTime)>, ServeError> {
     let (_, expiry) = ServerIdentity::load(tls)?;
     Ok(expiry)
@@ -173,13 +173,13 @@ async fn listen(address: SocketAddr, key: &'static str) -> Result<TcpListener, S
     TcpListener::bind(address).await.map_err(|source| ServeError::Listen { address, key, source })
 }
 
-/// The signals that the process listens to.
+/// The signals that the process handles.
 struct Signals {
     ending: EndingSignals,
     hangup: Signal,
 }
 
-/// Those that end it.
+/// The signals that end the process.
 struct EndingSignals {
     terminate: Signal,
     interrupt: Signal,

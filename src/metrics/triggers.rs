@@ -1,8 +1,8 @@
-//! When each trigger was last asked for: "KEDA stopped asking" is the one outage that KEDA hides.
+//! Records when KEDA last asked for each trigger: "KEDA stopped asking" is the one outage that KEDA hides.
 //!
-//! Triggers name themselves, so this is the one open set of labels; it holds [`CAPACITY`] of
-//! them, and a new one takes the place of the one that was silent longest, if that was for
-//! [`REPLACEABLE_AFTER`] at least.
+//! Callers choose the names of triggers, so this is the one open set of labels. It has at most
+//! [`CAPACITY`] series. A new trigger replaces the one that has been silent longest, if that has
+//! been silent for [`REPLACEABLE_AFTER`].
 
 use std::{
     collections::HashMap,
@@ -19,13 +19,13 @@ use tokio::time::Instant;
 
 use super::{FloatGauge, since_1970, single};
 
-/// Series at most.
+/// The most series.
 const CAPACITY: usize = 2_000;
 
-/// How long a trigger must have been silent before a new one may take its place.
+/// How long a trigger must have been silent before a new one may replace it.
 const REPLACEABLE_AFTER: Duration = Duration::from_secs(3_600);
 
-/// One trigger, as it names itself.
+/// A trigger, by the names that its requests carry.
 #[derive(Debug, Clone, Copy)]
 pub struct TriggerId<'a> {
     /// A hash of the three names, so that the usual case copies nothing.
@@ -57,7 +57,7 @@ struct TriggerSeries {
     series: FloatGauge,
     labels: TriggerLabels,
     asked_at: Instant,
-    /// Whether the series tells of `asked_at`.
+    /// Whether the series shows `asked_at`.
     is_published: bool,
 }
 
@@ -94,8 +94,8 @@ impl Triggers {
         known.insert(trigger.hash, TriggerSeries { series, labels, asked_at: now, is_published: false });
     }
 
-    /// Brings the series up to date. Here and not at each request, which would take a look at the wall clock;
-    /// once each, so that a time that stays the same shows the same.
+    /// Updates the series. This is done at each scrape, because doing it at each request would read the wall clock
+    /// each time; and once for each request, so that an unchanged time stays the same in every scrape.
     pub(super) fn publish(&self) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         for known in known.values_mut().filter(|known| !known.is_published) {
@@ -104,7 +104,7 @@ impl Triggers {
         }
     }
 
-    /// Drops the trigger that was silent longest, if it was for long.
+    /// Drops the trigger that has been silent longest, if it may be replaced.
     fn evict_one(&self, known: &mut HashMap<u64, TriggerSeries>) -> bool {
         let oldest = known.iter().min_by_key(|(_, known)| known.asked_at);
         let Some((&hash, _)) = oldest.filter(|(_, known)| known.asked_at.elapsed() >= REPLACEABLE_AFTER) else {

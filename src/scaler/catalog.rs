@@ -1,6 +1,6 @@
-//! What is configured, ready to be asked: each query with its source, each database with its pool.
+//! The catalog of queries and databases: each query with its source, each database with its pool.
 //!
-//! Immutable; a reload makes a new one that keeps what has not changed.
+//! Immutable. A reload makes a new catalog, which takes over whatever has not changed.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -13,7 +13,7 @@ use crate::{
     shutdown::Supervisor,
 };
 
-/// Queries and databases in force.
+/// The queries and databases in force.
 #[derive(Default)]
 pub struct Catalog {
     sources: Registry<Arc<QuerySource>>,
@@ -22,7 +22,7 @@ pub struct Catalog {
 }
 
 impl Catalog {
-    /// Makes the catalog of a configuration, with the sources and pools of `before` that it does not change.
+    /// Makes the catalog of a configuration. Sources and pools of `before` that have not changed are taken over.
     ///
     /// Must be called in a runtime. Nothing is connected.
     pub fn new(config: &Config, before: &Self, metrics: &Arc<Metrics>, supervisor: &Supervisor) -> Self {
@@ -52,23 +52,23 @@ impl Catalog {
         Self { sources, connections: connections.collect(), databases }
     }
 
-    /// The query that `name_or_text` means, if there is one and this namespace may use it: of several with the same text,
-    /// the first by name that it may use.
+    /// Finds the query of this name or text, if this namespace may use it. Of several queries with the same text it is
+    /// the first by name that the namespace may use.
     pub fn allowed(&self, name_or_text: &str, namespace: &str) -> Option<&Arc<QuerySource>> {
         self.sources.find(name_or_text).find(|source| source.query().namespaces.allow(namespace))
     }
 
-    /// Every query's source.
+    /// Returns the source of every query.
     pub fn sources(&self) -> impl Iterator<Item = &Arc<QuerySource>> {
         self.sources.all()
     }
 
-    /// Every database by name.
+    /// Returns every database, by name.
     pub fn databases(&self) -> &BTreeMap<String, Arc<Database>> {
         &self.databases
     }
 
-    /// How a database was to be reached when the catalog was made.
+    /// Returns the connection parameters of a database as they were when the catalog was made.
     pub fn connection(&self, database: &str) -> Option<&Connection> {
         self.connections.get(database)
     }

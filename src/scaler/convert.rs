@@ -1,4 +1,4 @@
-//! From a reading to an answer. What KEDA makes of the fields: pkg/scalers/external_scaler.go.
+//! Converts a reading into an answer. How KEDA uses the fields: pkg/scalers/external_scaler.go.
 
 use super::metadata::{ActivitySource, Trigger};
 use crate::{
@@ -9,7 +9,7 @@ use crate::{
     scaling::{self, Target},
 };
 
-/// The one MetricSpec of a trigger.
+/// Returns the one MetricSpec of a trigger.
 #[allow(deprecated, reason = "KEDA before 2.17 reads only the integer")]
 pub(super) fn spec(name: &str, target: Target) -> GetMetricSpecResponse {
     let spec = MetricSpec {
@@ -20,7 +20,7 @@ pub(super) fn spec(name: &str, target: Target) -> GetMetricSpecResponse {
     GetMetricSpecResponse { metric_specs: vec![spec] }
 }
 
-/// The one MetricValue of a trigger.
+/// Returns the one MetricValue of a trigger.
 #[allow(deprecated, reason = "KEDA takes the integer where the double is not above zero, so both must agree")]
 pub(super) fn value(trigger: &Trigger, reading: &Reading) -> Result<GetMetricsResponse, Fault> {
     let reported = reported(trigger, numbers(trigger, reading)?);
@@ -32,7 +32,7 @@ pub(super) fn value(trigger: &Trigger, reading: &Reading) -> Result<GetMetricsRe
     Ok(GetMetricsResponse { metric_values: vec![value] })
 }
 
-/// Whether a trigger is active.
+/// Returns whether a trigger is active.
 pub(super) fn is_active(trigger: &Trigger, reading: &Reading) -> Result<bool, Fault> {
     let numbers = numbers(trigger, reading)?;
     let activity = match trigger.activity_source {
@@ -47,7 +47,7 @@ fn reported(trigger: &Trigger, numbers: Numbers) -> f64 {
     scaling::reported(numbers.value, trigger.divide_by, trigger.rounding)
 }
 
-/// The trigger's own row.
+/// Returns the numbers of the trigger's own row.
 fn numbers(trigger: &Trigger, reading: &Reading) -> Result<Numbers, Fault> {
     match (&reading.rows, &trigger.group) {
         (Rows::One(numbers), _) => Ok(*numbers),
@@ -58,7 +58,7 @@ fn numbers(trigger: &Trigger, reading: &Reading) -> Result<Numbers, Fault> {
                 without_row(trigger.source.query())
             }
         },
-        // A query is grouped or it is not; a reload makes another query of it.
+        // A reload that makes a query grouped makes it another query, so this cannot happen.
         (Rows::ByKey(_), None) => Err(Fault::Bug),
     }
 }

@@ -1,4 +1,4 @@
-//! The configured queries, found by name or by approved text.
+//! Finds the configured queries by name or by approved text.
 //!
 //! Immutable and without I/O; a reload builds a new [`Registry`].
 
@@ -13,7 +13,7 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Registry<T> {
     by_name: HashMap<String, T>,
-    /// The names of those with a text, in order.
+    /// For each text, the names of its queries, in order.
     by_text: HashMap<String, Vec<String>>,
 }
 
@@ -24,7 +24,7 @@ impl<T> Default for Registry<T> {
 }
 
 impl<T> Registry<T> {
-    /// Indexes a configuration's queries by name and by text.
+    /// Indexes the queries of a configuration by name and by text.
     pub(super) fn new(config: &Config, entry_of: impl Fn(&Arc<Query>) -> Option<T>) -> Self {
         let mut registry = Self::default();
         for (name, query) in &config.queries {
@@ -35,8 +35,8 @@ impl<T> Registry<T> {
         registry
     }
 
-    /// Finds what a trigger's `query` can mean: a name, or SQL that the operator has configured. Several queries may have the
-    /// same text, for other databases or namespaces; they come in the order of their names.
+    /// Finds the queries that a trigger's `query` can mean: the one of this name, or those with this SQL text. Several
+    /// queries may have the same text, for other databases or namespaces; they come in the order of their names.
     pub(super) fn find<'a>(&'a self, name_or_text: &str) -> impl Iterator<Item = &'a T> + use<'a, T> {
         let (named, names) = match is_metric_name(name_or_text) {
             true => (self.named(name_or_text), None),
@@ -45,12 +45,12 @@ impl<T> Registry<T> {
         named.into_iter().chain(names.into_iter().flatten().filter_map(|name| self.named(name)))
     }
 
-    /// The query of that name.
+    /// Returns the query of this name.
     pub(super) fn named(&self, name: &str) -> Option<&T> {
         self.by_name.get(name)
     }
 
-    /// All of them, in no order.
+    /// Returns all queries, in no order.
     pub(super) fn all(&self) -> impl Iterator<Item = &T> {
         self.by_name.values()
     }

@@ -1,4 +1,4 @@
-//! The one table from what went wrong to a gRPC status.
+//! Maps every fault and refusal to a gRPC status; the only place that does.
 
 use tonic::{Code, Status};
 
@@ -28,7 +28,7 @@ impl From<Refusal> for Status {
     }
 }
 
-/// A code's name as go-grpc-prometheus spells it in `grpc_code`.
+/// Returns the name of a code as go-grpc-prometheus spells it in `grpc_code`.
 pub(super) fn code_name(code: Code) -> &'static str {
     match code {
         Code::Ok => "OK",

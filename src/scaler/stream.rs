@@ -1,9 +1,9 @@
-//! The two streams: current state at once, then changes, never an error after the open.
+//! The two streams: they send the current state at once and then each change, and never end with an error.
 //!
-//! Any error status leaves KEDA up to 60 s blind before it opens the stream again, while an end
-//! with OK costs it two seconds (pkg/scalers/external_scaler.go, the back-off of both streams).
-//! So a stream is silent while the database is away, and ends only with OK: on shutdown, at the
-//! connection's age, and when its query is gone after a reload.
+//! After an error KEDA waits up to 60 s before it opens the stream again; after OK it waits two
+//! seconds (pkg/scalers/external_scaler.go, the back-off of both streams). So a stream sends
+//! nothing while the database is away, and ends only with OK: on shutdown, when its connection is
+//! too old, and when a reload removes its query.
 
 use std::{
     collections::HashMap,
@@ -37,23 +37,23 @@ use crate::{
     proto::{GetMetricSpecResponse, IsActiveResponse, ScaledObjectRef},
 };
 
-/// `true` is sent again this often: KEDA drops one that comes before it knows the metric.
+/// The interval at which `true` is sent again: KEDA drops a `true` that comes before it knows the metric.
 const REMINDER: Duration = Duration::from_secs(30);
 
-/// Over how long the streams of a connection that got too old are ended.
+/// The time over which the streams of a connection that is too old are ended.
 const SPREAD: Duration = Duration::from_secs(10);
 
-/// Open streams of one trigger at most; KEDA holds two, and overlaps while it reconnects.
+/// The most open streams of one trigger. KEDA has two, and for a moment four while it reconnects.
 const STREAMS_PER_TRIGGER: usize = 4;
 
-/// Open streams of the process at most.
+/// The most open streams of the process.
 const STREAMS_PER_PROCESS: usize = 50_000;
 
-/// Bytes of what their triggers say about themselves, at most: a stream keeps it, and each may say 64 KiB. Fifty thousand
-/// usual ones say half of it.
+/// The most bytes of metadata that all streams hold: each stream stores its own, which may have 64 KiB. Fifty thousand
+/// usual triggers need half of it.
 const METADATA_BYTES_PER_PROCESS: usize = 64 * 1024 * 1024;
 
-/// Messages of one stream.
+/// The messages of one stream.
 pub struct Updates<T>(Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>);
 
 impl<T> Stream for Updates<T> {
@@ -65,7 +65,7 @@ impl<T> Stream for Updates<T> {
 }
 
 impl<T: Send + 'static> Updates<T> {
-    /// Takes messages from `next` until it has none, or the stream's lifetime is over.
+    /// Sends the messages of `next` until it returns none, or the stream's lifetime is over.
     fn new<S: Send + 'static>(
         state: S,
         lifetime: Lifetime,
@@ -75,7 +75,7 @@ impl<T: Send + 'static> Updates<T> {
             let message = tokio::select! {
                 biased;
                 () = lifetime.wait() => None,
-                // A panic ends this stream with OK like everything else; it has been logged.
+                // A panic ends this stream with OK, too. The panic itself has been printed.
                 message = AssertUnwindSafe(next(&mut state)).catch_unwind() => message.unwrap_or(None),
             };
             match message {
@@ -90,16 +90,16 @@ impl<T: Send + 'static> Updates<T> {
     }
 }
 
-/// When a stream must end, and its permit among the open ones.
+/// The permit of a stream, and the events that end it.
 struct Lifetime {
     process: CancellationToken,
-    /// The connection's, where the server says when it gets too old.
+    /// Cancelled when the connection is too old; none where connections have no age.
     connection: Option<CancellationToken>,
-    /// When the stream of a connection that got too old ends; drawn once, when that is known.
+    /// The moment at which this stream of a too old connection ends; drawn once.
     ends_at: Option<Instant>,
     permit: StreamPermit,
     opened_at: Instant,
-    /// Cancelled, until we end it.
+    /// `Cancelled`, unless we end the stream.
     ended_with: Code,
 }
 
@@ -113,7 +113,7 @@ impl Lifetime {
             match &self.connection {
                 Some(connection) => {
                     connection.cancelled().await;
-                    // Not all at once: each end makes KEDA open a stream elsewhere.
+                    // Spread, because each end makes KEDA open a new stream.
                     let draw = || Instant::now() + SPREAD.mul_f64(rand::random());
                     sleep_until(*self.ends_at.get_or_insert_with(draw)).await;
                 }
@@ -137,8 +137,10 @@ impl Drop for Lifetime {
 }
 
 impl Scaler {
+    /// Opens a StreamIsActive.
+    ///
     /// # Errors
-    /// As a unary call's, but for the reading: a database that is away means silence.
+    /// Those of a unary call, except the ones of its reading: without a database the stream is silent.
     pub(super) fn open_activity(&self, request: Request<ScaledObjectRef>) -> Result<Updates<IsActiveResponse>, Status> {
         let connection = request.extensions().get::<CancellationToken>().cloned();
         let reference = request.into_inner();
@@ -149,8 +151,10 @@ impl Scaler {
         Ok(Updates::new(activity, lifetime, |activity| activity.next().boxed()))
     }
 
+    /// Opens a StreamMetricSpec.
+    ///
     /// # Errors
-    /// Metadata that does not fit, and our limits.
+    /// The metadata is refused, or there are too many streams.
     pub(super) fn open_specs(
         &self,
         request: Request<ScaledObjectRef>,
@@ -165,7 +169,7 @@ impl Scaler {
         Ok(Updates::new(specs, lifetime, |specs| specs.next().boxed()))
     }
 
-    /// `bytes` is what the trigger says about itself.
+    /// Takes a permit for a stream whose metadata has so many `bytes`.
     fn lifetime(
         &self,
         connection: Option<CancellationToken>,
@@ -193,9 +197,9 @@ struct ActivityUpdates {
     watch: Watch,
     catalog: watch::Receiver<Arc<Catalog>>,
     cache: Arc<QueryCache>,
-    /// What the latest attempt told; none while the database is away.
+    /// The activity by the latest attempt; none while the database is away.
     known: Option<bool>,
-    /// What was sent last.
+    /// The latest message.
     sent: Option<bool>,
     remind_at: Instant,
 }
@@ -220,7 +224,7 @@ impl ActivityUpdates {
         }
     }
 
-    /// The next message; none once the query is gone.
+    /// Waits for the next message; none once the query is gone.
     async fn next(&mut self) -> Option<IsActiveResponse> {
         loop {
             tokio::select! {
@@ -229,7 +233,7 @@ impl ActivityUpdates {
                 }
                 () = sleep_until(self.remind_at), if self.sent == Some(true) && self.known == Some(true) => {
                     if !self.watch.is_current() {
-                        // The attempt that is under way will tell.
+                        // The attempt that is in flight decides.
                         self.known = None;
                     }
                 }
@@ -246,13 +250,13 @@ impl ActivityUpdates {
         }
     }
 
-    /// What must be sent: a change, or `true` once more. Nothing while nothing is known.
+    /// Returns the activity if it must be sent: it has changed, or `true` is due again.
     fn due_update(&self) -> Option<bool> {
         let is_due = |known: &bool| self.sent != Some(*known) || (*known && Instant::now() >= self.remind_at);
         self.known.filter(is_due)
     }
 
-    /// Finds the trigger again in a new catalog; none if it is not there any more.
+    /// Resolves the trigger in a new catalog; none if its query is gone.
     fn follow_reload(&mut self) -> Option<()> {
         let catalog = Arc::clone(&self.catalog.borrow_and_update());
         self.trigger = Metadata::parse(&self.reference).ok()?.resolve(&self.reference, &catalog).ok()?.into_owned();
@@ -273,7 +277,7 @@ struct SpecUpdates {
 }
 
 impl SpecUpdates {
-    /// The next message: what GetMetricSpec says, whenever a reload has changed it.
+    /// Waits for the next message: the answer of GetMetricSpec, whenever a reload has changed it.
     async fn next(&mut self) -> Option<GetMetricSpecResponse> {
         loop {
             self.catalog.changed().await.ok()?;
@@ -289,7 +293,7 @@ impl SpecUpdates {
     }
 }
 
-/// The open streams, within limits.
+/// Counts the open streams, and limits them.
 pub(super) struct StreamLimits {
     open: Mutex<OpenStreams>,
     metrics: Arc<Metrics>,
@@ -302,7 +306,7 @@ struct OpenStreams {
     by_trigger: HashMap<u64, usize>,
 }
 
-/// One open stream's permit among them; given back when dropped.
+/// The permit of one open stream; dropping it gives it back.
 struct StreamPermit {
     streams: Arc<StreamLimits>,
     trigger: u64,

@@ -1,4 +1,4 @@
-//! The accept loop: each connection with its limits, its age and its end.
+//! Accepts connections, and bounds the number, the age and the end of each.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -24,42 +24,42 @@ use super::{
 };
 use crate::metrics::Metrics;
 
-/// Connections at most; one KEDA operator is one.
+/// The most connections at a time. A KEDA operator opens one.
 const CONNECTIONS: usize = 1_000;
 
-/// Streams of one connection at most: all of a cluster's triggers come over one.
+/// The most concurrent streams of a connection: all triggers of a cluster share one connection.
 ///
-/// A peer may also give up as many before they were looked at. HTTP/2's usual answer to more than
-/// 20 is to close the connection (CVE-2023-44487). Here it would punish all triggers of a KEDA
-/// that gives up calls while we are busy, and calls that are given up hold no more memory than
-/// calls that are not.
+/// It is also the number of calls that a peer may reset before we have accepted them. By default
+/// HTTP/2 servers close a connection with more than 20 of those (CVE-2023-44487). Here that would
+/// punish all triggers of a KEDA that gives up calls while we are busy, and a reset call holds no
+/// more memory than any other.
 const STREAMS: u16 = 20_000;
 
-/// How long a peer may take for TLS and the HTTP/2 preface.
+/// How long a peer may take for the TLS handshake, and then for the HTTP/2 preface.
 const PREFACE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How often a silent peer is pinged, and how long it may take to answer.
+/// The interval of pings to a silent peer, and the time that it has to answer one.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
 
-/// How long a connection that was asked to go away may go on: streams are ended over ten
-/// seconds, unary calls take less than three.
-const GOING_AWAY: Duration = Duration::from_secs(20);
+/// How long a connection may live after its GOAWAY. Its streams are ended over ten seconds, and
+/// unary calls take less than three.
+const GOAWAY_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Pause after accept itself fails: the process is out of descriptors.
+/// The pause after `accept` has failed: the process is out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// What the names of methods have in common that outlive a connection's age.
+/// The part of a path that tells the streaming methods, which must know the age of their connection.
 const STREAMING: &str = "/Stream";
 
-/// What bounds each connection.
+/// The limits and the identity of a connection.
 pub(super) struct ConnectionLimits {
-    /// Its age, +-10 %; zero: none.
+    /// The age at which it gets its GOAWAY, +-10 %; zero means never.
     pub(super) maximum_age: Duration,
-    /// Who we are over TLS; plain text where absent.
+    /// The certificates for TLS; without them connections are plain text.
     pub(super) identity: Option<Arc<ServerIdentity>>,
 }
 
-/// Accepts until it is over, then waits for the connections to end.
+/// Accepts connections until shutdown, then waits until all of them have ended.
 pub(super) async fn serve(
     listener: TcpListener,
     services: Services,
@@ -67,7 +67,7 @@ pub(super) async fn serve(
     metrics: Arc<Metrics>,
     shutdown: CancellationToken,
 ) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let permits = Arc::new(Semaphore::new(CONNECTIONS));
     let connections = TaskTracker::new();
     let mut is_refusing = false;
     loop {
@@ -86,7 +86,7 @@ pub(super) async fn serve(
                 continue;
             }
         };
-        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+        let Ok(permit) = Arc::clone(&permits).try_acquire_owned() else {
             if !std::mem::replace(&mut is_refusing, true) {
                 tracing::warn!(limit = CONNECTIONS, "refusing connections beyond the limit");
             }
@@ -102,7 +102,7 @@ pub(super) async fn serve(
         connections.spawn(async move {
             connection.await;
             metrics.grpc_connections.dec();
-            drop(place);
+            drop(permit);
         });
     }
     drop(listener);
@@ -110,12 +110,12 @@ pub(super) async fn serve(
     connections.wait().await;
 }
 
-/// The age of one connection: +-10 %, so that all do not end together; none for zero.
+/// Draws the age limit of one connection, +-10 %, so that connections do not end together. None for zero.
 fn jittered(maximum: Duration) -> Option<Duration> {
     (!maximum.is_zero()).then(|| maximum.mul_f64(rand::rng().random_range(0.9..1.1)))
 }
 
-/// Serves one connection to its end.
+/// Serves one connection until it ends.
 async fn connection(
     socket: TcpStream,
     acceptor: Option<TlsAcceptor>,
@@ -123,7 +123,7 @@ async fn connection(
     maximum_age: Option<Duration>,
     shutdown: CancellationToken,
 ) {
-    // Without it an answer waits for the peer's delayed acknowledgement: 40 ms instead of one.
+    // Without it an answer waits for the peer's delayed acknowledgement: 40 ms instead of 1 ms.
     if socket.set_nodelay(true).is_err() {
         return;
     }
@@ -140,12 +140,13 @@ async fn connection(
             let (io, preface) = PrefaceReader::new(stream);
             serve_http2(io, preface, services, maximum_age, shutdown).await;
         }
-        // Anybody can make one fail, so it is nothing to warn of.
+        // Every stranger can make a handshake fail, so this is not a warning.
         Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
         Err(_) => tracing::debug!("TLS handshake timed out"),
     }
 }
 
+/// Serves HTTP/2 until the peer leaves, the connection is too old, or the process shuts down.
 async fn serve_http2<I>(
     io: I,
     preface: Preface,
@@ -160,7 +161,7 @@ async fn serve_http2<I>(
     let service = service_fn(move |request| answer(&services, request, &has_aged));
     let http = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
-        // gRPC has no use for one: grpc-go sends none either.
+        // gRPC does not use the date; grpc-go sends none either.
         .auto_date_header(false)
         .max_concurrent_streams(u32::from(STREAMS))
         .max_pending_accept_reset_streams(usize::from(STREAMS))
@@ -169,23 +170,23 @@ async fn serve_http2<I>(
         .serve_connection(TokioIo::new(io), service);
     tokio::pin!(http);
 
-    let late = async {
+    let preface_timeout = async {
         sleep(PREFACE_TIMEOUT).await;
         if preface.has_arrived() {
             std::future::pending().await
         }
     };
-    let old = async {
+    let age_limit = async {
         match maximum_age {
             Some(age) => sleep(age).await,
             None => std::future::pending().await,
         }
     };
     tokio::select! {
-        // A peer's errors are its own; it is told by GOAWAY.
+        // An error of the peer ends this connection only; hyper has sent its GOAWAY.
         _ = http.as_mut() => return,
-        () = late => return,
-        () = old => aged.cancel(),
+        () = preface_timeout => return,
+        () = age_limit => aged.cancel(),
         () = shutdown.cancelled() => {}
     }
     if !preface.has_arrived() {
@@ -194,11 +195,13 @@ async fn serve_http2<I>(
     http.as_mut().graceful_shutdown();
     tokio::select! {
         _ = http => {}
-        () = sleep(GOING_AWAY) => {}
+        () = sleep(GOAWAY_TIMEOUT) => {}
     }
 }
 
-/// Answers one request, if it is gRPC at all; streams find the connection's age among its extensions.
+/// Answers one request, or refuses it if its content type is not gRPC's.
+///
+/// A streaming method finds the token that is cancelled when its connection gets too old in the extensions.
 fn answer(
     services: &Services,
     mut request: Request<Incoming>,
@@ -216,7 +219,7 @@ fn answer(
     services.answer(request)
 }
 
-/// `application/grpc`, with nothing behind it but `+proto` or parameters (gRPC over HTTP/2, "Requests").
+/// Accepts `application/grpc` and `application/grpc+proto`, with or without parameters (gRPC over HTTP/2, "Requests").
 fn is_grpc(content_type: &[u8]) -> bool {
     match content_type.strip_prefix(b"application/grpc") {
         Some(rest) => matches!(rest, [] | [b';', ..]) || rest == b"+proto" || rest.starts_with(b"+proto;"),

@@ -1,7 +1,7 @@
-//! Requests on their way: each must come in time, and all of them may hold so many bytes.
+//! Bounds incomplete requests: each has a timeout, and all of them share one budget of bytes.
 //!
-//! What has come of a message is kept until it is whole. Twenty thousand calls of one connection
-//! that stop short of their ends would otherwise hold gigabytes, for as long as the peer pleases.
+//! tonic buffers a message until it is complete. Without these bounds, 20,000 calls of one
+//! connection that never complete would hold gigabytes for as long as the peer likes.
 
 use std::{
     pin::Pin,
@@ -18,17 +18,17 @@ use hyper::body::{Body, Frame, SizeHint};
 use tokio::time::{Sleep, sleep};
 use tonic::Status;
 
-/// Bytes of all requests on their way. The images run within 256 MiB.
+/// The most bytes that all incomplete requests may hold. The images run within 256 MiB.
 const BUDGET: usize = 32 * 1024 * 1024;
 
-/// What a request costs that has not come whole, beside its message: measured, rounded up.
+/// The memory of an incomplete request beside its message: measured, and rounded up.
 const OVERHEAD: usize = 4 * 1024;
 
-/// The bytes of all requests that are on their way.
+/// The bytes that incomplete requests hold at this moment.
 #[derive(Debug, Default)]
 pub(super) struct BodyBudget(AtomicUsize);
 
-/// The body of one request. One that is there when it is looked for costs nothing.
+/// The body of one request. A body that is complete at the first poll takes nothing from the budget.
 pub(super) struct LimitedBody<B> {
     body: B,
     within: Duration,
@@ -36,14 +36,14 @@ pub(super) struct LimitedBody<B> {
     reservation: Reservation,
 }
 
-/// What one request holds; given back when dropped.
+/// The share of the budget that one request holds; dropping it gives the bytes back.
 struct Reservation {
     budget: Arc<BodyBudget>,
     bytes: usize,
 }
 
 impl<B> LimitedBody<B> {
-    /// A body that must have come `within` that time after it was first looked for in vain.
+    /// Wraps a body that must be complete `within` this time after the first poll that finds it incomplete.
     pub(super) fn new(body: B, within: Duration, budget: Arc<BodyBudget>) -> Self {
         Self { body, within, late: None, reservation: Reservation { budget, bytes: 0 } }
     }

@@ -1,7 +1,8 @@
-//! The gRPC health service: the process itself, and each database as `db/<name>`.
+//! The gRPC health service, which reports the process itself, and each database as `db/<name>`.
 //!
-//! Readiness never follows the database: if it did, endpoints would vanish, GetMetricSpec would
-//! fail, and a ScaledJob would fall silent with Ready=True (pkg/scaling/scale_handler.go).
+//! The process serves while its databases are down. Otherwise its endpoints would vanish,
+//! GetMetricSpec would fail, and a ScaledJob would start no Jobs while it says Ready=True
+//! (pkg/scaling/scale_handler.go).
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -20,17 +21,17 @@ use crate::{
     shutdown::Supervisor,
 };
 
-/// The names that stand for the whole process; the second is what a client of the scaler asks for.
+/// The service names that stand for the whole process. Clients of the scaler ask for the second.
 const PROCESS: [&str; 2] = ["", <ExternalScalerServer<Scaler> as tonic::server::NamedService>::NAME];
 
-/// What the health service tells.
+/// Reports the state of the process and of its databases.
 pub(super) struct HealthReport {
     reporter: HealthReporter,
     catalog: watch::Receiver<Arc<Catalog>>,
 }
 
 impl HealthReport {
-    /// Begins to follow the databases of the catalog in force.
+    /// Starts to follow the databases of the catalog in force.
     pub(super) fn new(
         catalog: watch::Receiver<Arc<Catalog>>,
         supervisor: &Supervisor,
@@ -40,18 +41,18 @@ impl HealthReport {
         (Self { reporter, catalog }, service)
     }
 
-    /// Says that no new work is wanted, and ends the health service's own streams.
+    /// Reports NOT_SERVING everywhere, and ends the streams of the health service.
     pub(super) async fn stop_serving(mut self) {
         let databases: Vec<String> = self.catalog.borrow().databases().keys().map(|name| service_name(name)).collect();
         for service in PROCESS.into_iter().chain(databases.iter().map(String::as_str)) {
             self.reporter.set_service_status(service, ServingStatus::NotServing).await;
-            // Watchers see the last status before their stream ends.
+            // Watchers get the last status before their stream ends.
             self.reporter.clear_service_status(service).await;
         }
     }
 }
 
-/// Reports each database, and starts anew whenever the catalog changes.
+/// Reports every database, and starts over whenever the catalog changes.
 async fn follow(mut reporter: HealthReporter, mut catalog: watch::Receiver<Arc<Catalog>>) {
     for service in PROCESS {
         reporter.set_service_status(service, ServingStatus::Serving).await;
@@ -70,7 +71,7 @@ async fn follow(mut reporter: HealthReporter, mut catalog: watch::Receiver<Arc<C
     }
 }
 
-/// Reports the databases as their breakers open and close.
+/// Reports each database whenever its breaker opens or closes.
 async fn report(reporter: &HealthReporter, databases: &BTreeMap<String, Arc<Database>>) {
     let mut changes = tokio_stream::StreamMap::new();
     for (name, database) in databases {

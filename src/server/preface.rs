@@ -1,7 +1,8 @@
-//! Tells whether a peer has sent anything like an HTTP/2 preface.
+//! Detects whether a peer has sent as many bytes as an HTTP/2 preface has.
 //!
-//! Neither hyper nor its keep-alive closes a connection that never finished the preface, and one
-//! such socket would hold a place, and the shutdown, for ever.
+//! Neither hyper nor its keep-alive closes a connection whose preface is incomplete. One such
+//! socket would count as a connection, and delay the shutdown, for ever. See
+//! `docs/decisions/preface-timeout.md`.
 
 use std::{
     io,
@@ -18,13 +19,13 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 /// `PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n` (RFC 9113, section 3.4).
 const LENGTH: usize = 24;
 
-/// A connection that counts what it has read until that is a preface long.
+/// A connection that counts the bytes it has read, up to the length of a preface.
 pub(super) struct PrefaceReader<I> {
     inner: I,
     read: Arc<AtomicUsize>,
 }
 
-/// Whether as much as a preface has been read.
+/// Answers whether a connection has read as much as a preface.
 pub(super) struct Preface(Arc<AtomicUsize>);
 
 impl Preface {

@@ -1,7 +1,8 @@
-//! Follows the files that the configuration is made of, and SIGHUP.
+//! Reloads the configuration when one of its files changes, or on SIGHUP.
 //!
-//! By content: Kubernetes changes a ConfigMap or Secret by swapping a symlink, which inotify on
-//! the file misses and whose time stamps lie. What is bad is told once; the last good stays.
+//! Compares the content of the files: Kubernetes changes a ConfigMap or Secret by swapping a
+//! symlink, which inotify on the file misses, and the time stamps say nothing. A bad
+//! configuration is logged once, and the last good one stays in force.
 
 use std::{
     collections::{BTreeMap, hash_map::RandomState},
@@ -27,26 +28,26 @@ use crate::{
     shutdown::Supervisor,
 };
 
-/// How often the files are read.
+/// The pause between two looks at the files.
 const INTERVAL: Duration = Duration::from_secs(2);
 
-/// How often a reload is tried again because files changed under its hands.
+/// How often a reload is repeated because the files changed while they were being read.
 const RETRIES: u32 = 3;
 
-/// A number for each file's content; none for a file that cannot be read.
+/// A hash of the content of each file; none for a file that cannot be read.
 pub(super) type FileHashes = BTreeMap<PathBuf, Option<u64>>;
 
 /// The files to follow.
 pub(super) struct Files {
-    /// The configuration's own; the others are named in it.
+    /// The configuration file itself. It names the other files.
     path: Option<PathBuf>,
     hasher: RandomState,
 }
 
-/// What is in force, and what it takes to replace it.
+/// The configuration in force, and everything that a reload has to change.
 pub(super) struct Reload {
     pub(super) files: Files,
-    /// As the files were before they were read.
+    /// The files as they were before they were last read.
     pub(super) seen: FileHashes,
     pub(super) config: Config,
     pub(super) catalog: watch::Sender<Arc<Catalog>>,
@@ -75,7 +76,7 @@ impl Files {
 }
 
 impl Reload {
-    /// Follows the files for as long as the process lives.
+    /// Looks at the files again and again, for as long as the process lives.
     pub(super) async fn follow(mut self, mut hangup: Signal) {
         let mut ticks = interval_at(Instant::now() + INTERVAL, INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -86,19 +87,19 @@ impl Reload {
                 _ = hangup.recv() => true,
             };
             let contents = self.files.hashes(&self.config);
-            // The configuration's own file was read before it was seen: in between it may have changed.
+            // The configuration was read before the files were hashed for the first time, and may have changed in between.
             let was_overtaken =
                 std::mem::take(&mut is_first_look) && self.files.load().ok().as_ref() != Some(&self.config);
             let is_news = is_asked || was_overtaken || contents != self.seen;
-            // What was rejected may be right by now without having changed: a file that it names was missing.
+            // A rejected configuration may have become good without a change of its own: a file that it names was missing.
             if is_news || self.rejected.is_some() {
                 self.seen = self.reload(contents, is_news);
             }
         }
     }
 
-    /// Reloads what was just seen to be `contents`, and returns what has been taken in. A result that is like the one
-    /// before is told only if something about the attempt `is_news`.
+    /// Reloads the files, whose hashes were just seen to be `contents`, and returns the hashes of what was loaded. A
+    /// result that equals the one before is reported only if the attempt `is_news`.
     fn reload(&mut self, mut contents: FileHashes, is_news: bool) -> FileHashes {
         let mut result = self.apply();
         for _ in 0..RETRIES {
@@ -106,7 +107,7 @@ impl Reload {
             if result.is_ok() || now == contents {
                 break;
             }
-            // Half of it was read before a swap, and half after: that is nobody's fault.
+            // The files were swapped while they were being read, so the problem may be a mixture of old and new.
             contents = now;
             result = self.apply();
         }
@@ -115,7 +116,7 @@ impl Reload {
             self.report(problem.as_deref());
         }
         self.rejected = problem;
-        // What changed while we read it is to be seen as a change, so only files that are new to us are taken as they are.
+        // A file that changed while it was being read must be noticed at the next look, so it keeps its earlier hash.
         let mut taken = self.files.hashes(&self.config);
         for (path, hash) in &mut taken {
             if let Some(before) = contents.get(path) {
@@ -152,7 +153,7 @@ impl Reload {
         let before = Arc::clone(&self.catalog.borrow());
         let catalog = Catalog::new(&config, &before, &self.metrics, &self.supervisor);
         for database in catalog.databases().values() {
-            // Credentials may be what has changed: new connections read them, idle old ones need not stay.
+            // The credentials may have changed: new connections read them, and idle old connections are closed.
             database.renew();
         }
         let sources: Vec<_> = catalog.sources().map(Arc::clone).collect();
@@ -170,13 +171,13 @@ impl Reload {
     }
 }
 
-/// What of `server` is read at the start only.
+/// The part of `server` that takes effect only at the start.
 fn restarts(config: &Config) -> impl PartialEq {
     let server = &config.server;
     (server.listen, server.reflection, server.connection_age, server.tls.is_some())
 }
 
-/// Tells when certificates end.
+/// Publishes the expiry of the certificates.
 pub(super) fn publish_expiry(expiry: &Expiry, metrics: &Metrics) {
     for (certificate, end) in expiry {
         let seconds = end.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64();

@@ -23,16 +23,16 @@ use crate::{
     scaler::Scaler,
 };
 
-/// Bytes of one message at most; tonic answers OUT_OF_RANGE beyond.
+/// The most bytes of one message. tonic answers OUT_OF_RANGE to a longer one.
 const MAXIMUM_MESSAGE: usize = 256 * 1024;
 
-/// How long a request of KEDA's may take to come whole, as TLS and the preface may.
+/// How long a request to the scaler may be incomplete, as long as a preface may.
 const BODY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long others may: reflection is a stream of requests.
+/// How long a request to the other services may be incomplete: reflection is a stream of requests.
 const OTHER_BODY_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// What answers: KEDA's service, and the others behind a router.
+/// The scaler's service, and the other services behind a router.
 #[derive(Clone)]
 pub(super) struct Services {
     scaler: ExternalScalerServer<Scaler>,
@@ -58,8 +58,8 @@ impl Services {
         Ok(Self { scaler, others: others.routes().prepare(), body_budget: Arc::default() })
     }
 
-    /// Answers one request. KEDA's calls pass the router by, which would clone, box and look up
-    /// for each of them what is known beforehand.
+    /// Answers one request. KEDA's calls do not go through the router, which would clone, box and
+    /// look up the same service for each of them.
     pub(super) fn answer(&self, request: Request<Incoming>) -> BoxFuture<'static, Result<Response<Body>, Infallible>> {
         let service = request.uri().path().strip_prefix('/').and_then(|path| path.split('/').next());
         if service == Some(ExternalScalerServer::<Scaler>::NAME) {

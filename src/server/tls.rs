@@ -1,4 +1,4 @@
-//! TLS for KEDA: a certificate that reloads, and clients that are who they say.
+//! TLS of the gRPC port: certificates that can be reloaded, and the check of client certificates.
 
 use std::{
     fmt,
@@ -23,33 +23,33 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::{config::ServerTls, pem};
 
-/// What TLS cannot be served with: every fault at once, with its key and its file, never a file's content.
+/// All problems of the TLS files at once, each with its key and its file, and without the content of a file.
 #[derive(Debug, thiserror::Error)]
 #[error("{}", .0.join("\n"))]
 pub struct TlsFileError(Vec<String>);
 
-/// What is wrong so far.
+/// The problems that were found so far.
 #[derive(Default)]
 struct Problems(Vec<String>);
 
 impl Problems {
-    /// The result, or its fault noted under the key.
+    /// Returns the value, or notes the problem under the key.
     fn note<T>(&mut self, key: &str, result: Result<T, impl fmt::Display>) -> Option<T> {
         result.map_err(|problem| self.0.push(format!("server.tls.{key}: {problem}"))).ok()
     }
 
-    /// The result, or its fault noted under the key with the file that it is about.
+    /// Returns the value, or notes the problem under the key with the file that it is about.
     fn note_file<T>(&mut self, key: &str, path: &Path, result: Result<T, impl fmt::Display>) -> Option<T> {
         self.note(key, result.map_err(|problem| format!("found {}: {problem}", path.display())))
     }
 }
 
-/// The certificates in force; connections that are open keep theirs.
+/// The certificates in force. An open connection goes on with the ones that it started with.
 pub(super) struct ServerIdentity {
     config: ArcSwap<ServerConfig>,
 }
 
-/// When each certificate ends, by its configuration key.
+/// The expiry of each certificate, by its configuration key.
 pub(super) type Expiry = Vec<(&'static str, SystemTime)>;
 
 impl ServerIdentity {
@@ -59,14 +59,14 @@ impl ServerIdentity {
         Ok((Self { config: ArcSwap::from_pointee(config) }, expiry))
     }
 
-    /// Reads the files again; on an error the last good ones stay.
+    /// Reads the files again. After an error the last good certificates stay in force.
     pub(super) fn reload(&self, tls: &ServerTls) -> Result<Expiry, TlsFileError> {
         let (config, expiry) = read(tls)?;
         self.config.store(Arc::new(config));
         Ok(expiry)
     }
 
-    /// For the next connection.
+    /// Returns the acceptor for the next connection.
     pub(super) fn acceptor(&self) -> TlsAcceptor {
         TlsAcceptor::from(self.config.load_full())
     }
@@ -80,7 +80,7 @@ fn read(tls: &ServerTls) -> Result<(ServerConfig, Expiry), TlsFileError> {
     }
 }
 
-/// None if there is a fault that keeps from going on; there may be problems besides.
+/// Makes the configuration of rustls and notes all problems. None if there is a problem that prevents it.
 fn configured(tls: &ServerTls, problems: &mut Problems) -> Option<(ServerConfig, Expiry)> {
     let ServerTls { cert, key, client_ca, client_names } = tls;
     let chain = problems.note_file("cert", cert, certificates(cert));
@@ -120,7 +120,7 @@ fn configured(tls: &ServerTls, problems: &mut Problems) -> Option<(ServerConfig,
     Some((config, expiry))
 }
 
-/// A file's certificates, and when the first of them ends.
+/// Reads the certificates of a file, and the earliest expiry among them.
 fn certificates(path: &Path) -> Result<(Vec<CertificateDer<'static>>, SystemTime), String> {
     let chain = pem::certificates(path).map_err(|error| error.to_string())?;
     let mut soonest: Option<SystemTime> = None;
@@ -134,7 +134,7 @@ fn certificates(path: &Path) -> Result<(Vec<CertificateDer<'static>>, SystemTime
     Ok((chain, ends_at))
 }
 
-/// A file's certificates as whom to trust.
+/// Reads the certificates of a file as trust anchors.
 fn authorities(path: &Path) -> Result<(RootCertStore, SystemTime), String> {
     let (anchors, ends_at) = certificates(path)?;
     let mut roots = RootCertStore::empty();
@@ -144,7 +144,7 @@ fn authorities(path: &Path) -> Result<(RootCertStore, SystemTime), String> {
     Ok((roots, ends_at))
 }
 
-/// Accepts clients whose chain holds and, where names are configured, that carry one of them.
+/// Accepts a client with a valid chain and, where names are configured, with one of these names.
 #[derive(Debug)]
 struct NamedClients {
     verifier: Arc<dyn ClientCertVerifier>,

@@ -107,7 +107,7 @@ impl Opened {
         Self { activity, reader, _catalog: sender }
     }
 
-    /// What is said within that time, and when.
+    /// Returns the message that comes within that time, and how long it took.
     async fn next_within(&mut self, within: Duration) -> Option<(bool, Duration)> {
         let start = Instant::now();
         let message = timeout(within, self.activity.next()).await.ok()?;
