@@ -31,8 +31,8 @@ pub struct Query {
     pub next_change: Option<String>,
     /// What the value is divided by.
     pub divide_by: Divisor,
-    /// What becomes of the quotient's fraction.
-    pub rounding: Rounding,
+    /// The rounding of the quotient. Where absent it follows from the divisor in effect, see [`Rounding::default_for`].
+    pub rounding: Option<Rounding>,
     /// The target for triggers that set none.
     pub target: Target,
     /// The threshold for triggers that set none.

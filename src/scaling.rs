@@ -7,8 +7,6 @@
 //! and turns NaN, infinite and negative numbers into zero (pkg/scalers/scaler.go); so nothing
 //! of the kind may leave here.
 
-use serde::Deserialize;
-
 /// The smallest value or target that KEDA can tell from zero: it formats metrics with `%.3f`.
 pub const SMALLEST: f64 = 0.001;
 
@@ -25,11 +23,9 @@ const INTEGER_TOLERANCE: f64 = 1e-9;
 const LARGEST_TOLERANCE: f64 = SMALLEST;
 
 /// What becomes of a quotient's fraction.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Rounding {
     /// Up: 61 / 10 is 7.
-    #[default]
     Ceil,
     /// Down: 69 / 10 is 6.
     Floor,
@@ -42,6 +38,12 @@ pub enum Rounding {
 impl Rounding {
     /// Every spelling, for messages.
     pub const NAMES: [&str; 4] = ["ceil", "floor", "nearest", "none"];
+
+    /// Returns the rounding where none is configured. A number that is not divided reaches KEDA as it is, as from the
+    /// built-in trigger: 0.006 against a target of 0.01 is one replica, and rounded up it would be 100.
+    pub fn default_for(divisor: Divisor) -> Self {
+        if divisor.get() == 1.0 { Self::None } else { Self::Ceil }
+    }
 
     /// Reads one of [`Rounding::NAMES`].
     pub fn parse(text: &str) -> Option<Self> {

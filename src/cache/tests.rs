@@ -12,7 +12,7 @@ use crate::{
     metrics::Build,
     query::{self, Absent, Namespaces, Query},
     reading::{Breaker, ChannelState, Numbers},
-    scaling::{Activation, Divisor, Rounding, Target},
+    scaling::{Activation, Divisor, Target},
     shutdown::Supervisor,
 };
 
@@ -68,7 +68,7 @@ fn query(max_age: Duration) -> Arc<Query> {
         activity_column: None,
         next_change: None,
         divide_by: Divisor::default(),
-        rounding: Rounding::Ceil,
+        rounding: None,
         target: Target::default(),
         activation: Activation::default(),
         parameters: vec![query::Parameter { name: "queue".into(), kind: query::ParameterKind::Bigint }],

@@ -111,9 +111,8 @@ pub(super) const KEYS: &[Key] = &[
     Key::new(
         "rounding",
         Kind::Words(&words(&ROUNDINGS), &[("up", "ceil"), ("down", "floor"), ("round", "nearest"), ("half_up", "nearest")]),
-        DefaultValue::Is("ceil"),
-        "What becomes of the quotient's fraction; `nearest` takes halves away from zero. A quotient within 1e-9 of its \
-         size, and at most 0.001, of an integer is that integer; of a half, that half. `floor` starves the last rows.",
+        DefaultValue::Derived("`none` where nothing is divided, else `ceil`"),
+        "The rounding of the quotient. Where neither the query nor the trigger sets it, it follows from the divisor in effect (the trigger's `divideBy`, else `divide_by`): `none` for 1, so that a value that is not divided is reported as it is, and `ceil` for every other one. `nearest` takes halves away from zero. A quotient within 1e-9 of its size, and at most 0.001, of an integer is that integer; of a half, that half. `floor` starves the last rows.",
     )
     .instead_of(&["round"]),
     Key::new(
@@ -286,7 +285,7 @@ fn read_one(name: &str, section: &Section<'_>, preferred: Option<&str>, database
         activity_column: columns.activity,
         next_change: columns.next_change,
         divide_by: divide_by?,
-        rounding: rounding?,
+        rounding,
         target: target?,
         activation: activation?,
         parameters: parameters?.into_iter().collect::<Option<_>>()?,

@@ -214,6 +214,7 @@ impl<'a> Metadata<'a> {
         let activity_source = self.activity_source(query)?;
         let group = self.group(query)?;
         let parameters = self.bind(query)?;
+        let divide_by = self.divide_by.unwrap_or(query.divide_by);
         Ok(Trigger {
             id: identity(reference),
             source: Arc::clone(source),
@@ -221,8 +222,8 @@ impl<'a> Metadata<'a> {
             group,
             activation: self.activation.unwrap_or(query.activation),
             activity_source,
-            divide_by: self.divide_by.unwrap_or(query.divide_by),
-            rounding: self.rounding.unwrap_or(query.rounding),
+            divide_by,
+            rounding: self.rounding.or(query.rounding).unwrap_or_else(|| Rounding::default_for(divide_by)),
         })
     }
 

@@ -11,7 +11,7 @@ use crate::{
     fault::{Fault, Kind},
     query::Query,
     reading::Numbers,
-    scaling,
+    scaling::{self, Rounding},
 };
 
 /// The whole report.
@@ -199,7 +199,8 @@ impl QueryReport {
 impl QueryAnswer {
     /// The answer to a trigger that overrides nothing.
     pub(super) fn new(query: &Query, numbers: Numbers) -> Self {
-        let value = scaling::reported(numbers.value, query.divide_by, query.rounding);
+        let rounding = query.rounding.unwrap_or_else(|| Rounding::default_for(query.divide_by));
+        let value = scaling::reported(numbers.value, query.divide_by, rounding);
         let activity = match query.activity_column {
             Some(_) => numbers.activity.unwrap_or(numbers.value),
             None => value,
@@ -208,7 +209,7 @@ impl QueryAnswer {
             value,
             undivided: numbers.value,
             divide_by: query.divide_by.get(),
-            rounding: query.rounding.name(),
+            rounding: rounding.name(),
             activity,
             activation: query.activation.get(),
             active: query.activation.is_exceeded_by(activity),

@@ -22,6 +22,7 @@ queries:
   plain: {database: app, sql: "SELECT count(*)  FROM job;", target: 5, activation: 2, divide_by: 3, rounding: floor}
   columns: {database: app, sql: SELECT n, value_column: outstanding, activity_column: claimable}
   bound: {database: app, sql: "SELECT $1 + $2", parameters: {queue: text, size: bigint}}
+  divided: {database: app, sql: SELECT 9, divide_by: 10}
   grouped: {database: local, sql: SELECT, group_by: queue, value_column: n}
   private: {database: app, sql: SELECT 2, namespaces: [billing]}
   shared-1: {database: app, sql: SELECT 4, namespaces: [billing], target: 6}
@@ -80,6 +81,17 @@ async fn a_trigger_that_says_nothing_has_what_the_query_says() {
     assert_eq!(trigger.divide_by, Divisor::new(3.0).expect("a divisor"));
     assert_eq!((trigger.rounding, trigger.activity_source), (Rounding::Floor, ActivitySource::Reported));
     assert!(trigger.parameters.is_empty() && trigger.group.is_none());
+}
+
+#[tokio::test]
+async fn without_a_rounding_only_a_divided_value_is_rounded() {
+    let rounding = |pairs: &[(&str, &str)]| trigger(pairs).expect("a trigger").rounding;
+    assert_eq!(rounding(&[("query", "columns")]), Rounding::None);
+    assert_eq!(rounding(&[("query", "columns"), ("divideBy", "10")]), Rounding::Ceil);
+    assert_eq!(rounding(&[("query", "columns"), ("divideBy", "10"), ("rounding", "floor")]), Rounding::Floor);
+    assert_eq!(rounding(&[("query", "divided")]), Rounding::Ceil);
+    assert_eq!(rounding(&[("query", "divided"), ("divideBy", "1")]), Rounding::None);
+    assert_eq!(rounding(&[("query", "plain"), ("divideBy", "1")]), Rounding::Floor);
 }
 
 #[tokio::test]

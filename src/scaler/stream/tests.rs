@@ -73,7 +73,7 @@ impl Opened {
             activity_column: None,
             next_change: None,
             divide_by: Divisor::default(),
-            rounding: Rounding::Ceil,
+            rounding: None,
             target: Target::default(),
             activation: Activation::default(),
             parameters: Vec::new(),
