@@ -14,6 +14,10 @@ use crate::scaling::{Activation, Divisor, Rounding, Target};
 /// What [`is_metric_name`] takes, for messages.
 pub(crate) const METRIC_NAME: &str = "1 to 63 letters, digits, '-', '_' and '.', with a letter or digit at either end";
 
+/// The reserved name of the query that has no database, never fails and never scales. A ScaledJob for it keeps KEDA's
+/// connection open.
+pub const KEEPER: &str = "keeper";
+
 /// One entry of `queries`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Query {

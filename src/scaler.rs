@@ -12,7 +12,12 @@ mod registry;
 mod status;
 mod stream;
 
-use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{
+    collections::HashSet,
+    panic::AssertUnwindSafe,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use futures_util::FutureExt;
 use prometheus_client::metrics::{counter::Counter, histogram::Histogram};
@@ -20,9 +25,10 @@ use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Response, Status, metadata::MetadataValue};
 
-pub use self::catalog::Catalog;
+pub use self::{catalog::Catalog, stream::ConnectionAge};
 use self::{
-    metadata::{Metadata, Trigger, best_spec},
+    metadata::{Metadata, Trigger, best_spec, identity},
+    refusal::Refusal,
     status::code_name,
     stream::{StreamLimits, Updates},
 };
@@ -34,6 +40,7 @@ use crate::{
         GetMetricSpecResponse, GetMetricsRequest, GetMetricsResponse, IsActiveResponse, ScaledObjectRef,
         external_scaler_server::ExternalScaler,
     },
+    query::KEEPER,
     reading::CALL_DEADLINE,
     scaling::Target,
 };
@@ -45,6 +52,13 @@ const DEADLINE_MARGIN: Duration = Duration::from_millis(20);
 /// ignores it; `clapometer get` shows it.
 pub const UNSEEN_KEY: &str = "clapometer-unseen-key";
 
+/// The response header of a GetMetrics whose trigger binds a text that begins or ends with white space. KEDA ignores it;
+/// `clapometer get` shows it.
+pub const UNTRIMMED_TEXT: &str = "clapometer-untrimmed-text";
+
+/// The most triggers with such a text that are logged.
+const MOST_UNTRIMMED: usize = 1_000;
+
 const SERVICE: &str = "externalscaler.ExternalScaler";
 
 /// The implementation of the five RPCs.
@@ -53,6 +67,8 @@ pub struct Scaler {
     cache: Arc<QueryCache>,
     metrics: Arc<Metrics>,
     streams: Arc<StreamLimits>,
+    /// The triggers that have been logged because of the white space around a text.
+    untrimmed: Mutex<HashSet<u64>>,
     metric_spec: MethodMetrics,
     get_metrics: MethodMetrics,
     is_active: MethodMetrics,
@@ -67,10 +83,14 @@ struct MethodMetrics {
     succeeded: Counter,
 }
 
-/// A trigger with its cached query.
-struct ResolvedTrigger<'a> {
-    trigger: Trigger<'a>,
-    cached: Arc<CachedQuery>,
+/// The thing that a request asks about.
+enum Resolved<'a> {
+    /// The keeper, which has no database and never scales.
+    Keeper,
+    /// A query that does not exist, or that the namespace may not use.
+    Unknown,
+    /// A trigger with its cached query.
+    Trigger { trigger: Trigger<'a>, cached: Arc<CachedQuery> },
 }
 
 impl Scaler {
@@ -84,7 +104,9 @@ impl Scaler {
         let streams = StreamLimits::new(Arc::clone(&metrics));
         let series = |method| MethodMetrics::new(unary(method), &metrics);
         let (metric_spec, get_metrics) = (series("GetMetricSpec"), series("GetMetrics"));
-        Self { is_active: series("IsActive"), metric_spec, get_metrics, catalog, cache, streams, shutdown, metrics }
+        let is_active = series("IsActive");
+        let untrimmed = Mutex::default();
+        Self { is_active, metric_spec, get_metrics, catalog, cache, streams, untrimmed, shutdown, metrics }
     }
 
     /// Resolves a trigger. The order of refusals: form, keys and values, query, parameters, metric name, limits.
@@ -93,16 +115,38 @@ impl Scaler {
         reference: &'a ScaledObjectRef,
         metric_name: Option<&str>,
         now: Instant,
-    ) -> Result<ResolvedTrigger<'a>, Status> {
-        let trigger = Metadata::parse(reference)?.resolve(reference, &self.catalog.borrow())?;
-        let name = &trigger.source.query().name;
-        if metric_name.is_some_and(|asked| asked != name) {
+    ) -> Result<Resolved<'a>, Status> {
+        let metadata = Metadata::parse(reference)?;
+        let trigger = if metadata.is_keeper() {
+            metadata.check_keeper()?;
+            None
+        } else {
+            match metadata.resolve(reference, &self.catalog.borrow()) {
+                Ok(trigger) => Some(trigger),
+                Err(Refusal::Denied) => return Ok(Resolved::Unknown),
+                Err(refusal) => return Err(refusal.into()),
+            }
+        };
+        let query = trigger.as_ref().map_or(KEEPER, |trigger| &trigger.source.query().name);
+        if metric_name.is_some_and(|asked| asked != query) {
             return Err(Status::invalid_argument("metricName: not the name of this trigger's metric"));
         }
-        let (hash, namespace) = (trigger.id, &reference.namespace);
-        self.metrics.record_request(TriggerId { hash, namespace, name: &reference.name, query: name }, now);
-        let cached = self.cache.get_or_insert(&trigger.source, &trigger.parameters, &reference.namespace)?;
-        Ok(ResolvedTrigger { trigger, cached })
+        let hash = trigger.as_ref().map_or_else(|| identity(reference), |trigger| trigger.id);
+        let namespace = &reference.namespace;
+        self.metrics.record_request(TriggerId { hash, namespace, name: &reference.name, query }, now);
+        let Some(trigger) = trigger else { return Ok(Resolved::Keeper) };
+        let cached = self.cache.get_or_insert(&trigger.source, &trigger.parameters, namespace)?;
+        Ok(Resolved::Trigger { trigger, cached })
+    }
+
+    /// Logs once that a trigger binds a text with white space around it.
+    fn log_untrimmed(&self, trigger: &Trigger<'_>, reference: &ScaledObjectRef) {
+        let mut logged = self.untrimmed.lock().unwrap_or_else(PoisonError::into_inner);
+        if logged.len() < MOST_UNTRIMMED && logged.insert(trigger.id) {
+            let ScaledObjectRef { name, namespace, .. } = reference;
+            let query = &trigger.source.query().name;
+            tracing::warn!(namespace, name, query, "a parameter begins or ends with white space, and is bound with it");
+        }
     }
 
     /// Runs a handler, counts and times it, and turns a panic into an INTERNAL answer.
@@ -158,17 +202,28 @@ impl ExternalScaler for Scaler {
         let call = call(&request);
         let request = request.into_inner();
         let reference = request.scaled_object_ref.unwrap_or_default();
-        let mut is_unseen = false;
+        let (mut is_unseen, mut is_untrimmed) = (false, false);
         let answer = async {
-            let resolved = self.resolve(&reference, Some(&request.metric_name), call.came_at)?;
-            let reading = resolved.cached.for_metrics(resolved.trigger.id, call).await?;
-            let value = convert::value(&resolved.trigger, &reading)?;
-            is_unseen = resolved.trigger.has_unseen_key();
-            Ok(value)
+            match self.resolve(&reference, Some(&request.metric_name), call.came_at)? {
+                Resolved::Keeper => Ok(convert::keeper()),
+                Resolved::Unknown => Err(Refusal::Denied.into()),
+                Resolved::Trigger { trigger, cached } => {
+                    let reading = cached.for_metrics(trigger.id, call).await?;
+                    let value = convert::value(&trigger, &reading)?;
+                    is_unseen = trigger.has_unseen_key();
+                    is_untrimmed = trigger.has_untrimmed_text();
+                    if is_untrimmed {
+                        self.log_untrimmed(&trigger, &reference);
+                    }
+                    Ok(value)
+                }
+            }
         };
         let mut response = self.observed(&self.get_metrics, call.came_at, answer).await?;
-        if is_unseen {
-            response.metadata_mut().insert(UNSEEN_KEY, MetadataValue::from_static("1"));
+        for (is_so, header) in [(is_unseen, UNSEEN_KEY), (is_untrimmed, UNTRIMMED_TEXT)] {
+            if is_so {
+                response.metadata_mut().insert(header, MetadataValue::from_static("1"));
+            }
         }
         Ok(response)
     }
@@ -176,9 +231,14 @@ impl ExternalScaler for Scaler {
     async fn is_active(&self, request: Request<ScaledObjectRef>) -> Result<Response<IsActiveResponse>, Status> {
         let call = call(&request);
         let answer = async {
-            let resolved = self.resolve(request.get_ref(), None, call.came_at)?;
-            let reading = resolved.cached.for_activity(resolved.trigger.id, call).await?;
-            Ok(IsActiveResponse { result: convert::is_active(&resolved.trigger, &reading)? })
+            let result = match self.resolve(request.get_ref(), None, call.came_at)? {
+                Resolved::Keeper => false,
+                Resolved::Unknown => return Err(Refusal::Denied.into()),
+                Resolved::Trigger { trigger, cached } => {
+                    convert::is_active(&trigger, &*cached.for_activity(trigger.id, call).await?)?
+                }
+            };
+            Ok(IsActiveResponse { result })
         };
         self.observed(&self.is_active, call.came_at, answer).await
     }

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     diagnostics::{nearest, quoted},
     query::{
-        Absent, METRIC_NAME, Namespaces, Notify, Parameter, ParameterKind, Query, is_metric_name,
+        Absent, KEEPER, METRIC_NAME, Namespaces, Notify, Parameter, ParameterKind, Query, is_metric_name,
         sql::{self, Malformed},
     },
     scaling::{Activation, Divisor, Rounding, Target},
@@ -241,6 +241,9 @@ pub(super) fn read(
         }
         if !is_metric_name(name) {
             section.own_fault(format!("the name must be {METRIC_NAME}"));
+        }
+        if name == KEEPER {
+            section.own_fault("the name is reserved for the query without a database, see docs/keda.md");
         }
         if !section.is_present() {
             continue;

@@ -5,6 +5,7 @@ use crate::{
     fault::Fault,
     postgres::without_row,
     proto::{GetMetricSpecResponse, GetMetricsResponse, MetricSpec, MetricValue},
+    query::KEEPER,
     reading::{Numbers, Reading, Rows},
     scaling::{self, Target},
 };
@@ -30,6 +31,12 @@ pub(super) fn value(trigger: &Trigger, reading: &Reading) -> Result<GetMetricsRe
         metric_value_float: reported,
     };
     Ok(GetMetricsResponse { metric_values: vec![value] })
+}
+
+/// Returns the one MetricValue of the keeper.
+pub(super) fn keeper() -> GetMetricsResponse {
+    let value = MetricValue { metric_name: KEEPER.to_owned(), ..MetricValue::default() };
+    GetMetricsResponse { metric_values: vec![value] }
 }
 
 /// Returns whether a trigger is active.

@@ -1,11 +1,11 @@
-//! A trigger's metadata, read strictly; its keys are those of KEDA's built-in `postgresql` trigger where that has them.
+//! Parses the metadata of a trigger; its keys are those of KEDA's built-in `postgresql` trigger where that has them.
 //!
-//! Two steps, in the order of refusals: [`Metadata::parse`] judges keys and values on their own,
-//! [`Metadata::resolve`] holds them against the configured query.
+//! There are two stages, and each reports all its problems at once: [`Metadata::parse`] checks every key on its own,
+//! [`Metadata::resolve`] checks them against the configured query.
 
 use std::{
     borrow::Cow,
-    collections::{BTreeMap, HashMap},
+    collections::HashMap,
     hash::{BuildHasher, RandomState},
     sync::{Arc, LazyLock},
 };
@@ -14,44 +14,65 @@ use smallvec::SmallVec;
 
 use super::{
     catalog::Catalog,
-    refusal::{Refusal, nearest},
+    refusal::{KeyProblems, Refusal, nearest},
 };
 use crate::{
     cache::QuerySource,
     conninfo::{Address, SslMode},
     proto::ScaledObjectRef,
-    query::{Parameter, Query, Value, is_metric_name},
+    query::{KEEPER, Parameter, ParameterKind, Query, Value, is_metric_name},
     scaling::{Activation, Divisor, Rounding, Target},
 };
 
-/// Bytes of the object's name, and of its namespace: what Kubernetes allows for the longer of the two.
+/// The most bytes of an object's name and of its namespace: what Kubernetes allows for the longer of the two.
 ///
 /// They label metrics and cached queries, whose number is bounded; so must be their length.
 const MAXIMUM_NAME: usize = 253;
 
-/// Keys at most, and bytes of all keys and values together.
+/// The most keys, and the most bytes of all keys and values together.
 const MAXIMUM_KEYS: usize = 64;
 const MAXIMUM_BYTES: usize = 64 * 1024;
 
-/// Read by KEDA itself; it sends them along.
+/// The keys that KEDA itself reads. It sends them along.
 const KEDA_KEYS: [&str; 3] = ["scalerAddress", "enableTLS", "unsafeSsl"];
 
-/// Left over from the built-in trigger: never used, but activity_source, in this order.
+/// The keys that say where the built-in trigger connects: never used, but compared.
 const LEFTOVER_KEYS: [&str; 5] = ["dbName", "host", "port", "sslmode", "userName"];
 
+/// Keys of the built-in trigger and of KEDA that have no effect here, with what to do about them.
+const REMOVABLE_KEYS: [(&str, &str); 8] = [
+    ("caCert", "remove it; KEDA reads it from a TriggerAuthentication only"),
+    ("connection", "remove it; credentials belong in the scaler's configuration"),
+    ("metricName", "remove it; the metric has the query's name"),
+    ("metricType", "remove it; KEDA reads it beside metadata, not in it"),
+    ("password", "remove it; credentials belong in the scaler's configuration"),
+    ("tlsClientCert", "remove it; KEDA reads it from a TriggerAuthentication only"),
+    ("tlsClientKey", "remove it; KEDA reads it from a TriggerAuthentication only"),
+    ("useCachedMetrics", "remove it; KEDA reads it beside metadata, not in it"),
+];
+
+/// The scaler's own keys.
 const SCALER_KEYS: [&str; 6] =
     ["query", "targetQueryValue", "activationTargetQueryValue", "divideBy", "rounding", "activityColumn"];
 
 /// The prefix of parameters.
 const PARAMETER_PREFIX: &str = "param.";
 
-/// KEDA resolves `fooFromEnv` itself and sends the secret's value in clear under that key.
+/// The suffix of keys whose value KEDA takes from the environment: it sends the secret in clear, under that very key.
 const FROM_ENV_SUFFIX: &str = "FromEnv";
 
-/// A trigger's values for its query's parameters; few have more than two, which take no memory of their own.
+const SECRET_IN_CLEAR: &str =
+    "refused, since KEDA sends its secret in clear; credentials belong in the scaler's configuration";
+const MISSING_QUERY: &str = "missing; it names a query of the scaler's configuration";
+const DIFFERENT_DATABASE: &str =
+    "differs from the query's database; the scaler connects as its operator configured, so remove it";
+const KEY_OF_KEEPER: &str = "remove it; the query keeper takes no key but scalerAddress, enableTLS and unsafeSsl";
+const ZERO_BYTE: &str = "must be text without a zero byte";
+
+/// The values of a trigger's parameters. Few queries have more than two, which need no allocation.
 type Values<'a> = SmallVec<[Value<'a>; 2]>;
 
-/// What a trigger's metadata says, each value well formed.
+/// The metadata of a trigger, with every value well formed.
 #[derive(Debug)]
 pub struct Metadata<'a> {
     pairs: &'a HashMap<String, String>,
@@ -63,28 +84,28 @@ pub struct Metadata<'a> {
     has_leftovers: bool,
 }
 
-/// One trigger, ready to be read and converted.
+/// A trigger that has been resolved against its query.
 pub struct Trigger<'a> {
-    /// Tells this trigger from others: a hash of object and metadata.
+    /// A hash of its object and its metadata, which tells it from other triggers.
     pub id: u64,
-    /// The query with its source.
+    /// The source of its query.
     pub source: Arc<QuerySource>,
-    /// Its parameters.
+    /// The values of its parameters.
     pub parameters: Values<'a>,
     /// The key of a grouped query.
     pub group: Option<Cow<'a, str>>,
-    /// What the activity must exceed.
+    /// The number that the activity must exceed.
     pub activation: Activation,
     /// Which number is activity_source.
     pub activity_source: ActivitySource,
-    /// What the value is divided by.
+    /// The divisor of the value.
     pub divide_by: Divisor,
-    /// What becomes of its fraction.
+    /// The rounding of the quotient.
     pub rounding: Rounding,
 }
 
 impl Trigger<'_> {
-    /// The same trigger, for longer than the request in which it came.
+    /// Copies what is borrowed from the request.
     pub fn into_owned(self) -> Trigger<'static> {
         let Self { id, source, parameters, group, activation, activity_source, divide_by, rounding } = self;
         let parameters = parameters.into_iter().map(Value::into_owned).collect();
@@ -92,16 +113,24 @@ impl Trigger<'_> {
         Trigger { id, source, parameters, group, activation, activity_source, divide_by, rounding }
     }
 
-    /// Whether it names a key of a grouped query that no reading since start has had.
+    /// Returns whether a text that it binds begins or ends with white space: right for a value that has it, and more
+    /// often a slip of the pen that counts nothing.
+    pub fn has_untrimmed_text(&self) -> bool {
+        let is_untrimmed = |text: &str| text.trim() != text;
+        self.group.as_deref().is_some_and(is_untrimmed)
+            || self.parameters.iter().any(|value| matches!(value, Value::Text(text) if is_untrimmed(text)))
+    }
+
+    /// Returns whether it names a key of a grouped query that no reading since the start has had.
     pub fn has_unseen_key(&self) -> bool {
         self.group.as_ref().is_some_and(|key| self.source.is_unseen(key))
     }
 }
 
-/// Which number decides activity.
+/// The number that decides about activity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ActivitySource {
-    /// What is reported: divided and rounded.
+    /// The reported value, divided and rounded.
     Reported,
     /// The value column, undivided.
     ValueColumn,
@@ -110,11 +139,10 @@ pub enum ActivitySource {
 }
 
 impl<'a> Metadata<'a> {
-    /// Reads keys and values, each on its own.
+    /// Checks every key and value on its own.
     ///
     /// # Errors
-    /// A name that is too long, or the first faulty key in alphabetical order, so that the same fault always has the
-    /// same text.
+    /// The names or the metadata are too long, or at least one key is faulty.
     pub fn parse(reference: &'a ScaledObjectRef) -> Result<Self, Refusal> {
         for (what, text) in [("name", &reference.name), ("namespace", &reference.namespace)] {
             if text.len() > MAXIMUM_NAME {
@@ -128,21 +156,7 @@ impl<'a> Metadata<'a> {
         if pairs.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>() > MAXIMUM_BYTES {
             return Err(Refusal::Invalid(format!("the metadata is longer than {MAXIMUM_BYTES} bytes")));
         }
-        let mut metadata = Self::new(pairs);
-        if metadata.take_all(pairs).is_err() {
-            // A map has another order each time. That matters to refusals only, so only they are sorted.
-            let sorted: BTreeMap<&String, &String> = pairs.iter().collect();
-            metadata = Self::new(pairs);
-            metadata.take_all(sorted)?;
-        }
-        if metadata.query.is_empty() {
-            return Err(Refusal::key("query", "missing; it names a query of the scaler's configuration"));
-        }
-        Ok(metadata)
-    }
-
-    fn new(pairs: &'a HashMap<String, String>) -> Self {
-        Self {
+        let mut metadata = Self {
             pairs,
             query: "",
             activation: None,
@@ -150,70 +164,79 @@ impl<'a> Metadata<'a> {
             rounding: None,
             activity_column: None,
             has_leftovers: false,
+        };
+        let mut problems = KeyProblems::default();
+        for (key, value) in pairs {
+            metadata.take(key, value.trim(), &mut problems);
         }
+        if metadata.query.is_empty() {
+            problems.note("query", MISSING_QUERY);
+        }
+        problems.into_result().map(|()| metadata)
     }
 
-    fn take_all(&mut self, pairs: impl IntoIterator<Item = (&'a String, &'a String)>) -> Result<(), Refusal> {
-        pairs.into_iter().try_for_each(|(key, value)| self.take(key, value.trim()))
-    }
-
-    fn take(&mut self, key: &'a str, value: &'a str) -> Result<(), Refusal> {
+    fn take(&mut self, key: &'a str, value: &'a str, problems: &mut KeyProblems<'a>) {
+        let number = || value.parse::<f64>().ok();
         match key {
             "query" => self.query = value,
-            // Used by `best_spec`, which takes it only if it is valid.
             "targetQueryValue" => {
-                number(key, value, Target::new, "a number from 0.001 up")?;
+                // `best_spec` takes it where it is valid.
+                if number().and_then(Target::new).is_none() {
+                    problems.note(key, "must be a number from 0.001 up");
+                }
             }
             "activationTargetQueryValue" => {
-                self.activation = Some(number(key, value, Activation::new, "a number from 0 up")?);
+                let activation = number().and_then(Activation::new);
+                self.activation = problems.expect(key, activation, "must be a number from 0 up");
             }
-            "divideBy" => self.divide_by = Some(number(key, value, Divisor::new, "a number above 0")?),
+            "divideBy" => {
+                let divide_by = number().and_then(Divisor::new);
+                self.divide_by = problems.expect(key, divide_by, "must be a number above 0");
+            }
             "rounding" => {
-                let rounding = Rounding::parse(value)
-                    .ok_or_else(|| Refusal::key(key, format!("must be one of {}", Rounding::NAMES.join(", "))))?;
-                self.rounding = Some(rounding);
+                let rounding = Rounding::parse(value);
+                self.rounding = problems.expect(key, rounding, "must be one of ceil, floor, nearest, none");
             }
             "activityColumn" => self.activity_column = Some(value),
             _ if KEDA_KEYS.contains(&key) => {}
-            _ if key.ends_with(FROM_ENV_SUFFIX) => {
-                return Err(Refusal::key(
-                    key,
-                    "refused, since KEDA sends its secret in clear; credentials belong in the scaler's configuration",
-                ));
-            }
-            _ => return self.take_rarer(key),
+            _ if key.ends_with(FROM_ENV_SUFFIX) => problems.note(key, SECRET_IN_CLEAR),
+            _ if key.starts_with(PARAMETER_PREFIX) => {}
+            _ if LEFTOVER_KEYS.contains(&key) => self.has_leftovers = true,
+            _ => problems.note(key, unknown_key(key)),
         }
-        Ok(())
     }
 
-    /// Those that are looked up when the query is known.
-    fn take_rarer(&mut self, key: &str) -> Result<(), Refusal> {
-        if LEFTOVER_KEYS.contains(&key) {
-            self.has_leftovers = true;
-        } else if !key.starts_with(PARAMETER_PREFIX) {
-            let known = SCALER_KEYS.into_iter().chain(LEFTOVER_KEYS).chain(KEDA_KEYS).chain([PARAMETER_PREFIX]);
-            return Err(match nearest(key, known) {
-                Some(right) => Refusal::key(key, format!("unknown key; did you mean {right}?")),
-                None => {
-                    Refusal::key(key, format!("unknown key; there are {} and param.<name>", SCALER_KEYS.join(", ")))
-                }
-            });
-        }
-        Ok(())
+    /// Returns whether the trigger is for the query that never fails and never scales.
+    pub fn is_keeper(&self) -> bool {
+        self.query == KEEPER
     }
 
-    /// Holds the metadata against the configured query.
+    /// Checks the keys of a trigger for the keeper, which takes none of ours.
     ///
     /// # Errors
-    /// [`Refusal::Denied`] for a query that this namespace may not use, known or not; otherwise
-    /// the key that does not fit the query.
+    /// There are keys besides `query` and KEDA's own.
+    pub fn check_keeper(&self) -> Result<(), Refusal> {
+        let mut problems = KeyProblems::default();
+        for key in self.pairs.keys().filter(|key| *key != "query" && !KEDA_KEYS.contains(&key.as_str())) {
+            problems.note(key, KEY_OF_KEEPER);
+        }
+        problems.into_result()
+    }
+
+    /// Checks the metadata against the configured query.
+    ///
+    /// # Errors
+    /// [`Refusal::Denied`] for a query that this namespace may not use, known or not; otherwise all keys that do not
+    /// fit the query.
     pub fn resolve(&self, reference: &ScaledObjectRef, catalog: &Catalog) -> Result<Trigger<'a>, Refusal> {
         let source = catalog.allowed(self.query, &reference.namespace).ok_or(Refusal::Denied)?;
         let query = source.query();
-        self.compare_leftovers(query, catalog)?;
-        let activity_source = self.activity_source(query)?;
-        let group = self.group(query)?;
-        let parameters = self.bind(query)?;
+        let mut problems = KeyProblems::default();
+        self.compare_leftovers(query, catalog, &mut problems);
+        let activity_source = self.activity_source(query, &mut problems);
+        let group = self.group(query, &mut problems);
+        let parameters = self.bind(query, &mut problems);
+        problems.into_result()?;
         let divide_by = self.divide_by.unwrap_or(query.divide_by);
         Ok(Trigger {
             id: identity(reference),
@@ -227,78 +250,83 @@ impl<'a> Metadata<'a> {
         })
     }
 
-    fn activity_source(&self, query: &Query) -> Result<ActivitySource, Refusal> {
-        let Some(column) = self.activity_column else {
-            return Ok(match query.activity_column {
-                Some(_) => ActivitySource::ActivityColumn,
-                None => ActivitySource::Reported,
-            });
+    fn activity_source(&self, query: &Query, problems: &mut KeyProblems<'a>) -> ActivitySource {
+        let default = match query.activity_column {
+            Some(_) => ActivitySource::ActivityColumn,
+            None => ActivitySource::Reported,
         };
+        let Some(column) = self.activity_column else { return default };
         if query.activity_column.as_deref() == Some(column) {
-            return Ok(ActivitySource::ActivityColumn);
+            return ActivitySource::ActivityColumn;
         }
         if query.value_column.as_deref() == Some(column) {
-            return Ok(ActivitySource::ValueColumn);
+            return ActivitySource::ValueColumn;
         }
         let columns: Vec<&str> = query.value_column.iter().chain(&query.activity_column).map(String::as_str).collect();
-        Err(if columns.is_empty() {
-            Refusal::key("activityColumn", "this query has a single, unnamed column")
+        let problem = if columns.is_empty() {
+            Cow::Borrowed("this query has a single, unnamed column")
         } else {
-            Refusal::key("activityColumn", format!("must be one of this query's columns: {}", columns.join(", ")))
-        })
+            Cow::Owned(format!("must be one of this query's columns: {}", columns.join(", ")))
+        };
+        problems.note("activityColumn", problem);
+        default
     }
 
-    fn group(&self, query: &Query) -> Result<Option<Cow<'a, str>>, Refusal> {
-        let Some(column) = &query.group_by else { return Ok(None) };
-        match self.parameter(column) {
-            Some(key) if !key.contains('\0') => Ok(Some(key.into())),
-            Some(_) => Err(Refusal::key(&format!("{PARAMETER_PREFIX}{column}"), "must be text without a zero byte")),
-            None => Err(Refusal::key(
-                &format!("{PARAMETER_PREFIX}{column}"),
-                "missing; it picks the key of a grouped query",
-            )),
-        }
+    fn group(&self, query: &Query, problems: &mut KeyProblems<'a>) -> Option<Cow<'a, str>> {
+        let column = query.group_by.as_ref()?;
+        let problem = match self.parameter(column) {
+            Some(key) if !key.contains('\0') => return Some(Cow::Borrowed(key)),
+            Some(_) => ZERO_BYTE,
+            None => "missing; it picks the key of a grouped query",
+        };
+        problems.note(parameter_key(column), problem);
+        None
     }
 
-    fn bind(&self, query: &Query) -> Result<Values<'a>, Refusal> {
+    fn bind(&self, query: &Query, problems: &mut KeyProblems<'a>) -> Values<'a> {
         let declared =
             || query.parameters.iter().map(|parameter| parameter.name.as_str()).chain(query.group_by.as_deref());
-        let is_unknown = |name: &&str| declared().all(|known| known != *name);
-        if let Some(name) = self.parameters().map(|(name, _)| name).filter(is_unknown).min() {
-            let key = format!("{PARAMETER_PREFIX}{name}");
-            return Err(match nearest(name, declared()) {
-                Some(right) => Refusal::key(
-                    &key,
-                    format!("not a parameter of this query; did you mean {PARAMETER_PREFIX}{right}?"),
-                ),
-                None => Refusal::key(&key, "not a parameter of this query"),
-            });
+        for (key, name) in self.parameters().filter(|(_, name)| declared().all(|known| known != *name)) {
+            let problem = match nearest(name, declared()) {
+                Some(right) => {
+                    Cow::Owned(format!("not a parameter of this query; did you mean {PARAMETER_PREFIX}{right}?"))
+                }
+                None => Cow::Borrowed("not a parameter of this query"),
+            };
+            problems.note(key, problem);
         }
         let value = |parameter: &Parameter| {
-            let key = || format!("{PARAMETER_PREFIX}{}", parameter.name);
-            let text =
-                self.parameter(&parameter.name).ok_or_else(|| Refusal::key(&key(), "missing; this query needs it"))?;
-            Value::parse(parameter.kind, text).map_err(|expected| Refusal::key(&key(), format!("must be {expected}")))
+            let Parameter { name, kind } = parameter;
+            let Some(text) = self.parameter(name) else {
+                problems.note(parameter_key(name), "missing; this query needs it");
+                return None;
+            };
+            // White space is a part of a text, and of no other value.
+            let text = if *kind == ParameterKind::Text { text } else { text.trim() };
+            Value::parse(*kind, text)
+                .inspect_err(|expected| problems.note(parameter_key(name), format!("must be {expected}")))
+                .ok()
         };
-        query.parameters.iter().map(value).collect()
+        query.parameters.iter().filter_map(value).collect()
     }
 
-    fn parameter(&self, wanted: &str) -> Option<&'a str> {
-        self.parameters().find(|(name, _)| *name == wanted).map(|(_, text)| text)
+    /// Returns the text of a parameter, as it was written.
+    fn parameter(&self, name: &str) -> Option<&'a str> {
+        self.parameters().find(|(_, known)| *known == name).and_then(|(key, _)| self.pairs.get(key).map(String::as_str))
     }
 
-    /// Name and text of each.
+    /// Returns the key and the name of each parameter.
     fn parameters(&self) -> impl Iterator<Item = (&'a str, &'a str)> {
-        self.pairs.iter().filter_map(|(key, text)| Some((key.strip_prefix(PARAMETER_PREFIX)?, text.trim())))
+        self.pairs.keys().filter_map(|key| Some((key.as_str(), key.strip_prefix(PARAMETER_PREFIX)?)))
     }
 
-    /// What is left over from the built-in trigger must say what the configuration says, or the
-    /// trigger would silently count somewhere else than its owner believes.
-    fn compare_leftovers(&self, query: &Query, catalog: &Catalog) -> Result<(), Refusal> {
+    /// Compares what is left over from the built-in trigger with the configuration. Where they differ, the trigger would
+    /// silently count somewhere else than its owner believes.
+    fn compare_leftovers(&self, query: &Query, catalog: &Catalog, problems: &mut KeyProblems<'a>) {
         if !self.has_leftovers {
-            return Ok(());
+            return;
         }
-        let Some(connection) = catalog.connection(&query.database) else { return Ok(()) };
+        let Some(connection) = catalog.connection(&query.database) else { return };
         for key in LEFTOVER_KEYS {
             let Some(value) = self.pairs.get(key).map(|text| text.trim()) else { continue };
             // A host or port may be a list, of which each must be there.
@@ -317,22 +345,37 @@ impl<'a> Metadata<'a> {
                 _ => SslMode::parse(value) == Some(connection.sslmode),
             };
             if !is_same {
-                return Err(Refusal::key(
-                    key,
-                    "differs from the query's database; the scaler connects as its operator configured, so remove it",
-                ));
+                problems.note(key, DIFFERENT_DATABASE);
             }
         }
-        Ok(())
     }
 }
 
-/// What GetMetricSpec can always answer: a name and a target, from whatever of the metadata is valid.
+/// Says what to do about a key that has no effect.
+fn unknown_key(key: &str) -> Cow<'static, str> {
+    if let Some((_, advice)) = REMOVABLE_KEYS.iter().find(|(known, _)| *known == key) {
+        return Cow::Borrowed(advice);
+    }
+    let known = SCALER_KEYS.into_iter().chain(LEFTOVER_KEYS).chain(KEDA_KEYS).chain([PARAMETER_PREFIX]);
+    Cow::Owned(match nearest(key, known) {
+        Some(right) => format!("unknown key; did you mean {right}?"),
+        None => format!("unknown key; there are {} and param.<name>", SCALER_KEYS.join(", ")),
+    })
+}
+
+fn parameter_key(name: &str) -> String {
+    format!("{PARAMETER_PREFIX}{name}")
+}
+
+/// Returns the name and the target for GetMetricSpec, from whatever of the metadata is valid.
 ///
-/// KEDA swallows errors of GetMetricSpec, so there are none. An HPA keeps the name that it was
-/// born with, so the name is the `query` key's text wherever that can be a metric's name.
+/// KEDA ignores errors of GetMetricSpec, so there are none. An HPA never changes the name of its
+/// metric, so the name is the text of `query` wherever that can be a metric's name.
 pub fn best_spec<'a>(reference: &'a ScaledObjectRef, catalog: &'a Catalog) -> (&'a str, Target) {
     let text = reference.scaler_metadata.get("query").map_or("", |text| text.trim());
+    if text == KEEPER {
+        return (KEEPER, Target::default());
+    }
     let allowed = catalog.allowed(text, &reference.namespace);
     let name = match (is_metric_name(text), allowed) {
         (true, _) => text,
@@ -347,18 +390,13 @@ pub fn best_spec<'a>(reference: &'a ScaledObjectRef, catalog: &'a Catalog) -> (&
     (name, target)
 }
 
-/// A hash of everything that a request says about itself. Keyed at random, so that nobody can make two triggers collide.
+/// Hashes the object's names and its metadata. The keys are random, so that nobody can make two triggers collide.
 pub fn identity(reference: &ScaledObjectRef) -> u64 {
     static KEYS: LazyLock<RandomState> = LazyLock::new(RandomState::new);
     let pairs: &HashMap<String, String> = &reference.scaler_metadata;
     // A map has no order: the sum of its pairs' hashes has none either.
     let metadata = pairs.iter().fold(0u64, |sum, pair| sum.wrapping_add(KEYS.hash_one(pair)));
     KEYS.hash_one((&reference.namespace, &reference.name, metadata))
-}
-
-fn number<T>(key: &str, value: &str, check: fn(f64) -> Option<T>, expected: &str) -> Result<T, Refusal> {
-    let parsed = value.parse().ok().and_then(check);
-    parsed.ok_or_else(|| Refusal::key(key, format!("must be {expected}")))
 }
 
 #[cfg(test)]

@@ -1,10 +1,15 @@
-//! Why a request is refused before anything is read.
+//! Refusals: a request that is answered with an error before anything is read.
 //!
-//! The texts land in Kubernetes Events: they name keys, never values, since a value may be a
+//! The texts end up in Kubernetes Events. They name keys, never values, because a value may be a
 //! secret in the wrong place.
 
-/// Characters of a key that are shown, and bytes of one that may be a misspelling.
-const LONGEST: usize = 63;
+use std::borrow::Cow;
+
+/// The most characters of a key that are shown, and the most bytes of a key that may be a misspelling.
+const LONGEST_KEY: usize = 63;
+
+/// The most problems that a refusal lists. It counts the others.
+const MOST_LISTED: usize = 8;
 
 /// A request that cannot be served as it is.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -12,33 +17,61 @@ pub enum Refusal {
     /// The message or its metadata is malformed.
     #[error("{0}")]
     Invalid(String),
-    /// No such query, text that nobody approved, or not for this namespace: one answer for all,
-    /// so that nobody learns which.
+    /// There is no such query, nobody approved the text, or the namespace may not use it. All have the same answer, so
+    /// that callers cannot find out which.
     #[error("no query of this name or text is configured for this namespace; ask the scaler's operator")]
     Denied,
 }
 
-impl Refusal {
-    /// About one key of the metadata.
-    pub(super) fn key(key: &str, problem: impl std::fmt::Display) -> Self {
-        Self::Invalid(format!("{}: {problem}", shown(key)))
+/// The problems that one stage has found, each with its key.
+#[derive(Debug, Default)]
+pub(super) struct KeyProblems<'a>(Vec<(Cow<'a, str>, Cow<'static, str>)>);
+
+impl<'a> KeyProblems<'a> {
+    /// Notes a problem.
+    pub(super) fn note(&mut self, key: impl Into<Cow<'a, str>>, problem: impl Into<Cow<'static, str>>) {
+        self.0.push((key.into(), problem.into()));
+    }
+
+    /// Returns the value, or notes the problem if there is none.
+    pub(super) fn expect<T>(&mut self, key: &'a str, value: Option<T>, problem: &'static str) -> Option<T> {
+        if value.is_none() {
+            self.note(key, problem);
+        }
+        value
+    }
+
+    /// Refuses if there are problems, in the order of their keys: a map has another order each time, and the same
+    /// faults must have the same text.
+    pub(super) fn into_result(self) -> Result<(), Refusal> {
+        let Self(mut problems) = self;
+        if problems.is_empty() {
+            return Ok(());
+        }
+        problems.sort();
+        let listed = problems.iter().take(MOST_LISTED).map(|(key, problem)| format!("{}: {problem}", shown(key)));
+        let mut texts: Vec<String> = listed.collect();
+        if problems.len() > MOST_LISTED {
+            texts.push(format!("{} more", problems.len() - MOST_LISTED));
+        }
+        Err(Refusal::Invalid(texts.join("; ")))
     }
 }
 
-/// A key as it may be shown: short and printable, since anybody chooses it.
+/// Returns a key as it may be shown: short and printable, because callers choose it.
 fn shown(key: &str) -> String {
     let printable = key.chars().map(|c| if c.is_control() { '?' } else { c });
-    let shown: String = printable.clone().take(LONGEST).collect();
-    if printable.count() > LONGEST { format!("{shown}...") } else { shown }
+    let shown: String = printable.clone().take(LONGEST_KEY).collect();
+    if printable.count() > LONGEST_KEY { format!("{shown}...") } else { shown }
 }
 
-/// The nearest of `candidates`, as a hint.
+/// Returns the most similar of `candidates`, as a hint.
 ///
-/// None for what is longer than any name: comparing 64 KiB with each is slow, and nobody else is answered meanwhile.
+/// None for a text that is longer than any name: the comparison of 64 KiB is slow, and blocks every other call.
 pub(super) fn nearest<'a>(found: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    /// Farther than this it is no misspelling.
+    /// The least similarity of a misspelling.
     const SIMILAR: f64 = 0.8;
-    if found.len() > LONGEST {
+    if found.len() > LONGEST_KEY {
         return None;
     }
     candidates

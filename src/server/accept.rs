@@ -22,7 +22,7 @@ use super::{
     routes::Services,
     tls::ServerIdentity,
 };
-use crate::metrics::Metrics;
+use crate::{metrics::Metrics, scaler::ConnectionAge};
 
 /// The most connections at a time. A KEDA operator opens one.
 const CONNECTIONS: usize = 1_000;
@@ -41,8 +41,8 @@ const PREFACE_TIMEOUT: Duration = Duration::from_secs(5);
 /// The interval of pings to a silent peer, and the time that it has to answer one.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
 
-/// How long a connection may live after its GOAWAY. Its streams are ended over ten seconds, and
-/// unary calls take less than three.
+/// How long a connection may live after its streams should have ended: those of StreamIsActive take ten
+/// seconds, and unary calls less than three.
 const GOAWAY_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The pause after `accept` has failed: the process is out of file descriptors.
@@ -156,9 +156,9 @@ async fn serve_http2<I>(
 ) where
     I: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let aged = CancellationToken::new();
-    let has_aged = aged.clone();
-    let service = service_fn(move |request| answer(&services, request, &has_aged));
+    let age = maximum_age.map(|limit| ConnectionAge { is_over: CancellationToken::new(), limit });
+    let age_of_streams = age.clone();
+    let service = service_fn(move |request| answer(&services, request, age_of_streams.as_ref()));
     let http = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         // gRPC does not use the date; grpc-go sends none either.
@@ -176,9 +176,12 @@ async fn serve_http2<I>(
             std::future::pending().await
         }
     };
-    let age_limit = async {
-        match maximum_age {
-            Some(age) => sleep(age).await,
+    let too_old = async {
+        match &age {
+            Some(ConnectionAge { is_over, limit }) => {
+                sleep(*limit).await;
+                is_over.cancel();
+            }
             None => std::future::pending().await,
         }
     };
@@ -186,13 +189,24 @@ async fn serve_http2<I>(
         // An error of the peer ends this connection only; hyper has sent its GOAWAY.
         _ = http.as_mut() => return,
         () = preface_timeout => return,
-        () = age_limit => aged.cancel(),
+        () = too_old => {}
         () = shutdown.cancelled() => {}
     }
     if !preface.has_arrived() {
         return;
     }
     http.as_mut().graceful_shutdown();
+    // The streams of an old connection take up to its age to end, and those of the process end at once.
+    let streams_end = async {
+        tokio::select! {
+            () = sleep(maximum_age.unwrap_or_default()) => {}
+            () = shutdown.cancelled() => {}
+        }
+    };
+    tokio::select! {
+        _ = http.as_mut() => return,
+        () = streams_end => {}
+    }
     tokio::select! {
         _ = http => {}
         () = sleep(GOAWAY_TIMEOUT) => {}
@@ -201,11 +215,11 @@ async fn serve_http2<I>(
 
 /// Answers one request, or refuses it if its content type is not gRPC's.
 ///
-/// A streaming method finds the token that is cancelled when its connection gets too old in the extensions.
+/// A streaming method finds the age of its connection in the extensions.
 fn answer(
     services: &Services,
     mut request: Request<Incoming>,
-    has_aged: &CancellationToken,
+    age: Option<&ConnectionAge>,
 ) -> BoxFuture<'static, Result<Response<Body>, Infallible>> {
     let content_type = request.headers().get(CONTENT_TYPE).map(http::HeaderValue::as_bytes);
     if !content_type.is_some_and(is_grpc) {
@@ -213,8 +227,8 @@ fn answer(
         *response.status_mut() = StatusCode::UNSUPPORTED_MEDIA_TYPE;
         return ready(Ok(response)).boxed();
     }
-    if request.uri().path().contains(STREAMING) {
-        request.extensions_mut().insert(has_aged.clone());
+    if let Some(age) = age.filter(|_| request.uri().path().contains(STREAMING)) {
+        request.extensions_mut().insert(age.clone());
     }
     services.answer(request)
 }

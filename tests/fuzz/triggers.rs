@@ -67,7 +67,8 @@ impl InProcessScaler {
         self.check_refusal(&reference, &activity);
         // A trigger with other white space is the same trigger.
         let mut spaced = reference.clone();
-        spaced.scaler_metadata.values_mut().for_each(|value| *value = format!(" \t{}\n ", value.trim()));
+        let spaced_keys = spaced.scaler_metadata.iter_mut().filter(|(key, _)| !key.starts_with("param."));
+        spaced_keys.for_each(|(_, value)| *value = format!(" \t{}\n ", value.trim()));
         let is_long = reference.encoded_len() > 32 * 1024;
         let again = self.activity(&spaced);
         assert!(

@@ -189,13 +189,79 @@ async fn what_cannot_be_followed_is_refused_at_the_open_as_a_poll_is() {
     let refused = [
         (trigger("jobs", &[("divideby", "10")]), Code::InvalidArgument),
         (trigger("jobs", &[("param.queue", "mail")]), Code::InvalidArgument),
-        (trigger("no-such-query", &[]), Code::PermissionDenied),
-        (trigger("SELECT 1", &[]), Code::PermissionDenied),
+        (trigger("keeper", &[("divideBy", "10")]), Code::InvalidArgument),
     ];
     for (trigger, code) in refused {
         assert_eq!(fixture.scaler.activity(&trigger).await.unwrap_err().code(), code, "{trigger:?}");
         assert_eq!(open_specs(&fixture.scaler, &trigger).await.unwrap_err().code(), code, "{trigger:?}");
     }
+}
+
+/// KEDA waits for up to a minute after a refusal, and a reload may bring the query any moment.
+#[tokio::test]
+async fn a_query_that_is_not_there_yet_is_waited_for_in_silence() {
+    let database = jobs(Cluster::shared().await).await;
+    let with_queries = |queries: &str| configuration(&database.scaler(), queries);
+    let fixture = Fixture::configured(&with_queries("\n  other: {sql: SELECT 1}\n")).await;
+    let (unknown, sql) = (trigger("jobs", &[]), trigger("SELECT count(*) FROM jobs", &[]));
+    assert_eq!(fixture.scaler.value(&unknown).await.unwrap_err().code(), Code::PermissionDenied, "a poll is refused");
+    let mut streams = Vec::new();
+    for trigger in [&unknown, &sql] {
+        streams.push(fixture.scaler.activity(trigger).await.unwrap());
+    }
+    let mut specs = open_specs(&fixture.scaler, &unknown).await.unwrap();
+    let placeholder = specs.message().await.unwrap().unwrap().metric_specs;
+    assert_eq!((placeholder[0].metric_name.as_str(), placeholder[0].target_size_float), ("jobs", 1_000_000.0));
+    // Another reload that does not bring it changes nothing.
+    fixture.reload(&with_queries("\n  other: {sql: SELECT 2}\n")).await;
+
+    fixture.reload(&with_queries("\n  jobs: {sql: SELECT count(*) FROM jobs, target: 5}\n")).await;
+    for stream in &mut streams {
+        let message = tokio::time::timeout(SOON, stream.message()).await.expect("it is silent").unwrap();
+        assert!(!message.expect("it has ended").result, "its first word is not the query's");
+    }
+    let spec = tokio::time::timeout(SOON, specs.message()).await.expect("it is silent").unwrap().unwrap();
+    assert_eq!(spec.metric_specs[0].target_size_float, 5.0);
+    add(&database.connect().await).await;
+    for stream in &mut streams {
+        let message = tokio::time::timeout(SOON, stream.message()).await.expect("it is silent").unwrap();
+        assert!(message.expect("it has ended").result);
+    }
+}
+
+#[tokio::test]
+async fn a_namespace_waits_with_250_streams_for_what_it_may_not_use() {
+    let database = jobs(Cluster::shared().await).await;
+    let fixture = Fixture::with(&database.scaler(), POLLED).await;
+    let unknown = |namespace: &str| ScaledObjectRef { namespace: namespace.to_owned(), ..trigger("nothing", &[]) };
+    let mut waiting = Vec::new();
+    for _ in 0..250 {
+        waiting.push(fixture.scaler.activity(&unknown("greedy")).await.unwrap());
+    }
+    let refused = fixture.scaler.activity(&unknown("greedy")).await.unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied);
+    assert!(fixture.scaler.activity(&unknown("modest")).await.is_ok(), "another namespace has its own places");
+    assert!(fixture.scaler.activity(&jobs_trigger()).await.is_ok(), "known queries have theirs");
+}
+
+/// The one answer that is zero without a database having said so.
+#[tokio::test]
+async fn the_keeper_is_never_active_and_never_fails() {
+    let database = jobs(Cluster::shared().await).await;
+    let access = database.scaler().with("enabled", "false".to_owned());
+    let fixture = Fixture::with(&access, POLLED).await;
+    let keeper = trigger("keeper", &[("scalerAddress", "clapometer:9090")]);
+    assert_eq!(fixture.scaler.value(&jobs_trigger()).await.unwrap_err().code(), Code::Unavailable);
+    assert_eq!(fixture.scaler.value(&keeper).await.unwrap(), 0.0);
+    assert!(!fixture.scaler.active(&keeper).await.unwrap());
+    let spec = fixture.scaler.spec(&keeper).await.unwrap();
+    assert_eq!((spec.metric_name.as_str(), spec.target_size_float), ("keeper", 1.0));
+    let mut stream = fixture.scaler.activity(&keeper).await.unwrap();
+    assert!(!stream.message().await.unwrap().unwrap().result);
+    let with_keys = trigger("keeper", &[("targetQueryValue", "2"), ("param.queue", "mail")]);
+    let refused = fixture.scaler.value(&with_keys).await.unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument);
+    assert!(refused.message().starts_with("param.queue: remove it") && refused.message().contains("targetQueryValue"));
 }
 
 #[tokio::test]

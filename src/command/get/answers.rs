@@ -14,7 +14,7 @@ use crate::{
         values::{metric_value, target_size},
     },
     proto::{GetMetricsRequest, ScaledObjectRef, external_scaler_client::ExternalScalerClient},
-    scaler::UNSEEN_KEY,
+    scaler::{UNSEEN_KEY, UNTRIMMED_TEXT},
 };
 
 /// The longest that a call may take: twice the scaler's own limit. KEDA sets none.
@@ -24,6 +24,9 @@ const CALL_SECONDS: u64 = 5;
 const UNSEEN: &str =
     "no reading since the scaler's start has contained this key: if it is misspelt, its zero means nothing";
 
+/// The remark on a text with white space around it.
+const UNTRIMMED: &str = "a parameter begins or ends with white space, and is bound with it: is that meant?";
+
 /// The answers to the calls of one poll.
 pub(super) struct Answers {
     pub(super) metric: String,
@@ -32,6 +35,8 @@ pub(super) struct Answers {
     pub(super) at_least: bool,
     /// No reading has contained this key of a grouped query.
     is_unseen: bool,
+    /// A bound text begins or ends with white space.
+    is_untrimmed: bool,
     /// The durations of GetMetricSpec, GetMetrics and IsActive.
     pub(super) durations: [Duration; 3],
 }
@@ -54,6 +59,7 @@ impl Answers {
             GetMetricsRequest { scaled_object_ref: Some(reference.clone()), metric_name: spec.metric_name.clone() };
         let answer = bounded("GetMetrics", client.get_metrics(request), is_secure).await?;
         let is_unseen = answer.metadata().contains_key(UNSEEN_KEY);
+        let is_untrimmed = answer.metadata().contains_key(UNTRIMMED_TEXT);
         let metric =
             answer.into_inner().metric_values.into_iter().next().ok_or_else(|| Failure::empty("GetMetrics"))?;
         let metrics_took = begun.elapsed();
@@ -69,6 +75,7 @@ impl Answers {
             metric: spec.metric_name,
             answer,
             is_unseen,
+            is_untrimmed,
             durations: [spec_took, metrics_took, begun.elapsed()],
         })
     }
@@ -96,7 +103,11 @@ impl Answers {
             (false, false) => Some("nothing to do"),
             (true, true) => None,
         };
-        combination.into_iter().chain(self.is_unseen.then_some(UNSEEN)).collect()
+        combination
+            .into_iter()
+            .chain(self.is_unseen.then_some(UNSEEN))
+            .chain(self.is_untrimmed.then_some(UNTRIMMED))
+            .collect()
     }
 
     /// Returns the answers as a JSON document.

@@ -155,6 +155,75 @@ fn each_malformed_value_is_refused_with_what_would_be_right() {
 }
 
 #[test]
+fn all_faulty_keys_are_named_in_one_answer_in_their_order() {
+    let pairs = [
+        ("targetQueryValue", "0"),
+        ("passwordFromEnv", "canary"),
+        ("metricName", "canary"),
+        ("divideBy", "0"),
+        ("Query", "canary"),
+    ];
+    assert_eq!(
+        refusal_of_form(&pairs),
+        "Query: unknown key; did you mean query?; divideBy: must be a number above 0; \
+         metricName: remove it; the metric has the query's name; \
+         passwordFromEnv: refused, since KEDA sends its secret in clear; credentials belong in the scaler's configuration; \
+         query: missing; it names a query of the scaler's configuration; \
+         targetQueryValue: must be a number from 0.001 up"
+    );
+    let many: Vec<(String, &str)> = (10..21).map(|number| (format!("key{number}FromEnv"), "canary")).collect();
+    let many: Vec<(&str, &str)> = many.iter().map(|(key, value)| (key.as_str(), *value)).collect();
+    let text = refusal_of_form(&many);
+    assert!(text.starts_with("key10FromEnv: ") && text.contains("key17FromEnv: "), "{text}");
+    // Three keys, and the query that is missing.
+    assert!(!text.contains("key18FromEnv") && text.ends_with("; 4 more"), "{text}");
+}
+
+#[tokio::test]
+async fn all_keys_that_do_not_fit_the_query_are_named_in_one_answer() {
+    let pairs = [
+        ("query", "bound"),
+        ("param.size", "canary"),
+        ("param.other", "canary"),
+        ("host", "canary"),
+        ("userName", "canary"),
+        ("activityColumn", "canary"),
+    ];
+    let text = refusal(&pairs);
+    let keys: Vec<&str> = text.split("; ").filter_map(|problem| problem.split_once(": ").map(|(key, _)| key)).collect();
+    assert_eq!(keys, ["activityColumn", "host", "param.other", "param.queue", "param.size", "userName"], "{text}");
+}
+
+#[test]
+fn keys_that_have_no_effect_are_to_be_removed() {
+    for (key, advice) in REMOVABLE_KEYS {
+        assert_eq!(refusal_of_form(&[("query", "plain"), (key, "canary")]), format!("{key}: {advice}"));
+    }
+}
+
+#[test]
+fn the_keeper_takes_no_key_but_kedas_own() {
+    let keeper = reference(&[("query", " keeper "), ("scalerAddress", "here:9090"), ("enableTLS", "true")]);
+    let metadata = Metadata::parse(&keeper).expect("its form is right");
+    assert!(metadata.is_keeper() && metadata.check_keeper().is_ok());
+    let with_more = reference(&[("query", "keeper"), ("targetQueryValue", "5"), ("param.queue", "mail")]);
+    let refusal = Metadata::parse(&with_more).expect("its form is right").check_keeper().expect_err("it is refused");
+    assert_eq!(
+        refusal.to_string(),
+        "param.queue: remove it; the query keeper takes no key but scalerAddress, enableTLS and unsafeSsl; \
+         targetQueryValue: remove it; the query keeper takes no key but scalerAddress, enableTLS and unsafeSsl"
+    );
+}
+
+#[tokio::test]
+async fn a_text_is_bound_as_it_was_written_and_every_other_value_is_trimmed() {
+    let bound = trigger(&[("query", "bound"), ("param.queue", " mail\n"), ("param.size", " 7 ")]).expect("a trigger");
+    assert_eq!(bound.parameters.as_slice(), [Value::Text(" mail\n".into()), Value::Bigint(7)]);
+    let grouped = trigger(&[("query", "grouped"), ("param.queue", "mail ")]).expect("a trigger");
+    assert_eq!(grouped.group.as_deref(), Some("mail "));
+}
+
+#[test]
 fn a_trigger_without_a_query_is_refused() {
     let text = "query: missing; it names a query of the scaler's configuration";
     assert_eq!(refusal_of_form(&[]), text);
@@ -219,12 +288,14 @@ fn keys_that_nobody_can_print_are_shown_short_and_printable() {
 }
 
 #[test]
-fn of_several_faults_the_first_key_by_the_alphabet_is_told() {
+fn faults_come_in_the_order_of_their_keys_whatever_the_order_of_the_map() {
     let faults = [("query", "plain"), ("rounding", "up"), ("divideBy", "0"), ("zzz", "1"), ("targetQueryValue", "x")];
     for rotation in 0..faults.len() {
         let mut faults = faults;
         faults.rotate_left(rotation);
-        assert_eq!(refusal_of_form(&faults), "divideBy: must be a number above 0");
+        let text = refusal_of_form(&faults);
+        let starts: Vec<&str> = text.split("; ").filter_map(|part| part.split_once(": ")).map(|(key, _)| key).collect();
+        assert_eq!(starts, ["divideBy", "rounding", "targetQueryValue", "zzz"], "{text}");
     }
 }
 
@@ -352,7 +423,8 @@ async fn parameters_that_do_not_fit_the_query_are_refused() {
         ),
         (
             &[("query", "bound"), ("param.queu", "a"), ("param.size", "1")],
-            "param.queu: not a parameter of this query; did you mean param.queue?",
+            "param.queu: not a parameter of this query; did you mean param.queue?; \
+             param.queue: missing; this query needs it",
         ),
         (&[("query", "plain"), ("param.queue", "a")], "param.queue: not a parameter of this query"),
         (&[("query", "plain"), ("param.", "a")], "param.: not a parameter of this query"),
@@ -374,7 +446,7 @@ async fn a_metric_spec_has_whatever_is_valid() {
         (name.to_owned(), target.get())
     };
     let placeholder = Target::PLACEHOLDER.get();
-    let cases: [(Pairs<'_>, &str, f64); 8] = [
+    let cases: [(Pairs<'_>, &str, f64); 9] = [
         (&[("query", " plain "), ("zzz", "")], "plain", 5.0),
         (&[("query", "plain"), ("targetQueryValue", " 7 ")], "plain", 7.0),
         (&[("query", "plain"), ("targetQueryValue", "-7")], "plain", 5.0),
@@ -383,6 +455,7 @@ async fn a_metric_spec_has_whatever_is_valid() {
         (&[("query", "nowhere"), ("targetQueryValue", "7")], "nowhere", 7.0),
         (&[("query", "SELECT 42")], "invalid-trigger", placeholder),
         (&[], "invalid-trigger", placeholder),
+        (&[("query", "keeper"), ("targetQueryValue", "7")], "keeper", 1.0),
     ];
     for (pairs, name, target) in cases {
         assert_eq!(spec(pairs), (name.to_owned(), target), "{pairs:?}");

@@ -1,23 +1,37 @@
-//! What a stream says and when, with a source that says what it is reader and a clock that stands still.
+//! Tests what a stream sends and when, with a fake reader and a paused clock.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Mutex};
 
-use tokio::time::{sleep, timeout};
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
 
-use super::*;
+use super::{
+    activity::REMINDER,
+    limits::{
+        METRIC_SPEC, SPEC_PACE, SPREAD, STREAMS_PER_PROCESS, STREAMS_PER_TRIGGER, WAITING_PER_NAMESPACE,
+        WAITING_PER_PROCESS,
+    },
+    *,
+};
 use crate::{
-    cache::{QueryReader, QuerySource},
-    metrics::Build,
+    cache::{QueryCache, QueryReader, QuerySource},
+    fault::{Fault, Limit},
+    metrics::{Build, Metrics},
     query::{Absent, Namespaces, Query, Value},
     reading::{Breaker, ChannelState, Numbers, ReadResult, Reading, Rows, Tenant},
-    scaler::metadata::ActivitySource,
+    scaler::{
+        Catalog,
+        metadata::{ActivitySource, Trigger},
+    },
     scaling::{Activation, Divisor, Rounding, Target},
     shutdown::Supervisor,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Answers what it has been reader to answer.
+/// A reader that returns the result that the test has set.
 struct FakeReader {
     query: Arc<Query>,
     answer: Mutex<Result<f64, Fault>>,
@@ -56,7 +70,7 @@ fn metrics() -> Arc<Metrics> {
     Arc::new(Metrics::new(Build { version: "0", commit: "0", rustc: "0" }))
 }
 
-/// A stream's state, and what it is reader.
+/// A stream, and the reader behind it.
 struct Opened {
     activity: ActivityUpdates,
     reader: Arc<FakeReader>,
@@ -103,7 +117,8 @@ impl Opened {
         let reference =
             ScaledObjectRef { name: "jobs".into(), namespace: "default".into(), scaler_metadata: HashMap::new() };
         let (sender, catalog) = watch::channel(Arc::new(Catalog::default()));
-        let activity = ActivityUpdates::new(reference, trigger, &cached, catalog, cache);
+        let permit = StreamLimits::new(metrics()).acquire(1, 0, "StreamIsActive").unwrap();
+        let activity = ActivityUpdates::new(reference, permit, Subject::watching(trigger, &cached), catalog, cache);
         Self { activity, reader, _catalog: sender }
     }
 
@@ -134,7 +149,7 @@ async fn while_the_database_is_away_nothing_is_said_and_nothing_is_false() {
     assert_eq!(opened.next_within(SECOND).await, Some((true, Duration::ZERO)));
     opened.reader.set(Err(Fault::Unreachable));
     assert_eq!(opened.next_within(600 * SECOND).await, None);
-    // KEDA has not heard `true` for ten minutes: it is reader at once.
+    // KEDA has not heard `true` for ten minutes: it gets one at once.
     opened.reader.set(Ok(3.0));
     assert!(matches!(opened.next_within(2 * SECOND).await, Some((true, _))));
 }
@@ -172,8 +187,8 @@ fn the_process_and_each_trigger_have_so_many_places_and_get_them_back() {
     permits.push(streams.acquire(u64::MAX, 300, "StreamMetricSpec").unwrap());
     assert_eq!(streams.acquire(0, 300, "StreamIsActive").err(), Some(Fault::Exhausted(Limit::Streams)));
     drop(permits);
-    let open = streams.open.lock().unwrap();
-    assert_eq!((open.in_all, open.bytes, open.by_trigger.len()), (0, 0, 0), "what is not open costs nothing");
+    let open = streams.open();
+    assert_eq!((open.admitted, open.bytes, open.by_trigger.len()), (0, 0, 0), "what is not open costs nothing");
 }
 
 #[test]
@@ -187,19 +202,91 @@ fn streams_whose_triggers_say_much_have_fewer_places() {
     assert!(streams.acquire(u64::MAX, 1, "StreamIsActive").is_ok());
 }
 
+/// The lifetime of a stream on a connection that is too old when `is_over` is cancelled.
+fn lifetime(streams: &Arc<StreamLimits>, rpc: &'static str, is_over: &CancellationToken, limit: Duration) -> Lifetime {
+    Lifetime {
+        process: CancellationToken::new(),
+        connection: Some(ConnectionAge { is_over: is_over.clone(), limit }),
+        ends_at: None,
+        streams: Arc::clone(streams),
+        rpc,
+        opened_at: Instant::now(),
+        ended_with: Code::Cancelled,
+    }
+}
+
+/// The time from the age of their connection to the end of each of so many StreamMetricSpec.
+async fn spec_ends(number: u64, limit: Duration) -> Vec<Duration> {
+    let (streams, is_over) = (StreamLimits::new(metrics()), CancellationToken::new());
+    let _permits: Vec<_> = (0..number).map(|trigger| streams.acquire(trigger, 0, METRIC_SPEC).unwrap()).collect();
+    is_over.cancel();
+    let start = Instant::now();
+    let ends = (0..number).map(|_| {
+        let mut lifetime = lifetime(&streams, METRIC_SPEC, &is_over, limit);
+        async move {
+            lifetime.wait().await;
+            start.elapsed()
+        }
+    });
+    futures_util::future::join_all(ends).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn specs_of_an_old_connection_end_twenty_a_second_or_as_fast_as_its_age_demands() {
+    let ends = spec_ends(200, 600 * SECOND).await;
+    for second in 0..10 {
+        let (from, to) = (second * SECOND, (second + 1) * SECOND);
+        let ended = ends.iter().filter(|end| (from..to).contains(*end)).count();
+        assert_eq!(ended, 20, "in the second {second}");
+    }
+    let ends = spec_ends(400, 4 * SECOND).await;
+    assert!(ends.iter().all(|end| *end <= 4 * SECOND), "{:?}", ends.iter().max());
+    assert!(ends.iter().max() > Some(&(3 * SECOND)), "they end together");
+    assert!(SPEC_PACE == SECOND / 20);
+}
+
+#[test]
+fn waiting_streams_have_places_of_their_own_of_which_a_namespace_gets_a_quarter() {
+    let streams = StreamLimits::new(metrics());
+    let mut waiting: Vec<_> = (0..).map_while(|_| streams.acquire_waiting("greedy", 300, "StreamIsActive")).collect();
+    assert_eq!((waiting.len(), WAITING_PER_NAMESPACE), (250, 250));
+    let namespaces = ["a", "b", "c", "d"];
+    for namespace in namespaces {
+        waiting.extend((0..).map_while(|_| streams.acquire_waiting(namespace, 300, "StreamIsActive")));
+    }
+    assert_eq!((waiting.len(), WAITING_PER_PROCESS), (1_000, 1_000), "the contract's numbers");
+
+    // One whose query has become known gives its place to another.
+    let mut known = waiting.pop().unwrap();
+    known.admit(7).unwrap();
+    assert!(!known.is_waiting());
+    waiting.push(streams.acquire_waiting("other", 300, "StreamIsActive").unwrap());
+    assert_eq!(streams.open().admitted, 1);
+    assert_eq!(streams.open().waiting, 1_000);
+    drop((waiting, known));
+    let open = streams.open();
+    assert_eq!((open.admitted, open.waiting, open.bytes, open.waiting_by_namespace.len()), (0, 0, 0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_keeper_is_inactive_once_and_then_silent() {
+    let streams = StreamLimits::new(metrics());
+    let permit = streams.acquire(1, 0, "StreamIsActive").unwrap();
+    let (sender, catalog) = watch::channel(Arc::new(Catalog::default()));
+    let cache = QueryCache::new(metrics(), &Supervisor::new().0);
+    let scaler_metadata = HashMap::from([("query".to_owned(), "keeper".to_owned())]);
+    let reference = ScaledObjectRef { name: "keeper".into(), namespace: "default".into(), scaler_metadata };
+    let mut activity = ActivityUpdates::new(reference, permit, Subject::Keeper, catalog, cache);
+    assert_eq!(activity.next().await, Some(IsActiveResponse { result: false }));
+    sender.send_replace(Arc::new(Catalog::default()));
+    assert!(timeout(600 * SECOND, activity.next()).await.is_err(), "it has something to say");
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_streams_of_an_old_connection_end_within_the_spread_however_often_they_speak() {
     let streams = StreamLimits::new(metrics());
     let connection = CancellationToken::new();
-    let permit = streams.acquire(1, 0, "StreamIsActive").unwrap();
-    let mut lifetime = Lifetime {
-        process: CancellationToken::new(),
-        connection: Some(connection.clone()),
-        ends_at: None,
-        permit,
-        opened_at: Instant::now(),
-        ended_with: Code::Cancelled,
-    };
+    let mut lifetime = lifetime(&streams, "StreamIsActive", &connection, 600 * SECOND);
     assert!(timeout(60 * SECOND, lifetime.wait()).await.is_err(), "it ended before its connection got old");
     connection.cancel();
     let start = Instant::now();

@@ -1,0 +1,141 @@
+//! The state of one StreamIsActive.
+
+use std::{
+    future::{pending, ready},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep_until},
+};
+
+use super::limits::StreamPermit;
+use crate::{
+    cache::{CachedQuery, QueryCache, Watch},
+    fault::Fault,
+    proto::{IsActiveResponse, ScaledObjectRef},
+    reading::Reading,
+    scaler::{
+        Catalog, convert,
+        metadata::{Metadata, Trigger},
+        refusal::Refusal,
+    },
+};
+
+/// The interval at which `true` is sent again: KEDA drops a `true` that comes before it knows the metric.
+pub(super) const REMINDER: Duration = Duration::from_secs(30);
+
+/// The activity of one trigger, as its readings change it.
+pub(super) struct ActivityUpdates {
+    reference: ScaledObjectRef,
+    permit: StreamPermit,
+    subject: Subject,
+    catalog: watch::Receiver<Arc<Catalog>>,
+    cache: Arc<QueryCache>,
+    /// The activity by the latest attempt; none while the database is away.
+    known: Option<bool>,
+    /// The latest message.
+    sent: Option<bool>,
+    remind_at: Instant,
+}
+
+/// The thing that a stream reports about.
+pub(super) enum Subject {
+    /// The keeper, which is never active.
+    Keeper,
+    /// A query that a reload may bring. Until then the stream is silent: a refusal would make KEDA wait for up to a
+    /// minute before it tries again.
+    Unknown,
+    /// A trigger, with the readings of its query.
+    Trigger(Box<(Trigger<'static>, Watch)>),
+}
+
+impl Subject {
+    pub(super) fn watching(trigger: Trigger<'_>, cached: &Arc<CachedQuery>) -> Self {
+        let trigger = trigger.into_owned();
+        let watch = cached.watch(trigger.group.as_deref());
+        Self::Trigger(Box::new((trigger, watch)))
+    }
+
+    /// Waits for the outcome of the next attempt.
+    async fn changed(&mut self) -> Result<bool, Fault> {
+        let Self::Trigger(watched) = self else { return pending().await };
+        let (trigger, watch) = &mut **watched;
+        watch.changed().await.and_then(|reading: Arc<Reading>| convert::is_active(trigger, &reading))
+    }
+
+    /// Returns whether the latest reading is still fresh enough.
+    fn is_current(&mut self) -> bool {
+        match self {
+            Self::Trigger(watched) => watched.1.is_current(),
+            Self::Keeper | Self::Unknown => true,
+        }
+    }
+}
+
+impl ActivityUpdates {
+    pub(super) fn new(
+        reference: ScaledObjectRef,
+        permit: StreamPermit,
+        subject: Subject,
+        catalog: watch::Receiver<Arc<Catalog>>,
+        cache: Arc<QueryCache>,
+    ) -> Self {
+        Self { reference, permit, subject, catalog, cache, known: None, sent: None, remind_at: Instant::now() }
+    }
+
+    /// Waits for the next message; none once the query is gone.
+    pub(super) async fn next(&mut self) -> Option<IsActiveResponse> {
+        loop {
+            let is_new_keeper = matches!(self.subject, Subject::Keeper) && self.sent.is_none();
+            tokio::select! {
+                () = ready(()), if is_new_keeper => self.known = Some(false),
+                activity = self.subject.changed() => self.known = activity.ok(),
+                () = sleep_until(self.remind_at), if self.sent == Some(true) && self.known == Some(true) => {
+                    if !self.subject.is_current() {
+                        // The attempt that is in flight decides.
+                        self.known = None;
+                    }
+                }
+                changed = self.catalog.changed() => {
+                    changed.ok()?;
+                    self.follow_reload()?;
+                }
+            }
+            if let Some(is_active) = self.due_update() {
+                self.sent = Some(is_active);
+                self.remind_at = Instant::now() + REMINDER;
+                return Some(IsActiveResponse { result: is_active });
+            }
+        }
+    }
+
+    /// Returns the activity if it must be sent: it has changed, or `true` is due again.
+    fn due_update(&self) -> Option<bool> {
+        let is_due = |known: &bool| self.sent != Some(*known) || (*known && Instant::now() >= self.remind_at);
+        self.known.filter(is_due)
+    }
+
+    /// Resolves the trigger in a new catalog; none if its query is gone.
+    fn follow_reload(&mut self) -> Option<()> {
+        let catalog = Arc::clone(&self.catalog.borrow_and_update());
+        let metadata = Metadata::parse(&self.reference).ok()?;
+        if metadata.is_keeper() {
+            return Some(());
+        }
+        let trigger = match metadata.resolve(&self.reference, &catalog) {
+            Ok(trigger) => trigger,
+            Err(Refusal::Denied) if self.permit.is_waiting() => return Some(()),
+            Err(_) => return None,
+        };
+        self.permit.admit(trigger.id).ok()?;
+        let namespace = &self.reference.namespace;
+        let cached = self.cache.get_or_insert(&trigger.source, &trigger.parameters, namespace).ok()?;
+        // The old watch will not do even if the cached query is the same: thresholds may have changed.
+        self.subject = Subject::watching(trigger, &cached);
+        self.known = None;
+        Some(())
+    }
+}

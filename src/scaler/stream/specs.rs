@@ -1,0 +1,62 @@
+//! The state of one StreamMetricSpec.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use super::limits::StreamPermit;
+use crate::{
+    proto::{GetMetricSpecResponse, ScaledObjectRef},
+    scaler::{
+        Catalog, convert,
+        metadata::{Metadata, best_spec},
+        refusal::Refusal,
+    },
+};
+
+/// The specs of one trigger, as reloads change them.
+pub(super) struct SpecUpdates {
+    reference: ScaledObjectRef,
+    permit: StreamPermit,
+    catalog: watch::Receiver<Arc<Catalog>>,
+    sent: Option<GetMetricSpecResponse>,
+}
+
+impl SpecUpdates {
+    pub(super) fn new(
+        reference: ScaledObjectRef,
+        permit: StreamPermit,
+        mut catalog: watch::Receiver<Arc<Catalog>>,
+    ) -> Self {
+        catalog.mark_changed();
+        Self { reference, permit, catalog, sent: None }
+    }
+
+    /// Waits for the next message: the answer of GetMetricSpec, whenever a reload has changed it. None once the query
+    /// is gone.
+    pub(super) async fn next(&mut self) -> Option<GetMetricSpecResponse> {
+        loop {
+            self.catalog.changed().await.ok()?;
+            let catalog = Arc::clone(&self.catalog.borrow_and_update());
+            self.follow_reload(&catalog)?;
+            let (name, target) = best_spec(&self.reference, &catalog);
+            let spec = convert::spec(name, target);
+            if self.sent.as_ref() != Some(&spec) {
+                self.sent = Some(spec.clone());
+                return Some(spec);
+            }
+        }
+    }
+
+    fn follow_reload(&mut self, catalog: &Catalog) -> Option<()> {
+        let metadata = Metadata::parse(&self.reference).ok()?;
+        if metadata.is_keeper() {
+            return Some(());
+        }
+        match metadata.resolve(&self.reference, catalog) {
+            Ok(trigger) => self.permit.admit(trigger.id).ok(),
+            Err(Refusal::Denied) if self.permit.is_waiting() => Some(()),
+            Err(_) => None,
+        }
+    }
+}
