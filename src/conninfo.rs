@@ -17,7 +17,7 @@ mod value;
 
 pub use self::{
     address::Address,
-    connection::{Connection, SessionAttrs, SslMode},
+    connection::{ChannelBinding, Connection, SessionAttrs, SslMode},
     secret::Secret,
     source::ConnectionSource,
 };

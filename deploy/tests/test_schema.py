@@ -19,7 +19,7 @@ BEYOND = {
     "the environment": {
         "libpq-environment", "libpq-url", "variable-nonsense", "variables", "variables-replace-a-section",
     },
-    "files that are referred to": {"certificates"},
+    "files that are referred to": {"certificate-by-reference", "certificates"},
     "rules between keys": {
         "database-ambiguous", "database-unknown", "host-missing", "listen-taken-twice", "sslmode-missing",
         "url-and-keys", "user-missing",

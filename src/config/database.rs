@@ -23,10 +23,10 @@ pub(super) const KEYS: &[Key] = &[
         "url",
         Kind::Url,
         DefaultValue::Derived("made of the keys below"),
-        "`postgres://user:password@host:port,host:port/dbname?sslmode=...` in place of the keys below. Reserved \
-         characters are percent-encoded (`@` is `%40`). Parameters: `host`, `port`, `dbname`, `user`, `password`, \
-         `sslmode`, `sslrootcert`, `sslcert`, `sslkey`, `target_session_attrs`, `connect_timeout` (in seconds); any \
-         other is refused. What the URL does not say may stand in its key beside it; what is said in both is refused.",
+        "A connection string in place of the keys below: `postgres://user:password@host:port,host:port/dbname?sslmode=...`, \
+         where reserved characters are percent-encoded (`@` is `%40`), or libpq's `host=... user=... password='...'`. \
+         Which parameters it may have is said below. What it does not say may stand in its key beside it; what is said \
+         in both is refused.",
     )
     .instead_of(&["uri", "dsn", "connection", "connection_string", "connectionString", "database_url"]),
     Key::new(
@@ -72,7 +72,7 @@ pub(super) const KEYS: &[Key] = &[
          or a loopback address.",
     )
     .instead_of(&["ssl", "tls"]),
-    Key::new("sslrootcert", Kind::Path, DefaultValue::Derived("the system's"), "Root certificates, PEM.")
+    Key::new("sslrootcert", Kind::Path, DefaultValue::Derived("the system's"), "Root certificates, PEM; `system` for those of the system, with `verify-full` only.")
         .instead_of(&["ca", "ca_cert", "ssl_ca", "sslca"]),
     Key::new(
         "sslcert",

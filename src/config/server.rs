@@ -6,7 +6,7 @@ use super::{
     key::{DefaultValue, Key, Kind},
     section::Section,
 };
-use crate::diagnostics::shown_path;
+use crate::diagnostics::{is_pem, shown_path};
 
 /// How long a connection of ours or of KEDA's may live or lie idle.
 pub(super) const LIFETIMES: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(24 * 60 * 60);
@@ -107,7 +107,9 @@ pub(super) fn read(section: &Section<'_>) -> Option<Server> {
 fn read_tls(section: &Section<'_>) -> Option<ServerTls> {
     let file = |name| {
         let path = section.text(name).map(PathBuf::from)?;
-        if let Err(error) = std::fs::File::open(&path) {
+        if is_pem(&path.to_string_lossy()) {
+            section.fault(name, "holds PEM text, must be the path of a PEM file");
+        } else if let Err(error) = std::fs::File::open(&path) {
             section.fault(name, format!("cannot read the file {}: {error}", shown_path(&path)));
         }
         Some(path)

@@ -23,6 +23,10 @@ pub struct Connection {
     pub sslcert: Option<PathBuf>,
     /// The client certificate's key (PEM).
     pub sslkey: Option<PathBuf>,
+    /// Whether SCRAM must be bound to the TLS session.
+    pub channel_binding: ChannelBinding,
+    /// `endpoint=...`, which a proxy finds the server by.
+    pub options: Option<String>,
     /// Which of the servers is wanted.
     pub target_session_attrs: SessionAttrs,
 }
@@ -70,6 +74,21 @@ pub enum SessionAttrs {
     /// A server that does not.
     ReadOnly,
 }
+
+/// libpq's `channel_binding`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChannelBinding {
+    /// Never.
+    Disable,
+    /// Where the server offers it.
+    Prefer,
+    /// The connection fails without it.
+    Require,
+}
+
+/// `channel_binding`'s words.
+pub(super) const CHANNEL_BINDINGS: [(&str, ChannelBinding); 3] =
+    [("disable", ChannelBinding::Disable), ("prefer", ChannelBinding::Prefer), ("require", ChannelBinding::Require)];
 
 /// `sslmode`'s words.
 pub(crate) const SSLMODES: [(&str, SslMode); 5] = [

@@ -13,7 +13,7 @@ use super::{
 use crate::diagnostics::{Diagnostics, Location, Misconfiguration};
 
 /// Which variable stands for which part.
-const VARIABLES: [(&str, &str); 11] = [
+const VARIABLES: [(&str, &str); 12] = [
     ("PGHOST", "host"),
     ("PGPORT", "port"),
     ("PGDATABASE", "dbname"),
@@ -25,20 +25,13 @@ const VARIABLES: [(&str, &str); 11] = [
     ("PGSSLKEY", "sslkey"),
     ("PGTARGETSESSIONATTRS", "target_session_attrs"),
     ("PGCONNECT_TIMEOUT", "connect_timeout"),
+    ("PGCHANNELBINDING", "channel_binding"),
 ];
 
 /// Variables that change where or how safely libpq connects and that we do not act on: refused,
 /// because a connection that passes them over is not the one that was asked for.
-const REFUSED: [&str; 8] = [
-    "PGSERVICE",
-    "PGOPTIONS",
-    "PGCHANNELBINDING",
-    "PGREQUIREAUTH",
-    "PGREQUIREPEER",
-    "PGSSLCRL",
-    "PGSSLCRLDIR",
-    "PGSSLNEGOTIATION",
-];
+const REFUSED: [&str; 7] =
+    ["PGSERVICE", "PGOPTIONS", "PGREQUIREAUTH", "PGREQUIREPEER", "PGSSLCRL", "PGSSLCRLDIR", "PGSSLNEGOTIATION"];
 
 /// The variable that holds a whole URL; what it says wins over the others.
 const URL: &str = "DATABASE_URL";

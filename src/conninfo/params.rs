@@ -7,13 +7,16 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use super::{
     address::{Address, DEFAULT_PORT, HOSTS, is_host},
-    connection::{Connection, SESSION_ATTRS, SSLMODES, SessionAttrs, SslMode},
+    connection::{CHANNEL_BINDINGS, ChannelBinding, Connection, SESSION_ATTRS, SSLMODES, SessionAttrs, SslMode},
     passfile,
     secret::Secret,
     url,
     value::ValueSource,
 };
 use crate::diagnostics::{is_pem, nearest, quoted, shown_path};
+
+/// `sslrootcert` for the root certificates of the system.
+const SYSTEM_ROOTS: &str = "system";
 
 /// Those of [`KEYS`](super::KEYS) that are files of TLS.
 const CERTIFICATES: [&str; 3] = ["sslrootcert", "sslcert", "sslkey"];
@@ -77,7 +80,11 @@ impl Params {
         }
         let reader = Reader::new(self);
         files.extend(
-            CERTIFICATES.into_iter().filter_map(|key| reader.values.get(key)).map(|part| PathBuf::from(&part.text)),
+            CERTIFICATES
+                .into_iter()
+                .filter_map(|key| reader.values.get(key))
+                .filter(|value| value.text != SYSTEM_ROOTS)
+                .map(|value| PathBuf::from(&value.text)),
         );
         files
     }
@@ -151,9 +158,20 @@ impl Reader {
         if user.is_none() && !self.has_problem("user") && !self.has_problem("url") && !self.has_misplaced_url {
             self.problem("user", "is missing; give the role to connect as");
         }
-        let [sslrootcert, sslcert, sslkey] =
+        let [mut sslrootcert, sslcert, sslkey] =
             CERTIFICATES.map(|key| self.values.get(key).map(|part| PathBuf::from(&part.text)));
+        if sslrootcert.as_deref().is_some_and(|path| path.as_os_str() == SYSTEM_ROOTS) {
+            sslrootcert = None;
+            if sslmode.is_some_and(|mode| mode != SslMode::VerifyFull) {
+                self.problem("sslrootcert", "system needs sslmode=verify-full, as in libpq");
+            }
+        }
         self.check_certificates([&sslrootcert, &sslcert, &sslkey]);
+        let channel_binding = match self.word("channel_binding", &CHANNEL_BINDINGS) {
+            Word::Known(binding) => binding,
+            Word::Unset | Word::Unknown => ChannelBinding::Prefer,
+        };
+        let options = self.options();
         let (addresses, user) = (addresses?, user?);
         let dbname = self.values.get("dbname").map_or_else(|| user.clone(), |part| part.text.clone());
         let mut password = self.values.get("password").map(|part| Secret::new(part.text.clone()));
@@ -172,8 +190,22 @@ impl Reader {
             sslrootcert,
             sslcert,
             sslkey,
+            channel_binding,
+            options,
             target_session_attrs,
         })
+    }
+
+    /// `options`, of which only a lone `endpoint=...` is taken: a proxy may need it to find the server.
+    fn options(&mut self) -> Option<String> {
+        let text = self.values.get("options")?.text.trim().to_owned();
+        let is_endpoint = ["endpoint=", "project="].iter().any(|name| text.starts_with(name));
+        if is_endpoint && !text.contains(char::is_whitespace) {
+            return Some(text);
+        }
+        let way_out = "set search_path in databases, other settings with ALTER ROLE ... SET";
+        self.problem("options", format!("is not supported, except endpoint=NAME alone; {way_out}"));
+        None
     }
 
     fn has_problem(&self, key: &str) -> bool {
@@ -234,6 +266,9 @@ impl Reader {
             Word::Known(mode) => Some(mode),
             Word::Unknown => None,
             Word::Unset if self.has_problem("sslmode") || self.has_problem("url") || self.has_misplaced_url => None,
+            Word::Unset if self.values.get("sslrootcert").is_some_and(|root| root.text == SYSTEM_ROOTS) => {
+                Some(SslMode::VerifyFull)
+            }
             Word::Unset if hosts == Some(true) && other_hosts.iter().all(|host| is_local(host)) => {
                 Some(SslMode::Prefer)
             }

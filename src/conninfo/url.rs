@@ -1,23 +1,78 @@
-//! Connection URLs: `postgres://user:password@host:port,host:port/dbname?sslmode=...`.
+//! Connection strings: `postgres://user:password@host:port,host:port/dbname?sslmode=...`, or libpq's keywords and
+//! values, `host=... password='...'`.
 //!
-//! tokio-postgres reads them too, but refuses `verify-full`, `sslrootcert` and more; so we take
-//! them apart ourselves, as libpq does (fe-connect.c, `conninfo_uri_parse`). A URL may hold a
-//! password anywhere if it is misspelt, so no message quotes any of it but parameter names.
+//! tokio-postgres reads them, too, but refuses `verify-full`, `sslrootcert` and more. So they are taken apart here, as
+//! libpq does (fe-connect.c, `conninfo_uri_parse` and `conninfo_parse`). A misspelt string may hold a password
+//! anywhere, so no message quotes anything but names of parameters.
 
 use std::collections::BTreeMap;
 
-use super::keywords::PARAMETERS;
-use crate::diagnostics::{nearest, quoted};
+use super::keywords::{PARAMETERS, honoured};
 
-/// The parts of a URL under the names of `databases.<name>` (and `connect_timeout`, in seconds).
+/// The parts of a connection string under libpq's names (`connect_timeout` is in seconds).
 ///
 /// # Errors
 /// What is wrong and what would be right, without quoting values.
-pub(crate) fn parse(url: &str) -> Result<BTreeMap<&'static str, String>, String> {
-    let rest = ["postgres://", "postgresql://"]
-        .into_iter()
-        .find_map(|scheme| url.strip_prefix(scheme))
-        .ok_or("must start with postgres:// or postgresql://")?;
+pub(super) fn parse(text: &str) -> Result<BTreeMap<&'static str, String>, String> {
+    if let Some(rest) = without_scheme(text) {
+        return parse_url(rest);
+    }
+    let is_keywords = !text.contains("://") && text.contains('=');
+    if !is_keywords {
+        return Err("must start with postgres:// or postgresql://, or have the form host=... user=...".into());
+    }
+    let mut parts = BTreeMap::new();
+    for (name, value) in keywords(text)? {
+        let Some(known) = honoured(&name, &value)? else { continue };
+        if parts.contains_key(known) {
+            return Err(format!("gives {known} twice"));
+        }
+        if !value.is_empty() {
+            parts.insert(known, value);
+        }
+    }
+    Ok(parts)
+}
+
+/// What follows the scheme of a URL; a driver's name in it (`postgresql+psycopg2://`) is passed over.
+fn without_scheme(text: &str) -> Option<&str> {
+    let (scheme, rest) = text.split_once("://")?;
+    let name = scheme.split_once('+').map_or(scheme, |(name, _)| name);
+    matches!(name, "postgres" | "postgresql").then_some(rest)
+}
+
+/// The names and values of libpq's form: separated by white space, values in single quotes where they have any, with
+/// backslashes before quotes and backslashes.
+fn keywords(text: &str) -> Result<Vec<(String, String)>, String> {
+    let mut pairs = Vec::new();
+    let mut rest = text.trim_start();
+    while !rest.is_empty() {
+        let (name, after) = rest.split_once('=').ok_or("has a parameter without =; parameters are name=value")?;
+        let name = name.trim_end();
+        if name.is_empty() || name.contains(char::is_whitespace) {
+            return Err("has a space where name=value is expected; put values with spaces in single quotes".into());
+        }
+        rest = after.trim_start();
+        let is_quoted = rest.starts_with('\'');
+        let mut value = String::new();
+        let mut characters = rest.char_indices().skip(usize::from(is_quoted));
+        let end = loop {
+            match characters.next() {
+                Some((_, '\\')) => value.extend(characters.next().map(|(_, escaped)| escaped)),
+                Some((at, '\'')) if is_quoted => break at + 1,
+                Some((at, c)) if !is_quoted && c.is_whitespace() => break at,
+                Some((_, c)) => value.push(c),
+                None if is_quoted => return Err("has a single quote without its other one".into()),
+                None => break rest.len(),
+            }
+        };
+        rest = rest[end..].trim_start();
+        pairs.push((name.to_owned(), value));
+    }
+    Ok(pairs)
+}
+
+fn parse_url(rest: &str) -> Result<BTreeMap<&'static str, String>, String> {
     let (rest, query) = rest.split_once('?').map_or((rest, None), |(rest, query)| (rest, Some(query)));
     if query.is_some_and(|query| query.contains('@')) {
         return Err("has a ? before an @; in a user name or password write ? as %3F, elsewhere @ as %40".into());
@@ -42,13 +97,8 @@ pub(crate) fn parse(url: &str) -> Result<BTreeMap<&'static str, String>, String>
     for parameter in query.into_iter().flat_map(|query| query.split('&')) {
         let (name, value) =
             parameter.split_once('=').ok_or("has a parameter without =; parameters are name=value, separated by &")?;
-        let Some(known) = PARAMETERS.into_iter().find(|known| *known == name) else {
-            let suggestion = match nearest(name, PARAMETERS) {
-                Some(name) => format!("did you mean {name}?"),
-                None => format!("known here: {}", PARAMETERS.join(", ")),
-            };
-            return Err(format!("has the unknown parameter {}; {suggestion}", quoted(name)));
-        };
+        let value_of_others = decoded(value).unwrap_or_default();
+        let Some(known) = honoured(name, &value_of_others)? else { continue };
         if parts.contains_key(known) {
             return Err(format!("gives {known} twice"));
         }
@@ -108,10 +158,21 @@ fn decoded(text: &str) -> Option<String> {
     String::from_utf8(bytes).ok()
 }
 
-/// The URL with `redacted` for its password, for people to look at; `None` if it is no URL.
-pub(crate) fn redacted(url: &str) -> Option<String> {
-    parse(url).ok()?;
-    let (before, query) = url.split_once('?').map_or((url, None), |(before, query)| (before, Some(query)));
+/// The connection string with `redacted` for its password, for people to look at; `None` if it is none.
+pub(crate) fn redacted(text: &str) -> Option<String> {
+    let parts = parse(text).ok()?;
+    if !parts.contains_key("password") {
+        return Some(text.to_owned());
+    }
+    if without_scheme(text).is_none() {
+        let shown = |name: &str, value: &str| format!("{name}='{}'", value.replace('\\', "\\\\").replace('\'', "\\'"));
+        let known = PARAMETERS.into_iter().filter_map(|name| Some((name, parts.get(name)?)));
+        let pairs: Vec<String> = known
+            .map(|(name, value)| if name == "password" { "password=redacted".to_owned() } else { shown(name, value) })
+            .collect();
+        return Some(pairs.join(" "));
+    }
+    let (before, query) = text.split_once('?').map_or((text, None), |(before, query)| (before, Some(query)));
     let mut shown = match before.split_once('@') {
         Some((user, servers)) => {
             let (scheme, user) = user.split_once("://")?;
@@ -174,6 +235,8 @@ mod tests {
             "postgres://u@[::1/d",
             "postgres://u@[::1]5432/d",
             "postgres://u@h/d?user=v",
+            "postgres://u@h/d?require_auth=hunter2",
+            "postgres://u@h/d?pgbouncer=hunter2",
         ] {
             let message = parse(bad).expect_err(bad);
             assert!(!message.contains("hunter2") && !message.contains("ter2"), "{bad}: {message}");
@@ -183,11 +246,50 @@ mod tests {
     }
 
     #[test]
+    fn the_form_of_keywords_is_libpqs() {
+        assert_eq!(
+            parts(r"host = 'a b' user=me  password='p\'w\\ =x' dbname=d\ b sslmode=require gssencmode=disable"),
+            [
+                ("dbname", "d b".to_owned()),
+                ("host", "a b".to_owned()),
+                ("password", r"p'w\ =x".to_owned()),
+                ("sslmode", "require".to_owned()),
+                ("user", "me".to_owned()),
+            ]
+        );
+        for bad in ["host=h hunter2", "host='hunter2", "=hunter2", "host=h password=hun ter2", "user=a user=hunter2"] {
+            let message = parse(bad).expect_err(bad);
+            assert!(!message.contains("hunter2") && !message.contains("ter2"), "{bad}: {message}");
+        }
+    }
+
+    #[test]
+    fn strings_of_clouds_are_taken_as_they_are() {
+        for text in [
+            "postgresql://owner:npg_x@ep-a-123-pooler.eu-central-1.aws.neon.tech/db?sslmode=require&channel_binding=require",
+            "postgres://u:p@ep-a-123.eu-central-1.aws.neon.tech/db?sslmode=require&options=endpoint%3Dep-a-123",
+            "postgresql://postgres.abc:p@aws-0-eu-central-1.pooler.supabase.com:6543/postgres?sslmode=require",
+            "postgres://avnadmin:p@pg-1.aivencloud.com:12691/defaultdb?sslmode=require",
+            "postgresql://doadmin:p@db.ondigitalocean.com:25060/defaultdb?sslmode=require",
+            "host=srv.postgres.database.azure.com port=5432 dbname=postgres user=admin password={p} sslmode=require",
+            "postgresql://u:p@free-tier.cockroachlabs.cloud:26257/defaultdb?sslmode=verify-full",
+            "postgres://u:p@ec2-1.compute-1.amazonaws.com:5432/d?sslmode=require",
+            "postgresql+asyncpg://u:p@db.example.org/d?sslmode=verify-full&application_name=web",
+            "postgresql://u:p@db.example.org/d?sslmode=require&gssencmode=disable&target_session_attrs=read-write",
+        ] {
+            if let Err(message) = parse(text) {
+                panic!("{text}: {message}");
+            }
+        }
+    }
+
+    #[test]
     fn a_shown_url_has_no_password() {
         for (url, shown) in [
             ("postgres://u:hunter2@h/d?sslmode=disable", "postgres://u:redacted@h/d?sslmode=disable"),
             ("postgres://u@h/d?password=hunter2&sslmode=disable", "postgres://u@h/d?password=redacted&sslmode=disable"),
             ("postgres://h", "postgres://h"),
+            ("host=h password='hunter2' dbname=\"x'y\"", r#"host='h' dbname='"x\'y"' password=redacted"#),
         ] {
             assert_eq!(redacted(url).as_deref(), Some(shown));
         }

@@ -12,7 +12,7 @@ use tokio_postgres::{AsyncMessage, CancelToken, Notification, config};
 
 use super::{tls, transport::Transport};
 use crate::{
-    conninfo::{Address, Connection, SessionAttrs},
+    conninfo::{Address, ChannelBinding, Connection, SessionAttrs},
     telemetry::error_chain,
 };
 
@@ -225,11 +225,19 @@ fn driver_config(connection: &Connection, address: &Address, application_name: &
             Address::Tcp { .. } => config::SslMode::Require,
         })
         .ssl_negotiation(config::SslNegotiation::Direct)
+        .channel_binding(match connection.channel_binding {
+            ChannelBinding::Disable => config::ChannelBinding::Disable,
+            ChannelBinding::Prefer => config::ChannelBinding::Prefer,
+            ChannelBinding::Require => config::ChannelBinding::Require,
+        })
         .target_session_attrs(match connection.target_session_attrs {
             SessionAttrs::Any => config::TargetSessionAttrs::Any,
             SessionAttrs::ReadWrite => config::TargetSessionAttrs::ReadWrite,
             SessionAttrs::ReadOnly => config::TargetSessionAttrs::ReadOnly,
         });
+    if let Some(options) = &connection.options {
+        config.options(options);
+    }
     if let Some(password) = &connection.password {
         config.password(password.expose());
     }
