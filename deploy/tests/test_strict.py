@@ -20,7 +20,7 @@ def documents(path: pathlib.Path) -> list[dict]:
 
 def example(kind: str) -> dict:
     """The first document of that kind in our examples at the top of the folder."""
-    ours = [path for path in EXAMPLES if path.parent.name == "examples" and "builtin" not in path.name]
+    ours = [path for path in EXAMPLES if path.parent.name == "examples" and not re.search("builtin|keeper", path.name)]
     return next(document for path in ours for document in documents(path) if document.get("kind") == kind)
 
 
