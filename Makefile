@@ -1,6 +1,6 @@
 # `make check` is what CI runs. Everything else here is a part of it, or takes longer.
 
-.PHONY: help demo test check fmt lint doc advisories licences notices manifests shipped versions image keda chaos faults truth fuzz load bench bench-notify soak
+.PHONY: help demo keda-cases test check fmt lint doc advisories licences notices manifests shipped versions image keda chaos faults truth fuzz load bench bench-notify soak
 
 help:            ## shows this
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -10,6 +10,9 @@ demo:            ## plays the whole story without a cluster, in about a minute
 
 test:            ## runs all tests; installs PostgreSQL's programs if there are none; PG_VERSION=13 to 18 takes that version's
 	scripts/test
+
+keda-cases:      ## draws the cases of tests/keda anew with KEDA's own code, and compares; needs Go
+	cd tests/keda && go run -trimpath ./cases | cmp - cases.jsonl
 
 check:           ## everything CI decides by, and how many seconds each part takes
 	scripts/stages fmt lint doc advisories licences shipped test versions load

@@ -4,6 +4,7 @@ mod check;
 mod config;
 mod count_cap;
 mod get;
+mod json;
 mod notify_sql;
 mod serve;
 

@@ -3,6 +3,8 @@
 //! The rules are KEDA's own, each named where it is applied. The demo and the tests play KEDA with
 //! them, and `clapometer get` shows what would come of an answer.
 
+#[cfg(test)]
+mod cases;
 pub mod model;
 pub mod poll;
 pub mod scaled_job;

@@ -54,7 +54,7 @@ pub(super) struct Get {
     /// Further metadata of the trigger, one or several pairs; may be repeated. QUERY comes first
     #[arg(long = "metadata", value_name = "KEY=VALUE", num_args = 1..)]
     metadata: Vec<String>,
-    /// The maxReplicaCount of the ScaledJob
+    /// maxReplicaCount of the ScaledJob or ScaledObject
     #[arg(long, value_name = "N", default_value_t = 100)]
     max_replicas: u32,
     /// Then open StreamIsActive and print each change until Ctrl-C

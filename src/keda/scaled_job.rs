@@ -6,13 +6,16 @@
 
 use std::fmt;
 
+/// `maxReplicaCount` where it is not set.
+const DEFAULT_MAX_REPLICA_COUNT: i64 = 100;
+
 /// The part of a `ScaledJob`'s specification that decides how many Jobs there are.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ScaledJob {
     /// `minReplicaCount`; KEDA's default is 0.
     pub min_replica_count: i64,
-    /// `maxReplicaCount`; KEDA's default is 100.
-    pub max_replica_count: i64,
+    /// `maxReplicaCount`, if it is set.
+    pub max_replica_count: Option<i64>,
     /// `scalingStrategy.strategy`.
     pub strategy: Strategy,
     /// `scalingStrategy.multipleScalersCalculation`.
@@ -84,14 +87,23 @@ pub struct Decision {
 impl ScaledJob {
     /// A `ScaledJob` with KEDA's defaults, except for `maxReplicaCount`.
     pub fn with_max_replica_count(max_replica_count: i64) -> Self {
-        Self { min_replica_count: 0, max_replica_count, strategy: Strategy::Default, calculation: Calculation::Max }
+        Self {
+            min_replica_count: 0,
+            max_replica_count: Some(max_replica_count),
+            strategy: Strategy::Default,
+            calculation: Calculation::Max,
+        }
     }
 
     /// Decides as KEDA does. `answers` has no entry for a trigger that failed.
     pub fn decide(&self, answers: &[ScalerAnswer], jobs: Jobs) -> Decision {
-        // `MinReplicaCount` and `MaxReplicaCount` in scaledjob_types.go.
-        let min = self.min_replica_count.min(self.max_replica_count);
-        let room = self.max_replica_count - min;
+        // `MinReplicaCount` and `MaxReplicaCount` in scaledjob_types.go. Only a greatest number that is set and not
+        // below the least one leaves the difference of both.
+        let (min, room) = match self.max_replica_count {
+            None => (self.min_replica_count, DEFAULT_MAX_REPLICA_COUNT),
+            Some(max) if self.min_replica_count > max => (max, max),
+            Some(max) => (self.min_replica_count, max - self.min_replica_count),
+        };
         let (active, scale_to, max_scale) = self.combine(answers, min, room);
         // `getScalingDecision`.
         let (effective_max_scale, scale_to) = if jobs.unfinished < min {
@@ -177,12 +189,12 @@ fn float(count: i64) -> f64 {
     count as f64
 }
 
-/// `ceilToInt64`: saturates at the ends.
+/// `ceilToInt64`. Here it saturates; from 2^63 on the result of KEDA 2.21 depends on the processor.
 pub(super) fn ceiling(value: f64) -> i64 {
     truncation(value.ceil())
 }
 
-#[expect(clippy::as_conversions, clippy::cast_possible_truncation, reason = "Rust saturates, as KEDA does by hand")]
+#[expect(clippy::as_conversions, clippy::cast_possible_truncation, reason = "saturates, which is what is wanted")]
 fn truncation(value: f64) -> i64 {
     value as i64
 }
@@ -328,7 +340,6 @@ mod tests {
         assert_eq!(created(scaled_job, 50.0, 10, 0), 10, "twenty Jobs where ten were allowed");
     }
 
-    /// `TestCeilToInt64`.
     #[test]
     fn ceilings_saturate() {
         for (value, expected) in

@@ -1,25 +1,44 @@
 //! The numbers that KEDA takes from a scaler's messages.
 //!
-//! *Source:* `GetMetrics` and `GetMetricSpecForScaling` of pkg/scalers/external_scaler.go, and
-//! `GenerateMetricInMili` of pkg/scalers/scaler.go, of kedacore/keda.
+//! *Source:* `GetMetricsAndActivity` and `buildMetricSpecs` of pkg/scalers/external_scaler.go, and
+//! `quantityFromFloat64` of pkg/scalers/scaler.go, of kedacore/keda v2.21.0; `AsApproximateFloat64` of
+//! k8s.io/apimachinery's `Quantity`.
 
 #![expect(deprecated, reason = "KEDA reads the integer fields too")]
 
 use crate::proto::{MetricSpec, MetricValue};
 
+/// The greatest quantity of Kubernetes; greater ones become this one.
+const GREATEST: f64 = 9_223_372_036_854_775_807.0;
+
 /// Returns the value that KEDA takes from a metric: the double if it is above zero, else the
 /// integer; never negative, with three decimals.
 pub fn metric_value(metric: &MetricValue) -> f64 {
     let MetricValue { metric_name: _, metric_value, metric_value_float } = metric;
-    let value = if *metric_value_float > 0.0 { *metric_value_float } else { integer(*metric_value) };
-    if value.is_finite() && value > 0.0 { (value * 1000.0).round() / 1000.0 } else { 0.0 }
+    quantity(if *metric_value_float > 0.0 { *metric_value_float } else { integer(*metric_value) })
 }
 
-/// Returns the target that KEDA takes from a specification: the double, cut to thousandths, if it
-/// is above zero, else the integer.
+/// Returns the target that KEDA takes from a specification: the double with three decimals if it is
+/// above zero, else the integer, which may be negative.
 pub fn target_size(spec: &MetricSpec) -> f64 {
     let MetricSpec { metric_name: _, target_size, target_size_float } = spec;
-    if *target_size_float > 0.0 { (*target_size_float * 1000.0).trunc() / 1000.0 } else { integer(*target_size) }
+    if *target_size_float > 0.0 { quantity(*target_size_float) } else { integer(*target_size) }
+}
+
+/// Returns a number after its way through a `Quantity`. KEDA writes it with three decimals; Kubernetes reads up to 18
+/// digits as thousandths, more of them as billionths, and multiplies.
+fn quantity(value: f64) -> f64 {
+    if !value.is_finite() || value < 0.0 {
+        return 0.0;
+    }
+    let mut digits = format!("{value:.3}").replace('.', "");
+    let mut unit = 1e-3;
+    if digits.len() > 18 {
+        digits.push_str("000000");
+        unit = 1e-9;
+    }
+    let units: f64 = digits.parse().expect("digits are a number");
+    (units * unit).min(GREATEST)
 }
 
 #[expect(clippy::as_conversions, clippy::cast_precision_loss, reason = "KEDA does the same")]

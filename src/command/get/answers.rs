@@ -7,10 +7,10 @@ use tonic::{Response, Status, transport::Channel};
 
 use super::failure::Failure;
 use crate::{
-    command::count_cap,
+    command::{count_cap, json::value as number},
     keda::{
         scaled_job::{Jobs, ScaledJob, ScalerAnswer},
-        scaled_object,
+        scaled_object::average_value_replicas,
         values::{metric_value, target_size},
     },
     proto::{GetMetricsRequest, ScaledObjectRef, external_scaler_client::ExternalScalerClient},
@@ -85,9 +85,14 @@ impl Answers {
         ScaledJob::with_max_replica_count(max_replicas.into()).decide(&[self.answer], Jobs::default()).created
     }
 
-    /// Returns the number of replicas that KEDA and the autoscaler want for an active ScaledObject.
-    pub(super) fn replicas(&self) -> Option<i64> {
-        self.answer.active.then(|| scaled_object::replicas(self.answer))
+    /// Returns the number of replicas of an active ScaledObject with the metric type `AverageValue`: KEDA starts the
+    /// first, and from there the autoscaler goes on.
+    pub(super) fn replicas(&self, max_replicas: u32) -> Option<i64> {
+        let ScalerAnswer { value, target, active } = self.answer;
+        active.then(|| {
+            let wanted = if target > 0.0 { average_value_replicas(1, value, target) } else { 1 };
+            wanted.max(1).min(max_replicas.into())
+        })
     }
 
     /// Returns explanations of what may surprise.
@@ -115,12 +120,12 @@ impl Answers {
         let [spec, metrics, activity] = self.durations.map(|duration| duration.as_secs_f64());
         json!({
             "metric": self.metric,
-            "target": self.answer.target,
-            "value": self.answer.value,
+            "target": number(self.answer.target),
+            "value": number(self.answer.value),
             "at_least": self.at_least,
             "active": self.answer.active,
             "scaled_job": {"max_replicas": max_replicas, "starts": self.jobs_started(max_replicas)},
-            "scaled_object": {"replicas": self.replicas()},
+            "scaled_object": {"replicas": self.replicas(max_replicas)},
             "remarks": self.remarks(),
             "seconds": {"GetMetricSpec": spec, "GetMetrics": metrics, "IsActive": activity},
         })

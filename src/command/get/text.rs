@@ -39,7 +39,7 @@ pub(super) fn page(heading: &str, answers: &Answers, max_replicas: u32, colors: 
         format!("  {}{text}", colors.padded(Style::Quiet, key, KEY))
     };
     lines.push(plain("ScaledJob", &for_job(answers, max_replicas)));
-    lines.push(plain("ScaledObject", &for_object(answers)));
+    lines.push(plain("ScaledObject", &for_object(answers, max_replicas)));
     if !at_least.is_empty() {
         lines.push(plain("note", count_cap::REMARK));
     }
@@ -80,13 +80,13 @@ fn for_job(answers: &Answers, max_replicas: u32) -> String {
     )
 }
 
-fn for_object(answers: &Answers) -> String {
-    let Some(replicas) = answers.replicas() else {
+fn for_object(answers: &Answers, max_replicas: u32) -> String {
+    let Some(replicas) = answers.replicas(max_replicas) else {
         return "KEDA scales to minReplicaCount once cooldownPeriod has passed".to_owned();
     };
     let plural = if replicas == 1 { "replica" } else { "replicas" };
     format!(
-        "KEDA wants {replicas} {plural}: {} / {} (AverageValue), within minReplicaCount and maxReplicaCount",
+        "KEDA wants {replicas} {plural}: {} / {} (AverageValue), maxReplicaCount {max_replicas}",
         number(answers.answer.value),
         number(answers.answer.target)
     )

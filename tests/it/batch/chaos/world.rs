@@ -241,7 +241,7 @@ impl World<'_> {
         let value = if accurate { waiting_for_accurate } else { outstanding };
         let scaled_job = ScaledJob {
             min_replica_count: 0,
-            max_replica_count: MOST_JOBS,
+            max_replica_count: Some(MOST_JOBS),
             strategy: self.plan.strategy,
             calculation: Calculation::Max,
         };
