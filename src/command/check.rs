@@ -17,7 +17,7 @@ use clap::Args;
 
 use self::{
     parameters::Parameters,
-    report::{QueryOutcome, Report},
+    report::{ConnectionState, DatabaseReport, QueryOutcome, Report},
     tls::TlsReport,
 };
 use super::{ConfigFile, Exit, build, misconfigured, misused, runtime};
@@ -44,7 +44,7 @@ Exit codes:
 Examples:
   clapometer check --config clapometer.yaml
   clapometer check --config clapometer.yaml --param depth.queue=mail
-  clapometer check --config clapometer.yaml --offline
+  clapometer check --config clapometer.yaml --offline --json
   PGHOST=localhost PGUSER=clapometer PGPASSFILE=~/.pgpass clapometer check";
 
 /// Check the configuration, the databases and every query
@@ -62,8 +62,8 @@ pub(super) struct Check {
     /// The value of a query's parameter; may be repeated. A query without all its values is skipped
     #[arg(long = "param", value_name = "QUERY.NAME=VALUE", conflicts_with = "offline")]
     parameters: Vec<String>,
-    /// Print one JSON document instead of text
-    #[arg(long, conflicts_with = "offline")]
+    /// Print one JSON document instead of text; for a wrong configuration, its faults
+    #[arg(long)]
     json: bool,
 }
 
@@ -79,16 +79,20 @@ impl Check {
         let Self { config: file, offline, parameters, json } = self;
         let config = match file.load() {
             Ok(config) => config,
+            Err(faults) if json => return unusable(&faults.json()),
             Err(faults) => return misconfigured(&faults),
         };
         let serving = match config.server.tls.as_ref().map(TlsReport::read).transpose() {
             Ok(serving) => serving,
-            Err(error) => {
-                eprintln!("{error}");
-                return Exit::Configuration;
-            }
+            Err(error) => return refuse(&error.to_string(), json),
         };
         let colors = ColorChoice::for_stdout();
+        if offline && json {
+            let database = |settings| DatabaseReport::not_asked(settings, &config, ConnectionState::NotConnected);
+            let databases = config.databases.values().map(|settings| database(settings)).collect();
+            print_document(&Report { serving, databases });
+            return Exit::Success;
+        }
         if offline {
             print(&offline::text(&file.title(), &config, colors));
             print(&serving.map_or_else(String::new, |serving| format!("\n{}", text::serving(&serving, colors))));
@@ -99,8 +103,8 @@ impl Check {
             Err(problem) => return misused("check", &problem),
         };
         if config.databases.is_empty() {
-            eprintln!("there is no database to check; add one under databases, or set PGHOST or DATABASE_URL");
-            return Exit::Configuration;
+            let message = "there is no database to check; add one under databases, or set PGHOST or DATABASE_URL";
+            return refuse(message, json);
         }
         let format = if json { OutputFormat::Json } else { OutputFormat::Text(colors) };
         match runtime() {
@@ -111,6 +115,25 @@ impl Check {
             }
         }
     }
+}
+
+/// Reports a configuration that `serve` could not use.
+fn refuse(message: &str, json: bool) -> Exit {
+    if json {
+        return unusable(&serde_json::json!({"faults": [{"message": message}]}));
+    }
+    eprintln!("{message}");
+    Exit::Configuration
+}
+
+fn unusable(faults: &serde_json::Value) -> Exit {
+    print(&format!("{faults:#}\n"));
+    Exit::Configuration
+}
+
+fn print_document(report: &Report) {
+    let document = serde_json::to_string_pretty(report).expect("a report has no keys that are not text");
+    print(&format!("{document}\n"));
 }
 
 /// Inspects one database after another, and shows each as soon as it is known.
@@ -136,10 +159,7 @@ async fn check_databases(
     }
     match format {
         OutputFormat::Text(colors) => print(&text::summary(&report, colors)),
-        OutputFormat::Json => {
-            let document = serde_json::to_string_pretty(&report).expect("a report has no keys that are not text");
-            print(&format!("{document}\n"));
-        }
+        OutputFormat::Json => print_document(&report),
     }
     if report.has_unavailable() {
         Exit::Unavailable

@@ -7,8 +7,8 @@ use super::{
     excerpt::Excerpt,
     parameters::Parameters,
     report::{
-        ConnectionState, DatabaseReport, DatabaseTarget, Origin, PlanReport, Problem, QueryAnswer, QueryOutcome,
-        QueryReport, ServerInfo,
+        ConnectionState, DatabaseReport, Origin, PlanReport, Problem, QueryAnswer, QueryOutcome, QueryReport,
+        ServerInfo,
     },
     warning,
 };
@@ -26,13 +26,7 @@ const KEYS_SHOWN: usize = 5;
 pub(super) async fn database(database: &Arc<Database>, config: &Config, parameters: &Parameters) -> DatabaseReport {
     let settings = database.settings();
     let queries: Vec<_> = config.queries.values().filter(|query| query.database == settings.name).collect();
-    let not_asked = |state| DatabaseReport {
-        name: settings.name.clone(),
-        target: settings.connection.resolve().ok().map(|connection| DatabaseTarget::from(&connection)),
-        state,
-        warnings: Vec::new(),
-        queries: queries.iter().map(|query| QueryReport::not_run(query, QueryOutcome::NotAsked)).collect(),
-    };
+    let not_asked = |state| DatabaseReport::not_asked(settings, config, state);
     if !settings.enabled {
         return not_asked(ConnectionState::Disabled);
     }

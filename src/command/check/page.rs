@@ -84,8 +84,9 @@ impl Page {
             }
         }
         if let Some(Excerpt::Sql { line, text, column }) = &problem.excerpt {
-            let (text, column) = window(text, *column);
             let margin = format!("line {line}: ");
+            let room = reading_width().saturating_sub(INDENT + WORD + margin.chars().count());
+            let (text, column) = window(text, *column, room.min(EXCERPT));
             let caret = " ".repeat(margin.chars().count() + column);
             self.below(&format!("{}{text}", self.colors.paint(Style::Quiet, &margin)));
             self.below(&format!("{caret}{}", self.colors.paint(Style::Bad, "^")));
@@ -94,9 +95,27 @@ impl Page {
     }
 }
 
-/// Returns the part of a long line around a column, without control characters, and the column in it.
-fn window(text: &str, column: usize) -> (String, usize) {
+/// Returns the part of a long line around a column that fits into `room`, without control characters, and the column
+/// in it. A line that the terminal breaks would put the caret under another word.
+fn window(text: &str, column: usize, room: usize) -> (String, usize) {
     let characters: Vec<char> = printable(text).chars().collect();
-    let start = column.saturating_sub(EXCERPT / 2).min(characters.len().saturating_sub(EXCERPT));
-    (characters.iter().skip(start).take(EXCERPT).collect(), column - start)
+    let start = column.saturating_sub(room / 2).min(characters.len().saturating_sub(room));
+    (characters.iter().skip(start).take(room).collect(), column - start)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_caret_stays_under_its_word_in_a_narrow_terminal() {
+        let line = format!("{}oops{}", "x, ".repeat(30), ", y".repeat(30));
+        let at = line.find("oops").expect("it is there");
+        for room in [20, 61, 100, 500] {
+            let (shown, column) = window(&line, at, room);
+            assert!(shown.chars().count() <= room, "{room}: {shown}");
+            assert_eq!(shown.chars().skip(column).take(4).collect::<String>(), "oops", "{room}: {shown}");
+        }
+        assert_eq!(window("SELECT oops", 11, 61), ("SELECT oops".to_owned(), 11), "the end of the line is a place");
+    }
 }

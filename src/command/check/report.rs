@@ -6,7 +6,8 @@ use serde::{Serialize, Serializer};
 
 use super::{excerpt::Excerpt, tls::TlsReport, warning::Warning};
 use crate::{
-    command::count_cap,
+    command::{count_cap, json::number},
+    config::{Config, Database},
     conninfo::Connection,
     fault::{Fault, Kind},
     query::Query,
@@ -49,6 +50,8 @@ pub(super) struct DatabaseTarget {
 pub(super) enum ConnectionState {
     /// `enabled: false`.
     Disabled,
+    /// `check --offline` connects to nothing.
+    NotConnected,
     Unavailable(Problem),
     Reached(ServerInfo),
 }
@@ -122,13 +125,18 @@ pub(super) enum QueryOutcome {
 /// The answer that KEDA would get.
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct QueryAnswer {
+    #[serde(serialize_with = "number")]
     pub(super) value: f64,
     /// The number that the query returned.
+    #[serde(serialize_with = "number")]
     pub(super) undivided: f64,
+    #[serde(serialize_with = "number")]
     pub(super) divide_by: f64,
     pub(super) rounding: &'static str,
     /// The number that is compared with the activation threshold.
+    #[serde(serialize_with = "number")]
     pub(super) activity: f64,
+    #[serde(serialize_with = "number")]
     pub(super) activation: f64,
     pub(super) active: bool,
     /// The count has reached a limit of its own; there may be more.
@@ -138,7 +146,9 @@ pub(super) struct QueryAnswer {
 /// The server's plan for a query.
 #[derive(Debug, Serialize)]
 pub(super) struct PlanReport {
+    #[serde(serialize_with = "number")]
     pub(super) cost: f64,
+    #[serde(serialize_with = "number")]
     pub(super) rows: f64,
     pub(super) relations: Vec<String>,
 }
@@ -175,6 +185,20 @@ impl Report {
         self.serving.as_ref().map_or(0, |serving| serving.warnings.len())
             + self.databases.iter().map(of_database).sum::<usize>()
             + self.count(|outcome| matches!(outcome, QueryOutcome::Absent(_)))
+    }
+}
+
+impl DatabaseReport {
+    /// A database that was not asked, with its queries.
+    pub(super) fn not_asked(settings: &Database, config: &Config, state: ConnectionState) -> Self {
+        let queries = config.queries.values().filter(|query| query.database == settings.name);
+        Self {
+            name: settings.name.clone(),
+            target: settings.connection.resolve().ok().map(|connection| DatabaseTarget::from(&connection)),
+            state,
+            warnings: Vec::new(),
+            queries: queries.map(|query| QueryReport::not_run(query, QueryOutcome::NotAsked)).collect(),
+        }
     }
 }
 

@@ -41,6 +41,7 @@ pub(super) fn block(database: &DatabaseReport, colors: ColorChoice) -> String {
         ConnectionState::Disabled => {
             page.fact("disabled", "enabled: false; its triggers get UNAVAILABLE, nothing is asked");
         }
+        ConnectionState::NotConnected => page.fact("offline", "nothing is connected"),
         ConnectionState::Unavailable(problem) => {
             page.line(Style::Bad, "failed", &printable(&problem.message));
             page.explain(problem);

@@ -54,6 +54,29 @@ async fn every_form_of_answer_is_shown() {
 }
 
 #[tokio::test]
+async fn every_outcome_is_a_document_with_json() {
+    let documented = async |configuration: &str, arguments: &[&str], code: i32| -> serde_json::Value {
+        let finished = run(configuration, arguments).await;
+        assert_eq!((finished.code(), &*finished.errors), (Some(code), ""), "{arguments:?}: {}", finished.output);
+        serde_json::from_str(&finished.output).unwrap()
+    };
+    let valid = "databases: {app: {host: 127.0.0.1, user: scaler}}\nqueries: {jobs: {sql: SELECT 1}}\n";
+    let offline = documented(valid, &["check", "--offline", "--json"], 0).await;
+    let database = &offline["databases"][0];
+    assert_eq!((&database["name"], &database["state"]), (&"app".into(), &"not_connected".into()), "{offline}");
+    assert_eq!(database["queries"][0]["outcome"], "not_asked", "{offline}");
+
+    let misspelt = "server: {listen: nowhere}\nqueries: {jobs: {sqll: SELECT 1}}\n";
+    let unusable = "server: {tls: {cert: none.crt, key: none.key}}\n";
+    for arguments in [&["check", "--json"][..], &["check", "--offline", "--json"]] {
+        let faults = documented(misspelt, arguments, 78).await;
+        assert_eq!((&faults["faults"][0]["key"], &faults["faults"][0]["line"]), (&"server.listen".into(), &1.into()));
+        let faults = documented(unusable, arguments, 78).await;
+        assert!(faults["faults"][0]["message"].as_str().unwrap().contains("none.crt"), "{faults}");
+    }
+}
+
+#[tokio::test]
 async fn an_empty_table_of_the_same_name_is_named() {
     let database = Database::empty(Cluster::shared().await).await;
     database
@@ -136,7 +159,7 @@ async fn a_document_has_the_numbers() {
         let queries = found["queries"].as_array().unwrap();
         queries.iter().find(|query| query["name"] == name).unwrap_or_else(|| panic!("no {name} in {document:#}"))
     };
-    assert_eq!((&query("tens")["outcome"], &query("tens")["value"]), (&"answered".into(), &7.0.into()));
+    assert_eq!((&query("tens")["outcome"], &query("tens")["value"]), (&"answered".into(), &7.into()));
     assert_eq!(query("pending-claps")["plan"]["relations"], serde_json::json!(["public.clap", "public.make_it_clap"]));
     assert_eq!(query("clap-workers")["outcome"], "absent");
 }
