@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 pub mod claim;
+pub mod ended;
 pub mod identity;
 pub mod interrupt;
 pub mod lease;
@@ -17,9 +18,10 @@ pub mod work;
 pub(super) use self::program::{EXECUTE, execute};
 use self::{
     claim::{Claimed, claim},
+    ended::Ended,
     lease::{Event, Lease, Terms},
     outcome::{Outcome, RetryBy},
-    work::{Ended, Running, Work},
+    work::{Running, Work},
 };
 use super::{
     status::{AttemptOutcome, Status},

@@ -2,7 +2,7 @@
 //!
 //! Neither hyper nor its keep-alive closes a connection whose preface is incomplete. One such
 //! socket would count as a connection, and delay the shutdown, for ever. See
-//! `docs/decisions/preface-timeout.md`.
+//! `docs/decisions/http2-preface-timeout.md`.
 
 use std::{
     io,

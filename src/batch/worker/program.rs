@@ -30,7 +30,7 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use super::work::Ended;
+use super::ended::Ended;
 use crate::batch::store::Attempt;
 
 /// How many bytes of stderr are kept for `last_error`.

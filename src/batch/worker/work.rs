@@ -2,14 +2,14 @@
 
 use tokio::time::{Instant, sleep_until};
 
-use super::program::{self, Program};
+use super::{
+    ended::Ended,
+    program::{self, Program},
+};
 use crate::batch::store::Attempt;
 
 /// The exit code of a wait that fails.
 const FAILED: i32 = 1;
-
-/// The exit code of a program that cannot be executed, as a shell has it.
-const CANNOT_EXECUTE: i32 = 126;
 
 /// The exit code of a process that died of SIGTERM, as a shell has it.
 const TERMINATED: i32 = 128 + 15;
@@ -40,29 +40,6 @@ pub enum FinalState {
     Success,
     /// The work fails, each time.
     Failed,
-}
-
-/// The end of an attempt's work.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Ended {
-    /// The exit code, or 128 + n for signal n.
-    pub exit_code: i32,
-    /// The reason of a failure, for people.
-    pub error: String,
-    /// Whether the program could not even be started.
-    pub never_started: bool,
-}
-
-impl Ended {
-    /// The end of work that was never started.
-    pub fn not_started(error: String) -> Self {
-        Self { exit_code: CANNOT_EXECUTE, error, never_started: true }
-    }
-
-    /// The end of a wait.
-    fn wait(exit_code: i32, error: String) -> Self {
-        Self { exit_code, error, never_started: false }
-    }
 }
 
 /// Work under way. Dropping it kills it.
