@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -18,11 +19,85 @@ var (
 	scaledObjects = schema.GroupVersionResource{Group: "keda.sh", Version: "v1alpha1", Resource: "scaledobjects"}
 )
 
-// A mistake is metadata that something is wrong with, and what its owner must be able to read.
+// A mistake is metadata that something is wrong with, or a query that fails, and what the trigger's
+// owner must be able to read.
 type mistake struct {
 	name     string
 	metadata string // beside scalerAddress
 	text     string // in an event, behind KEDA's own words
+}
+
+// Queries that fail are those of a clapometer of this scenario's own.
+const (
+	scalerAddress   = "clapometer.clapometer.svc.cluster.local:9090"
+	failingAddress  = "failing-queries.clapometer.svc.cluster.local:9090"
+	failingManifest = `
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: failing-queries, namespace: clapometer}
+data:
+  clapometer.yaml: |
+    server: {listen: "0.0.0.0:9090"}
+    admin: {listen: "0.0.0.0:9091"}
+    databases:
+      claps:
+        host: my-release-postgresql.keda-with-postgresql.svc.cluster.local
+        dbname: postgres
+        user: clapometer
+        password: {file: /secrets/password}
+        sslmode: disable
+      away: {host: "127.0.0.1", port: 1, dbname: postgres, user: clapometer, sslmode: disable}
+      disabled: {host: "127.0.0.1", dbname: postgres, user: clapometer, sslmode: disable, enabled: false}
+    queries:
+      no-table: {database: claps, sql: SELECT count(*) FROM nothing}
+      no-grant: {database: claps, sql: SELECT count(payload) FROM make_it_clap}
+      no-row: {database: claps, sql: SELECT 1 WHERE false, on_no_row: error}
+      negative: {database: claps, sql: SELECT -1}
+      slow: {database: claps, sql: SELECT 1 FROM pg_sleep(5), timeout: 1s}
+      not-there: {database: away, sql: SELECT 1}
+      switched-off: {database: disabled, sql: SELECT 1}
+      elsewhere: {database: claps, sql: SELECT 1, namespaces: [billing]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: failing-queries, namespace: clapometer}
+spec:
+  selector: {app: failing-queries}
+  ports: [{name: grpc, port: 9090}]
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: failing-queries, namespace: clapometer}
+spec:
+  selector: {matchLabels: {app: failing-queries}}
+  template:
+    metadata: {labels: {app: failing-queries}}
+    spec:
+      enableServiceLinks: false
+      securityContext: {runAsNonRoot: true, runAsUser: 65532, fsGroup: 65532, seccompProfile: {type: RuntimeDefault}}
+      containers:
+        - name: clapometer
+          image: clapometer
+          imagePullPolicy: Never
+          args: [serve, --config, /etc/clapometer/clapometer.yaml]
+          readinessProbe: {httpGet: {path: /readyz, port: 9091}, periodSeconds: 1}
+          securityContext: {allowPrivilegeEscalation: false, capabilities: {drop: [ALL]}}
+          volumeMounts: [{name: config, mountPath: /etc/clapometer}, {name: password, mountPath: /secrets}]
+      volumes:
+        - {name: config, configMap: {name: failing-queries}}
+        - {name: password, secret: {secretName: clapometer-database}}
+`
+)
+
+var failures = []mistake{
+	{"no-table", "query: no-table", "code = FailedPrecondition desc = the database rejected the query (SQLSTATE 42P01)"},
+	{"no-grant", "query: no-grant", "code = FailedPrecondition desc = the database rejected the query (SQLSTATE 42501)"},
+	{"no-row", "query: no-row", "code = FailedPrecondition desc = the query returned no row"},
+	{"negative", "query: negative", "code = FailedPrecondition desc = the query returned a negative number"},
+	{"slow", "query: slow", "code = DeadlineExceeded desc = "},
+	{"not-there", "query: not-there", "code = Unavailable desc = the database "},
+	{"switched-off", "query: switched-off", "code = Unavailable desc = the query's database is disabled in the scaler's configuration"},
+	{"elsewhere", "query: elsewhere", unknownQuery},
 }
 
 const unknownQuery = "code = PermissionDenied desc = no query of this name or text is configured for this namespace; ask the scaler's operator"
@@ -50,13 +125,57 @@ var mistakes = []mistake{
 
 // ErrorTexts makes each mistake in a ScaledJob of its own.
 var ErrorTexts = Scenario{
-	Name:  "error-texts",
-	Claim: "what is wrong with a trigger is read in its object's events, with our text and no value; the object is not Ready",
+	Name: "error-texts",
+	Claim: "what is wrong with a trigger or its query is read in its object's events, with our text and no value, and the object is not Ready; " +
+		"a scaler that cannot be reached is seen in the operator's log only",
 	Run: func(ctx context.Context, w *World) (string, error) {
-		const namespace = "mistakes"
-		manifests := "apiVersion: v1\nkind: Namespace\nmetadata: {name: " + namespace + "}\n"
+		if err := w.Apply(ctx, failingManifest); err != nil {
+			return "", err
+		}
+		if _, err := w.Kubectl(ctx, "", "--namespace="+ownNamespace, "rollout", "status", "deployment/failing-queries", "--timeout=60s"); err != nil {
+			return "", err
+		}
+		manifests := "apiVersion: v1\nkind: Namespace\nmetadata: {name: " + mistakesNamespace + "}\n"
 		for _, mistake := range mistakes {
-			manifests += fmt.Sprintf(`---
+			manifests += mistake.manifest(scalerAddress)
+		}
+		for _, failure := range failures {
+			manifests += failure.manifest(failingAddress)
+		}
+		unreachable := mistake{name: "nobody-there", metadata: "query: outstanding-claps"}
+		manifests += unreachable.manifest("clapometer.clapometer.svc.cluster.local:9999")
+		if err := w.Apply(ctx, manifests); err != nil {
+			return "", err
+		}
+		started := time.Now()
+		all := append(slices.Clone(mistakes), failures...)
+		unread := make([]error, len(all))
+		var waiting sync.WaitGroup
+		for i, mistake := range all {
+			waiting.Go(func() {
+				unread[i] = w.Eventually(ctx, time.Minute, func() error {
+					return w.isRead(ctx, scaledJobs, mistakesNamespace, mistake.name, mistake.text)
+				})
+			})
+		}
+		waiting.Wait()
+		took := time.Since(started)
+		unread = append(unread, w.isSilent(ctx, unreachable.name), w.shown(ctx, mistakesNamespace, "must-not-be-shown"))
+		_, failed := w.Kubectl(ctx, "", "delete", "namespace", mistakesNamespace)
+		unread = append(unread, failed)
+		_, failed = w.Kubectl(ctx, failingManifest, "delete", "--filename=-")
+		if err := errors.Join(append(unread, failed)...); err != nil {
+			return "", err
+		}
+		return fmt.Sprintf("%d mistakes and %d failing queries, each with its text in an event KEDAScalerFailed and Ready=False, all within %.0f s; "+
+			"nobody at the address: no event, not Ready=False, \"connection refused\" in the log", len(mistakes), len(failures), took.Seconds()), nil
+	},
+}
+
+const mistakesNamespace = "mistakes"
+
+func (m mistake) manifest(address string) string {
+	return fmt.Sprintf(`---
 apiVersion: keda.sh/v1alpha1
 kind: ScaledJob
 metadata: {name: %s, namespace: %s}
@@ -70,33 +189,37 @@ spec:
           - {name: clap-worker, image: clap-worker, env: [{name: PGPASSWORD, value: must-not-be-shown}]}
   triggers:
     - type: external
-      metadata: {scalerAddress: "clapometer.clapometer.svc.cluster.local:9090", %s}
-`, mistake.name, namespace, mistake.metadata)
+      metadata: {scalerAddress: %q, %s}
+`, m.name, mistakesNamespace, address, m.metadata)
+}
+
+// isSilent waits until KEDA has logged that it does not reach the object's scaler, and checks that
+// the object's owner learns nothing of it.
+func (w *World) isSilent(ctx context.Context, name string) error {
+	err := w.Eventually(ctx, time.Minute, func() error {
+		log, err := w.Kubectl(ctx, "", "--namespace=keda", "logs", "deployment/keda-operator", "--since=2m")
+		if err != nil {
+			return err
 		}
-		if err := w.Apply(ctx, manifests); err != nil {
-			return "", err
+		for line := range strings.Lines(log) {
+			if strings.Contains(line, name) && strings.Contains(line, "connection refused") {
+				return nil
+			}
 		}
-		started := time.Now()
-		failures := make([]error, len(mistakes))
-		var waiting sync.WaitGroup
-		for i, mistake := range mistakes {
-			waiting.Go(func() {
-				failures[i] = w.Eventually(ctx, time.Minute, func() error {
-					return w.isRead(ctx, scaledJobs, namespace, mistake.name, mistake.text)
-				})
-			})
-		}
-		waiting.Wait()
-		took := time.Since(started)
-		failures = append(failures, w.shown(ctx, namespace, "must-not-be-shown"))
-		if _, err := w.Kubectl(ctx, "", "delete", "namespace", namespace); err != nil {
-			failures = append(failures, err)
-		}
-		if err := errors.Join(failures...); err != nil {
-			return "", err
-		}
-		return fmt.Sprintf("%d mistakes, each with its text in an event KEDAScalerFailed and Ready=False, all within %.0f s", len(mistakes), took.Seconds()), nil
-	},
+		return fmt.Errorf("KEDA does not log that the scaler of %s refuses connections", name)
+	})
+	if err != nil {
+		return err
+	}
+	events, err := w.Events(ctx, mistakesNamespace, name)
+	if err != nil {
+		return err
+	}
+	status, reason, err := w.Condition(ctx, scaledJobs, mistakesNamespace, name, "Ready")
+	if err == nil && (strings.Contains(events, "connection refused") || status == "False") {
+		err = fmt.Errorf("%s is not silent: Ready is %s (%s), events:\n%s", name, status, reason, events)
+	}
+	return err
 }
 
 // isRead checks that an event of the object holds the text, and that the object is not Ready.
