@@ -1,9 +1,9 @@
 //! The configuration: what an operator writes, checked into types that need no second look.
 //!
-//! One way, a file or two for each step. `yaml` and `source` gather the file and the environment
+//! Data flows one way, in a file or two for each step. `yaml` and `source` gather the file and the environment
 //! into one tree that remembers where each key stands. `server`, `admin`, `database` and `query`
 //! have the table of keys, and read the tree by it into types, noting every fault. `effective` has
-//! what they took, for people to see; `schema` and `reference` say the table in other words.
+//! the values that they took, for `clapometer config`; `schema` and `reference` write the table in other forms.
 //! Nothing here connects to anything.
 
 mod admin;
@@ -78,7 +78,7 @@ const KEYS: &[Key] = &[
     ),
 ];
 
-/// Everything `clapometer serve` needs to know.
+/// The configuration of `clapometer serve`.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// The gRPC side.
@@ -89,13 +89,13 @@ pub struct Config {
     pub databases: BTreeMap<String, Arc<Database>>,
     /// Queries by name, the built-in ones included.
     pub queries: BTreeMap<String, Arc<Query>>,
-    /// Those of the built-in queries of which nothing was changed.
+    /// The names of the built-in queries that nothing has changed.
     built_in: BTreeSet<String>,
-    /// What was read, for people to see.
+    /// The values that were read, as `clapometer config` shows them.
     effective: Effective,
 }
 
-/// What is in force counts, not where it was written.
+/// Compares the values in force; where they were set makes no difference.
 impl PartialEq for Config {
     fn eq(&self, other: &Self) -> bool {
         let Self { server, admin, databases, queries, built_in: _, effective: _ } = self;
@@ -106,11 +106,11 @@ impl PartialEq for Config {
 impl Config {
     /// Reads the file, if there is one, and the environment.
     ///
-    /// Where the file names no databases, libpq's environment is the database `claps`. Blocking:
-    /// it reads small files.
+    /// If the file has no databases, libpq's environment is the database `claps`. Blocks, because it
+    /// reads small files.
     ///
     /// # Errors
-    /// Everything that is wrong, at once.
+    /// Returns every fault of the configuration.
     pub fn load(path: Option<&Path>, environment: &Environment) -> Result<Self, Misconfiguration> {
         let text = path.map(file_text).transpose();
         match text {
@@ -126,7 +126,7 @@ impl Config {
     /// Reads YAML as if it stood in a file.
     ///
     /// # Errors
-    /// Everything that is wrong, at once.
+    /// Returns every fault of the configuration.
     pub fn parse(yaml: &str, environment: &Environment) -> Result<Self, Misconfiguration> {
         Self::checked(None, Some(yaml), environment)
     }
@@ -156,7 +156,7 @@ impl Config {
         }
     }
 
-    /// Reads the whole tree. `libpq` is the connection of the environment, where that is read.
+    /// Reads the whole tree. `libpq` is the connection of the environment, if that is read.
     fn read(context: &Context<'_>, libpq: Option<&ConnectionSource>) -> Option<Self> {
         let root = Section::root(context, KEYS);
         let server = server::read(&root.section("server"));
@@ -179,7 +179,7 @@ impl Config {
         Some(Self { server: server?, admin: admin?, databases, queries, built_in, effective })
     }
 
-    /// Whether a query is one of those that are there without being configured, and nothing of it was changed.
+    /// Returns whether a query is built in and nothing has changed it.
     pub fn is_builtin(&self, query: &str) -> bool {
         self.built_in.contains(query)
     }
@@ -217,7 +217,7 @@ impl Config {
     }
 }
 
-/// Whether variables made a database that is not the one of libpq's environment.
+/// Returns whether variables define a database other than the one of libpq's environment.
 fn names_another_database(tree: &Tree) -> bool {
     tree.places
         .keys()

@@ -1,4 +1,4 @@
-//! What is wrong with what an operator wrote: every fault at once, each with the place to mend.
+//! Faults in what an operator wrote: all of them at once, each with its location.
 //!
 //! Also the two rules that every message keeps: how a misspelt name is suggested ([`nearest`]), and how much of what
 //! was found is repeated ([`quoted`], [`shown_path`]).
@@ -9,35 +9,35 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// How many characters of a wrong value a message shows.
+/// The number of characters of a wrong value that a message shows.
 const LONGEST_SHOWN: usize = 100;
 
 /// Bytes of a name that may be a misspelling.
 const LONGEST_NAME: usize = 63;
 
-/// Where a value stands.
+/// The location of a value.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Location {
     /// A line of the file, counted from 1.
     Line(u64),
     /// An environment variable, by its name.
     Variable(String),
-    /// Nowhere in particular: the configuration as a whole.
+    /// The configuration as a whole.
     Whole,
 }
 
 /// One thing that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Diagnostic {
-    /// The key's path, such as `queries.outstanding-claps.target`; empty for the file as a whole.
+    /// The path of the key, such as `queries.outstanding-claps.target`; empty for the file as a whole.
     pub path: String,
-    /// Where it stands.
+    /// The location of the value.
     pub location: Location,
-    /// What was found and what would be right; never a secret.
+    /// Says what was found and what would be right; never a secret.
     pub message: String,
 }
 
-/// Everything that is wrong with a configuration, in the file's order; at least one fault.
+/// The faults of a configuration, at least one, in the order of the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Misconfiguration {
     file: Option<PathBuf>,
@@ -52,7 +52,7 @@ impl Misconfiguration {
         Self { file, faults }
     }
 
-    /// As JSON: each fault's file, line or variable, its key and what is wrong.
+    /// Returns JSON with the file, the line or the variable, the key and the message of each fault.
     pub fn json(&self) -> serde_json::Value {
         let fault = |fault: &Diagnostic| {
             let mut json = serde_json::json!({"key": fault.path, "message": fault.message});
@@ -115,20 +115,21 @@ impl Diagnostics {
         self.0.borrow_mut().extend(faults.faults.iter().cloned());
     }
 
-    /// Whether nothing was found so far.
+    /// Returns whether nothing was found so far.
     pub(crate) fn is_empty(&self) -> bool {
         self.0.borrow().is_empty()
     }
 
-    /// What was found.
+    /// Returns what was found as an error.
     pub(crate) fn into_error(self, file: Option<PathBuf>) -> Misconfiguration {
         Misconfiguration::new(file, self.0.into_inner())
     }
 }
 
-/// The spelling among `known` that somebody meant, if one is near: case, dashes and underscores do not count.
+/// Returns the name among `known` that is nearest to a misspelt one, if any is near. Case, dashes and underscores do not
+/// count.
 ///
-/// None for what is longer than any name: comparing 64 KiB with each is slow.
+/// Returns none for a text that is longer than any name, because comparing 64 KiB with each is slow.
 pub(crate) fn nearest<'k>(wrong: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
     if wrong.len() > LONGEST_NAME {
         return None;
@@ -140,7 +141,7 @@ pub(crate) fn nearest<'k>(wrong: &str, known: impl IntoIterator<Item = &'k str>)
     (distance <= name.len().div_ceil(3)).then_some(name)
 }
 
-/// What was found, in quotes: its first line, shortened, and nothing of a private key or a certificate.
+/// Quotes a text that was found: its first line, shortened, and nothing of a private key or a certificate.
 pub(crate) fn quoted(text: &str) -> String {
     if is_pem(text) {
         return "PEM text".to_owned();
@@ -153,13 +154,13 @@ pub(crate) fn quoted(text: &str) -> String {
     }
 }
 
-/// A path as messages name it; what cannot be one is not repeated.
+/// Returns a path for messages; a text that cannot be a path is shortened as by [`quoted`].
 pub(crate) fn shown_path(path: &Path) -> String {
     let text = path.display().to_string();
     if is_pem(&text) || text.contains('\n') || text.chars().count() > LONGEST_SHOWN { quoted(&text) } else { text }
 }
 
-/// Whether a text holds what belongs into a PEM file.
+/// Returns whether a text is the content of a PEM file.
 pub(crate) fn is_pem(text: &str) -> bool {
     text.contains("-----BEGIN ")
 }

@@ -1,4 +1,4 @@
-//! What an operator wants counted: a statement, how its row is read, and who may use it.
+//! The queries of an operator: a statement, how its row is read, and who may use it.
 //!
 //! No I/O. [`sql`] looks at a statement without running it; [`value`] reads the parameters that a
 //! trigger gives.
@@ -11,7 +11,7 @@ use std::time::Duration;
 pub use self::value::Value;
 use crate::scaling::{Activation, Divisor, Rounding, Target};
 
-/// What [`is_metric_name`] takes, for messages.
+/// The words for what [`is_metric_name`] accepts.
 pub(crate) const METRIC_NAME: &str = "1 to 63 letters, digits, '-', '_' and '.', with a letter or digit at either end";
 
 /// The reserved name of the query that has no database, never fails and never scales. A ScaledJob for it keeps KEDA's
@@ -31,9 +31,9 @@ pub struct Query {
     pub value_column: Option<String>,
     /// The column that is compared with the activation threshold, undivided; the reported value where absent.
     pub activity_column: Option<String>,
-    /// The column (timestamptz) that tells when the numbers change by the clock alone.
+    /// The column (timestamptz) that says when the numbers change by the clock alone.
     pub next_change: Option<String>,
-    /// What the value is divided by.
+    /// The number that the value is divided by.
     pub divide_by: Divisor,
     /// The rounding of the quotient. Where absent it follows from the divisor in effect, see [`Rounding::default_for`].
     pub rounding: Option<Rounding>,
@@ -45,26 +45,26 @@ pub struct Query {
     pub parameters: Vec<Parameter>,
     /// The key column of a grouped query.
     pub group_by: Option<String>,
-    /// What a NULL number means.
+    /// The meaning of a NULL number.
     pub on_null: Absent,
-    /// What a missing row means.
+    /// The meaning of a missing row.
     pub on_no_row: Absent,
     /// The statement's own limit.
     pub timeout: Duration,
     /// A reading this young is shared; zero: only calls that overlap share.
     pub max_age: Duration,
-    /// Where the database tells that the numbers may have changed.
+    /// The channel on which the database says that the numbers may have changed.
     pub notify: Option<Notify>,
-    /// Who may use it.
+    /// The namespaces whose triggers may use it.
     pub namespaces: Namespaces,
 }
 
-/// What a number that is not there means.
+/// The meaning of a number that is missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Absent {
-    /// A fault.
+    /// It is a fault.
     Error,
-    /// Zero: the operator said so.
+    /// It is zero, because the operator said so.
     Zero,
 }
 
@@ -73,7 +73,7 @@ pub enum Absent {
 pub struct Parameter {
     /// `<name>` of the trigger's `param.<name>`.
     pub name: String,
-    /// How its text is parsed and bound.
+    /// The type as which its text is parsed and bound.
     pub kind: ParameterKind,
 }
 
@@ -99,21 +99,21 @@ pub enum ParameterKind {
 pub struct Notify {
     /// The channel to LISTEN on.
     pub channel: String,
-    /// What a missed wake-up costs at most.
+    /// The age at which a reading is stale although no notification came.
     pub resync: Duration,
 }
 
-/// Which Kubernetes namespaces' triggers may use a query.
+/// The Kubernetes namespaces whose triggers may use a query.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Namespaces {
     /// `["*"]`.
     All,
-    /// These, and no others.
+    /// Only these.
     Only(Vec<String>),
 }
 
 impl Namespaces {
-    /// Whether triggers of this namespace may use the query.
+    /// Returns whether triggers of this namespace may use the query.
     pub fn allow(&self, namespace: &str) -> bool {
         match self {
             Self::All => true,
@@ -122,7 +122,7 @@ impl Namespaces {
     }
 }
 
-/// Whether a name can name a metric: `^[A-Za-z0-9]([-_.A-Za-z0-9]{0,61}[A-Za-z0-9])?$`, which
+/// Returns whether a text can be the name of a metric: `^[A-Za-z0-9]([-_.A-Za-z0-9]{0,61}[A-Za-z0-9])?$`, which
 /// is what Kubernetes takes for a metric's name.
 pub fn is_metric_name(name: &str) -> bool {
     let is_edge = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_alphanumeric);

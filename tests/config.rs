@@ -12,7 +12,7 @@ use std::{
 use clapometer::config::{Config, Environment};
 use proptest::prelude::*;
 
-/// What every case's environment has: a host and a user, so that files without databases do not
+/// The variables of every case: a host and a user, so that files without databases do not
 /// depend on who runs the test.
 const BASE: [(&str, &str); 2] = [("PGHOST", "localhost"), ("PGUSER", "tester")];
 
@@ -42,7 +42,7 @@ fn expected_form(message: &str) -> String {
     message.replace("tests/config/bad/", "") + "\n"
 }
 
-/// What differs from the expectation beside the case, if anything.
+/// Returns the difference from the expectation beside the case, if there is one.
 fn complaint(path: &Path) -> Option<String> {
     let expectation = path.with_extension("expected");
     let found = match load(path) {

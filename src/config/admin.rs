@@ -1,4 +1,4 @@
-//! `admin`: probes and metrics over plain HTTP.
+//! The section `admin`: probes and metrics over plain HTTP.
 
 use std::net::SocketAddr;
 
@@ -19,7 +19,7 @@ pub(super) const KEYS: &[Key] = &[Key::new(
 /// `admin`: probes and metrics over plain HTTP.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Admin {
-    /// Where to listen; port 0 picks a free one.
+    /// The address to listen on; port 0 picks a free one.
     pub listen: SocketAddr,
 }
 

@@ -1,4 +1,4 @@
-//! The queries that are there without being configured: those of the batch in this repository.
+//! The queries that exist without a configuration: those of the batch in this repository.
 
 use ::config::{Map, Value, ValueKind};
 
@@ -8,14 +8,14 @@ use crate::diagnostics::Location;
 /// The database that the built-in queries prefer, and the one that libpq's environment names.
 pub(crate) const DATABASE: &str = "claps";
 
-/// The blog post's query word for word, its `;` included: rows that nobody has claimed.
+/// The blog post's query word for word, with its `;`: it counts the rows without a claim.
 const PENDING: &str =
     "SELECT COUNT(1) FROM make_it_clap LEFT JOIN clap ON make_it_clap.id = clap.id WHERE clap.status IS NULL;";
 
-/// What is left to do and what can be started now, from one snapshot.
+/// Counts the work that is left and the work that can start now, in one snapshot.
 const OUTSTANDING: &str = "SELECT claimable + held AS outstanding, claimable, next_change\nFROM clap_backlog";
 
-/// What is left to do. No `claimable`, so that a trigger which gives its text means this query
+/// Counts the work that is left. It has no `claimable`, so that a trigger which gives its text means this query
 /// and not the one above: a ScaledJob that got this one would start idle Jobs for an orphaned row.
 const WORKERS: &str = "SELECT claimable + held AS outstanding, next_change\nFROM clap_backlog";
 
@@ -44,7 +44,7 @@ const QUERIES: [(&str, &[(&str, &str)]); 3] = [
     ),
 ];
 
-/// Whether this is the name of a built-in query.
+/// Returns whether this is the name of a built-in query.
 pub(crate) fn is_builtin(name: &str) -> bool {
     QUERIES.iter().any(|(builtin, _)| *builtin == name)
 }

@@ -14,7 +14,7 @@ use crate::{
     query::{METRIC_NAME, is_metric_name},
 };
 
-/// A minute is far beyond every deadline of ours; more would only hide a mistake.
+/// The longest timeout. A minute is far beyond every deadline here; more would only hide a mistake.
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The keys of `databases.<name>`; those that make the connection come first.
@@ -166,27 +166,27 @@ pub(super) const KEYS: &[Key] = &[
 pub struct Database {
     /// Its key in `databases`.
     pub name: String,
-    /// How to connect, resolved anew for each connection so that rotated credentials are used.
+    /// The parameters of the connection, resolved anew for each connection so that rotated credentials are used.
     pub connection: ConnectionSource,
     /// `search_path` for each reading; the role's own where absent.
     pub search_path: Option<String>,
-    /// Where to LISTEN when `host` is a pooler.
+    /// The servers to LISTEN on when `host` is a pooler.
     pub listen_hosts: Vec<String>,
     /// The port for [`Database::listen_hosts`]; that of the first server where absent.
     pub listen_port: Option<u16>,
-    /// How many connections readings may use.
+    /// The number of connections that readings may use.
     pub pool_size: NonZeroUsize,
     /// Bounds one attempt to connect: DNS, TCP, TLS and start-up together.
     pub connect_timeout: Duration,
     /// `lock_timeout` of each reading; zero: none.
     pub lock_timeout: Duration,
-    /// How long a connection may lie idle.
+    /// The longest time that a connection may be idle.
     pub idle_timeout: Duration,
-    /// How old a connection may get.
+    /// The greatest age of a connection.
     pub max_lifetime: Duration,
-    /// Refuse a role that can do more than read.
+    /// Whether a role that can do more than read is refused.
     pub require_unprivileged_role: bool,
-    /// False: nothing is asked, its triggers get UNAVAILABLE.
+    /// If false, the database is not asked, and its triggers get UNAVAILABLE.
     pub enabled: bool,
 }
 
@@ -246,7 +246,7 @@ fn read_one(name: &str, section: &Section<'_>, libpq: Option<&ConnectionSource>)
     })
 }
 
-/// Where to LISTEN, if not where readings go.
+/// Reads the servers to LISTEN on, if they are not those of the readings.
 fn listen_hosts(section: &Section<'_>) -> Vec<String> {
     let text = section.text_or_none("listen_host").unwrap_or_default();
     if text.is_empty() {

@@ -1,4 +1,4 @@
-//! The configuration in force: what `clapometer config` prints.
+//! The configuration in force, as `clapometer config` prints it.
 //!
 //! Readers note every value that they take, defaults too, in the order of the table. What is
 //! printed loads again as the same configuration, but for secrets, which are redacted when noted.
@@ -33,7 +33,7 @@ struct Member {
 enum Node {
     Value(Json),
     Mapping(Mapping),
-    /// What is to be said of a key that is not set.
+    /// A comment in place of a key that is not set.
     Remark(String),
 }
 
@@ -57,21 +57,21 @@ impl Effective {
         mapping.0.push(Member { name: last.clone(), location: location(path), node });
     }
 
-    /// As YAML, each key with a comment that says where it was set.
+    /// Returns YAML in which a comment says where each key was set.
     pub(super) fn yaml(&self) -> String {
         let mut text = String::new();
         self.root.write(&mut text, 0);
         text
     }
 
-    /// As JSON, which YAML readers read, too.
+    /// Returns JSON, which readers of YAML accept, too.
     pub(super) fn json(&self) -> String {
         serde_json::to_string_pretty(&self.root).expect("names and values that are JSON") + "\n"
     }
 }
 
 impl Mapping {
-    /// The mapping under a name, a new one if there is none.
+    /// Returns the mapping under a name, and makes one if there is none.
     fn below(&mut self, name: &str, location: impl FnOnce() -> Option<Location>) -> &mut Self {
         let index = self.0.iter().position(|member| member.name == name).unwrap_or_else(|| {
             let node = Node::Mapping(Self::default());
@@ -129,7 +129,7 @@ impl Serialize for Mapping {
     }
 }
 
-/// Whether text of several lines comes back unchanged from a block.
+/// Returns whether text of several lines can be written as a block and read back unchanged.
 fn is_block(text: &str) -> bool {
     text.contains('\n')
         && !text.ends_with('\n')
@@ -171,12 +171,12 @@ fn scalar(text: &str) -> String {
     quoted.chars().map(escaped).collect()
 }
 
-/// Whether the text is an address of IPv4 with a port or a duration, which starts with a digit and is no number.
+/// Returns whether the text is an IPv4 address with a port, or a duration: both start with a digit, but are not numbers.
 fn is_address(text: &str) -> bool {
     text.parse::<std::net::SocketAddrV4>().is_ok() || super::duration::parse(text).is_some()
 }
 
-/// Characters that YAML does not take as they are, or takes for something else.
+/// Returns whether YAML does not accept a character as it is, or reads it as something else.
 fn needs_escape(c: char) -> bool {
     c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}')
 }

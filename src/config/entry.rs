@@ -1,4 +1,4 @@
-//! One value of a section: reading it as what its row says, or saying what would be right.
+//! One value of a section: reads it as its row says, or notes what would be right.
 
 use std::{borrow::Cow, str::FromStr, time::Duration};
 
@@ -15,10 +15,10 @@ use crate::{conninfo::ValueSource, diagnostics::quoted};
 /// PostgreSQL cuts longer identifiers (NAMEDATALEN - 1), and a channel's name may not be longer.
 pub(super) const LONGEST_IDENTIFIER: usize = 63;
 
-/// What stands for a password.
+/// The text that is shown in place of a password.
 pub(super) const REDACTED: &str = "redacted";
 
-/// What is wrong with a key that has no value.
+/// The fault of a key without a value.
 pub(super) const EMPTY: &str = "is empty; give it a value or leave it out";
 
 /// A value that is there, its row of the table and where it stands.
@@ -26,12 +26,12 @@ pub(super) struct Entry<'s> {
     pub(super) site: Site<'s>,
     pub(super) key: &'static Key,
     pub(super) value: Cow<'s, Value>,
-    /// What it was read from, if not from the configuration itself.
+    /// The reference that the value was read from, if it is not in the configuration itself.
     pub(super) reference: Option<ValueSource>,
 }
 
 impl Entry<'_> {
-    /// Notes that the value is wrong, what it is (unless it may be secret) and what would be right.
+    /// Notes that the value is wrong, quotes it unless it may be secret, and says what would be right.
     pub(super) fn wrong(&self, right: &str) {
         let found = match self.value {
             Cow::Borrowed(value) => format!("found {}, ", found(value)),
@@ -41,7 +41,7 @@ impl Entry<'_> {
         self.site.fault(format!("{found}must be {right}"));
     }
 
-    /// Notes the value for people to see if it was right, else that it is wrong.
+    /// Notes the value for `clapometer config` if it is right, and a fault if it is wrong.
     fn checked<T>(&self, value: Option<T>, show: impl FnOnce(&T) -> Json) -> Option<T> {
         match &value {
             Some(value) => self.note(show(value)),
@@ -176,14 +176,14 @@ impl Entry<'_> {
         texts
     }
 
-    /// Text that stands for a number or a boolean, as it may where all values are text: in a
-    /// variable, behind a reference or as a default, not in the file.
+    /// Returns text that may stand for a number or a boolean, because its source has nothing but text: a
+    /// variable, a reference or a default, but not the file.
     fn lenient_text(&self) -> Option<String> {
         let is_lenient = matches!(self.value, Cow::Owned(_)) || self.site.is_set_by_variable();
         as_text(&self.value).filter(|_| is_lenient).map(|text| text.trim().to_owned())
     }
 
-    /// A number, which in the file has no quotes.
+    /// Returns the value as a number; in the file a number has no quotes.
     fn as_number(&self) -> Option<f64> {
         match self.value.kind {
             ValueKind::Float(number) => Some(number),
@@ -205,7 +205,7 @@ pub(super) fn as_text(value: &Value) -> Option<&str> {
     }
 }
 
-/// What kind of value it is, without the value.
+/// Returns the kind of a value without the value.
 pub(super) fn kind(value: &Value) -> &'static str {
     match value.kind {
         ValueKind::Nil => "nothing",

@@ -1,4 +1,4 @@
-//! A row of the table of keys: what a key is called, what it may be and what it means.
+//! A row of the table of keys: the name of a key, the values that it accepts, and its meaning.
 //!
 //! The rows are plain data and stand in a file for each section, above the function that reads
 //! the section: [`super::server`], [`super::admin`], [`super::database`], [`super::query`]. Faults
@@ -16,28 +16,28 @@ use crate::diagnostics::nearest;
 pub(super) struct Key {
     /// Its name in the file.
     pub(super) name: &'static str,
-    /// What its value may be.
+    /// The values that it accepts.
     pub(super) kind: Kind,
-    /// What holds where it is not set.
+    /// The value that it has if it is not set.
     pub(super) default: DefaultValue,
-    /// What it does and what a wrong value does; Markdown.
+    /// What it does, and what a wrong value does, in Markdown.
     pub(super) meaning: &'static str,
-    /// Names that people write in its place; a fault suggests the right one.
+    /// Wrong names that people write for it; the fault suggests the right one.
     pub(super) synonyms: &'static [&'static str],
 }
 
-/// What holds for a key that is not set.
+/// The value of a key that is not set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum DefaultValue {
-    /// Nothing: the key must be set, to what the text says.
+    /// None: the key must be set. The text says to what.
     Required(&'static str),
     /// This value, as the file would write it.
     Is(&'static str),
-    /// What the text says, which the reader works out.
+    /// A value that the reader works out; the text describes it.
     Derived(&'static str),
 }
 
-/// What the value of a key may be.
+/// The values that a key accepts.
 pub(super) enum Kind {
     /// An IP address and a port.
     Address,
@@ -75,12 +75,12 @@ pub(super) enum Kind {
     Words(&'static [&'static str], &'static [(&'static str, &'static str)]),
 }
 
-/// Whether scalars of a mapping may be `{file: PATH}` or `{env: NAME}`.
+/// Says whether scalars of a mapping may be `{file: PATH}` or `{env: NAME}`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum References {
-    /// They may.
+    /// They may be references.
     Allowed,
-    /// They may not.
+    /// They may not be references.
     Refused,
 }
 
@@ -96,7 +96,7 @@ impl Key {
         self
     }
 
-    /// The default as a value of the file.
+    /// Returns the default as a value of the file.
     pub(super) fn default_value(&self) -> Option<Value> {
         let DefaultValue::Is(default) = self.default else { return None };
         let text = |text: &str| Value::new(None, ValueKind::String(text.to_owned()));
@@ -109,7 +109,7 @@ impl Key {
         })
     }
 
-    /// What would be right, for messages that begin with "must be".
+    /// Returns the words for what would be right, to follow "must be".
     pub(super) fn right(&self) -> String {
         let such_as = match self.default {
             DefaultValue::Is(default) => format!(", such as {default}"),
@@ -135,7 +135,7 @@ impl Key {
         }
     }
 
-    /// The word that somebody meant, if the key takes words.
+    /// Returns the word that was probably meant, if the key accepts words.
     pub(super) fn meant(&self, wrong: &str) -> Option<&'static str> {
         let Kind::Words(words, synonyms) = &self.kind else { return None };
         let lower = wrong.to_lowercase();
@@ -144,7 +144,7 @@ impl Key {
     }
 }
 
-/// The key among `keys` that somebody meant, or all that are known.
+/// Returns a hint at the key that was probably meant, or the names of all keys.
 pub(super) fn suggestion(wrong: &str, keys: &[Key]) -> String {
     let synonym = keys.iter().find(|key| key.synonyms.iter().any(|synonym| synonym.eq_ignore_ascii_case(wrong)));
     let names = keys.iter().map(|key| key.name);

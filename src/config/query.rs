@@ -1,4 +1,4 @@
-//! `queries.<name>`: what is counted, how its row is read, and who may use it.
+//! The section `queries`: statements, how their rows are read, and who may use them.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -211,7 +211,7 @@ const NOTIFY_KEYS: &[Key] = &[
     ),
 ];
 
-/// What every member of `queries.<name>.parameters` is.
+/// The row for every member of `queries.<name>.parameters`.
 const PARAMETER: Key = Key::new(
     "parameters",
     Kind::Words(&words(&PARAMETER_KINDS), OTHER_TYPES),
@@ -219,9 +219,9 @@ const PARAMETER: Key = Key::new(
     "How the text of a trigger is parsed and bound.",
 );
 
-/// Reads `queries` by name. A built-in query without a database to ask is left out.
+/// Reads `queries` by name, and leaves out a built-in query that has no database to ask.
 ///
-/// Also the names of those built-in queries of which nothing was changed.
+/// Also returns the names of the built-in queries that nothing has changed.
 pub(super) fn read(
     section: &Section<'_>,
     databases: &BTreeSet<String>,
@@ -323,7 +323,7 @@ fn database(section: &Section<'_>, preferred: Option<&str>, databases: &BTreeSet
     Some(name)
 }
 
-/// Checks the statement; `parameters` is how many are declared, if that can be told.
+/// Checks the statement; `parameters` is the number of declared ones, if it is known.
 fn check_statement(section: &Section<'_>, sql: &str, parameters: Option<usize>) {
     match sql::is_one_statement(sql) {
         Err(Malformed::Unterminated) => section.fault("sql", "has a string, quoted name or comment that does not end"),
@@ -425,7 +425,7 @@ fn namespaces(section: &Section<'_>) -> Option<Namespaces> {
     Some(Namespaces::Only(names))
 }
 
-/// Whether a text can be a namespace's name: an RFC 1123 label.
+/// Returns whether a text can be a namespace's name: an RFC 1123 label.
 fn is_namespace(name: &str) -> bool {
     let is_edge = |byte: Option<&u8>| byte.is_some_and(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
     let bytes = name.as_bytes();

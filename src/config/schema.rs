@@ -1,6 +1,6 @@
 //! The table of keys as JSON Schema, for editors and for the chart's values.
 //!
-//! Only what draft-07 and 2020-12 have in common, because Helm before 3.18 knows only the former:
+//! It uses only what draft-07 and 2020-12 have in common, because Helm before 3.18 knows only draft-07:
 //! no `$ref`, no `$defs`, no `unevaluatedProperties`. Rules between keys are not in it, nor are the
 //! ranges of durations; `clapometer check` knows them all.
 
@@ -8,13 +8,13 @@ use serde_json::{Map, Value as Json, json};
 
 use super::key::{DefaultValue, Key, Kind, References};
 
-/// The name of a database or a query, as `query::is_metric_name` has it.
+/// The pattern of the name of a database or a query, as in `query::is_metric_name`.
 const NAME: &str = "^[A-Za-z0-9]([-_.A-Za-z0-9]{0,61}[A-Za-z0-9])?$";
 
-/// A text that is not blank.
+/// The pattern of a text that is not blank.
 const FILLED: &str = "[^ \\t\\r\\n]";
 
-/// The schema of a file with these keys.
+/// Returns the schema of a file with these keys.
 pub(super) fn document(keys: &[Key]) -> Json {
     let mut schema = mapping(keys, References::Refused);
     schema["$schema"] = json!("http://json-schema.org/draft-07/schema#");

@@ -1,8 +1,7 @@
 //! Reads one mapping of the tree by its rows of the table, noting every fault on the way.
 //!
 //! A value that is missing or wrong comes back as `None`, and reading goes on: the faults that
-//! were noted keep the result from being used. What was right is noted, too, for
-//! `clapometer config`.
+//! were noted keep the result from being used. Right values are noted, too, for `clapometer config`.
 
 use std::{borrow::Cow, cell::RefCell, path::PathBuf, str::FromStr, time::Duration};
 
@@ -59,12 +58,12 @@ impl<'a> Section<'a> {
         Some(value)
     }
 
-    /// The value under a key, read from where it refers to; else the default of its row.
+    /// Reads the value of a key, through its reference if it has one; else the default of its row.
     pub(super) fn entry(&self, name: &'static str) -> Option<Entry<'_>> {
         self.entry_or(name, None)
     }
 
-    /// The value under a key, read from where it refers to; else `default`, else that of its row.
+    /// Reads the value of a key, through its reference if it has one; else `default`, else that of its row.
     pub(super) fn entry_or(&self, name: &'static str, default: Option<&str>) -> Option<Entry<'_>> {
         let key = self.row(name);
         if !self.has(name) {
@@ -92,7 +91,7 @@ impl<'a> Section<'a> {
         Some(Entry { site: self.site.below(name), key, value, reference })
     }
 
-    /// The scalar under a key, with what it refers to left unread; a number if the key may have ports, else text.
+    /// Returns the scalar of a key without following its reference; it may be a number only if the key accepts ports.
     pub(super) fn scalar(&self, name: &'static str) -> Option<ValueSource> {
         let key = self.row(name);
         let value = self.written(name)?;
@@ -118,7 +117,7 @@ impl<'a> Section<'a> {
         Some(scalar)
     }
 
-    /// Notes a scalar that is in force, for people to see.
+    /// Notes a scalar in force for `clapometer config`.
     pub(super) fn note_scalar(&self, name: &str, scalar: &ValueSource) {
         let row = self.keys.iter().find(|key| key.name == name).map(|key| &key.kind);
         let shown = match (scalar, row) {
@@ -154,7 +153,7 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// Whether a key is set, empty or not.
+    /// Returns whether a key is set, empty or not.
     pub(super) fn has(&self, name: &str) -> bool {
         self.table.is_some_and(|table| table.contains_key(name))
     }
@@ -221,7 +220,7 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// Whether the section is a mapping that is there.
+    /// Returns whether the section exists and is a mapping.
     pub(super) fn is_present(&self) -> bool {
         self.table.is_some()
     }
@@ -231,12 +230,12 @@ impl<'a> Section<'a> {
         self.site.path()
     }
 
-    /// Whether the section comes from the file or from variables, not from us.
+    /// Returns whether the file or a variable has the section.
     pub(super) fn is_configured(&self) -> bool {
         self.site.location() != Location::Whole
     }
 
-    /// Whether neither the file nor a variable sets anything of the section.
+    /// Returns whether neither the file nor a variable sets anything in the section.
     pub(super) fn is_untouched(&self) -> bool {
         self.site.is_untouched()
     }
@@ -251,12 +250,12 @@ impl<'a> Section<'a> {
         self.site.fault(message);
     }
 
-    /// Notes what is to be said of a key that is not set.
+    /// Notes a comment for `clapometer config` in place of a key that is not set.
     pub(super) fn remark(&self, name: &str, remark: String) {
         self.site.below(name).remark(remark);
     }
 
-    /// Notes the keys that have no row; the last thing done with a section.
+    /// Notes a fault for each key without a row. Must be the last call on a section.
     pub(super) fn finish(&self) {
         let is_known = |name: &str| self.keys.iter().any(|key| key.name == name);
         for name in self.names().filter(|name| !is_known(name)) {

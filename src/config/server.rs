@@ -1,4 +1,4 @@
-//! `server`: where and how gRPC is served.
+//! The section `server`: the address, TLS and connections of gRPC.
 
 use std::{net::SocketAddr, ops::RangeInclusive, path::PathBuf, time::Duration};
 
@@ -8,7 +8,7 @@ use super::{
 };
 use crate::diagnostics::{is_pem, shown_path};
 
-/// How long a connection of ours or of KEDA's may live or lie idle.
+/// The bounds for the age and the idle time of connections, to PostgreSQL and from KEDA.
 pub(super) const LIFETIMES: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(24 * 60 * 60);
 
 /// The keys of `server`.
@@ -67,16 +67,16 @@ const TLS_KEYS: &[Key] = &[
     ),
 ];
 
-/// `server`: where and how gRPC is served.
+/// The section `server`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Server {
-    /// Where to listen; port 0 picks a free one.
+    /// The address to listen on; port 0 picks a free one.
     pub listen: SocketAddr,
     /// TLS; plain text where absent.
     pub tls: Option<ServerTls>,
     /// Whether gRPC reflection is served.
     pub reflection: bool,
-    /// How old a connection may get before it is asked to go away; zero: any age.
+    /// The age at which a connection is asked to go away; zero: never.
     pub connection_age: Duration,
 }
 
@@ -87,7 +87,7 @@ pub struct ServerTls {
     pub cert: PathBuf,
     /// Its private key.
     pub key: PathBuf,
-    /// Who may sign client certificates; without it none is asked for.
+    /// The certificates that may sign those of clients; without it clients are not asked for one.
     pub client_ca: Option<PathBuf>,
     /// DNS names of which a client's certificate must carry one; empty: any that `client_ca` signed.
     pub client_names: Vec<String>,

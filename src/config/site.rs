@@ -1,4 +1,4 @@
-//! A place in the configuration: its path, where that stands, and what was noted of it.
+//! A place in the configuration: its path, its location, and the notes about it.
 
 use std::{cell::RefCell, path::PathBuf};
 
@@ -13,7 +13,7 @@ use crate::{
     diagnostics::{Diagnostics, Location},
 };
 
-/// What all places of one configuration share.
+/// The state that all places of one configuration share.
 pub(super) struct Context<'a> {
     pub(super) tree: &'a Tree,
     pub(super) environment: &'a Environment,
@@ -48,36 +48,36 @@ impl<'a> Site<'a> {
         self.path.last().map(String::as_str).unwrap_or_default()
     }
 
-    /// Where the path stands, or the nearest of its parents that stands anywhere.
+    /// Returns the location of the path, or of its nearest parent that has one.
     pub(super) fn location(&self) -> Location {
         let places = &self.context.tree.places;
         let mut depths = (1..=self.path.len()).rev();
         depths.find_map(|depth| places.get(&self.path[..depth]).cloned()).unwrap_or(Location::Whole)
     }
 
-    /// Whether the value is that of a variable, and so text whatever it stands for.
+    /// Returns whether a variable set the value, which is then text, even for a number.
     pub(super) fn is_set_by_variable(&self) -> bool {
         matches!(self.location(), Location::Variable(_))
     }
 
-    /// Whether neither the file nor a variable sets anything here.
+    /// Returns whether neither the file nor a variable sets anything here.
     pub(super) fn is_untouched(&self) -> bool {
         let mut places = self.context.tree.places.iter().filter(|(path, _)| path.starts_with(&self.path));
         places.all(|(_, location)| *location == Location::Whole)
     }
 
-    /// Notes a fault.
+    /// Notes a fault of this place.
     pub(super) fn fault(&self, message: impl Into<String>) {
         self.context.diagnostics.add(self.location(), self.path(), message);
     }
 
-    /// Notes a value that is in force, for people to see.
+    /// Notes a value in force for `clapometer config`.
     pub(super) fn note(&self, shown: Json) {
         let places = &self.context.tree.places;
         self.context.effective.borrow_mut().insert(&self.path, shown, |path| places.get(path).cloned());
     }
 
-    /// Notes what is to be said of a key that is not set.
+    /// Notes a comment in place of a key that is not set.
     pub(super) fn remark(&self, remark: String) {
         self.context.effective.borrow_mut().remark(&self.path, remark);
     }

@@ -12,7 +12,7 @@ use ::config::{ConfigError, Map, Source, Value, ValueKind};
 
 use crate::diagnostics::{Diagnostics, Location};
 
-/// What the name of each variable that overrides a key starts with.
+/// The prefix of the name of every variable that overrides a key.
 ///
 /// Two underscores, because Kubernetes sets `CLAPOMETER_PORT=tcp://...` and the like in every
 /// pod beside a Service of that name.
@@ -45,7 +45,7 @@ impl FromIterator<(String, String)> for Environment {
     }
 }
 
-/// Only the names: values may be secrets.
+/// Shows only the names, because values may be secrets.
 impl fmt::Debug for Environment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_set().entries(self.0.keys()).finish()

@@ -39,7 +39,7 @@ pub(crate) fn tree(text: &str, diagnostics: &Diagnostics) -> Tree {
 }
 
 /// YAML 1.2's own types: `yes` is text and so is `1_000`. Keys that stand twice come through, so
-/// that all of them are told at once.
+/// that all of them are reported at once.
 fn yaml_options() -> serde_saphyr::Options {
     serde_saphyr::options! {
         duplicate_keys: DuplicateKeyPolicy::PassThrough,

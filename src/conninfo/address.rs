@@ -5,7 +5,7 @@ use std::{fmt, net::IpAddr, path::PathBuf};
 /// PostgreSQL's own port.
 pub(super) const DEFAULT_PORT: u16 = 5432;
 
-/// Where Debian's packages and the usual images put the server's socket.
+/// The directory in which Debian's packages and the usual images put the server's socket.
 pub(super) const SOCKET_DIRECTORY: &str = "/var/run/postgresql";
 
 /// One server.
@@ -36,7 +36,7 @@ impl Address {
         }
     }
 
-    /// Whether nothing on a network can listen in: a Unix socket or a loopback address.
+    /// Returns whether the connection stays on this machine: a Unix socket or a loopback address.
     pub(crate) fn is_local(&self) -> bool {
         match self {
             Self::Unix { .. } => true,
@@ -51,7 +51,7 @@ impl Address {
     }
 }
 
-/// As people write it: `host:port` or the socket's path.
+/// Writes `host:port` or the socket's path.
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -62,11 +62,11 @@ impl fmt::Display for Address {
     }
 }
 
-/// What a host list must be.
+/// The words for what a list of hosts must be.
 pub(crate) const HOSTS: &str =
     "must be host names or addresses, or directories of Unix sockets, several separated by commas";
 
-/// Whether a text can be one server of a host list.
+/// Returns whether a text can be one server of a list of hosts.
 pub(crate) fn is_host(host: &str) -> bool {
     if host.starts_with('/') || host.parse::<IpAddr>().is_ok() {
         return true;

@@ -1,4 +1,4 @@
-//! One way to connect, with everything that was read for it.
+//! One way to connect, with every file and variable read.
 
 use std::path::PathBuf;
 
@@ -15,7 +15,7 @@ pub struct Connection {
     pub user: String,
     /// Its password.
     pub password: Option<Secret>,
-    /// Whether and how TLS is used; Unix sockets never use it.
+    /// The use of TLS; Unix sockets never use it.
     pub sslmode: SslMode,
     /// The root certificates (PEM); the system's where absent.
     pub sslrootcert: Option<PathBuf>,
@@ -23,11 +23,11 @@ pub struct Connection {
     pub sslcert: Option<PathBuf>,
     /// The client certificate's key (PEM).
     pub sslkey: Option<PathBuf>,
-    /// Whether SCRAM must be bound to the TLS session.
+    /// The binding of SCRAM to the TLS session.
     pub channel_binding: ChannelBinding,
     /// `endpoint=...`, which a proxy finds the server by.
     pub options: Option<String>,
-    /// Which of the servers is wanted.
+    /// The kind of server that is wanted.
     pub target_session_attrs: SessionAttrs,
 }
 
@@ -52,7 +52,7 @@ impl SslMode {
         SSLMODES.into_iter().find_map(|(name, mode)| (name == word).then_some(mode))
     }
 
-    /// As libpq and the configuration spell it.
+    /// Returns the word of libpq and of the configuration.
     pub fn name(self) -> &'static str {
         match self {
             Self::Disable => "disable",
@@ -80,7 +80,7 @@ pub enum SessionAttrs {
 pub enum ChannelBinding {
     /// Never.
     Disable,
-    /// Where the server offers it.
+    /// If the server offers it.
     Prefer,
     /// The connection fails without it.
     Require,

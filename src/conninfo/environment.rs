@@ -12,7 +12,7 @@ use super::{
 };
 use crate::diagnostics::{Diagnostics, Location, Misconfiguration};
 
-/// Which variable stands for which part.
+/// The parameter that each variable sets.
 const VARIABLES: [(&str, &str); 12] = [
     ("PGHOST", "host"),
     ("PGPORT", "port"),
@@ -40,7 +40,7 @@ impl ConnectionSource {
     /// Reads libpq's environment through `lookup`: `DATABASE_URL`, whose parts win, then
     /// `PGHOST`, `PGPORT` and so on, then libpq's defaults. Empty variables count as unset.
     ///
-    /// What it returns reads the password file anew each time it is resolved.
+    /// The result reads the password file anew each time it is resolved.
     ///
     /// # Errors
     /// Every fault at once, by variable; a file that is named and missing is one.

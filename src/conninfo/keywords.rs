@@ -1,4 +1,4 @@
-//! The connection parameters by their names in libpq, and what becomes of each.
+//! The connection parameters by their names in libpq, and the class of each.
 //!
 //! *Source:* `PQconninfoOptions` in PostgreSQL 18's fe-connect.c. docs/configuration.md has the same table for people.
 
@@ -94,7 +94,7 @@ const REFUSED: &[(&str, &str)] = &[
     ("sslsni", "the name of the server is always sent; leave it out"),
 ];
 
-/// Parameters of other drivers: whose they are, and what to write in place.
+/// Parameters of other drivers, with the driver and what to write instead.
 const DRIVERS: &[(&str, &str, &str)] = &[
     ("ApplicationName", "JDBC", "leave it out"),
     ("async_fallback", "SQLAlchemy", "leave it out"),
@@ -138,10 +138,10 @@ const DRIVERS: &[(&str, &str, &str)] = &[
     ("workaround", "Vercel and Supabase", "leave it out"),
 ];
 
-/// The parameter of that name if it is honoured; nothing if it may stand there without effect.
+/// Returns the parameter of that name if it is honoured, and nothing if it is accepted without effect.
 ///
 /// # Errors
-/// Why it is refused, and what to write instead. The value is not quoted.
+/// Says why it is refused and what to write instead, without quoting the value.
 pub(super) fn honoured(name: &str, value: &str) -> Result<Option<&'static str>, String> {
     if let Some(known) = PARAMETERS.into_iter().find(|known| *known == name) {
         return Ok(Some(known));

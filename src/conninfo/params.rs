@@ -18,31 +18,31 @@ use crate::diagnostics::{is_pem, nearest, quoted, shown_path};
 /// `sslrootcert` for the root certificates of the system.
 const SYSTEM_ROOTS: &str = "system";
 
-/// Those of [`KEYS`](super::KEYS) that are files of TLS.
+/// The keys that name the files of TLS.
 const CERTIFICATES: [&str; 3] = ["sslrootcert", "sslcert", "sslkey"];
 
-/// Everything a connection is made of.
+/// The parameters of one connection.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Params {
     /// By key, all of them of [`KEYS`](super::KEYS).
     pub(crate) texts: BTreeMap<&'static str, ValueSource>,
-    /// Where to look for a password that `texts` has not.
+    /// The password file, for a password that is not in `texts`.
     pub(crate) passfile: Option<PathBuf>,
-    /// Servers besides `host` that the same credentials go to: they have a say in whether `sslmode` may be left out.
+    /// Other servers that get the same credentials; `sslmode` may be left out only if they are local, too.
     pub(crate) other_hosts: Vec<String>,
-    /// What messages say before a key.
+    /// The prefix of a key in messages.
     pub(crate) prefix: String,
 }
 
-/// What is wrong with one part.
+/// A fault of one parameter.
 pub(crate) struct Problem {
     /// The key, of [`KEYS`](super::KEYS) or [`PARAMETERS`](super::keywords::PARAMETERS).
     pub(crate) key: &'static str,
-    /// What is wrong and what would be right.
+    /// Says what is wrong and what would be right.
     pub(crate) message: String,
 }
 
-/// A part's text as of now, and whether a message may quote it.
+/// A parameter's text as of now, and whether a message may quote it.
 struct Value {
     text: String,
     quotable: bool,
@@ -56,10 +56,10 @@ impl Value {
 }
 
 impl Params {
-    /// Reads every part and makes the connection of them; also the URL's `connect_timeout`.
+    /// Reads every parameter and makes the connection; also returns the URL's `connect_timeout`.
     ///
     /// # Errors
-    /// Every problem at once, at least one.
+    /// Returns every problem, at least one.
     pub(crate) fn assemble(&self) -> Result<(Connection, Option<Duration>), Vec<Problem>> {
         let mut reader = Reader::new(self);
         let connection = reader.connection(self);

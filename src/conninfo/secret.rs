@@ -1,20 +1,20 @@
-//! A text that never shows: no Debug, no Display, wiped when dropped.
+//! A text that is never shown: Debug is redacted, there is no Display, and the memory is wiped when it is dropped.
 
 use std::fmt;
 
 use secrecy::{ExposeSecret, SecretString};
 
-/// A password, or whatever else must not be seen.
+/// A password, or another text that must not be seen.
 #[derive(Clone)]
 pub struct Secret(SecretString);
 
 impl Secret {
-    /// Takes the text over.
+    /// Wraps a text.
     pub fn new(text: String) -> Self {
         Self(SecretString::from(text))
     }
 
-    /// The text, for the one place that must send it.
+    /// Returns the text, for the one place that must send it.
     pub fn expose(&self) -> &str {
         self.0.expose_secret()
     }
@@ -26,7 +26,7 @@ impl PartialEq for Secret {
     }
 }
 
-/// So that structures around a secret can derive Debug: the text stays out.
+/// Lets structures with a secret derive Debug; the text is not shown.
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("[redacted]")

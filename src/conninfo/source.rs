@@ -1,10 +1,10 @@
-//! What a connection is made from, kept to be read again for each new connection.
+//! The parameters of a connection, which are read again for each new connection.
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use super::{connection::Connection, params::Params};
 
-/// Where a connection's parts come from; [`ConnectionSource::resolve`] reads them as of now.
+/// The parameters of a connection as they were written; [`ConnectionSource::resolve`] reads the files behind them.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ConnectionSource(Arc<Inner>);
 
@@ -14,7 +14,7 @@ struct Inner {
     connect_timeout: Option<Duration>,
 }
 
-/// The timeout is part of the parts that it comes from, or of the database.
+/// Compares the parameters; the timeout comes from them.
 impl PartialEq for Inner {
     fn eq(&self, other: &Self) -> bool {
         let Self { params, connect_timeout: _ } = self;
@@ -31,11 +31,10 @@ impl ConnectionSource {
         &self.0.params
     }
 
-    /// Reads every file that a part comes from.
+    /// Reads every file that a parameter comes from.
     ///
     /// # Errors
-    /// A sentence that names the key and what is wrong with it, never a value. Blocking: the
-    /// files are small, but they are files.
+    /// Returns sentences that name each wrong key, and never a value. Blocks, because it reads small files.
     pub fn resolve(&self) -> Result<Connection, String> {
         let prefix = &self.0.params.prefix;
         self.0.params.assemble().map(|(connection, _)| connection).map_err(|problems| {
@@ -45,12 +44,12 @@ impl ConnectionSource {
         })
     }
 
-    /// The `connect_timeout` of a URL or of `PGCONNECT_TIMEOUT`.
+    /// Returns the `connect_timeout` of a URL or of `PGCONNECT_TIMEOUT`.
     pub fn connect_timeout(&self) -> Option<Duration> {
         self.0.connect_timeout
     }
 
-    /// The files that a connection depends on: references, the password file, certificates.
+    /// Returns the files that a connection depends on: references, the password file, certificates.
     pub fn files(&self) -> Vec<PathBuf> {
         self.0.params.files()
     }

@@ -9,10 +9,10 @@ use std::collections::BTreeMap;
 
 use super::keywords::{PARAMETERS, honoured};
 
-/// The parts of a connection string under libpq's names (`connect_timeout` is in seconds).
+/// Takes a connection string apart, under libpq's names (`connect_timeout` is in seconds).
 ///
 /// # Errors
-/// What is wrong and what would be right, without quoting values.
+/// Says what is wrong and what would be right, without quoting values.
 pub(super) fn parse(text: &str) -> Result<BTreeMap<&'static str, String>, String> {
     if let Some(rest) = without_scheme(text) {
         return parse_url(rest);
@@ -34,7 +34,7 @@ pub(super) fn parse(text: &str) -> Result<BTreeMap<&'static str, String>, String
     Ok(parts)
 }
 
-/// What follows the scheme of a URL; a driver's name in it (`postgresql+psycopg2://`) is passed over.
+/// Returns the rest of a URL behind its scheme, in which a driver's name (`postgresql+psycopg2://`) is ignored.
 fn without_scheme(text: &str) -> Option<&str> {
     let (scheme, rest) = text.split_once("://")?;
     let name = scheme.split_once('+').map_or(scheme, |(name, _)| name);
@@ -107,7 +107,7 @@ fn parse_url(rest: &str) -> Result<BTreeMap<&'static str, String>, String> {
     Ok(parts)
 }
 
-/// Notes a part that is not empty, percent-decoded.
+/// Inserts a part that is not empty, percent-decoded.
 fn insert(parts: &mut BTreeMap<&'static str, String>, name: &'static str, text: &str) -> Result<(), String> {
     if !text.is_empty() {
         parts.insert(

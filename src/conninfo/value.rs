@@ -1,4 +1,4 @@
-//! Where a parameter's text comes from: written out, a file or a variable.
+//! The source of a parameter's text: the text itself, a file or a variable.
 
 use std::{
     io::Read,
@@ -11,10 +11,10 @@ use crate::diagnostics::shown_path;
 /// The largest file that a scalar is read from: a certificate's key fits, a wrong path may not.
 const LARGEST_FILE: u64 = 64 * 1024;
 
-/// A scalar that may stand elsewhere.
+/// A scalar, or a reference to one.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum ValueSource {
-    /// As written.
+    /// The text itself.
     Plain(Secret),
     /// `{file: ...}`: the file's text, less one newline at its end, read at each use.
     File(PathBuf),
@@ -23,15 +23,15 @@ pub(crate) enum ValueSource {
 }
 
 impl ValueSource {
-    /// A text as written.
+    /// Makes a scalar of a text.
     pub(crate) fn plain(text: impl Into<String>) -> Self {
         Self::Plain(Secret::new(text.into()))
     }
 
-    /// The text as of now.
+    /// Reads the text as of now.
     ///
     /// # Errors
-    /// Why there is none, naming the file or the variable and never what is in it.
+    /// Says why there is none; names the file or the variable, and never its content.
     pub(crate) fn read(&self) -> Result<String, String> {
         let (origin, text) = match self {
             Self::Plain(text) => return Ok(text.expose().to_owned()),

@@ -1,6 +1,6 @@
-//! Just enough of PostgreSQL's lexical rules to look at a statement without running it.
+//! The part of PostgreSQL's lexical rules that is needed to look at a statement without running it.
 //!
-//! No parser and no boundary: what a statement may do is decided by the role that runs it.
+//! This is neither a parser nor a boundary: the role that runs a statement decides what it may do.
 //! *Source:* PostgreSQL's documentation, "Lexical Structure", with `standard_conforming_strings`
 //! on, as it is since 9.1.
 
@@ -23,7 +23,7 @@ enum Token<'a> {
     Symbol(&'a str),
 }
 
-/// What makes a text no statement, whatever PostgreSQL would say of the rest.
+/// The reason why a text cannot be one statement, whatever PostgreSQL would say about the rest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Malformed {
     /// A string, a quoted identifier or a comment does not end.
@@ -159,7 +159,7 @@ pub fn highest_placeholder(sql: &str) -> u32 {
         .unwrap_or(0)
 }
 
-/// Whether a text is meant as SQL: it starts with SELECT, WITH, VALUES, TABLE or a parenthesis,
+/// Returns whether a text is meant as SQL: it starts with SELECT, WITH, VALUES, TABLE or a parenthesis,
 /// white space and comments aside.
 pub fn looks_like_sql(text: &str) -> bool {
     let first =
@@ -173,10 +173,10 @@ pub fn looks_like_sql(text: &str) -> bool {
     }
 }
 
-/// Whether the text can stand as one statement.
+/// Checks that the text can be one statement.
 ///
 /// # Errors
-/// The first thing that says no.
+/// Returns the first reason why it cannot.
 pub fn is_one_statement(sql: &str) -> Result<(), Malformed> {
     let mut tokens = tokens(sql);
     let (mut depth, mut is_over) = (0usize, false);

@@ -25,7 +25,7 @@ pub enum Value<'a> {
 }
 
 impl<'a> Value<'a> {
-    /// How many bytes it takes beyond its own size.
+    /// Returns the bytes that it takes beyond its own size.
     pub fn bytes(&self) -> usize {
         match self {
             Self::Text(text) => text.len(),
@@ -36,7 +36,7 @@ impl<'a> Value<'a> {
     /// Parses a parameter's text.
     ///
     /// # Errors
-    /// What would be right. The text itself stays out: it may be a secret put in the wrong place.
+    /// Says what would be right, without the text: it may be a secret in the wrong place.
     pub fn parse(kind: ParameterKind, text: &'a str) -> Result<Self, &'static str> {
         match kind {
             ParameterKind::Text if text.contains('\0') => Err("text without a zero byte"),
@@ -59,7 +59,7 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// The same value, of which nothing belongs to somebody else.
+    /// Returns the same value without borrowed parts.
     pub fn into_owned(self) -> Value<'static> {
         match self {
             Self::Text(text) => Value::Text(Cow::Owned(text.into_owned())),
