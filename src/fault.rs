@@ -16,6 +16,10 @@ pub enum Fault {
     Unreachable,
     /// The role may do more than read, and `require_unprivileged_role` is set.
     PrivilegedRole,
+    /// The server is not of the kind that `target_session_attrs` asks for.
+    WrongServer,
+    /// The standby is further behind than `max_lag` allows.
+    Lagging,
     /// The session broke while a statement was under way.
     ConnectionLost,
     /// The server said that it cannot serve now (SQLSTATE classes 08, 53, 57P, 58, XX, 25P03).
@@ -57,6 +61,8 @@ pub enum Unusable {
     Negative,
     /// A column is not of the type that the wrapper asked for.
     WrongType,
+    /// It reads statistics that PostgreSQL masks for the role.
+    Masked,
     /// A grouped query returned a NULL key.
     NullKey,
     /// A grouped query returned a key twice.
@@ -129,6 +135,8 @@ impl Fault {
             Self::Disabled
             | Self::Unreachable
             | Self::PrivilegedRole
+            | Self::WrongServer
+            | Self::Lagging
             | Self::ConnectionLost
             | Self::ServerUnavailable(_)
             | Self::BreakerOpen
@@ -146,6 +154,8 @@ impl Fault {
             Self::Disabled => "disabled",
             Self::Unreachable => "unreachable",
             Self::PrivilegedRole => "privileged_role",
+            Self::WrongServer => "wrong_server",
+            Self::Lagging => "lagging",
             Self::ConnectionLost => "connection_lost",
             Self::ServerUnavailable(_) => "server_unavailable",
             Self::BreakerOpen => "breaker_open",
@@ -168,6 +178,12 @@ impl fmt::Display for Fault {
             Self::Unreachable => f.write_str("the database cannot be reached"),
             Self::PrivilegedRole => {
                 f.write_str("the database role is more privileged than the scaler's configuration allows")
+            }
+            Self::WrongServer => {
+                f.write_str("the database server is not of the kind that the scaler's configuration asks for")
+            }
+            Self::Lagging => {
+                f.write_str("the database is a standby further behind than the scaler's configuration allows")
             }
             Self::ConnectionLost => f.write_str("the connection to the database broke"),
             Self::ServerUnavailable(state) => write!(f, "the database cannot serve now (SQLSTATE {state})"),
@@ -196,6 +212,7 @@ impl Unusable {
             Self::Infinite => "infinite",
             Self::Negative => "negative",
             Self::WrongType => "wrong_type",
+            Self::Masked => "masked",
             Self::NullKey => "null_key",
             Self::RepeatedKey => "repeated_key",
             Self::TooManyKeys => "too_many_keys",
@@ -211,6 +228,7 @@ impl Unusable {
             Self::Infinite => "the query returned an infinite number",
             Self::Negative => "the query returned a negative number",
             Self::WrongType => "the query returned a column that is no number",
+            Self::Masked => "the query reads statistics that PostgreSQL masks for the scaler's role",
             Self::NullKey => "the grouped query returned a NULL key",
             Self::RepeatedKey => "the grouped query returned a key twice",
             Self::TooManyKeys => "the grouped query returned more than 10000 keys, or 4 MiB of them",

@@ -182,6 +182,8 @@ pub struct Metrics {
     pub database_failures: Family<DatabaseLabels, Counter>,
     /// 1 if the role of a database can do more than read, else 0.
     pub role_privileged: Family<DatabaseLabels, IntGauge>,
+    /// 1 if readings of a database come from a standby, else 0; absent before the first session.
+    pub is_standby: Family<DatabaseLabels, IntGauge>,
     /// 1 if notifications of a database are known to arrive, else 0.
     pub listen_up: Family<DatabaseLabels, IntGauge>,
     /// Notifications that were received.
@@ -249,6 +251,7 @@ impl Metrics {
                 "clapometer_database_role_privileged",
                 "Whether the scaler's role is a superuser, or may read or write the server's files or run its programs.",
             ),
+            is_standby: family(r, "clapometer_database_is_standby", "Whether readings come from a standby."),
             listen_up: family(r, "clapometer_listen_up", "Whether notifications are known to arrive."),
             notifications: family(r, "clapometer_notifications", "Notifications received from the database."),
             grpc_connections: single(r, "clapometer_grpc_connections", "Open gRPC connections."),
@@ -298,8 +301,9 @@ impl Metrics {
     /// Removes the gauges of a database that is no longer configured. Its counters stay.
     pub fn forget_database(&self, name: &str) {
         let labels = DatabaseLabels { database: name.to_owned() };
-        let Self { pool_size, pool_waiting, database_up, breaker_open, role_privileged, listen_up, .. } = self;
-        for family in [pool_size, pool_waiting, database_up, breaker_open, role_privileged, listen_up] {
+        let Self { pool_size, pool_waiting, database_up, breaker_open, role_privileged, is_standby, listen_up, .. } =
+            self;
+        for family in [pool_size, pool_waiting, database_up, breaker_open, role_privileged, is_standby, listen_up] {
             family.remove(&labels);
         }
         for state in [ConnectionUse::Idle, ConnectionUse::Busy] {

@@ -7,13 +7,18 @@ pub(crate) mod classify;
 pub mod connect;
 pub(crate) mod explain;
 mod fair_pool;
+mod go_back;
 mod health;
 mod inspect;
 mod listen;
+mod masked;
+mod observed;
 mod plan;
 mod pool;
 mod probe;
+mod requirement;
 mod role;
+mod search_path;
 mod statement;
 mod tls;
 mod transport;
@@ -48,11 +53,14 @@ use self::{
     fair_pool::FairPool,
     health::Health,
     listen::Channels,
+    masked::Step,
+    observed::Observed,
     pool::Connector,
+    requirement::{Mismatch, Requirement, ServerState},
 };
 use crate::{
     config,
-    fault::Fault,
+    fault::{Fault, Unusable},
     metrics::{ConnectionLabels, ConnectionUse, DatabaseLabels, Metrics},
     query::{Query, Value},
     reading::{Breaker, ChannelState, ReadResult, Reading, Tenant},
@@ -77,6 +85,7 @@ pub struct Database {
     settings: Arc<config::Database>,
     pool: Pool,
     health: Arc<Health>,
+    observed: Arc<Observed>,
     metrics: Arc<Metrics>,
     labels: DatabaseLabels,
     channels: Channels,
@@ -107,6 +116,8 @@ enum TransactionError {
     },
     /// Nobody said anything, not to BEGIN either, while the server answered somebody else.
     DeadConnection,
+    /// The server is not, or no longer, the one that the configuration asks for.
+    Mismatch(Mismatch),
 }
 
 impl Database {
@@ -114,8 +125,15 @@ impl Database {
     pub fn new(settings: Arc<config::Database>, metrics: Arc<Metrics>, supervisor: &Supervisor) -> Arc<Self> {
         let labels = DatabaseLabels { database: settings.name.clone() };
         let health = Arc::new(Health::new(labels.clone()));
-        let connector =
-            Connector { settings: Arc::clone(&settings), health: Arc::clone(&health), metrics: Arc::clone(&metrics) };
+        let (renewed, alive) = (watch::Sender::new(Instant::now()), watch::Sender::new(Instant::now()));
+        let observed = Arc::new(Observed::new(labels.clone(), Arc::clone(&metrics)));
+        let connector = Connector {
+            settings: Arc::clone(&settings),
+            health: Arc::clone(&health),
+            observed: Arc::clone(&observed),
+            metrics: Arc::clone(&metrics),
+            renewed: renewed.clone(),
+        };
         let manager = deadpool_postgres::Manager::from_connect(
             tokio_postgres::Config::new(),
             connector,
@@ -123,7 +141,6 @@ impl Database {
         );
         let (idle, lifetime) = (settings.idle_timeout, settings.max_lifetime);
         let fair_pool = FairPool::new(settings.pool_size.get());
-        let (renewed, alive) = (watch::Sender::new(Instant::now()), watch::Sender::new(Instant::now()));
         let renewed_at = renewed.subscribe();
         let config = PoolConfig { queue_mode: QueueMode::Lifo, ..PoolConfig::new(settings.pool_size.get()) };
         let pool = Pool::builder(manager)
@@ -140,12 +157,24 @@ impl Database {
         metrics.pool_size.get_or_create(&labels).set(settings.pool_size.get().try_into().unwrap_or(i64::MAX));
         let (suspicions, suspected) = mpsc::channel(1);
         let channels = Channels::new();
-        let database =
-            Arc::new(Self { settings, pool, health, metrics, labels, channels, fair_pool, renewed, suspicions, alive });
+        let database = Arc::new(Self {
+            settings,
+            pool,
+            health,
+            observed,
+            metrics,
+            labels,
+            channels,
+            fair_pool,
+            renewed,
+            suspicions,
+            alive,
+        });
         let breaker = database.health.breaker();
         supervisor.spawn("database probe", probe::while_open(Arc::downgrade(&database), breaker));
         supervisor.spawn("database suspect", probe::when_suspected(Arc::downgrade(&database), suspected));
         if database.settings.enabled {
+            supervisor.spawn("preferred hosts", go_back::go_back(Arc::downgrade(&database)));
             supervisor.spawn("listener", listen::listen(Arc::downgrade(&database)));
         }
         supervisor.spawn("pool sweep", sweep(Arc::downgrade(&database)));
@@ -241,6 +270,7 @@ impl Database {
             Ok(Err(TransactionError::SqlError { error, had_begun })) => {
                 Err(self.failed(connection, &error, is_reused && !had_begun))
             }
+            Ok(Err(TransactionError::Mismatch(mismatch))) => Err(self.mismatched(connection, mismatch)),
             Ok(Err(TransactionError::DeadConnection)) => {
                 self.abandon(connection);
                 // What lay idle beside it has most likely died with it.
@@ -255,6 +285,20 @@ impl Database {
                 Err(Failure { fault: Fault::DeadlineExceeded, detail, stale_connection: false })
             }
         }
+    }
+
+    /// Discards a session whose server is not the one that is asked for, as if it could not have been opened.
+    ///
+    /// All others were opened on the same hosts: they go, too, and LISTEN with them, unless that has just been done.
+    fn mismatched(&self, connection: Object, mismatch: Mismatch) -> Failure {
+        let (fault, detail) = (mismatch.fault(), mismatch.to_string());
+        let is_first = !is_outdated(Object::metrics(&connection), *self.renewed.borrow());
+        drop(Object::take(connection));
+        if is_first {
+            self.health.connect_failed(fault, &detail, &self.metrics);
+            self.renew();
+        }
+        Failure { fault, detail, stale_connection: true }
     }
 
     /// Classifies a statement's error and draws the consequences for connection and database.
@@ -289,17 +333,33 @@ impl Database {
         statement: &Statement,
         parameters: &[Value<'_>],
     ) -> Result<Result<Reading, Fault>, TransactionError> {
+        let must_look = match statement.masking.next_step(self.observed.sessions()) {
+            Step::Refuse => return Ok(Err(Fault::Unusable(Unusable::Masked))),
+            Step::Look => true,
+            Step::Read => false,
+        };
         self.metrics.query_statements.get_or_create(&statement.labels).inc();
         let sent_at = Instant::now();
-        let begin = begin(&self.settings, &statement.query);
+        let requirement = self.observed.requirement();
+        let begin = self.begin(&statement.query, requirement);
         let has_begun = AtomicBool::new(false);
         let read = async {
             let begun = async {
-                let begun = client.batch_execute(&begin).await;
+                let begun = match requirement {
+                    Some(_) => client.simple_query(&begin).await,
+                    None => client.batch_execute(&begin).await.map(|()| Vec::new()),
+                };
                 has_begun.store(true, Ordering::Relaxed);
-                begun.map(|()| Instant::now())
+                begun.map(|answers| (answers, Instant::now()))
             };
-            tokio::join!(begun, async { statement.read(statement.send(client, parameters).await?, sent_at).await })
+            let looked = async {
+                match must_look {
+                    true => masked::look(client, statement, parameters).await.map(Some),
+                    false => Ok(None),
+                }
+            };
+            let read = async { statement.read(statement.send(client, parameters).await?, sent_at).await };
+            tokio::join!(begun, looked, read)
         };
         let commit = async {
             match client.batch_execute("COMMIT").await {
@@ -307,20 +367,43 @@ impl Database {
                 Ok(()) | Err(_) => pending::<Infallible>().await,
             }
         };
-        let (begun, read) = tokio::select! {
+        let (begun, looked, read) = tokio::select! {
             biased;
             read = read => read,
             never = commit => match never {},
             () = self.declared_dead(&has_begun, sent_at) => return Err(TransactionError::DeadConnection),
         };
-        let begun_at = begun.map_err(|error| TransactionError::SqlError { error, had_begun: false })?;
-        let mut read = read.map_err(|error| TransactionError::SqlError { error, had_begun: true })?;
+        let (answers, begun_at) = begun.map_err(|error| TransactionError::SqlError { error, had_begun: false })?;
+        if let Some(requirement) = requirement {
+            let state = ServerState::read(&answers).ok_or(TransactionError::Mismatch(Mismatch::Unknown))?;
+            requirement.check(state).map_err(TransactionError::Mismatch)?;
+            // Logged where it is a change.
+            let _ = self.observed.standby(state.is_standby);
+        }
+        let failed = |error| TransactionError::SqlError { error, had_begun: true };
+        let looked = looked.map_err(failed)?;
+        let mut read = read.map_err(failed)?;
+        if let Some(is_masked) = looked
+            && statement.masking.record(self.observed.sessions(), is_masked)
+        {
+            return Ok(Err(Fault::Unusable(Unusable::Masked)));
+        }
         if let Ok(Reading { changes_at: Some(changes_at), .. }) = &mut read {
             // It was counted from the transaction's begin on the server, which lies somewhere in between: a moment too late
             // sees the change, a moment too early would not, and could not look again for a second.
             *changes_at += begun_at.duration_since(sent_at);
         }
         Ok(read)
+    }
+
+    /// Returns the beginning of a transaction for this query, which also asks the server what it is, if that matters.
+    fn begin(&self, query: &Query, requirement: Option<Requirement>) -> String {
+        let mut text = begin(&self.settings, self.observed.search_path().as_deref(), query);
+        if let Some(statement) = requirement.and_then(Requirement::statement) {
+            text += "; ";
+            text += statement;
+        }
+        text
     }
 
     /// Returns a connection to the pool, or closes it if credentials or host have changed since it was opened.
@@ -394,7 +477,7 @@ impl Failure {
 /// short statement takes in all.
 ///
 /// `row_security = off` turns rows that a policy would hide into an error (42501) instead of a silent zero.
-fn begin(database: &config::Database, query: &Query) -> String {
+fn begin(database: &config::Database, own_path: Option<&str>, query: &Query) -> String {
     let mut text = format!(
         "BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY; \
          SET LOCAL statement_timeout = {}; \
@@ -407,9 +490,10 @@ fn begin(database: &config::Database, query: &Query) -> String {
         IDLE_IN_TRANSACTION.as_millis(),
         escape_literal(&format!("clapometer/{}", query.name)),
     );
-    if let Some(path) = database.search_path.as_ref().filter(|path| !path.is_empty()) {
-        // SET would take the whole list for one name.
-        text += &format!("; SELECT set_config('search_path', {}, true)", escape_literal(path));
+    let configured = database.search_path.as_deref().filter(|path| !path.is_empty());
+    if let Some(path) = configured.or(own_path) {
+        text += "; ";
+        text += &search_path::set_local(path);
     }
     text
 }

@@ -198,8 +198,11 @@ impl Transactions {
             _ => {
                 let connection = self.connection.resolve().map_err(Error::Unavailable)?;
                 let within = self.connection.connect_timeout().unwrap_or(CONNECT);
-                match timeout_at(by, connect::open(&connection, within, &self.application_name, connect::ROWS, None))
-                    .await
+                match timeout_at(
+                    by,
+                    connect::open(&connection, Duration::ZERO, within, &self.application_name, connect::ROWS, None),
+                )
+                .await
                 {
                     Ok(opened) => opened.map_err(|error| Error::Unavailable(error.to_string()))?,
                     Err(_) => return Err(Error::Unavailable("no session before the deadline".to_owned())),

@@ -17,6 +17,9 @@ use crate::{
 /// The longest timeout. A minute is far beyond every deadline here; more would only hide a mistake.
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// The longest `max_lag`: a standby that may be further behind says nothing about the present.
+const LONGEST_LAG: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// The keys of `databases.<name>`; those that make the connection come first.
 pub(super) const KEYS: &[Key] = &[
     Key::new(
@@ -89,8 +92,19 @@ pub(super) const KEYS: &[Key] = &[
     Key::new(
         "target_session_attrs",
         Kind::Words(&words(&SESSION_ATTRS), &[]),
-        DefaultValue::Is("any"),
-        "Which of several hosts is wanted: the first that answers, one that takes writes, or one that does not.",
+        DefaultValue::Derived("`any` for one host, `read-write` for several"),
+        "Which server is wanted, with libpq's words. It is asked what it is for each new session and, unless this is \
+         `any`, by each reading; where there is no such server, triggers get UNAVAILABLE. `any`: the first host that \
+         answers; a standby answers with the past (docs/silent-zeros.md). `default_transaction_read_only` of the role \
+         itself does not count: the shipped roles have it. With `any` sessions go back to the first host when it \
+         answers again, with `prefer-standby` to a standby.",
+    ),
+    Key::new(
+        "max_lag",
+        Kind::Duration { range: Duration::from_millis(100)..=LONGEST_LAG, zero: Some("no limit") },
+        DefaultValue::Is("0s"),
+        "How far the replay of a standby may be behind; where it is further, triggers get UNAVAILABLE. `0s`: as far as \
+         it likes. Needs `GRANT pg_read_all_stats` to the role: without it a standby of a primary at rest looks behind.",
     ),
     Key::new(
         "search_path",
@@ -178,6 +192,8 @@ pub struct Database {
     pub pool_size: NonZeroUsize,
     /// Bounds one attempt to connect: DNS, TCP, TLS and start-up together.
     pub connect_timeout: Duration,
+    /// How far the replay of a standby may be behind; zero: as far as it likes.
+    pub max_lag: Duration,
     /// `lock_timeout` of each reading; zero: none.
     pub lock_timeout: Duration,
     /// The longest time that a connection may be idle.
@@ -224,6 +240,7 @@ fn read_one(name: &str, section: &Section<'_>, libpq: Option<&ConnectionSource>)
     let pool_size = section.whole("pool_size").and_then(NonZeroUsize::new);
     let of_url = connect_timeout.flatten().map(duration::show);
     let connect_timeout = section.entry_or("connect_timeout", of_url.as_deref()).and_then(|entry| entry.duration());
+    let max_lag = section.duration("max_lag");
     let lock_timeout = section.duration("lock_timeout");
     let idle_timeout = section.duration("idle_timeout");
     let max_lifetime = section.duration("max_lifetime");
@@ -238,6 +255,7 @@ fn read_one(name: &str, section: &Section<'_>, libpq: Option<&ConnectionSource>)
         listen_port,
         pool_size: pool_size?,
         connect_timeout: connect_timeout?,
+        max_lag: max_lag?,
         lock_timeout: lock_timeout?,
         idle_timeout: idle_timeout?,
         max_lifetime: max_lifetime?,

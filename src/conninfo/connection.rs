@@ -64,7 +64,7 @@ impl SslMode {
     }
 }
 
-/// libpq's `target_session_attrs`, as far as offered.
+/// libpq's `target_session_attrs`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SessionAttrs {
     /// The first that answers.
@@ -73,6 +73,26 @@ pub enum SessionAttrs {
     ReadWrite,
     /// A server that does not.
     ReadOnly,
+    /// A server that is not a standby.
+    Primary,
+    /// A standby.
+    Standby,
+    /// A standby, or any server if there is none.
+    PreferStandby,
+}
+
+impl SessionAttrs {
+    /// As libpq and the configuration spell it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Any => "any",
+            Self::ReadWrite => "read-write",
+            Self::ReadOnly => "read-only",
+            Self::Primary => "primary",
+            Self::Standby => "standby",
+            Self::PreferStandby => "prefer-standby",
+        }
+    }
 }
 
 /// libpq's `channel_binding`.
@@ -100,5 +120,11 @@ pub(crate) const SSLMODES: [(&str, SslMode); 5] = [
 ];
 
 /// `target_session_attrs`' words.
-pub(crate) const SESSION_ATTRS: [(&str, SessionAttrs); 3] =
-    [("any", SessionAttrs::Any), ("read-write", SessionAttrs::ReadWrite), ("read-only", SessionAttrs::ReadOnly)];
+pub(crate) const SESSION_ATTRS: [(&str, SessionAttrs); 6] = [
+    ("any", SessionAttrs::Any),
+    ("read-write", SessionAttrs::ReadWrite),
+    ("read-only", SessionAttrs::ReadOnly),
+    ("primary", SessionAttrs::Primary),
+    ("standby", SessionAttrs::Standby),
+    ("prefer-standby", SessionAttrs::PreferStandby),
+];

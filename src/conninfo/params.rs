@@ -152,6 +152,8 @@ impl Reader {
         let sslmode = self.sslmode(&params.other_hosts);
         let target_session_attrs = match self.word("target_session_attrs", &SESSION_ATTRS) {
             Word::Known(attrs) => attrs,
+            // Whichever of several answers first may be a standby, which answers with the past.
+            Word::Unset if addresses.as_ref().is_some_and(|addresses| addresses.len() > 1) => SessionAttrs::ReadWrite,
             Word::Unset | Word::Unknown => SessionAttrs::Any,
         };
         let user = self.values.get("user").map(|part| part.text.clone());

@@ -115,6 +115,8 @@ pub enum Cause {
     Full,
     /// The server is starting or stopping.
     NotReady,
+    /// The server is not of the kind that the configuration asks for, or too far behind.
+    WrongServer,
     /// The role can do more than the configuration allows.
     PrivilegedRole,
     /// The connection broke.
@@ -176,6 +178,8 @@ pub(super) fn cause_of_connect(error: &connect::Error) -> Cause {
     let source = match error {
         connect::Error::Credentials(_) => return Cause::Credentials,
         connect::Error::Timeout { .. } => return Cause::Silent,
+        connect::Error::Mismatch { .. } => return Cause::WrongServer,
+        connect::Error::Closed { .. } => return Cause::Connection,
         connect::Error::Refused { source, .. } => source,
     };
     if let Some(server) = source.as_db_error() {

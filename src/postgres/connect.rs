@@ -8,11 +8,16 @@ use tokio::{
     task::JoinHandle,
     time::{sleep, timeout},
 };
-use tokio_postgres::{AsyncMessage, CancelToken, Notification, config};
+use tokio_postgres::{AsyncMessage, CancelToken, Notification, Socket, config};
 
-use super::{tls, transport::Transport};
+use super::{
+    requirement::{Mismatch, Requirement, ServerState},
+    tls,
+    transport::{Bounded, Transport},
+};
 use crate::{
-    conninfo::{Address, ChannelBinding, Connection, SessionAttrs},
+    conninfo::{Address, ChannelBinding, Connection},
+    fault::Fault,
     telemetry::error_chain,
 };
 
@@ -46,6 +51,10 @@ const CANCEL_TIMEOUT: Duration = Duration::from_secs(1);
 pub struct Session {
     /// The driver's handle.
     pub client: tokio_postgres::Client,
+    /// What was asked of the server.
+    pub(super) requirement: Requirement,
+    /// Whether no other host is preferred to the one that it leads to.
+    pub(super) is_preferred: bool,
     driver: Driver,
 }
 
@@ -82,6 +91,20 @@ pub enum Error {
         /// The bound.
         within: Duration,
     },
+    /// The server is not of the kind that is asked for.
+    #[error("{address}: {mismatch}")]
+    Mismatch {
+        /// The server.
+        address: String,
+        /// How it differs.
+        mismatch: Mismatch,
+    },
+    /// The server closed the connection before it was used.
+    #[error("{address}: the server closed the connection")]
+    Closed {
+        /// The server.
+        address: String,
+    },
     /// DNS, TCP, TLS or the server said no.
     #[error("{address}: {reason}")]
     Refused {
@@ -100,7 +123,17 @@ impl Error {
     pub fn is_authentication(&self) -> bool {
         match self {
             Self::Refused { source, .. } => source.code().is_some_and(|code| code.code().starts_with("28")),
-            Self::Credentials(_) | Self::Timeout { .. } => false,
+            Self::Credentials(_) | Self::Timeout { .. } | Self::Mismatch { .. } | Self::Closed { .. } => false,
+        }
+    }
+
+    /// The fault of a reading that cannot have a session because of this.
+    pub(super) fn fault(&self) -> Fault {
+        match self {
+            Self::Mismatch { mismatch, .. } => mismatch.fault(),
+            Self::Credentials(_) | Self::Timeout { .. } | Self::Closed { .. } | Self::Refused { .. } => {
+                Fault::Unreachable
+            }
         }
     }
 
@@ -108,62 +141,109 @@ impl Error {
     pub fn is_from_server(&self) -> bool {
         match self {
             Self::Refused { source, .. } => source.code().is_some(),
-            Self::Credentials(_) | Self::Timeout { .. } => false,
+            Self::Credentials(_) | Self::Timeout { .. } | Self::Mismatch { .. } | Self::Closed { .. } => false,
         }
     }
 }
 
-/// Opens a session with the first address that gives one.
+/// A session that was opened and whose bytes nobody moves yet.
+struct Opened {
+    client: tokio_postgres::Client,
+    connection: tokio_postgres::Connection<Socket, Bounded>,
+    is_preferred: bool,
+    /// Whether another address may give a better one.
+    is_fallback: bool,
+}
+
+/// Opens a session with the first address that gives one to a server of the kind that is asked for:
+/// by the connection's `target_session_attrs`, and by `max_lag`, unless that is zero.
 ///
-/// Each address gets `per_address` for everything: DNS, TCP, TLS and start-up; the driver's own
-/// limit covers neither DNS nor a server that accepts and then hangs. An address is tried as soon
-/// as the one before it has failed, or has been silent for its share of half of `per_address`: so
-/// all of them are under way within that half, however many hosts a failover has left for dead.
-/// `hear` is called with what LISTEN brings, in the task that moves the session's bytes. A server
-/// that sends a message longer than `largest_message` bytes loses its connection.
+/// Each address gets `per_address` for everything: DNS, TCP, TLS, start-up and the question what
+/// kind of server it is; the driver's own limit covers neither DNS nor a server that accepts and then
+/// hangs. An address is tried as soon as the one before it has failed, or has been silent for its share
+/// of half of `per_address`: so all of them are under way within that half, however many hosts a failover
+/// has left for dead. `hear` is called with what LISTEN brings, in the task that moves the session's
+/// bytes. A server that sends a message longer than `largest_message` bytes loses its connection.
 ///
 /// # Errors
 /// The last failure, once all have failed.
 pub async fn open(
     connection: &Connection,
+    max_lag: Duration,
     per_address: Duration,
     application_name: &str,
     largest_message: usize,
     hear: Option<Box<dyn FnMut(Notification) + Send>>,
 ) -> Result<Session, Error> {
     let transport = transport(connection, largest_message).map_err(|error| Error::Credentials(error.to_string()))?;
-    let attempt = |address: &Address| {
+    let requirement = Requirement::new(connection, max_lag);
+    let attempt = |(place, address): (usize, &Address)| {
         let config = driver_config(connection, address, application_name);
         let (transport, address) = (transport.clone(), address.to_string());
         async move {
-            match timeout(per_address, config.connect(transport)).await {
-                Ok(Ok(opened)) => Ok(opened),
-                Ok(Err(source)) => Err(Error::Refused { address, reason: explain(&source), source: Arc::new(source) }),
-                Err(_) => Err(Error::Timeout { address, within: per_address }),
-            }
+            let opened = timeout(per_address, open_one(&config, transport, requirement, place, &address)).await;
+            opened.unwrap_or(Err(Error::Timeout { address, within: per_address }))
         }
     };
     let patience = per_address / 2 / u32::try_from(connection.addresses.len().max(1)).unwrap_or(u32::MAX);
-    let mut waiting = connection.addresses.iter();
+    let mut waiting = connection.addresses.iter().enumerate();
     let mut attempts = FuturesUnordered::new();
     let mut failure = Error::Credentials("no address to connect to".to_owned());
-    loop {
+    let mut fallback = None;
+    let opened = loop {
         attempts.extend(waiting.next().map(attempt));
         if attempts.is_empty() {
-            return Err(failure);
+            break fallback.ok_or(failure)?;
         }
         tokio::select! {
             biased;
             Some(opened) = attempts.next() => match opened {
-                Ok((client, driver)) => {
-                    let driver = Driver(Some(tokio::spawn(drive(driver, hear))));
-                    return Ok(Session { client, driver });
+                Ok(opened) if opened.is_fallback => {
+                    fallback.get_or_insert(opened);
                 }
+                Ok(opened) => break opened,
                 Err(error) => failure = error,
             },
             () = sleep(patience), if waiting.len() > 0 => {}
         }
-    }
+    };
+    let Opened { client, connection, is_preferred, is_fallback: _ } = opened;
+    let driver = Driver(Some(tokio::spawn(drive(connection, hear))));
+    Ok(Session { client, requirement, is_preferred, driver })
+}
+
+/// Opens a session with one address, and checks what kind of server that is, if the kind matters.
+async fn open_one(
+    config: &tokio_postgres::Config,
+    transport: Transport,
+    requirement: Requirement,
+    place: usize,
+    address: &str,
+) -> Result<Opened, Error> {
+    let refused = |source: tokio_postgres::Error| {
+        let reason = explain(&source);
+        Error::Refused { address: address.to_owned(), reason, source: Arc::new(source) }
+    };
+    let (client, mut connection) = config.connect(transport).await.map_err(refused)?;
+    let state = match requirement.statement() {
+        None => None,
+        Some(statement) => {
+            let messages = tokio::select! {
+                biased;
+                messages = client.simple_query(statement) => messages.map_err(refused)?,
+                ended = &mut connection => {
+                    ended.map_err(refused)?;
+                    return Err(Error::Closed { address: address.to_owned() });
+                }
+            };
+            let state = ServerState::read(&messages);
+            let mismatch = state.map_or(Err(Mismatch::Unknown), |state| requirement.check(state));
+            mismatch.map_err(|mismatch| Error::Mismatch { address: address.to_owned(), mismatch })?;
+            state
+        }
+    };
+    let is_preferred = requirement.prefers(place, state);
+    Ok(Opened { client, connection, is_preferred, is_fallback: !is_preferred && requirement.prefers_standbys() })
 }
 
 /// Asks the server to cancel what a session is doing; best effort, bounded by a second.
@@ -229,11 +309,6 @@ fn driver_config(connection: &Connection, address: &Address, application_name: &
             ChannelBinding::Disable => config::ChannelBinding::Disable,
             ChannelBinding::Prefer => config::ChannelBinding::Prefer,
             ChannelBinding::Require => config::ChannelBinding::Require,
-        })
-        .target_session_attrs(match connection.target_session_attrs {
-            SessionAttrs::Any => config::TargetSessionAttrs::Any,
-            SessionAttrs::ReadWrite => config::TargetSessionAttrs::ReadWrite,
-            SessionAttrs::ReadOnly => config::TargetSessionAttrs::ReadOnly,
         });
     if let Some(options) = &connection.options {
         config.options(options);

@@ -31,6 +31,8 @@ struct State {
     latest: Latest,
     /// Why the latest connect failed.
     connect_fault: Fault,
+    /// The reasons of this outage that the log has.
+    logged: Vec<&'static str>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,7 +44,12 @@ enum Latest {
 
 impl Health {
     pub(super) fn new(labels: DatabaseLabels) -> Self {
-        let state = State { failures_in_a_row: 0, latest: Latest::Unknown, connect_fault: Fault::Unreachable };
+        let state = State {
+            failures_in_a_row: 0,
+            latest: Latest::Unknown,
+            connect_fault: Fault::Unreachable,
+            logged: Vec::new(),
+        };
         Self { labels, state: Mutex::new(state), breaker: watch::Sender::new(Breaker::Closed) }
     }
 
@@ -66,6 +73,7 @@ impl Health {
         let mut state = self.lock();
         state.failures_in_a_row = 0;
         let before = std::mem::replace(&mut state.latest, Latest::Good);
+        state.logged.clear();
         drop(state);
         if before == Latest::Good {
             return;
@@ -84,22 +92,29 @@ impl Health {
         self.failed(fault, detail, metrics);
     }
 
-    /// The database failed; `detail` goes to the log, once per change of state.
+    /// The database failed; `detail` goes to the log, once for each reason of an outage.
     pub(super) fn failed(&self, fault: Fault, detail: &str, metrics: &Metrics) {
         let mut state = self.lock();
         state.failures_in_a_row = state.failures_in_a_row.saturating_add(1);
         let opens = state.failures_in_a_row == FAILURES_TO_OPEN;
         let before = std::mem::replace(&mut state.latest, Latest::Bad);
+        let reason = fault.reason();
+        let is_new = !state.logged.contains(&reason);
+        if is_new {
+            state.logged.push(reason);
+        }
         drop(state);
         metrics.database_failures.get_or_create(&self.labels).inc();
         metrics.database_up.get_or_create(&self.labels).set(0);
         if before != Latest::Bad {
             tracing::warn!(
                 database = %self.labels.database,
-                reason = fault.reason(),
+                reason,
                 error = detail,
                 "database fails; its triggers get errors until it answers again"
             );
+        } else if is_new {
+            tracing::warn!(database = %self.labels.database, reason, error = detail, "database still fails, for another reason");
         }
         if opens {
             metrics.breaker_open.get_or_create(&self.labels).set(1);

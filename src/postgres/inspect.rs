@@ -10,12 +10,13 @@ use tokio::time::{Instant, timeout};
 use tokio_postgres::error::ErrorPosition;
 
 use super::{
-    Database, Privileges, SILENCE, Statement, TransactionError, begin,
+    Database, Privileges, SILENCE, Statement, TransactionError,
     classify::{Cause, cause, cause_of_connect, statement_fault},
     connect::{self, Session},
+    observed::SessionFacts,
     plan::{Plan, Relation},
 };
-use crate::{fault::Fault, query::Value, reading::Reading};
+use crate::{conninfo::SessionAttrs, fault::Fault, query::Value, reading::Reading};
 
 /// Everything there is to say about a session. The server may be behind a pooler, so it speaks for itself.
 const SERVER: &str = "\
@@ -47,6 +48,8 @@ pub struct Server {
     pub search_path: String,
     /// Whether it replays another server's log.
     pub is_standby: bool,
+    /// Whether it is one of several hosts of which any will do.
+    pub is_any_of_several: bool,
     /// Whether the role's transactions are read-only by default.
     pub is_read_only: bool,
     /// Its own address and port; absent on a Unix socket.
@@ -97,10 +100,13 @@ impl Database {
     pub async fn inspector(self: &Arc<Self>) -> Result<(Inspector, Server), QueryError> {
         let session = self.session().await?;
         let within = self.settings.connect_timeout;
-        let server = timeout(within, Server::of(&session.client))
+        let mut server = timeout(within, Server::of(&session.client))
             .await
             .map_err(|_| QueryError::ours(Fault::Unreachable, Cause::Silent, format!("no answer within {within:?}")))?
             .map_err(|error| QueryError::of(&error))?;
+        server.is_any_of_several = self.settings.connection.resolve().is_ok_and(|connection| {
+            connection.addresses.len() > 1 && connection.target_session_attrs == SessionAttrs::Any
+        });
         if self.settings.require_unprivileged_role && !server.privileges.is_empty() {
             let message = format!("the role {} is too privileged: {}", server.role, server.privileges);
             return Err(QueryError::ours(Fault::PrivilegedRole, Cause::PrivilegedRole, message));
@@ -112,9 +118,16 @@ impl Database {
         let settings = &self.settings;
         let credentials = |message| QueryError::ours(Fault::Unreachable, Cause::Credentials, message);
         let connection = settings.connection.resolve().map_err(credentials)?;
-        connect::open(&connection, settings.connect_timeout, "clapometer check", connect::NUMBERS, None)
+        let (max_lag, within) = (settings.max_lag, settings.connect_timeout);
+        let session = connect::open(&connection, max_lag, within, "clapometer check", connect::NUMBERS, None)
             .await
-            .map_err(|error| QueryError::ours(Fault::Unreachable, cause_of_connect(&error), error.to_string()))
+            .map_err(|error| QueryError::ours(error.fault(), cause_of_connect(&error), error.to_string()))?;
+        let facts = timeout(within, SessionFacts::read(&session.client))
+            .await
+            .map_err(|_| QueryError::ours(Fault::Unreachable, Cause::Silent, format!("no answer within {within:?}")))?
+            .map_err(|error| QueryError::of(&error))?;
+        self.observed.session(&session, facts);
+        Ok(session)
     }
 }
 
@@ -139,6 +152,9 @@ impl Inspector {
             Ok(Ok(Ok(reading))) => Ok(reading),
             Ok(Ok(Err(fault))) => Err(QueryError::ours(fault, Cause::Answer, fault.to_string())),
             Ok(Err(TransactionError::SqlError { error, .. })) => Err(QueryError::of(&error)),
+            Ok(Err(TransactionError::Mismatch(mismatch))) => {
+                Err(QueryError::ours(mismatch.fault(), Cause::WrongServer, mismatch.to_string()))
+            }
             silent @ (Ok(Err(TransactionError::DeadConnection)) | Err(_)) => {
                 let message = match silent {
                     Err(_) => format!("no answer within {limit:?}"),
@@ -154,11 +170,11 @@ impl Inspector {
         if self.session.client.is_closed() {
             return None;
         }
-        let settings = &self.database.settings;
+        let begin = self.database.begin(&statement.query, None);
         let client = &self.session.client;
         let limit = statement.query.timeout + SILENCE;
         let asked = timeout(limit, async {
-            client.batch_execute(&begin(settings, &statement.query)).await?;
+            client.batch_execute(&begin).await?;
             let mut plan = Plan::of(client, statement, parameters).await?;
             if let Some(plan) = &mut plan {
                 Relation::describe(client, &mut plan.relations).await?;
@@ -195,6 +211,7 @@ impl Server {
             dbname: row.try_get(3)?,
             search_path: row.try_get(4)?,
             is_standby: row.try_get(5)?,
+            is_any_of_several: false,
             is_read_only: row.try_get(6)?,
             address: row.try_get(7)?,
             tls: row.try_get(8)?,

@@ -10,6 +10,7 @@ mod channels;
 
 use std::{
     convert::Infallible,
+    future::pending,
     sync::{Arc, Weak},
     time::Duration,
 };
@@ -141,9 +142,9 @@ impl Listener {
 
     /// Listens on one connection until that ends.
     async fn session(&mut self, was_healthy: &mut bool) -> SessionEnd {
-        let Some(renewed) = self.database.upgrade().map(|database| database.renewed.subscribe()) else {
-            return SessionEnd::Database;
-        };
+        let Some(database) = self.database.upgrade() else { return SessionEnd::Database };
+        let (renewed, is_standby) = (database.renewed.subscribe(), database.observed.is_standby());
+        drop(database);
         let listening = match self.begin().await {
             Ok(listening) => listening,
             Err(end) => return end,
@@ -154,7 +155,7 @@ impl Listener {
         if self.has_warned {
             tracing::info!(database = %self.labels.database, "notifications arrive again");
         }
-        match self.attend(listening, renewed).await {
+        match self.attend(listening, renewed, is_standby).await {
             Ok(never) => match never {},
             Err(end) => end,
         }
@@ -191,7 +192,7 @@ impl Listener {
         };
         let within = self.settings.connect_timeout;
         let hear: Option<Box<dyn FnMut(Notification) + Send>> = Some(Box::new(hear));
-        let session = connect::open(&connection, within, "clapometer/listen", connect::NUMBERS, hear)
+        let session = connect::open(&connection, Duration::ZERO, within, "clapometer/listen", connect::NUMBERS, hear)
             .await
             .map_err(|error| error.to_string())?;
         Ok(Listening { session, arrived, late, closed })
@@ -216,6 +217,8 @@ impl Listener {
             }
         }
         drop(connection);
+        // A standby refuses NOTIFY.
+        let _ = database.observed.standby(false);
         match timeout(PATIENCE, arrived.notified()).await {
             Ok(()) => Ok(()),
             Err(_) => failed("a NOTIFY of our own has not arrived; behind a pooler set listen_host and listen_port"),
@@ -227,6 +230,7 @@ impl Listener {
         &mut self,
         mut listening: Listening,
         mut renewed: watch::Receiver<Instant>,
+        mut is_standby: watch::Receiver<Option<bool>>,
     ) -> Result<Infallible, SessionEnd> {
         let mut heartbeat = interval_at(Instant::now() + HEARTBEAT, HEARTBEAT);
         loop {
@@ -234,6 +238,10 @@ impl Listener {
                 _ = &mut listening.closed => return Err(SessionEnd::Failed("the connection was closed".to_owned())),
                 changed = renewed.changed() => {
                     return Err(changed.map_or(SessionEnd::Database, |()| SessionEnd::Outdated));
+                }
+                // A notification outruns the standby's replay: a reading that it caused would be the last for long, and old.
+                () = on_a_standby(&mut is_standby) => {
+                    return Err(SessionEnd::Failed("readings come from a standby, which is behind notifications".to_owned()));
                 }
                 () = listening.late.notified() => self.invalidate_late().await,
                 changed = self.wanted.changed() => {
@@ -311,6 +319,13 @@ impl Listening {
             Ok(Err(error)) => Err(SessionEnd::Failed(connect::explain(&error))),
             Err(_) => Err(SessionEnd::Failed("the connection no longer answers".to_owned())),
         }
+    }
+}
+
+/// Waits until readings come from a standby.
+async fn on_a_standby(is_standby: &mut watch::Receiver<Option<bool>>) {
+    if is_standby.wait_for(|is_standby| *is_standby == Some(true)).await.is_err() {
+        pending().await
     }
 }
 

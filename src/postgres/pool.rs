@@ -4,12 +4,18 @@ use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use deadpool_postgres::Connect;
 use tokio::{
+    sync::watch,
     task::JoinHandle,
     time::{Instant, sleep, timeout},
 };
 use tokio_postgres::{Client, NoTls};
 
-use super::{connect, health::Health, role::Privileges};
+use super::{
+    connect,
+    health::Health,
+    observed::{Observed, SessionFacts},
+    role::Privileges,
+};
 use crate::{
     config::Database,
     conninfo::Connection,
@@ -30,7 +36,10 @@ const ROTATION_LOOK: Duration = Duration::from_millis(50);
 pub(super) struct Connector {
     pub(super) settings: Arc<Database>,
     pub(super) health: Arc<Health>,
+    pub(super) observed: Arc<Observed>,
     pub(super) metrics: Arc<Metrics>,
+    /// When sessions were last outdated; see [`super::Database::renew`].
+    pub(super) renewed: watch::Sender<Instant>,
 }
 
 impl Connect for Connector {
@@ -62,12 +71,16 @@ impl Connector {
                 opened = self.session(&again).await;
                 used = again;
             }
-            let session = opened.map_err(|error| (Fault::Unreachable, error.to_string()))?;
-            self.check_role(&session.client).await?;
+            let session = opened.map_err(|error| (error.fault(), error.to_string()))?;
+            let facts = self.check(&session.client).await?;
             // A session that is older than the latest change was opened with what held before it:
             // `Database::renew` relies on that.
             let now = self.resolve().await?;
             if now == used || changes == MAXIMUM_CHANGES {
+                if self.observed.session(&session, facts) {
+                    // Sessions on both kinds of servers would answer in turns.
+                    self.renewed.send_replace(Instant::now());
+                }
                 return Ok(session);
             }
             used = now;
@@ -112,19 +125,22 @@ impl Connector {
     }
 
     async fn session(&self, connection: &Connection) -> Result<connect::Session, connect::Error> {
-        connect::open(connection, self.settings.connect_timeout, "clapometer", connect::NUMBERS, None).await
+        let Database { max_lag, connect_timeout, .. } = &*self.settings;
+        connect::open(connection, *max_lag, *connect_timeout, "clapometer", connect::NUMBERS, None).await
     }
 
-    async fn check_role(&self, client: &Client) -> Result<(), (Fault, String)> {
+    /// Asks a new session for its facts, and checks its role.
+    async fn check(&self, client: &Client) -> Result<SessionFacts, (Fault, String)> {
         let unreachable = |detail: String| (Fault::Unreachable, detail);
-        let privileges = timeout(self.settings.connect_timeout, Privileges::of(client))
+        let asked = async { tokio::try_join!(SessionFacts::read(client), Privileges::of(client)) };
+        let (facts, privileges) = timeout(self.settings.connect_timeout, asked)
             .await
             .map_err(|_| unreachable("the role could not be checked in time".to_owned()))?
             .map_err(|error| unreachable(format!("the role could not be checked: {}", connect::explain(&error))))?;
         let labels = DatabaseLabels { database: self.settings.name.clone() };
         let before = self.metrics.role_privileged.get_or_create(&labels).set(i64::from(!privileges.is_empty()));
         if privileges.is_empty() {
-            return Ok(());
+            return Ok(facts);
         }
         if self.settings.require_unprivileged_role {
             return Err((Fault::PrivilegedRole, format!("the role is too privileged: {privileges}")));
@@ -136,7 +152,7 @@ impl Connector {
                 "the database role can do more than read; deploy/postgres/roles.sql makes one that cannot"
             );
         }
-        Ok(())
+        Ok(facts)
     }
 }
 

@@ -67,7 +67,15 @@ impl Database {
         let opened_at = Instant::now();
         let asked = timeout(PROBE_TIMEOUT, async {
             let connection = self.settings.connection.resolve().map_err(connect::Error::Credentials)?;
-            let session = connect::open(&connection, PROBE_TIMEOUT, "clapometer/probe", connect::NUMBERS, None).await?;
+            let session = connect::open(
+                &connection,
+                self.settings.max_lag,
+                PROBE_TIMEOUT,
+                "clapometer/probe",
+                connect::NUMBERS,
+                None,
+            )
+            .await?;
             Ok::<_, connect::Error>(session.client.simple_query("").await.map(drop))
         });
         let (fault, detail) = match asked.await {
@@ -77,7 +85,7 @@ impl Database {
                 return true;
             }
             Ok(Err(error)) if error.is_from_server() => return true,
-            Ok(Err(error)) => (Fault::Unreachable, error.to_string()),
+            Ok(Err(error)) => (error.fault(), error.to_string()),
             Ok(Ok(Err(error))) => (Fault::ConnectionLost, connect::explain(&error)),
             Err(_) => (Fault::DeadlineExceeded, "statements are silent, and so is a probe".to_owned()),
         };

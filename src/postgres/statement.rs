@@ -14,6 +14,7 @@ use tokio_postgres::{
     types::{ToSql, Type},
 };
 
+use super::masked::Masking;
 use crate::{
     fault::{Fault, Unusable},
     metrics::QueryLabels,
@@ -35,6 +36,8 @@ pub struct Statement {
     /// What its metrics are labelled with.
     pub(super) labels: QueryLabels,
     text: String,
+    /// Whether it reads statistics that PostgreSQL masks for the role.
+    pub(super) masking: Masking,
 }
 
 /// A row's columns after the key, in the order of the wrapper's select list.
@@ -50,7 +53,7 @@ impl Statement {
     pub fn new(query: Arc<Query>) -> Self {
         let text = wrapped(&query);
         let labels = QueryLabels { query: query.name.clone(), database: query.database.clone() };
-        Self { query, labels, text }
+        Self { query, labels, text, masking: Masking::default() }
     }
 
     /// The SQL that is sent.
@@ -66,6 +69,12 @@ impl Statement {
     /// Asks for the statement's plan instead: one row, one column, JSON.
     pub(super) async fn explain(&self, client: &Client, parameters: &[Value<'_>]) -> Result<RowStream, Error> {
         let text = format!("EXPLAIN (VERBOSE, FORMAT JSON) {}", self.text);
+        client.query_typed_raw(&text, self.typed(parameters)).await
+    }
+
+    /// Asks for the statement's plan as text, a row for each line.
+    pub(super) async fn explain_text(&self, client: &Client, parameters: &[Value<'_>]) -> Result<RowStream, Error> {
+        let text = format!("EXPLAIN (VERBOSE, COSTS OFF) {}", self.text);
         client.query_typed_raw(&text, self.typed(parameters)).await
     }
 

@@ -192,7 +192,17 @@ async fn serve(mut socket: TcpStream, answer: Arc<Mutex<Vec<u8>>>) -> io::Result
             }
             b'Q' => message(b'C', b"BEGIN\0"),
             b'S' => {
-                let rows = if parsed.contains("role check") {
+                let text = |cells: &[&str]| {
+                    let cells: Vec<_> = cells.iter().map(|cell| Some(cell.as_bytes().to_vec())).collect();
+                    Answer { types: vec![TEXT; cells.len()], rows: vec![cells] }.encoded()
+                };
+                let rows = if parsed.contains("session check") {
+                    text(&["false", "public"])
+                } else if parsed.contains("statistics check") {
+                    columns(vec![BOOL])
+                } else if parsed.contains("EXPLAIN") {
+                    text(&["Result"])
+                } else if parsed.contains("role check") {
                     columns(vec![BOOL; 6])
                 } else if parsed.contains("set_config") {
                     columns(vec![TEXT; 6])

@@ -34,6 +34,10 @@ pub(super) fn for_database(name: &str, error: &QueryError) -> String {
             "raise the server's max_connections or the role's CONNECTION LIMIT, or lower databases.{name}.pool_size"
         ),
         Cause::NotReady => "the server is starting or stopping: try again in a moment".to_owned(),
+        Cause::WrongServer => format!(
+            "name a host of the kind that databases.{name}.target_session_attrs asks for; if it is only behind \
+             (max_lag), wait, or GRANT pg_read_all_stats TO the role: without it a standby at rest looks behind"
+        ),
         Cause::PrivilegedRole => format!(
             "make a role with deploy/postgres/roles.sql; or, at your own risk, set \
              databases.{name}.require_unprivileged_role to false"
@@ -100,6 +104,9 @@ fn for_answer(query: &Query, unusable: Unusable) -> &'static str {
         Unusable::NotANumber | Unusable::Infinite => "look for a division by zero or an infinite value",
         Unusable::WrongType if query.value_column.is_some() => "the columns must be numbers, next_change a timestamptz",
         Unusable::WrongType => "the column must be a number",
+        Unusable::Masked => {
+            "GRANT pg_read_all_stats TO the role; or count through a SECURITY DEFINER function of a role that has it"
+        }
         Unusable::NullKey => "leave rows without a key out: WHERE ... IS NOT NULL",
         Unusable::RepeatedKey => "GROUP BY the same column that group_by names",
         Unusable::TooManyKeys => "choose a coarser key; 10,000 is the limit",

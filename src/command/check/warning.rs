@@ -51,6 +51,14 @@ pub(super) fn for_server(server: &Server) -> Vec<Warning> {
             server.version
         )));
     }
+    if server.is_any_of_several {
+        warnings.push(
+            Warning::new("target_session_attrs is any: where the first host is away, a standby answers with the past")
+                .advise(
+                    "leave it out, so that only a primary is asked; or bound what a standby may be behind: max_lag",
+                ),
+        );
+    }
     if server.is_standby {
         warnings.push(
             Warning::new("a standby: its counts lag behind the primary's, and NOTIFY cannot be heard on it")

@@ -301,7 +301,13 @@ async fn serve(mut socket: TcpStream, attack: Attack) -> io::Result<()> {
                 is_parsed = false;
                 let answered = [message(b'1', &[]), message(b'2', &[])].concat();
                 socket.write_all(&answered).await?;
-                if parsed.contains("role check") {
+                if parsed.contains("session check") {
+                    socket.write_all(&[columns(2, TEXT), row(&[b"false", b"public"])].concat()).await?;
+                } else if parsed.contains("statistics check") {
+                    socket.write_all(&[columns(1, BOOL), row(&[&[1]])].concat()).await?;
+                } else if parsed.contains("EXPLAIN") {
+                    socket.write_all(&[columns(1, TEXT), row(&[b"Result"])].concat()).await?;
+                } else if parsed.contains("role check") {
                     let no: &[u8] = &[0];
                     socket.write_all(&[columns(6, BOOL), row(&[no; 6])].concat()).await?;
                 } else if parsed.contains("set_config") {

@@ -49,6 +49,29 @@ impl Cluster {
         .await;
     }
 
+    /// Holds a standby's replay; it goes on receiving.
+    pub(crate) async fn pause_replay(&self) {
+        self.superuser_runs("SELECT pg_wal_replay_pause()").await;
+    }
+
+    /// Ends [`Cluster::pause_replay`].
+    pub(crate) async fn resume_replay(&self) {
+        self.superuser_runs("SELECT pg_wal_replay_resume()").await;
+    }
+
+    /// Makes a standby of a primary, one that receives nothing.
+    pub(crate) async fn demote(&self) {
+        self.stop().await;
+        let signal = self.directory.join("data/standby.signal");
+        fs::write(&signal, "").expect("the data directory is ours");
+        self.start().await;
+    }
+
+    async fn superuser_runs(&self, statement: &str) {
+        let client = database::connect(&self.superuser("postgres")).await;
+        client.query_one(statement, &[]).await.expect("a superuser may");
+    }
+
     /// Makes a primary of a standby.
     pub(crate) async fn promote(&self) {
         let client = database::connect(&self.superuser("postgres")).await;

@@ -1,0 +1,122 @@
+//! What a database's sessions have said about their server and their role, for all that come after.
+
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicU64, Ordering},
+};
+
+use tokio::sync::watch;
+use tokio_postgres::{Client, Error};
+
+use super::{connect::Session, requirement::Requirement};
+use crate::metrics::{DatabaseLabels, Metrics};
+
+/// The value that RESET would restore: what another client of a pooler has SET in the same session does not count.
+const SESSION: &str = "\
+-- clapometer: session check
+SELECT pg_is_in_recovery()::text,
+       (SELECT s.reset_val FROM pg_settings AS s WHERE s.name = 'search_path')";
+
+/// What a new session says.
+#[derive(Debug, Clone)]
+pub(super) struct SessionFacts {
+    pub(super) is_standby: bool,
+    /// The `search_path` of role, database and server.
+    search_path: String,
+}
+
+/// The latest of what sessions have said.
+#[derive(Debug)]
+pub(super) struct Observed {
+    labels: DatabaseLabels,
+    metrics: Arc<Metrics>,
+    latest: Mutex<Option<Latest>>,
+    /// The number of sessions that were opened.
+    sessions: AtomicU64,
+    /// Absent before the first session.
+    is_standby: watch::Sender<Option<bool>>,
+    /// Whether the latest session leads to a host that no other is preferred to.
+    is_preferred: watch::Sender<bool>,
+}
+
+/// The latest session's part in every reading.
+#[derive(Debug, Clone)]
+struct Latest {
+    search_path: Arc<str>,
+    requirement: Requirement,
+}
+
+impl SessionFacts {
+    /// Asks the server.
+    pub(super) async fn read(client: &Client) -> Result<Self, Error> {
+        let row = client.query_typed_one(SESSION, &[]).await?;
+        let is_standby: &str = row.try_get(0)?;
+        Ok(Self { is_standby: is_standby == "true", search_path: row.try_get(1)? })
+    }
+}
+
+impl Observed {
+    pub(super) fn new(labels: DatabaseLabels, metrics: Arc<Metrics>) -> Self {
+        let (is_standby, is_preferred) = (watch::Sender::new(None), watch::Sender::new(true));
+        Self { labels, metrics, latest: Mutex::default(), sessions: AtomicU64::new(0), is_standby, is_preferred }
+    }
+
+    /// Records a new session and what it says. Returns whether the sessions before it led to a server of another kind.
+    pub(super) fn session(&self, session: &Session, facts: SessionFacts) -> bool {
+        let SessionFacts { is_standby, search_path } = facts;
+        *self.lock() = Some(Latest { search_path: search_path.into(), requirement: session.requirement });
+        self.sessions.fetch_add(1, Ordering::Relaxed);
+        self.is_preferred.send_replace(session.is_preferred);
+        self.standby(is_standby) == Some(!is_standby)
+    }
+
+    /// Records whether readings come from a standby, and logs each change. Returns what was known before.
+    pub(super) fn standby(&self, is_standby: bool) -> Option<bool> {
+        let mut before = None;
+        let is_change = self.is_standby.send_if_modified(|known| {
+            before = known.replace(is_standby);
+            before != Some(is_standby)
+        });
+        if !is_change {
+            return before;
+        }
+        self.metrics.is_standby.get_or_create(&self.labels).set(i64::from(is_standby));
+        let server = if is_standby { "a standby" } else { "a primary" };
+        tracing::info!(database = %self.labels.database, "readings come from {server}");
+        before
+    }
+
+    /// Returns the `search_path` of role, database and server, once there was a session.
+    pub(super) fn search_path(&self) -> Option<Arc<str>> {
+        self.lock().as_ref().map(|latest| Arc::clone(&latest.search_path))
+    }
+
+    /// Returns what each reading must ask of its server; none where any server will do, or before the first session.
+    pub(super) fn requirement(&self) -> Option<Requirement> {
+        self.lock().as_ref().map(|latest| latest.requirement).filter(|requirement| requirement.statement().is_some())
+    }
+
+    /// Returns a number that grows with each new session.
+    pub(super) fn sessions(&self) -> u64 {
+        self.sessions.load(Ordering::Relaxed)
+    }
+
+    /// Returns whether readings come from a standby, as far as is known.
+    pub(super) fn is_standby(&self) -> watch::Receiver<Option<bool>> {
+        self.is_standby.subscribe()
+    }
+
+    /// Returns whether the latest session leads to a host that no other is preferred to.
+    pub(super) fn is_preferred(&self) -> watch::Receiver<bool> {
+        self.is_preferred.subscribe()
+    }
+
+    /// Takes it that the next sessions lead to a preferred host.
+    pub(super) fn went_back(&self) {
+        self.is_preferred.send_replace(true);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Latest>> {
+        self.latest.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,211 @@
+//! Never a silent zero from the wrong server: standbys that are behind, promoted, demoted, and hosts that come back.
+
+use std::{fmt::Write as _, time::Duration};
+
+use tonic::Code;
+
+use crate::support::{
+    admin,
+    cluster::{Cluster, SCALER_PASSWORD},
+    database::{self, Database},
+    executable::{Executable, Finished, Serving},
+    grpc::{Scaler, trigger},
+    pooler::Pooler,
+    skip::skip,
+    wait,
+};
+
+/// The contract: right answers this soon after the cause ends.
+const RECOVERY: Duration = Duration::from_secs(2);
+const SOON: Duration = Duration::from_secs(20);
+
+const ROWS: &str = "CREATE TABLE rows (); GRANT SELECT ON rows TO scaler";
+const SIXTY: &str = "INSERT INTO rows SELECT FROM generate_series(1, 60)";
+
+fn configuration(dbname: &str, ports: &[u16], further: &str) -> String {
+    let hosts = vec!["127.0.0.1"; ports.len()].join(",");
+    let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
+    let mut text = format!(
+        "databases:\n  claps:\n    host: {hosts}\n    port: '{}'\n    dbname: {dbname}\n    user: scaler\n    \
+         password: {SCALER_PASSWORD}\n    sslmode: disable\n",
+        ports.join(",")
+    );
+    writeln!(text, "{further}\nqueries:\n  rows: {{sql: SELECT count(*) FROM rows, max_age: 0s}}").unwrap();
+    text
+}
+
+async fn serving(dbname: &str, ports: &[u16], further: &str) -> Serving {
+    Executable::serve(&configuration(dbname, ports, further)).serving().await
+}
+
+async fn check(dbname: &str, ports: &[u16], further: &str) -> Finished {
+    let check = Executable::clapometer(["check", "--config", "clapometer.yaml"]);
+    check.file("clapometer.yaml", &configuration(dbname, ports, further)).finish(SOON).await
+}
+
+async fn superuser(cluster: &Cluster, statement: &str) {
+    database::connect(&cluster.superuser("postgres")).await.batch_execute(statement).await.unwrap();
+}
+
+async fn is_standby(serving: &Serving) -> f64 {
+    admin::metric(serving.admin, "clapometer_database_is_standby").await
+}
+
+/// A primary, its database, and a standby whose replay stands still since before the rows came.
+async fn behind(primary: &Cluster) -> (Database<'_>, Cluster) {
+    let database = Database::empty(primary).await;
+    database.execute(ROWS).await;
+    let standby = primary.standby().await;
+    standby.pause_replay().await;
+    database.execute(SIXTY).await;
+    (database, standby)
+}
+
+#[tokio::test]
+async fn of_several_hosts_a_standby_is_not_asked_unless_that_is_written() {
+    let primary = Cluster::private().await;
+    let (database, standby) = behind(&primary).await;
+    let serving = serving(database.name(), &[primary.port(), standby.port()], "").await;
+    let scaler = Scaler::at(serving.grpc);
+    let rows = trigger("rows", &[]);
+    scaler.reaches(&rows, 60.0, SOON).await;
+    assert_eq!(is_standby(&serving).await, 0.0);
+
+    primary.stop().await;
+    scaler.refuses(&rows, Code::Unavailable, SOON).await;
+    for _ in 0..20 {
+        let answer = scaler.value(&rows).await;
+        assert!(answer.is_err(), "{answer:?} while the primary is away");
+    }
+    primary.start().await;
+    scaler.reaches(&rows, 60.0, RECOVERY).await;
+}
+
+#[tokio::test]
+async fn a_preferred_host_is_gone_back_to_and_the_standby_is_seen_meanwhile() {
+    let primary = Cluster::private().await;
+    let (database, standby) = behind(&primary).await;
+    let any = "    target_session_attrs: any";
+    let ports = [primary.port(), standby.port()];
+    let mut serving = serving(database.name(), &ports, any).await;
+    let scaler = Scaler::at(serving.grpc);
+    let rows = trigger("rows", &[]);
+    scaler.reaches(&rows, 60.0, SOON).await;
+
+    primary.stop().await;
+    scaler.reaches(&rows, 0.0, SOON).await;
+    assert_eq!(is_standby(&serving).await, 1.0);
+    serving.process.logged("the standby", SOON, |line| line["message"] == "readings come from a standby").await;
+    primary.start().await;
+    scaler.reaches(&rows, 60.0, SOON).await;
+    assert_eq!(is_standby(&serving).await, 0.0);
+
+    let checked = check(database.name(), &ports, any).await;
+    assert!(checked.output.contains("target_session_attrs"), "{checked:?}");
+    let checked = check(database.name(), &ports, "").await;
+    assert!(!checked.output.contains("target_session_attrs"), "{checked:?}");
+}
+
+#[tokio::test]
+async fn prefer_standby_makes_do_with_a_primary_until_a_standby_is_there() {
+    let primary = Cluster::private().await;
+    let database = Database::empty(&primary).await;
+    database.execute(ROWS).await;
+    let standby = primary.standby().await;
+    standby.stop().await;
+    let prefer = "    target_session_attrs: prefer-standby";
+    let serving = serving(database.name(), &[primary.port(), standby.port()], prefer).await;
+    let scaler = Scaler::at(serving.grpc);
+    let rows = trigger("rows", &[]);
+    scaler.reaches(&rows, 0.0, SOON).await;
+    assert_eq!(is_standby(&serving).await, 0.0);
+    standby.start().await;
+    wait::first("the standby is asked", SOON, async || {
+        let _ = scaler.value(&rows).await;
+        (is_standby(&serving).await == 1.0).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn behind_a_pooler_a_demoted_primary_is_not_believed() {
+    let primary = Cluster::private().await;
+    let database = Database::empty(&primary).await;
+    database.execute(ROWS).await;
+    database.execute(SIXTY).await;
+    let Some(pooler) = Pooler::before(&database.scaler(), 4).await else { return skip("PgBouncer is not installed") };
+    let wish = "    target_session_attrs: read-write";
+    let serving = serving(database.name(), &[pooler.address().port()], wish).await;
+    let scaler = Scaler::at(serving.grpc);
+    let rows = trigger("rows", &[]);
+    scaler.reaches(&rows, 60.0, SOON).await;
+
+    primary.demote().await;
+    scaler.refuses(&rows, Code::Unavailable, SOON).await;
+    for _ in 0..20 {
+        let answer = scaler.value(&rows).await;
+        assert!(answer.is_err(), "{answer:?} from a standby");
+    }
+    assert!(serving.process.errors().contains("wrong_server"), "{}", serving.process.errors());
+    primary.promote().await;
+    scaler.reaches(&rows, 60.0, SOON).await;
+}
+
+#[tokio::test]
+async fn a_standby_that_is_promoted_is_none_any_more() {
+    let primary = Cluster::private().await;
+    let database = Database::empty(&primary).await;
+    database.execute(ROWS).await;
+    let standby = primary.standby().await;
+    let serving = serving(database.name(), &[standby.port()], "    target_session_attrs: standby").await;
+    let scaler = Scaler::at(serving.grpc);
+    let rows = trigger("rows", &[]);
+    scaler.reaches(&rows, 0.0, SOON).await;
+    standby.promote().await;
+    scaler.refuses(&rows, Code::Unavailable, SOON).await;
+}
+
+#[tokio::test]
+async fn a_standby_further_behind_than_max_lag_is_no_source() {
+    let primary = Cluster::private().await;
+    let database = Database::empty(&primary).await;
+    database.execute(ROWS).await;
+    superuser(&primary, "GRANT pg_read_all_stats TO scaler").await;
+    let standby = primary.standby().await;
+    let serving = serving(database.name(), &[standby.port()], "    max_lag: 500ms").await;
+    let scaler = Scaler::at(serving.grpc);
+    let rows = trigger("rows", &[]);
+    // A primary at rest sends nothing: what there is has been replayed.
+    scaler.reaches(&rows, 0.0, SOON).await;
+    standby.pause_replay().await;
+    database.execute(SIXTY).await;
+    scaler.refuses(&rows, Code::Unavailable, SOON).await;
+    for _ in 0..20 {
+        let answer = scaler.value(&rows).await;
+        assert!(answer.is_err(), "{answer:?} from a standby that is behind");
+    }
+    assert!(serving.process.errors().contains("lagging"), "{}", serving.process.errors());
+    standby.resume_replay().await;
+    scaler.reaches(&rows, 60.0, RECOVERY).await;
+
+    // Nothing comes any more, and nobody knows what the primary does.
+    primary.stop().await;
+    scaler.refuses(&rows, Code::Unavailable, SOON).await;
+}
+
+#[tokio::test]
+async fn the_role_that_is_read_only_by_itself_finds_the_primary() {
+    let primary = Cluster::private().await;
+    let database = Database::empty(&primary).await;
+    database.execute(ROWS).await;
+    superuser(&primary, "ALTER ROLE scaler SET default_transaction_read_only = on").await;
+    let ports = [primary.port(), primary.port()];
+    let serving = serving(database.name(), &ports, "    target_session_attrs: read-write").await;
+    Scaler::at(serving.grpc).reaches(&trigger("rows", &[]), 0.0, SOON).await;
+
+    superuser(&primary, "ALTER ROLE scaler RESET default_transaction_read_only").await;
+    let name = database.name();
+    superuser(&primary, &format!("ALTER DATABASE {name} SET default_transaction_read_only = on")).await;
+    let refused = self::serving(name, &ports, "    target_session_attrs: read-write").await;
+    assert_eq!(Scaler::at(refused.grpc).refusal(&trigger("rows", &[])).await.code(), Code::Unavailable);
+}
