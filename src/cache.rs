@@ -1,8 +1,8 @@
 //! The latest reading of each (query, parameters), shared by all triggers that use it.
 //!
-//! Single flight: any number of concurrent calls for one cached query cause one statement. A reading
-//! outlives the calls that asked for it: the flight is a task of its own, later calls join it,
-//! and its result serves whoever asks while it is fresh. Polls and streams read one cell.
+//! Any number of concurrent calls for one cached query cause one statement. A reading outlives the
+//! calls that asked for it: the attempt is a task of its own, later calls join it, and its result
+//! serves every call while it is fresh. Polls and streams read the same cached query.
 
 mod freshness;
 mod group_keys;
@@ -40,41 +40,41 @@ use crate::{
     reading::{ReadResult, Reading, Rows, Tenant},
 };
 
-/// How long an IsActive is answered from the reading of the GetMetrics before it.
+/// The time for which an IsActive is answered from the reading of the GetMetrics before it.
 const PIN: Duration = Duration::from_secs(2);
 
-/// What the latest attempt brought.
+/// The result of the latest attempt.
 #[derive(Debug, Clone)]
 struct Outcome {
-    /// Attempts are numbered from 1; 0: none has ended yet.
+    /// The number of the attempt, from 1; 0 if no attempt has ended yet.
     attempt: u64,
-    /// When it began.
+    /// The time at which it began.
     began_at: Instant,
-    /// When it ended.
+    /// The time at which it ended.
     ended_at: Instant,
     result: Result<Arc<Reading>, Fault>,
 }
 
-/// When a call came, and by when it must be answered.
+/// The times of a call: its arrival and its deadline.
 #[derive(Debug, Clone, Copy)]
 pub struct Call {
-    /// When it came; what a call does without waiting, it does at this moment.
+    /// Its arrival, which stands for the present in all that it does without waiting.
     pub came_at: Instant,
-    /// It is answered by then, with a fault if need be.
+    /// The time by which it is answered, with a fault if there is no reading.
     pub deadline: Instant,
 }
 
-/// What there is for a call.
+/// The outcome of a lookup for a call.
 enum Lookup {
     Fresh(Arc<Reading>),
-    /// The attempt to wait for.
+    /// There is no fresh reading; this attempt brings the next.
     Next {
         outcomes: cell::Receiver<Outcome>,
         attempt: u64,
     },
 }
 
-/// One query with its parameters.
+/// A query with its parameters, and its latest reading.
 pub struct CachedQuery {
     source: Arc<QuerySource>,
     parameters: Vec<Value<'static>>,
@@ -92,7 +92,7 @@ struct State {
     used_at: Instant,
     last_polls: LastPolls,
     watchers: watch::Watchers,
-    /// Where its readings wait for a connection.
+    /// The namespace in whose queue its readings wait for a connection.
     tenant: Tenant,
 }
 
@@ -118,12 +118,12 @@ impl CachedQuery {
         Arc::new(Self { source, parameters, metrics, outcome: cell::Sender::new(nothing), state: Mutex::new(state) })
     }
 
-    /// Several namespaces use it: its readings do not wait behind those of the one that asked first.
+    /// Notes that several namespaces use it, so that its readings do not wait in the queue of the first one.
     fn share(&self) {
         self.lock().tenant = None;
     }
 
-    /// A reading for GetMetrics of `trigger`: a fresh one, or the next.
+    /// Returns a reading for GetMetrics of `trigger`: a fresh one, or the next.
     ///
     /// # Errors
     /// The fault of the statement that was waited for, or [`Fault::DeadlineExceeded`] at the call's deadline.
@@ -146,7 +146,7 @@ impl CachedQuery {
         Ok(reading)
     }
 
-    /// A reading for IsActive of `trigger`: within [`PIN`] the one that its GetMetrics used, so
+    /// Returns a reading for IsActive of `trigger`: within [`PIN`] the one that its GetMetrics used, so
     /// that the two calls of a poll cannot disagree, unless an attempt has failed since.
     ///
     /// # Errors
@@ -194,7 +194,7 @@ impl CachedQuery {
         Rules { max_age: query.max_age, channel }
     }
 
-    /// Starts an attempt. It is nobody's child: callers come and go.
+    /// Starts an attempt, in a task that belongs to no call: calls give up, the attempt goes on.
     fn start_attempt(self: &Arc<Self>, state: &mut State) {
         state.attempt += 1;
         state.in_flight = true;

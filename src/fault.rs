@@ -1,18 +1,18 @@
-//! What can go wrong with a reading, as a closed set.
+//! The faults of a reading, as a closed set.
 //!
-//! No driver types and no gRPC types: [`crate::postgres`] classifies into these,
-//! [`crate::scaler`] turns them into status codes. A fault's `Display` is what KEDA writes into
-//! a Kubernetes Event: fixed per reason so that events aggregate, without SQL, host, user, value
-//! or duration. What we know beyond that is logged where the fault is classified.
+//! No driver types and no gRPC types: [`crate::postgres`] classifies errors as faults, and
+//! [`crate::scaler`] turns them into status codes. KEDA writes a fault's `Display` into a Kubernetes
+//! Event: the text is fixed for each reason, so that events aggregate, and has no SQL, host, user,
+//! value or duration. Details are logged where the fault is classified.
 
 use std::fmt;
 
-/// Why there is no reading.
+/// A reason why there is no reading.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Fault {
-    /// `enabled: false`: the operator has switched the database off.
+    /// The operator has switched the database off (`enabled: false`).
     Disabled,
-    /// No session: DNS, TCP, TLS, authentication, start-up, credentials that cannot be read.
+    /// No session can be opened: DNS, TCP, TLS, authentication, start-up, credentials that cannot be read.
     Unreachable,
     /// The role may do more than read, and `require_unprivileged_role` is set.
     PrivilegedRole,
@@ -20,31 +20,31 @@ pub enum Fault {
     WrongServer,
     /// The standby is further behind than `max_lag` allows.
     Lagging,
-    /// The session broke while a statement was under way.
+    /// The connection broke while a statement was under way.
     ConnectionLost,
     /// The server said that it cannot serve now (SQLSTATE classes 08, 53, 57P, 58, XX, 25P03).
     ServerUnavailable(SqlState),
-    /// Nothing is asked while the database keeps failing.
+    /// No statement is sent while the database keeps failing.
     BreakerOpen,
-    /// No answer before our deadline.
+    /// There was no answer before our deadline.
     DeadlineExceeded,
-    /// The server's statement timeout or a cancel (57014).
+    /// The server's statement timeout ended the statement, or a cancel (57014).
     StatementTimeout,
-    /// The server's lock timeout (55P03).
+    /// The server's lock timeout ended the statement (55P03).
     LockTimeout,
-    /// Serialisation failure or deadlock (40001, 40P01), twice.
+    /// A serialisation failure or a deadlock (40001, 40P01) came twice.
     Conflict(SqlState),
-    /// Every other SQLSTATE: the query cannot work as it is.
+    /// The server rejected the query with any other SQLSTATE: it cannot work as it is.
     Rejected(SqlState),
     /// The answer is not one finite number from zero up.
     Unusable(Unusable),
-    /// One of our own limits.
+    /// A limit of our own was reached.
     Exhausted(Limit),
-    /// A panic: the process lives, and this attempt failed.
+    /// A panic ended this attempt; the process goes on.
     Bug,
 }
 
-/// Why an answer is no number.
+/// A reason why an answer is not usable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Unusable {
     /// The number is NULL, and `on_null` is `error`.
@@ -53,34 +53,34 @@ pub enum Unusable {
     NoRow,
     /// There is more than one row.
     SeveralRows,
-    /// NaN.
+    /// The number is NaN.
     NotANumber,
-    /// Positive or negative infinity.
+    /// The number is infinite.
     Infinite,
-    /// Below zero.
+    /// The number is below zero.
     Negative,
     /// A column is not of the type that the wrapper asked for.
     WrongType,
-    /// It reads statistics that PostgreSQL masks for the role.
+    /// The query reads statistics that PostgreSQL masks for the role.
     Masked,
     /// A grouped query returned a NULL key.
     NullKey,
     /// A grouped query returned a key twice.
     RepeatedKey,
-    /// A grouped query returned more keys than are held.
+    /// A grouped query returned more keys than fit into a reading.
     TooManyKeys,
 }
 
-/// A limit of ours that was reached.
+/// A limit of our own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Limit {
-    /// All cached queries are watched or in flight.
+    /// The number of cached queries: all of them are watched or in flight.
     Cache,
-    /// One namespace's share of the cached queries.
+    /// The quota of one namespace in the cache.
     NamespaceQuota,
-    /// Open streams of one trigger.
+    /// The open streams of one trigger.
     TriggerStreams,
-    /// Open streams of the process.
+    /// The open streams of the process.
     Streams,
 }
 
@@ -95,7 +95,7 @@ impl SqlState {
         bytes.iter().all(|b| b.is_ascii_digit() || b.is_ascii_uppercase()).then_some(Self(bytes))
     }
 
-    /// The code's text.
+    /// Returns the code's text.
     pub fn as_str(&self) -> &str {
         std::str::from_utf8(&self.0).expect("checked to be ASCII by the constructor")
     }
@@ -113,23 +113,23 @@ impl fmt::Display for SqlState {
     }
 }
 
-/// What kind of trouble a fault is; the scaler has one gRPC code for each.
+/// The kind of a fault; the scaler has one gRPC code for each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
-    /// Try again later: UNAVAILABLE.
+    /// The database cannot serve now: UNAVAILABLE.
     Unavailable,
-    /// Too slow: DEADLINE_EXCEEDED.
+    /// The answer took too long: DEADLINE_EXCEEDED.
     TooSlow,
-    /// The query or its answer must be mended: FAILED_PRECONDITION.
+    /// The query or its answer must be corrected: FAILED_PRECONDITION.
     Precondition,
-    /// A limit of ours: RESOURCE_EXHAUSTED.
+    /// A limit of our own was reached: RESOURCE_EXHAUSTED.
     Exhausted,
     /// A bug of ours: INTERNAL.
     Bug,
 }
 
 impl Fault {
-    /// The kind of trouble.
+    /// Returns the kind.
     pub fn kind(self) -> Kind {
         match self {
             Self::Disabled
@@ -148,7 +148,7 @@ impl Fault {
         }
     }
 
-    /// A label from a closed set, for metrics and logs.
+    /// Returns a label from a closed set, for metrics and logs.
     pub fn reason(self) -> &'static str {
         match self {
             Self::Disabled => "disabled",

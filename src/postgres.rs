@@ -1,7 +1,7 @@
 //! PostgreSQL: sessions, a pool per database, and one reading as one read-only transaction.
 //!
-//! [`Database::read`] is what the cache calls. What goes wrong is classified here into a
-//! [`Fault`]; nothing of the driver leaves this module.
+//! [`Database::read`] takes a reading. Errors are classified here as a [`Fault`]; nothing of the driver
+//! leaves this module.
 
 pub(crate) mod classify;
 pub mod connect;
@@ -67,20 +67,20 @@ use crate::{
     shutdown::Supervisor,
 };
 
-/// What a silent server gets beyond a statement's own limit, which it should have enforced.
+/// The time that a silent server gets beyond a statement's own limit, which it should have enforced.
 const SILENCE: Duration = Duration::from_millis(500);
 
-/// How long a reading may at least wait for a connection, whatever its statement's limit is:
+/// The time that a reading may wait for a connection at least, whatever its statement's limit is:
 /// hundreds of triggers that KEDA asks in phase queue up here.
 const QUEUE: Duration = Duration::from_secs(10);
 
-/// A transaction of ours is never idle for long; a session that is has lost us.
+/// The time for which a transaction may be idle on the server. Ours never is for long, unless this process is gone.
 const IDLE_IN_TRANSACTION: Duration = Duration::from_secs(5);
 
-/// Idle and old connections are looked for this often.
+/// The pause between two searches for idle and old connections.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(15);
 
-/// One configured database: its pool, its state.
+/// A configured database: its pool and its state.
 pub struct Database {
     settings: Arc<config::Database>,
     pool: Pool,
@@ -90,38 +90,38 @@ pub struct Database {
     labels: DatabaseLabels,
     channels: Channels,
     fair_pool: Arc<FairPool>,
-    /// When credentials or host last changed; what was opened before is not used any more.
+    /// The latest change of credentials or host. A connection that was opened before it is not used any more.
     renewed: watch::Sender<Instant>,
     suspicions: mpsc::Sender<()>,
-    /// When the latest connection was opened that served to show that the database is alive.
+    /// The time at which the latest probe began that found the database alive.
     alive: watch::Sender<Instant>,
 }
 
-/// What happened to one attempt at a statement.
+/// The failure of one attempt to send a statement.
 struct Failure {
     fault: Fault,
-    /// For the log.
+    /// The detail for the log.
     detail: String,
-    /// Whether a new connection may do better at once: this one was idle and broke before it answered.
+    /// Whether the same statement may succeed at once on a new connection.
     stale_connection: bool,
 }
 
 /// A transaction that failed.
 enum TransactionError {
-    /// The server, or the connection, said so.
+    /// The server or the connection reported an error.
     SqlError {
         error: tokio_postgres::Error,
-        /// Whether the server had answered to BEGIN: then the connection was good, and broke over the statement.
+        /// Whether the server had answered BEGIN. Then the connection was good, and broke over the statement.
         had_begun: bool,
     },
-    /// Nobody said anything, not to BEGIN either, while the server answered somebody else.
+    /// The server did not even answer BEGIN, while it answered on a connection that was opened later.
     DeadConnection,
     /// The server is not, or no longer, the one that the configuration asks for.
     Mismatch(Mismatch),
 }
 
 impl Database {
-    /// Makes the handle; nothing is opened until something is asked. Must be called in a runtime.
+    /// Makes the handle. No connection is opened before the first reading. Must be called in a runtime.
     pub fn new(settings: Arc<config::Database>, metrics: Arc<Metrics>, supervisor: &Supervisor) -> Arc<Self> {
         let labels = DatabaseLabels { database: settings.name.clone() };
         let health = Arc::new(Health::new(labels.clone()));
@@ -181,22 +181,22 @@ impl Database {
         database
     }
 
-    /// What it was made from.
+    /// Returns the settings that it was made from.
     pub fn settings(&self) -> &Arc<config::Database> {
         &self.settings
     }
 
-    /// Takes one reading, on behalf of whoever waits as `tenant`.
+    /// Takes one reading on behalf of `tenant`.
     ///
-    /// Ends by itself: after the statement's limit and a wait in the queue of [`QUEUE`] or that
-    /// limit, whichever is longer.
+    /// Ends by itself, after the statement's limit and a wait for a connection of [`QUEUE`] or that limit,
+    /// whichever is longer.
     ///
     /// # Errors
-    /// The fault and, for the log, what is known beyond it.
+    /// The fault, with a detail for the log.
     ///
     /// # Cancel safety
-    /// None: a dropped call closes its connection but leaves the server at work. Run it in a
-    /// task that nobody aborts.
+    /// Not safe: a dropped call closes its connection, but the server goes on. Run it in a task that is never
+    /// aborted.
     pub async fn read(&self, statement: &Statement, parameters: &[Value<'_>], tenant: &Tenant) -> ReadResult {
         if !self.settings.enabled {
             return Err((Fault::Disabled, String::new()));
@@ -239,7 +239,7 @@ impl Database {
             // A connect may take longer than a call waits for it.
             never = self.suspect() => match never {},
         };
-        // The place is given back after the connection: it is declared before it.
+        // The permit is declared before the connection, so that it is given back after it.
         let (_permit, connection) = match turn {
             Ok((permit, Ok(connection))) => (permit, connection),
             Ok((_, Err(_))) => return Err(Failure::plain(self.health.connect_fault())),
@@ -273,7 +273,7 @@ impl Database {
             Ok(Err(TransactionError::Mismatch(mismatch))) => Err(self.mismatched(connection, mismatch)),
             Ok(Err(TransactionError::DeadConnection)) => {
                 self.abandon(connection);
-                // What lay idle beside it has most likely died with it.
+                // The idle connections beside it are most likely dead, too.
                 self.pool.retain(|_, _| false);
                 let detail = "a connection has died without a word".to_owned();
                 Err(Failure { fault: Fault::ConnectionLost, detail, stale_connection: true })
@@ -287,9 +287,9 @@ impl Database {
         }
     }
 
-    /// Discards a session whose server is not the one that is asked for, as if it could not have been opened.
+    /// Discards a session whose server is not the one that is asked for, and counts a failed connect.
     ///
-    /// All others were opened on the same hosts: they go, too, and LISTEN with them, unless that has just been done.
+    /// The other sessions and LISTEN lead to the same server. They are discarded with the first that notices.
     fn mismatched(&self, connection: Object, mismatch: Mismatch) -> Failure {
         let (fault, detail) = (mismatch.fault(), mismatch.to_string());
         let is_first = !is_outdated(Object::metrics(&connection), *self.renewed.borrow());
@@ -301,13 +301,13 @@ impl Database {
         Failure { fault, detail, stale_connection: true }
     }
 
-    /// Classifies a statement's error and draws the consequences for connection and database.
+    /// Classifies a statement's error, and records what it means for the connection and the database.
     fn failed(&self, connection: Object, error: &tokio_postgres::Error, was_idle: bool) -> Failure {
         let fault = statement_fault(error);
         let detail = loggable(error);
         let lost = fault == Fault::ConnectionLost;
         let ended = lost || ends_session(error);
-        // An idle connection that a restart, a fail-over or a NAT has cut says nothing about the database of now.
+        // An idle connection that a restart, a failover or a NAT has cut says nothing about the database as it is now.
         let stale_connection = ended && was_idle;
         if ended {
             drop(Object::take(connection));
@@ -323,10 +323,11 @@ impl Database {
         Failure { fault, detail, stale_connection }
     }
 
-    /// BEGIN with its settings, statement and COMMIT in one round trip; the first error counts, the others are its echo.
+    /// Sends BEGIN with its settings, the statement and COMMIT in one round trip. The first error counts; the others
+    /// follow from it.
     ///
-    /// COMMIT of what was only read has nothing to add: its answer is not waited for, and precedes
-    /// those to whatever the connection is used for next.
+    /// The answer to COMMIT is not waited for: nothing was written. It precedes the answers to the next statements on
+    /// the connection.
     async fn transaction(
         &self,
         client: &tokio_postgres::Client,
@@ -363,7 +364,7 @@ impl Database {
         };
         let commit = async {
             match client.batch_execute("COMMIT").await {
-                // Told by what it ends, too.
+                // An error of COMMIT comes with that of the statement.
                 Ok(()) | Err(_) => pending::<Infallible>().await,
             }
         };
@@ -389,8 +390,8 @@ impl Database {
             return Ok(Err(Fault::Unusable(Unusable::Masked)));
         }
         if let Ok(Reading { changes_at: Some(changes_at), .. }) = &mut read {
-            // It was counted from the transaction's begin on the server, which lies somewhere in between: a moment too late
-            // sees the change, a moment too early would not, and could not look again for a second.
+            // The server counts from the begin of the transaction, which lies between the two times. A moment too
+            // late sees the change; a moment too early would not, and could not look again for a second.
             *changes_at += begun_at.duration_since(sent_at);
         }
         Ok(read)
@@ -428,7 +429,7 @@ impl Database {
         });
     }
 
-    /// Brings the pool's metrics up to date; called when they are asked for.
+    /// Updates the metrics of the pool, which are computed when they are scraped.
     pub fn publish(&self) {
         let status = self.pool.status();
         let count = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
@@ -440,28 +441,28 @@ impl Database {
         self.metrics.pool_waiting.get_or_create(&self.labels).set(count(status.waiting + self.fair_pool.waiting()));
     }
 
-    /// Lets go of connections, busy ones when they are done; those that follow read credentials and host anew.
+    /// Closes all connections, busy ones when they are done. Later ones read credentials and host anew.
     pub fn renew(&self) {
         self.renewed.send_replace(Instant::now());
         self.pool.retain(|_, _| false);
     }
 
-    /// What is known of a notification channel, which is listened on from now on.
+    /// Returns the state of a notification channel, and listens on it from now on.
     pub fn channel(&self, channel: &str) -> watch::Receiver<ChannelState> {
         self.channels.channel(channel)
     }
 
-    /// Whether statements are sent now: the breaker is closed.
+    /// Returns whether statements are sent now: the breaker is closed.
     pub fn is_served(&self) -> bool {
         self.settings.enabled && *self.health.breaker().borrow() == Breaker::Closed
     }
 
-    /// Whether statements are sent.
+    /// Returns the state of the breaker, and its changes.
     pub fn breaker(&self) -> watch::Receiver<Breaker> {
         self.health.breaker()
     }
 
-    /// Whether statements are sent, as it changes from now on.
+    /// Returns a stream of the changes from now on: whether statements are sent.
     pub fn changes(&self) -> impl Stream<Item = bool> + Send + Unpin + use<> {
         WatchStream::from_changes(self.health.breaker()).map(|breaker| breaker == Breaker::Closed)
     }
@@ -473,8 +474,8 @@ impl Failure {
     }
 }
 
-/// Begins a transaction and sets what holds for it, in one message: a SELECT of set_config takes as long to plan as a
-/// short statement takes in all.
+/// Returns the statements that begin a transaction and make its settings, in one message. A SELECT of set_config
+/// would take as long to plan as a short statement takes in all.
 ///
 /// `row_security = off` turns rows that a policy would hide into an error (42501) instead of a silent zero.
 fn begin(database: &config::Database, own_path: Option<&str>, query: &Query) -> String {

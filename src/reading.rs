@@ -37,7 +37,7 @@ pub struct ChannelState {
     pub invalidated_at: Instant,
 }
 
-/// One row's numbers: finite, not negative.
+/// The numbers of one row: finite, not negative.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Numbers {
     /// The value column, undivided.
@@ -46,28 +46,28 @@ pub struct Numbers {
     pub activity: Option<f64>,
 }
 
-/// What one statement told.
+/// The answer to one statement.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Reading {
     /// The numbers.
     pub rows: Rows,
-    /// When the statement was sent; a reading's age counts from here.
+    /// The time at which the statement was sent; a reading's age counts from it.
     pub sent_at: Instant,
-    /// When the numbers change by the clock alone, if the query says so.
+    /// The time at which the numbers change by the clock alone, if the query says so.
     pub changes_at: Option<Instant>,
 }
 
 /// The rows of a reading.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Rows {
-    /// A plain query's single row.
+    /// The single row of a plain query.
     One(Numbers),
-    /// A grouped query's rows by key.
+    /// The rows of a grouped query by key.
     ByKey(HashMap<Box<str>, Numbers>),
 }
 
 impl Rows {
-    /// The numbers of a grouped query's key, or a plain query's.
+    /// Returns the numbers of a key of a grouped query, or those of a plain query.
     pub fn of(&self, key: Option<&str>) -> Option<&Numbers> {
         match (self, key) {
             (Self::One(numbers), _) => Some(numbers),

@@ -1,28 +1,28 @@
-//! The arithmetic between a reading and what KEDA is told: divide, round, clamp, compare.
+//! The arithmetic between a reading and the answer to KEDA: divide, round, clamp, compare.
 //!
 //! Pure, and the only place that rounds. [`crate::config`] checks numbers into these types,
 //! [`crate::scaler`] applies them to readings.
 //!
-//! KEDA keeps three decimals of a metric, takes the int64 where the double is not above zero,
-//! and turns NaN, infinite and negative numbers into zero (pkg/scalers/scaler.go); so nothing
-//! of the kind may leave here.
+//! KEDA rounds a metric to three decimals, takes the int64 where the double is not above zero,
+//! and turns NaN, infinite and negative numbers into zero (pkg/scalers/scaler.go). No such number
+//! may leave this module.
 
 /// The smallest value or target that KEDA can tell from zero: it formats metrics with `%.3f`.
 pub const SMALLEST: f64 = 0.001;
 
-/// How close, relative to its size, a quotient must be to an integer to be that integer.
+/// The distance from an integer, relative to its size, within which a quotient is that integer.
 ///
 /// `21 / 0.7` is 30.000000000000004 in binary floating point and must not become 31 Jobs.
 const INTEGER_TOLERANCE: f64 = 1e-9;
 
-/// How close it must be at most, however large it is: what KEDA can tell from nothing is not thrown away.
+/// The greatest such distance, however large the quotient: a remainder that KEDA can tell from zero is not dropped.
 ///
 /// From 1e6 on, the relative tolerance alone would reach further; from 5e8 on
 /// it would make `ceil` and `floor` round to the nearest. What binary division adds stays below
 /// this up to 4e12. Beyond that a remainder may start one Job in 4e12 too many.
 const LARGEST_TOLERANCE: f64 = SMALLEST;
 
-/// What becomes of a quotient's fraction.
+/// The treatment of a quotient's fraction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Rounding {
     /// Up: 61 / 10 is 7.
@@ -31,12 +31,12 @@ pub enum Rounding {
     Floor,
     /// To the nearest integer, halves away from zero.
     Nearest,
-    /// Kept.
+    /// The fraction stays.
     None,
 }
 
 impl Rounding {
-    /// Every spelling, for messages.
+    /// All spellings, for messages.
     pub const NAMES: [&str; 4] = ["ceil", "floor", "nearest", "none"];
 
     /// Returns the rounding where none is configured. A number that is not divided reaches KEDA as it is, as from the
@@ -56,7 +56,7 @@ impl Rounding {
         }
     }
 
-    /// The spelling that [`Rounding::parse`] reads.
+    /// Returns the spelling that [`Rounding::parse`] reads.
     pub fn name(self) -> &'static str {
         match self {
             Self::Ceil => "ceil",
@@ -77,7 +77,7 @@ impl Divisor {
         (number.is_finite() && number > 0.0).then_some(Self(number))
     }
 
-    /// The number itself.
+    /// Returns the number.
     pub fn get(self) -> f64 {
         self.0
     }
@@ -89,13 +89,13 @@ impl Default for Divisor {
     }
 }
 
-/// What one Job or replica is expected to handle: at least [`SMALLEST`], finite.
+/// The number of units that one Job or replica is expected to handle: at least [`SMALLEST`], finite.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Target(f64);
 
 impl Target {
-    /// What an HPA is born with when the trigger's own target cannot be known: large enough
-    /// that the HPA does not explode when the trigger is mended.
+    /// The target with which an HPA is created when the trigger's own cannot be known: so large that the
+    /// HPA does not add replicas when the trigger is corrected.
     pub const PLACEHOLDER: Self = Self(1_000_000.0);
 
     /// Accepts finite numbers from [`SMALLEST`] up.
@@ -103,7 +103,7 @@ impl Target {
         (number.is_finite() && number >= SMALLEST).then_some(Self(number))
     }
 
-    /// The number itself.
+    /// Returns the number.
     pub fn get(self) -> f64 {
         self.0
     }
@@ -125,19 +125,19 @@ impl Activation {
         (number.is_finite() && number >= 0.0).then_some(Self(number))
     }
 
-    /// The number itself.
+    /// Returns the number.
     pub fn get(self) -> f64 {
         self.0
     }
 
-    /// Whether this activity makes a trigger active: strictly greater, as KEDA's built-in
+    /// Returns whether this activity makes a trigger active: strictly greater, as KEDA's built-in
     /// `postgresql` trigger compares (pkg/scalers/postgresql_scaler.go).
     pub fn is_exceeded_by(self, activity: f64) -> bool {
         activity > self.0
     }
 }
 
-/// Divides and rounds what a query returned into what is reported.
+/// Divides and rounds a number that a query returned, and returns the number to report.
 ///
 /// `number` is finite and not negative; so is the answer. A quotient too large for a double
 /// is the largest double, and one in (0, [`SMALLEST`]) that rounding left there is
@@ -153,25 +153,25 @@ pub fn reported(number: f64, divisor: Divisor, rounding: Rounding) -> f64 {
     if rounded > 0.0 { rounded.max(SMALLEST) } else { 0.0 }
 }
 
-/// The quotient, or the integer that it would be in decimal arithmetic.
+/// Returns the quotient, or the integer that it would be in decimal arithmetic.
 fn snapped(quotient: f64) -> f64 {
     let nearest = quotient.round();
     if nearest > 0.0 && (quotient - nearest).abs() <= tolerance(nearest) { nearest } else { quotient }
 }
 
-/// The nearest integer; the next where the quotient would be a half in decimal arithmetic, as 7 / 0.56 is 12.5.
+/// Returns the nearest integer, and the next one where decimal arithmetic would give a half, as 7 / 0.56 is 12.5.
 fn nearest(quotient: f64) -> f64 {
     let below = quotient.floor();
     let is_half = (quotient - below - 0.5).abs() <= tolerance(quotient);
     if is_half { below + 1.0 } else { quotient.round() }
 }
 
-/// What binary division may have added to a quotient of this size.
+/// Returns what binary division may have added to a quotient of this size.
 fn tolerance(quotient: f64) -> f64 {
     (INTEGER_TOLERANCE * quotient).min(LARGEST_TOLERANCE)
 }
 
-/// The deprecated int64 beside a double on the wire: rounded up, saturating.
+/// Returns the deprecated int64 that goes beside a double: rounded up, saturating.
 ///
 /// Rounded up because KEDA falls back to it where the double is not above zero, and a value
 /// above zero must never read as zero.

@@ -1,4 +1,4 @@
-//! When a reading may still be served. Pure: the clock is an argument.
+//! The rules for how long a reading may be served. Pure: the clock is an argument.
 
 use std::time::Duration;
 
@@ -6,53 +6,54 @@ use tokio::time::Instant;
 
 use crate::reading::Reading;
 
-/// A reading whose next change has come is read again for it no more often than this.
+/// The shortest time between two statements because of `next_change`.
 const CHANGE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// A watched cached query is read again no more often than this on its own account.
+/// The shortest time between two statements because of watchers.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
-/// When after a mark readings become stale again.
+/// The times after an invalidation at which readings become stale again.
 ///
-/// A row may become visible a little after the notification that should have told of it: its
-/// transaction commits beside the one that notifies (docs/notify.md).
+/// A row may become visible a little after the notification that announces it: its transaction
+/// commits beside the one that notifies (docs/notify.md).
 const REREAD_AFTER: [Duration; 3] = [Duration::ZERO, Duration::from_millis(100), Duration::from_secs(1)];
 
 /// The rules of one cached query at one moment.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Rules {
-    /// How old a reading may be served while nothing better is known.
+    /// The greatest age of a reading, where notifications do not say more.
     pub(super) max_age: Duration,
-    /// What notifications add, where the query listens.
+    /// The rules of the notification channel, where the query listens.
     pub(super) channel: Option<ChannelRules>,
 }
 
-/// What is known of a query's notification channel.
+/// The state of a query's notification channel, as far as rules depend on it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ChannelRules {
-    /// How old an unmarked reading may be served while notifications are known to arrive; none while they are not.
+    /// The greatest age of a reading that no notification has invalidated; none while notifications may not arrive.
     pub(super) resync: Option<Duration>,
-    /// The latest notification, loss or return of LISTEN: what was sent before is stale.
+    /// The latest notification, loss or return of LISTEN: a reading that was sent before it is stale.
     pub(super) invalidated_at: Instant,
 }
 
 impl Rules {
-    /// How old a reading may get if nothing marks it.
+    /// Returns the greatest age of a reading that nothing invalidates.
     fn bound(&self) -> Duration {
         self.channel.and_then(|channel| channel.resync).unwrap_or(self.max_age)
     }
 
-    /// Until when a reading may be served: from that moment on it is stale.
+    /// Returns the moment from which on a reading is stale.
     pub(super) fn stale_from(&self, reading: &Reading) -> Instant {
         self.due_by(reading, self.bound())
     }
 
-    /// Whether a call may be answered with this reading.
+    /// Returns whether a call may be answered with this reading.
     pub(super) fn is_fresh(&self, reading: &Reading, now: Instant) -> bool {
         now < self.stale_from(reading)
     }
 
-    /// When a watched cached query is due for its next statement, after a reading or a failed attempt that began at `began_at`.
+    /// Returns when a watched query is due for its next statement, after a reading or a failed attempt that began at
+    /// `began_at`.
     pub(super) fn due(&self, reading: Option<&Reading>, began_at: Instant) -> Instant {
         match reading {
             Some(reading) => self.due_by(reading, self.bound().max(WATCH_INTERVAL)),
@@ -60,7 +61,8 @@ impl Rules {
         }
     }
 
-    /// The soonest of: so old, marked, changed by the clock.
+    /// Returns the earliest of three: the reading is `age` old, a notification invalidates it, its numbers change by
+    /// the clock.
     fn due_by(&self, reading: &Reading, age: Duration) -> Instant {
         let sent_at = reading.sent_at;
         let by_age = sent_at + age;

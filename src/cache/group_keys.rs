@@ -1,7 +1,7 @@
-//! The keys of a grouped query: which were ever there, and which are asked for in vain.
+//! The keys of a grouped query: those that readings have had, and those that triggers ask for in vain.
 //!
-//! Kept as hashes, so that neither a table with ever new keys nor a trigger with a long one takes
-//! memory. Of two keys with one hash (one pair in 2^64) the later goes unnoticed.
+//! Stored as hashes, so that neither a table with ever new keys nor a trigger with a long one takes
+//! memory. Of two keys with the same hash (one pair in 2^64) the later goes unnoticed.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -12,31 +12,31 @@ use std::{
 
 use tokio::time::Instant;
 
-/// Keys at most that are remembered as seen: twice what one reading may have. Beyond it a key that
-/// comes and goes may be told as never seen.
+/// The most keys that are remembered as seen: twice as many as one reading may have. Beyond it a key that
+/// comes and goes may be reported as never seen.
 const SEEN: usize = 20_000;
 
-/// Keys at most that are remembered as asked for in vain.
+/// The most keys that are remembered as asked for in vain.
 const UNSEEN: usize = 10_000;
 
-/// Keys asked for in vain at most that are logged: who asks for ever new ones must not fill the log.
+/// The most keys asked for in vain that are logged: a trigger with ever new ones must not fill the log.
 const LOGGED: usize = 100;
 
-/// A key nobody asked for in this time is asked for no more; like a cached query.
+/// The time after which a key that no trigger asks for is forgotten, as a cached query is.
 const IDLE: Duration = Duration::from_secs(600);
 
-/// What it means that a key is missing from a reading.
+/// The meaning of a key that is missing from a reading.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Asked {
-    /// There was such a key before.
+    /// A reading has had it before.
     Known,
-    /// It was never there, and nobody has been told.
+    /// No reading has had it, and this is the first call for it.
     FirstInVain,
-    /// It was never there, which has been told, or is one of too many.
+    /// No reading has had it, which is logged already, or it is one of too many.
     InVain,
 }
 
-/// One query's keys.
+/// The keys of one query.
 #[derive(Debug, Default)]
 pub(super) struct GroupKeys {
     hasher: RandomState,
@@ -46,7 +46,7 @@ pub(super) struct GroupKeys {
 #[derive(Debug, Default)]
 struct State {
     seen: HashSet<u64>,
-    /// With the time at which it was last asked for.
+    /// Each with the time of the latest call for it.
     unseen: HashMap<u64, Instant>,
 }
 
@@ -55,7 +55,7 @@ impl GroupKeys {
         Self::default()
     }
 
-    /// A reading has these keys.
+    /// Records the keys of a reading.
     pub(super) fn saw<'a>(&self, keys: impl Iterator<Item = &'a Box<str>>) {
         let mut state = self.lock();
         for key in keys {
@@ -69,7 +69,7 @@ impl GroupKeys {
         }
     }
 
-    /// A trigger asked for a key that the latest reading does not have.
+    /// Records that a trigger asked for a key which the latest reading does not have, and returns what that means.
     pub(super) fn missed(&self, key: &str, now: Instant) -> Asked {
         let hash = self.hasher.hash_one(key);
         let mut state = self.lock();
@@ -87,12 +87,12 @@ impl GroupKeys {
         if state.unseen.len() > LOGGED { Asked::InVain } else { Asked::FirstInVain }
     }
 
-    /// Whether this key was asked for and never seen.
+    /// Returns whether a trigger has asked for this key and no reading has had it.
     pub(super) fn is_unseen(&self, key: &str) -> bool {
         self.lock().unseen.contains_key(&self.hasher.hash_one(key))
     }
 
-    /// How many keys are asked for in vain.
+    /// Returns the number of keys that are asked for in vain.
     pub(super) fn unseen(&self, now: Instant) -> usize {
         let mut state = self.lock();
         state.unseen.retain(|_, asked_at| now.duration_since(*asked_at) < IDLE);

@@ -1,4 +1,4 @@
-//! Which reading each trigger's latest GetMetrics used.
+//! The reading that each trigger's latest GetMetrics used.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -6,10 +6,10 @@ use tokio::time::Instant;
 
 use crate::reading::Reading;
 
-/// Below this many, expired entries are not worth looking for.
+/// The number of entries below which it is not worth looking for expired ones.
 const FEW: usize = 64;
 
-/// Readings by trigger, each for a while.
+/// Readings by trigger, each for a limited time.
 #[derive(Debug)]
 pub(super) struct LastPolls {
     life: Duration,
@@ -31,7 +31,7 @@ impl LastPolls {
         self.by_trigger.insert(trigger, (Arc::clone(reading), now));
     }
 
-    /// The pinned reading, unless it is too old or something failed after it was pinned.
+    /// Returns the pinned reading, unless it was pinned too long ago or an attempt has failed since.
     pub(super) fn pinned(&self, trigger: u64, now: Instant, failed_at: Option<Instant>) -> Option<Arc<Reading>> {
         let (reading, pinned_at) = self.by_trigger.get(&trigger)?;
         let holds = now.duration_since(*pinned_at) < self.life && failed_at.is_none_or(|failed| failed < *pinned_at);

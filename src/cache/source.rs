@@ -1,4 +1,4 @@
-//! Where a cached query's readings come from.
+//! The source of a query's readings: the port to the database, and what all its cached queries share.
 
 use std::{
     pin::Pin,
@@ -18,22 +18,22 @@ use crate::{
     reading::{Breaker, ChannelState, ReadResult, Tenant},
 };
 
-/// Characters of a key that the log shows.
+/// The number of characters of a key that the log shows.
 const SHOWN: usize = 100;
 
-/// Takes readings of one query. A trait because counting can be faked honestly: the cached query's
-/// own tests drive the clock.
+/// Takes readings of one query: the cache's port to the database. A trait, because a reading can be faked
+/// honestly, so that the cache's own tests drive the clock.
 pub trait QueryReader: Send + Sync {
-    /// The query.
+    /// Returns the query.
     fn query(&self) -> &Arc<Query>;
 
-    /// The channel that tells of changes, where the query has one.
+    /// Returns the state of the notification channel, where the query has one.
     fn channel(&self) -> Option<watch::Receiver<ChannelState>>;
 
-    /// Whether statements are sent at all.
+    /// Returns whether statements are sent, and its changes.
     fn breaker(&self) -> watch::Receiver<Breaker>;
 
-    /// Takes one reading on behalf of whoever waits in `tenant`; ends by itself.
+    /// Takes one reading on behalf of `tenant`. Ends by itself.
     fn read<'a>(
         &'a self,
         parameters: &'a [Value],
@@ -41,7 +41,7 @@ pub trait QueryReader: Send + Sync {
     ) -> Pin<Box<dyn Future<Output = ReadResult> + Send + 'a>>;
 }
 
-/// A query's source with what all its cached queries share: labels, and a log that tells changes of state once.
+/// A query's reader with what all its cached queries share: labels, keys, and a log of changes of state.
 pub struct QuerySource {
     pub(super) reader: Arc<dyn QueryReader>,
     pub(super) labels: QueryLabels,
@@ -52,7 +52,7 @@ pub struct QuerySource {
 }
 
 impl QuerySource {
-    /// Wraps a source for the cached queries of its query.
+    /// Makes the source of all cached queries of one query.
     pub fn new(reader: Arc<dyn QueryReader>) -> Arc<Self> {
         let query = reader.query();
         let labels = QueryLabels { query: query.name.clone(), database: query.database.clone() };
@@ -61,13 +61,13 @@ impl QuerySource {
         Arc::new(Self { reader, labels, channel, keys: GroupKeys::new(), failing, retired })
     }
 
-    /// The query.
+    /// Returns the query.
     pub fn query(&self) -> &Arc<Query> {
         self.reader.query()
     }
 
-    /// A trigger asked for a key that the latest reading does not have. Logged the first time, if no reading
-    /// since start has had it: a typo is a silent zero.
+    /// Records that a trigger asked for a key which the latest reading does not have. Logs the first time, if no
+    /// reading since start has had it: a misspelt key would be a silent zero.
     pub fn missed(&self, key: &str) {
         if self.keys.missed(key, Instant::now()) == Asked::FirstInVain {
             let shown: String = key.chars().take(SHOWN).collect();
@@ -79,12 +79,12 @@ impl QuerySource {
         }
     }
 
-    /// Whether a trigger has asked for this key, and no reading since start has had it.
+    /// Returns whether a trigger has asked for this key, and no reading since start has had it.
     pub fn is_unseen(&self, key: &str) -> bool {
         self.keys.is_unseen(key)
     }
 
-    /// Brings the query's metrics up to date that are computed when they are asked for.
+    /// Updates the metrics of the query that are computed when they are scraped.
     pub fn publish(&self, metrics: &Metrics) {
         if self.query().group_by.is_some() {
             let unseen = i64::try_from(self.keys.unseen(Instant::now())).unwrap_or(i64::MAX);
@@ -92,7 +92,7 @@ impl QuerySource {
         }
     }
 
-    /// The query is not configured any more; what is still under way tells nobody.
+    /// Notes that the query is no longer configured: what is still under way publishes nothing.
     pub fn retire(&self, metrics: &Metrics) {
         self.retired.store(true, Ordering::Relaxed);
         metrics.forget_query(&self.labels);
@@ -102,7 +102,7 @@ impl QuerySource {
         self.retired.load(Ordering::Relaxed)
     }
 
-    /// One cached query has begun to fail; the first of the query's is logged.
+    /// Notes that one cached query has begun to fail, and logs the first of the query.
     pub(super) fn began_to_fail(&self, fault: Fault, detail: &str) {
         if self.failing.fetch_add(1, Ordering::Relaxed) == 0 {
             tracing::warn!(
@@ -115,12 +115,12 @@ impl QuerySource {
         }
     }
 
-    /// A cached query that was failing is gone.
+    /// Notes that a cached query that was failing is gone.
     pub(super) fn forget_failing(&self) {
         self.failing.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// One cached query has stopped failing; the last of the query's is logged.
+    /// Notes that one cached query has stopped failing, and logs the last of the query.
     pub(super) fn stopped_failing(&self) {
         if self.failing.fetch_sub(1, Ordering::Relaxed) == 1 {
             tracing::info!(query = %self.labels.query, database = %self.labels.database, "query answers again");
@@ -128,7 +128,7 @@ impl QuerySource {
     }
 }
 
-/// Whether a fault is the query's own; the database's are logged where they are noticed.
+/// Returns whether a fault is the query's own. Those of the database are logged where they are noticed.
 pub(super) fn is_of_the_query(fault: Fault) -> bool {
     match fault {
         Fault::StatementTimeout | Fault::LockTimeout | Fault::Conflict(_) => true,

@@ -1,4 +1,4 @@
-//! The cached queries that are held, within limits.
+//! The store of all cached queries, within limits.
 
 use std::{
     collections::HashMap,
@@ -18,19 +18,19 @@ use crate::{
     shutdown::Supervisor,
 };
 
-/// A cached query nobody asked for in this time is dropped.
+/// The time after which a cached query that no call uses is dropped.
 const IDLE: Duration = Duration::from_secs(600);
 
-/// How often idle cached queries are looked for.
+/// The pause between two searches for idle cached queries.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Cached queries at most. Their parameters are kept twice; a trigger may write 64 KiB of them.
+/// The limit of all cached queries. Their parameters are stored twice, and a trigger may write 64 KiB of them.
 const CAPACITY: Quota = Quota { entries: 10_000, bytes: 16 * 1024 * 1024 };
 
-/// Cached queries of one namespace at most, so that one tenant cannot push out the others'.
+/// The limit of one namespace, so that one tenant cannot push out the cached queries of others.
 const NAMESPACE_CAPACITY: Quota = Quota { entries: CAPACITY.entries / 4, bytes: CAPACITY.bytes / 4 };
 
-/// How many make room at once: looking for the longest unused takes a walk over all.
+/// The number that is evicted at once: finding the longest unused takes a walk over all.
 const EVICTED_AT_ONCE: usize = 64;
 
 /// All cached queries, by query and parameters.
@@ -46,7 +46,7 @@ struct Store {
     all: Quota,
 }
 
-/// So many cached queries, with so many bytes of parameters.
+/// A number of cached queries, and of bytes of their parameters.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Quota {
     entries: usize,
@@ -54,7 +54,7 @@ struct Quota {
 }
 
 impl Quota {
-    /// Whether one more fits, with so many bytes.
+    /// Returns whether one more fits, with this many bytes.
     fn has_room(self, within: Self, bytes: usize) -> bool {
         self.entries < within.entries && self.bytes + bytes <= within.bytes
     }
@@ -72,18 +72,18 @@ impl Quota {
 
 struct Entry {
     cached: Arc<CachedQuery>,
-    /// The namespace that asked first; it is counted there.
+    /// The namespace of the first call, whose quota it takes.
     namespace: String,
 }
 
-/// A query by its identity (a reload that does not change it keeps it) and its parameters.
+/// A query and its parameters. The query counts by identity, which a reload that does not change it preserves.
 #[derive(Clone)]
 struct Key {
     source: Arc<QuerySource>,
     parameters: Vec<Value<'static>>,
 }
 
-/// A key as it is looked up: nothing is copied for that.
+/// A key for a lookup, which copies nothing.
 #[derive(Clone, Copy)]
 struct Wanted<'a> {
     source: &'a Arc<QuerySource>,
@@ -136,18 +136,18 @@ impl Hash for Key {
 }
 
 impl QueryCache {
-    /// Holds none yet. Must be called in a runtime, for the sweep of idle ones.
+    /// Makes an empty cache. Must be called in a runtime, for the sweep of idle entries.
     pub fn new(metrics: Arc<Metrics>, supervisor: &Supervisor) -> Arc<Self> {
         let cache = Arc::new(Self { store: Mutex::default(), metrics });
         supervisor.spawn("cache sweep", sweep(Arc::downgrade(&cache)));
         cache
     }
 
-    /// The cached query of a query and its parameters, made if there is none.
+    /// Returns the cached query of a query and its parameters, and makes it if there is none.
     ///
     /// # Errors
-    /// [`Fault::Exhausted`] if there is no room, because all cached queries (or all of the namespace's)
-    /// are watched or in flight; otherwise the longest unused gives way.
+    /// [`Fault::Exhausted`] if there is no room, because all cached queries (or all of the namespace)
+    /// are watched or in flight; otherwise the longest unused is evicted.
     pub fn get_or_insert(
         &self,
         source: &Arc<QuerySource>,
@@ -182,7 +182,7 @@ impl QueryCache {
         Ok(cached)
     }
 
-    /// Lets go of the cached queries whose query is not among these any more.
+    /// Drops the cached queries of all queries but these.
     pub fn keep_only(&self, queries: &[Arc<QuerySource>]) {
         let mut store = self.lock();
         store.remove(|key, _| !queries.iter().any(|query| Arc::ptr_eq(query, &key.source)));
@@ -199,12 +199,12 @@ impl QueryCache {
 }
 
 impl Store {
-    /// What is a namespace's.
+    /// Returns what a namespace uses.
     fn quota_of(&self, namespace: &str) -> Quota {
         self.by_namespace.get(namespace).copied().unwrap_or_default()
     }
 
-    /// Drops the longest unused of those that may go; false if there are none.
+    /// Drops the longest unused of those that may go. Returns false if there are none.
     fn make_room(&mut self, may_go: impl Fn(&Entry) -> bool) -> bool {
         let mut candidates: Vec<(Instant, &Key)> = self
             .by_key
@@ -245,14 +245,14 @@ impl Store {
 }
 
 impl CachedQuery {
-    /// Since when nobody has used it; none while it is watched or in flight.
+    /// Returns when it was last used; none while it is watched or in flight.
     fn unused_since(&self) -> Option<Instant> {
         let state = self.lock();
         (state.watchers.count == 0 && !state.in_flight).then_some(state.used_at)
     }
 }
 
-/// Drops idle cached queries until their holder is gone.
+/// Drops idle cached queries until the cache is gone.
 async fn sweep(cache: Weak<QueryCache>) {
     loop {
         sleep(SWEEP_INTERVAL).await;

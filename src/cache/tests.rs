@@ -1,4 +1,4 @@
-//! The cached query's promises, with a source that counts its calls and a clock that stands still.
+//! The cache's guarantees, with a reader that counts its calls and a clock that stands still.
 
 use std::{
     pin::Pin,
@@ -18,7 +18,7 @@ use crate::{
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Answers with the number of statements so far, after a while.
+/// A reader whose answer is the number of statements so far.
 struct Ticker {
     query: Arc<Query>,
     takes: Duration,
@@ -220,7 +220,7 @@ async fn a_watched_cached_query_reads_itself_at_once_when_the_database_has_retur
     assert!(returned_at.elapsed() < SECOND / 2);
 }
 
-/// The key `ticks` changes with every statement, the key `stands` never does.
+/// Returns rows of which the key `ticks` changes with every statement and the key `stands` never does.
 fn by_key(number: u32) -> Rows {
     let row = |key: &str, value: u32| (key.into(), Numbers { value: value.into(), activity: None });
     Rows::ByKey([row("ticks", number), row("stands", 7)].into())

@@ -1,4 +1,4 @@
-//! Cached queries that somebody watches are kept fresh without being asked.
+//! Watched cached queries, which are read again without a call.
 
 use std::{collections::HashMap, future::pending, sync::Arc, time::Duration};
 
@@ -14,7 +14,7 @@ use crate::{
     reading::{Breaker, ChannelState, Reading},
 };
 
-/// The longest rest between two attempts that is on account of how long the first took.
+/// The longest rest after an attempt because of the time that it took.
 const LONGEST_REST: Duration = Duration::from_secs(1);
 
 /// The watchers of one cached query and the task that reads for them.
@@ -22,14 +22,14 @@ const LONGEST_REST: Duration = Duration::from_secs(1);
 pub(super) struct Watchers {
     pub(super) count: usize,
     keeper: Option<JoinHandle<()>>,
-    /// What wakes the watchers of a key, or those of a plain query.
+    /// The wake-ups for the watchers of each key, or for those of a plain query.
     wakes: HashMap<Option<Box<str>>, watch::Sender<()>>,
-    /// Somebody must hear of the next attempt's end, whatever it brings.
+    /// Whether the end of the next attempt wakes all watchers, whatever it brings.
     is_awaited: bool,
 }
 
-/// A view of a cached query that changes as its numbers do, or those of one key of a grouped query. The
-/// cached query is read again, as its query's rules say, for as long as there is one.
+/// A view of a cached query, or of one key of a grouped query, that changes as its numbers do. As long as
+/// there is one, the query is read again as its rules say.
 pub struct Watch {
     cached: Arc<CachedQuery>,
     key: Option<Box<str>>,
@@ -37,8 +37,8 @@ pub struct Watch {
 }
 
 impl Watchers {
-    /// Wakes those for whom `after` tells something else than `before`: a thousand streams of as
-    /// many keys sleep on while one of them changes.
+    /// Wakes the watchers for whom `after` differs from `before`: a thousand streams of as many keys
+    /// sleep on while one of the keys changes.
     pub(super) fn wake(&mut self, before: &Outcome, after: &Outcome) {
         let is_awaited = std::mem::take(&mut self.is_awaited);
         for (key, wake) in &self.wakes {
@@ -50,7 +50,7 @@ impl Watchers {
 }
 
 impl Outcome {
-    /// Whether a watcher of that key can tell it from another.
+    /// Returns whether the two are the same for a watcher of this key.
     fn tells_the_same(&self, other: &Self, key: Option<&str>) -> bool {
         match (&self.result, &other.result) {
             (Ok(reading), Ok(other)) => reading.rows.of(key) == other.rows.of(key),
@@ -61,7 +61,7 @@ impl Outcome {
 }
 
 impl CachedQuery {
-    /// Begins to watch a key of a grouped query, or a plain one. The first outcome is the latest
+    /// Begins to watch a key of a grouped query, or a plain query. The first outcome is the latest
     /// one, unless that is so old that another is due.
     pub fn watch(self: &Arc<Self>, key: Option<&str>) -> Watch {
         let key = key.map(Box::from);
@@ -82,7 +82,7 @@ impl CachedQuery {
 }
 
 impl Watch {
-    /// Waits until an attempt has told something else: the latest outcome, never a queue of them.
+    /// Waits until an attempt changes the numbers, and returns its outcome: the latest, never a queue of them.
     ///
     /// # Cancel safety
     /// Safe: nothing is lost but intermediate outcomes.
@@ -97,10 +97,10 @@ impl Watch {
         }
     }
 
-    /// Whether the latest reading is as young as the query's rules let a watched one get. If not,
-    /// [`Watch::changed`] returns at the next attempt's end, whatever that brings.
+    /// Returns whether the latest reading is as young as the rules demand of a watched query. If it is not,
+    /// [`Watch::changed`] returns at the end of the next attempt, whatever that brings.
     pub fn is_current(&self) -> bool {
-        // Under the lock no attempt ends between the look and the wish.
+        // Under the lock, so that no attempt ends between the look and the request.
         let mut state = self.cached.lock();
         let is_good = self.cached.outcome.borrow().result.is_ok();
         let is_current = is_good && Instant::now() < self.cached.due();
@@ -127,7 +127,7 @@ impl Drop for Watch {
     }
 }
 
-/// Starts an attempt whenever one is due; ended with the last watcher.
+/// Starts an attempt whenever one is due. The last watcher ends it.
 async fn keep_fresh(cached: Arc<CachedQuery>) {
     let mut outcomes = cached.outcome.subscribe();
     let mut channel = cached.source.channel.clone();
@@ -156,7 +156,7 @@ async fn keep_fresh(cached: Arc<CachedQuery>) {
     }
 }
 
-/// Waits for the query's channel to change; for ever where there is none, or it is gone.
+/// Waits for the query's channel to change; for ever if there is none, or it is gone.
 async fn invalidated(channel: &mut Option<watch::Receiver<ChannelState>>) {
     if let Some(channel) = channel
         && channel.changed().await.is_ok()
@@ -166,7 +166,7 @@ async fn invalidated(channel: &mut Option<watch::Receiver<ChannelState>>) {
     pending().await
 }
 
-/// Waits until statements are sent again; for ever where the database is gone.
+/// Waits until statements are sent again; for ever if the database is gone.
 async fn closed(breaker: &mut watch::Receiver<Breaker>) {
     while breaker.changed().await.is_ok() {
         if *breaker.borrow_and_update() == Breaker::Closed {
@@ -177,15 +177,15 @@ async fn closed(breaker: &mut watch::Receiver<Breaker>) {
 }
 
 impl CachedQuery {
-    /// When the next attempt should begin on the watchers' account.
+    /// Returns when the next attempt should begin because of the watchers.
     fn due(&self) -> Instant {
         let outcome = self.outcome.borrow();
         if outcome.attempt == 0 {
             return Instant::now();
         }
         let due = self.rules().due(outcome.result.as_deref().ok(), outcome.began_at);
-        // As long a rest as the work took: under a storm of notifications, or with a statement
-        // that takes longer than its readings may be old, half a server process is enough.
+        // The rest is as long as the work: under a storm of notifications, or with a statement that takes
+        // longer than its readings may be old, half of a server process is enough.
         let took = outcome.ended_at.duration_since(outcome.began_at);
         due.max(outcome.ended_at + took.min(LONGEST_REST))
     }

@@ -1,4 +1,4 @@
-//! From a driver's error to a [`Fault`]; the only file that names SQLSTATEs.
+//! Classifies the driver's errors. The only file that names SQLSTATEs.
 //!
 //! *Source:* PostgreSQL's manual, appendix A; the table of faults is in docs/runbook.md.
 
@@ -12,7 +12,7 @@ use tokio_postgres::{
 use super::connect;
 use crate::fault::{Fault, Kind, SqlState};
 
-/// What an error of a statement in an open session means.
+/// Returns the fault of a statement that failed in an open session.
 pub(super) fn statement_fault(error: &Error) -> Fault {
     match error.code().and_then(|code| SqlState::new(code.code())) {
         Some(state) => by_state(state),
@@ -21,40 +21,40 @@ pub(super) fn statement_fault(error: &Error) -> Fault {
     }
 }
 
-/// Whether the server has ended the session with it. A function may raise any SQLSTATE, 57P01 among them, in a session that
-/// goes on.
+/// Returns whether the server has ended the session with this error. A function may raise any SQLSTATE, also 57P01,
+/// in a session that goes on.
 pub(super) fn ends_session(error: &Error) -> bool {
     error.as_db_error().is_some_and(|error| match error.parsed_severity() {
         Some(severity) => matches!(severity, Severity::Fatal | Severity::Panic),
-        // A pooler's own word comes without the field that no language changes.
+        // A pooler's own error comes without the field that is the same in every language.
         None => matches!(error.severity(), "FATAL" | "PANIC"),
     })
 }
 
-/// What an error of a writer's statement means, to whom some of them are no faults.
+/// The meaning of an error for a writer, for whom some errors are expected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum WriteError {
-    /// It failed, and may succeed later, perhaps on another server.
+    /// It may succeed later, perhaps on another server.
     Passing,
-    /// The connection broke, here or behind a pooler: whatever was under way may have been done all the same.
+    /// The connection broke, here or behind a pooler: the statement may have been executed all the same.
     Unanswered,
     /// A unique index refused the row.
     UniqueViolation,
-    /// A table, column, function or schema is not there.
+    /// A table, column, function or schema is missing.
     MissingObject,
     /// It will not succeed.
     Rejected,
 }
 
-/// What an error of a writer's statement means.
+/// Returns the meaning of an error of a writer's statement.
 pub(crate) fn write_error(error: &Error) -> WriteError {
     match error.code().map(tokio_postgres::error::SqlState::code) {
         Some("23505") => WriteError::UniqueViolation,
         Some("42P01" | "42703" | "42883" | "3F000") => WriteError::MissingObject,
         // A failover is under way, and this server is not, or not yet, the primary.
         Some("25006") => WriteError::Passing,
-        // 08P01 among them: PgBouncer's word for a server that crashed, is away, or lets nobody in. To a reader it is a
-        // query that PgBouncer cannot take; a worker's statements are known to be fit for it.
+        // Also 08P01, with which PgBouncer reports a server that crashed, is away, or refuses connections. For a
+        // reader it means a query that PgBouncer cannot take; a worker's statements are known to pass.
         Some(code) if code.starts_with("08") => WriteError::Unanswered,
         None => WriteError::Unanswered,
         Some(_) => match statement_fault(error).kind() {
@@ -69,19 +69,19 @@ pub(crate) fn is_lock_timeout(error: &Error) -> bool {
     error.code().is_some_and(|code| code.code() == "55P03")
 }
 
-/// What an error of a writer's BEGIN means.
+/// Returns the meaning of an error of a writer's BEGIN.
 pub(crate) fn begin_error(error: &Error) -> WriteError {
     match error.code().map(tokio_postgres::error::SqlState::code) {
-        // A standby's word for READ WRITE, and no other error of a BEGIN: a failover is under way here, too.
+        // A standby's answer to READ WRITE, and to nothing else in a BEGIN: a failover is under way here, too.
         Some("0A000") => WriteError::Passing,
         _ => write_error(error),
     }
 }
 
-/// A statement's error for the log, without what it may quote of the SQL or of its data.
+/// Returns a statement's error for the log, without what it may quote of the SQL or of its data.
 ///
-/// A data exception quotes the datum and a syntax error the text; those are for `clapometer
-/// check`, which shows them to whoever may run the query.
+/// A data exception quotes the datum, and a syntax error the text. `clapometer check` shows them to a person
+/// who may run the query.
 pub(super) fn loggable(error: &Error) -> String {
     let Some(database) = error.as_db_error() else { return connect::explain(error) };
     let state = database.code().code();
@@ -94,22 +94,22 @@ pub(super) fn loggable(error: &Error) -> String {
     }
 }
 
-/// What a failure is about, as far as the way to mend it depends on it.
+/// The cause of a failure, as far as the remedy depends on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cause {
     /// A credential or certificate that cannot be read.
     Credentials,
-    /// A host name that nobody knows.
+    /// A host name that cannot be resolved.
     HostName,
-    /// Nothing listens there, or no way leads there.
+    /// No server listens there, or there is no route.
     Refused,
-    /// No answer in time.
+    /// The server did not answer in time.
     Silent,
     /// TLS: a certificate, a name, or a server without it.
     Tls,
-    /// The server does not believe who we are, or does not let us in.
+    /// The server refused the credentials, or the access.
     Authentication,
-    /// There is no such database.
+    /// The database does not exist.
     MissingDatabase,
     /// The server has no room for another session.
     Full,
@@ -121,13 +121,13 @@ pub enum Cause {
     PrivilegedRole,
     /// The connection broke.
     Connection,
-    /// A table or view that is not there.
+    /// A table or view is missing.
     MissingTable,
-    /// A column that is not there.
+    /// A column is missing.
     MissingColumn,
-    /// A function or operator that is not there, or not for these types.
+    /// A function or operator is missing, or does not take these types.
     MissingFunction,
-    /// Text that is no single SELECT.
+    /// The text is not one SELECT.
     Syntax,
     /// The role may not read something.
     Privilege,
@@ -139,15 +139,15 @@ pub enum Cause {
     StatementTimeout,
     /// A lock that somebody else holds.
     LockTimeout,
-    /// A datum that cannot be computed with.
+    /// A value cannot be computed with.
     Datum,
-    /// An answer that is not one number.
+    /// The answer is not one number.
     Answer,
-    /// Anything else.
+    /// Another cause.
     Other,
 }
 
-/// What an error of a statement is about.
+/// Returns the cause of a statement's error.
 pub(super) fn cause(error: &DbError) -> Cause {
     // Policies and privileges share a SQLSTATE; the routine's name is the same in every language.
     if error.routine() == Some("get_row_security_policies") || error.routine() == Some("check_enable_rls") {
@@ -173,7 +173,7 @@ pub(super) fn cause(error: &DbError) -> Cause {
     }
 }
 
-/// What kept a session from being opened.
+/// Returns the reason why no session could be opened.
 pub(super) fn cause_of_connect(error: &connect::Error) -> Cause {
     let source = match error {
         connect::Error::Credentials(_) => return Cause::Credentials,
@@ -185,7 +185,7 @@ pub(super) fn cause_of_connect(error: &connect::Error) -> Cause {
     if let Some(server) = source.as_db_error() {
         return cause(server);
     }
-    // The driver's kinds are private; this is how it says them.
+    // The driver's kinds are private; its texts tell them apart.
     let kind = source.to_string();
     if kind.contains("TLS") {
         return Cause::Tls;
@@ -204,7 +204,7 @@ pub(super) fn cause_of_connect(error: &connect::Error) -> Cause {
     Cause::Connection
 }
 
-/// Whether the same statement may succeed at once: serialisation failure and deadlock.
+/// Returns whether the same statement may succeed at once: after a serialisation failure or a deadlock.
 pub(super) fn is_conflict(fault: Fault) -> bool {
     matches!(fault, Fault::Conflict(_))
 }
@@ -214,7 +214,7 @@ fn by_state(state: SqlState) -> Fault {
         "57014" => Fault::StatementTimeout,
         "55P03" => Fault::LockTimeout,
         "40001" | "40P01" => Fault::Conflict(state),
-        // 08P01 is a protocol violation: PgBouncer's word for a query that it cannot take.
+        // A protocol violation, with which PgBouncer reports a query that it cannot take.
         "08P01" => Fault::Rejected(state),
         "25P03" => Fault::ServerUnavailable(state),
         code => match (code.get(..2), code.get(..3)) {

@@ -1,4 +1,4 @@
-//! Opens one session: addresses in turn, TLS, start-up, all of it bounded.
+//! Opens one session: addresses in turn, TLS, start-up, all within a time limit.
 
 use std::{sync::Arc, time::Duration};
 
@@ -21,7 +21,8 @@ use crate::{
     telemetry::error_chain,
 };
 
-/// A dead peer is noticed after [`KEEPALIVE_IDLE`] + [`KEEPALIVE_RETRIES`] x [`KEEPALIVE_INTERVAL`].
+/// The keepalives of TCP: a dead peer is noticed after [`KEEPALIVE_IDLE`] + [`KEEPALIVE_RETRIES`] x
+/// [`KEEPALIVE_INTERVAL`].
 ///
 /// Short, because a firewall or NAT that forgets an idle connection answers nothing, and the
 /// next reading would wait for its deadline.
@@ -29,21 +30,21 @@ const KEEPALIVE_IDLE: Duration = Duration::from_secs(5);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(2);
 const KEEPALIVE_RETRIES: u32 = 3;
 
-/// A connection whose data nobody acknowledges for this long is broken. The kernel would go on
-/// for a quarter of an hour, with pauses as long as the outage: a statement that was sent into it
-/// would be answered long after the database is back.
+/// The time after which a connection is broken if its data is not acknowledged. The kernel would go on for
+/// a quarter of an hour, with pauses as long as the outage: a statement that was sent meanwhile would be
+/// answered long after the database is back.
 const UNACKNOWLEDGED: Duration = Duration::from_secs(3);
 
-/// Bytes of one message of a server of which only numbers are asked. Errors that quote a long statement fit.
+/// The most bytes of one message where only numbers are asked for. Errors that quote a long statement fit.
 pub const NUMBERS: usize = 1024 * 1024;
 
-/// Bytes of one message where rows are asked for: PostgreSQL's own limit.
+/// The most bytes of one message where rows are asked for: PostgreSQL's own limit.
 pub const ROWS: usize = 1024 * 1024 * 1024;
 
-/// Characters of a failure that are told: a server's message may be a megabyte long.
+/// The most characters of a failure's text: a server's message may be a megabyte long.
 const LONGEST_REASON: usize = 1_000;
 
-/// How long a cancel request may take; it opens a connection of its own.
+/// The time that a cancel request may take; it opens a connection of its own.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// An open session; closed when dropped.
@@ -71,13 +72,13 @@ impl Drop for Driver {
 }
 
 impl Session {
-    /// Gives client and driver task away, to a pool that will end the task.
+    /// Returns the client and the driver's task, for a pool that will end the task.
     pub(super) fn into_parts(mut self) -> (tokio_postgres::Client, JoinHandle<()>) {
         (self.client, self.driver.0.take().expect("the task is taken here only, and `self` is consumed"))
     }
 }
 
-/// Why no session could be opened.
+/// A reason why no session could be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A credential or certificate that cannot be read.
@@ -105,7 +106,7 @@ pub enum Error {
         /// The server.
         address: String,
     },
-    /// DNS, TCP, TLS or the server said no.
+    /// DNS, TCP or TLS failed, or the server refused the session.
     #[error("{address}: {reason}")]
     Refused {
         /// The server.
@@ -119,7 +120,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether the server refused the credentials: they may have been rotated meanwhile.
+    /// Returns whether the server refused the credentials, which may have been rotated meanwhile.
     pub fn is_authentication(&self) -> bool {
         match self {
             Self::Refused { source, .. } => source.code().is_some_and(|code| code.code().starts_with("28")),
@@ -127,7 +128,7 @@ impl Error {
         }
     }
 
-    /// The fault of a reading that cannot have a session because of this.
+    /// Returns the fault of a reading that gets no session because of this error.
     pub(super) fn fault(&self) -> Fault {
         match self {
             Self::Mismatch { mismatch, .. } => mismatch.fault(),
@@ -137,7 +138,7 @@ impl Error {
         }
     }
 
-    /// Whether a PostgreSQL has said no, for whatever reason: it is alive.
+    /// Returns whether a PostgreSQL has refused the session, for whatever reason: it is alive.
     pub fn is_from_server(&self) -> bool {
         match self {
             Self::Refused { source, .. } => source.code().is_some(),
@@ -146,7 +147,7 @@ impl Error {
     }
 }
 
-/// A session that was opened and whose bytes nobody moves yet.
+/// A session that was just opened, before its driver has a task.
 struct Opened {
     client: tokio_postgres::Client,
     connection: tokio_postgres::Connection<Socket, Bounded>,
@@ -259,10 +260,10 @@ fn transport(connection: &Connection, largest_message: usize) -> Result<Transpor
     Ok(Transport { tls: tls::connector(connection)?, sslmode: connection.sslmode, largest_message })
 }
 
-/// A driver's error with its causes: on its own it prints only "db error" or "error connecting to server".
+/// Returns a driver's error with its causes: on its own it prints only "db error" or "error connecting to server".
 pub fn explain(error: &tokio_postgres::Error) -> String {
     let mut text = error_chain(error);
-    // The names in the certificate of whoever answers are not for our log.
+    // The names in the certificate of an unknown server are not for our log.
     if let Some(at) = text.find("; certificate is only valid for") {
         text.truncate(at);
     }
@@ -275,7 +276,7 @@ pub fn explain(error: &tokio_postgres::Error) -> String {
     shortened(text)
 }
 
-/// What of a failure's text is told.
+/// Returns the text of a failure, cut to [`LONGEST_REASON`].
 pub(super) fn shortened(mut text: String) -> String {
     if let Some((at, _)) = text.char_indices().nth(LONGEST_REASON) {
         text.truncate(at);
@@ -298,8 +299,8 @@ fn driver_config(connection: &Connection, address: &Address, application_name: &
         .keepalives_idle(KEEPALIVE_IDLE)
         .keepalives_interval(KEEPALIVE_INTERVAL)
         .keepalives_retries(KEEPALIVE_RETRIES)
-        // The transport negotiates TLS itself, or does without: the driver is to leave it to that. Whoever can
-        // stand in for a Unix socket is root.
+        // The transport negotiates TLS itself, or does without it, so the driver must not. A Unix socket needs no TLS:
+        // only root could put another server in its place.
         .ssl_mode(match address {
             Address::Unix { .. } => config::SslMode::Disable,
             Address::Tcp { .. } => config::SslMode::Require,
@@ -319,7 +320,7 @@ fn driver_config(connection: &Connection, address: &Address, application_name: &
     config
 }
 
-/// Runs a connection until it ends. Its error reaches whoever waits for an answer on it.
+/// Runs a connection until it ends. Every statement that waits for an answer on it gets its error.
 async fn drive<S, T>(
     mut connection: tokio_postgres::Connection<S, T>,
     mut hear: Option<Box<dyn FnMut(Notification) + Send>>,

@@ -1,9 +1,9 @@
-//! Whose turn it is to use a database's connections: namespaces wait in lines of their own.
+//! Permits for a database's connections, shared fairly: each namespace waits in a queue of its own.
 //!
-//! In one line for all, a namespace with a thousand slow parameters would put everybody else's
-//! reading behind a thousand of its own. So lines are served in turn, and while there is more
-//! than one, none of them may hold the last connection: somebody else's reading never waits for
-//! a whole statement timeout. One namespace on its own has the whole pool.
+//! In one queue for all, a namespace with a thousand slow parameters would put the readings of others
+//! behind a thousand of its own. So the queues are served in turn, and while there is more than one,
+//! no namespace may hold the last connection: the reading of another never waits for a whole
+//! statement timeout. A single namespace has the whole pool.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -15,13 +15,13 @@ use tokio::{sync::oneshot, time::Instant};
 
 use crate::reading::Tenant;
 
-/// A namespace that asked within this time counts as one that may ask again.
+/// The time for which a namespace counts as one that may ask again.
 const RECENT: Duration = Duration::from_secs(600);
 
-/// Lines that are remembered; with more of them there is more than one anyhow.
+/// The most namespaces that are remembered; beyond them there is more than one in any case.
 const REMEMBERED: usize = 1_000;
 
-/// The lines before one database.
+/// The queues of one database.
 #[derive(Debug)]
 pub(super) struct FairPool {
     permits: usize,
@@ -32,7 +32,7 @@ pub(super) struct FairPool {
 struct State {
     taken: usize,
     by_tenant: HashMap<Tenant, Waiters>,
-    /// The lines in which somebody waits, the next in turn first.
+    /// The namespaces with waiting readings, the next in turn first.
     waiting: VecDeque<Tenant>,
 }
 
@@ -51,15 +51,15 @@ pub(super) struct Permit {
 }
 
 impl FairPool {
-    /// Lines before this many connections.
+    /// Makes the queues for this many connections.
     pub(super) fn new(permits: usize) -> Arc<Self> {
         Arc::new(Self { permits, state: Mutex::default() })
     }
 
-    /// Waits in this line for a connection's place.
+    /// Waits in the queue of a namespace for a permit.
     ///
     /// # Cancel safety
-    /// Safe: a place that comes too late is passed on.
+    /// Safe: a permit that comes too late is passed on.
     pub(super) async fn acquire(self: &Arc<Self>, tenant: &Tenant) -> Permit {
         let (sender, receiver) = oneshot::channel();
         {
@@ -76,13 +76,13 @@ impl FairPool {
         receiver.await.expect("the sender stays in its tenant, and `self` is held, until it is used")
     }
 
-    /// How many wait.
+    /// Returns the number of readings that wait.
     pub(super) fn waiting(&self) -> usize {
         let state = self.lock();
         state.by_tenant.values().flat_map(|entry| &entry.queue).filter(|sender| !sender.is_closed()).count()
     }
 
-    /// Gives away what is free.
+    /// Gives out the permits that are free.
     fn serve(self: &Arc<Self>) {
         loop {
             let (sender, tenant) = {
@@ -92,7 +92,7 @@ impl FairPool {
                     None => return,
                 }
             };
-            // Outside the lock, since a permit that nobody takes comes back at once.
+            // Outside the lock, since a permit that no reading takes comes back at once.
             drop(sender.send(Permit { pool: Arc::clone(self), tenant }));
         }
     }
@@ -103,7 +103,7 @@ impl FairPool {
 }
 
 impl State {
-    /// Takes a place for whoever is next, if there is one for them.
+    /// Takes a permit for the next in turn, if there is one.
     fn next(&mut self, permits: usize) -> Option<(oneshot::Sender<Permit>, Tenant)> {
         if self.taken >= permits {
             return None;
@@ -112,7 +112,7 @@ impl State {
         for _ in 0..self.waiting.len() {
             let tenant = self.waiting.pop_front()?;
             let Some(entry) = self.by_tenant.get_mut(&tenant) else { continue };
-            // Who has given up leaves its sender behind.
+            // A reading that has given up leaves its sender behind.
             while entry.queue.front().is_some_and(oneshot::Sender::is_closed) {
                 entry.queue.pop_front();
             }
@@ -133,7 +133,7 @@ impl State {
         None
     }
 
-    /// Makes room for this line among those that are remembered.
+    /// Makes room for this namespace among those that are remembered.
     fn remember(&mut self, tenant: &Tenant) {
         if !self.by_tenant.contains_key(tenant) {
             let is_full = self.by_tenant.len() >= REMEMBERED;
@@ -173,7 +173,7 @@ mod tests {
         Some(name.into())
     }
 
-    /// Those of the waiting that have a place now.
+    /// Returns the permits that have been given out by now.
     fn served<F: Future<Output = Permit> + Unpin>(waiting: &mut Vec<F>) -> Vec<Permit> {
         let mut permits = Vec::new();
         waiting.retain_mut(|waiter| match waiter.now_or_never() {

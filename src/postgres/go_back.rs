@@ -13,7 +13,8 @@ use super::{Database, connect, requirement::Requirement};
 /// The pause between two looks at the preferred hosts, +-20 %.
 const FIRST_PAUSE: Duration = Duration::from_secs(5);
 
-/// The longest pause. Each return doubles it, so that a host that comes and goes does not take the sessions along each time.
+/// The longest pause. Each return doubles it, so that a host that comes and goes does not take the sessions along
+/// each time.
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 
 /// Looks at the preferred hosts whenever sessions lead elsewhere, until the handle is dropped.
@@ -32,7 +33,8 @@ pub(super) async fn go_back(database: Weak<Database>) {
         sleep(jittered).await;
         let Some(database) = database.upgrade() else { return };
         if database.preferred_answers().await {
-            tracing::info!(database = %database.labels.database, "a preferred host answers again; sessions go back to it");
+            let name = &database.labels.database;
+            tracing::info!(database = %name, "a preferred host answers again; sessions go back to it");
             database.observed.went_back();
             database.renew();
             pause = LONGEST_PAUSE.min(pause * 2);

@@ -1,4 +1,4 @@
-//! Whether a database answers, and the breaker that keeps us from hammering one that does not.
+//! The health of a database, and the breaker, which holds statements back while it does not answer.
 //!
 //! A failure is a failed connect or handshake, a broken connection, or silence until our own
 //! deadline. Any SQLSTATE from a working session proves the database alive, timeouts included:
@@ -14,10 +14,10 @@ use crate::{
     reading::Breaker,
 };
 
-/// Failures in a row that open the breaker.
+/// The number of failures in a row that open the breaker.
 const FAILURES_TO_OPEN: u32 = 3;
 
-/// One database's state, fed by everything that talks to it.
+/// The health of one database, as reported by everything that talks to it.
 #[derive(Debug)]
 pub(super) struct Health {
     labels: DatabaseLabels,
@@ -29,9 +29,9 @@ pub(super) struct Health {
 struct State {
     failures_in_a_row: u32,
     latest: Latest,
-    /// Why the latest connect failed.
+    /// The fault of the latest connect that failed.
     connect_fault: Fault,
-    /// The reasons of this outage that the log has.
+    /// The reasons that have been logged in this outage.
     logged: Vec<&'static str>,
 }
 
@@ -53,22 +53,22 @@ impl Health {
         Self { labels, state: Mutex::new(state), breaker: watch::Sender::new(Breaker::Closed) }
     }
 
-    /// The breaker as it is, and as it changes.
+    /// Returns the state of the breaker, and its changes.
     pub(super) fn breaker(&self) -> watch::Receiver<Breaker> {
         self.breaker.subscribe()
     }
 
-    /// Whether the latest thing that happened was a failure.
+    /// Returns whether the latest event was a failure.
     pub(super) fn is_bad(&self) -> bool {
         self.lock().latest == Latest::Bad
     }
 
-    /// Why the latest connect failed.
+    /// Returns the fault of the latest connect that failed.
     pub(super) fn connect_fault(&self) -> Fault {
         self.lock().connect_fault
     }
 
-    /// The database answered.
+    /// Records that the database answered.
     pub(super) fn answered(&self, metrics: &Metrics) {
         let mut state = self.lock();
         state.failures_in_a_row = 0;
@@ -86,13 +86,13 @@ impl Health {
         }
     }
 
-    /// A session could not be opened.
+    /// Records that a session could not be opened.
     pub(super) fn connect_failed(&self, fault: Fault, detail: &str, metrics: &Metrics) {
         self.lock().connect_fault = fault;
         self.failed(fault, detail, metrics);
     }
 
-    /// The database failed; `detail` goes to the log, once for each reason of an outage.
+    /// Records that the database failed, and logs `detail` once for each reason of an outage.
     pub(super) fn failed(&self, fault: Fault, detail: &str, metrics: &Metrics) {
         let mut state = self.lock();
         state.failures_in_a_row = state.failures_in_a_row.saturating_add(1);
@@ -114,7 +114,8 @@ impl Health {
                 "database fails; its triggers get errors until it answers again"
             );
         } else if is_new {
-            tracing::warn!(database = %self.labels.database, reason, error = detail, "database still fails, for another reason");
+            let name = &self.labels.database;
+            tracing::warn!(database = %name, reason, error = detail, "database still fails, for another reason");
         }
         if opens {
             metrics.breaker_open.get_or_create(&self.labels).set(1);

@@ -1,8 +1,7 @@
-//! A close look at a database and its queries, for an operator's terminal.
+//! Inspects a database and its queries, for an operator's terminal.
 //!
-//! The statement goes out as for KEDA, in the same transaction and the same wrapper. Unlike a
-//! reading it tells everything: the server's own words quote SQL and data, so nothing from here
-//! may be logged.
+//! The statement is sent as for KEDA, in the same transaction and the same wrapper. Unlike a reading it
+//! returns the server's own messages. These quote SQL and data, so nothing from here may be logged.
 
 use std::{sync::Arc, time::Duration};
 
@@ -18,7 +17,7 @@ use super::{
 };
 use crate::{conninfo::SessionAttrs, fault::Fault, query::Value, reading::Reading};
 
-/// Everything there is to say about a session. The server may be behind a pooler, so it speaks for itself.
+/// The facts about a session that an operator wants. The server may be behind a pooler, so it is asked for its address.
 const SERVER: &str = "\
 -- clapometer check: server
 SELECT current_setting('server_version'),
@@ -33,12 +32,12 @@ SELECT current_setting('server_version'),
           FROM pg_stat_ssl AS s
          WHERE s.pid = pg_backend_pid() AND s.ssl)";
 
-/// What a server says about itself and the session's role.
+/// A server's facts about itself and the session's role.
 #[derive(Debug, Clone)]
 pub struct Server {
-    /// As `server_version` has it.
+    /// The setting `server_version`.
     pub version: String,
-    /// As `server_version_num` has it: 150008 is 15.8.
+    /// The setting `server_version_num`: 150008 is 15.8.
     pub version_number: i32,
     /// The role.
     pub role: String,
@@ -46,47 +45,47 @@ pub struct Server {
     pub dbname: String,
     /// The session's own `search_path`; the configuration may set another for each reading.
     pub search_path: String,
-    /// Whether it replays another server's log.
+    /// Whether it is a standby.
     pub is_standby: bool,
-    /// Whether it is one of several hosts of which any will do.
+    /// Whether several hosts are configured, and any of them is accepted.
     pub is_any_of_several: bool,
     /// Whether the role's transactions are read-only by default.
     pub is_read_only: bool,
     /// Its own address and port; absent on a Unix socket.
     pub address: Option<String>,
-    /// Protocol and cipher, where TLS is in use.
+    /// The protocol and the cipher, where TLS is in use.
     pub tls: Option<String>,
-    /// What the role can do beyond reading.
+    /// The role's privileges beyond reading.
     pub privileges: Privileges,
 }
 
-/// What went wrong, in the server's own words.
+/// The failure of a query or of a connection, with the server's own messages.
 #[derive(Debug, Clone)]
 pub struct QueryError {
-    /// What KEDA would be told.
+    /// The fault that KEDA would get.
     pub fault: Fault,
-    /// What it is about, as far as the way to mend it depends on it.
+    /// The cause, as far as the remedy depends on it.
     pub cause: Cause,
-    /// The server's message, or ours.
+    /// The server's message, or our own.
     pub message: String,
-    /// The server's further words: detail and hint, where there are such.
+    /// The server's detail and hint, where there are such.
     pub further: Vec<String>,
-    /// Where in [`Statement::text`] the server points, in characters counted from 1.
+    /// The position in [`Statement::text`] that the server names, in characters from 1.
     pub position: Option<usize>,
 }
 
-/// What one query brought.
+/// The result of one query.
 #[derive(Debug)]
 pub struct Inspection {
-    /// The reading, as KEDA's calls would have got it.
+    /// The reading that KEDA's calls would have got.
     pub reading: Result<Reading, QueryError>,
-    /// From sending the statement to its end.
+    /// The time from sending the statement to its end.
     pub took: Duration,
-    /// How the server goes about it; absent where it would not say.
+    /// The plan; absent where the server gave none.
     pub plan: Option<Plan>,
 }
 
-/// A session that looks at one query after another.
+/// A session that inspects one query after another.
 pub struct Inspector {
     database: Arc<Database>,
     session: Session,
@@ -96,7 +95,7 @@ impl Database {
     /// Opens a session as for readings, and asks the server about itself.
     ///
     /// # Errors
-    /// Why there is none; also for a role that the configuration refuses.
+    /// The reason why there is none; also for a role that the configuration refuses.
     pub async fn inspector(self: &Arc<Self>) -> Result<(Inspector, Server), QueryError> {
         let session = self.session().await?;
         let within = self.settings.connect_timeout;
@@ -134,7 +133,7 @@ impl Database {
 impl Inspector {
     /// Runs a query once, as for KEDA, and asks for its plan.
     ///
-    /// Ends by itself: twice the statement's limit, with a little for a silent server.
+    /// Ends by itself, after twice the statement's limit and some time for a silent server.
     pub async fn inspect(&mut self, statement: &Statement, parameters: &[Value<'_>]) -> Inspection {
         let sent_at = Instant::now();
         let reading = self.read(statement, parameters).await;
@@ -189,7 +188,7 @@ impl Inspector {
         plan.ok()?.ok()?
     }
 
-    /// Cancels what the session is doing, and opens another, if that is possible.
+    /// Cancels the statement of the session, and opens another session if that is possible.
     async fn replace_session(&mut self) {
         let token = self.session.client.cancel_token();
         if let Ok(connection) = self.database.settings.connection.resolve() {

@@ -239,9 +239,11 @@ impl Listener {
                 changed = renewed.changed() => {
                     return Err(changed.map_or(SessionEnd::Database, |()| SessionEnd::Outdated));
                 }
-                // A notification outruns the standby's replay: a reading that it caused would be the last for long, and old.
+                // A notification outruns the standby's replay: a reading that it caused would be the last for long,
+                // and old.
                 () = on_a_standby(&mut is_standby) => {
-                    return Err(SessionEnd::Failed("readings come from a standby, which is behind notifications".to_owned()));
+                    let cause = "readings come from a standby, which is behind notifications";
+                    return Err(SessionEnd::Failed(cause.to_owned()));
                 }
                 () = listening.late.notified() => self.invalidate_late().await,
                 changed = self.wanted.changed() => {

@@ -91,7 +91,8 @@ pub(super) enum Step {
 }
 
 impl Masking {
-    /// Returns what comes before the next reading: a look once for each new session, and each minute while it is refused.
+    /// Returns what comes before the next reading: a look once for each new session, and each minute while it is
+    /// refused.
     pub(super) fn next_step(&self, sessions: u64) -> Step {
         match *self.0.lock().unwrap_or_else(PoisonError::into_inner) {
             Some(verdict) if !verdict.is_masked && verdict.sessions == sessions => Step::Read,

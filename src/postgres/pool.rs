@@ -1,4 +1,4 @@
-//! How a pool opens connections: credentials of now, a checked role, every failure recorded.
+//! Opens the connections of a pool: with the present credentials and a checked role, and records every failure.
 
 use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
@@ -23,22 +23,22 @@ use crate::{
     metrics::{DatabaseLabels, Metrics},
 };
 
-/// How far apart the two halves of a change of password may be without a failed call.
+/// The time between the two halves of a change of password that no call notices.
 const ROTATION: Duration = Duration::from_millis(600);
 
-/// How often a session is opened anew because its credentials changed while it was opened.
+/// The number of times that a session is opened anew because its credentials changed meanwhile.
 const MAXIMUM_CHANGES: u32 = 2;
 
-/// How often the file is looked at meanwhile.
+/// The pause between two looks at the file meanwhile.
 const ROTATION_LOOK: Duration = Duration::from_millis(50);
 
-/// What the pool calls for a new connection.
+/// Opens the connections of one pool.
 pub(super) struct Connector {
     pub(super) settings: Arc<Database>,
     pub(super) health: Arc<Health>,
     pub(super) observed: Arc<Observed>,
     pub(super) metrics: Arc<Metrics>,
-    /// When sessions were last outdated; see [`super::Database::renew`].
+    /// The latest time at which sessions were outdated; see [`super::Database::renew`].
     pub(super) renewed: watch::Sender<Instant>,
 }
 
@@ -73,12 +73,12 @@ impl Connector {
             }
             let session = opened.map_err(|error| (error.fault(), error.to_string()))?;
             let facts = self.check(&session.client).await?;
-            // A session that is older than the latest change was opened with what held before it:
-            // `Database::renew` relies on that.
+            // `Database::renew` relies on it that a session which is older than the latest change was opened with the
+            // credentials before it.
             let now = self.resolve().await?;
             if now == used || changes == MAXIMUM_CHANGES {
                 if self.observed.session(&session, facts) {
-                    // Sessions on both kinds of servers would answer in turns.
+                    // Sessions on servers of both kinds would answer in turn.
                     self.renewed.send_replace(Instant::now());
                 }
                 return Ok(session);
@@ -88,7 +88,7 @@ impl Connector {
         }
     }
 
-    /// The credentials of now. A file that is not there is looked for again: its directory may just be swapped.
+    /// Reads the present credentials. Looks again for a file that is missing: its directory may just be swapped.
     async fn resolve(&self) -> Result<Connection, (Fault, String)> {
         let deadline = self.patience();
         loop {
@@ -100,10 +100,10 @@ impl Connector {
         }
     }
 
-    /// What to try after credentials were refused; none if it would be the same again.
+    /// Returns the credentials to try after a refusal; none if they would be the same again.
     ///
-    /// A password is changed in two places, the server and the file, one after the other. So a
-    /// refusal may be over in a moment, whichever of them was first.
+    /// A password is changed in two places, the server and the file, one after the other. So a refusal may
+    /// be over in a moment, whichever of them was first.
     async fn after_rotation(&self, refused: &Connection) -> Result<Option<Connection>, (Fault, String)> {
         let is_pointless = self.health.is_bad();
         let deadline = self.patience();
@@ -119,7 +119,7 @@ impl Connector {
         }
     }
 
-    /// Until when a change of credentials is waited for: not at all while the database fails anyway.
+    /// Returns the time until which a change of credentials is waited for: now, if the database fails anyway.
     fn patience(&self) -> Instant {
         Instant::now() + if self.health.is_bad() { Duration::ZERO } else { ROTATION }
     }
@@ -156,8 +156,8 @@ impl Connector {
     }
 }
 
-/// The error that deadpool's trait wants: it must be the driver's, which cannot be made from
-/// outside. What really happened is in [`Health`].
+/// Returns an error of the driver's type, which deadpool's trait demands and which can only be made by the
+/// driver. The true error is in [`Health`].
 async fn stand_in() -> tokio_postgres::Error {
     match tokio_postgres::Config::new().connect(NoTls).await {
         Ok(_) => unreachable!("a configuration without a host cannot connect"),

@@ -1,4 +1,4 @@
-//! Whether a database is alive, when its statements say nothing: suspicions, and the probes that answer them.
+//! Probes: whether a database is alive while its statements are silent, and whether it has returned.
 
 use std::{
     convert::Infallible,
@@ -23,22 +23,22 @@ use crate::{
     reading::{Breaker, CALL_DEADLINE},
 };
 
-/// Pause between the starts of two probes of a database whose breaker is open, +-20 %.
+/// The time between the starts of two probes of a database whose breaker is open, +-20 %.
 const PROBE_INTERVAL: Duration = Duration::from_millis(800);
 
-/// Bounds one probe.
+/// The time limit of one probe.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A statement that has been silent for this long makes its connection suspect: the caller has just given up. The
 /// statement may be slow, or the connection dead.
 const SUSPECT_AFTER: Duration = CALL_DEADLINE;
 
-/// A connection that has not answered to BEGIN for this long is doubted, too, and is dead if another one, opened later,
-/// has an answer: a call that meets it can still be answered in time by a new one.
+/// A connection that has not answered BEGIN for this long is suspect, too. It is dead if another one, opened later,
+/// gets an answer. The call can then still be answered in time by a new connection.
 const SUSPECT_BEGIN_AFTER: Duration = Duration::from_secs(1);
 
 impl Database {
-    /// Ends when BEGIN has no answer yet, and a connection that was opened since has one.
+    /// Returns when BEGIN has no answer yet, and a connection that was opened since has one.
     pub(super) async fn declared_dead(&self, has_begun: &AtomicBool, sent_at: Instant) {
         sleep(SUSPECT_BEGIN_AFTER).await;
         let mut alive = self.alive.subscribe();
@@ -52,17 +52,17 @@ impl Database {
         pending().await
     }
 
-    /// Doubts the database again and again while a statement is silent.
+    /// Reports the database as suspect again and again while a statement is silent.
     pub(super) async fn suspect(&self) -> Infallible {
         loop {
             sleep(SUSPECT_AFTER).await;
-            // One that is full has been doubted already.
+            // A full channel means that it has been reported already.
             let _ = self.suspicions.try_send(());
         }
     }
 
-    /// Whether a connection of its own, beside a pool that may be full of silent ones, gets an answer within
-    /// [`PROBE_TIMEOUT`]. Whatever the server says counts, that it has no room for us, too.
+    /// Returns whether a new connection, beside a pool that may be full of silent ones, gets an answer within
+    /// [`PROBE_TIMEOUT`]. Any answer of the server counts, also that it has no room for us.
     async fn is_alive(&self) -> bool {
         let opened_at = Instant::now();
         let asked = timeout(PROBE_TIMEOUT, async {
@@ -93,7 +93,7 @@ impl Database {
         false
     }
 
-    /// Whether an empty query is answered within [`PROBE_TIMEOUT`].
+    /// Sends an empty query, and records whether it is answered within [`PROBE_TIMEOUT`].
     async fn probe(&self) {
         let answer = timeout(PROBE_TIMEOUT, async {
             let connection = self.pool.get().await.ok()?;
@@ -111,7 +111,7 @@ impl Database {
         .await;
         match answer {
             Ok(Some(())) => self.health.answered(&self.metrics),
-            // Why a connect failed has been recorded by the connector.
+            // The connector has recorded why a connect failed.
             Ok(None) => {}
             Err(_) => self.health.failed(Fault::DeadlineExceeded, "no answer to a probe", &self.metrics),
         }
@@ -122,7 +122,7 @@ impl Database {
 pub(super) async fn while_open(database: Weak<Database>, mut breaker: watch::Receiver<Breaker>) {
     while breaker.wait_for(|breaker| *breaker == Breaker::Open).await.is_ok() {
         if let Some(database) = database.upgrade() {
-            // What was open when it failed may be half dead.
+            // Connections that were open when it failed may be half dead.
             database.pool.retain(|_, _| false);
         }
         while *breaker.borrow() == Breaker::Open {
@@ -150,7 +150,7 @@ pub(super) async fn when_suspected(database: Weak<Database>, mut suspicions: mps
             drop(database);
             sleep(PROBE_INTERVAL.saturating_sub(started.elapsed())).await;
         }
-        // Slow statements doubt in turns; one probe answers them all.
+        // One probe is enough for all statements that are slow at the same time.
         sleep(PROBE_INTERVAL).await;
     }
 }

@@ -1,4 +1,4 @@
-//! Whether the scaler's role can do more than read.
+//! The privileges of the scaler's role beyond reading.
 //!
 //! READ ONLY is no boundary: a superuser runs `COPY ... TO PROGRAM` inside it. The role is.
 
@@ -19,7 +19,7 @@ SELECT r.rolsuper,
   FROM pg_roles AS r
  WHERE r.rolname = current_user";
 
-/// What the columns of [`PRIVILEGES`] mean. Each of the first two brings all that follow, and says it alone.
+/// The names of the columns of [`PRIVILEGES`]. Each of the first two implies all that follow, and stands alone.
 const NAMES: [&str; 6] = [
     "superuser",
     "member of a superuser",
@@ -29,7 +29,7 @@ const NAMES: [&str; 6] = [
     "functions on the server's files",
 ];
 
-/// What a role may do that a scaler must not need.
+/// The privileges of a role that a scaler must not need.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Privileges(Vec<&'static str>);
 
@@ -51,12 +51,12 @@ impl Privileges {
         Ok(Self(held))
     }
 
-    /// Their names; a superuser, or a member of one, has only that one.
+    /// Returns their names. A superuser, or a member of one, has only that one.
     pub fn names(&self) -> &[&'static str] {
         &self.0
     }
 
-    /// Whether there is anything to complain about.
+    /// Returns whether there are none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

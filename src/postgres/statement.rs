@@ -1,8 +1,8 @@
-//! A configured query as it is sent: wrapped so that only numbers come back.
+//! The statement of a query, wrapped so that only numbers come back.
 //!
-//! The wrapper gives the shape. It is no boundary (text can close the parenthesis): the role is.
-//! One column is read through a row sub-select, which PostgreSQL itself refuses (42601) for
-//! several columns, and which keeps NULL, no row and two rows apart.
+//! The wrapper gives the shape of the answer. It does not protect the database, since a text can close the
+//! parenthesis: the role does. A single column is read through a row sub-select, which PostgreSQL itself
+//! refuses for several columns (42601), and with which NULL, no row and two rows stay distinct.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -22,25 +22,25 @@ use crate::{
     reading::{Numbers, Reading, Rows},
 };
 
-/// Keys of a grouped query at most.
+/// The most keys of a grouped query.
 const MAXIMUM_KEYS: usize = 10_000;
 
-/// Bytes of all of them. A trigger's metadata, which has to name one, holds 64 KiB.
+/// The most bytes of all keys together. A trigger's metadata, which has to name one, holds 64 KiB.
 const MAXIMUM_KEY_BYTES: usize = 4 * 1024 * 1024;
 
-/// A query with the text and the parameter types that the server gets.
+/// A query with the text that the server gets.
 #[derive(Debug)]
 pub struct Statement {
     /// The query as configured.
     pub query: Arc<Query>,
-    /// What its metrics are labelled with.
+    /// The labels of its metrics.
     pub(super) labels: QueryLabels,
     text: String,
     /// Whether it reads statistics that PostgreSQL masks for the role.
     pub(super) masking: Masking,
 }
 
-/// A row's columns after the key, in the order of the wrapper's select list.
+/// The columns of a row after the key, in the order of the wrapper's select list.
 #[derive(Debug, Clone, Copy)]
 struct Cells {
     value: Option<f64>,
@@ -56,7 +56,7 @@ impl Statement {
         Self { query, labels, text, masking: Masking::default() }
     }
 
-    /// The SQL that is sent.
+    /// Returns the SQL that is sent.
     pub fn text(&self) -> &str {
         &self.text
     }
@@ -86,7 +86,7 @@ impl Statement {
         kinds.map(|(parameter, value)| (bound(value), type_of(parameter.kind)))
     }
 
-    /// Reads the rows into a reading, no more of them than it takes to tell.
+    /// Reads the rows into a reading, and no more rows than it needs.
     pub(super) async fn read(&self, rows: RowStream, sent_at: Instant) -> Result<Result<Reading, Fault>, Error> {
         pin_mut!(rows);
         if self.query.group_by.is_some() {
@@ -192,7 +192,7 @@ impl Statement {
     }
 }
 
-/// What a missing row, or a missing key, means for a query.
+/// Returns the numbers that a missing row, or a missing key, stands for.
 ///
 /// # Errors
 /// [`Unusable::NoRow`], unless the operator said that it means zero.
@@ -204,7 +204,7 @@ pub fn without_row(query: &Query) -> Result<Numbers, Fault> {
 }
 
 fn reading(rows: Rows, sent_at: Instant, seconds_to_change: Option<f64>) -> Reading {
-    // A change that is due or past is due now; one too far away to hold is none.
+    // A change in the past is due now. One too far away for an Instant never comes.
     let changes_at = seconds_to_change
         .and_then(|seconds| Duration::try_from_secs_f64(seconds.max(0.0)).ok())
         .and_then(|wait| sent_at.checked_add(wait));

@@ -22,7 +22,7 @@ use crate::{
     pem,
 };
 
-/// Why TLS could not be set up; names the key, never the content of a file.
+/// A reason why TLS could not be set up. Names the key, never the content of a file.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{key}: {problem}")]
 pub(super) struct Error {
@@ -30,7 +30,7 @@ pub(super) struct Error {
     problem: String,
 }
 
-/// The connector for one connection; reads its certificate files anew.
+/// Makes the connector for one connection. Reads its certificate files anew.
 ///
 /// # Errors
 /// A certificate or key that cannot be read or used.
@@ -146,7 +146,7 @@ impl ServerCertVerifier for ChainOnly {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        // rustls checks the chain before the name, so a complaint about the name says that the chain held.
+        // rustls checks the chain before the name, so an error about the name means that the chain is good.
         match self.0.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now) {
             Err(rustls::Error::InvalidCertificate(
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },

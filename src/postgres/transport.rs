@@ -1,10 +1,10 @@
-//! The bytes of a session: plain or TLS, as `sslmode` wants it, and never more of them than makes sense.
+//! The byte stream of a session: plain or TLS, as `sslmode` asks, with a limit to what the server may send.
 //!
-//! The driver takes a message of a gigabyte as it comes, remembers every parameter that the
-//! server reports, and asks the server about each type that it does not know: types of types, and
-//! labels without end. A server that is broken, or not ours, must neither fill our memory nor our
-//! stack. The driver lets its user set up TLS only, so that negotiation is done here for plain
-//! text as well.
+//! The driver accepts a message of a gigabyte, remembers every parameter that the server reports, and
+//! asks the server about each type that it does not know: types of types, and labels without end. A
+//! server that is broken, or not ours, must fill neither our memory nor our stack: one process serves
+//! many databases, and all of them would go down with it (tests/it/hostile/postgres.rs). The driver's
+//! only hook for this is TLS, so plain text is negotiated here as well.
 
 use std::{
     io,
@@ -28,10 +28,11 @@ type Handshake = <MakeRustlsConnect as MakeTlsConnect<Socket>>::TlsConnect;
 /// Length, and the code of SSLRequest (PostgreSQL's manual, "Message Formats").
 const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
 
-/// Bytes of all that a server says before it is ready for the first query, and, later, of the parameters it reports.
+/// The most bytes that a server may send before it is ready for the first query, together with the parameters that it
+/// reports later.
 const LARGEST_PREAMBLE: usize = 256 * 1024;
 
-/// Bytes of the description of a row's columns. PostgreSQL has 1,664 columns at most, with names of 63 bytes.
+/// The most bytes of a description of a row's columns. PostgreSQL has 1,664 columns at most, with names of 63 bytes.
 const LARGEST_DESCRIPTION: usize = 256 * 1024;
 
 /// A message's type and its length.
@@ -41,12 +42,12 @@ const PARAMETER_STATUS: u8 = b'S';
 const ROW_DESCRIPTION: u8 = b'T';
 const READY_FOR_QUERY: u8 = b'Z';
 
-/// Makes the transport of one session after another.
+/// Makes the transports of sessions.
 #[derive(Clone)]
 pub(super) struct Transport {
     pub(super) tls: MakeRustlsConnect,
     pub(super) sslmode: SslMode,
-    /// Bytes of one message at most.
+    /// The most bytes of one message.
     pub(super) largest_message: usize,
 }
 
@@ -82,7 +83,7 @@ impl TlsConnect<Socket> for Negotiation {
                 return Ok(Bounded::new(Inner::Plain(socket), self.largest_message));
             };
             socket.write_all(&SSL_REQUEST).await?;
-            // One byte, since what a stranger puts behind it must not be taken for what TLS protects.
+            // One byte, since what an attacker sends after it must not be taken for what TLS protects.
             let inner = match (socket.read_u8().await?, self.sslmode) {
                 (b'S', _) => Inner::Secure(Box::new(handshake.connect(socket).await.map_err(io::Error::other)?)),
                 (b'N', SslMode::Prefer) => Inner::Plain(socket),
@@ -99,7 +100,7 @@ enum Inner {
     Secure(Box<Secure>),
 }
 
-/// A session's bytes, which end with an error where the server says too much.
+/// The byte stream of a session, which ends with an error where the server sends too much.
 pub(super) struct Bounded {
     inner: Inner,
     meter: Meter,
@@ -120,7 +121,7 @@ struct Meter {
     of_body: usize,
     is_ready: bool,
     preamble: usize,
-    /// The body of a [`ROW_DESCRIPTION`], as far as it has come.
+    /// The body of a [`ROW_DESCRIPTION`], as far as it has been received.
     description: Option<Vec<u8>>,
 }
 
@@ -150,7 +151,7 @@ impl Meter {
         Ok(())
     }
 
-    /// A message begins, of which the header is known.
+    /// Begins a message, whose header has been received.
     fn begin(&mut self) -> io::Result<()> {
         let [kind, a, b, c, d] = self.header;
         // The length counts itself.
@@ -168,7 +169,7 @@ impl Meter {
         if self.preamble > LARGEST_PREAMBLE { Err(too_much("too much before it was ready")) } else { Ok(()) }
     }
 
-    /// A message's body has come in full. All that we ask for has types that PostgreSQL comes with.
+    /// Ends a message, whose body has been received. All that we ask for has types that PostgreSQL comes with.
     fn end(&mut self) -> io::Result<()> {
         match self.description.take() {
             Some(description) if !has_known_types(&description) => Err(too_much("a column of a type of its own")),
@@ -177,11 +178,12 @@ impl Meter {
     }
 }
 
-/// Whether the driver knows the type of every column, so that it will not ask about them.
+/// Returns whether the driver knows the type of every column, so that it will not ask the server about one.
 fn has_known_types(description: &[u8]) -> bool {
-    /// Table, column, type, its length and modifier, and the format, behind a name (PostgreSQL's manual, "Message Formats").
+    /// Table, column, type, its length and modifier, and the format, behind a name (PostgreSQL's manual, "Message
+    /// Formats").
     const FIELD: usize = 18;
-    // The driver takes the number at the beginning for what it is; columns beyond it are none.
+    // The driver reads as many columns as the number at the beginning says; what follows them does not count.
     let Some((_, mut fields)) = description.split_at_checked(2) else { return true };
     while let Some(name) = fields.iter().position(|byte| *byte == 0) {
         let Some((field, rest)) = fields.get(name + 1..).and_then(|field| field.split_at_checked(FIELD)) else {
