@@ -353,14 +353,15 @@ impl Database {
                 has_begun.store(true, Ordering::Relaxed);
                 begun.map(|answers| (answers, Instant::now()))
             };
+            let read = async { statement.read(statement.send(client, parameters).await?, sent_at).await };
+            // After the statement, whose own error is the one to tell.
             let looked = async {
                 match must_look {
                     true => masked::look(client, statement, parameters).await.map(Some),
                     false => Ok(None),
                 }
             };
-            let read = async { statement.read(statement.send(client, parameters).await?, sent_at).await };
-            tokio::join!(begun, looked, read)
+            tokio::join!(begun, read, looked)
         };
         let commit = async {
             match client.batch_execute("COMMIT").await {
@@ -368,9 +369,9 @@ impl Database {
                 Ok(()) | Err(_) => pending::<Infallible>().await,
             }
         };
-        let (begun, looked, read) = tokio::select! {
+        let (begun, read, looked) = tokio::select! {
             biased;
-            read = read => read,
+            answers = read => answers,
             never = commit => match never {},
             () = self.declared_dead(&has_begun, sent_at) => return Err(TransactionError::DeadConnection),
         };
@@ -382,9 +383,8 @@ impl Database {
             let _ = self.observed.standby(state.is_standby);
         }
         let failed = |error| TransactionError::SqlError { error, had_begun: true };
-        let looked = looked.map_err(failed)?;
         let mut read = read.map_err(failed)?;
-        if let Some(is_masked) = looked
+        if let Some(is_masked) = looked.map_err(failed)?
             && statement.masking.record(self.observed.sessions(), is_masked)
         {
             return Ok(Err(Fault::Unusable(Unusable::Masked)));

@@ -24,7 +24,7 @@ async fn a_reading_runs_under_its_own_settings_and_leaves_none_behind() {
         ("idle_in_transaction_session_timeout", "5s"),
         ("application_name", "clapometer/settings"),
         ("row_security", "off"),
-        ("search_path", SEARCH_PATH),
+        ("search_path", &format!("{SEARCH_PATH}, pg_temp")),
     ];
     let literal = |text: &str| format!("'{}'", text.replace('\'', "''"));
     let rows = expected.map(|(name, value)| format!("({}, {})", literal(name), literal(value)));
