@@ -63,8 +63,8 @@ pub(super) struct Faults {
     pub(super) injected: usize,
     /// The pods that stood still for a while.
     pub(super) paused_pods: BTreeSet<String>,
-    /// The pods whose exit code says that they hold nothing: all but 75 and those that were killed.
-    pub(super) pods_that_hold_nothing: BTreeSet<String>,
+    /// When a pod ended whose exit code says that it holds nothing, in seconds since 1970: any code but 75, and no kill.
+    pub(super) pods_that_hold_nothing: BTreeMap<String, f64>,
 }
 
 /// What the books and the world say at the end.
@@ -120,10 +120,12 @@ pub(super) async fn judge(client: &Client, effects: &Effects, faults: &Faults) -
             violations.push(format!("I18 clap {clap} died, and nobody ever worked on it"));
         }
     }
-    for row in client.query("SELECT DISTINCT pod_name FROM clap_attempt WHERE outcome = 'LOST'", &[]).await.unwrap() {
-        let pod: String = row.get(0);
-        if faults.pods_that_hold_nothing.contains(&pod) {
-            violations.push(format!("I19 {pod} said that it holds nothing, and lost an attempt"));
+    // What a pod lost before its end it may have known: it went on to another attempt.
+    let lost = "SELECT pod_name, extract(epoch FROM ended_at)::float8 FROM clap_attempt WHERE outcome = 'LOST'";
+    for row in client.query(lost, &[]).await.unwrap() {
+        let (pod, lost_at): (String, f64) = (row.get(0), row.get(1));
+        if faults.pods_that_hold_nothing.get(&pod).is_some_and(|ended_at| lost_at > *ended_at) {
+            violations.push(format!("I19 {pod} said that it holds nothing, and held an attempt that was lost"));
         }
     }
     let statuses = client.query("SELECT status, count(*) FROM clap GROUP BY status", &[]).await.unwrap();
@@ -196,7 +198,7 @@ mod tests {
         let effects = Effects::read("S 2 21\nE 2 21\nS 3 31\nS 3 32\nT 3 31\nE 3 32\nS 3 32\n");
         let client = database.connect().await;
         database.execute("INSERT INTO make_it_clap SELECT; INSERT INTO clap (id, status, session_id, max_attempts, finished_at) VALUES (4, 'DEAD', 0, 5, now())").await;
-        let lying = Faults { pods_that_hold_nothing: BTreeSet::from(["p11".to_owned()]), ..Faults::default() };
+        let lying = Faults { pods_that_hold_nothing: BTreeMap::from([("p11".to_owned(), 0.0)]), ..Faults::default() };
         let verdict = judge(&client, &effects, &lying).await;
         let violations = verdict.violations.join("\n");
         for invariant in

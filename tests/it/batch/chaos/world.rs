@@ -1,6 +1,11 @@
 //! The world around the workers: KEDA's arithmetic, a Job controller, and what goes wrong.
 
-use std::{collections::BTreeMap, fs, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::PathBuf,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use clapometer::keda::scaled_job::{Calculation, Jobs, ScaledJob, ScalerAnswer, Strategy};
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
@@ -205,7 +210,8 @@ impl World<'_> {
             });
             for (status, pod) in ended {
                 if status.code().is_some_and(|code| code != 75) {
-                    self.faults.pods_that_hold_nothing.insert(pod);
+                    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).expect("it is later than that");
+                    self.faults.pods_that_hold_nothing.insert(pod, since_1970.as_secs_f64());
                 }
                 let code = status.code().unwrap_or(137);
                 *self.tally.exit_codes.entry(code).or_default() += 1;
