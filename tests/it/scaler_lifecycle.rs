@@ -216,7 +216,7 @@ async fn sigterm_ends_streams_with_ok_and_the_process_with_zero_whoever_is_conne
     assert!(matches!(end, Ok(None)), "{end:?}");
     let end = wait::bounded("the end of the stream of specs", SOON, specs.message()).await;
     assert!(matches!(end, Ok(None)), "{end:?}");
-    let finished = serving.process.finish(Duration::from_secs(21)).await;
+    let finished = serving.process.finish(Duration::from_secs(20 + 10)).await;
     assert_eq!(finished.code(), Some(0), "{}", finished.errors);
     drop((silent, greeted));
 }

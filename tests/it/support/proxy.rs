@@ -265,10 +265,12 @@ async fn passage(modes: &mut watch::Receiver<Mode>) -> Passage {
     }
 }
 
+/// Delays a chunk while the mode is [`Mode::Slow`]; when the mode ends, so does the delay.
 async fn delay(modes: &watch::Receiver<Mode>) {
     let mode = *modes.borrow();
     if let Mode::Slow(by) = mode {
-        tokio::time::sleep(by).await;
+        // The end of the proxy ends it as well.
+        let _ = tokio::time::timeout(by, modes.clone().wait_for(|now| *now != mode)).await;
     }
 }
 
