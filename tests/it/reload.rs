@@ -84,7 +84,7 @@ async fn what_did_not_change_keeps_its_reading_and_its_stream_and_what_went_ends
 
     let removed = streams.pop().unwrap();
     removed.ends(SOON).await.unwrap();
-    assert_eq!(fixture.scaler.activity(&triggers[2]).await.unwrap_err().code(), Code::PermissionDenied);
+    assert!(fixture.scaler.activity(&triggers[2]).await.is_ok(), "opened again, it waits for its query");
     assert_eq!(fixture.scaler.refusal(&triggers[2]).await.code(), Code::PermissionDenied);
     assert_eq!(fixture.metric("clapometer_query_value", "query=\"removed\"").await, None);
 

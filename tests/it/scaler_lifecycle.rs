@@ -159,16 +159,14 @@ async fn a_stream_stays_open_and_silent_while_the_database_is_away() {
 }
 
 #[tokio::test]
-async fn a_stream_that_nobody_may_open_is_refused_like_a_call() {
+async fn a_stream_with_malformed_metadata_is_refused_like_a_call() {
     let database = Database::seed(Cluster::shared().await).await;
     let serving = serve(&database, "").await;
     let scaler = Scaler::at(serving.grpc);
-    for (reference, code) in [
-        (trigger("no-such-query", &[]), Code::PermissionDenied),
-        (trigger("pending-claps", &[("divideBy", "0")]), Code::InvalidArgument),
-    ] {
-        assert_eq!(scaler.activity(&reference).await.unwrap_err().code(), code);
-    }
+    let malformed = trigger("pending-claps", &[("divideBy", "0")]);
+    assert_eq!(scaler.activity(&malformed).await.unwrap_err().code(), Code::InvalidArgument);
+    // A query may still come; metadata does not get better by itself.
+    assert!(scaler.activity(&trigger("no-such-query", &[])).await.is_ok());
 }
 
 #[tokio::test]
