@@ -49,6 +49,13 @@ async fn serving(ways: &[Way]) -> Serving {
     Executable::serve(&text).serving().await
 }
 
+/// Makes a database whose roles may read all statistics: a query of `pg_stat_ssl` is refused to others.
+async fn with_statistics(cluster: &Cluster) -> Database<'_> {
+    let database = Database::empty(cluster).await;
+    database.execute("GRANT pg_read_all_stats TO scaler, owner").await;
+    database
+}
+
 async fn check(ways: &[Way]) -> Serving {
     let serving = serving(ways).await;
     let scaler = Scaler::at(serving.grpc);
@@ -89,7 +96,7 @@ async fn every_sslmode_trusts_whom_libpq_trusts() {
     let misnamed = Cluster::with_settings(tls_only(&ours, &ours.sign("x", &["elsewhere.example"]))).await;
     let plain = Cluster::private().await;
     let (right, misnamed, plain) =
-        tokio::join!(Database::empty(&right), Database::empty(&misnamed), Database::empty(&plain));
+        tokio::join!(with_statistics(&right), with_statistics(&misnamed), with_statistics(&plain));
     let mode = |database: &Database<'_>, sslmode: &str| database.scaler().with("sslmode", sslmode);
     let rooted =
         |database: &Database<'_>, sslmode: &str, name: &str| mode(database, sslmode).with("sslrootcert", root(name));
@@ -147,7 +154,7 @@ async fn a_client_certificate_opens_the_door_and_another_does_not() {
     let settings =
         Settings::default().with_certificates(ours.clone()).authenticate("hostssl all owner 127.0.0.1/32 cert");
     let cluster = Cluster::with_settings(settings).await;
-    let database = Database::empty(&cluster).await;
+    let database = with_statistics(&cluster).await;
     let with = |name: &str| {
         let access = database.owner().with("sslmode", "verify-full").with("sslrootcert", path("ca"));
         access.with("sslcert", path(name)).with("sslkey", path(&format!("{name}-key")))
