@@ -357,7 +357,7 @@ impl Database {
             // After the statement, whose own error is the one to tell.
             let looked = async {
                 match must_look {
-                    true => masked::look(client, statement, parameters).await.map(Some),
+                    true => masked::look(client, statement.explain_text(client, parameters)).await.map(Some),
                     false => Ok(None),
                 }
             };

@@ -15,10 +15,7 @@ use std::{
 
 use futures_util::{TryStreamExt, pin_mut};
 use tokio::time::Instant;
-use tokio_postgres::{Client, Error};
-
-use super::Statement;
-use crate::query::Value;
+use tokio_postgres::{Client, Error, RowStream};
 
 /// A statement that is refused is looked at again after this: the role may have been granted what it needs.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
@@ -109,10 +106,14 @@ impl Masking {
     }
 }
 
-/// Looks at a statement's plan, in the transaction that is open: whether it reads what is masked for the role.
-pub(super) async fn look(client: &Client, statement: &Statement, parameters: &[Value<'_>]) -> Result<bool, Error> {
+/// Looks at a statement's plan, the rows of `EXPLAIN (VERBOSE, COSTS OFF)`, in the transaction that is open: whether the
+/// statement reads what is masked for the role.
+pub(super) async fn look(
+    client: &Client,
+    explain: impl Future<Output = Result<RowStream, Error>>,
+) -> Result<bool, Error> {
     let explained = async {
-        let lines = statement.explain_text(client, parameters).await?;
+        let lines = explain.await?;
         pin_mut!(lines);
         let mut plan = Plan::default();
         while let Some(row) = lines.try_next().await? {

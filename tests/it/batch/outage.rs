@@ -72,14 +72,14 @@ async fn a_standby_that_is_not_promoted_yet_is_waited_for() {
     standby.catches_up_with(&primary).await;
 
     primary.kill().await;
-    let in_recovery = |line: &serde_json::Value| {
-        line["reason"].as_str().is_some_and(|reason| reason.contains("read-write mode during recovery"))
+    let says = |reason: &'static str| {
+        move |line: &serde_json::Value| line["reason"].as_str().is_some_and(|told| told.contains(reason))
     };
     // The primary is gone: the proxy ends the session, and what is left of the list is the standby.
-    worker.logged("that the standby takes no writes", SOON, in_recovery).await;
+    worker.logged("that only the standby is left", SOON, says("the server is a standby")).await;
     let on_the_standby = database.owner().by_way_of(SocketAddr::from(([127, 0, 0, 1], standby.port())));
     let mut late = Executable::postgres_batch(["work"]).variables(on_the_standby.environment()).start();
-    late.logged("that the standby takes no writes", SOON, in_recovery).await;
+    late.logged("that the standby takes no writes", SOON, says("read-write mode during recovery")).await;
     standby.promote().await;
 
     let finished = late.finish(SOON).await;
