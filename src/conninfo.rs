@@ -5,8 +5,11 @@
 //! files behind it as of now and gives a [`Connection`]. Nothing here connects to anything.
 
 mod address;
+#[cfg(test)]
+mod clouds;
 mod connection;
 mod environment;
+mod foreign;
 mod keywords;
 mod params;
 mod passfile;
@@ -17,7 +20,7 @@ mod value;
 
 pub use self::{
     address::Address,
-    connection::{ChannelBinding, Connection, SessionAttrs, SslMode},
+    connection::{ChannelBinding, Connection, SessionAttrs, SslMode, SslNegotiation, TcpSettings},
     secret::Secret,
     source::ConnectionSource,
 };

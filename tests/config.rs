@@ -181,7 +181,7 @@ fn without_a_file_libpqs_environment_is_the_database_claps() {
     let config = Config::load(None, &environment).expect("a configuration");
     let claps = &config.databases["claps"];
     assert_eq!(claps.connection.resolve().expect("a connection").dbname, "app");
-    assert_eq!((claps.pool_size.get(), claps.connect_timeout.as_secs()), (8, 3));
+    assert_eq!((claps.pool_size.get(), claps.connect_timeout.as_secs()), (8, 2), "more than 2 s is not waited");
     assert_eq!(config.queries.keys().collect::<Vec<_>>(), ["clap-workers", "outstanding-claps", "pending-claps"]);
     assert_eq!(config.queries["outstanding-claps"].target.get(), 2.5);
     let again = Config::parse(&config.effective_yaml(), &Environment::default()).expect("it loads again");

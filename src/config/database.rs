@@ -17,6 +17,10 @@ use crate::{
 /// The longest timeout. A minute is far beyond every deadline here; more would only hide a mistake.
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// The longest `connect_timeout` that a connection string sets. Strings ask for 10 or 30 s, made for programs that connect
+/// once; KEDA would wait for nothing.
+const LONGEST_OF_STRING: Duration = Duration::from_secs(2);
+
 /// The longest `max_lag`: a standby that may be further behind says nothing about the present.
 const LONGEST_LAG: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -138,7 +142,7 @@ pub(super) const KEYS: &[Key] = &[
         Kind::Duration { range: Duration::from_millis(10)..=LONGEST_TIMEOUT, zero: None },
         DefaultValue::Is("800ms"),
         "Bounds one attempt to connect: DNS, TCP, TLS and start-up together. That of `url`, where it has one, is the \
-         default. Too short for the network: the database is never reached.",
+         default, at most 2 s. Too short for the network: the database is never reached.",
     ),
     Key::new(
         "lock_timeout",
@@ -238,7 +242,7 @@ fn read_one(name: &str, section: &Section<'_>, libpq: Option<&ConnectionSource>)
     let (connection, connect_timeout) = connection(section, params, is_complete, libpq).unzip();
     let listen_port = section.whole("listen_port");
     let pool_size = section.whole("pool_size").and_then(NonZeroUsize::new);
-    let of_url = connect_timeout.flatten().map(duration::show);
+    let of_url = connect_timeout.flatten().map(|timeout| duration::show(timeout.min(LONGEST_OF_STRING)));
     let connect_timeout = section.entry_or("connect_timeout", of_url.as_deref()).and_then(|entry| entry.duration());
     let max_lag = section.duration("max_lag");
     let lock_timeout = section.duration("lock_timeout");

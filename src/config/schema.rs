@@ -86,7 +86,7 @@ fn value(key: &Key) -> Json {
             text("^ *[0-9]{1,5} *(, *[0-9]{1,5} *)*$"),
         ]}),
         Kind::Text => text(FILLED),
-        Kind::Url => text("^postgres(ql)?([+][A-Za-z0-9_]+)?://|^[^:/]*="),
+        Kind::Url => text("^(jdbc:)?postgres(ql)?([+][A-Za-z0-9_]+)?://|^[^:/]*="),
         Kind::Whole(range) => json!({"type": "integer", "minimum": range.start(), "maximum": range.end()}),
         Kind::Words(words, _) => json!({"enum": words}),
     }

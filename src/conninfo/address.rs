@@ -17,6 +17,8 @@ pub enum Address {
         host: String,
         /// The port.
         port: u16,
+        /// The address to connect to, instead of what the name resolves to.
+        hostaddr: Option<IpAddr>,
     },
     /// A Unix socket.
     Unix {
@@ -32,7 +34,7 @@ impl Address {
     pub(crate) fn new(host: &str, port: u16) -> Self {
         match host.starts_with('/') {
             true => Self::Unix { directory: PathBuf::from(host), port },
-            false => Self::Tcp { host: host.to_owned(), port },
+            false => Self::Tcp { host: host.to_owned(), port, hostaddr: None },
         }
     }
 
@@ -40,6 +42,7 @@ impl Address {
     pub(crate) fn is_local(&self) -> bool {
         match self {
             Self::Unix { .. } => true,
+            Self::Tcp { hostaddr: Some(ip), .. } => ip.is_loopback(),
             Self::Tcp { host, .. } => host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback()),
         }
     }
@@ -55,8 +58,8 @@ impl Address {
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Tcp { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
-            Self::Tcp { host, port } => write!(f, "{host}:{port}"),
+            Self::Tcp { host, port, .. } if host.contains(':') => write!(f, "[{host}]:{port}"),
+            Self::Tcp { host, port, .. } => write!(f, "{host}:{port}"),
             Self::Unix { directory, port } => write!(f, "{}/.s.PGSQL.{port}", directory.display()),
         }
     }

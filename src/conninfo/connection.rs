@@ -1,6 +1,6 @@
 //! One way to connect, with every file and variable read.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use super::{address::Address, secret::Secret};
 
@@ -29,6 +29,35 @@ pub struct Connection {
     pub options: Option<String>,
     /// The kind of server that is wanted.
     pub target_session_attrs: SessionAttrs,
+    /// How TLS begins.
+    pub sslnegotiation: SslNegotiation,
+    /// How a dead connection is noticed.
+    pub tcp: TcpSettings,
+}
+
+/// libpq's `sslnegotiation`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SslNegotiation {
+    /// The server is asked whether it speaks TLS, as every version can be.
+    Postgres,
+    /// TLS begins with the first byte, which PostgreSQL 17 and later understand.
+    Direct,
+}
+
+/// What a connection string says about its TCP connection; each is absent where it says nothing. Zero is the operating
+/// system's own setting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct TcpSettings {
+    /// `keepalives=0`: none are sent.
+    pub without_keepalives: bool,
+    /// The silence after which the first keepalive is sent.
+    pub keepalives_idle: Option<Duration>,
+    /// The pause between two keepalives.
+    pub keepalives_interval: Option<Duration>,
+    /// The number of lost keepalives that end the connection.
+    pub keepalives_count: Option<u32>,
+    /// The time that what was sent may stay unacknowledged.
+    pub user_timeout: Option<Duration>,
 }
 
 /// libpq's `sslmode`, less `allow`.
@@ -109,6 +138,10 @@ pub enum ChannelBinding {
 /// `channel_binding`'s words.
 pub(super) const CHANNEL_BINDINGS: [(&str, ChannelBinding); 3] =
     [("disable", ChannelBinding::Disable), ("prefer", ChannelBinding::Prefer), ("require", ChannelBinding::Require)];
+
+/// `sslnegotiation`'s words.
+pub(super) const SSL_NEGOTIATIONS: [(&str, SslNegotiation); 2] =
+    [("postgres", SslNegotiation::Postgres), ("direct", SslNegotiation::Direct)];
 
 /// `sslmode`'s words.
 pub(crate) const SSLMODES: [(&str, SslMode); 5] = [

@@ -8,13 +8,20 @@ use std::{
 };
 
 use super::{
-    address::SOCKET_DIRECTORY, connection::SslMode, params::Params, source::ConnectionSource, url, value::ValueSource,
+    address::SOCKET_DIRECTORY,
+    connection::SslMode,
+    keywords::{honoured, way_out},
+    params::Params,
+    source::ConnectionSource,
+    url,
+    value::ValueSource,
 };
 use crate::diagnostics::{Diagnostics, Location, Misconfiguration};
 
 /// The parameter that each variable sets.
-const VARIABLES: [(&str, &str); 12] = [
+const VARIABLES: [(&str, &str); 15] = [
     ("PGHOST", "host"),
+    ("PGHOSTADDR", "hostaddr"),
     ("PGPORT", "port"),
     ("PGDATABASE", "dbname"),
     ("PGUSER", "user"),
@@ -26,12 +33,30 @@ const VARIABLES: [(&str, &str); 12] = [
     ("PGTARGETSESSIONATTRS", "target_session_attrs"),
     ("PGCONNECT_TIMEOUT", "connect_timeout"),
     ("PGCHANNELBINDING", "channel_binding"),
+    ("PGSSLNEGOTIATION", "sslnegotiation"),
+    ("PGOPTIONS", "options"),
 ];
 
-/// Variables that change where or how safely libpq connects and that we do not act on: refused,
-/// because a connection that passes them over is not the one that was asked for.
-const REFUSED: [&str; 7] =
-    ["PGSERVICE", "PGOPTIONS", "PGREQUIREAUTH", "PGREQUIREPEER", "PGSSLCRL", "PGSSLCRLDIR", "PGSSLNEGOTIATION"];
+/// Variables whose parameter must not be acted on differently from how it was meant: each is refused, or passed over, as
+/// its parameter in a connection string is.
+const OTHERS: [(&str, &str); 16] = [
+    ("PGSERVICE", "service"),
+    ("PGSERVICEFILE", "servicefile"),
+    ("PGREQUIREAUTH", "require_auth"),
+    ("PGREQUIREPEER", "requirepeer"),
+    ("PGSSLCRL", "sslcrl"),
+    ("PGSSLCRLDIR", "sslcrldir"),
+    ("PGSSLCERTMODE", "sslcertmode"),
+    ("PGSSLSNI", "sslsni"),
+    ("PGSSLMINPROTOCOLVERSION", "ssl_min_protocol_version"),
+    ("PGSSLMAXPROTOCOLVERSION", "ssl_max_protocol_version"),
+    ("PGSSLKEYLOGFILE", "sslkeylogfile"),
+    ("PGGSSENCMODE", "gssencmode"),
+    ("PGGSSDELEGATION", "gssdelegation"),
+    ("PGLOADBALANCEHOSTS", "load_balance_hosts"),
+    ("PGMINPROTOCOLVERSION", "min_protocol_version"),
+    ("PGMAXPROTOCOLVERSION", "max_protocol_version"),
+];
 
 /// The variable that holds a whole URL; what it says wins over the others.
 const URL: &str = "DATABASE_URL";
@@ -47,9 +72,11 @@ impl ConnectionSource {
     pub fn from_environment(lookup: &dyn Fn(&str) -> Option<String>) -> Result<Self, Misconfiguration> {
         let diagnostics = Diagnostics::default();
         let lookup = |name: &str| lookup(name).filter(|value| !value.is_empty());
-        for name in REFUSED {
-            if lookup(name).is_some() {
-                diagnostics.add(Location::Variable(name.into()), "", "is not supported; unset it");
+        for (name, parameter) in OTHERS {
+            if let (Some(value), Some(way_out)) = (lookup(name), way_out(parameter))
+                && honoured(parameter, &value).is_err()
+            {
+                diagnostics.add(Location::Variable(name.into()), "", format!("is not supported: {way_out}"));
             }
         }
         let mut texts = BTreeMap::new();
@@ -71,21 +98,9 @@ impl ConnectionSource {
                 texts.insert(key, ValueSource::plain(text));
             }
         }
-        match (lookup("PGHOSTADDR"), texts.contains_key("host")) {
-            (Some(_), true) => {
-                diagnostics.add(
-                    Location::Variable("PGHOSTADDR".into()),
-                    "",
-                    "is not supported beside a host; unset one of them",
-                );
-            }
-            (Some(address), false) => {
-                origins.insert("host", "PGHOSTADDR");
-                texts.insert("host", ValueSource::plain(address));
-            }
-            (None, _) => {}
+        if !texts.contains_key("hostaddr") {
+            texts.entry("host").or_insert_with(|| ValueSource::plain(default_host()));
         }
-        texts.entry("host").or_insert_with(|| ValueSource::plain(default_host()));
         texts.entry("sslmode").or_insert_with(|| ValueSource::plain(SslMode::Prefer.name()));
         if let Some(user) = operating_system_user(&lookup).filter(|_| !texts.contains_key("user")) {
             texts.insert("user", ValueSource::plain(user));
@@ -153,7 +168,7 @@ mod tests {
     }
 
     fn tcp(host: &str, port: u16) -> Address {
-        Address::Tcp { host: host.to_owned(), port }
+        Address::new(host, port)
     }
 
     #[test]
@@ -188,6 +203,15 @@ mod tests {
     }
 
     #[test]
+    fn a_hostaddr_is_connected_to_under_the_name_of_the_host() {
+        let connection = resolved(&[("PGHOST", "db.example"), ("PGHOSTADDR", "10.0.0.1"), ("PGUSER", "u")]);
+        let [Address::Tcp { host, hostaddr, .. }] = &connection.expect("a connection").addresses[..] else { panic!() };
+        assert_eq!((host.as_str(), *hostaddr), ("db.example", "10.0.0.1".parse().ok()));
+        let alone = resolved(&[("PGHOSTADDR", "10.0.0.1"), ("PGUSER", "u")]).expect("a connection");
+        assert_eq!(alone.addresses[0].to_string(), "10.0.0.1:5432");
+    }
+
+    #[test]
     fn without_anything_it_is_this_machine_and_this_user() {
         let connection = resolved(&[]).expect("a connection");
         let is_local = matches!(&connection.addresses[..], [Address::Unix { .. }])
@@ -201,21 +225,24 @@ mod tests {
     fn every_wrong_variable_is_named_and_no_secret_is_told() {
         let message = resolved(&[
             ("PGHOST", "h"),
-            ("PGPORT", "zero"),
             ("PGSSLMODE", "allow"),
             ("PGSERVICE", "prod"),
-            ("PGHOSTADDR", "10.0.0.1"),
-            ("PGCONNECT_TIMEOUT", "0"),
+            ("PGHOSTADDR", "10.0.0.1,10.0.0.2"),
+            ("PGSSLMINPROTOCOLVERSION", "TLSv1.3"),
+            ("PGSSLMAXPROTOCOLVERSION", "TLSv1.3"),
+            ("PGCONNECT_TIMEOUT", "soon"),
             ("PGPASSFILE", "/nowhere/pgpass"),
         ])
-        .expect_err("five faults");
+        .expect_err("seven faults");
         let expected = [
-            "PGCONNECT_TIMEOUT: found \"0\", must be a whole number of seconds from 1 to 60",
-            "PGHOSTADDR: is not supported beside a host; unset one of them",
+            "PGCONNECT_TIMEOUT: found \"soon\", must be a whole number of seconds",
+            "PGHOSTADDR: found 2 addresses, must be one for each host",
             "PGPASSFILE: cannot read the file /nowhere/pgpass: it is not there",
-            "PGPORT: found \"zero\", must be a whole number from 1 to 65535, or one for each host, separated by commas",
-            "PGSERVICE: is not supported; unset it",
-            "PGSSLMODE: found \"allow\", must be one of disable, prefer, require, verify-ca, verify-full",
+            "PGSERVICE: is not supported: there are no service files here; write its parameters",
+            "PGSSLMINPROTOCOLVERSION: is not supported: TLS 1.2 and 1.3 are offered; set ssl_min_protocol_version on the \
+             server",
+            "PGSSLMODE: found \"allow\", must be one of disable, prefer, require, verify-ca, verify-full; \
+             did you mean prefer?",
         ];
         assert_eq!(message.lines().collect::<Vec<_>>(), expected);
         let message = resolved(&[("DATABASE_URL", "postgres://u:hunter2@h@h/")]).expect_err("a fault");

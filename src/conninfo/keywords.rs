@@ -2,6 +2,7 @@
 //!
 //! *Source:* `PQconninfoOptions` in PostgreSQL 18's fe-connect.c. docs/configuration.md has the same table for people.
 
+use super::foreign;
 use crate::diagnostics::{nearest, quoted};
 
 /// The keys of `databases.<name>` that make a connection.
@@ -20,8 +21,9 @@ pub(crate) const KEYS: [&str; 11] = [
 ];
 
 /// The parameters of a connection string that are honoured.
-pub(super) const PARAMETERS: [&str; 13] = [
+pub(super) const PARAMETERS: [&str; 20] = [
     "host",
+    "hostaddr",
     "port",
     "dbname",
     "user",
@@ -34,6 +36,12 @@ pub(super) const PARAMETERS: [&str; 13] = [
     "connect_timeout",
     "channel_binding",
     "options",
+    "sslnegotiation",
+    "keepalives",
+    "keepalives_idle",
+    "keepalives_interval",
+    "keepalives_count",
+    "tcp_user_timeout",
 ];
 
 /// Parameters that change nothing here, each with the values that it may have; no values: any.
@@ -44,10 +52,6 @@ const WITHOUT_EFFECT: &[(&str, &[&str])] = &[
     ("gssdelegation", &["", "0"]),
     ("gssencmode", &["", "disable", "prefer"]),
     ("gsslib", &[]),
-    ("keepalives", &[]),
-    ("keepalives_count", &[]),
-    ("keepalives_idle", &[]),
-    ("keepalives_interval", &[]),
     ("krbsrvname", &[]),
     ("load_balance_hosts", &["", "disable"]),
     ("max_protocol_version", &["", "3.0", "3.2", "latest"]),
@@ -57,9 +61,7 @@ const WITHOUT_EFFECT: &[(&str, &[&str])] = &[
     ("ssl_min_protocol_version", &["", "TLSv1", "TLSv1.1", "TLSv1.2"]),
     ("sslcertmode", &["", "allow"]),
     ("sslcompression", &[]),
-    ("sslnegotiation", &["", "postgres"]),
     ("sslsni", &["", "1"]),
-    ("tcp_user_timeout", &[]),
 ];
 
 /// Parameters that are refused, or refused with other values than those above; with the way out.
@@ -67,7 +69,6 @@ const REFUSED: &[(&str, &str)] = &[
     ("client_encoding", "text is always UTF-8; leave it out"),
     ("gssdelegation", "there is no GSSAPI here; leave it out"),
     ("gssencmode", "there is no GSSAPI here; leave it out, and choose TLS with sslmode"),
-    ("hostaddr", "give host; a name is needed to check a certificate"),
     ("load_balance_hosts", "hosts are tried in order; leave it out"),
     ("max_protocol_version", "leave it out"),
     ("min_protocol_version", "the protocol is 3.0; leave it out"),
@@ -89,7 +90,6 @@ const REFUSED: &[(&str, &str)] = &[
     ("sslcrl", "revocation lists are not read; leave it out"),
     ("sslcrldir", "revocation lists are not read; leave it out"),
     ("sslkeylogfile", "keys of sessions are never written; leave it out"),
-    ("sslnegotiation", "TLS is negotiated as servers of every version can; leave it out"),
     ("sslpassword", "keys must not be encrypted; decrypt the key into a Secret"),
     ("sslsni", "the name of the server is always sent; leave it out"),
 ];
@@ -97,19 +97,36 @@ const REFUSED: &[(&str, &str)] = &[
 /// Parameters of other drivers, with the driver and what to write instead.
 const DRIVERS: &[(&str, &str, &str)] = &[
     ("ApplicationName", "JDBC", "leave it out"),
+    ("TimeZone", "GORM", "leave it out"),
     ("async_fallback", "SQLAlchemy", "leave it out"),
+    ("autosave", "JDBC", "leave it out"),
     ("binaryTransfer", "JDBC", "leave it out"),
+    ("binary_parameters", "lib/pq", "leave it out: no statement is prepared by name"),
     ("charset", "other drivers", "leave it out"),
+    (
+        "cloudSqlInstance",
+        "JDBC",
+        "write host=/cloudsql/PROJECT:REGION:INSTANCE, or the address of the Cloud SQL Auth Proxy",
+    ),
+    ("conn_max_age", "Django", "write max_lifetime in databases"),
+    ("connectTimeout", "JDBC", "write connect_timeout in databases"),
     ("connection_limit", "Prisma", "write pool_size in databases"),
     ("currentSchema", "JDBC", "write search_path in databases"),
     ("default_query_exec_mode", "pgx", "leave it out: no statement is prepared by name"),
     ("description_cache_capacity", "pgx", "leave it out"),
     ("encoding", "other drivers", "leave it out: text is always UTF-8"),
+    ("idleTimeoutMillis", "node-postgres", "write idle_timeout in databases"),
+    ("load-balance", "YugabyteDB", "leave it out: hosts are tried in order"),
+    ("load_balance", "YugabyteDB", "leave it out: hosts are tried in order"),
     ("loginTimeout", "JDBC", "write connect_timeout in databases"),
+    ("max", "node-postgres", "write pool_size in databases"),
     ("max_conns", "other drivers", "write pool_size in databases"),
+    ("max_pool_size", "other drivers", "write pool_size in databases"),
     ("pgbouncer", "Prisma", "leave it out: no statement is prepared by name"),
+    ("pool", "Rails", "write pool_size in databases"),
     ("pool_max_conn_idle_time", "pgx", "write idle_timeout in databases"),
     ("pool_max_conn_lifetime", "pgx", "write max_lifetime in databases"),
+    ("pool_max_conn_lifetime_jitter", "pgx", "leave it out"),
     ("pool_max_conns", "pgx", "write pool_size in databases"),
     ("pool_min_conns", "pgx", "leave it out"),
     ("pool_size", "Ecto", "write pool_size in databases"),
@@ -119,12 +136,23 @@ const DRIVERS: &[(&str, &str, &str)] = &[
     ("prepared_statement_cache_size", "asyncpg", "leave it out"),
     ("prepared_statements", "Rails", "leave it out: no statement is prepared by name"),
     ("reWriteBatchedInserts", "JDBC", "leave it out"),
+    ("reconnect", "Rails", "leave it out"),
+    ("role", "other drivers", "ALTER ROLE ... SET role, or connect as that role"),
     ("schema", "Prisma", "write search_path in databases"),
     ("search_path", "pgx and lib/pq", "write search_path in databases"),
     ("serverVersion", "Doctrine", "leave it out"),
+    (
+        "socketFactory",
+        "JDBC",
+        "write host=/cloudsql/PROJECT:REGION:INSTANCE, or the address of the Cloud SQL Auth Proxy",
+    ),
     ("socketTimeout", "JDBC", "write timeout in queries"),
     ("socket_timeout", "Prisma", "write timeout in queries"),
     ("ssl", "JDBC and node-postgres", "write sslmode=require, or better sslmode=verify-full and sslrootcert"),
+    ("ssl_ca", "other drivers", "write sslmode=verify-full and sslrootcert"),
+    ("ssl_cert", "other drivers", "write sslcert"),
+    ("ssl_key", "other drivers", "write sslkey"),
+    ("ssl_require", "Django", "write sslmode=require, or better sslmode=verify-full and sslrootcert"),
     ("sslaccept", "Prisma", "write sslmode=verify-full and sslrootcert"),
     ("sslfactory", "JDBC", "write sslmode=verify-full and sslrootcert"),
     ("sslidentity", "Prisma", "write sslcert and sslkey"),
@@ -134,9 +162,18 @@ const DRIVERS: &[(&str, &str, &str)] = &[
     ("supa", "Vercel and Supabase", "leave it out"),
     ("targetServerType", "JDBC", "write target_session_attrs"),
     ("tcpKeepAlive", "JDBC", "leave it out: keepalives are always on"),
+    ("timeout", "Rails", "write timeout in queries"),
+    ("timezone", "other drivers", "leave it out"),
+    ("topology_keys", "YugabyteDB", "leave it out: hosts are tried in order"),
+    ("unix_sock", "pg8000", "write host=DIRECTORY, the directory of the socket"),
     ("uselibpqcompat", "node-postgres", "leave it out"),
     ("workaround", "Vercel and Supabase", "leave it out"),
 ];
+
+/// Returns what to do instead of setting a parameter that is refused.
+pub(super) fn way_out(name: &str) -> Option<&'static str> {
+    REFUSED.iter().find_map(|(known, way_out)| (*known == name).then_some(*way_out))
+}
 
 /// Returns the parameter of that name if it is honoured, and nothing if it is accepted without effect.
 ///
@@ -150,7 +187,7 @@ pub(super) fn honoured(name: &str, value: &str) -> Result<Option<&'static str>, 
     if without_effect.is_some_and(|(_, values)| values.is_empty() || values.contains(&value)) {
         return Ok(None);
     }
-    if let Some((_, way_out)) = REFUSED.iter().find(|(known, _)| *known == name) {
+    if let Some(way_out) = way_out(name) {
         let what = match without_effect {
             Some(_) => format!("a value of the parameter {name} that"),
             None => format!("the parameter {name}, which"),
@@ -160,7 +197,7 @@ pub(super) fn honoured(name: &str, value: &str) -> Result<Option<&'static str>, 
     if let Some((_, driver, way_out)) = DRIVERS.iter().find(|(known, _, _)| *known == name) {
         return Err(format!("has the parameter {name} of {driver}, which PostgreSQL does not know: {way_out}"));
     }
-    let suggestion = match nearest(name, PARAMETERS) {
+    let suggestion = match foreign::name(name).or_else(|| nearest(name, PARAMETERS)) {
         Some(name) => format!("did you mean {name}?"),
         None => format!("known here: {}", PARAMETERS.join(", ")),
     };

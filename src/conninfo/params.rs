@@ -3,12 +3,15 @@
 //! The same function serves the check at load and every later connection, so that a rotated
 //! credential file is held to the same rules.
 
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, net::IpAddr, ops::RangeInclusive, path::PathBuf, time::Duration};
 
 use super::{
     address::{Address, DEFAULT_PORT, HOSTS, is_host},
-    connection::{CHANNEL_BINDINGS, ChannelBinding, Connection, SESSION_ATTRS, SSLMODES, SessionAttrs, SslMode},
-    passfile,
+    connection::{
+        CHANNEL_BINDINGS, ChannelBinding, Connection, SESSION_ATTRS, SSL_NEGOTIATIONS, SSLMODES, SessionAttrs, SslMode,
+        SslNegotiation, TcpSettings,
+    },
+    foreign, passfile,
     secret::Secret,
     url,
     value::ValueSource,
@@ -17,6 +20,13 @@ use crate::diagnostics::{is_pem, nearest, quoted, shown_path};
 
 /// `sslrootcert` for the root certificates of the system.
 const SYSTEM_ROOTS: &str = "system";
+
+/// The longest that a connection string may wait for a connection; libpq's 0, for ever, counts as this.
+const LONGEST_CONNECT: i64 = 60;
+
+/// The greatest values that Linux takes for the times and the number of keepalives.
+const LONGEST_KEEPALIVE: u32 = 32_767;
+const MOST_KEEPALIVES: u32 = 127;
 
 /// The keys that name the files of TLS.
 const CERTIFICATES: [&str; 3] = ["sslrootcert", "sslcert", "sslkey"];
@@ -126,6 +136,9 @@ impl Reader {
                 self.problem(key, "found a URL; give it as url");
             }
             Ok(text) => {
+                if let Some(message) = foreign::placeholder(&text) {
+                    self.problem(key, message);
+                }
                 self.values.insert(key, Value { text, quotable, is_of_url: false });
             }
             Err(message) => self.problem(key, message),
@@ -140,7 +153,11 @@ impl Reader {
                     if self.values.contains_key(key) {
                         self.problem(key, "is given twice, here and in url; leave one out");
                     }
+                    let placeholder = foreign::placeholder(&text);
                     self.values.insert(key, Value { text, quotable: false, is_of_url: true });
+                    if let Some(message) = placeholder {
+                        self.problem(key, message);
+                    }
                 }
             }
             Err(message) => self.problem("url", message),
@@ -174,6 +191,8 @@ impl Reader {
             Word::Unset | Word::Unknown => ChannelBinding::Prefer,
         };
         let options = self.options();
+        let sslnegotiation = self.sslnegotiation(sslmode);
+        let tcp = self.tcp();
         let (addresses, user) = (addresses?, user?);
         let dbname = self.values.get("dbname").map_or_else(|| user.clone(), |part| part.text.clone());
         let mut password = self.values.get("password").map(|part| Secret::new(part.text.clone()));
@@ -195,6 +214,8 @@ impl Reader {
             channel_binding,
             options,
             target_session_attrs,
+            sslnegotiation,
+            tcp,
         })
     }
 
@@ -205,7 +226,10 @@ impl Reader {
         if is_endpoint && !text.contains(char::is_whitespace) {
             return Some(text);
         }
-        let way_out = "set search_path in databases, other settings with ALTER ROLE ... SET";
+        let way_out = match text.starts_with("--cluster=") {
+            true => "for CockroachDB write dbname=CLUSTER.DATABASE",
+            false => "set search_path in databases, other settings with ALTER ROLE ... SET",
+        };
         self.problem("options", format!("is not supported, except endpoint=NAME alone; {way_out}"));
         None
     }
@@ -214,7 +238,61 @@ impl Reader {
         self.problems.iter().any(|problem| problem.key == key)
     }
 
+    /// Direct TLS must not be a matter of taste of whoever answers, as in libpq.
+    fn sslnegotiation(&mut self, sslmode: Option<SslMode>) -> SslNegotiation {
+        let Word::Known(SslNegotiation::Direct) = self.word("sslnegotiation", &SSL_NEGOTIATIONS) else {
+            return SslNegotiation::Postgres;
+        };
+        if matches!(sslmode, Some(SslMode::Disable | SslMode::Prefer)) {
+            self.problem("sslnegotiation", "direct needs sslmode=require, verify-ca or verify-full, as in libpq");
+        }
+        SslNegotiation::Direct
+    }
+
+    fn tcp(&mut self) -> TcpSettings {
+        let seconds = |number: Option<u32>| number.map(|seconds| Duration::from_secs(seconds.into()));
+        TcpSettings {
+            without_keepalives: self.whole("keepalives", 0..=1, "0 or 1") == Some(0),
+            keepalives_idle: seconds(self.whole("keepalives_idle", 0..=LONGEST_KEEPALIVE, "seconds, 0 to 32767")),
+            keepalives_interval: seconds(self.whole(
+                "keepalives_interval",
+                0..=LONGEST_KEEPALIVE,
+                "seconds, 0 to 32767",
+            )),
+            keepalives_count: self.whole("keepalives_count", 0..=MOST_KEEPALIVES, "a number, 0 to 127"),
+            user_timeout: self
+                .whole("tcp_user_timeout", 0..=i32::MAX.unsigned_abs(), "milliseconds, 0 to 2147483647")
+                .map(|milliseconds| Duration::from_millis(milliseconds.into())),
+        }
+    }
+
+    fn whole(&mut self, key: &'static str, range: RangeInclusive<u32>, what: &str) -> Option<u32> {
+        let part = self.values.get(key)?;
+        let number = part.text.trim().parse().ok().filter(|number| range.contains(number));
+        if number.is_none() {
+            let message = format!("{}must be {what}", part.found());
+            self.problem(key, message);
+        }
+        number
+    }
+
+    /// `hostaddr`: where to connect, while `host` is the name that is compared with the certificate.
+    fn hostaddrs(&mut self) -> Option<Vec<IpAddr>> {
+        let part = self.values.get("hostaddr")?;
+        let addresses: Option<Vec<IpAddr>> = part.text.split(',').map(|address| address.trim().parse().ok()).collect();
+        if addresses.is_none() {
+            let message = format!("{}must be IP addresses, separated by commas; a name goes to host", part.found());
+            self.problem("hostaddr", message);
+        }
+        addresses
+    }
+
     fn addresses(&mut self, params: &Params) -> Option<Vec<Address>> {
+        let hostaddrs = self.hostaddrs();
+        if let (false, Some(hostaddr)) = (self.values.contains_key("host"), self.values.get("hostaddr")) {
+            let host = Value { text: hostaddr.text.clone(), ..*hostaddr };
+            self.values.insert("host", host);
+        }
         let Some(host) = self.values.get("host") else {
             if !self.has_problem("host") && !self.has_problem("url") {
                 let message = match params.texts.contains_key("url") {
@@ -232,8 +310,20 @@ impl Reader {
             let message = format!("{found}{HOSTS}; a port goes to port");
             self.problem("host", message);
         }
+        if let Some(number) = hostaddrs.as_ref().map(Vec::len).filter(|number| *number != hosts.len()) {
+            let message = format!("found {number} addresses, must be one for each host");
+            self.problem("hostaddr", message);
+            return None;
+        }
         let ports = self.ports(hosts.len())?;
-        (!wrong).then(|| hosts.iter().zip(ports).map(|(host, port)| Address::new(host, port)).collect())
+        let mut addresses: Vec<Address> =
+            hosts.iter().zip(ports).map(|(host, port)| Address::new(host, port)).collect();
+        for (address, ip) in addresses.iter_mut().zip(hostaddrs.into_iter().flatten()) {
+            if let Address::Tcp { hostaddr, .. } = address {
+                *hostaddr = Some(ip);
+            }
+        }
+        (!wrong).then_some(addresses)
     }
 
     fn ports(&mut self, hosts: usize) -> Option<Vec<u16>> {
@@ -263,7 +353,8 @@ impl Reader {
 
     fn sslmode(&mut self, other_hosts: &[String]) -> Option<SslMode> {
         let is_local = |host: &str| Address::new(host.trim(), DEFAULT_PORT).is_local();
-        let hosts = self.values.get("host").map(|host| host.text.split(',').all(is_local));
+        let connects_to = self.values.get("hostaddr").or(self.values.get("host"));
+        let hosts = connects_to.map(|hosts| hosts.text.split(',').all(is_local));
         match self.word("sslmode", &SSLMODES) {
             Word::Known(mode) => Some(mode),
             Word::Unknown => None,
@@ -291,7 +382,7 @@ impl Reader {
             return Word::Known(*meaning);
         }
         let names: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
-        let meant = nearest(&part.text, names.iter().copied());
+        let meant = foreign::word(key, &part.text).or_else(|| nearest(&part.text, names.iter().copied()));
         let suggestion = meant.map(|name| format!("; did you mean {name}?")).unwrap_or_default();
         let message = format!("{}must be one of {}{suggestion}", part.found(), names.join(", "));
         self.problem(key, message);
@@ -307,7 +398,11 @@ impl Reader {
                     "holds PEM text, must be the path of a PEM file; write the path itself, not {file: PATH}",
                 );
             } else if let Err(error) = std::fs::File::open(path) {
-                self.problem(name, format!("cannot read the file {}: {error}", shown_path(path)));
+                let way_out = match path.to_string_lossy().starts_with(['~', '$']) {
+                    true => "; ~ and variables are not expanded, write the whole path",
+                    false => "",
+                };
+                self.problem(name, format!("cannot read the file {}: {error}{way_out}", shown_path(path)));
             }
         }
         match (cert, key) {
@@ -320,12 +415,13 @@ impl Reader {
     /// libpq's `connect_timeout`, in seconds.
     fn connect_timeout(&mut self) -> Option<Duration> {
         let part = self.values.get("connect_timeout")?;
-        let seconds = part.text.parse().ok().filter(|seconds| (1..=60).contains(seconds));
+        let seconds = part.text.trim().parse::<i64>().ok();
         if seconds.is_none() {
-            let message = format!("{}must be a whole number of seconds from 1 to 60", part.found());
+            let message = format!("{}must be a whole number of seconds", part.found());
             self.problem("connect_timeout", message);
         }
-        seconds.map(Duration::from_secs)
+        let bounded = seconds.map(|seconds| if seconds <= 0 { LONGEST_CONNECT } else { seconds.min(LONGEST_CONNECT) });
+        bounded.map(|seconds| Duration::from_secs(seconds.unsigned_abs()))
     }
 }
 

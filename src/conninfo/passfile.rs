@@ -29,7 +29,7 @@ pub(crate) fn password(file: &Path, addresses: &[Address], dbname: &str, user: &
 
 fn matching(entries: &str, address: &Address, dbname: &str, user: &str) -> Option<String> {
     let (host, port) = match address {
-        Address::Tcp { host, port } => (host.clone(), port),
+        Address::Tcp { host, port, .. } => (host.clone(), port),
         Address::Unix { directory, port } if directory == Path::new(SOCKET_DIRECTORY) => ("localhost".into(), port),
         Address::Unix { directory, port } => (directory.display().to_string(), port),
     };

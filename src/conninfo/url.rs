@@ -7,7 +7,10 @@
 
 use std::collections::BTreeMap;
 
-use super::keywords::{PARAMETERS, honoured};
+use super::{
+    foreign,
+    keywords::{PARAMETERS, honoured},
+};
 
 /// Takes a connection string apart, under libpq's names (`connect_timeout` is in seconds).
 ///
@@ -16,6 +19,9 @@ use super::keywords::{PARAMETERS, honoured};
 pub(super) fn parse(text: &str) -> Result<BTreeMap<&'static str, String>, String> {
     if let Some(rest) = without_scheme(text) {
         return parse_url(rest);
+    }
+    if let Some(message) = foreign::form(text) {
+        return Err(message);
     }
     let is_keywords = !text.contains("://") && text.contains('=');
     if !is_keywords {
@@ -34,9 +40,10 @@ pub(super) fn parse(text: &str) -> Result<BTreeMap<&'static str, String>, String
     Ok(parts)
 }
 
-/// Returns the rest of a URL behind its scheme, in which a driver's name (`postgresql+psycopg2://`) is ignored.
+/// Returns the rest of a URL behind its scheme, in which a driver's name (`postgresql+psycopg2://`) and Java's `jdbc:` are
+/// ignored.
 fn without_scheme(text: &str) -> Option<&str> {
-    let (scheme, rest) = text.split_once("://")?;
+    let (scheme, rest) = text.strip_prefix("jdbc:").unwrap_or(text).split_once("://")?;
     let name = scheme.split_once('+').map_or(scheme, |(name, _)| name);
     matches!(name, "postgres" | "postgresql").then_some(rest)
 }

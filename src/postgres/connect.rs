@@ -16,7 +16,7 @@ use super::{
     transport::{Bounded, Transport},
 };
 use crate::{
-    conninfo::{Address, ChannelBinding, Connection},
+    conninfo::{Address, ChannelBinding, Connection, TcpSettings},
     fault::Fault,
     telemetry::error_chain,
 };
@@ -257,7 +257,8 @@ pub async fn cancel(connection: &Connection, token: CancelToken) {
 }
 
 fn transport(connection: &Connection, largest_message: usize) -> Result<Transport, tls::Error> {
-    Ok(Transport { tls: tls::connector(connection)?, sslmode: connection.sslmode, largest_message })
+    let tls = tls::connector(connection)?;
+    Ok(Transport { tls, sslmode: connection.sslmode, sslnegotiation: connection.sslnegotiation, largest_message })
 }
 
 /// Returns a driver's error with its causes: on its own it prints only "db error" or "error connecting to server".
@@ -288,17 +289,20 @@ pub(super) fn shortened(mut text: String) -> String {
 fn driver_config(connection: &Connection, address: &Address, application_name: &str) -> tokio_postgres::Config {
     let mut config = tokio_postgres::Config::new();
     match address {
-        Address::Tcp { host, port } => config.host(host).port(*port),
-        Address::Unix { directory, port } => config.host_path(directory).port(*port),
-    };
+        Address::Tcp { host, port, hostaddr } => {
+            config.host(host).port(*port);
+            if let Some(address) = hostaddr {
+                config.hostaddr(*address);
+            }
+        }
+        Address::Unix { directory, port } => {
+            config.host_path(directory).port(*port);
+        }
+    }
     config
         .user(&connection.user)
         .dbname(&connection.dbname)
         .application_name(application_name)
-        .tcp_user_timeout(UNACKNOWLEDGED)
-        .keepalives_idle(KEEPALIVE_IDLE)
-        .keepalives_interval(KEEPALIVE_INTERVAL)
-        .keepalives_retries(KEEPALIVE_RETRIES)
         // The transport negotiates TLS itself, or does without it, so the driver must not. A Unix socket needs no TLS:
         // only root could put another server in its place.
         .ssl_mode(match address {
@@ -311,6 +315,7 @@ fn driver_config(connection: &Connection, address: &Address, application_name: &
             ChannelBinding::Prefer => config::ChannelBinding::Prefer,
             ChannelBinding::Require => config::ChannelBinding::Require,
         });
+    watch_for_death(&mut config, &connection.tcp);
     if let Some(options) = &connection.options {
         config.options(options);
     }
@@ -318,6 +323,26 @@ fn driver_config(connection: &Connection, address: &Address, application_name: &
         config.password(password.expose());
     }
     config
+}
+
+/// Sets how TCP notices that the server is gone: as the connection string says, else soon. Zero leaves it to the
+/// operating system.
+fn watch_for_death(config: &mut tokio_postgres::Config, tcp: &TcpSettings) {
+    let TcpSettings { without_keepalives, keepalives_idle, keepalives_interval, keepalives_count, user_timeout } = *tcp;
+    config.keepalives(!without_keepalives);
+    let time = |set: Option<Duration>, ours| Some(set.unwrap_or(ours)).filter(|time| !time.is_zero());
+    if let Some(idle) = time(keepalives_idle, KEEPALIVE_IDLE) {
+        config.keepalives_idle(idle);
+    }
+    if let Some(interval) = time(keepalives_interval, KEEPALIVE_INTERVAL) {
+        config.keepalives_interval(interval);
+    }
+    if let Some(retries) = Some(keepalives_count.unwrap_or(KEEPALIVE_RETRIES)).filter(|retries| *retries > 0) {
+        config.keepalives_retries(retries);
+    }
+    if let Some(timeout) = time(user_timeout, UNACKNOWLEDGED) {
+        config.tcp_user_timeout(timeout);
+    }
 }
 
 /// Runs a connection until it ends. Every statement that waits for an answer on it gets its error.
@@ -332,5 +357,34 @@ async fn drive<S, T>(
         if let (AsyncMessage::Notification(notification), Some(hear)) = (message, &mut hear) {
             hear(notification);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dead_connection_is_noticed_soon_unless_the_connection_string_says_when() {
+        let set = |tcp: TcpSettings| {
+            let mut config = tokio_postgres::Config::new();
+            watch_for_death(&mut config, &tcp);
+            config
+        };
+        let ours = set(TcpSettings::default());
+        assert!(ours.get_keepalives());
+        assert_eq!(ours.get_keepalives_idle(), KEEPALIVE_IDLE);
+        assert_eq!(ours.get_tcp_user_timeout(), Some(&UNACKNOWLEDGED));
+        let theirs = set(TcpSettings {
+            without_keepalives: true,
+            keepalives_idle: Some(Duration::from_secs(30)),
+            keepalives_interval: Some(Duration::ZERO),
+            keepalives_count: Some(9),
+            user_timeout: Some(Duration::ZERO),
+        });
+        assert!(!theirs.get_keepalives());
+        assert_eq!(theirs.get_keepalives_idle(), Duration::from_secs(30));
+        assert_eq!((theirs.get_keepalives_interval(), theirs.get_keepalives_retries()), (None, Some(9)));
+        assert_eq!(theirs.get_tcp_user_timeout(), None, "left to the operating system");
     }
 }

@@ -18,7 +18,7 @@ use rustls::{
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::{
-    conninfo::{Connection, SslMode},
+    conninfo::{Connection, SslMode, SslNegotiation},
     pem,
 };
 
@@ -42,7 +42,7 @@ pub(super) fn connector(connection: &Connection) -> Result<MakeRustlsConnect, Er
         .map_err(|error| Error { key: "sslmode", problem: error.to_string() })?
         .dangerous()
         .with_custom_certificate_verifier(verifier);
-    let config = match (&connection.sslcert, &connection.sslkey) {
+    let mut config = match (&connection.sslcert, &connection.sslkey) {
         (Some(cert), Some(key)) => {
             let chain = certificates("sslcert", cert)?;
             let key = pem::private_key(key).map_err(|error| Error { key: "sslkey", problem: error.to_string() })?;
@@ -52,6 +52,10 @@ pub(super) fn connector(connection: &Connection) -> Result<MakeRustlsConnect, Er
         }
         _ => builder.with_no_client_auth(),
     };
+    if connection.sslnegotiation == SslNegotiation::Direct {
+        // PostgreSQL refuses TLS that begins with the first byte and does not name its protocol.
+        config.alpn_protocols = vec![b"postgresql".to_vec()];
+    }
     Ok(MakeRustlsConnect::new(config))
 }
 

@@ -20,7 +20,7 @@ use tokio_postgres::{
 };
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use crate::conninfo::SslMode;
+use crate::conninfo::{SslMode, SslNegotiation};
 
 type Secure = <MakeRustlsConnect as MakeTlsConnect<Socket>>::Stream;
 type Handshake = <MakeRustlsConnect as MakeTlsConnect<Socket>>::TlsConnect;
@@ -47,8 +47,40 @@ const READY_FOR_QUERY: u8 = b'Z';
 pub(super) struct Transport {
     pub(super) tls: MakeRustlsConnect,
     pub(super) sslmode: SslMode,
+    pub(super) sslnegotiation: SslNegotiation,
     /// The most bytes of one message.
     pub(super) largest_message: usize,
+}
+
+/// What a server did that is not the protocol, or not what was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Misbehaviour {
+    /// It has no TLS.
+    #[error("the server does not support TLS")]
+    NoTls,
+    /// It answers like no PostgreSQL server.
+    #[error("what answers is no PostgreSQL server")]
+    NotPostgres,
+    /// It closed the connection instead of an answer to the first bytes.
+    #[error("the server closed the connection at once")]
+    HungUp,
+    /// It did so when TLS began with the first byte.
+    #[error("the server does not take TLS without being asked for it first (sslnegotiation=direct)")]
+    NotDirect,
+    /// It sends what must not fill our memory.
+    #[error("the server sent {0}")]
+    TooMuch(&'static str),
+}
+
+impl From<Misbehaviour> for io::Error {
+    fn from(misbehaviour: Misbehaviour) -> Self {
+        let kind = match misbehaviour {
+            Misbehaviour::TooMuch(_) | Misbehaviour::NotPostgres => io::ErrorKind::InvalidData,
+            Misbehaviour::HungUp => io::ErrorKind::UnexpectedEof,
+            Misbehaviour::NoTls | Misbehaviour::NotDirect => io::ErrorKind::Other,
+        };
+        Self::new(kind, misbehaviour)
+    }
 }
 
 impl MakeTlsConnect<Socket> for Transport {
@@ -61,7 +93,8 @@ impl MakeTlsConnect<Socket> for Transport {
             SslMode::Disable => None,
             _ => Some(MakeTlsConnect::<Socket>::make_tls_connect(&mut self.tls, domain).map_err(io::Error::other)?),
         };
-        Ok(Negotiation { handshake, sslmode: self.sslmode, largest_message: self.largest_message })
+        let Self { sslmode, sslnegotiation, largest_message, tls: _ } = *self;
+        Ok(Negotiation { handshake, sslmode, sslnegotiation, largest_message })
     }
 }
 
@@ -69,6 +102,7 @@ impl MakeTlsConnect<Socket> for Transport {
 pub(super) struct Negotiation {
     handshake: Option<Handshake>,
     sslmode: SslMode,
+    sslnegotiation: SslNegotiation,
     largest_message: usize,
 }
 
@@ -82,13 +116,24 @@ impl TlsConnect<Socket> for Negotiation {
             let Some(handshake) = self.handshake else {
                 return Ok(Bounded::new(Inner::Plain(socket), self.largest_message));
             };
+            if self.sslnegotiation == SslNegotiation::Direct {
+                let stream = handshake.connect(socket).await.map_err(|error| match error.kind() {
+                    io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset => Misbehaviour::NotDirect.into(),
+                    _ => io::Error::other(error),
+                })?;
+                return Ok(Bounded::new(Inner::Secure(Box::new(stream)), self.largest_message));
+            }
             socket.write_all(&SSL_REQUEST).await?;
             // One byte, since what an attacker sends after it must not be taken for what TLS protects.
-            let inner = match (socket.read_u8().await?, self.sslmode) {
+            let answer = socket.read_u8().await.map_err(|error| match error.kind() {
+                io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset => Misbehaviour::HungUp.into(),
+                _ => error,
+            })?;
+            let inner = match (answer, self.sslmode) {
                 (b'S', _) => Inner::Secure(Box::new(handshake.connect(socket).await.map_err(io::Error::other)?)),
                 (b'N', SslMode::Prefer) => Inner::Plain(socket),
-                (b'N', _) => return Err(io::Error::other("the server does not support TLS")),
-                _ => return Err(io::Error::other("what answers is no PostgreSQL server")),
+                (b'N', _) => return Err(Misbehaviour::NoTls.into()),
+                _ => return Err(Misbehaviour::NotPostgres.into()),
             };
             Ok(Bounded::new(inner, self.largest_message))
         })
@@ -199,8 +244,8 @@ fn has_known_types(description: &[u8]) -> bool {
     true
 }
 
-fn too_much(what: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, format!("the server sent {what}"))
+fn too_much(what: &'static str) -> io::Error {
+    Misbehaviour::TooMuch(what).into()
 }
 
 impl TlsStream for Bounded {

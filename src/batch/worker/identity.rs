@@ -52,7 +52,7 @@ mod tests {
     #[test]
     fn the_seeds_variables_stand_below_libpqs() {
         let seed = [("PG_HOST", "seed"), ("PG_PORT", "5433"), ("PG_USERNAME", "author")];
-        let tcp = |host: &str, port| Address::Tcp { host: host.to_owned(), port };
+        let tcp = |host: &str, port| Address::new(host, port);
         assert_eq!(address(&seed), (tcp("seed", 5433), "author".to_owned()));
         let both = [&seed[..], &[("PGHOST", "libpq"), ("PGUSER", "operator")]].concat();
         assert_eq!(address(&both), (tcp("libpq", 5433), "operator".to_owned()));
@@ -61,7 +61,7 @@ mod tests {
     #[test]
     fn the_variable_of_a_service_called_pg_is_no_port() {
         let link = [("PG_HOST", "seed"), ("PG_PORT", "tcp://10.0.0.1:5432"), ("PG_USERNAME", "author")];
-        assert_eq!(address(&link).0, Address::Tcp { host: "seed".to_owned(), port: 5432 });
+        assert_eq!(address(&link).0, Address::new("seed", 5432));
     }
 
     #[test]

@@ -1,7 +1,10 @@
 //! TLS towards PostgreSQL: libpq's `sslmode` words, each against servers that deserve trust and servers that do not.
 
-use std::{fmt::Write as _, time::Duration};
+use std::{fmt::Write as _, net::SocketAddr, sync::Arc, time::Duration};
 
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
 use tonic::Code;
 
 use super::mount::Mount;
@@ -167,6 +170,63 @@ async fn a_client_certificate_opens_the_door_and_another_does_not() {
         way("nobody", without, Refused),
     ])
     .await;
+}
+
+/// Begins TLS with the first byte before a server, as PostgreSQL 17 does, for clients that name the protocol.
+async fn direct_tls_before(port: u16, identity: &Identity) -> SocketAddr {
+    let chain = CertificateDer::pem_slice_iter(identity.certificate.as_bytes()).collect::<Result<_, _>>().unwrap();
+    let key = PrivateKeyDer::from_pem_slice(identity.key.as_bytes()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let mut config = builder.with_no_client_auth().with_single_cert(chain, key).unwrap();
+    config.alpn_protocols = vec![b"postgresql".to_vec()];
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let acceptor = acceptor.clone();
+            tokio::spawn(async move {
+                let Ok(mut client) = acceptor.accept(stream).await else { return };
+                if client.get_ref().1.alpn_protocol() == Some(b"postgresql") {
+                    let mut server = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+                    let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
+                }
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn direct_tls_begins_with_the_first_byte_and_connects_to_hostaddr_under_the_name() {
+    let cluster = Cluster::shared().await;
+    let database = Database::empty(cluster).await;
+    let ours = Certificates::generate();
+    let mount = Mount::new();
+    mount.swap(&[("root", ours.authority.clone())]);
+    let root = mount.path().join("root");
+    let proxy = direct_tls_before(cluster.port(), &ours.sign("x", &["db.example"])).await;
+    let access = database.scaler();
+    let url = |name: &str, port: u16, further: &str| {
+        let Access { user, password, dbname, .. } = &access;
+        let root = root.display();
+        format!(
+            "  {name}: {{url: 'host=db.example hostaddr=127.0.0.1 port={port} user={user} password={password} \
+             dbname={dbname} sslmode=verify-full sslrootcert={root} {further}'}}\n"
+        )
+    };
+    let text = format!(
+        "databases:\n{}{}queries:\n  direct: {{database: direct, sql: SELECT 7}}\n  old: {{database: old, sql: SELECT 7}}\n",
+        url("direct", proxy.port(), "sslnegotiation=direct"),
+        url("old", cluster.port(), "sslnegotiation=direct"),
+    );
+    let checked = Executable::clapometer(["check", "--config", "c.yaml"]).file("c.yaml", &text).finish(SOON * 4).await;
+    assert_eq!(checked.code(), Some(69), "{}{}", checked.output, checked.errors);
+    assert!(checked.output.contains("ok       direct"), "{}", checked.output);
+    // Older servers take the first byte for a wrong length, and hang up.
+    assert!(checked.output.contains("sslnegotiation=direct"), "{}", checked.output);
+    assert!(!checked.output.contains("canary"), "{}", checked.output);
 }
 
 #[tokio::test]
