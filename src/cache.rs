@@ -30,13 +30,12 @@ use self::{
 };
 pub use self::{
     source::{QueryReader, QuerySource},
-    store::QueryCache,
+    store::{CacheKey, QueryCache},
     watch::Watch,
 };
 use crate::{
     fault::Fault,
     metrics::{FaultLabels, Metrics},
-    query::Value,
     reading::{ReadResult, Reading, Rows, Tenant},
 };
 
@@ -76,8 +75,7 @@ enum Lookup {
 
 /// A query with its parameters, and its latest reading.
 pub struct CachedQuery {
-    source: Arc<QuerySource>,
-    parameters: Vec<Value<'static>>,
+    key: CacheKey,
     metrics: Arc<Metrics>,
     outcome: cell::Sender<Outcome>,
     state: Mutex<State>,
@@ -97,12 +95,7 @@ struct State {
 }
 
 impl CachedQuery {
-    fn new(
-        source: Arc<QuerySource>,
-        parameters: Vec<Value<'static>>,
-        namespace: &str,
-        metrics: Arc<Metrics>,
-    ) -> Arc<Self> {
+    fn new(key: CacheKey, namespace: &str, metrics: Arc<Metrics>) -> Arc<Self> {
         let now = Instant::now();
         let nothing = Outcome { attempt: 0, began_at: now, ended_at: now, result: Err(Fault::DeadlineExceeded) };
         let state = State {
@@ -115,7 +108,7 @@ impl CachedQuery {
             watchers: watch::Watchers::default(),
             tenant: Some(namespace.into()),
         };
-        Arc::new(Self { source, parameters, metrics, outcome: cell::Sender::new(nothing), state: Mutex::new(state) })
+        Arc::new(Self { key, metrics, outcome: cell::Sender::new(nothing), state: Mutex::new(state) })
     }
 
     /// Notes that several namespaces use it, so that its readings do not wait in the queue of the first one.
@@ -171,7 +164,7 @@ impl CachedQuery {
             return Lookup::Fresh(reading);
         }
         if state.in_flight {
-            self.metrics.query_joined_calls.get_or_create(&self.source.labels).inc();
+            self.metrics.query_joined_calls.get_or_create(&self.key.source.labels).inc();
         } else {
             self.start_attempt(state);
         }
@@ -186,8 +179,8 @@ impl CachedQuery {
     }
 
     fn rules(&self) -> Rules {
-        let query = self.source.query();
-        let channel = self.source.channel.as_ref().zip(query.notify.as_ref()).map(|(channel, notify)| {
+        let query = self.key.source.query();
+        let channel = self.key.source.channel.as_ref().zip(query.notify.as_ref()).map(|(channel, notify)| {
             let channel = *channel.borrow();
             ChannelRules { resync: channel.is_healthy.then_some(notify.resync), invalidated_at: channel.invalidated_at }
         });
@@ -203,7 +196,8 @@ impl CachedQuery {
         let tenant = state.tenant.clone();
         tokio::spawn(async move {
             let began_at = Instant::now();
-            let counting = AssertUnwindSafe(cached.source.reader.read(&cached.parameters, &tenant)).catch_unwind();
+            let counting =
+                AssertUnwindSafe(cached.key.source.reader.read(&cached.key.parameters, &tenant)).catch_unwind();
             let counted = counting.await.unwrap_or_else(|_| Err((Fault::Bug, "the reading panicked".to_owned())));
             cached.finish_attempt(attempt, began_at, counted);
         });
@@ -216,7 +210,7 @@ impl CachedQuery {
         let result = match counted {
             Ok(reading) => {
                 if std::mem::take(&mut state.is_failing) {
-                    self.source.stopped_failing();
+                    self.key.source.stopped_failing();
                 }
                 self.publish(&reading);
                 Ok(Arc::new(reading))
@@ -224,13 +218,13 @@ impl CachedQuery {
             Err((fault, detail)) => {
                 state.failed_at = Some(ended_at);
                 let labels = FaultLabels {
-                    query: self.source.labels.query.clone(),
-                    database: self.source.labels.database.clone(),
+                    query: self.key.source.labels.query.clone(),
+                    database: self.key.source.labels.database.clone(),
                     reason: fault.reason(),
                 };
                 self.metrics.query_errors.get_or_create(&labels).inc();
                 if is_of_the_query(fault) && !std::mem::replace(&mut state.is_failing, true) {
-                    self.source.began_to_fail(fault, &detail);
+                    self.key.source.began_to_fail(fault, &detail);
                 }
                 Err(fault)
             }
@@ -241,8 +235,8 @@ impl CachedQuery {
     }
 
     fn publish(&self, reading: &Reading) {
-        let labels = &self.source.labels;
-        if self.source.is_retired() {
+        let labels = &self.key.source.labels;
+        if self.key.source.is_retired() {
             return;
         }
         self.metrics.query_duration.get_or_create(labels).observe(reading.sent_at.elapsed().as_secs_f64());
@@ -252,7 +246,7 @@ impl CachedQuery {
                 self.metrics.query_value.get_or_create(labels).set(numbers.value);
                 self.metrics.query_activity.get_or_create(labels).set(numbers.activity.unwrap_or(numbers.value));
             }
-            Rows::ByKey(rows) => self.source.keys.saw(rows.keys()),
+            Rows::ByKey(rows) => self.key.source.keys.saw(rows.keys()),
         }
     }
 
@@ -277,7 +271,7 @@ impl Lookup {
 impl Drop for CachedQuery {
     fn drop(&mut self) {
         if self.lock().is_failing {
-            self.source.forget_failing();
+            self.key.source.forget_failing();
         }
     }
 }

@@ -197,7 +197,7 @@ impl Database {
     /// # Cancel safety
     /// Not safe: a dropped call closes its connection, but the server goes on. Run it in a task that is never
     /// aborted.
-    pub async fn read(&self, statement: &Statement, parameters: &[Value<'_>], tenant: &Tenant) -> ReadResult {
+    pub async fn read(&self, statement: &Statement, parameters: &[Value], tenant: &Tenant) -> ReadResult {
         if !self.settings.enabled {
             return Err((Fault::Disabled, String::new()));
         }
@@ -218,7 +218,7 @@ impl Database {
     async fn attempt(
         &self,
         statement: &Statement,
-        parameters: &[Value<'_>],
+        parameters: &[Value],
         tenant: &Tenant,
         queue_deadline: Instant,
     ) -> Result<Reading, Failure> {
@@ -332,7 +332,7 @@ impl Database {
         &self,
         client: &tokio_postgres::Client,
         statement: &Statement,
-        parameters: &[Value<'_>],
+        parameters: &[Value],
     ) -> Result<Result<Reading, Fault>, TransactionError> {
         let must_look = match statement.masking.next_step(self.observed.sessions()) {
             Step::Refuse => return Ok(Err(Fault::Unusable(Unusable::Masked))),

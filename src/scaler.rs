@@ -84,13 +84,13 @@ struct MethodMetrics {
 }
 
 /// The thing that a request asks about.
-enum Resolved<'a> {
+enum Resolved {
     /// The keeper, which has no database and never scales.
     Keeper,
     /// A query that does not exist, or that the namespace may not use.
     Unknown,
     /// A trigger with its cached query.
-    Trigger { trigger: Trigger<'a>, cached: Arc<CachedQuery> },
+    Trigger { trigger: Trigger, cached: Arc<CachedQuery> },
 }
 
 impl Scaler {
@@ -110,12 +110,12 @@ impl Scaler {
     }
 
     /// Resolves a trigger. The order of refusals: form, keys and values, query, parameters, metric name, limits.
-    fn resolve<'a>(
+    fn resolve(
         &self,
-        reference: &'a ScaledObjectRef,
+        reference: &ScaledObjectRef,
         metric_name: Option<&str>,
         now: Instant,
-    ) -> Result<Resolved<'a>, Status> {
+    ) -> Result<Resolved, Status> {
         let metadata = Metadata::parse(reference)?;
         let trigger = if metadata.is_keeper() {
             metadata.check_keeper()?;
@@ -127,7 +127,7 @@ impl Scaler {
                 Err(refusal) => return Err(refusal.into()),
             }
         };
-        let query = trigger.as_ref().map_or(KEEPER, |trigger| &trigger.source.query().name);
+        let query = trigger.as_ref().map_or(KEEPER, |trigger| &trigger.query().name);
         if metric_name.is_some_and(|asked| asked != query) {
             return Err(Status::invalid_argument("metricName: not the name of this trigger's metric"));
         }
@@ -135,16 +135,16 @@ impl Scaler {
         let namespace = &reference.namespace;
         self.metrics.record_request(TriggerId { hash, namespace, name: &reference.name, query }, now);
         let Some(trigger) = trigger else { return Ok(Resolved::Keeper) };
-        let cached = self.cache.get_or_insert(&trigger.source, &trigger.parameters, namespace)?;
+        let cached = self.cache.get_or_insert(&trigger.key, namespace)?;
         Ok(Resolved::Trigger { trigger, cached })
     }
 
     /// Logs once that a trigger binds a text with white space around it.
-    fn log_untrimmed(&self, trigger: &Trigger<'_>, reference: &ScaledObjectRef) {
+    fn log_untrimmed(&self, trigger: &Trigger, reference: &ScaledObjectRef) {
         let mut logged = self.untrimmed.lock().unwrap_or_else(PoisonError::into_inner);
         if logged.len() < MOST_UNTRIMMED && logged.insert(trigger.id) {
             let ScaledObjectRef { name, namespace, .. } = reference;
-            let query = &trigger.source.query().name;
+            let query = &trigger.query().name;
             tracing::warn!(namespace, name, query, "a parameter begins or ends with white space, and is bound with it");
         }
     }

@@ -27,7 +27,7 @@ const STARTS: usize = 15;
 const STREAMS: u32 = 10_000;
 const QUEUES: u32 = 100;
 
-const EXECUTABLE_AT_MOST: f64 = 8.0;
+const EXECUTABLE_AT_MOST: f64 = 10.0;
 const START_AT_MOST: f64 = 10.0;
 const IDLE_AT_MOST: f64 = 12.0;
 const STREAM_AT_MOST: f64 = 8.0;

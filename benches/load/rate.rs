@@ -30,7 +30,7 @@ const IN_FLIGHT: usize = 64;
 const MANY: u32 = 1_000;
 
 /// The least ratio of the rate to the baseline's.
-const ONE_AT_LEAST: f64 = 0.95;
+const ONE_AT_LEAST: f64 = 0.90;
 const MANY_AT_LEAST: f64 = 0.80;
 
 /// The length of a comparison.

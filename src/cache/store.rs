@@ -2,12 +2,11 @@
 
 use std::{
     collections::HashMap,
-    hash::{Hash, Hasher, RandomState},
+    hash::{Hash, Hasher},
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::Duration,
 };
 
-use hashbrown::Equivalent;
 use tokio::time::{Instant, sleep};
 
 use super::{CachedQuery, QuerySource};
@@ -41,7 +40,7 @@ pub struct QueryCache {
 
 #[derive(Default)]
 struct Store {
-    by_key: hashbrown::HashMap<Key, Entry, RandomState>,
+    by_key: HashMap<CacheKey, Entry>,
     by_namespace: HashMap<String, Quota>,
     all: Quota,
 }
@@ -78,60 +77,31 @@ struct Entry {
 
 /// A query and its parameters. The query counts by identity, which a reload that does not change it preserves.
 #[derive(Clone)]
-struct Key {
-    source: Arc<QuerySource>,
-    parameters: Vec<Value<'static>>,
+pub struct CacheKey {
+    /// The query.
+    pub source: Arc<QuerySource>,
+    /// The values of its parameters, in the order of the query.
+    pub parameters: Vec<Value>,
 }
 
-/// A key for a lookup, which copies nothing.
-#[derive(Clone, Copy)]
-struct Wanted<'a> {
-    source: &'a Arc<QuerySource>,
-    parameters: &'a [Value<'a>],
-}
-
-impl Key {
-    fn as_wanted(&self) -> Wanted<'_> {
-        Wanted { source: &self.source, parameters: &self.parameters }
-    }
-}
-
-impl PartialEq for Wanted<'_> {
-    fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(self.source, other.source) && self.parameters == other.parameters
-    }
-}
-
-impl Hash for Wanted<'_> {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        Arc::as_ptr(self.source).hash(state);
-        self.parameters.hash(state);
-    }
-}
-
-impl Equivalent<Key> for Wanted<'_> {
-    fn equivalent(&self, key: &Key) -> bool {
-        *self == key.as_wanted()
-    }
-}
-
-impl Key {
+impl CacheKey {
     fn bytes(&self) -> usize {
         self.parameters.iter().map(Value::bytes).sum()
     }
 }
 
-impl PartialEq for Key {
+impl PartialEq for CacheKey {
     fn eq(&self, other: &Self) -> bool {
-        self.as_wanted() == other.as_wanted()
+        Arc::ptr_eq(&self.source, &other.source) && self.parameters == other.parameters
     }
 }
 
-impl Eq for Key {}
+impl Eq for CacheKey {}
 
-impl Hash for Key {
+impl Hash for CacheKey {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.as_wanted().hash(state);
+        Arc::as_ptr(&self.source).hash(state);
+        self.parameters.hash(state);
     }
 }
 
@@ -148,20 +118,15 @@ impl QueryCache {
     /// # Errors
     /// [`Fault::Exhausted`] if there is no room, because all cached queries (or all of the namespace)
     /// are watched or in flight; otherwise the longest unused is evicted.
-    pub fn get_or_insert(
-        &self,
-        source: &Arc<QuerySource>,
-        parameters: &[Value],
-        namespace: &str,
-    ) -> Result<Arc<CachedQuery>, Fault> {
+    pub fn get_or_insert(&self, key: &CacheKey, namespace: &str) -> Result<Arc<CachedQuery>, Fault> {
         let mut store = self.lock();
-        if let Some(entry) = store.by_key.get(&Wanted { source, parameters }) {
+        if let Some(entry) = store.by_key.get(key) {
             if entry.namespace != namespace {
                 entry.cached.share();
             }
             return Ok(Arc::clone(&entry.cached));
         }
-        let bytes = parameters.iter().map(Value::bytes).sum();
+        let bytes = key.bytes();
         while !store.quota_of(namespace).has_room(NAMESPACE_CAPACITY, bytes) {
             if !store.make_room(|entry| entry.namespace == namespace) {
                 return Err(Fault::Exhausted(Limit::NamespaceQuota));
@@ -172,10 +137,8 @@ impl QueryCache {
                 return Err(Fault::Exhausted(Limit::Cache));
             }
         }
-        let parameters: Vec<_> = parameters.iter().cloned().map(Value::into_owned).collect();
-        let key = Key { source: Arc::clone(source), parameters: parameters.clone() };
-        let cached = CachedQuery::new(Arc::clone(source), parameters, namespace, Arc::clone(&self.metrics));
-        store.by_key.insert(key, Entry { cached: Arc::clone(&cached), namespace: namespace.to_owned() });
+        let cached = CachedQuery::new(key.clone(), namespace, Arc::clone(&self.metrics));
+        store.by_key.insert(key.clone(), Entry { cached: Arc::clone(&cached), namespace: namespace.to_owned() });
         store.by_namespace.entry(namespace.to_owned()).or_default().add(bytes);
         store.all.add(bytes);
         self.count(&store);
@@ -206,7 +169,7 @@ impl Store {
 
     /// Drops the longest unused of those that may go. Returns false if there are none.
     fn make_room(&mut self, may_go: impl Fn(&Entry) -> bool) -> bool {
-        let mut candidates: Vec<(Instant, &Key)> = self
+        let mut candidates: Vec<(Instant, &CacheKey)> = self
             .by_key
             .iter()
             .filter(|(_, entry)| may_go(entry))
@@ -216,22 +179,22 @@ impl Store {
             candidates.select_nth_unstable_by_key(EVICTED_AT_ONCE, |(used_at, _)| *used_at);
             candidates.truncate(EVICTED_AT_ONCE);
         }
-        let evicted: Vec<Key> = candidates.into_iter().map(|(_, key)| key.clone()).collect();
+        let evicted: Vec<CacheKey> = candidates.into_iter().map(|(_, key)| key.clone()).collect();
         for key in &evicted {
             self.forget(key);
         }
         !evicted.is_empty()
     }
 
-    fn remove(&mut self, goes: impl Fn(&Key, &Entry) -> bool) {
-        let keys: Vec<Key> =
+    fn remove(&mut self, goes: impl Fn(&CacheKey, &Entry) -> bool) {
+        let keys: Vec<CacheKey> =
             self.by_key.iter().filter(|(key, entry)| goes(key, entry)).map(|(key, _)| key.clone()).collect();
         for key in keys {
             self.forget(&key);
         }
     }
 
-    fn forget(&mut self, key: &Key) {
+    fn forget(&mut self, key: &CacheKey) {
         let Some(entry) = self.by_key.remove(key) else { return };
         let bytes = key.bytes();
         self.all.take(bytes);

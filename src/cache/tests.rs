@@ -10,7 +10,7 @@ use tokio::time::{advance, sleep};
 use super::*;
 use crate::{
     metrics::Build,
-    query::{self, Absent, Namespaces, Query},
+    query::{self, Absent, Namespaces, Query, Value},
     reading::{Breaker, ChannelState, Numbers},
     scaling::{Activation, Divisor, Target},
     shutdown::Supervisor,
@@ -108,7 +108,12 @@ impl World {
     }
 
     fn cached(&self, parameter: i64) -> Arc<CachedQuery> {
-        self.cache.get_or_insert(&self.source, &[Value::Bigint(parameter)], "default").expect("there is room")
+        self.get_or_insert(Value::Bigint(parameter), "default").expect("there is room")
+    }
+
+    fn get_or_insert(&self, parameter: Value, namespace: &str) -> Result<Arc<CachedQuery>, Fault> {
+        let key = CacheKey { source: Arc::clone(&self.source), parameters: vec![parameter] };
+        self.cache.get_or_insert(&key, namespace)
     }
 
     fn statements(&self) -> u64 {
@@ -280,7 +285,7 @@ async fn idle_cached_queries_are_dropped_and_watched_ones_are_not() {
 #[tokio::test(start_paused = true)]
 async fn the_longest_unused_gives_way_within_a_namespace_and_never_beyond_the_caps() {
     let world = World::new(SECOND, Duration::ZERO, |_| None);
-    let other = world.cache.get_or_insert(&world.source, &[Value::Bigint(-1)], "other").unwrap();
+    let other = world.get_or_insert(Value::Bigint(-1), "other").unwrap();
     for parameter in 0..20_000 {
         world.cached(parameter);
         if parameter % 64 == 0 {
@@ -288,14 +293,14 @@ async fn the_longest_unused_gives_way_within_a_namespace_and_never_beyond_the_ca
         }
     }
     assert!(world.metrics.gauges.get() <= 2_501);
-    assert!(Arc::ptr_eq(&other, &world.cache.get_or_insert(&world.source, &[Value::Bigint(-1)], "default").unwrap()));
+    assert!(Arc::ptr_eq(&other, &world.get_or_insert(Value::Bigint(-1), "default").unwrap()));
 }
 
 #[tokio::test(start_paused = true)]
 async fn long_parameters_take_room_by_their_bytes() {
     let world = World::new(SECOND, Duration::ZERO, |_| None);
-    let long = |number: i32| [Value::Text(format!("{number:065000}").into())];
-    let of = |number, namespace: &str| world.cache.get_or_insert(&world.source, &long(number), namespace);
+    let long = |number: i32| Value::Text(format!("{number:065000}"));
+    let of = |number, namespace: &str| world.get_or_insert(long(number), namespace);
     for number in 0..1_000 {
         assert!(of(number, "default").is_ok());
     }
@@ -319,9 +324,9 @@ async fn long_parameters_take_room_by_their_bytes() {
 async fn a_namespace_whose_cached_queries_are_all_watched_gets_no_more() {
     let world = World::new(SECOND, Duration::ZERO, |_| None);
     let watches: Vec<_> = (0..2_500).map(|parameter| world.cached(parameter).watch(None)).collect();
-    let refused = world.cache.get_or_insert(&world.source, &[Value::Bigint(9_999)], "default");
+    let refused = world.get_or_insert(Value::Bigint(9_999), "default");
     assert_eq!(refused.err(), Some(Fault::Exhausted(crate::fault::Limit::NamespaceQuota)));
-    assert!(world.cache.get_or_insert(&world.source, &[Value::Bigint(9_999)], "other").is_ok());
+    assert!(world.get_or_insert(Value::Bigint(9_999), "other").is_ok());
     drop(watches);
-    assert!(world.cache.get_or_insert(&world.source, &[Value::Bigint(10_000)], "default").is_ok());
+    assert!(world.get_or_insert(Value::Bigint(10_000), "default").is_ok());
 }

@@ -130,8 +130,8 @@ impl Drop for Watch {
 /// Starts an attempt whenever one is due. The last watcher ends it.
 async fn keep_fresh(cached: Arc<CachedQuery>) {
     let mut outcomes = cached.outcome.subscribe();
-    let mut channel = cached.source.channel.clone();
-    let mut breaker = cached.source.reader.breaker();
+    let mut channel = cached.key.source.channel.clone();
+    let mut breaker = cached.key.source.reader.breaker();
     // Whether the database has come back since the latest attempt.
     let mut has_returned = false;
     loop {

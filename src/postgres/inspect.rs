@@ -134,7 +134,7 @@ impl Inspector {
     /// Runs a query once, as for KEDA, and asks for its plan.
     ///
     /// Ends by itself, after twice the statement's limit and some time for a silent server.
-    pub async fn inspect(&mut self, statement: &Statement, parameters: &[Value<'_>]) -> Inspection {
+    pub async fn inspect(&mut self, statement: &Statement, parameters: &[Value]) -> Inspection {
         let sent_at = Instant::now();
         let reading = self.read(statement, parameters).await;
         let took = sent_at.elapsed();
@@ -142,7 +142,7 @@ impl Inspector {
         Inspection { reading, took, plan }
     }
 
-    async fn read(&mut self, statement: &Statement, parameters: &[Value<'_>]) -> Result<Reading, QueryError> {
+    async fn read(&mut self, statement: &Statement, parameters: &[Value]) -> Result<Reading, QueryError> {
         if self.session.client.is_closed() {
             self.session = self.database.session().await?;
         }
@@ -165,7 +165,7 @@ impl Inspector {
         }
     }
 
-    async fn plan(&mut self, statement: &Statement, parameters: &[Value<'_>]) -> Option<Plan> {
+    async fn plan(&mut self, statement: &Statement, parameters: &[Value]) -> Option<Plan> {
         if self.session.client.is_closed() {
             return None;
         }

@@ -76,7 +76,7 @@ impl Plan {
     pub(super) async fn of(
         client: &Client,
         statement: &Statement,
-        parameters: &[Value<'_>],
+        parameters: &[Value],
     ) -> Result<Option<Self>, Error> {
         let rows: Vec<_> = statement.explain(client, parameters).await?.try_collect().await?;
         let Some(row) = rows.first() else { return Ok(None) };

@@ -62,18 +62,18 @@ impl Statement {
     }
 
     /// Sends the statement; the rows are read by [`Statement::read`].
-    pub(super) async fn send(&self, client: &Client, parameters: &[Value<'_>]) -> Result<RowStream, Error> {
+    pub(super) async fn send(&self, client: &Client, parameters: &[Value]) -> Result<RowStream, Error> {
         client.query_typed_raw(self.text.as_str(), self.typed(parameters)).await
     }
 
     /// Asks for the statement's plan instead: one row, one column, JSON.
-    pub(super) async fn explain(&self, client: &Client, parameters: &[Value<'_>]) -> Result<RowStream, Error> {
+    pub(super) async fn explain(&self, client: &Client, parameters: &[Value]) -> Result<RowStream, Error> {
         let text = format!("EXPLAIN (VERBOSE, FORMAT JSON) {}", self.text);
         client.query_typed_raw(&text, self.typed(parameters)).await
     }
 
     /// Asks for the statement's plan as text, a row for each line.
-    pub(super) async fn explain_text(&self, client: &Client, parameters: &[Value<'_>]) -> Result<RowStream, Error> {
+    pub(super) async fn explain_text(&self, client: &Client, parameters: &[Value]) -> Result<RowStream, Error> {
         let text = format!("EXPLAIN (VERBOSE, COSTS OFF) {}", self.text);
         client.query_typed_raw(&text, self.typed(parameters)).await
     }

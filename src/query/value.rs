@@ -1,7 +1,5 @@
 //! Parameter values: text from a trigger, parsed by the type that the query declares.
 
-use std::borrow::Cow;
-
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use uuid::Uuid;
 
@@ -9,9 +7,9 @@ use super::ParameterKind;
 
 /// A parsed parameter. Equal values are the same parameter of the same cached query.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Value<'a> {
+pub enum Value {
     /// `text`.
-    Text(Cow<'a, str>),
+    Text(String),
     /// `bigint`.
     Bigint(i64),
     /// `double`, by its bits so that it can be compared and hashed; never NaN.
@@ -24,7 +22,7 @@ pub enum Value<'a> {
     Timestamptz(OffsetDateTime),
 }
 
-impl<'a> Value<'a> {
+impl Value {
     /// Returns the bytes that it takes beyond its own size.
     pub fn bytes(&self) -> usize {
         match self {
@@ -37,10 +35,10 @@ impl<'a> Value<'a> {
     ///
     /// # Errors
     /// Says what would be right, without the text: it may be a secret in the wrong place.
-    pub fn parse(kind: ParameterKind, text: &'a str) -> Result<Self, &'static str> {
+    pub fn parse(kind: ParameterKind, text: &str) -> Result<Self, &'static str> {
         match kind {
             ParameterKind::Text if text.contains('\0') => Err("text without a zero byte"),
-            ParameterKind::Text => Ok(Self::Text(Cow::Borrowed(text))),
+            ParameterKind::Text => Ok(Self::Text(text.to_owned())),
             ParameterKind::Bigint => text.parse().map(Self::Bigint).map_err(|_| "a 64-bit integer"),
             ParameterKind::Double => match text.parse::<f64>() {
                 // -0 and 0 are one number and must be one cached query.
@@ -56,18 +54,6 @@ impl<'a> Value<'a> {
             ParameterKind::Timestamptz => OffsetDateTime::parse(text, &Rfc3339)
                 .map(Self::Timestamptz)
                 .map_err(|_| "an RFC 3339 time such as 2026-11-24T08:00:00Z"),
-        }
-    }
-
-    /// Returns the same value without borrowed parts.
-    pub fn into_owned(self) -> Value<'static> {
-        match self {
-            Self::Text(text) => Value::Text(Cow::Owned(text.into_owned())),
-            Self::Bigint(number) => Value::Bigint(number),
-            Self::Double(bits) => Value::Double(bits),
-            Self::Boolean(flag) => Value::Boolean(flag),
-            Self::Uuid(uuid) => Value::Uuid(uuid),
-            Self::Timestamptz(time) => Value::Timestamptz(time),
         }
     }
 }

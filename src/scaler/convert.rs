@@ -26,7 +26,7 @@ pub(super) fn spec(name: &str, target: Target) -> GetMetricSpecResponse {
 pub(super) fn value(trigger: &Trigger, reading: &Reading) -> Result<GetMetricsResponse, Fault> {
     let reported = reported(trigger, numbers(trigger, reading)?);
     let value = MetricValue {
-        metric_name: trigger.source.query().name.clone(),
+        metric_name: trigger.query().name.clone(),
         metric_value: scaling::integer(reported),
         metric_value_float: reported,
     };
@@ -61,8 +61,8 @@ fn numbers(trigger: &Trigger, reading: &Reading) -> Result<Numbers, Fault> {
         (Rows::ByKey(rows), Some(key)) => match rows.get(&**key) {
             Some(numbers) => Ok(*numbers),
             None => {
-                trigger.source.missed(key);
-                without_row(trigger.source.query())
+                trigger.key.source.missed(key);
+                without_row(trigger.query())
             }
         },
         // A reload that makes a query grouped makes it another query, so this cannot happen.

@@ -10,14 +10,12 @@ use std::{
     sync::{Arc, LazyLock},
 };
 
-use smallvec::SmallVec;
-
 use super::{
     catalog::Catalog,
     refusal::{KeyProblems, Refusal, nearest},
 };
 use crate::{
-    cache::QuerySource,
+    cache::CacheKey,
     conninfo::{Address, SslMode},
     proto::ScaledObjectRef,
     query::{KEEPER, Parameter, ParameterKind, Query, Value, is_metric_name},
@@ -69,9 +67,6 @@ const DIFFERENT_DATABASE: &str =
 const KEY_OF_KEEPER: &str = "remove it; the query keeper takes no key but scalerAddress, enableTLS and unsafeSsl";
 const ZERO_BYTE: &str = "must be text without a zero byte";
 
-/// The values of a trigger's parameters. Few queries have more than two, which need no allocation.
-type Values<'a> = SmallVec<[Value<'a>; 2]>;
-
 /// The metadata of a trigger, with every value well formed.
 #[derive(Debug)]
 pub struct Metadata<'a> {
@@ -85,15 +80,13 @@ pub struct Metadata<'a> {
 }
 
 /// A trigger that has been resolved against its query.
-pub struct Trigger<'a> {
+pub struct Trigger {
     /// A hash of its object and its metadata, which tells it from other triggers.
     pub id: u64,
-    /// The source of its query.
-    pub source: Arc<QuerySource>,
-    /// The values of its parameters.
-    pub parameters: Values<'a>,
+    /// Its query and the values of the parameters.
+    pub key: CacheKey,
     /// The key of a grouped query.
-    pub group: Option<Cow<'a, str>>,
+    pub group: Option<String>,
     /// The number that the activity must exceed.
     pub activation: Activation,
     /// Which number is activity_source.
@@ -104,13 +97,10 @@ pub struct Trigger<'a> {
     pub rounding: Rounding,
 }
 
-impl Trigger<'_> {
-    /// Copies what is borrowed from the request.
-    pub fn into_owned(self) -> Trigger<'static> {
-        let Self { id, source, parameters, group, activation, activity_source, divide_by, rounding } = self;
-        let parameters = parameters.into_iter().map(Value::into_owned).collect();
-        let group = group.map(|key| Cow::Owned(key.into_owned()));
-        Trigger { id, source, parameters, group, activation, activity_source, divide_by, rounding }
+impl Trigger {
+    /// Returns its query.
+    pub fn query(&self) -> &Query {
+        self.key.source.query()
     }
 
     /// Returns whether a text that it binds begins or ends with white space: right for a value that has it, and more
@@ -118,12 +108,12 @@ impl Trigger<'_> {
     pub fn has_untrimmed_text(&self) -> bool {
         let is_untrimmed = |text: &str| text.trim() != text;
         self.group.as_deref().is_some_and(is_untrimmed)
-            || self.parameters.iter().any(|value| matches!(value, Value::Text(text) if is_untrimmed(text)))
+            || self.key.parameters.iter().any(|value| matches!(value, Value::Text(text) if is_untrimmed(text)))
     }
 
     /// Returns whether it names a key of a grouped query that no reading since the start has had.
     pub fn has_unseen_key(&self) -> bool {
-        self.group.as_ref().is_some_and(|key| self.source.is_unseen(key))
+        self.group.as_ref().is_some_and(|key| self.key.source.is_unseen(key))
     }
 }
 
@@ -228,7 +218,7 @@ impl<'a> Metadata<'a> {
     /// # Errors
     /// [`Refusal::Denied`] for a query that this namespace may not use, known or not; otherwise all keys that do not
     /// fit the query.
-    pub fn resolve(&self, reference: &ScaledObjectRef, catalog: &Catalog) -> Result<Trigger<'a>, Refusal> {
+    pub fn resolve(&self, reference: &ScaledObjectRef, catalog: &Catalog) -> Result<Trigger, Refusal> {
         let source = catalog.allowed(self.query, &reference.namespace).ok_or(Refusal::Denied)?;
         let query = source.query();
         let mut problems = KeyProblems::default();
@@ -240,8 +230,7 @@ impl<'a> Metadata<'a> {
         let divide_by = self.divide_by.unwrap_or(query.divide_by);
         Ok(Trigger {
             id: identity(reference),
-            source: Arc::clone(source),
-            parameters,
+            key: CacheKey { source: Arc::clone(source), parameters },
             group,
             activation: self.activation.unwrap_or(query.activation),
             activity_source,
@@ -272,10 +261,10 @@ impl<'a> Metadata<'a> {
         default
     }
 
-    fn group(&self, query: &Query, problems: &mut KeyProblems<'a>) -> Option<Cow<'a, str>> {
+    fn group(&self, query: &Query, problems: &mut KeyProblems<'a>) -> Option<String> {
         let column = query.group_by.as_ref()?;
         let problem = match self.parameter(column) {
-            Some(key) if !key.contains('\0') => return Some(Cow::Borrowed(key)),
+            Some(key) if !key.contains('\0') => return Some(key.to_owned()),
             Some(_) => ZERO_BYTE,
             None => "missing; it picks the key of a grouped query",
         };
@@ -283,7 +272,7 @@ impl<'a> Metadata<'a> {
         None
     }
 
-    fn bind(&self, query: &Query, problems: &mut KeyProblems<'a>) -> Values<'a> {
+    fn bind(&self, query: &Query, problems: &mut KeyProblems<'a>) -> Vec<Value> {
         let declared =
             || query.parameters.iter().map(|parameter| parameter.name.as_str()).chain(query.group_by.as_deref());
         for (key, name) in self.parameters().filter(|(_, name)| declared().all(|known| known != *name)) {

@@ -9,7 +9,7 @@ use crate::{
 
 /// The values by query and parameter.
 #[derive(Debug, Default)]
-pub(super) struct Parameters(HashMap<(String, String), Value<'static>>);
+pub(super) struct Parameters(HashMap<(String, String), Value>);
 
 impl Parameters {
     /// Finds the query and the parameter of each argument, and reads its value.
@@ -27,7 +27,6 @@ impl Parameters {
             for query in config.queries.values() {
                 for parameter in query.parameters.iter().filter(|parameter| full_name(query, &parameter.name) == name) {
                     let value = Value::parse(parameter.kind, text)
-                        .map(Value::into_owned)
                         .map_err(|expected| format!("--param {name}: must be {expected}"))?;
                     is_known = true;
                     if values.insert((query.name.clone(), parameter.name.clone()), value).is_some() {
@@ -46,7 +45,7 @@ impl Parameters {
     ///
     /// # Errors
     /// Returns the full names of the missing parameters.
-    pub(super) fn of(&self, query: &Query) -> Result<Vec<Value<'static>>, Vec<String>> {
+    pub(super) fn of(&self, query: &Query) -> Result<Vec<Value>, Vec<String>> {
         let mut missing = Vec::new();
         let mut values = Vec::new();
         for parameter in &query.parameters {

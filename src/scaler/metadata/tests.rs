@@ -48,9 +48,9 @@ fn refusal_of_form(pairs: &[(&str, &str)]) -> String {
 }
 
 /// What a whole trigger says; the refusal if it is refused.
-fn trigger(pairs: &[(&str, &str)]) -> Result<Trigger<'static>, Refusal> {
+fn trigger(pairs: &[(&str, &str)]) -> Result<Trigger, Refusal> {
     let reference = reference(pairs);
-    Ok(Metadata::parse(&reference)?.resolve(&reference, &catalog())?.into_owned())
+    Metadata::parse(&reference)?.resolve(&reference, &catalog())
 }
 
 fn refusal(pairs: &[(&str, &str)]) -> String {
@@ -80,7 +80,7 @@ async fn a_trigger_that_says_nothing_has_what_the_query_says() {
     assert_eq!(trigger.activation, Activation::new(2.0).expect("a threshold"));
     assert_eq!(trigger.divide_by, Divisor::new(3.0).expect("a divisor"));
     assert_eq!((trigger.rounding, trigger.activity_source), (Rounding::Floor, ActivitySource::Reported));
-    assert!(trigger.parameters.is_empty() && trigger.group.is_none());
+    assert!(trigger.key.parameters.is_empty() && trigger.group.is_none());
 }
 
 #[tokio::test]
@@ -218,7 +218,7 @@ fn the_keeper_takes_no_key_but_kedas_own() {
 #[tokio::test]
 async fn a_text_is_bound_as_it_was_written_and_every_other_value_is_trimmed() {
     let bound = trigger(&[("query", "bound"), ("param.queue", " mail\n"), ("param.size", " 7 ")]).expect("a trigger");
-    assert_eq!(bound.parameters.as_slice(), [Value::Text(" mail\n".into()), Value::Bigint(7)]);
+    assert_eq!(bound.key.parameters, [Value::Text(" mail\n".into()), Value::Bigint(7)]);
     let grouped = trigger(&[("query", "grouped"), ("param.queue", "mail ")]).expect("a trigger");
     assert_eq!(grouped.group.as_deref(), Some("mail "));
 }
@@ -348,7 +348,7 @@ async fn what_may_not_be_used_is_refused_with_one_text_for_all() {
 
 #[tokio::test]
 async fn approved_text_is_the_query_that_has_it() {
-    let named = |text: &str| trigger(&[("query", text)]).map(|trigger| trigger.source.query().name.clone());
+    let named = |text: &str| trigger(&[("query", text)]).map(|trigger| trigger.query().name.clone());
     assert_eq!(named("  SELECT count(*)\n\tFROM job  ").as_deref(), Ok("plain"));
     assert_eq!(named("SELECT count(*) FROM Job"), Err(Refusal::Denied));
     assert_eq!(named("SELECT count(*) FROM job; DROP TABLE job"), Err(Refusal::Denied));
@@ -409,7 +409,7 @@ async fn what_is_left_over_must_say_what_the_configuration_says() {
 async fn parameters_are_bound_in_the_order_of_the_query() {
     let trigger = trigger(&[("query", "bound"), ("param.size", "7"), ("param.queue", "'; DROP TABLE job; --")]);
     let expected = [Value::Text("'; DROP TABLE job; --".into()), Value::Bigint(7)];
-    assert_eq!(trigger.expect("a trigger").parameters.as_slice(), expected);
+    assert_eq!(trigger.expect("a trigger").key.parameters, expected);
 }
 
 #[tokio::test]
@@ -434,7 +434,7 @@ async fn parameters_that_do_not_fit_the_query_are_refused() {
         assert_eq!(refusal(pairs), expected);
     }
     let grouped = trigger(&[("query", "grouped"), ("param.queue", "mail")]).expect("a trigger");
-    assert_eq!((grouped.group.as_deref(), grouped.parameters.len()), (Some("mail"), 0));
+    assert_eq!((grouped.group.as_deref(), grouped.key.parameters.len()), (Some("mail"), 0));
 }
 
 #[tokio::test]

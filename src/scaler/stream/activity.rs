@@ -49,12 +49,11 @@ pub(super) enum Subject {
     /// minute before it tries again.
     Unknown,
     /// A trigger, with the readings of its query.
-    Trigger(Box<(Trigger<'static>, Watch)>),
+    Trigger(Box<(Trigger, Watch)>),
 }
 
 impl Subject {
-    pub(super) fn watching(trigger: Trigger<'_>, cached: &Arc<CachedQuery>) -> Self {
-        let trigger = trigger.into_owned();
+    pub(super) fn watching(trigger: Trigger, cached: &Arc<CachedQuery>) -> Self {
         let watch = cached.watch(trigger.group.as_deref());
         Self::Trigger(Box::new((trigger, watch)))
     }
@@ -132,7 +131,7 @@ impl ActivityUpdates {
         };
         self.permit.admit(trigger.id).ok()?;
         let namespace = &self.reference.namespace;
-        let cached = self.cache.get_or_insert(&trigger.source, &trigger.parameters, namespace).ok()?;
+        let cached = self.cache.get_or_insert(&trigger.key, namespace).ok()?;
         // The old watch will not do even if the cached query is the same: thresholds may have changed.
         self.subject = Subject::watching(trigger, &cached);
         self.known = None;

@@ -16,7 +16,7 @@ use super::{
     *,
 };
 use crate::{
-    cache::{QueryCache, QueryReader, QuerySource},
+    cache::{CacheKey, QueryCache, QueryReader, QuerySource},
     fault::{Fault, Limit},
     metrics::{Build, Metrics},
     query::{Absent, Namespaces, Query, Value},
@@ -103,11 +103,11 @@ impl Opened {
         let source: Arc<dyn QueryReader> = reader.clone();
         let source = QuerySource::new(source);
         let cache = QueryCache::new(metrics(), &Supervisor::new().0);
-        let cached = cache.get_or_insert(&source, &[], "default").unwrap();
+        let key = CacheKey { source, parameters: Vec::new() };
+        let cached = cache.get_or_insert(&key, "default").unwrap();
         let trigger = Trigger {
             id: 1,
-            source,
-            parameters: [].into_iter().collect(),
+            key,
             group: None,
             activation: Activation::default(),
             activity_source: ActivitySource::Reported,
