@@ -1,7 +1,7 @@
 """Renders the chart into deploy/kustomize, copies its alert rules to deploy/ and the configuration's schema into the
 chart; with --check only compares.
 
-`--print VALUES` renders the chart with a file of values to standard output instead.
+`--print VALUES [NAMESPACE]` renders the chart with a file of values to standard output instead.
 """
 
 import difflib
@@ -37,8 +37,8 @@ def objects(rendered: dict[str, str]) -> list[dict]:
     ]
 
 
-def plain_yaml(values_file: pathlib.Path) -> str:
-    rendered = render_chart(yaml.safe_load(values_file.read_text()))
+def plain_yaml(values_file: pathlib.Path, namespace: str = "clapometer") -> str:
+    rendered = render_chart(yaml.safe_load(values_file.read_text()), namespace=namespace)
     texts = [
         "\n".join(line.rstrip() for line in text.strip().removeprefix("---").strip().splitlines())
         for path, text in sorted(rendered.items())
@@ -122,6 +122,6 @@ def main(mode: str) -> int:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--print"]:
-        print(plain_yaml(pathlib.Path(sys.argv[2])))
+        print(plain_yaml(pathlib.Path(sys.argv[2]), *sys.argv[3:4]))
         sys.exit()
     sys.exit(main(sys.argv[1] if len(sys.argv) > 1 else "--write"))

@@ -236,5 +236,44 @@ class Pods(unittest.TestCase):
         self.assertEqual([sorted({p["port"] for p in rule["ports"]}) for rule in policy["spec"]["egress"]], [[53], [5432]])
 
 
+class Keeper(unittest.TestCase):
+    """The ScaledJob that shares its connection with the ScaledObjects: one other letter, and it shares nothing."""
+
+    def triggers(self, values: dict) -> list[dict]:
+        jobs = of_kind(render.objects(render.render_chart(values)), "ScaledJob")
+        return [trigger for job in jobs for trigger in job["spec"]["triggers"]]
+
+    def test_there_is_none_unless_asked_for(self):
+        self.assertEqual(self.triggers(minimal()), [])
+
+    def test_in_plain_text_it_says_nothing_of_tls(self):
+        metadata = {"scalerAddress": "clapometer.clapometer.svc.cluster.local:9090", "query": "keeper"}
+        self.assertEqual(self.triggers(minimal(keeper={"enabled": True})), [{"type": "external", "metadata": metadata}])
+
+    def test_with_certificates_it_is_the_example_and_shares_the_connection_of_the_scaled_object(self):
+        (trigger,) = self.triggers(load(render.CHART / "ci/mtls-values.yaml") | {"keeper": {"enabled": True}})
+        (example,) = yaml.safe_load((render.DEPLOY / "examples/keeper.yaml").read_text())["spec"]["triggers"]
+        self.assertEqual(trigger, example)
+        documents = yaml.safe_load_all((render.DEPLOY / "examples/scaled-object-external-push.yaml").read_text())
+        (pushed,) = of_kind(list(documents), "ScaledObject")[0]["spec"]["triggers"]
+        self.assertEqual(trigger["authenticationRef"], pushed["authenticationRef"])
+        for key in ["scalerAddress", "enableTLS", "unsafeSsl"]:
+            self.assertEqual(trigger["metadata"].get(key), pushed["metadata"].get(key), key)
+
+    def test_its_address_is_the_one_of_the_notes_or_the_users_own(self):
+        for values in [minimal(service={"headless": True}), minimal(service={"port": 443}), minimal(clusterDomain="example.internal")]:
+            (trigger,) = self.triggers(values | {"keeper": {"enabled": True}})
+            rendered = render.render_chart(values)
+            (notes,) = [text for path, text in rendered.items() if path.endswith("NOTES.txt")]
+            self.assertIn(f"scalerAddress: {trigger['metadata']['scalerAddress']}\n", notes)
+        (trigger,) = self.triggers(minimal(keeper={"enabled": True, "scalerAddress": "clapometer.clapometer:9090"}))
+        self.assertEqual(trigger["metadata"]["scalerAddress"], "clapometer.clapometer:9090")
+
+    def test_a_long_name_stays_a_name(self):
+        values = minimal(fullnameOverride="a" * 63, keeper={"enabled": True})
+        (job,) = of_kind(render.objects(render.render_chart(values)), "ScaledJob")
+        self.assertEqual(job["metadata"]["name"], "a" * 56 + "-keeper")
+
+
 if __name__ == "__main__":
     unittest.main()

@@ -212,7 +212,7 @@ func (l *Lab) start(name string, args ...string) (*process, error) {
 }
 
 func (l *Lab) startAs(name, program string, args ...string) (*process, error) {
-	log, err := os.Create(filepath.Join(l.logs, name+".log"))
+	log, err := l.Log(name)
 	if err != nil {
 		return nil, err
 	}

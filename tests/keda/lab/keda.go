@@ -52,14 +52,29 @@ func (l *Lab) Kubectl(ctx context.Context, stdin string, args ...string) (string
 
 // KubectlWarnings runs kubectl, and returns what it printed on each of its streams.
 func (l *Lab) KubectlWarnings(ctx context.Context, stdin string, args ...string) (string, string, error) {
-	command := exec.CommandContext(ctx, filepath.Join(l.programs, "kubectl"), args...)
+	command := l.Command(ctx, filepath.Join(l.programs, "kubectl"), args...)
 	var stdout, stderr bytes.Buffer
 	command.Stdin, command.Stdout, command.Stderr = strings.NewReader(stdin), &stdout, &stderr
-	command.Env = append(os.Environ(), "KUBECONFIG="+l.Kubeconfig, "HOME="+scratch)
 	if err := command.Run(); err != nil {
 		return stdout.String(), stderr.String(), fmt.Errorf("kubectl %s: %w: %s", strings.Join(args, " "), err, trimmed(stderr.Bytes()))
 	}
 	return stdout.String(), stderr.String(), nil
+}
+
+// Command prepares a program that uses the cluster: kubectl and PostgreSQL's programs are in its PATH.
+func (l *Lab) Command(ctx context.Context, program string, args ...string) *exec.Cmd {
+	command := exec.CommandContext(ctx, program, args...)
+	command.Env = append(os.Environ(), "KUBECONFIG="+l.Kubeconfig, "HOME="+scratch,
+		"PATH="+l.programs+":"+l.options.PostgreSQL+":"+os.Getenv("PATH"))
+	return command
+}
+
+// TempDir makes a folder in memory.
+func (l *Lab) TempDir() (string, error) { return os.MkdirTemp(scratch, "") }
+
+// Log makes a file in the folder of logs.
+func (l *Lab) Log(name string) (*os.File, error) {
+	return os.Create(filepath.Join(l.logs, name+".log"))
 }
 
 // Eventually repeats probe until it succeeds, or returns its last error.

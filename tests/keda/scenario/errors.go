@@ -47,6 +47,7 @@ data:
         password: {file: /secrets/password}
         sslmode: disable
       away: {host: "127.0.0.1", port: 1, dbname: postgres, user: clapometer, sslmode: disable}
+      failed-often: {host: "127.0.0.1", port: 1, dbname: postgres, user: clapometer, sslmode: disable}
       disabled: {host: "127.0.0.1", dbname: postgres, user: clapometer, sslmode: disable, enabled: false}
     queries:
       no-table: {database: claps, sql: SELECT count(*) FROM nothing}
@@ -54,7 +55,10 @@ data:
       no-row: {database: claps, sql: SELECT 1 WHERE false, on_no_row: error}
       negative: {database: claps, sql: SELECT -1}
       slow: {database: claps, sql: SELECT 1 FROM pg_sleep(5), timeout: 1s}
+      locked: {database: claps, sql: SELECT count(*) FROM locked}
       not-there: {database: away, sql: SELECT 1}
+      failed-often: {database: failed-often, sql: SELECT 1}
+      of-tenant: {database: claps, sql: SELECT count(*) FROM make_it_clap WHERE $1 = '', parameters: {tenant: text}}
       switched-off: {database: disabled, sql: SELECT 1}
       elsewhere: {database: claps, sql: SELECT 1, namespaces: [billing]}
 ---
@@ -95,7 +99,11 @@ var failures = []mistake{
 	{"no-row", "query: no-row", "code = FailedPrecondition desc = the query returned no row"},
 	{"negative", "query: negative", "code = FailedPrecondition desc = the query returned a negative number"},
 	{"slow", "query: slow", "code = DeadlineExceeded desc = "},
-	{"not-there", "query: not-there", "code = Unavailable desc = the database "},
+	{"locked", "query: locked", "code = DeadlineExceeded desc = the query waited too long for a lock (SQLSTATE 55P03)"},
+	{"not-there", "query: not-there", "code = Unavailable desc = the database cannot be reached"},
+	{"failed-often", "query: failed-often", "code = Unavailable desc = the database has failed repeatedly; waiting for it to return"},
+	{crowded, "query: of-tenant, param.tenant: acme",
+		"code = ResourceExhausted desc = this namespace holds its share of the scaler's distinct queries and parameters"},
 	{"switched-off", "query: switched-off", "code = Unavailable desc = the query's database is disabled in the scaler's configuration"},
 	{"elsewhere", "query: elsewhere", unknownQuery},
 }
@@ -135,7 +143,13 @@ var ErrorTexts = Scenario{
 		if _, err := w.Kubectl(ctx, "", "--namespace="+ownNamespace, "rollout", "status", "deployment/failing-queries", "--timeout=60s"); err != nil {
 			return "", err
 		}
-		manifests := "apiVersion: v1\nkind: Namespace\nmetadata: {name: " + mistakesNamespace + "}\n"
+		release, err := w.obstacles(ctx)
+		if err != nil {
+			return "", err
+		}
+		defer release()
+		manifests := "apiVersion: v1\nkind: Namespace\nmetadata: {name: " + mistakesNamespace + "}\n" +
+			"---\napiVersion: v1\nkind: Namespace\nmetadata: {name: " + crowded + "}\n"
 		for _, mistake := range mistakes {
 			manifests += mistake.manifest(scalerAddress)
 		}
@@ -154,7 +168,7 @@ var ErrorTexts = Scenario{
 		for i, mistake := range all {
 			waiting.Go(func() {
 				unread[i] = w.Eventually(ctx, time.Minute, func() error {
-					return w.isRead(ctx, scaledJobs, mistakesNamespace, mistake.name, mistake.text)
+					return w.isRead(ctx, scaledJobs, mistake.namespace(), mistake.name, mistake.text)
 				})
 			})
 		}
@@ -162,6 +176,8 @@ var ErrorTexts = Scenario{
 		took := time.Since(started)
 		unread = append(unread, w.isSilent(ctx, unreachable.name), w.shown(ctx, mistakesNamespace, "must-not-be-shown"))
 		_, failed := w.Kubectl(ctx, "", "delete", "namespace", mistakesNamespace)
+		unread = append(unread, failed)
+		_, failed = w.Kubectl(ctx, "", "delete", "namespace", crowded)
 		unread = append(unread, failed)
 		_, failed = w.Kubectl(ctx, failingManifest, "delete", "--filename=-")
 		if err := errors.Join(append(unread, failed)...); err != nil {
@@ -172,7 +188,17 @@ var ErrorTexts = Scenario{
 	},
 }
 
-const mistakesNamespace = "mistakes"
+const (
+	mistakesNamespace = "mistakes"
+	crowded           = "crowded" // a namespace of its own, and the one object in it
+)
+
+func (m mistake) namespace() string {
+	if m.name == crowded {
+		return crowded
+	}
+	return mistakesNamespace
+}
 
 func (m mistake) manifest(address string) string {
 	return fmt.Sprintf(`---
@@ -190,24 +216,27 @@ spec:
   triggers:
     - type: external
       metadata: {scalerAddress: %q, %s}
-`, m.name, mistakesNamespace, address, m.metadata)
+`, m.name, m.namespace(), address, m.metadata)
+}
+
+// isLogged checks that KEDA's operator has logged the text about an object.
+func (w *World) isLogged(ctx context.Context, name, text string) error {
+	log, err := w.Kubectl(ctx, "", "--namespace=keda", "logs", "deployment/keda-operator", "--since=2m")
+	if err != nil {
+		return err
+	}
+	for line := range strings.Lines(log) {
+		if strings.Contains(line, name) && strings.Contains(line, text) {
+			return nil
+		}
+	}
+	return fmt.Errorf("KEDA's operator does not log %q about %s", text, name)
 }
 
 // isSilent waits until KEDA has logged that it does not reach the object's scaler, and checks that
 // the object's owner learns nothing of it.
 func (w *World) isSilent(ctx context.Context, name string) error {
-	err := w.Eventually(ctx, time.Minute, func() error {
-		log, err := w.Kubectl(ctx, "", "--namespace=keda", "logs", "deployment/keda-operator", "--since=2m")
-		if err != nil {
-			return err
-		}
-		for line := range strings.Lines(log) {
-			if strings.Contains(line, name) && strings.Contains(line, "connection refused") {
-				return nil
-			}
-		}
-		return fmt.Errorf("KEDA does not log that the scaler of %s refuses connections", name)
-	})
+	err := w.Eventually(ctx, time.Minute, func() error { return w.isLogged(ctx, name, "connection refused") })
 	if err != nil {
 		return err
 	}
@@ -262,6 +291,17 @@ func (w *World) Events(ctx context.Context, namespace, name string) (string, err
 		fmt.Fprintf(&text, "%s: %s\n", event.Reason, event.Message)
 	}
 	return text.String(), nil
+}
+
+// isReady waits until an object's condition Ready is True.
+func (w *World) isReady(ctx context.Context, kind schema.GroupVersionResource, namespace, name string, within time.Duration) error {
+	return w.Eventually(ctx, within, func() error {
+		status, reason, err := w.Condition(ctx, kind, namespace, name, "Ready")
+		if err == nil && status != "True" {
+			err = fmt.Errorf("%s is not Ready: %s (%s)", name, status, reason)
+		}
+		return err
+	})
 }
 
 // Condition returns the status and reason of an object's condition; both are empty while it has none.

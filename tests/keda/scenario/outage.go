@@ -11,8 +11,8 @@ import (
 // Outage takes the database away for half a minute while claps are worked on.
 var Outage = Scenario{
 	Name: "outage",
-	Claim: "while the database is away KEDA starts and removes nothing, and says so; after its return everything goes on by itself, " +
-		"each row is done once, and a push arrives",
+	Claim: "while the database is away KEDA starts and removes nothing; the ScaledJob says so, a ScaledObject with `fallback` stays Ready; " +
+		"after its return everything goes on by itself, each row is done once, and a push arrives",
 	Run: func(ctx context.Context, w *World) (string, error) {
 		var recovered, pushed time.Duration
 		var counted counted
@@ -102,17 +102,19 @@ func (w *World) away(ctx context.Context, jobs *jobs) (time.Duration, error) {
 	if after, err := w.wantedReplicas(ctx); err != nil || after < replicas {
 		return 0, fmt.Errorf("the ScaledObject's replicas went from %d to %d without a database: %w", replicas, after, err)
 	}
+	// KEDA leaves an object with `fallback` Ready, also while none of its triggers answers.
+	status, reason, err := w.Condition(ctx, scaledObjects, clapsNamespace, "clap-worker", "Ready")
+	if err == nil && status != "True" {
+		err = fmt.Errorf("the ScaledObject with fallback: Ready is %s (%s)", status, reason)
+	}
+	if err != nil {
+		return 0, err
+	}
 	if err := w.scaleDatabase(ctx, 1); err != nil {
 		return 0, err
 	}
 	returned := time.Now()
-	err = w.Eventually(ctx, time.Minute, func() error {
-		status, reason, err := w.Condition(ctx, scaledJobs, clapsNamespace, "postgres-batch", "Ready")
-		if err == nil && status != "True" {
-			err = fmt.Errorf("the ScaledJob is not Ready: %s (%s)", status, reason)
-		}
-		return err
-	})
+	err = w.isReady(ctx, scaledJobs, clapsNamespace, "postgres-batch", time.Minute)
 	return time.Since(returned), err
 }
 
@@ -126,13 +128,17 @@ func (w *World) wantedReplicas(ctx context.Context) (int32, error) {
 
 // scaleDatabase stops or starts PostgreSQL, and waits until it is so.
 func (w *World) scaleDatabase(ctx context.Context, replicas int) error {
-	if _, err := w.Kubectl(ctx, "", "--namespace="+clapsNamespace, "scale", "statefulset/my-release-postgresql", fmt.Sprintf("--replicas=%d", replicas)); err != nil {
+	return w.scaleServer(ctx, clapsNamespace, "my-release-postgresql", replicas)
+}
+
+func (w *World) scaleServer(ctx context.Context, namespace, name string, replicas int) error {
+	if _, err := w.Kubectl(ctx, "", "--namespace="+namespace, "scale", "statefulset/"+name, fmt.Sprintf("--replicas=%d", replicas)); err != nil {
 		return err
 	}
 	if replicas > 0 {
-		_, err := w.Kubectl(ctx, "", "--namespace="+clapsNamespace, "rollout", "status", "statefulset/my-release-postgresql", "--timeout=120s")
+		_, err := w.Kubectl(ctx, "", "--namespace="+namespace, "rollout", "status", "statefulset/"+name, "--timeout=120s")
 		return err
 	}
-	_, err := w.Kubectl(ctx, "", "--namespace="+clapsNamespace, "wait", "pod/my-release-postgresql-0", "--for=delete", "--timeout=60s")
+	_, err := w.Kubectl(ctx, "", "--namespace="+namespace, "wait", "pod/"+name+"-0", "--for=delete", "--timeout=60s")
 	return err
 }

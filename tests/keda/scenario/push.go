@@ -77,13 +77,7 @@ func (w *World) withWorkers(ctx context.Context) (func(), error) {
 	if err := w.Apply(ctx, text); err != nil {
 		return nil, err
 	}
-	err = w.Eventually(ctx, time.Minute, func() error {
-		status, reason, err := w.Condition(ctx, scaledObjects, clapsNamespace, "clap-worker", "Ready")
-		if err == nil && status != "True" {
-			err = fmt.Errorf("the ScaledObject is not Ready: %s (%s)", status, reason)
-		}
-		return err
-	})
+	err = w.isReady(ctx, scaledObjects, clapsNamespace, "clap-worker", time.Minute)
 	if err != nil {
 		stop()
 		return nil, err

@@ -30,11 +30,14 @@ type Scenario struct {
 // All scenarios, in groups.
 var All = [][]Scenario{
 	{Shipped},
-	{Claps, OlderDefinitions, ErrorTexts},
+	{Claps, OlderDefinitions, ErrorTexts, TLS},
 	{Push},
 	{Outage},
-	{Rollouts},
+	{Rollouts, Keeper},
 }
+
+// longest is how long one scenario may take: far longer than any does, so that one which hangs is named.
+const longest = 20 * time.Minute
 
 // A Result is what one scenario saw.
 type Result struct {
@@ -44,15 +47,19 @@ type Result struct {
 	Took time.Duration
 }
 
-// Run runs the named scenarios, or all. The first group is always run: it deploys what the others use.
+// Run runs the named scenarios, or all, then the executables, which are the names with a slash. The first group is always
+// run: it deploys what the others use.
 func Run(ctx context.Context, world *World, names []string, progress func(string)) ([]Result, error) {
+	groups := slices.Clone(All)
 	for _, name := range names {
-		if !slices.ContainsFunc(slices.Concat(All...), func(s Scenario) bool { return s.Name == name }) {
+		if strings.Contains(name, "/") {
+			groups = append(groups, []Scenario{executable(name)})
+		} else if !slices.ContainsFunc(slices.Concat(All...), func(s Scenario) bool { return s.Name == name }) {
 			return nil, fmt.Errorf("there is no scenario %q", name)
 		}
 	}
 	var results []Result
-	for i, group := range All {
+	for i, group := range groups {
 		group = slices.DeleteFunc(slices.Clone(group), func(s Scenario) bool {
 			return i > 0 && len(names) > 0 && !slices.Contains(names, s.Name)
 		})
@@ -62,7 +69,9 @@ func Run(ctx context.Context, world *World, names []string, progress func(string
 			running.Go(func() {
 				progress(scenario.Name + ": " + scenario.Claim)
 				started := time.Now()
+				ctx, cancel := context.WithTimeout(ctx, longest)
 				text, err := scenario.Run(ctx, world)
+				cancel()
 				seen[j] = Result{scenario, text, err, time.Since(started)}
 				if err != nil {
 					progress(scenario.Name + ": FAILED: " + err.Error())
@@ -86,17 +95,30 @@ type World struct {
 	Root        string // the repository
 	Definitions string // the folder of definitions that scripts/keda gathers
 	Chart       string // the file with the rendered chart
+	// FiveDatabases is the file with the chart as the scenario keeper installs it.
+	FiveDatabases string
+	WithTLS       string // the same for the scenario tls
+	Long          bool   // outages are as long as in earnest
 }
 
-// Namespaces of the demo.
+// Names of the demo.
 const (
 	clapsNamespace = "keda-with-postgresql"
 	ownNamespace   = "clapometer"
+	demoPassword   = "demo-postgres"
 )
 
 // SQL runs statements in the demo's database as its superuser, and returns the rows of the last as text.
 func (w *World) SQL(ctx context.Context, sql string) ([][]string, error) {
-	connection, err := w.database(ctx)
+	return w.SQLAt(ctx, Database{Namespace: clapsNamespace, Service: "my-release-postgresql", Name: "postgres"}, sql)
+}
+
+// A Database is one of a server behind a Service, whose superuser has the demo's password.
+type Database struct{ Namespace, Service, Name string }
+
+// SQLAt runs statements in a database as its superuser, and returns the rows of the last as text.
+func (w *World) SQLAt(ctx context.Context, database Database, sql string) ([][]string, error) {
+	connection, err := w.connect(ctx, database)
 	if err != nil {
 		return nil, err
 	}
@@ -116,14 +138,14 @@ func (w *World) SQL(ctx context.Context, sql string) ([][]string, error) {
 	return rows, nil
 }
 
-func (w *World) database(ctx context.Context) (*pgx.Conn, error) {
-	address, err := w.ServiceAddress(ctx, clapsNamespace, "my-release-postgresql")
+func (w *World) connect(ctx context.Context, database Database) (*pgx.Conn, error) {
+	address, err := w.ServiceAddress(ctx, database.Namespace, database.Service)
 	if err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	return pgx.Connect(ctx, "host="+address+" user=postgres password=demo-postgres dbname=postgres sslmode=disable")
+	return pgx.Connect(ctx, "host="+address+" user=postgres password="+demoPassword+" dbname="+database.Name+" sslmode=disable")
 }
 
 // Number returns the one number that a statement answers.

@@ -63,6 +63,10 @@ annotations:
 {{- printf "%s.%s.svc.%s" (include "clapometer.fullname" .) .Release.Namespace .Values.clusterDomain -}}
 {{- end -}}
 
+{{- define "clapometer.address" -}}
+{{- printf "%s:%d" (include "clapometer.host" .) (int .Values.service.port) -}}
+{{- end -}}
+
 {{/* Refuses what a schema cannot say well. One message per mistake, each with what to write instead. */}}
 {{- define "clapometer.validate" -}}
 {{- if not .Values.config.databases -}}

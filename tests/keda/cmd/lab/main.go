@@ -21,11 +21,12 @@ func main() {
 	executables := flag.String("executables", "", "the folder of clapometer and postgres-batch, from the repository")
 	postgreSQL := flag.String("postgresql", "", "the folder of PostgreSQL's programs")
 	versions := flag.String("versions", "", "what is run, for the table")
+	long := flag.Bool("long", false, "make outages as long as they are in earnest")
 	write := flag.Bool("write", false, "write the table into docs/keda.md")
 	flag.Parse()
 	os.Exit(lab.Isolate(*root, func(root string) int {
 		run := run{
-			started: time.Now(), root: root, programs: filepath.Join(root, *programs), versions: *versions, write: *write,
+			started: time.Now(), root: root, programs: filepath.Join(root, *programs), versions: *versions, long: *long, write: *write,
 			options: lab.Options{
 				Root: root, Programs: filepath.Join(root, *programs), Executables: filepath.Join(root, *executables),
 				PostgreSQL: *postgreSQL, KEDA: filepath.Join(root, *programs, "keda"),
@@ -44,6 +45,7 @@ type run struct {
 	root     string
 	programs string
 	versions string
+	long     bool
 	write    bool
 	options  lab.Options
 }
@@ -59,6 +61,7 @@ func (r run) all(ctx context.Context, names []string) error {
 	}
 	world := &scenario.World{
 		Lab: cluster, Root: r.root, Definitions: filepath.Join(r.programs, "definitions"), Chart: filepath.Join(r.programs, "chart.yaml"),
+		FiveDatabases: filepath.Join(r.programs, "five-databases.yaml"), WithTLS: filepath.Join(r.programs, "with-tls.yaml"), Long: r.long,
 	}
 	results, err := scenario.Run(ctx, world, names, r.progress)
 	if err != nil {
@@ -74,7 +77,7 @@ func (r run) all(ctx context.Context, names []string) error {
 	if err != nil {
 		return fmt.Errorf("%w\nThe logs are in target/keda/logs", err)
 	}
-	if r.write && len(names) == 0 {
+	if r.write {
 		return writeTable(filepath.Join(r.root, "docs/keda.md"), r.versions+"\n\n"+table)
 	}
 	return nil

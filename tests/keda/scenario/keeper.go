@@ -1,0 +1,324 @@
+package scenario
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// Keeper takes five databases away at once from five ScaledObjects that are pushed to.
+var Keeper = Scenario{
+	Name: "keeper",
+	Claim: "with the chart's `keeper.enabled` an outage of the database ends no push stream: five ScaledObjects on five databases, and after their " +
+		"return a committed row is pushed within 5 s to each",
+	Run: func(ctx context.Context, w *World) (string, error) {
+		away := 30 * time.Second
+		if w.Long {
+			away = 150 * time.Second
+		}
+		stop, err := w.withFiveDatabases(ctx)
+		if err != nil {
+			return "", err
+		}
+		defer stop()
+		kept, err := w.outageOfFive(ctx, away)
+		if err != nil {
+			return "", err
+		}
+		if kept.ended != 0 {
+			return "", fmt.Errorf("%d push streams ended in an outage of %v", kept.ended, away)
+		}
+		if err := within(kept.pushed, 5*time.Second, "the last of five pushes after the outage"); err != nil {
+			return "", err
+		}
+		seen := fmt.Sprintf("away for %v: no stream ended; five rows that were committed after the return took %.2f s at most", away, kept.pushed.Seconds())
+		if !w.Long {
+			return seen, nil
+		}
+		if _, err := w.Kubectl(ctx, "", "--namespace="+fiveNamespace, "delete", "scaledjob/clapometer-keeper"); err != nil {
+			return "", err
+		}
+		alone, err := w.outageOfFive(ctx, away)
+		if err != nil {
+			return "", fmt.Errorf("without the keeper: %w", err)
+		}
+		if alone.ended == 0 {
+			return "", fmt.Errorf("without the keeper no stream ended in an outage of %v: nobody needs one", away)
+		}
+		return fmt.Sprintf("%s. The same without the keeper: %d streams ended, %.1f s", seen, alone.ended, alone.pushed.Seconds()), nil
+	},
+}
+
+const fiveNamespace = "five-databases"
+
+var five = []string{"one", "two", "three", "four", "five"}
+
+// The worker of each database is polled so rarely that a row which is seen within seconds of its commit was pushed.
+const (
+	fiveServer = `
+apiVersion: v1
+kind: Namespace
+metadata: {name: five-databases}
+---
+apiVersion: v1
+kind: Secret
+metadata: {name: postgresql, namespace: five-databases}
+stringData: {password: ` + demoPassword + `}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: postgresql, namespace: five-databases}
+spec:
+  selector: {app: postgresql}
+  ports: [{port: 5432}]
+---
+apiVersion: apps/v1
+kind: StatefulSet
+metadata: {name: postgresql, namespace: five-databases}
+spec:
+  serviceName: postgresql
+  selector: {matchLabels: {app: postgresql}}
+  template:
+    metadata: {labels: {app: postgresql}}
+    spec:
+      enableServiceLinks: false
+      securityContext: {runAsNonRoot: true, runAsUser: 999, runAsGroup: 999, fsGroup: 999}
+      containers:
+        - name: postgresql
+          image: postgres
+          env:
+            - {name: POSTGRES_PASSWORD, valueFrom: {secretKeyRef: {name: postgresql, key: password}}}
+            - {name: PGDATA, value: /var/lib/postgresql/data/pgdata}
+          readinessProbe: {exec: {command: [pg_isready, --quiet, --host=127.0.0.1, --username=postgres]}, periodSeconds: 1}
+          volumeMounts: [{name: data, mountPath: /var/lib/postgresql/data}]
+  volumeClaimTemplates:
+    - metadata: {name: data}
+      spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Gi}}}
+`
+	fiveWorker = `
+---
+apiVersion: keda.sh/v1alpha1
+kind: ScaledObject
+metadata: {name: %[1]s, namespace: five-databases}
+spec:
+  scaleTargetRef: {name: %[1]s}
+  pollingInterval: 20
+  cooldownPeriod: 1
+  triggers:
+    - type: external-push
+      metadata: {scalerAddress: "clapometer.five-databases.svc.cluster.local:9090", query: %[1]s}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: %[1]s, namespace: five-databases}
+spec:
+  replicas: 0
+  selector: {matchLabels: {app: %[1]s}}
+  template:
+    metadata: {labels: {app: %[1]s}}
+    spec: {terminationGracePeriodSeconds: 1, containers: [{name: clap-worker, image: clap-worker}]}
+`
+)
+
+// withFiveDatabases installs a server with five databases, the chart, and a ScaledObject with its worker for each, and
+// waits until all streams are open. It returns what removes them.
+func (w *World) withFiveDatabases(ctx context.Context) (func(), error) {
+	stop := func() {
+		_, _ = w.Kubectl(context.WithoutCancel(ctx), "", "delete", "namespace", fiveNamespace, "--wait=false")
+	}
+	return stop, w.fiveDatabases(ctx)
+}
+
+func (w *World) fiveDatabases(ctx context.Context) error {
+	if err := w.Apply(ctx, fiveServer); err != nil {
+		return err
+	}
+	if _, err := w.Kubectl(ctx, "", "--namespace="+fiveNamespace, "rollout", "status", "statefulset/postgresql", "--timeout=120s"); err != nil {
+		return err
+	}
+	for _, name := range five {
+		if _, err := w.SQLAt(ctx, Database{fiveNamespace, "postgresql", "postgres"}, "CREATE DATABASE "+name); err != nil {
+			return err
+		}
+		if err := w.inFive(ctx, name, "CREATE TABLE task ()"); err != nil {
+			return err
+		}
+	}
+	chart, err := os.ReadFile(w.FiveDatabases)
+	if err != nil {
+		return err
+	}
+	if err := w.Apply(ctx, string(chart)); err != nil {
+		return err
+	}
+	if _, err := w.Kubectl(ctx, "", "--namespace="+fiveNamespace, "rollout", "status", "deployment/clapometer", "--timeout=60s"); err != nil {
+		return err
+	}
+	var workers string
+	for _, name := range five {
+		workers += fmt.Sprintf(fiveWorker, name)
+	}
+	if err := w.Apply(ctx, workers); err != nil {
+		return err
+	}
+	for _, name := range five {
+		if err := w.isReady(ctx, scaledObjects, fiveNamespace, name, time.Minute); err != nil {
+			return err
+		}
+	}
+	return w.isReady(ctx, scaledJobs, fiveNamespace, "clapometer-keeper", time.Minute)
+}
+
+func (w *World) inFive(ctx context.Context, database, sql string) error {
+	_, err := w.SQLAt(ctx, Database{fiveNamespace, "postgresql", database}, sql)
+	return err
+}
+
+// fiveOutage is what became of the push streams in an outage.
+type fiveOutage struct {
+	ended  int           // streams
+	pushed time.Duration // from a row's commit to its worker, the longest of the five
+}
+
+func (w *World) outageOfFive(ctx context.Context, away time.Duration) (fiveOutage, error) {
+	for _, name := range five {
+		if err := w.inFive(ctx, name, "TRUNCATE task"); err != nil {
+			return fiveOutage{}, err
+		}
+	}
+	if err := w.Eventually(ctx, time.Minute, func() error { return w.fiveAreIdle(ctx) }); err != nil {
+		return fiveOutage{}, err
+	}
+	before, err := w.endedStreams(ctx)
+	if err != nil {
+		return fiveOutage{}, err
+	}
+	if err := w.fiveServer(ctx, 0); err != nil {
+		return fiveOutage{}, err
+	}
+	select {
+	case <-ctx.Done():
+		return fiveOutage{}, ctx.Err()
+	case <-time.After(away):
+	}
+	for _, name := range five {
+		if err := w.isRead(ctx, scaledObjects, fiveNamespace, name, "code = Unavailable desc = "); err != nil {
+			return fiveOutage{}, fmt.Errorf("KEDA did not notice the outage: %w", err)
+		}
+	}
+	if err := w.fiveServer(ctx, 1); err != nil {
+		return fiveOutage{}, err
+	}
+	pushed, err := w.pushesToFive(ctx)
+	if err != nil {
+		return fiveOutage{}, err
+	}
+	after, err := w.endedStreams(ctx)
+	return fiveOutage{ended: after - before, pushed: pushed}, err
+}
+
+// fiveAreIdle checks that each worker has no replica and its stream is open.
+func (w *World) fiveAreIdle(ctx context.Context) error {
+	deployments, err := w.Kubernetes.AppsV1().Deployments(fiveNamespace).List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return err
+	}
+	for _, deployment := range deployments.Items {
+		if deployment.Name != "clapometer" && *deployment.Spec.Replicas != 0 {
+			return fmt.Errorf("%s has %d replicas", deployment.Name, *deployment.Spec.Replicas)
+		}
+	}
+	open, err := w.metric(ctx, "clapometer_streams{", `rpc="StreamIsActive"`)
+	if err == nil && open != len(five) {
+		err = fmt.Errorf("%d streams are open, not %d", open, len(five))
+	}
+	return err
+}
+
+// pushesToFive commits a row in each database, and returns how long it took until the last worker was to have a replica.
+func (w *World) pushesToFive(ctx context.Context) (time.Duration, error) {
+	watching, err := w.Kubernetes.AppsV1().Deployments(fiveNamespace).Watch(ctx, metav1.ListOptions{})
+	if err != nil {
+		return 0, err
+	}
+	defer watching.Stop()
+	committed := map[string]time.Time{}
+	for _, name := range five {
+		if err := w.inFive(ctx, name, "INSERT INTO task DEFAULT VALUES"); err != nil {
+			return 0, err
+		}
+		committed[name] = time.Now()
+	}
+	var longest time.Duration
+	late := time.After(2 * time.Minute)
+	for len(committed) > 0 {
+		select {
+		case event := <-watching.ResultChan():
+			deployment, is := event.Object.(*appsv1.Deployment)
+			if !is || *deployment.Spec.Replicas == 0 {
+				continue
+			}
+			if since, waits := committed[deployment.Name]; waits {
+				longest = max(longest, time.Since(since))
+				delete(committed, deployment.Name)
+			}
+		case <-late:
+			return 0, errors.New("a worker without a replica two minutes after its row was committed")
+		}
+	}
+	return longest, nil
+}
+
+func (w *World) fiveServer(ctx context.Context, replicas int) error {
+	return w.scaleServer(ctx, fiveNamespace, "postgresql", replicas)
+}
+
+// endedStreams returns how many StreamIsActive have ended since clapometer's start.
+func (w *World) endedStreams(ctx context.Context) (int, error) {
+	return w.metric(ctx, "grpc_server_handled_total{", `grpc_method="StreamIsActive"`)
+}
+
+// metric returns the sum of a metric of the clapometer with five databases, over the series with that label.
+func (w *World) metric(ctx context.Context, name, label string) (int, error) {
+	address, err := w.ServiceAddress(ctx, fiveNamespace, "clapometer")
+	if err != nil {
+		return 0, err
+	}
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+":9091/metrics", nil)
+	if err != nil {
+		return 0, err
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return 0, err
+	}
+	defer response.Body.Close()
+	return sum(response.Body, name, label)
+}
+
+func sum(page io.Reader, name, label string) (int, error) {
+	total := 0.0
+	lines := bufio.NewScanner(page)
+	for lines.Scan() {
+		if !strings.HasPrefix(lines.Text(), name) || !strings.Contains(lines.Text(), label) {
+			continue
+		}
+		_, value, _ := strings.Cut(lines.Text(), "} ")
+		number, err := strconv.ParseFloat(value, 64)
+		if err != nil {
+			return 0, err
+		}
+		total += number
+	}
+	return int(total), lines.Err()
+}
