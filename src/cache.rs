@@ -223,8 +223,9 @@ impl CachedQuery {
                     reason: fault.reason(),
                 };
                 self.metrics.query_errors.get_or_create(&labels).inc();
-                if is_of_the_query(fault) && !std::mem::replace(&mut state.is_failing, true) {
-                    self.key.source.began_to_fail(fault, &detail);
+                if is_of_the_query(fault) {
+                    let was_failing = std::mem::replace(&mut state.is_failing, true);
+                    self.key.source.failed(fault, &detail, was_failing);
                 }
                 Err(fault)
             }
@@ -242,6 +243,8 @@ impl CachedQuery {
         self.metrics.query_duration.get_or_create(labels).observe(reading.sent_at.elapsed().as_secs_f64());
         self.metrics.record_reading(labels, reading.sent_at);
         match &reading.rows {
+            // A query with parameters has a value for each of their sets.
+            Rows::One(_) if !self.key.source.query().parameters.is_empty() => {}
             Rows::One(numbers) => {
                 self.metrics.query_value.get_or_create(labels).set(numbers.value);
                 self.metrics.query_activity.get_or_create(labels).set(numbers.activity.unwrap_or(numbers.value));

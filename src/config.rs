@@ -21,6 +21,7 @@ mod section;
 mod server;
 mod site;
 mod source;
+mod summary;
 mod yaml;
 
 use std::{
@@ -36,6 +37,7 @@ pub use self::{
     database::Database,
     server::{Server, ServerTls},
     source::{Environment, PREFIX},
+    summary::Inventory,
 };
 use self::{
     effective::Effective,

@@ -148,6 +148,36 @@ impl Fault {
         }
     }
 
+    /// Returns the reasons for which a reading of a query can fail.
+    pub fn reasons(is_grouped: bool) -> impl Iterator<Item = &'static str> {
+        const OF_EACH: [&str; 21] = [
+            "disabled",
+            "unreachable",
+            "privileged_role",
+            "wrong_server",
+            "lagging",
+            "connection_lost",
+            "server_unavailable",
+            "breaker_open",
+            "deadline_exceeded",
+            "statement_timeout",
+            "lock_timeout",
+            "conflict",
+            "rejected",
+            "null",
+            "no_row",
+            "not_a_number",
+            "infinite",
+            "negative",
+            "wrong_type",
+            "masked",
+            "bug",
+        ];
+        const OF_ONE_ROW: &[&str] = &["several_rows"];
+        const OF_GROUPS: &[&str] = &["null_key", "repeated_key", "too_many_keys"];
+        OF_EACH.into_iter().chain(if is_grouped { OF_GROUPS } else { OF_ONE_ROW }.iter().copied())
+    }
+
     /// Returns a label from a closed set, for metrics and logs.
     pub fn reason(self) -> &'static str {
         match self {
@@ -250,6 +280,44 @@ impl Limit {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_reason_of_a_reading_is_known_beforehand() {
+        let state = SqlState::new("57P01").expect("a code");
+        let unusable = [
+            Unusable::Null,
+            Unusable::NoRow,
+            Unusable::SeveralRows,
+            Unusable::NotANumber,
+            Unusable::Infinite,
+            Unusable::Negative,
+            Unusable::WrongType,
+            Unusable::Masked,
+            Unusable::NullKey,
+            Unusable::RepeatedKey,
+            Unusable::TooManyKeys,
+        ];
+        let faults = [
+            Fault::Disabled,
+            Fault::Unreachable,
+            Fault::PrivilegedRole,
+            Fault::WrongServer,
+            Fault::Lagging,
+            Fault::ConnectionLost,
+            Fault::ServerUnavailable(state),
+            Fault::BreakerOpen,
+            Fault::DeadlineExceeded,
+            Fault::StatementTimeout,
+            Fault::LockTimeout,
+            Fault::Conflict(state),
+            Fault::Rejected(state),
+            Fault::Bug,
+        ];
+        let possible: std::collections::BTreeSet<_> =
+            faults.into_iter().chain(unusable.map(Fault::Unusable)).map(Fault::reason).collect();
+        let known = Fault::reasons(true).chain(Fault::reasons(false)).collect();
+        assert_eq!(possible, known);
+    }
 
     #[test]
     fn a_sqlstate_is_five_upper_case_letters_and_digits() {

@@ -10,7 +10,7 @@ use std::{
     collections::HashMap,
     fmt,
     sync::{
-        Mutex, PoisonError,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicI64, AtomicU64},
     },
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -23,8 +23,8 @@ use prometheus_client::{
 };
 use tokio::time::Instant;
 
-pub use self::triggers::TriggerId;
 use self::triggers::Triggers;
+pub use self::triggers::{RefusalNews, Told, TriggerId, TriggerKey};
 
 /// A gauge of doubles.
 pub type FloatGauge = Gauge<f64, AtomicU64>;
@@ -198,7 +198,7 @@ pub struct Metrics {
     pub config_valid: IntGauge,
     /// The expiry of a certificate, in seconds since 1970.
     pub certificate_expiry: Family<CertificateLabels, FloatGauge>,
-    triggers: Triggers,
+    triggers: Arc<Triggers>,
 }
 
 impl Metrics {
@@ -267,15 +267,34 @@ impl Metrics {
                 "clapometer_certificate_expiry_timestamp_seconds",
                 "When the certificate expires, in seconds since 1970.",
             ),
-            triggers: Triggers::register(r),
+            triggers: Arc::new(Triggers::new(r)),
             read_at: Mutex::default(),
             registry: Registry::default(),
         };
-        registry.register("clapometer_build", "What is running.", Info::new(build));
+        registry.register("clapometer_build", "Version, commit and compiler of what is running", Info::new(build));
         let start: FloatGauge = single(&mut registry, "process_start_time_seconds", "When the process started.");
         start.set(since_1970().as_secs_f64());
         metrics.config_valid.set(1);
+        for result in ["applied", "rejected"] {
+            drop(metrics.reloads.get_or_create(&ReloadLabels { result }));
+        }
+        registry.register_collector(Box::new(Arc::clone(&metrics.triggers)));
         Self { registry, ..metrics }
+    }
+
+    /// Shows the counters of a query at 0: Prometheus does not see the first increase of a series that was not there.
+    pub fn announce_query(&self, query: &QueryLabels, reasons: impl Iterator<Item = &'static str>) {
+        drop(self.query_statements.get_or_create(query));
+        drop(self.query_joined_calls.get_or_create(query));
+        for reason in reasons {
+            let QueryLabels { query, database } = query.clone();
+            drop(self.query_errors.get_or_create(&FaultLabels { query, database, reason }));
+        }
+    }
+
+    /// Shows the counters of a database at 0.
+    pub fn announce_database(&self, database: &DatabaseLabels) {
+        drop(self.database_failures.get_or_create(database));
     }
 
     /// Records when the statement of the query's latest good reading was sent. The age is computed at each scrape.
@@ -311,9 +330,30 @@ impl Metrics {
         }
     }
 
-    /// Records that KEDA asked for a trigger `now`.
-    pub fn record_request(&self, trigger: TriggerId<'_>, now: Instant) {
-        self.triggers.record_request(trigger, now);
+    /// Records that KEDA asked for a trigger that is served.
+    pub fn trigger_asked(&self, trigger: TriggerId<'_>, now: Instant) -> TriggerKey {
+        self.triggers.asked(trigger, now)
+    }
+
+    /// Records what KEDA was told, and returns the queries of the refusals of the same object that this ends.
+    pub fn trigger_told(&self, trigger: TriggerKey, told: Told, now: Instant) -> Vec<String> {
+        self.triggers.told(trigger, told, now)
+    }
+
+    /// Records a message of a stream of the trigger.
+    pub fn trigger_streamed(&self, trigger: TriggerId<'_>, is_active: bool) {
+        self.triggers.streamed(trigger, is_active);
+    }
+
+    /// Records a refusal by its code. `text` is a hash of the refusal's text; none if it is not the trigger's own.
+    pub fn trigger_refused(
+        &self,
+        trigger: TriggerId<'_>,
+        code: &'static str,
+        text: Option<u64>,
+        now: Instant,
+    ) -> RefusalNews {
+        self.triggers.refused(trigger, code, text, now)
     }
 
     /// Returns the body of `/metrics`, as `application/openmetrics-text; version=1.0.0; charset=utf-8`.
@@ -321,7 +361,6 @@ impl Metrics {
         for (query, at) in self.read_at.lock().unwrap_or_else(PoisonError::into_inner).iter() {
             self.query_age.get_or_create(query).set(at.elapsed().as_secs_f64());
         }
-        self.triggers.publish();
         let mut body = String::new();
         text::encode(&mut body, &self.registry).expect("writing to a String cannot fail");
         body

@@ -121,7 +121,7 @@ enum TransactionError {
 }
 
 impl Database {
-    /// Makes the handle. No connection is opened before the first reading. Must be called in a runtime.
+    /// Makes the handle, and opens the first session in the background. Must be called in a runtime.
     pub fn new(settings: Arc<config::Database>, metrics: Arc<Metrics>, supervisor: &Supervisor) -> Arc<Self> {
         let labels = DatabaseLabels { database: settings.name.clone() };
         let health = Arc::new(Health::new(labels.clone()));
@@ -154,6 +154,7 @@ impl Database {
             }))
             .build()
             .expect("no timeouts are configured in the pool, so that it needs no runtime");
+        metrics.announce_database(&labels);
         metrics.pool_size.get_or_create(&labels).set(settings.pool_size.get().try_into().unwrap_or(i64::MAX));
         let (suspicions, suspected) = mpsc::channel(1);
         let channels = Channels::new();
@@ -174,6 +175,8 @@ impl Database {
         supervisor.spawn("database probe", probe::while_open(Arc::downgrade(&database), breaker));
         supervisor.spawn("database suspect", probe::when_suspected(Arc::downgrade(&database), suspected));
         if database.settings.enabled {
+            // Not supervised: it ends by itself.
+            tokio::spawn(probe::at_start(Arc::downgrade(&database)));
             supervisor.spawn("preferred hosts", go_back::go_back(Arc::downgrade(&database)));
             supervisor.spawn("listener", listen::listen(Arc::downgrade(&database)));
         }

@@ -8,6 +8,7 @@ mod convert;
 mod metadata;
 mod reader;
 mod refusal;
+mod refusal_log;
 mod registry;
 mod status;
 mod stream;
@@ -29,13 +30,14 @@ pub use self::{catalog::Catalog, stream::ConnectionAge};
 use self::{
     metadata::{Metadata, Trigger, best_spec, identity},
     refusal::Refusal,
+    refusal_log::RefusalLog,
     status::code_name,
     stream::{StreamLimits, Updates},
 };
 use crate::{
     cache::{CachedQuery, Call, QueryCache},
     fault::Fault,
-    metrics::{HandledLabels, Metrics, RpcLabels, TriggerId},
+    metrics::{HandledLabels, Metrics, RpcLabels, Told, TriggerId, TriggerKey},
     proto::{
         GetMetricSpecResponse, GetMetricsRequest, GetMetricsResponse, IsActiveResponse, ScaledObjectRef,
         external_scaler_server::ExternalScaler,
@@ -69,6 +71,7 @@ pub struct Scaler {
     streams: Arc<StreamLimits>,
     /// The triggers that have been logged because of the white space around a text.
     untrimmed: Mutex<HashSet<u64>>,
+    refusal_log: RefusalLog,
     metric_spec: MethodMetrics,
     get_metrics: MethodMetrics,
     is_active: MethodMetrics,
@@ -86,11 +89,11 @@ struct MethodMetrics {
 /// The thing that a request asks about.
 enum Resolved {
     /// The keeper, which has no database and never scales.
-    Keeper,
+    Keeper(TriggerKey),
     /// A query that does not exist, or that the namespace may not use.
     Unknown,
     /// A trigger with its cached query.
-    Trigger { trigger: Trigger, cached: Arc<CachedQuery> },
+    Trigger { trigger: Trigger, cached: Arc<CachedQuery>, key: TriggerKey },
 }
 
 impl Scaler {
@@ -105,17 +108,33 @@ impl Scaler {
         let series = |method| MethodMetrics::new(unary(method), &metrics);
         let (metric_spec, get_metrics) = (series("GetMetricSpec"), series("GetMetrics"));
         let is_active = series("IsActive");
+        for method in ["StreamIsActive", "StreamMetricSpec"] {
+            announce(&streaming(method), &metrics);
+        }
         let untrimmed = Mutex::default();
-        Self { is_active, metric_spec, get_metrics, catalog, cache, streams, untrimmed, shutdown, metrics }
+        let refusal_log = RefusalLog::new();
+        Self { is_active, metric_spec, get_metrics, catalog, cache, streams, untrimmed, refusal_log, shutdown, metrics }
     }
 
-    /// Resolves a trigger. The order of refusals: form, keys and values, query, parameters, metric name, limits.
+    /// Resolves a trigger, and records that it was asked for or refused.
     fn resolve(
         &self,
         reference: &ScaledObjectRef,
         metric_name: Option<&str>,
         now: Instant,
     ) -> Result<Resolved, Status> {
+        let resolved = self.find(reference, metric_name, now);
+        match &resolved {
+            Ok(Resolved::Unknown) => self.note_refusal(reference, &Refusal::Denied.into(), now),
+            Ok(_) => {}
+            Err(status) => self.note_refusal(reference, status, now),
+        }
+        resolved
+    }
+
+    /// Finds what a request asks about. The order of refusals: form, keys and values, query, parameters, metric name,
+    /// limits.
+    fn find(&self, reference: &ScaledObjectRef, metric_name: Option<&str>, now: Instant) -> Result<Resolved, Status> {
         let metadata = Metadata::parse(reference)?;
         let trigger = if metadata.is_keeper() {
             metadata.check_keeper()?;
@@ -132,11 +151,11 @@ impl Scaler {
             return Err(Status::invalid_argument("metricName: not the name of this trigger's metric"));
         }
         let hash = trigger.as_ref().map_or_else(|| identity(reference), |trigger| trigger.id);
-        let namespace = &reference.namespace;
-        self.metrics.record_request(TriggerId { hash, namespace, name: &reference.name, query }, now);
-        let Some(trigger) = trigger else { return Ok(Resolved::Keeper) };
+        let ScaledObjectRef { namespace, name, .. } = reference;
+        let key = self.metrics.trigger_asked(TriggerId { hash, namespace, name, query }, now);
+        let Some(trigger) = trigger else { return Ok(Resolved::Keeper(key)) };
         let cached = self.cache.get_or_insert(&trigger.key, namespace)?;
-        Ok(Resolved::Trigger { trigger, cached })
+        Ok(Resolved::Trigger { trigger, cached, key })
     }
 
     /// Logs once that a trigger binds a text with white space around it.
@@ -205,11 +224,19 @@ impl ExternalScaler for Scaler {
         let (mut is_unseen, mut is_untrimmed) = (false, false);
         let answer = async {
             match self.resolve(&reference, Some(&request.metric_name), call.came_at)? {
-                Resolved::Keeper => Ok(convert::keeper()),
+                Resolved::Keeper(key) => {
+                    self.note_answer(&reference, key, Told::Value(0.0));
+                    Ok(convert::keeper())
+                }
                 Resolved::Unknown => Err(Refusal::Denied.into()),
-                Resolved::Trigger { trigger, cached } => {
-                    let reading = cached.for_metrics(trigger.id, call).await?;
-                    let value = convert::value(&trigger, &reading)?;
+                Resolved::Trigger { trigger, cached, key } => {
+                    let reading = cached
+                        .for_metrics(trigger.id, call)
+                        .await
+                        .map_err(|fault| self.note_fault(key, Told::NoValue, fault))?;
+                    let value = convert::value(&trigger, &reading)
+                        .map_err(|fault| self.note_fault_of_trigger(&reference, fault))?;
+                    self.note_answer(&reference, key, Told::Value(convert::told(&value)));
                     is_unseen = trigger.has_unseen_key();
                     is_untrimmed = trigger.has_untrimmed_text();
                     if is_untrimmed {
@@ -231,13 +258,21 @@ impl ExternalScaler for Scaler {
     async fn is_active(&self, request: Request<ScaledObjectRef>) -> Result<Response<IsActiveResponse>, Status> {
         let call = call(&request);
         let answer = async {
-            let result = match self.resolve(request.get_ref(), None, call.came_at)? {
-                Resolved::Keeper => false,
+            let reference = request.get_ref();
+            let (key, result) = match self.resolve(reference, None, call.came_at)? {
+                Resolved::Keeper(key) => (key, false),
                 Resolved::Unknown => return Err(Refusal::Denied.into()),
-                Resolved::Trigger { trigger, cached } => {
-                    convert::is_active(&trigger, &*cached.for_activity(trigger.id, call).await?)?
+                Resolved::Trigger { trigger, cached, key } => {
+                    let reading = cached
+                        .for_activity(trigger.id, call)
+                        .await
+                        .map_err(|fault| self.note_fault(key, Told::NoActivity, fault))?;
+                    let is_active = convert::is_active(&trigger, &reading)
+                        .map_err(|fault| self.note_fault_of_trigger(reference, fault))?;
+                    (key, is_active)
                 }
             };
+            self.note_answer(reference, key, Told::Active(result));
             Ok(IsActiveResponse { result })
         };
         self.observed(&self.is_active, call.came_at, answer).await
@@ -265,8 +300,27 @@ impl ExternalScaler for Scaler {
 impl MethodMetrics {
     fn new(rpc: RpcLabels, metrics: &Metrics) -> Self {
         let handling = metrics.handling.get_or_create_owned(&rpc);
+        announce(&rpc, metrics);
         let succeeded = metrics.handled.get_or_create_owned(&rpc.clone().handled(code_name(Code::Ok)));
         Self { rpc, handling, succeeded }
+    }
+}
+
+/// Shows the counters of a method at 0, for each code that we answer with.
+fn announce(rpc: &RpcLabels, metrics: &Metrics) {
+    let codes = [
+        Code::Ok,
+        Code::Cancelled,
+        Code::InvalidArgument,
+        Code::DeadlineExceeded,
+        Code::PermissionDenied,
+        Code::ResourceExhausted,
+        Code::FailedPrecondition,
+        Code::Internal,
+        Code::Unavailable,
+    ];
+    for code in codes {
+        drop(metrics.handled.get_or_create(&rpc.clone().handled(code_name(code))));
     }
 }
 

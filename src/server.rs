@@ -33,7 +33,7 @@ use self::{
 use crate::{
     admin,
     cache::QueryCache,
-    config::{Config, ServerTls},
+    config::{Config, Inventory, ServerTls},
     metrics::{Build, Metrics},
     scaler::{Catalog, Scaler},
     shutdown::Supervisor,
@@ -95,6 +95,7 @@ pub async fn run(config: Config, addresses: Addresses, file: Option<PathBuf>, bu
     let (supervisor, mut failures) = Supervisor::new();
     let shutdown = CancellationToken::new();
     // Hashed before they are read, so that a change in between is noticed.
+    let inventory = config.inventory(file.as_deref());
     let files = Files::new(file);
     let seen = files.hashes(&config);
     let identity = match &config.server.tls {
@@ -140,6 +141,8 @@ pub async fn run(config: Config, addresses: Addresses, file: Option<PathBuf>, bu
     supervisor.spawn("reload", reload.follow(signals.hangup));
     let mut signals = signals.ending;
 
+    let Inventory { file, databases, queries, built_in_queries, pool_connections } = inventory;
+    tracing::info!(file, databases, queries, built_in_queries, pool_connections, "configuration in force");
     tracing::info!(grpc = %grpc_address, admin = %admin_address, version, "serving");
     let cause = tokio::select! {
         () = signals.next() => None,

@@ -5,6 +5,8 @@
 //! from a queue. The queue drops lines when it is full, and errors of writing are ignored. See
 //! `docs/decisions/unread-logs.md`.
 
+mod causes;
+
 use std::{
     env,
     error::Error,
@@ -26,6 +28,8 @@ use tracing_subscriber::{
     layer::SubscriberExt,
     util::SubscriberInitExt,
 };
+
+pub use self::causes::Causes;
 
 /// The level unless `RUST_LOG` sets another (`debug`, or `target=level,...`).
 const DEFAULT_LEVEL: LevelFilter = LevelFilter::INFO;

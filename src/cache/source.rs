@@ -3,7 +3,7 @@
 use std::{
     pin::Pin,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
@@ -16,6 +16,7 @@ use crate::{
     metrics::{Metrics, QueryLabels},
     query::{Query, Value},
     reading::{Breaker, ChannelState, ReadResult, Tenant},
+    telemetry::Causes,
 };
 
 /// The number of characters of a key that the log shows.
@@ -48,6 +49,7 @@ pub struct QuerySource {
     pub(super) channel: Option<watch::Receiver<ChannelState>>,
     pub(super) keys: GroupKeys,
     failing: AtomicUsize,
+    causes: Mutex<Causes>,
     retired: AtomicBool,
 }
 
@@ -57,8 +59,8 @@ impl QuerySource {
         let query = reader.query();
         let labels = QueryLabels { query: query.name.clone(), database: query.database.clone() };
         let channel = reader.channel();
-        let (failing, retired) = (AtomicUsize::new(0), AtomicBool::new(false));
-        Arc::new(Self { reader, labels, channel, keys: GroupKeys::new(), failing, retired })
+        let (failing, causes, retired) = (AtomicUsize::new(0), Mutex::default(), AtomicBool::new(false));
+        Arc::new(Self { reader, labels, channel, keys: GroupKeys::new(), failing, causes, retired })
     }
 
     /// Returns the query.
@@ -84,6 +86,11 @@ impl QuerySource {
         self.keys.is_unseen(key)
     }
 
+    /// Shows the counters of the query at 0.
+    pub fn announce(&self, metrics: &Metrics) {
+        metrics.announce_query(&self.labels, Fault::reasons(self.query().group_by.is_some()));
+    }
+
     /// Updates the metrics of the query that are computed when they are scraped.
     pub fn publish(&self, metrics: &Metrics) {
         if self.query().group_by.is_some() {
@@ -102,16 +109,21 @@ impl QuerySource {
         self.retired.load(Ordering::Relaxed)
     }
 
-    /// Notes that one cached query has begun to fail, and logs the first of the query.
-    pub(super) fn began_to_fail(&self, fault: Fault, detail: &str) {
-        if self.failing.fetch_add(1, Ordering::Relaxed) == 0 {
-            tracing::warn!(
-                query = %self.labels.query,
-                database = %self.labels.database,
-                reason = fault.reason(),
-                error = detail,
-                "query fails: {fault}"
-            );
+    /// Notes that a cached query has failed, and logs the first failure of the query, and each change of the cause.
+    pub(super) fn failed(&self, fault: Fault, detail: &str, was_failing: bool) {
+        let is_first = !was_failing && self.failing.fetch_add(1, Ordering::Relaxed) == 0;
+        let QueryLabels { query, database } = &self.labels;
+        let (reason, error) = (fault.reason(), detail);
+        let mut causes = self.causes.lock().unwrap_or_else(PoisonError::into_inner);
+        if is_first {
+            causes.end();
+        }
+        let is_news = causes.is_news(reason, detail, Instant::now());
+        drop(causes);
+        if is_first {
+            tracing::warn!(%query, %database, reason, error, "query fails: {fault}");
+        } else if is_news {
+            tracing::warn!(%query, %database, reason, error, "query still fails, for another reason: {fault}");
         }
     }
 

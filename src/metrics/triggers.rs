@@ -1,41 +1,88 @@
-//! Records when KEDA last asked for each trigger: "KEDA stopped asking" is the one outage that KEDA hides.
+//! Records what KEDA asked of each trigger and what it was told: "KEDA stopped asking" is the one outage that KEDA hides.
 //!
-//! Callers choose the names of triggers, so this is the one open set of labels. It has at most
-//! [`CAPACITY`] series. A new trigger replaces the one that has been silent longest, if that has
-//! been silent for [`REPLACEABLE_AFTER`].
+//! Callers choose the names of triggers, so this is the one open set of labels. Each set of labels is a [`Place`], and
+//! there are at most [`CAPACITY`]. Triggers that have only ever been refused have at most [`REFUSED_CAPACITY`] of them,
+//! and give way to the others: a caller who makes up names must not push out the triggers that work.
+
+mod place;
 
 use std::{
-    collections::HashMap,
-    sync::{Mutex, PoisonError},
+    collections::{HashMap, hash_map::RandomState},
+    fmt,
+    hash::BuildHasher,
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use prometheus_client::{
-    encoding::EncodeLabelSet,
-    metrics::{counter::Counter, family::Family},
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeLabelSet},
+    metrics::{MetricType, counter::Counter},
     registry::Registry,
 };
 use tokio::time::Instant;
 
-use super::{FloatGauge, since_1970, single};
+use self::place::Place;
+use super::single;
 
-/// The most series.
+/// The most places.
 const CAPACITY: usize = 2_000;
 
-/// How long a trigger must have been silent before a new one may replace it.
+/// The most places of triggers that have only ever been refused.
+const REFUSED_CAPACITY: usize = 500;
+
+/// How long a trigger that was served must have been silent before another one may replace it.
 const REPLACEABLE_AFTER: Duration = Duration::from_secs(3_600);
+
+/// The same for a trigger that was refused: four of KEDA's default polling intervals. Names that were made up are asked
+/// for once, and a trigger that KEDA asks for keeps its place.
+const REFUSED_REPLACEABLE_AFTER: Duration = Duration::from_secs(120);
+
+/// How long the series of a trigger outlive its last request.
+const LIFETIME: Duration = Duration::from_secs(24 * 3_600);
 
 /// A trigger, by the names that its requests carry.
 #[derive(Debug, Clone, Copy)]
 pub struct TriggerId<'a> {
-    /// A hash of the three names, so that the usual case copies nothing.
+    /// A hash of its object and its metadata: one object may have several triggers on one query.
     pub hash: u64,
     /// The namespace that the request claims.
     pub namespace: &'a str,
     /// The ScaledObject or ScaledJob.
     pub name: &'a str,
-    /// The configured query.
+    /// The query's name.
     pub query: &'a str,
+}
+
+/// A trigger whose request was recorded, so that its answer can be.
+#[derive(Debug, Clone, Copy)]
+pub struct TriggerKey {
+    place: u64,
+    hash: u64,
+}
+
+/// The answer of one call, as far as it says what KEDA was told.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Told {
+    /// GetMetrics told this value.
+    Value(f64),
+    /// IsActive told this.
+    Active(bool),
+    /// GetMetrics ended with this code.
+    NoValue(&'static str),
+    /// IsActive ended with this code.
+    NoActivity(&'static str),
+}
+
+/// The answer to whether a refusal should be logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RefusalNews {
+    /// The trigger was not refused for this before, or has been answered since.
+    New,
+    /// It is refused for the same reason again.
+    Known,
+    /// There is no place to remember it.
+    Untracked,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -45,125 +92,241 @@ struct TriggerLabels {
     query: String,
 }
 
+/// The kind of a place, for the rules about who gives way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    /// It has been served at least once: its query exists and is for its namespace.
+    Served,
+    /// It has only ever been refused.
+    Refused,
+}
+
+/// What is known of every trigger.
 #[derive(Debug)]
 pub(super) struct Triggers {
-    known: Mutex<HashMap<u64, TriggerSeries>>,
-    last_request: Family<TriggerLabels, FloatGauge>,
+    hasher: RandomState,
+    places: Mutex<Places>,
     untracked: Counter,
 }
 
 #[derive(Debug)]
-struct TriggerSeries {
-    series: FloatGauge,
-    labels: TriggerLabels,
-    asked_at: Instant,
-    /// Whether the series shows `asked_at`.
-    is_published: bool,
+struct Places {
+    by_key: HashMap<u64, Place>,
+    refused: usize,
+    /// The times before which no place of a kind can be replaced, so that a flood of names causes no search each time.
+    served_full_until: Instant,
+    refused_full_until: Instant,
 }
 
 impl Triggers {
-    pub(super) fn register(registry: &mut Registry) -> Self {
-        let last_request = Family::default();
-        registry.register(
-            "clapometer_trigger_last_request_timestamp_seconds",
-            "When KEDA last asked for the trigger, in seconds since 1970",
-            Family::clone(&last_request),
-        );
+    pub(super) fn new(registry: &mut Registry) -> Self {
         let untracked =
             single(registry, "clapometer_triggers_untracked", "Requests of triggers that have no series of their own.");
-        Self { known: Mutex::default(), last_request, untracked }
+        let now = Instant::now();
+        let places = Places { by_key: HashMap::new(), refused: 0, served_full_until: now, refused_full_until: now };
+        Self { hasher: RandomState::new(), places: Mutex::new(places), untracked }
     }
 
-    pub(super) fn record_request(&self, trigger: TriggerId<'_>, now: Instant) {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = known.get_mut(&trigger.hash) {
-            known.asked_at = now;
-            known.is_published = false;
-            return;
-        }
-        if known.len() >= CAPACITY && !self.evict_one(&mut known) {
-            self.untracked.inc();
-            return;
-        }
-        let labels = TriggerLabels {
-            namespace: trigger.namespace.to_owned(),
-            name: trigger.name.to_owned(),
-            query: trigger.query.to_owned(),
-        };
-        let series = self.last_request.get_or_create_owned(&labels);
-        known.insert(trigger.hash, TriggerSeries { series, labels, asked_at: now, is_published: false });
-    }
-
-    /// Updates the series. This is done at each scrape, because doing it at each request would read the wall clock
-    /// each time; and once for each request, so that an unchanged time stays the same in every scrape.
-    pub(super) fn publish(&self) {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        for known in known.values_mut().filter(|known| !known.is_published) {
-            known.series.set(since_1970().saturating_sub(known.asked_at.elapsed()).as_secs_f64());
-            known.is_published = true;
-        }
-    }
-
-    /// Drops the trigger that has been silent longest, if it may be replaced.
-    fn evict_one(&self, known: &mut HashMap<u64, TriggerSeries>) -> bool {
-        let oldest = known.iter().min_by_key(|(_, known)| known.asked_at);
-        let Some((&hash, _)) = oldest.filter(|(_, known)| known.asked_at.elapsed() >= REPLACEABLE_AFTER) else {
-            return false;
-        };
-        if let Some(forgotten) = known.remove(&hash) {
-            // One object may have several triggers on one query, which share the series.
-            if known.values().all(|other| other.labels != forgotten.labels) {
-                self.last_request.remove(&forgotten.labels);
+    /// Records that KEDA asked for a trigger that is served.
+    pub(super) fn asked(&self, trigger: TriggerId<'_>, now: Instant) -> TriggerKey {
+        let key = self.key(trigger);
+        match self.lock().enter(key.place, trigger, Standing::Served, now) {
+            Some(place) => place.asked(trigger.hash, now),
+            None => {
+                self.untracked.inc();
             }
         }
-        true
+        key
+    }
+
+    /// Records the answer to a trigger, and returns the queries of the refusals that it ends.
+    pub(super) fn told(&self, key: TriggerKey, told: Told, now: Instant) -> Vec<String> {
+        let mut places = self.lock();
+        let Some(place) = places.by_key.get_mut(&key.place) else { return Vec::new() };
+        let is_first = place.told(key.hash, told);
+        if !matches!(told, Told::Value(_) | Told::Active(_)) {
+            return Vec::new();
+        }
+        let mut ended = Vec::new();
+        if place.answered(key.hash, now) {
+            ended.push(place.labels.query.clone());
+        }
+        if is_first {
+            // A trigger that was refused because of its query's name has another one now.
+            let TriggerLabels { namespace, name, .. } = place.labels.clone();
+            let of_the_object = places
+                .by_key
+                .iter_mut()
+                .filter(|(other, place)| **other != key.place && place.is_of(&namespace, &name));
+            ended.extend(of_the_object.filter_map(|(_, place)| place.replaced().then(|| place.labels.query.clone())));
+        }
+        ended
+    }
+
+    /// Records a message of a stream, which is no request.
+    pub(super) fn streamed(&self, trigger: TriggerId<'_>, is_active: bool) {
+        let key = self.key(trigger);
+        if let Some(place) = self.lock().by_key.get_mut(&key.place) {
+            place.streamed(key.hash, is_active);
+        }
+    }
+
+    /// Records that a trigger was refused with `code`. `refusal` is a hash of the text; none if it is not logged.
+    pub(super) fn refused(
+        &self,
+        trigger: TriggerId<'_>,
+        code: &'static str,
+        refusal: Option<u64>,
+        now: Instant,
+    ) -> RefusalNews {
+        let key = self.key(trigger);
+        match self.lock().enter(key.place, trigger, Standing::Refused, now) {
+            Some(place) => place.refused(code, refusal, now),
+            None => {
+                self.untracked.inc();
+                RefusalNews::Untracked
+            }
+        }
+    }
+
+    fn key(&self, trigger: TriggerId<'_>) -> TriggerKey {
+        let TriggerId { hash, namespace, name, query } = trigger;
+        TriggerKey { place: self.hasher.hash_one((namespace, name, query)), hash }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Places> {
+        self.places.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Places {
+    /// Returns the place of a trigger; none if there is no room for it.
+    fn enter(&mut self, key: u64, trigger: TriggerId<'_>, standing: Standing, now: Instant) -> Option<&mut Place> {
+        match self.by_key.get(&key).map(|place| place.standing) {
+            Some(Standing::Refused) if standing == Standing::Served => self.refused -= 1,
+            Some(_) => {}
+            None => {
+                if !self.has_room(standing, now) {
+                    return None;
+                }
+                self.refused += usize::from(standing == Standing::Refused);
+            }
+        }
+        let place = self.by_key.entry(key).or_insert_with(|| Place::new(trigger, standing, now));
+        if standing == Standing::Served {
+            place.standing = standing;
+        }
+        place.asked_at(now);
+        Some(place)
+    }
+
+    fn has_room(&mut self, standing: Standing, now: Instant) -> bool {
+        let is_full = self.by_key.len() >= CAPACITY;
+        match standing {
+            Standing::Served if !is_full => true,
+            Standing::Served if self.refused > 0 => self.evict(Standing::Refused, Duration::ZERO, now).is_none(),
+            Standing::Served => {
+                if now >= self.served_full_until {
+                    let until = self.evict(Standing::Served, REPLACEABLE_AFTER, now);
+                    self.served_full_until = until.unwrap_or(now);
+                    return until.is_none();
+                }
+                false
+            }
+            Standing::Refused if !is_full && self.refused < REFUSED_CAPACITY => true,
+            Standing::Refused => {
+                if now >= self.refused_full_until {
+                    let until = self.evict(Standing::Refused, REFUSED_REPLACEABLE_AFTER, now);
+                    self.refused_full_until = until.unwrap_or(now);
+                    return until.is_none();
+                }
+                false
+            }
+        }
+    }
+
+    /// Drops the place of this standing that has been silent longest, if it has been for `silence`. Otherwise returns
+    /// the time until which none has been.
+    fn evict(&mut self, standing: Standing, silence: Duration, now: Instant) -> Option<Instant> {
+        let of_standing = self.by_key.iter().filter(|(_, place)| place.standing == standing);
+        let Some((&key, oldest)) = of_standing.min_by_key(|(_, place)| place.asked_at) else {
+            return Some(now + silence);
+        };
+        let replaceable_at = oldest.asked_at + silence;
+        if replaceable_at > now {
+            return Some(replaceable_at);
+        }
+        self.remove(key);
+        None
+    }
+
+    fn remove(&mut self, key: u64) {
+        if self.by_key.remove(&key).is_some_and(|place| place.standing == Standing::Refused) {
+            self.refused -= 1;
+        }
+    }
+
+    /// Drops the places whose last request is too long ago.
+    fn expire(&mut self, now: Instant) {
+        let is_over = |place: &Place| now.saturating_duration_since(place.asked_at) >= LIFETIME;
+        let over: Vec<u64> = self.by_key.iter().filter(|(_, place)| is_over(place)).map(|(key, _)| *key).collect();
+        over.into_iter().for_each(|key| self.remove(key));
+    }
+}
+
+/// The series are made at each scrape: to keep them up at each request would cost every call a look-up by labels.
+impl Collector for Triggers {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut places = self.lock();
+        places.expire(Instant::now());
+        let mut family = encoder.encode_descriptor(
+            "clapometer_trigger_last_request_timestamp_seconds",
+            "When KEDA last asked for the trigger, in seconds since 1970.",
+            None,
+            MetricType::Gauge,
+        )?;
+        for place in places.by_key.values_mut() {
+            let time = place.time_of_last_request();
+            family.encode_family(&place.labels)?.encode_gauge(&time)?;
+        }
+        let mut family = encoder.encode_descriptor(
+            "clapometer_trigger_value",
+            "Value that KEDA was told at the latest poll of the trigger, divided and rounded. Absent if it was told an error.",
+            None,
+            MetricType::Gauge,
+        )?;
+        for place in places.by_key.values() {
+            if let Some(value) = place.value() {
+                family.encode_family(&place.labels)?.encode_gauge(&value)?;
+            }
+        }
+        let mut family = encoder.encode_descriptor(
+            "clapometer_trigger_active",
+            "1 if KEDA was last told that the trigger is active, else 0. Absent if it was told an error.",
+            None,
+            MetricType::Gauge,
+        )?;
+        for place in places.by_key.values() {
+            if let Some(is_active) = place.is_active() {
+                family.encode_family(&place.labels)?.encode_gauge(&i64::from(is_active))?;
+            }
+        }
+        let mut family = encoder.encode_descriptor(
+            "clapometer_trigger_requests",
+            "Answers to GetMetrics and IsActive of the trigger, and refusals of its streams, by status code.",
+            None,
+            MetricType::Counter,
+        )?;
+        for place in places.by_key.values() {
+            let TriggerLabels { namespace, name, query } = &place.labels;
+            for (code, count) in place.codes() {
+                let labels = [("namespace", &**namespace), ("name", name), ("query", query), ("code", code)];
+                family.encode_family(&labels)?.encode_counter::<[(&str, &str); 0], _, u64>(&count, None)?;
+            }
+        }
+        Ok(())
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn trigger(hash: u64, name: &str) -> TriggerId<'_> {
-        TriggerId { hash, namespace: "default", name, query: "pending-claps" }
-    }
-
-    fn series(registry: &Registry) -> Vec<String> {
-        let mut text = String::new();
-        prometheus_client::encoding::text::encode(&mut text, registry).expect("a String takes everything");
-        let of_a_trigger = |line: &&str| line.starts_with("clapometer_trigger_last_request_timestamp_seconds{");
-        text.lines().filter(of_a_trigger).map(str::to_owned).collect()
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_series_that_another_trigger_still_writes_to_stays() {
-        let mut registry = Registry::default();
-        let triggers = Triggers::register(&mut registry);
-        (0..2_000u64)
-            .for_each(|hash| triggers.record_request(trigger(hash, &format!("job-{}", hash / 2)), Instant::now()));
-        tokio::time::advance(REPLACEABLE_AFTER).await;
-        // Each first of two is asked for no more.
-        (0..1_000u64)
-            .for_each(|pair| triggers.record_request(trigger(2 * pair + 1, &format!("job-{pair}")), Instant::now()));
-        triggers.record_request(trigger(9_999, "newcomer"), Instant::now());
-        assert_eq!(series(&registry).len(), 1_001);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn the_series_are_capped_and_the_longest_silent_gives_way() {
-        let mut registry = Registry::default();
-        let triggers = Triggers::register(&mut registry);
-        for hash in 0..2_500u64 {
-            triggers.record_request(trigger(hash, &format!("job-{hash}")), Instant::now());
-        }
-        assert_eq!(series(&registry).len(), CAPACITY);
-        assert_eq!(triggers.untracked.get(), 500);
-
-        tokio::time::advance(REPLACEABLE_AFTER).await;
-        triggers.record_request(trigger(1, "job-1"), Instant::now());
-        triggers.record_request(trigger(9_999, "newcomer"), Instant::now());
-        let series = series(&registry);
-        assert_eq!(series.len(), CAPACITY);
-        assert!(series.iter().any(|line| line.contains("newcomer")));
-    }
-}
+mod tests;

@@ -6,12 +6,13 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 
 use crate::{
     fault::Fault,
     metrics::{DatabaseLabels, Metrics},
     reading::Breaker,
+    telemetry::Causes,
 };
 
 /// The number of failures in a row that open the breaker.
@@ -31,8 +32,8 @@ struct State {
     latest: Latest,
     /// The fault of the latest connect that failed.
     connect_fault: Fault,
-    /// The reasons that have been logged in this outage.
-    logged: Vec<&'static str>,
+    /// The causes that have been logged in this outage.
+    causes: Causes,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,7 +49,7 @@ impl Health {
             failures_in_a_row: 0,
             latest: Latest::Unknown,
             connect_fault: Fault::Unreachable,
-            logged: Vec::new(),
+            causes: Causes::default(),
         };
         Self { labels, state: Mutex::new(state), breaker: watch::Sender::new(Breaker::Closed) }
     }
@@ -63,6 +64,11 @@ impl Health {
         self.lock().latest == Latest::Bad
     }
 
+    /// Returns whether the latest event was an answer.
+    pub(super) fn is_known_good(&self) -> bool {
+        self.lock().latest == Latest::Good
+    }
+
     /// Returns the fault of the latest connect that failed.
     pub(super) fn connect_fault(&self) -> Fault {
         self.lock().connect_fault
@@ -73,7 +79,7 @@ impl Health {
         let mut state = self.lock();
         state.failures_in_a_row = 0;
         let before = std::mem::replace(&mut state.latest, Latest::Good);
-        state.logged.clear();
+        state.causes.end();
         drop(state);
         if before == Latest::Good {
             return;
@@ -92,17 +98,14 @@ impl Health {
         self.failed(fault, detail, metrics);
     }
 
-    /// Records that the database failed, and logs `detail` once for each reason of an outage.
+    /// Records that the database failed, and logs the cause where it has changed.
     pub(super) fn failed(&self, fault: Fault, detail: &str, metrics: &Metrics) {
         let mut state = self.lock();
         state.failures_in_a_row = state.failures_in_a_row.saturating_add(1);
         let opens = state.failures_in_a_row == FAILURES_TO_OPEN;
         let before = std::mem::replace(&mut state.latest, Latest::Bad);
         let reason = fault.reason();
-        let is_new = !state.logged.contains(&reason);
-        if is_new {
-            state.logged.push(reason);
-        }
+        let is_news = state.causes.is_news(reason, detail, Instant::now());
         drop(state);
         metrics.database_failures.get_or_create(&self.labels).inc();
         metrics.database_up.get_or_create(&self.labels).set(0);
@@ -113,7 +116,7 @@ impl Health {
                 error = detail,
                 "database fails; its triggers get errors until it answers again"
             );
-        } else if is_new {
+        } else if is_news {
             let name = &self.labels.database;
             tracing::warn!(database = %name, reason, error = detail, "database still fails, for another reason");
         }

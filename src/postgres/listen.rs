@@ -32,6 +32,7 @@ use crate::{
     conninfo::{Address, Connection},
     metrics::{DatabaseLabels, Metrics},
     reading::Breaker,
+    telemetry::Causes,
 };
 
 /// How often the connection must answer an empty query.
@@ -66,8 +67,8 @@ struct Listener {
     /// The channel of this process alone, for the NOTIFY that proves the way. It never changes: a
     /// pooler leaves each LISTEN of ours behind in one of its own sessions.
     own: String,
-    /// Whether the log says that notifications do not arrive.
-    has_warned: bool,
+    /// Why notifications do not arrive, as far as the log says it.
+    causes: Causes,
 }
 
 /// One connection that listens.
@@ -105,7 +106,7 @@ pub(super) async fn listen(database: Weak<Database>) {
         listener.metrics.listen_up.get_or_create(&listener.labels).set(0);
         if was_healthy {
             pause = FIRST_PAUSE;
-            listener.has_warned = false;
+            listener.causes.end();
         }
         listener.warn(&cause);
         let jittered = pause.mul_f64(rand::rng().random_range(0.8..1.2));
@@ -135,7 +136,7 @@ impl Listener {
             labels: database.labels.clone(),
             wanted: database.channels.wanted(),
             own: format!("clapometer_{:016x}", rand::random::<u64>()),
-            has_warned: false,
+            causes: Causes::default(),
             database: weak,
         })
     }
@@ -152,7 +153,7 @@ impl Listener {
         *was_healthy = true;
         self.set_health(true);
         self.metrics.listen_up.get_or_create(&self.labels).set(1);
-        if self.has_warned {
+        if self.causes.end() {
             tracing::info!(database = %self.labels.database, "notifications arrive again");
         }
         match self.attend(listening, renewed, is_standby).await {
@@ -284,15 +285,19 @@ impl Listener {
         self.wanted.borrow_and_update().keys().cloned().collect()
     }
 
-    /// Logs once that notifications do not arrive. While the database itself fails, the line about that is enough.
+    /// Logs that notifications do not arrive, where the cause is news. While the database itself fails, the line about
+    /// that is enough.
     fn warn(&mut self, cause: &str) {
         let is_known = self.database.upgrade().is_none_or(|database| database.health.is_bad());
-        if !is_known && !std::mem::replace(&mut self.has_warned, true) {
-            tracing::warn!(
-                database = %self.labels.database,
-                error = %cause,
-                "notifications do not arrive; readings are polled until they do"
-            );
+        let is_first = !self.causes.is_open();
+        if is_known || !self.causes.is_news("", cause, Instant::now()) {
+            return;
+        }
+        let database = &self.labels.database;
+        if is_first {
+            tracing::warn!(%database, error = cause, "notifications do not arrive; readings are polled until they do");
+        } else {
+            tracing::warn!(%database, error = cause, "notifications still do not arrive, for another reason");
         }
     }
 }

@@ -118,6 +118,24 @@ impl Database {
     }
 }
 
+/// Opens the first session of a database, so that the log of a process says from its start whether the database can be
+/// reached, and its first call finds a connection. Ends when the database has answered, or has failed often enough to
+/// open the breaker.
+pub(super) async fn at_start(database: Weak<Database>) {
+    loop {
+        let Some(database) = database.upgrade() else { return };
+        if database.health.is_known_good() {
+            return;
+        }
+        database.probe().await;
+        if database.health.is_known_good() || *database.health.breaker().borrow() == Breaker::Open {
+            return;
+        }
+        drop(database);
+        sleep(PROBE_INTERVAL).await;
+    }
+}
+
 /// Probes a database whenever its breaker is open, until the handle is dropped.
 pub(super) async fn while_open(database: Weak<Database>, mut breaker: watch::Receiver<Breaker>) {
     while breaker.wait_for(|breaker| *breaker == Breaker::Open).await.is_ok() {

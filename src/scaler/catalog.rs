@@ -41,7 +41,12 @@ impl Catalog {
             let is_kept = before.databases.get(&query.database).is_some_and(|old| Arc::ptr_eq(old, database));
             let kept = before.sources.named(&query.name).filter(|source| is_kept && source.query() == query);
             Some(kept.map_or_else(
-                || QuerySource::new(Arc::new(PostgresReader::new(Arc::clone(query), Arc::clone(database)))),
+                || {
+                    let reader = PostgresReader::new(Arc::clone(query), Arc::clone(database));
+                    let source = QuerySource::new(Arc::new(reader));
+                    source.announce(metrics);
+                    source
+                },
                 Arc::clone,
             ))
         });

@@ -33,6 +33,11 @@ pub(super) fn value(trigger: &Trigger, reading: &Reading) -> Result<GetMetricsRe
     Ok(GetMetricsResponse { metric_values: vec![value] })
 }
 
+/// Returns the value that an answer tells.
+pub(super) fn told(answer: &GetMetricsResponse) -> f64 {
+    answer.metric_values.iter().map(|value| value.metric_value_float).sum()
+}
+
 /// Returns the one MetricValue of the keeper.
 pub(super) fn keeper() -> GetMetricsResponse {
     let value = MetricValue { metric_name: KEEPER.to_owned(), ..MetricValue::default() };

@@ -25,7 +25,7 @@ use crate::{
 /// The most bytes of an object's name and of its namespace: what Kubernetes allows for the longer of the two.
 ///
 /// They label metrics and cached queries, whose number is bounded; so must be their length.
-const MAXIMUM_NAME: usize = 253;
+pub(super) const MAXIMUM_NAME: usize = 253;
 
 /// The most keys, and the most bytes of all keys and values together.
 const MAXIMUM_KEYS: usize = 64;

@@ -146,12 +146,13 @@ impl Scaler {
         let mut catalog = self.catalog.clone();
         catalog.mark_unchanged();
         let (id, subject) = match self.resolve(&reference, None, Instant::now())? {
-            Resolved::Keeper => (Some(identity(&reference)), Subject::Keeper),
+            Resolved::Keeper(_) => (Some(identity(&reference)), Subject::Keeper),
             Resolved::Unknown => (None, Subject::Unknown),
-            Resolved::Trigger { trigger, cached } => (Some(trigger.id), Subject::watching(trigger, &cached)),
+            Resolved::Trigger { trigger, cached, key: _ } => (Some(trigger.id), Subject::watching(trigger, &cached)),
         };
         let permit = self.permit(&reference, id, RPC)?;
-        let activity = ActivityUpdates::new(reference, permit, subject, catalog, Arc::clone(&self.cache));
+        let (cache, metrics) = (Arc::clone(&self.cache), Arc::clone(&self.metrics));
+        let activity = ActivityUpdates::new(reference, permit, subject, catalog, cache, metrics);
         Ok(Updates::new(activity, lifetime, |activity| activity.next().boxed()))
     }
 
@@ -165,32 +166,38 @@ impl Scaler {
     ) -> Result<Updates<GetMetricSpecResponse>, Status> {
         let lifetime = self.lifetime(&request, limits::METRIC_SPEC);
         let reference = request.into_inner();
-        let metadata = Metadata::parse(&reference)?;
-        let id = if metadata.is_keeper() {
-            metadata.check_keeper()?;
-            Some(identity(&reference))
-        } else {
-            match metadata.resolve(&reference, &self.catalog.borrow()) {
-                Ok(trigger) => Some(trigger.id),
-                Err(Refusal::Denied) => None,
-                Err(refusal) => return Err(refusal.into()),
-            }
-        };
+        let id = self.id_for_specs(&reference).map_err(Status::from);
+        let id = id.inspect_err(|status| self.note_refusal(&reference, status, Instant::now()))?;
         let permit = self.permit(&reference, id, limits::METRIC_SPEC)?;
         let specs = SpecUpdates::new(reference, permit, self.catalog.clone());
         Ok(Updates::new(specs, lifetime, |specs| specs.next().boxed()))
+    }
+
+    /// Returns the id of a trigger; none if its query is unknown, or not for its namespace.
+    fn id_for_specs(&self, reference: &ScaledObjectRef) -> Result<Option<u64>, Refusal> {
+        let metadata = Metadata::parse(reference)?;
+        if metadata.is_keeper() {
+            metadata.check_keeper()?;
+            return Ok(Some(identity(reference)));
+        }
+        match metadata.resolve(reference, &self.catalog.borrow()) {
+            Ok(trigger) => Ok(Some(trigger.id)),
+            Err(Refusal::Denied) => Ok(None),
+            Err(refusal) => Err(refusal),
+        }
     }
 
     /// Takes a permit for a stream of the trigger with this id; without one the stream waits for its query.
     fn permit(&self, reference: &ScaledObjectRef, id: Option<u64>, rpc: &'static str) -> Result<StreamPermit, Status> {
         let bytes = reference.encoded_len();
         match id {
-            Some(id) => Ok(self.streams.acquire(id, bytes, rpc)?),
+            Some(id) => self.streams.acquire(id, bytes, rpc).map_err(Status::from),
             None => {
                 let permit = self.streams.acquire_waiting(&reference.namespace, bytes, rpc);
                 permit.ok_or_else(|| Refusal::Denied.into())
             }
         }
+        .inspect_err(|status| self.note_refusal(reference, status, Instant::now()))
     }
 
     fn lifetime(&self, request: &Request<ScaledObjectRef>, rpc: &'static str) -> Lifetime {

@@ -101,6 +101,7 @@ impl Reload {
     /// Reloads the files, whose hashes were just seen to be `contents`, and returns the hashes of what was loaded. A
     /// result that equals the one before is reported only if the attempt `is_news`.
     fn reload(&mut self, mut contents: FileHashes, is_news: bool) -> FileHashes {
+        let before = self.config.clone();
         let mut result = self.apply();
         for _ in 0..RETRIES {
             let now = self.files.hashes(&self.config);
@@ -113,7 +114,7 @@ impl Reload {
         }
         let problem = result.err();
         if is_news || problem != self.rejected {
-            self.report(problem.as_deref());
+            self.report(problem.as_deref(), &before);
         }
         self.rejected = problem;
         // A file that changed while it was being read must be noticed at the next look, so it keeps its earlier hash.
@@ -126,10 +127,11 @@ impl Reload {
         taken
     }
 
-    fn report(&self, problem: Option<&str>) {
+    fn report(&self, problem: Option<&str>, before: &Config) {
         let (result, is_valid) = match problem {
             None => {
-                tracing::info!("configuration reloaded");
+                let changed = self.config.changes_since(before);
+                tracing::info!(changed, "configuration reloaded");
                 ("applied", 1)
             }
             Some(problem) => {

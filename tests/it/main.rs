@@ -13,6 +13,7 @@ mod examples;
 mod failover;
 mod groups;
 mod hostile;
+mod incidents;
 mod keda;
 mod listen;
 mod notify_sql;

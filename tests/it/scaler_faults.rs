@@ -357,6 +357,12 @@ async fn one_database_in_trouble_leaves_the_other_alone() {
     let serving = Executable::serve(&configuration).serving().await;
     let scaler = Scaler::at(serving.grpc);
     let (away, here) = (trigger("away", &[]), trigger("here", &[]));
+    // A backend that the server is just starting would not be frozen with it.
+    wait::first("its first session", Duration::from_secs(5), async || {
+        let is_up = admin::metric(serving.admin, "clapometer_database_up{database=\"away\"}").await;
+        (is_up == 1.0).then_some(())
+    })
+    .await;
     broken.freeze();
     for _ in 0..4 {
         let (refusal, value) = tokio::join!(scaler.value(&away), scaler.value(&here));

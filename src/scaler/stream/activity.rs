@@ -15,6 +15,7 @@ use super::limits::StreamPermit;
 use crate::{
     cache::{CachedQuery, QueryCache, Watch},
     fault::Fault,
+    metrics::{Metrics, TriggerId},
     proto::{IsActiveResponse, ScaledObjectRef},
     reading::Reading,
     scaler::{
@@ -34,6 +35,7 @@ pub(super) struct ActivityUpdates {
     subject: Subject,
     catalog: watch::Receiver<Arc<Catalog>>,
     cache: Arc<QueryCache>,
+    metrics: Arc<Metrics>,
     /// The activity by the latest attempt; none while the database is away.
     known: Option<bool>,
     /// The latest message.
@@ -81,8 +83,9 @@ impl ActivityUpdates {
         subject: Subject,
         catalog: watch::Receiver<Arc<Catalog>>,
         cache: Arc<QueryCache>,
+        metrics: Arc<Metrics>,
     ) -> Self {
-        Self { reference, permit, subject, catalog, cache, known: None, sent: None, remind_at: Instant::now() }
+        Self { reference, permit, subject, catalog, cache, metrics, known: None, sent: None, remind_at: Instant::now() }
     }
 
     /// Waits for the next message; none once the query is gone.
@@ -106,8 +109,19 @@ impl ActivityUpdates {
             if let Some(is_active) = self.due_update() {
                 self.sent = Some(is_active);
                 self.remind_at = Instant::now() + REMINDER;
+                self.record(is_active);
                 return Some(IsActiveResponse { result: is_active });
             }
+        }
+    }
+
+    /// Records what KEDA is told.
+    fn record(&self, is_active: bool) {
+        if let Subject::Trigger(watched) = &self.subject {
+            let (trigger, _) = &**watched;
+            let ScaledObjectRef { namespace, name, .. } = &self.reference;
+            let query = &trigger.query().name;
+            self.metrics.trigger_streamed(TriggerId { hash: trigger.id, namespace, name, query }, is_active);
         }
     }
 

@@ -1,0 +1,152 @@
+//! What a configuration has, and what a reload changed, each as one line of the log: names and keys, never values.
+
+use std::{collections::BTreeMap, path::Path};
+
+use serde_json::Value as Json;
+
+use super::Config;
+
+/// The most names that a line lists. It counts the others.
+const MOST_NAMES: usize = 20;
+
+/// What is found in a configuration.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Inventory {
+    /// The file; none if everything comes from the environment.
+    pub file: String,
+    /// The names of the databases. One that is disabled is marked.
+    pub databases: String,
+    /// The names of the queries, without the built-in ones that nothing has changed.
+    pub queries: String,
+    /// The number of the built-in queries that nothing has changed.
+    pub built_in_queries: usize,
+    /// The connections that all pools may open.
+    pub pool_connections: usize,
+}
+
+impl Config {
+    /// Returns what it has. `file` is where it was read from.
+    pub fn inventory(&self, file: Option<&Path>) -> Inventory {
+        let database = |(name, database): (&String, &std::sync::Arc<super::Database>)| {
+            if database.enabled { name.clone() } else { format!("{name} (disabled)") }
+        };
+        Inventory {
+            file: file.map_or_else(|| "none".to_owned(), |file| file.display().to_string()),
+            databases: listed(self.databases.iter().map(database)),
+            queries: listed(self.queries.keys().filter(|name| !self.is_builtin(name)).cloned()),
+            built_in_queries: self.queries.keys().filter(|name| self.is_builtin(name)).count(),
+            pool_connections: self.databases.values().map(|database| database.pool_size.get()).sum(),
+        }
+    }
+
+    /// Returns the keys whose values differ from those of `before`.
+    pub fn changes_since(&self, before: &Self) -> String {
+        let (new, old) = (leaves(&self.effective_json()), leaves(&before.effective_json()));
+        let mut changes = BTreeMap::new();
+        for (path, value) in &new {
+            if old.get(path) != Some(value) {
+                note(path, &old, "added", &mut changes);
+            }
+        }
+        for path in old.keys().filter(|path| !new.contains_key(*path)) {
+            note(path, &new, "removed", &mut changes);
+        }
+        match (changes.is_empty(), self == before) {
+            (false, _) => listed(changes.into_iter().map(|(path, how)| format!("{path}{how}"))),
+            // A password, which is not shown and so not compared.
+            (true, false) => "the value of a secret".to_owned(),
+            (true, true) => "no key; files that it names may have changed".to_owned(),
+        }
+    }
+}
+
+/// Notes a key that differs; or its whole query or database, if `other` has none of that name.
+fn note(path: &[String], other: &Leaves, how: &str, changes: &mut BTreeMap<String, String>) {
+    let entry = &path[..path.len().min(2)];
+    if matches!(entry, [first, _] if first == "queries" || first == "databases")
+        && !other.keys().any(|path| path.starts_with(entry))
+    {
+        changes.insert(entry.join("."), format!(" {how}"));
+    } else {
+        changes.insert(path.join("."), String::new());
+    }
+}
+
+/// The values of a configuration by their paths.
+type Leaves = BTreeMap<Vec<String>, Json>;
+
+fn leaves(json: &str) -> Leaves {
+    fn collect(value: Json, path: &mut Vec<String>, leaves: &mut Leaves) {
+        let Json::Object(members) = value else {
+            leaves.insert(path.clone(), value);
+            return;
+        };
+        for (name, value) in members {
+            path.push(name);
+            collect(value, path, leaves);
+            path.pop();
+        }
+    }
+    let mut leaves = Leaves::new();
+    // It was written as JSON a moment ago.
+    collect(serde_json::from_str(json).unwrap_or_default(), &mut Vec::new(), &mut leaves);
+    leaves
+}
+
+fn listed(names: impl Iterator<Item = String>) -> String {
+    let names: Vec<String> = names.collect();
+    match names.len().checked_sub(MOST_NAMES) {
+        None | Some(0) => names.join(", "),
+        Some(further) => format!("{} and {further} more", names[..MOST_NAMES].join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Environment;
+
+    const FILE: &str = "databases:\n  claps: {host: localhost, user: scaler, password: secret}\n  \
+                          old: {host: localhost, user: scaler}\n\
+                        queries:\n  jobs: {database: claps, sql: SELECT 1}\n  gone: {database: old, sql: SELECT 2}\n";
+
+    fn config(yaml: &str) -> Config {
+        Config::parse(yaml, &Environment::default()).expect("a good configuration")
+    }
+
+    #[test]
+    fn a_change_is_told_by_its_key_and_never_by_its_value() {
+        let before = config(FILE);
+        for (from, to, changes) in [
+            ("SELECT 1", "SELECT 3", "queries.jobs.sql"),
+            ("gone:", "new:", "queries.gone removed, queries.new added"),
+            ("password: secret", "password: changed", "the value of a secret"),
+            ("password: secret", "password: secret, pool_size: 9", "databases.claps.pool_size"),
+            ("databases:", "server: {reflection: false}\ndatabases:", "server.reflection"),
+            ("FILE", "FILE", "no key; files that it names may have changed"),
+        ] {
+            assert_eq!(config(&FILE.replace(from, to)).changes_since(&before), changes, "{from} to {to}");
+        }
+    }
+
+    #[test]
+    fn the_inventory_has_names_and_counts() {
+        let text = FILE.replace("old: {", "old: {enabled: false, ");
+        let inventory = config(&text).inventory(Some(Path::new("/etc/clapometer/clapometer.yaml")));
+        let expected = Inventory {
+            file: "/etc/clapometer/clapometer.yaml".to_owned(),
+            databases: "claps, old (disabled)".to_owned(),
+            queries: "gone, jobs".to_owned(),
+            built_in_queries: inventory.built_in_queries,
+            pool_connections: 8,
+        };
+        assert_eq!(inventory, expected);
+        assert!(inventory.built_in_queries > 0);
+    }
+
+    #[test]
+    fn a_hundred_queries_are_twenty_and_a_number() {
+        let names = (0..100).map(|number| format!("q{number}"));
+        assert!(listed(names).ends_with("q19 and 80 more"));
+    }
+}

@@ -1,0 +1,214 @@
+//! The record of one trigger: when it was asked for, what it was told, and what it was refused for.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::{REFUSED_REPLACEABLE_AFTER, RefusalNews, Standing, Told, TriggerId, TriggerLabels};
+use crate::metrics::since_1970;
+
+/// The code of a good answer.
+const OK: &str = "OK";
+
+/// The most triggers of one object on one query, and the most refusals of them, that are told apart.
+const VARIANTS: usize = 8;
+
+/// The triggers of one object are asked for within this time of each other. One that was asked for longer ago was
+/// changed or removed since.
+const ONE_POLL: Duration = Duration::from_secs(60);
+
+/// A refusal that comes back within this time never was over: it belongs to another trigger of the same labels.
+const SAME_REFUSAL: Duration = Duration::from_secs(300);
+
+/// All that is known under one set of labels.
+#[derive(Debug)]
+pub(super) struct Place {
+    pub(super) labels: TriggerLabels,
+    pub(super) standing: Standing,
+    pub(super) asked_at: Instant,
+    /// `asked_at` by the wall clock, once it was scraped: an unchanged time stays the same in every scrape.
+    scraped_time: Option<f64>,
+    codes: Vec<(&'static str, u64)>,
+    variants: Vec<Variant>,
+    refusals: Vec<Refusal>,
+}
+
+/// One of the triggers that have the same labels.
+#[derive(Debug)]
+struct Variant {
+    hash: u64,
+    asked_at: Instant,
+    answered_at: Option<Instant>,
+    value: Option<f64>,
+    is_active: Option<bool>,
+}
+
+/// A refusal that was logged. It is known by its text, because the metadata of a refused trigger may hold a secret and
+/// is not hashed.
+#[derive(Debug)]
+struct Refusal {
+    text: u64,
+    began_at: Instant,
+    asked_at: Instant,
+    is_over: bool,
+}
+
+impl Place {
+    pub(super) fn new(trigger: TriggerId<'_>, standing: Standing, now: Instant) -> Self {
+        let labels = TriggerLabels {
+            namespace: trigger.namespace.to_owned(),
+            name: trigger.name.to_owned(),
+            query: trigger.query.to_owned(),
+        };
+        Self {
+            labels,
+            standing,
+            asked_at: now,
+            scraped_time: None,
+            codes: Vec::new(),
+            variants: Vec::new(),
+            refusals: Vec::new(),
+        }
+    }
+
+    pub(super) fn asked_at(&mut self, now: Instant) {
+        self.asked_at = now;
+        self.scraped_time = None;
+    }
+
+    pub(super) fn is_of(&self, namespace: &str, name: &str) -> bool {
+        self.labels.namespace == namespace && self.labels.name == name
+    }
+
+    /// Records a request of the trigger with this hash.
+    pub(super) fn asked(&mut self, hash: u64, now: Instant) {
+        if let Some(known) = self.variants.iter_mut().find(|variant| variant.hash == hash) {
+            known.asked_at = now;
+            return;
+        }
+        let variant = Variant { hash, asked_at: now, answered_at: None, value: None, is_active: None };
+        if self.variants.len() < VARIANTS {
+            self.variants.push(variant);
+        } else if let Some(oldest) = self.variants.iter_mut().min_by_key(|variant| variant.asked_at) {
+            *oldest = variant;
+        }
+    }
+
+    /// Counts an answer and records what it told. Returns whether it is the first good one of this place.
+    pub(super) fn told(&mut self, hash: u64, told: Told) -> bool {
+        let code = match told {
+            Told::Value(_) | Told::Active(_) => OK,
+            Told::NoValue(code) | Told::NoActivity(code) => code,
+        };
+        let is_first = code == OK && self.count(code) == 1;
+        if code != OK {
+            self.count(code);
+        }
+        if let Some(variant) = self.variants.iter_mut().find(|variant| variant.hash == hash) {
+            match told {
+                Told::Value(value) => variant.value = Some(value),
+                Told::NoValue(_) => variant.value = None,
+                Told::Active(is_active) => variant.is_active = Some(is_active),
+                Told::NoActivity(_) => variant.is_active = None,
+            }
+        }
+        is_first
+    }
+
+    pub(super) fn streamed(&mut self, hash: u64, is_active: bool) {
+        if let Some(variant) = self.variants.iter_mut().find(|variant| variant.hash == hash) {
+            variant.is_active = Some(is_active);
+        }
+    }
+
+    /// Records that the trigger with this hash was answered, and returns whether that ends refusals.
+    ///
+    /// The first answer after a refusal began ends it: the trigger is what was refused before, or what replaced it. A
+    /// trigger that has been answered all the while is another one.
+    pub(super) fn answered(&mut self, hash: u64, now: Instant) -> bool {
+        let variant = self.variants.iter_mut().find(|variant| variant.hash == hash);
+        let before = variant.and_then(|variant| variant.answered_at.replace(now));
+        let mut has_ended = false;
+        for refusal in self.refusals.iter_mut().filter(|refusal| !refusal.is_over) {
+            if before.is_none_or(|before| before < refusal.began_at) {
+                refusal.is_over = true;
+                has_ended = true;
+            }
+        }
+        has_ended
+    }
+
+    /// Ends all refusals, because the object has a new trigger that is answered. Returns whether there were any.
+    pub(super) fn replaced(&mut self) -> bool {
+        let mut open = self.refusals.iter_mut().filter(|refusal| !refusal.is_over).peekable();
+        let has_ended = open.peek().is_some();
+        open.for_each(|refusal| refusal.is_over = true);
+        has_ended
+    }
+
+    /// Counts a refusal and returns whether it is news.
+    pub(super) fn refused(&mut self, code: &'static str, text: Option<u64>, now: Instant) -> RefusalNews {
+        self.count(code);
+        let Some(text) = text else { return RefusalNews::Known };
+        if let Some(known) = self.refusals.iter_mut().find(|refusal| refusal.text == text) {
+            let silence = now.saturating_duration_since(std::mem::replace(&mut known.asked_at, now));
+            if !std::mem::take(&mut known.is_over) {
+                return RefusalNews::Known;
+            }
+            if silence >= SAME_REFUSAL {
+                known.began_at = now;
+            }
+            return RefusalNews::New;
+        }
+        let refusal = Refusal { text, began_at: now, asked_at: now, is_over: false };
+        if self.refusals.len() < VARIANTS {
+            self.refusals.push(refusal);
+            return RefusalNews::New;
+        }
+        let oldest = self.refusals.iter_mut().min_by_key(|refusal| refusal.asked_at);
+        let is_silent = |refusal: &&mut Refusal| now >= refusal.asked_at + REFUSED_REPLACEABLE_AFTER;
+        match oldest.filter(is_silent) {
+            Some(oldest) => {
+                *oldest = refusal;
+                RefusalNews::New
+            }
+            None => RefusalNews::Untracked,
+        }
+    }
+
+    /// Returns the time of the last request in seconds since 1970.
+    pub(super) fn time_of_last_request(&mut self) -> f64 {
+        let asked_at = self.asked_at;
+        *self.scraped_time.get_or_insert_with(|| since_1970().saturating_sub(asked_at.elapsed()).as_secs_f64())
+    }
+
+    /// Returns the value that KEDA was told; the largest if there are several triggers, because that is what KEDA takes.
+    pub(super) fn value(&self) -> Option<f64> {
+        self.present().filter_map(|variant| variant.value).max_by(f64::total_cmp)
+    }
+
+    /// Returns whether KEDA was told that one of the triggers is active.
+    pub(super) fn is_active(&self) -> Option<bool> {
+        self.present().filter_map(|variant| variant.is_active).max()
+    }
+
+    /// Returns the answers by code.
+    pub(super) fn codes(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        self.codes.iter().copied()
+    }
+
+    /// Returns the triggers that the latest poll asked for.
+    fn present(&self) -> impl Iterator<Item = &Variant> {
+        self.variants.iter().filter(|variant| self.asked_at.saturating_duration_since(variant.asked_at) < ONE_POLL)
+    }
+
+    /// Counts an answer, and returns how many there have been with this code.
+    fn count(&mut self, code: &'static str) -> u64 {
+        if let Some((_, count)) = self.codes.iter_mut().find(|(known, _)| *known == code) {
+            *count += 1;
+            return *count;
+        }
+        self.codes.push((code, 1));
+        1
+    }
+}

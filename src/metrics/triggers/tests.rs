@@ -1,0 +1,203 @@
+use super::*;
+
+/// The triggers with a registry that shows them.
+struct World {
+    registry: Registry,
+    triggers: std::sync::Arc<Triggers>,
+}
+
+impl World {
+    fn new() -> Self {
+        let mut registry = Registry::default();
+        let triggers = std::sync::Arc::new(Triggers::new(&mut registry));
+        registry.register_collector(Box::new(std::sync::Arc::clone(&triggers)));
+        Self { registry, triggers }
+    }
+
+    /// Asks for a trigger, and tells it this value.
+    fn poll(&self, trigger: TriggerId<'_>, value: f64) -> Vec<String> {
+        let key = self.triggers.asked(trigger, Instant::now());
+        self.triggers.told(key, Told::Value(value), Instant::now())
+    }
+
+    fn refuse(&self, trigger: TriggerId<'_>, text: u64) -> RefusalNews {
+        self.triggers.refused(trigger, "PermissionDenied", Some(text), Instant::now())
+    }
+
+    fn series(&self, name: &str) -> Vec<String> {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.registry).expect("a String takes everything");
+        let name = format!("{name}{{");
+        text.lines().filter(|line| line.starts_with(&name)).map(str::to_owned).collect()
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.series("clapometer_trigger_last_request_timestamp_seconds")
+    }
+
+    fn knows(&self, name: &str) -> bool {
+        let wanted = format!("name=\"{name}\"");
+        self.names().iter().any(|series| series.contains(&wanted))
+    }
+
+    fn value(&self) -> Option<String> {
+        let series = self.series("clapometer_trigger_value");
+        assert!(series.len() <= 1, "{series:?}");
+        series.first().and_then(|line| line.split_whitespace().last().map(str::to_owned))
+    }
+}
+
+fn trigger(name: &str) -> TriggerId<'_> {
+    TriggerId { hash: 1, namespace: "default", name, query: "pending-claps" }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_places_are_capped_and_the_longest_silent_gives_way_after_an_hour() {
+    let world = World::new();
+    for number in 0..2_500 {
+        world.poll(trigger(&format!("job-{number}")), 1.0);
+    }
+    assert_eq!(world.names().len(), CAPACITY);
+    assert_eq!(world.triggers.untracked.get(), 500);
+
+    tokio::time::advance(REPLACEABLE_AFTER).await;
+    world.poll(trigger("job-1"), 1.0);
+    world.poll(trigger("newcomer"), 1.0);
+    assert_eq!(world.names().len(), CAPACITY);
+    assert!(world.knows("newcomer") && world.knows("job-1"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hundred_thousand_made_up_names_take_their_share_and_blind_nobody() {
+    let world = World::new();
+    world.refuse(trigger("refused-for-real"), 7);
+    for number in 0..1_000 {
+        world.poll(trigger(&format!("job-{number}")), 1.0);
+    }
+    let mut untracked = 0;
+    for number in 0..100_000 {
+        if number % 1_000 == 0 {
+            // A hundred polls, ten seconds apart.
+            tokio::time::advance(Duration::from_secs(10)).await;
+            assert_eq!(world.refuse(trigger("refused-for-real"), 7), RefusalNews::Known);
+        }
+        let news = world.refuse(trigger(&format!("made-up-{number}")), 7);
+        untracked += usize::from(news == RefusalNews::Untracked);
+    }
+    assert_eq!(world.names().len(), 1_000 + REFUSED_CAPACITY);
+    assert!(untracked > 90_000, "{untracked} requests were not remembered");
+    // Those that are answered take all the rest, and then the places of the refused.
+    for number in 1_000..2_000 {
+        world.poll(trigger(&format!("job-{number}")), 1.0);
+    }
+    assert_eq!(world.names().len(), CAPACITY);
+    assert!(
+        (0..2_000).all(|number| world
+            .triggers
+            .lock()
+            .by_key
+            .values()
+            .any(|place| place.labels.name == format!("job-{number}")))
+    );
+    assert!(!world.knows("refused-for-real"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_trigger_that_was_served_keeps_its_place_when_it_is_refused() {
+    let world = World::new();
+    for number in 0..CAPACITY {
+        world.poll(trigger(&format!("job-{number}")), 1.0);
+    }
+    for number in 0..CAPACITY {
+        world.refuse(trigger(&format!("job-{number}")), 7);
+    }
+    world.refuse(trigger("made-up"), 7);
+    assert_eq!(world.names().len(), CAPACITY);
+    assert!(!world.knows("made-up"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn series_end_a_day_after_the_last_request() {
+    let world = World::new();
+    world.poll(trigger("gone"), 1.0);
+    tokio::time::advance(LIFETIME - Duration::from_secs(1)).await;
+    world.poll(trigger("present"), 1.0);
+    assert!(world.knows("gone"));
+    tokio::time::advance(Duration::from_secs(1)).await;
+    assert!(!world.knows("gone") && world.knows("present"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn answers_are_counted_by_code_and_an_error_takes_the_value_away() {
+    let world = World::new();
+    world.poll(trigger("job"), 3.5);
+    assert_eq!(world.value().as_deref(), Some("3.5"));
+    let key = world.triggers.asked(trigger("job"), Instant::now());
+    world.triggers.told(key, Told::NoValue("Unavailable"), Instant::now());
+    assert_eq!(world.value(), None);
+    world.triggers.told(key, Told::Active(true), Instant::now());
+    assert!(world.series("clapometer_trigger_active")[0].ends_with(" 1"));
+    world.triggers.streamed(trigger("job"), false);
+    assert!(world.series("clapometer_trigger_active")[0].ends_with(" 0"));
+    let requests = world.series("clapometer_trigger_requests_total");
+    assert_eq!(
+        requests,
+        [
+            "clapometer_trigger_requests_total{namespace=\"default\",name=\"job\",query=\"pending-claps\",code=\"OK\"} 2",
+            "clapometer_trigger_requests_total{namespace=\"default\",name=\"job\",query=\"pending-claps\",code=\"Unavailable\"} 1",
+        ]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_several_triggers_with_the_same_labels_the_largest_value_is_shown_until_one_is_gone() {
+    let world = World::new();
+    let of = |hash| TriggerId { hash, ..trigger("job") };
+    world.poll(of(1), 9.0);
+    world.poll(of(2), 4.0);
+    assert_eq!(world.value().as_deref(), Some("9.0"));
+    tokio::time::advance(Duration::from_secs(90)).await;
+    world.poll(of(2), 4.0);
+    assert_eq!(world.value().as_deref(), Some("4.0"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_is_news_once_and_so_is_its_end() {
+    let world = World::new();
+    world.poll(trigger("job"), 1.0);
+    assert_eq!(world.refuse(trigger("job"), 7), RefusalNews::New);
+    assert_eq!(world.refuse(trigger("job"), 7), RefusalNews::Known);
+    assert_eq!(world.refuse(trigger("job"), 8), RefusalNews::New);
+    tokio::time::advance(Duration::from_secs(30)).await;
+    let mended = TriggerId { hash: 2, ..trigger("job") };
+    assert_eq!(world.poll(mended, 1.0), ["pending-claps"]);
+    assert!(world.poll(mended, 1.0).is_empty());
+    assert_eq!(world.refuse(trigger("job"), 7), RefusalNews::New);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_ends_when_its_object_asks_for_another_query() {
+    let world = World::new();
+    assert_eq!(world.refuse(TriggerId { query: "pending-clasp", ..trigger("job") }, 7), RefusalNews::New);
+    assert_eq!(world.poll(trigger("another"), 1.0), [""; 0]);
+    assert_eq!(world.poll(trigger("job"), 1.0), ["pending-clasp"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_trigger_beside_one_that_is_answered_fills_no_log() {
+    let world = World::new();
+    let mut lines = 0;
+    for _ in 0..100 {
+        tokio::time::advance(Duration::from_secs(30)).await;
+        lines += usize::from(world.refuse(trigger("job"), 7) == RefusalNews::New);
+        lines += world.poll(TriggerId { hash: 2, ..trigger("job") }, 1.0).len();
+    }
+    assert!(lines <= 3, "{lines} lines");
+}
+
+#[tokio::test(start_paused = true)]
+async fn ever_new_refusals_of_one_trigger_fill_no_log() {
+    let world = World::new();
+    let news = (0..100_000).filter(|text| world.refuse(trigger("job"), *text) == RefusalNews::New);
+    assert_eq!(news.count(), 8);
+}

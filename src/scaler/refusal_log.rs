@@ -1,0 +1,111 @@
+//! Records what each trigger was told, and logs its refusals: each once, and once when the trigger is answered again.
+//!
+//! Without these lines nobody could see in the log why one trigger does not scale while the others do.
+
+use std::{
+    collections::HashMap,
+    hash::{BuildHasher, RandomState},
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+use tonic::{Code, Status};
+
+use super::{
+    Scaler,
+    metadata::{MAXIMUM_NAME, best_spec},
+    status::code_name,
+};
+use crate::{
+    fault::Fault,
+    metrics::{RefusalNews, Told, TriggerId, TriggerKey},
+    proto::ScaledObjectRef,
+};
+
+/// The pause between two lines about refusals that have no line of their own.
+const PAUSE: Duration = Duration::from_secs(60);
+
+/// The refusals that are counted together: those without a place in the metrics, and those by a limit of the process.
+pub(super) struct RefusalLog {
+    hasher: RandomState,
+    counted: Mutex<HashMap<&'static str, Counted>>,
+}
+
+#[derive(Default)]
+struct Counted {
+    refusals: u64,
+    logged_at: Option<Instant>,
+}
+
+impl RefusalLog {
+    pub(super) fn new() -> Self {
+        Self { hasher: RandomState::new(), counted: Mutex::default() }
+    }
+
+    /// Counts a refusal, and returns the number to log: none if a line was written less than [`PAUSE`] ago.
+    fn count(&self, code: &'static str, now: Instant) -> Option<u64> {
+        let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
+        let Counted { refusals, logged_at } = counted.entry(code).or_default();
+        *refusals += 1;
+        if logged_at.is_some_and(|at| now.saturating_duration_since(at) < PAUSE) {
+            return None;
+        }
+        *logged_at = Some(now);
+        Some(std::mem::take(refusals))
+    }
+}
+
+impl Scaler {
+    /// Records that a trigger was refused, and logs it if that is news.
+    pub(super) fn note_refusal(&self, reference: &ScaledObjectRef, status: &Status, now: Instant) {
+        let ScaledObjectRef { name, namespace, .. } = reference;
+        let code = code_name(status.code());
+        // No object of Kubernetes has a name that long, so it is counted and not remembered.
+        let is_nameable = name.len() <= MAXIMUM_NAME && namespace.len() <= MAXIMUM_NAME;
+        let catalog = self.catalog.borrow();
+        let (query, _) = best_spec(reference, &catalog);
+        // A limit refuses whoever comes at the wrong time, so that its refusals come and go with each call.
+        let text = (status.code() != Code::ResourceExhausted)
+            .then(|| self.refusal_log.hasher.hash_one((code, status.message())));
+        let news = if is_nameable {
+            self.metrics.trigger_refused(TriggerId { hash: 0, namespace, name, query }, code, text, now)
+        } else {
+            RefusalNews::Untracked
+        };
+        match (news, text) {
+            (RefusalNews::New, Some(_)) => {
+                let error = status.message();
+                tracing::warn!(namespace, name, query, code, error, "a trigger is refused; KEDA holds still for it");
+            }
+            (RefusalNews::Known, Some(_)) => {}
+            (RefusalNews::Untracked, _) | (_, None) => {
+                if let Some(count) = self.refusal_log.count(code, now) {
+                    tracing::warn!(code, count, "requests were refused that have no line of their own");
+                }
+            }
+        }
+    }
+
+    /// Records that a trigger got no reading. Whoever noticed the fault has logged it.
+    pub(super) fn note_fault(&self, key: TriggerKey, told: fn(&'static str) -> Told, fault: Fault) -> Status {
+        let status = Status::from(fault);
+        self.metrics.trigger_told(key, told(code_name(status.code())), Instant::now());
+        status
+    }
+
+    /// Records that a trigger got nothing from a reading that is good for others: its key has no row.
+    pub(super) fn note_fault_of_trigger(&self, reference: &ScaledObjectRef, fault: Fault) -> Status {
+        let status = Status::from(fault);
+        self.note_refusal(reference, &status, Instant::now());
+        status
+    }
+
+    /// Records what KEDA was told, and logs the end of a refusal.
+    pub(super) fn note_answer(&self, reference: &ScaledObjectRef, key: TriggerKey, told: Told) {
+        let ScaledObjectRef { name, namespace, .. } = reference;
+        for query in self.metrics.trigger_told(key, told, Instant::now()) {
+            tracing::info!(namespace, name, query, "a trigger that was refused is answered again");
+        }
+    }
+}

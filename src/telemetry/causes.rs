@@ -1,0 +1,88 @@
+//! Tells which causes of one outage are worth a line of the log: each when it changes, and none each time it is met.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// How long a cause is not logged again after it was. Two that take turns must not fill the log.
+const PAUSE: Duration = Duration::from_secs(600);
+
+/// The most causes that are remembered. Further ones are logged once the oldest is [`PAUSE`] old.
+const MOST: usize = 16;
+
+/// The causes of one outage that have been logged.
+#[derive(Debug, Default)]
+pub struct Causes(Vec<(String, Instant)>);
+
+impl Causes {
+    /// Returns whether to log this cause: it is not what was logged last, and has not been logged for a while.
+    pub fn is_news(&mut self, reason: &str, detail: &str, now: Instant) -> bool {
+        let cause = format!("{reason}: {detail}");
+        let Self(logged) = self;
+        if logged.last().is_some_and(|(latest, _)| *latest == cause) {
+            return false;
+        }
+        let is_old = |at: Instant| now.saturating_duration_since(at) >= PAUSE;
+        match logged.iter().position(|(known, _)| *known == cause) {
+            Some(place) if is_old(logged[place].1) => drop(logged.remove(place)),
+            Some(_) => return false,
+            None if logged.len() < MOST => {}
+            None if is_old(logged[0].1) => drop(logged.remove(0)),
+            None => return false,
+        }
+        logged.push((cause, now));
+        true
+    }
+
+    /// Returns whether a cause of this outage has been logged.
+    pub fn is_open(&self) -> bool {
+        !self.0.is_empty()
+    }
+
+    /// Forgets all causes, because the outage is over. Returns whether any had been logged.
+    pub fn end(&mut self) -> bool {
+        let was_open = self.is_open();
+        self.0.clear();
+        was_open
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cause_is_news_when_it_changes_and_not_when_it_stays() {
+        let (mut causes, now) = (Causes::default(), Instant::now());
+        assert!(causes.is_news("unreachable", "refused", now));
+        assert!(!causes.is_news("unreachable", "refused", now + 10 * PAUSE));
+        assert!(causes.is_news("unreachable", "wrong password", now));
+        assert!(causes.is_news("deadline_exceeded", "", now));
+        assert!(causes.end());
+        assert!(causes.is_news("unreachable", "refused", now));
+    }
+
+    #[test]
+    fn the_return_of_a_cause_is_news_once_it_lasts() {
+        let (mut causes, now) = (Causes::default(), Instant::now());
+        assert!(causes.is_news("a", "", now) && causes.is_news("b", "", now));
+        assert!(!causes.is_news("a", "", now + PAUSE / 2));
+        assert!(causes.is_news("a", "", now + PAUSE));
+        assert!(!causes.is_news("a", "", now + 2 * PAUSE));
+    }
+
+    #[test]
+    fn ever_new_causes_for_a_day_are_two_pages() {
+        let (mut causes, now) = (Causes::default(), Instant::now());
+        let of_a_day = (0..86_400)
+            .filter(|second| causes.is_news("unreachable", &second.to_string(), now + Duration::from_secs(*second)));
+        assert!(of_a_day.count() <= 145 * MOST);
+        let (mut causes, turns) = (Causes::default(), ["a", "b"]);
+        let of_a_day = (0..86_400u64).filter(|second| {
+            let turn = if second % 2 == 0 { turns[0] } else { turns[1] };
+            causes.is_news(turn, "", now + Duration::from_secs(*second))
+        });
+        let lines = of_a_day.count();
+        assert!((100..300).contains(&lines), "{lines} lines");
+    }
+}
