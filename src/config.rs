@@ -23,6 +23,7 @@ mod site;
 mod source;
 mod summary;
 mod yaml;
+mod yaml_sql;
 
 use std::{
     cell::RefCell,
@@ -73,12 +74,21 @@ const KEYS: &[Key] = &[
         "Databases by name.",
     ),
     Key::new(
+        BUILT_IN_QUERIES,
+        Kind::Boolean,
+        DefaultValue::Is("true"),
+        "Whether there are the built-in queries, see below. `false`: only those that are written.",
+    ),
+    Key::new(
         "queries",
         Kind::Named { keys: query::KEYS, references: References::Refused },
         DefaultValue::Derived("the built-in queries"),
         "Queries by name, which is the metric's name, too.",
     ),
 ];
+
+/// The key that leaves the built-in queries out.
+pub(crate) const BUILT_IN_QUERIES: &str = "built_in_queries";
 
 /// The configuration of `clapometer serve`.
 #[derive(Debug, Clone)]
@@ -136,13 +146,18 @@ impl Config {
     fn checked(path: Option<&Path>, yaml: Option<&str>, environment: &Environment) -> Result<Self, Misconfiguration> {
         let diagnostics = Diagnostics::default();
         let file = yaml.map(|yaml| yaml::tree(yaml, &diagnostics)).unwrap_or_default();
+        yaml_sql::check(yaml.unwrap_or_default(), &file, &diagnostics);
         if !diagnostics.is_empty() && file.places.is_empty() {
             return Err(diagnostics.into_error(path.map(Path::to_owned)));
         }
         let file_has_databases = file.values.contains_key("databases");
-        let below = source::merged(vec![builtin::tree(&file), file]);
-        let variables = source::variables(environment, &below, &diagnostics);
-        let tree = source::merged(vec![below, variables]);
+        let with = |builtin: Tree, diagnostics: &Diagnostics| {
+            let below = source::merged(vec![builtin, file.clone()]);
+            let variables = source::variables(environment, &below, diagnostics);
+            source::merged(vec![below, variables])
+        };
+        let is_off = builtin::is_off(&with(Tree::default(), &Diagnostics::default()));
+        let tree = with(if is_off { Tree::default() } else { builtin::tree(&file) }, &diagnostics);
         let libpq = if file_has_databases || names_another_database(&tree) {
             None
         } else {
@@ -175,6 +190,7 @@ impl Config {
         let databases = database::read(&section, libpq);
         // By name, not by what could be made of them: a query must not be blamed for its database.
         let names = databases.keys().map(String::as_str).chain(section.names()).map(str::to_owned).collect();
+        root.boolean(BUILT_IN_QUERIES);
         let (queries, built_in) = query::read(&root.section("queries"), &names);
         root.finish();
         let effective = context.effective.take();

@@ -8,6 +8,7 @@ pub mod connect;
 pub(crate) mod explain;
 mod fair_pool;
 mod go_back;
+mod grants;
 mod health;
 mod inspect;
 mod listen;
@@ -27,7 +28,7 @@ use std::{
     convert::Infallible,
     future::pending,
     sync::{
-        Arc, Weak,
+        Arc, Mutex, Weak,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -43,6 +44,7 @@ use tokio_stream::{Stream, StreamExt, wrappers::WatchStream};
 
 pub use self::{
     classify::Cause,
+    grants::Named,
     inspect::{Inspection, Inspector, QueryError, Server},
     plan::{Plan, Relation, RowSecurity},
     role::Privileges,
@@ -133,6 +135,7 @@ impl Database {
             observed: Arc::clone(&observed),
             metrics: Arc::clone(&metrics),
             renewed: renewed.clone(),
+            sessions: Mutex::default(),
         };
         let manager = deadpool_postgres::Manager::from_connect(
             tokio_postgres::Config::new(),

@@ -26,6 +26,7 @@ BEYOND = {
     },
     "texts with a grammar of their own": {
         "host-with-port", "placeholders", "sql-no-select", "sql-nul", "sql-several-statements", "sql-unterminated",
+        "sql-that-is-not-what-it-looks-like", "unreplaced-placeholders",
     },
     "names that are reserved": {"keeper"},
     "a section that is empty, as the chart's is by default": {"databases-empty"},

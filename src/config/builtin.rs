@@ -2,7 +2,10 @@
 
 use ::config::{Map, Value, ValueKind};
 
-use super::source::{Path, Tree};
+use super::{
+    BUILT_IN_QUERIES,
+    source::{Path, Tree},
+};
 use crate::diagnostics::Location;
 
 /// The database that the built-in queries prefer, and the one that libpq's environment names.
@@ -47,6 +50,11 @@ const QUERIES: [(&str, &[(&str, &str)]); 3] = [
 /// Returns whether this is the name of a built-in query.
 pub(crate) fn is_builtin(name: &str) -> bool {
     QUERIES.iter().any(|(builtin, _)| *builtin == name)
+}
+
+/// Returns whether a tree leaves the built-in queries out.
+pub(crate) fn is_off(tree: &Tree) -> bool {
+    tree.values.get(BUILT_IN_QUERIES).is_some_and(|value| value.clone().into_bool().is_ok_and(|is_on| !is_on))
 }
 
 /// The built-in queries that `file` does not define, as a tree to put below it.

@@ -325,6 +325,10 @@ fn database(section: &Section<'_>, preferred: Option<&str>, databases: &BTreeSet
 
 /// Checks the statement; `parameters` is the number of declared ones, if it is known.
 fn check_statement(section: &Section<'_>, sql: &str, parameters: Option<usize>) {
+    if let Some((character, what)) = sql::look_alike(sql) {
+        let code = u32::from(character);
+        section.fault("sql", format!("has {what} (U+{code:04X}) outside of quotes; write the plain character"));
+    }
     match sql::is_one_statement(sql) {
         Err(Malformed::Unterminated) => section.fault("sql", "has a string, quoted name or comment that does not end"),
         Err(Malformed::Unbalanced) => section.fault("sql", "has parentheses that do not match"),

@@ -9,7 +9,7 @@ use tokio_postgres::{
     error::{DbError, Severity},
 };
 
-use super::connect;
+use super::{connect, transport::Misbehaviour};
 use crate::fault::{Fault, Kind, SqlState};
 
 /// Returns the fault of a statement that failed in an open session.
@@ -105,10 +105,40 @@ pub enum Cause {
     Refused,
     /// The server did not answer in time.
     Silent,
-    /// TLS: a certificate, a name, or a server without it.
+    /// A Unix socket that is not there.
+    NoSocket,
+    /// What answers is no PostgreSQL server.
+    NotPostgres,
+    /// The connection was closed before anything was said.
+    HungUp,
+    /// The server has no TLS.
+    NoTls,
+    /// The server does not take TLS that begins with the first byte.
+    NotDirect,
+    /// The server's certificate was signed by somebody else.
+    UnknownIssuer,
+    /// The server's certificate is for another name.
+    WrongName,
+    /// The server's certificate has ended, or does not count yet.
+    CertificateTime,
+    /// The server's certificate is also the root.
+    OwnRoot,
+    /// The server refused our certificate, or wants one.
+    ClientCertificate,
+    /// TLS failed otherwise.
     Tls,
+    /// The server asks for a password, and there is none.
+    MissingPassword,
+    /// The server, or what is before it, cannot bind SCRAM to the TLS session.
+    ChannelBinding,
+    /// The server asks for a way of authentication that the driver does not have.
+    AuthenticationMethod,
     /// The server refused the credentials, or the access.
     Authentication,
+    /// A pooler cannot reach its server.
+    Backend,
+    /// A pooler gives each statement another session.
+    StatementPooling,
     /// The database does not exist.
     MissingDatabase,
     /// The server has no room for another session.
@@ -125,8 +155,16 @@ pub enum Cause {
     MissingTable,
     /// A column is missing.
     MissingColumn,
-    /// A function or operator is missing, or does not take these types.
+    /// A column's table is not clear, or not in FROM under this name.
+    Reference,
+    /// A column stands beside an aggregate.
+    Grouping,
+    /// A function is missing, or does not take these types.
     MissingFunction,
+    /// An operator does not compare or compute with these types.
+    MissingOperator,
+    /// A type cannot be cast to another, a column's to a number for example.
+    NoCast,
     /// The text is not one SELECT.
     Syntax,
     /// The role may not read something.
@@ -154,9 +192,16 @@ pub(super) fn cause(error: &DbError) -> Cause {
         return Cause::RowSecurity;
     }
     match error.code().code() {
+        "42P01" if error.routine() == Some("errorMissingRTE") => Cause::Reference,
         "42P01" | "3F000" => Cause::MissingTable,
+        "42702" => Cause::Reference,
         "42703" => Cause::MissingColumn,
-        "42883" | "42804" | "42846" => Cause::MissingFunction,
+        "42803" => Cause::Grouping,
+        "42883" if error.routine() == Some("op_error") => Cause::MissingOperator,
+        "42883" => Cause::MissingFunction,
+        "42804" | "42846" => Cause::NoCast,
+        // PgBouncer has this code for everything, and one language.
+        "08P01" => pooler_cause(error.message()),
         "42601" | "42P02" | "0A000" | "42P18" => Cause::Syntax,
         "42501" => Cause::Privilege,
         "25006" => Cause::ReadOnly,
@@ -166,6 +211,7 @@ pub(super) fn cause(error: &DbError) -> Cause {
         "53300" => Cause::Full,
         code => match (code.get(..2), code.get(..3)) {
             (Some("22"), _) => Cause::Datum,
+            (Some("28"), _) if error.message().contains("certificate") => Cause::ClientCertificate,
             (Some("28"), _) => Cause::Authentication,
             (_, Some("57P")) => Cause::NotReady,
             _ => Cause::Other,
@@ -179,29 +225,104 @@ pub(super) fn cause_of_connect(error: &connect::Error) -> Cause {
         connect::Error::Credentials(_) => return Cause::Credentials,
         connect::Error::Timeout { .. } => return Cause::Silent,
         connect::Error::Mismatch { .. } => return Cause::WrongServer,
-        connect::Error::Closed { .. } => return Cause::Connection,
-        connect::Error::Refused { source, .. } => source,
+        connect::Error::Closed { .. } => return Cause::HungUp,
+        connect::Error::Refused { source, .. } => &**source,
     };
     if let Some(server) = source.as_db_error() {
         return cause(server);
     }
+    if let Some(misbehaviour) = find::<Misbehaviour>(source) {
+        return match misbehaviour {
+            Misbehaviour::NoTls => Cause::NoTls,
+            Misbehaviour::NotPostgres | Misbehaviour::TooMuch(_) => Cause::NotPostgres,
+            Misbehaviour::HungUp => Cause::HungUp,
+            Misbehaviour::NotDirect => Cause::NotDirect,
+        };
+    }
+    if let Some(error) = find::<rustls::Error>(source) {
+        return tls_cause(error);
+    }
     // The driver's kinds are private; its texts tell them apart.
     let kind = source.to_string();
+    let reason = source.source().map(ToString::to_string).unwrap_or_default();
+    if kind.contains("authentication") {
+        return match &reason {
+            reason if reason.contains("channel binding") => Cause::ChannelBinding,
+            reason if reason.contains("unsupported authentication") => Cause::AuthenticationMethod,
+            _ => Cause::Authentication,
+        };
+    }
+    if kind.contains("invalid configuration") && reason.contains("password") {
+        return Cause::MissingPassword;
+    }
     if kind.contains("TLS") {
         return Cause::Tls;
     }
-    if kind.contains("authentication") {
-        return Cause::Authentication;
+    if kind.contains("closed") {
+        return Cause::HungUp;
     }
-    let mut inner = source.source();
-    while let Some(error) = inner {
-        if let Some(error) = error.downcast_ref::<io::Error>() {
-            // Of what opening a session can meet, only a look-up fails without an error number.
-            return if error.raw_os_error().is_none() { Cause::HostName } else { Cause::Refused };
-        }
-        inner = error.source();
+    let Some(error) = source.source().and_then(find::<io::Error>) else { return Cause::NotPostgres };
+    match (error.kind(), error.raw_os_error()) {
+        (io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset, _) => Cause::HungUp,
+        (io::ErrorKind::NotFound, Some(_)) => Cause::NoSocket,
+        (_, Some(_)) => Cause::Refused,
+        // Only a look-up fails without an error number while a connection is made.
+        (_, None) if kind.contains("connecting") => Cause::HostName,
+        (_, None) => Cause::NotPostgres,
     }
-    Cause::Connection
+}
+
+/// Returns what a failure of TLS asks for.
+fn tls_cause(error: &rustls::Error) -> Cause {
+    use rustls::{AlertDescription as Alert, CertificateError};
+    match error {
+        rustls::Error::InvalidCertificate(certificate) => match certificate {
+            CertificateError::UnknownIssuer => Cause::UnknownIssuer,
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => Cause::WrongName,
+            CertificateError::Expired
+            | CertificateError::ExpiredContext { .. }
+            | CertificateError::NotValidYet
+            | CertificateError::NotValidYetContext { .. } => Cause::CertificateTime,
+            other if format!("{other:?}").contains("CaUsedAsEndEntity") => Cause::OwnRoot,
+            _ => Cause::Tls,
+        },
+        rustls::Error::AlertReceived(
+            Alert::CertificateRequired
+            | Alert::BadCertificate
+            | Alert::UnsupportedCertificate
+            | Alert::CertificateExpired
+            | Alert::CertificateUnknown
+            | Alert::UnknownCA
+            | Alert::AccessDenied
+            | Alert::DecryptError,
+        ) => Cause::ClientCertificate,
+        rustls::Error::InvalidMessage(_) => Cause::NotPostgres,
+        _ => Cause::Tls,
+    }
+}
+
+/// Returns the cause that PgBouncer's own message tells.
+fn pooler_cause(message: &str) -> Cause {
+    const MESSAGES: [(&str, Cause); 8] = [
+        ("statement pooling", Cause::StatementPooling),
+        ("no such database", Cause::MissingDatabase),
+        ("no such user", Cause::Authentication),
+        ("query_wait_timeout", Cause::Full),
+        ("no more connections allowed", Cause::Full),
+        ("server login failed", Cause::Backend),
+        ("server_login_retry", Cause::Backend),
+        ("cannot connect to server", Cause::Backend),
+    ];
+    MESSAGES.into_iter().find_map(|(words, cause)| message.contains(words).then_some(cause)).unwrap_or(Cause::Other)
+}
+
+/// Finds an error of a type among an error and its causes, and inside of what `io::Error` wraps.
+fn find<'a, T: std::error::Error + 'static>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a T> {
+    if let Some(found) = error.downcast_ref() {
+        return Some(found);
+    }
+    let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+    wrapped.and_then(|wrapped| find(wrapped)).or_else(|| error.source().and_then(find))
 }
 
 /// Returns whether the same statement may succeed at once: after a serialisation failure or a deadlock.

@@ -12,10 +12,18 @@ use super::{
     Database, Privileges, SILENCE, Statement, TransactionError,
     classify::{Cause, cause, cause_of_connect, statement_fault},
     connect::{self, Session},
+    grants::{self, Named},
+    listen,
     observed::SessionFacts,
     plan::{Plan, Relation},
 };
 use crate::{conninfo::SessionAttrs, fault::Fault, query::Value, reading::Reading};
+
+/// How long `check` waits for a connection at least. Somebody at a terminal may be further away than the scaler.
+const CONNECT: Duration = Duration::from_secs(5);
+
+/// The most sessions that `check` opens at once to see whether there is room for all of `pool_size`.
+const MOST_SESSIONS: usize = 8;
 
 /// The facts about a session that an operator wants. The server may be behind a pooler, so it is asked for its address.
 const SERVER: &str = "\
@@ -57,6 +65,8 @@ pub struct Server {
     pub tls: Option<String>,
     /// The role's privileges beyond reading.
     pub privileges: Privileges,
+    /// The time that it took to connect, until the session had said what it is.
+    pub connected_in: Duration,
 }
 
 /// The failure of a query or of a connection, with the server's own messages.
@@ -72,6 +82,8 @@ pub struct QueryError {
     pub further: Vec<String>,
     /// The position in [`Statement::text`] that the server names, in characters from 1.
     pub position: Option<usize>,
+    /// The statement that grants what is missing, where that is known.
+    pub grant: Option<String>,
 }
 
 /// The result of one query.
@@ -83,6 +95,8 @@ pub struct Inspection {
     pub took: Duration,
     /// The plan; absent where the server gave none.
     pub plan: Option<Plan>,
+    /// The relations that its text names.
+    pub relations: Vec<Named>,
 }
 
 /// A session that inspects one query after another.
@@ -97,12 +111,15 @@ impl Database {
     /// # Errors
     /// The reason why there is none; also for a role that the configuration refuses.
     pub async fn inspector(self: &Arc<Self>) -> Result<(Inspector, Server), QueryError> {
-        let session = self.session().await?;
-        let within = self.settings.connect_timeout;
+        let started = Instant::now();
+        let within = CONNECT.max(self.settings.connect_timeout);
+        let session = self.session(within).await?;
+        let connected_in = started.elapsed();
         let mut server = timeout(within, Server::of(&session.client))
             .await
             .map_err(|_| QueryError::ours(Fault::Unreachable, Cause::Silent, format!("no answer within {within:?}")))?
             .map_err(|error| QueryError::of(&error))?;
+        server.connected_in = connected_in;
         server.is_any_of_several = self.settings.connection.resolve().is_ok_and(|connection| {
             connection.addresses.len() > 1 && connection.target_session_attrs == SessionAttrs::Any
         });
@@ -113,12 +130,12 @@ impl Database {
         Ok((Inspector { database: Arc::clone(self), session }, server))
     }
 
-    async fn session(&self) -> Result<Session, QueryError> {
+    /// Opens a session within a time for each host, and again as long for the questions to it.
+    async fn session(&self, within: Duration) -> Result<Session, QueryError> {
         let settings = &self.settings;
         let credentials = |message| QueryError::ours(Fault::Unreachable, Cause::Credentials, message);
         let connection = settings.connection.resolve().map_err(credentials)?;
-        let (max_lag, within) = (settings.max_lag, settings.connect_timeout);
-        let session = connect::open(&connection, max_lag, within, "clapometer check", connect::NUMBERS, None)
+        let session = connect::open(&connection, settings.max_lag, within, "clapometer check", connect::NUMBERS, None)
             .await
             .map_err(|error| QueryError::ours(error.fault(), cause_of_connect(&error), error.to_string()))?;
         let facts = timeout(within, SessionFacts::read(&session.client))
@@ -138,13 +155,88 @@ impl Inspector {
         let sent_at = Instant::now();
         let reading = self.read(statement, parameters).await;
         let took = sent_at.elapsed();
+        if reading.as_ref().is_err_and(|error| error.cause == Cause::StatementPooling) {
+            return Inspection { reading, took, plan: None, relations: Vec::new() };
+        }
         let plan = self.plan(statement, parameters).await;
-        Inspection { reading, took, plan }
+        let relations = self.relations(statement).await;
+        let reading = match reading {
+            Err(error) if error.cause == Cause::Privilege => Err(self.with_grant(error, &relations).await),
+            reading => reading,
+        };
+        Inspection { reading, took, plan, relations }
+    }
+
+    /// Returns the statement that lets another role read what these queries name.
+    pub fn grant_to<'a>(&self, role: &str, relations: impl IntoIterator<Item = &'a str>) -> Option<String> {
+        grants::grant_select(relations, role)
+    }
+
+    /// Sends a NOTIFY and waits for it on a connection that listens, as the scaler does.
+    ///
+    /// # Errors
+    /// Says why none arrives.
+    pub async fn hears_notifications(&self) -> Result<(), String> {
+        listen::probe(&self.database.settings, &self.session.client).await
+    }
+
+    /// Opens as many sessions as the scaler may, eight at most, beside this one, and closes them again.
+    ///
+    /// # Errors
+    /// The number of sessions that there was room for, and the failure of the next one.
+    pub async fn has_room(&self) -> Result<(), (usize, QueryError)> {
+        let settings = &self.database.settings;
+        let mut sessions = Vec::new();
+        while sessions.len() + 1 < settings.pool_size.get().min(MOST_SESSIONS) {
+            match self.database.session(settings.connect_timeout).await {
+                Ok(session) => sessions.push(session),
+                Err(error) => return Err((sessions.len() + 1, error)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks for the relations that a statement names; none where the server does not parse it.
+    async fn relations(&mut self, statement: &Statement) -> Vec<Named> {
+        if self.session.client.is_closed() {
+            return Vec::new();
+        }
+        let begin = self.database.begin(&statement.query, None);
+        let client = &self.session.client;
+        let asked = timeout(statement.query.timeout + SILENCE, async {
+            client.batch_execute(&begin).await?;
+            grants::relations(client, statement).await
+        });
+        let relations = asked.await;
+        self.roll_back().await;
+        relations.ok().and_then(Result::ok).unwrap_or_default()
+    }
+
+    /// Adds the statement that grants what the role lacks.
+    async fn with_grant(&self, error: QueryError, relations: &[Named]) -> QueryError {
+        let client = &self.session.client;
+        let role = client.query_typed("SELECT current_user::text", &[]).await;
+        let Some(role) = role.ok().and_then(|rows| rows.first()?.try_get::<_, String>(0).ok()) else { return error };
+        let unreadable = relations.iter().filter(|relation| !relation.is_readable).map(|relation| &*relation.name);
+        let grant = match grants::grant_select(unreadable, &role) {
+            Some(grant) => Some(grant),
+            None => {
+                let schema = grants::schema(client, &error.message).await.ok().flatten();
+                schema.map(|schema| grants::grant_usage(&schema, &role))
+            }
+        };
+        QueryError { grant, ..error }
+    }
+
+    async fn roll_back(&mut self) {
+        if timeout(SILENCE, self.session.client.batch_execute("ROLLBACK")).await.is_err() {
+            self.replace_session().await;
+        }
     }
 
     async fn read(&mut self, statement: &Statement, parameters: &[Value]) -> Result<Reading, QueryError> {
         if self.session.client.is_closed() {
-            self.session = self.database.session().await?;
+            self.session = self.database.session(CONNECT.max(self.database.settings.connect_timeout)).await?;
         }
         let limit = statement.query.timeout + SILENCE;
         match timeout(limit, self.database.transaction(&self.session.client, statement, parameters)).await {
@@ -181,10 +273,7 @@ impl Inspector {
             Ok::<_, tokio_postgres::Error>(plan)
         });
         let plan = asked.await;
-        match timeout(SILENCE, client.batch_execute("ROLLBACK")).await {
-            Ok(_) => {}
-            Err(_) => self.replace_session().await,
-        }
+        self.roll_back().await;
         plan.ok()?.ok()?
     }
 
@@ -194,7 +283,7 @@ impl Inspector {
         if let Ok(connection) = self.database.settings.connection.resolve() {
             connect::cancel(&connection, token).await;
         }
-        if let Ok(session) = self.database.session().await {
+        if let Ok(session) = self.database.session(CONNECT.max(self.database.settings.connect_timeout)).await {
             self.session = session;
         }
     }
@@ -215,13 +304,14 @@ impl Server {
             address: row.try_get(7)?,
             tls: row.try_get(8)?,
             privileges: Privileges::of(client).await?,
+            connected_in: Duration::ZERO,
         })
     }
 }
 
 impl QueryError {
     fn ours(fault: Fault, cause: Cause, message: String) -> Self {
-        Self { fault, cause, message, further: Vec::new(), position: None }
+        Self { fault, cause, message, further: Vec::new(), position: None, grant: None }
     }
 
     fn of(error: &tokio_postgres::Error) -> Self {
@@ -239,6 +329,7 @@ impl QueryError {
             message: format!("{}: {}", server.code().code(), server.message()),
             further: server.detail().into_iter().chain(server.hint()).map(str::to_owned).collect(),
             position,
+            grant: None,
         }
     }
 }

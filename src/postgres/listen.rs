@@ -82,6 +82,39 @@ struct Listening {
     closed: oneshot::Receiver<()>,
 }
 
+/// Sends a NOTIFY on a session and waits for it on a connection that listens, as [`listen`] does to prove the way.
+///
+/// # Errors
+/// Says why none arrives.
+pub(super) async fn probe(settings: &config::Database, sender: &tokio_postgres::Client) -> Result<(), String> {
+    let channel = format!("clapometer_{:016x}", rand::random::<u64>());
+    let connection = address(settings)?;
+    let arrived = Arc::new(Notify::new());
+    let hear = {
+        let (arrived, channel) = (Arc::clone(&arrived), channel.clone());
+        move |notification: Notification| {
+            if notification.channel() == channel {
+                arrived.notify_one();
+            }
+        }
+    };
+    let hear: Option<Box<dyn FnMut(Notification) + Send>> = Some(Box::new(hear));
+    let within = settings.connect_timeout;
+    let session = connect::open(&connection, Duration::ZERO, within, "clapometer check", connect::NUMBERS, hear)
+        .await
+        .map_err(|error| error.to_string())?;
+    let answered = async {
+        session.client.batch_execute(&format!("LISTEN {}", escape_identifier(&channel))).await?;
+        sender.query_typed("SELECT pg_notify($1, '')", &[(&channel, Type::TEXT)]).await
+    };
+    match timeout(PATIENCE, answered).await {
+        Ok(Ok(_)) => {}
+        Ok(Err(error)) => return Err(connect::explain(&error)),
+        Err(_) => return Err("LISTEN or NOTIFY was not answered".to_owned()),
+    }
+    timeout(PATIENCE, arrived.notified()).await.map_err(|_| "a NOTIFY of our own has not arrived".to_owned())
+}
+
 /// Listens for as long as the database handle lives and there is a channel.
 pub(super) async fn listen(database: Weak<Database>) {
     let Some(mut listener) = Listener::new(database) else { return };

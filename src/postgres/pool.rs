@@ -1,11 +1,16 @@
 //! Opens the connections of a pool: with the present credentials and a checked role, and records every failure.
 
-use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use deadpool_postgres::Connect;
 use tokio::{
     sync::watch,
-    task::JoinHandle,
+    task::{AbortHandle, JoinHandle},
     time::{Instant, sleep, timeout},
 };
 use tokio_postgres::{Client, NoTls};
@@ -40,6 +45,8 @@ pub(super) struct Connector {
     pub(super) metrics: Arc<Metrics>,
     /// The latest time at which sessions were outdated; see [`super::Database::renew`].
     pub(super) renewed: watch::Sender<Instant>,
+    /// The tasks of the sessions that were opened, for their number.
+    pub(super) sessions: Mutex<Vec<AbortHandle>>,
 }
 
 impl Connect for Connector {
@@ -49,7 +56,11 @@ impl Connect for Connector {
     ) -> Pin<Box<dyn Future<Output = Result<(Client, JoinHandle<()>), tokio_postgres::Error>> + Send + '_>> {
         Box::pin(async move {
             match self.open().await {
-                Ok(session) => Ok(session.into_parts()),
+                Ok(session) => {
+                    let (client, driver) = session.into_parts();
+                    self.sessions.lock().unwrap_or_else(PoisonError::into_inner).push(driver.abort_handle());
+                    Ok((client, driver))
+                }
                 Err((fault, detail)) => {
                     self.health.connect_failed(fault, &detail, &self.metrics);
                     Err(stand_in().await)
@@ -60,6 +71,19 @@ impl Connect for Connector {
 }
 
 impl Connector {
+    /// Returns what the sessions that are open say about one that could not be opened in time.
+    fn others(&self) -> String {
+        let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        sessions.retain(|task| !task.is_finished());
+        match sessions.len() {
+            0 => String::new(),
+            open => format!(
+                "; {open} of pool_size {} are open: if they are answered, a pooler before the server has no room for more",
+                self.settings.pool_size
+            ),
+        }
+    }
+
     async fn open(&self) -> Result<connect::Session, (Fault, String)> {
         let mut used = self.resolve().await?;
         let mut changes = 0;
@@ -71,7 +95,10 @@ impl Connector {
                 opened = self.session(&again).await;
                 used = again;
             }
-            let session = opened.map_err(|error| (error.fault(), error.to_string()))?;
+            let session = opened.map_err(|error| match error {
+                connect::Error::Timeout { .. } => (error.fault(), format!("{error}{}", self.others())),
+                _ => (error.fault(), error.to_string()),
+            })?;
             let facts = self.check(&session.client).await?;
             // `Database::renew` relies on it that a session which is older than the latest change was opened with the
             // credentials before it.
@@ -135,7 +162,7 @@ impl Connector {
         let asked = async { tokio::try_join!(SessionFacts::read(client), Privileges::of(client)) };
         let (facts, privileges) = timeout(self.settings.connect_timeout, asked)
             .await
-            .map_err(|_| unreachable("the role could not be checked in time".to_owned()))?
+            .map_err(|_| unreachable(format!("the role could not be checked in time{}", self.others())))?
             .map_err(|error| unreachable(format!("the role could not be checked: {}", connect::explain(&error))))?;
         let labels = DatabaseLabels { database: self.settings.name.clone() };
         let before = self.metrics.role_privileged.get_or_create(&labels).set(i64::from(!privileges.is_empty()));

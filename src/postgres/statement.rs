@@ -78,6 +78,11 @@ impl Statement {
         client.query_typed_raw(&text, self.typed(parameters)).await
     }
 
+    /// The types of its parameters.
+    pub(super) fn parameter_types(&self) -> impl Iterator<Item = Type> {
+        self.query.parameters.iter().map(|parameter| type_of(parameter.kind))
+    }
+
     fn typed<'a>(
         &'a self,
         parameters: &'a [Value],

@@ -19,6 +19,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::{
     conninfo::{Connection, SslMode, SslNegotiation},
+    diagnostics::shown_path,
     pem,
 };
 
@@ -45,7 +46,8 @@ pub(super) fn connector(connection: &Connection) -> Result<MakeRustlsConnect, Er
     let mut config = match (&connection.sslcert, &connection.sslkey) {
         (Some(cert), Some(key)) => {
             let chain = certificates("sslcert", cert)?;
-            let key = pem::private_key(key).map_err(|error| Error { key: "sslkey", problem: error.to_string() })?;
+            let key = pem::private_key(key)
+                .map_err(|error| Error { key: "sslkey", problem: format!("{}: {error}", shown_path(key)) })?;
             builder
                 .with_client_auth_cert(chain, key)
                 .map_err(|error| Error { key: "sslcert", problem: error.to_string() })?
@@ -60,7 +62,7 @@ pub(super) fn connector(connection: &Connection) -> Result<MakeRustlsConnect, Er
 }
 
 fn certificates(key: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
-    pem::certificates(path).map_err(|error| Error { key, problem: error.to_string() })
+    pem::certificates(path).map_err(|error| Error { key, problem: format!("{}: {error}", shown_path(path)) })
 }
 
 fn verifier(connection: &Connection, provider: &Arc<CryptoProvider>) -> Result<Arc<dyn ServerCertVerifier>, Error> {

@@ -42,6 +42,9 @@ const PARAMETER_STATUS: u8 = b'S';
 const ROW_DESCRIPTION: u8 = b'T';
 const READY_FOR_QUERY: u8 = b'Z';
 
+/// The messages that a server sends before it is ready: authentication, keys, parameters, notices, errors.
+const STARTUP: &[u8] = b"RKSNEvZ";
+
 /// Makes the transports of sessions.
 #[derive(Clone)]
 pub(super) struct Transport {
@@ -202,6 +205,9 @@ impl Meter {
         // The length counts itself.
         let length = usize::try_from(u32::from_be_bytes([a, b, c, d])).unwrap_or(usize::MAX);
         self.of_body = length.saturating_sub(4);
+        if !self.is_ready && (!STARTUP.contains(&kind) || self.of_body > LARGEST_PREAMBLE) {
+            return Err(Misbehaviour::NotPostgres.into());
+        }
         let is_description = kind == ROW_DESCRIPTION;
         if self.of_body > self.largest_message || (is_description && self.of_body > LARGEST_DESCRIPTION) {
             return Err(too_much("a message that is too long"));

@@ -159,6 +159,32 @@ pub fn highest_placeholder(sql: &str) -> u32 {
         .unwrap_or(0)
 }
 
+/// Returns the comments that go to the end of their line.
+pub fn line_comments(sql: &str) -> impl Iterator<Item = &str> {
+    tokens(sql).filter_map(|token| match token {
+        Token::LineComment(text) => Some(text),
+        _ => None,
+    })
+}
+
+/// Returns the first character, outside of quotes and comments, that a word processor or a web page has put in place of a
+/// plain space, quote or dash. PostgreSQL takes each for a letter.
+pub fn look_alike(sql: &str) -> Option<(char, &'static str)> {
+    let found = |c: char| {
+        Some(match c {
+            '\u{a0}' | '\u{2007}' | '\u{202f}' => (c, "a no-break space"),
+            '\u{200b}' | '\u{200c}' | '\u{200d}' | '\u{feff}' => (c, "an invisible character"),
+            '\u{2018}' | '\u{2019}' | '\u{201c}' | '\u{201d}' => (c, "a typographic quote"),
+            '\u{2013}' | '\u{2014}' | '\u{2212}' => (c, "a typographic dash or minus"),
+            _ => return None,
+        })
+    };
+    tokens(sql).find_map(|token| match token {
+        Token::Word(text) | Token::Symbol(text) => text.chars().find_map(found),
+        _ => None,
+    })
+}
+
 /// Returns whether a text is meant as SQL: it starts with SELECT, WITH, VALUES, TABLE or a parenthesis,
 /// white space and comments aside.
 pub fn looks_like_sql(text: &str) -> bool {

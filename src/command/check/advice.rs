@@ -2,13 +2,18 @@
 
 use super::{excerpt::Excerpt, report::Origin};
 use crate::{
+    config::{Config, Database},
     fault::{Fault, Unusable},
     postgres::{Cause, QueryError},
     query::Query,
 };
 
 /// Advises on a database that cannot be reached.
-pub(super) fn for_database(name: &str, error: &QueryError) -> String {
+pub(super) fn for_database(settings: &Database, config: &Config, error: &QueryError) -> String {
+    let name = &settings.name;
+    if let Some(own) = own_port(settings, config, error.cause) {
+        return own;
+    }
     match error.cause {
         Cause::Credentials => "correct the file or variable that the configuration refers to".to_owned(),
         Cause::HostName => "this name is not known here: check its spelling; in Kubernetes it is \
@@ -17,22 +22,73 @@ pub(super) fn for_database(name: &str, error: &QueryError) -> String {
         Cause::Refused => "nothing answers there: check host and port, that PostgreSQL runs, that it listens on that \
                            address (listen_addresses), and that no firewall or NetworkPolicy is in between"
             .to_owned(),
+        Cause::NoSocket => format!(
+            "there is no such socket: databases.{name}.host must be the directory of the server's socket \
+             (unix_socket_directories), and port the number in its name; in a container it must be mounted"
+        ),
+        Cause::NotPostgres => format!(
+            "something else than PostgreSQL answers there: check databases.{name}.host and port (PostgreSQL's is \
+             usually 5432, PgBouncer's 6432)"
+        ),
+        Cause::HungUp => format!(
+            "check databases.{name}.host and port: something else may listen there, or a proxy or pooler whose server \
+             is away; if it is PostgreSQL, its log says why"
+        ),
         Cause::Silent => format!(
             "the server, or a firewall before it, does not answer: check host, port and NetworkPolicy; if the server \
              is only slow, raise databases.{name}.connect_timeout"
         ),
-        Cause::Tls => format!(
-            "compare databases.{name}.sslmode and sslrootcert with the server: does it speak TLS (ssl = on), who \
-             signed its certificate, and does that name the host"
+        Cause::NoTls => format!(
+            "turn TLS on in the server (ssl = on, with a certificate); or, where nobody else is on the way, set \
+             databases.{name}.sslmode to disable"
         ),
+        Cause::NotDirect => {
+            "leave sslnegotiation=direct out: it needs PostgreSQL 17, and no pooler in between".to_owned()
+        }
+        Cause::UnknownIssuer => format!(
+            "databases.{name}.sslrootcert must hold the certificate of the authority that signed the server's \
+             (clouds publish theirs as a file); without it, only the system's authorities are trusted"
+        ),
+        Cause::WrongName => format!(
+            "databases.{name}.host must be one of the names in the server's certificate (connect by that name, with \
+             hostaddr in url where it does not resolve); or get a certificate with this name; sslmode verify-ca \
+             checks no name, and trusts everybody with a certificate of the same authority"
+        ),
+        Cause::CertificateTime => "the server's certificate has ended or does not count yet: renew it on the server; \
+                                   or this machine's clock is wrong"
+            .to_owned(),
+        Cause::OwnRoot => format!(
+            "the server's certificate is its own root (CA:TRUE), which is refused for a server: sign the server's \
+             certificate with a CA of its own and give that CA as databases.{name}.sslrootcert (docs/credentials.md)"
+        ),
+        Cause::ClientCertificate => format!(
+            "the server wants a client's certificate, or another one: check databases.{name}.sslcert and sslkey, the \
+             server's ssl_ca_file, and the map in pg_hba.conf"
+        ),
+        Cause::Tls => format!(
+            "compare databases.{name}.sslmode and sslrootcert with the server: which versions of TLS does it speak \
+             (1.2 and 1.3 are offered), and is its certificate sound"
+        ),
+        Cause::MissingPassword => format!(
+            "the server asks for a password and there is none: set databases.{name}.password (better {{file: PATH}} or \
+             {{env: NAME}}), or PGPASSWORD, or an entry in the password file that fits host, port, database and role"
+        ),
+        Cause::ChannelBinding => "leave channel_binding=require out: it needs TLS, a password with SCRAM, and no \
+                                  pooler in between"
+            .to_owned(),
+        Cause::AuthenticationMethod => "let pg_hba.conf ask this role for scram-sha-256 or a client's certificate: \
+                                        GSSAPI, SSPI, LDAP by token and OAuth are not spoken here"
+            .to_owned(),
         Cause::Authentication => format!(
             "check databases.{name}.user and password, and the server's pg_hba.conf for this role, database, address \
              and encryption"
         ),
         Cause::MissingDatabase => format!("check databases.{name}.dbname; `psql -l` lists what is there"),
         Cause::Full => format!(
-            "raise the server's max_connections or the role's CONNECTION LIMIT, or lower databases.{name}.pool_size"
+            "raise the server's max_connections or the role's CONNECTION LIMIT (a pooler's: default_pool_size, \
+             max_client_conn), or lower databases.{name}.pool_size"
         ),
+        Cause::Backend => "the pooler answers, and its PostgreSQL does not: the pooler's log says why".to_owned(),
         Cause::NotReady => "the server is starting or stopping: try again in a moment".to_owned(),
         Cause::WrongServer => format!(
             "name a host of the kind that databases.{name}.target_session_attrs asks for; if it is only behind \
@@ -44,6 +100,23 @@ pub(super) fn for_database(name: &str, error: &QueryError) -> String {
         ),
         _ => "try again; if it stays, the server's log says why".to_owned(),
     }
+}
+
+/// Returns the advice for a database whose port is one that the scaler itself serves.
+fn own_port(settings: &Database, config: &Config, cause: Cause) -> Option<String> {
+    if !matches!(cause, Cause::NotPostgres | Cause::HungUp | Cause::Silent) {
+        return None;
+    }
+    let addresses = settings.connection.resolve().ok()?.addresses;
+    let serves = [("server.listen", config.server.listen), ("admin.listen", config.admin.listen)];
+    let (key, port) = serves.into_iter().find_map(|(key, listen)| {
+        let is_own = addresses.iter().any(|address| address.port() == listen.port());
+        is_own.then(|| (key, listen.port()))
+    })?;
+    Some(format!(
+        "{port} is clapometer's own port ({key}): databases.{}.port must be that of PostgreSQL, usually 5432",
+        settings.name
+    ))
 }
 
 /// Advises on a query that failed.
@@ -65,18 +138,55 @@ pub(super) fn for_query(query: &Query, origin: Origin, error: &QueryError, at: O
             "value_column, activity_column, next_change and group_by of queries.{name} must name columns that its \
              SQL returns"
         ),
+        Cause::MissingColumn if points_to_quote(at) => format!(
+            "a text is written in single quotes; double quotes make it a column's name: correct queries.{name}.sql"
+        ),
+        Cause::Reference => {
+            format!("write the table's name, or its alias where it has one, before the column in queries.{name}.sql")
+        }
+        Cause::Grouping => format!(
+            "take the column out of queries.{name}.sql; or, for a number for each of its values, GROUP BY it and set \
+             group_by and value_column"
+        ),
         Cause::MissingColumn => format!("correct queries.{name}.sql: the column's name, or its table"),
         Cause::MissingFunction => {
             format!("correct queries.{name}.sql: the function's name, or the types of its arguments (cast them)")
         }
+        Cause::MissingOperator if matches!(at, Some(Excerpt::Wrapper)) => {
+            format!("next_change of queries.{name} must be a timestamptz, and the other columns numbers")
+        }
+        Cause::MissingOperator => format!(
+            "the types on both sides differ: cast one in queries.{name}.sql; an enum is compared with a parameter of \
+             type text as column::text = $1"
+        ),
+        Cause::NoCast if matches!(at, Some(Excerpt::Wrapper)) => format!(
+            "what is reported must be a number: count(*), or a column of a number's type; an enum, a date or JSON is \
+             none (queries.{name}.value_column names the column)"
+        ),
+        Cause::NoCast => format!("queries.{name}.sql uses a value as a type that it cannot have: look where it points"),
+        Cause::Syntax if error.message.contains("cross-database") => format!(
+            "a session reads one database: leave its name out of queries.{name}.sql, and set \
+             databases.{database}.dbname, or queries.{name}.database to another entry of databases"
+        ),
         Cause::Syntax if query.value_column.is_none() => format!(
             "queries.{name}.sql must be one SELECT that only reads, with one column; if it returns several, name the \
              one to report in value_column"
         ),
         Cause::Syntax => format!("queries.{name}.sql must be one SELECT that only reads; try it in psql"),
-        Cause::Privilege => "grant it to the role (GRANT SELECT ON ... TO ...; for a schema GRANT USAGE); \
-                             deploy/postgres/roles.sql does it for postgres-batch's tables"
-            .to_owned(),
+        Cause::Privilege => match &error.grant {
+            Some(grant) => format!("as the owner: {grant}"),
+            None => "grant it to the role (GRANT SELECT ON ... TO ...; for a function GRANT EXECUTE); \
+                     deploy/postgres/roles.sql does it for postgres-batch's tables"
+                .to_owned(),
+        },
+        Cause::StatementPooling => format!(
+            "a reading is a transaction: set pool_mode = transaction for this database in PgBouncer, or let \
+             databases.{database} lead past it"
+        ),
+        Cause::Full => format!(
+            "the pooler has no free connection: raise its default_pool_size, or lower databases.{database}.pool_size"
+        ),
+        Cause::Backend => "the pooler answers, and its PostgreSQL does not: the pooler's log says why".to_owned(),
         Cause::RowSecurity => "a policy would hide rows from this role, and a count of the others would be a silent \
                                zero: give it BYPASSRLS, or count through a view or a SECURITY DEFINER function of \
                                the table's owner"
@@ -89,10 +199,18 @@ pub(super) fn for_query(query: &Query, origin: Origin, error: &QueryError, at: O
             "another session holds a lock (ALTER TABLE, VACUUM FULL?): see pg_locks; or raise \
              databases.{database}.lock_timeout"
         ),
+        Cause::Datum if error.message.contains("enum") => {
+            format!("correct queries.{name}.sql; SELECT unnest(enum_range(NULL::TYPE)) lists what the enum has")
+        }
         Cause::Datum => format!("correct queries.{name}.sql, or the data that it reads"),
         Cause::Silent | Cause::Connection | Cause::NotReady => "try again; the server's log says why".to_owned(),
         _ => format!("try queries.{name}.sql in psql, as the same role"),
     }
+}
+
+/// Returns whether the server points to a name in double quotes.
+fn points_to_quote(at: Option<&Excerpt>) -> bool {
+    matches!(at, Some(Excerpt::Sql { text, column, .. }) if text.chars().nth(*column) == Some('"'))
 }
 
 fn for_answer(query: &Query, unusable: Unusable) -> &'static str {

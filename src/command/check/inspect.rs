@@ -1,6 +1,6 @@
 //! Connects to a database, runs its queries, and reports what came of it.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use super::{
     advice,
@@ -33,11 +33,21 @@ pub(super) async fn database(database: &Arc<Database>, config: &Config, paramete
     let (mut inspector, server) = match database.inspector().await {
         Ok(reached) => reached,
         Err(error) => {
-            let advice = advice::for_database(&settings.name, &error);
+            let advice = advice::for_database(settings, config, &error);
             return not_asked(ConnectionState::Unavailable(problem(error, None, advice)));
         }
     };
-    let warnings = warning::for_server(&server);
+    let mut warnings = warning::for_server(&server);
+    warnings.extend(warning::for_connection(settings, &server));
+    if let Err((room, error)) = inspector.has_room().await {
+        warnings.push(warning::for_room(settings, room, &error.message));
+    }
+    let listens = queries.iter().any(|query| query.notify.is_some());
+    if listens && !server.is_standby {
+        warnings.extend(inspector.hears_notifications().await.err().map(|why| warning::for_notify(settings, &why)));
+    }
+    let is_privileged = !server.privileges.is_empty();
+    let mut named = BTreeSet::new();
     let mut report = DatabaseReport {
         warnings,
         queries: Vec::new(),
@@ -48,10 +58,15 @@ pub(super) async fn database(database: &Arc<Database>, config: &Config, paramete
             Ok(values) => {
                 let statement = Statement::new(Arc::clone(query));
                 let origin = if config.is_builtin(&query.name) { Origin::BuiltIn } else { Origin::Configured };
-                query_report(&statement, origin, inspector.inspect(&statement, &values).await)
+                let inspection = inspector.inspect(&statement, &values).await;
+                named.extend(inspection.relations.iter().map(|relation| relation.name.clone()));
+                query_report(&statement, origin, inspection)
             }
             Err(missing) => QueryReport::not_run(query, QueryOutcome::Skipped { missing }),
         });
+    }
+    if let Some(grant) = inspector.grant_to("clapometer", named.iter().map(String::as_str)).filter(|_| is_privileged) {
+        report.warnings.push(warning::for_grants(&grant));
     }
     report
 }
@@ -71,7 +86,7 @@ fn server_info(server: Server, search_path: Option<&str>) -> ServerInfo {
 
 fn query_report(statement: &Statement, origin: Origin, inspection: Inspection) -> QueryReport {
     let query = &*statement.query;
-    let Inspection { reading, took, plan } = inspection;
+    let Inspection { reading, took, plan, relations: _ } = inspection;
     let outcome = match reading {
         Ok(reading) => answered(query, reading),
         Err(error) => failed(statement, origin, error),
@@ -115,6 +130,6 @@ fn failed(statement: &Statement, origin: Origin, error: QueryError) -> QueryOutc
 }
 
 fn problem(error: QueryError, excerpt: Option<Excerpt>, advice: String) -> Problem {
-    let QueryError { fault, cause: _, message, further, position: _ } = error;
+    let QueryError { fault, cause: _, message, further, position: _, grant: _ } = error;
     Problem { reason: fault.reason(), fault, message, further, excerpt, advice }
 }

@@ -68,7 +68,7 @@ impl Page {
     }
 
     /// Adds a text after its mark (of `width` on the screen), with its further lines under its first.
-    fn wrapped(&mut self, indent: usize, mark: &str, width: usize, text: &str) {
+    pub(super) fn wrapped(&mut self, indent: usize, mark: &str, width: usize, text: &str) {
         let room = reading_width().saturating_sub(indent + width);
         for (index, line) in wrapped(&printable(text), room).into_iter().enumerate() {
             let mark = if index == 0 { mark.to_owned() } else { " ".repeat(width) };

@@ -184,7 +184,6 @@ impl Report {
         };
         self.serving.as_ref().map_or(0, |serving| serving.warnings.len())
             + self.databases.iter().map(of_database).sum::<usize>()
-            + self.count(|outcome| matches!(outcome, QueryOutcome::Absent(_)))
     }
 }
 
@@ -217,6 +216,11 @@ impl QueryReport {
     /// A query that was not run.
     pub(super) fn not_run(query: &Query, outcome: QueryOutcome) -> Self {
         Self { name: query.name.clone(), outcome, warnings: Vec::new(), took: None, plan: None }
+    }
+
+    /// Returns whether it is built in, and its tables are missing.
+    pub(super) fn is_absent(&self) -> bool {
+        matches!(self.outcome, QueryOutcome::Absent(_))
     }
 }
 

@@ -56,6 +56,7 @@ pub(super) fn block(database: &DatabaseReport, colors: ColorChoice) -> String {
     for report in &database.queries {
         query(&mut page, report, widths);
     }
+    absent(&mut page, &database.queries);
     page.push("");
     page.text
 }
@@ -66,10 +67,12 @@ pub(super) fn summary(report: &Report, colors: ColorChoice) -> String {
     let failed = report.count(|outcome| matches!(outcome, QueryOutcome::Failed(_)));
     let skipped = report.count(|outcome| matches!(outcome, QueryOutcome::Skipped { .. }));
     let not_asked = report.count(|outcome| matches!(outcome, QueryOutcome::NotAsked));
+    let absent = report.count(|outcome| matches!(outcome, QueryOutcome::Absent(_)));
     let counts = [
         (answered, "answered", Style::Good),
         (failed, "failed", Style::Bad),
         (not_asked, "not asked", Style::Quiet),
+        (absent, "absent", Style::Quiet),
         (skipped, "skipped", Style::Quiet),
     ];
     let mut parts: Vec<String> = counts
@@ -119,6 +122,21 @@ fn server_facts(page: &mut Page, database: &DatabaseReport, server: &ServerInfo)
     page.fact("search_path", &server.search_path);
 }
 
+/// One line for the built-in queries that have no tables: whoever does not use postgres-batch need not read more.
+fn absent(page: &mut Page, queries: &[QueryReport]) {
+    let names: Vec<&str> = queries.iter().filter(|query| query.is_absent()).map(|query| query.name.as_str()).collect();
+    if names.is_empty() {
+        return;
+    }
+    let word = page.colors.padded(Style::Quiet, "absent", WORD);
+    let text = format!(
+        "built in, without their tables: {} (`postgres-batch migrate up` makes them, search_path finds them, \
+         built_in_queries: false drops the queries)",
+        names.join(", ")
+    );
+    page.wrapped(INDENT, &word, WORD, &text);
+}
+
 /// Column widths, equal for all queries of a database.
 #[derive(Clone, Copy)]
 struct ColumnWidths {
@@ -128,7 +146,8 @@ struct ColumnWidths {
 
 impl ColumnWidths {
     fn fitting(queries: &[QueryReport]) -> Self {
-        let name = queries.iter().map(|query| query.name.chars().count()).max().unwrap_or(0);
+        let shown = queries.iter().filter(|query| !query.is_absent());
+        let name = shown.map(|query| query.name.chars().count()).max().unwrap_or(0);
         let value = queries.iter().filter_map(|query| match &query.outcome {
             QueryOutcome::Answered(answer) => Some(value(answer).chars().count()),
             _ => None,
@@ -164,10 +183,7 @@ fn query(page: &mut Page, query: &QueryReport, widths: ColumnWidths) {
             page.line(Style::Quiet, "skipped", &format!("{name}  to run it, add {}", options.join(" ")));
         }
         QueryOutcome::NotAsked => page.line(Style::Quiet, "unasked", &name),
-        QueryOutcome::Absent(problem) => {
-            page.line(Style::Warning, "warning", &format!("{name}  {}", printable(&problem.message)));
-            page.explain(problem);
-        }
+        QueryOutcome::Absent(_) => {}
         QueryOutcome::Failed(problem) => {
             page.line(Style::Bad, "failed", &format!("{name}  {}{timing}", printable(&problem.message)));
             page.explain(problem);

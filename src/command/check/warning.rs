@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::{
+    config::Database,
     postgres::{Relation, RowSecurity, Server},
     query::Query,
     reading::CALL_DEADLINE,
@@ -73,6 +74,49 @@ pub(super) fn for_server(server: &Server) -> Vec<Warning> {
         );
     }
     warnings
+}
+
+/// Returns what is remarkable about the way to a server.
+pub(super) fn for_connection(settings: &Database, server: &Server) -> Vec<Warning> {
+    let (name, limit) = (&settings.name, settings.connect_timeout);
+    let mut warnings = Vec::new();
+    if server.connected_in > limit {
+        warnings.push(
+            Warning::new(format!("connecting took {:.1?}; the scaler gives up after {limit:?}", server.connected_in))
+                .advise(format!(
+                    "raise databases.{name}.connect_timeout, or look for what is slow: DNS, TLS, a pooler"
+                )),
+        );
+    }
+    if let Some(asked) = settings.connection.connect_timeout().filter(|asked| *asked > limit) {
+        warnings.push(
+            Warning::new(format!("the connection string's connect_timeout of {asked:?} counts as {limit:?}"))
+                .advise(format!("KEDA would wait for nothing; more is set by databases.{name}.connect_timeout")),
+        );
+    }
+    warnings
+}
+
+/// Returns the warning about a server or a pooler with room for fewer sessions than the scaler may open.
+pub(super) fn for_room(settings: &Database, room: usize, message: &str) -> Warning {
+    let (name, size) = (&settings.name, settings.pool_size);
+    Warning::new(format!("there is room for {room} of the {size} sessions of pool_size: {message}")).advise(format!(
+        "lower databases.{name}.pool_size; or raise default_pool_size of a pooler in session mode, the role's \
+         CONNECTION LIMIT, or max_connections"
+    ))
+}
+
+/// Returns the warning about notifications that do not arrive.
+pub(super) fn for_notify(settings: &Database, why: &str) -> Warning {
+    let name = &settings.name;
+    Warning::new(format!("NOTIFY is not heard: {why}; readings are polled instead")).advise(format!(
+        "behind a pooler LISTEN needs a way past it: set databases.{name}.listen_host and listen_port to the server's own"
+    ))
+}
+
+/// Returns the warning that says what a role that can only read would need.
+pub(super) fn for_grants(grant: &str) -> Warning {
+    Warning::new("a role of its own needs for these queries no more than this").advise(grant)
 }
 
 /// Returns a warning about a query that took longer than a call of KEDA may take.

@@ -185,7 +185,11 @@ async fn tls_is_shown_with_protocol_and_cipher() {
 
     let finished = check(&Certificates::generate().authority).await;
     assert_eq!(finished.code(), Some(69), "{}", finished.output);
-    assert!(finished.output.contains("compare databases.claps.sslmode and sslrootcert"), "{}", finished.output);
+    assert!(
+        finished.output.contains("databases.claps.sslrootcert must hold the certificate of the authority"),
+        "{}",
+        finished.output
+    );
 }
 
 #[tokio::test]

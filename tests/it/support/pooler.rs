@@ -16,7 +16,7 @@ use super::{
 /// The path of Debian's package.
 const PROGRAM: &str = "/usr/sbin/pgbouncer";
 
-/// A pooler in transaction mode, for all who connect as one role; it ends when it is dropped.
+/// A pooler, in transaction mode unless said otherwise, for all who connect as one role; it ends when it is dropped.
 pub(crate) struct Pooler {
     address: SocketAddr,
     process: Running,
@@ -26,6 +26,11 @@ impl Pooler {
     /// Starts one in front of where `access` leads, with at most `pool_size` connections to a database; none where there
     /// is no PgBouncer.
     pub(crate) async fn before(access: &Access, pool_size: u32) -> Option<Self> {
+        Self::in_mode("transaction", access, pool_size).await
+    }
+
+    /// Starts one in another `pool_mode`.
+    pub(crate) async fn in_mode(mode: &str, access: &Access, pool_size: u32) -> Option<Self> {
         let program = Path::new(PROGRAM);
         if !program.exists() {
             return None;
@@ -35,7 +40,7 @@ impl Pooler {
         let settings = format!(
             "[databases]\n* = host={host} port={server} user={user} password={password}\n\
              [pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n\
-             auth_type = any\nserver_login_retry = 1\npool_mode = transaction\ndefault_pool_size = {pool_size}\nserver_tls_sslmode = disable\n"
+             auth_type = any\nserver_login_retry = 1\npool_mode = {mode}\ndefault_pool_size = {pool_size}\nserver_tls_sslmode = disable\n"
         );
         let mut pooler = Executable::new(program, Vec::<String>::new()).file("pgbouncer.ini", &settings);
         if rustix::process::getuid().is_root() {
