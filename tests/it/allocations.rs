@@ -173,7 +173,8 @@ fn reference(query: &str, parameters: &[(&str, &str)]) -> ScaledObjectRef {
 fn a_call_with_a_fresh_reading_allocates_no_more_than_a_constant_answer_and_what_it_binds() {
     let in_process = InProcessScaler::new();
     let constant = ExternalScalerServer::new(Constant);
-    let cases: [(&str, &[(&str, &str)], u64); 3] = [
+    type Pairs = [(&'static str, &'static str)];
+    let cases: [(&str, &Pairs, u64); 3] = [
         ("plain", &[], 0),
         ("bound", &[("param.queue", "mail"), ("param.size", "3")], 2),
         ("grouped", &[("param.queue", "mail")], 1),
