@@ -5,7 +5,10 @@
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode, header::CONTENT_TYPE};
+use http::{
+    HeaderMap, HeaderValue, Method, Request, Response, StatusCode,
+    header::{ACCEPT, CONTENT_TYPE, VARY},
+};
 use http_body_util::Full;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -29,6 +32,8 @@ const CONNECTION_TIMEOUT: Duration = Duration::from_secs(60);
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// The state that the pages show.
 struct Pages {
@@ -54,7 +59,7 @@ pub async fn serve(
         let pages = Arc::clone(&pages);
         tokio::spawn(async move {
             let service = service_fn(move |request: Request<Incoming>| {
-                let page = pages.page(request.method(), request.uri().path());
+                let page = pages.page(&request);
                 async move { Ok::<_, Infallible>(page) }
             });
             let mut http = http1::Builder::new();
@@ -67,7 +72,8 @@ pub async fn serve(
 }
 
 impl Pages {
-    fn page(&self, method: &Method, path: &str) -> Response<Full<Bytes>> {
+    fn page<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
+        let (method, path) = (request.method(), request.uri().path());
         if method != Method::GET && method != Method::HEAD {
             return text(StatusCode::METHOD_NOT_ALLOWED, "only GET\n");
         }
@@ -75,12 +81,12 @@ impl Pages {
             "/livez" => text(StatusCode::OK, "ok\n"),
             "/readyz" if self.shutdown.is_cancelled() => text(StatusCode::SERVICE_UNAVAILABLE, "shutting down\n"),
             "/readyz" => text(StatusCode::OK, "ok\n"),
-            "/metrics" => self.metrics(),
+            "/metrics" => self.metrics(takes_open_metrics(request.headers())),
             _ => text(StatusCode::NOT_FOUND, "there are /livez, /readyz and /metrics\n"),
         }
     }
 
-    fn metrics(&self) -> Response<Full<Bytes>> {
+    fn metrics(&self, is_open_metrics: bool) -> Response<Full<Bytes>> {
         let catalog = Arc::clone(&self.catalog.borrow());
         for database in catalog.databases().values() {
             database.publish();
@@ -88,8 +94,43 @@ impl Pages {
         for source in catalog.sources() {
             source.publish(&self.metrics);
         }
-        with_type(StatusCode::OK, OPEN_METRICS, self.metrics.encode())
+        let mut response = match is_open_metrics {
+            true => with_type(StatusCode::OK, OPEN_METRICS, self.metrics.encode()),
+            false => with_type(StatusCode::OK, TEXT_FORMAT, self.metrics.encode_text()),
+        };
+        response.headers_mut().insert(VARY, HeaderValue::from_static("Accept"));
+        response
     }
+}
+
+/// Returns whether a client asks for OpenMetrics 1.0.0 at least as much as for the text format.
+///
+/// *Source:* RFC 9110, 12.5.1; Prometheus sends both with weights, a browser and curl ask for neither.
+fn takes_open_metrics(headers: &HeaderMap) -> bool {
+    let (mut open_metrics, mut text) = (0.0, 0.0);
+    let ranges =
+        headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).flat_map(|text| text.split(','));
+    for range in ranges {
+        let mut parts = range.split(';').map(str::trim);
+        let kind = parts.next().unwrap_or_default();
+        let (mut weight, mut is_known_version) = (1.0, true);
+        for (name, value) in parts.filter_map(|parameter| parameter.split_once('=')) {
+            match name.trim().to_ascii_lowercase().as_str() {
+                "q" => weight = value.trim().parse::<f64>().unwrap_or(0.0),
+                "version" => is_known_version = matches!(value.trim(), "1.0.0" | "0.0.1" | "0.0.4"),
+                _ => {}
+            }
+        }
+        let best = match kind.to_ascii_lowercase().as_str() {
+            "application/openmetrics-text" => &mut open_metrics,
+            "text/plain" | "text/*" => &mut text,
+            _ => continue,
+        };
+        if is_known_version && weight > *best {
+            *best = weight;
+        }
+    }
+    open_metrics > 0.0 && open_metrics >= text
 }
 
 fn text(status: StatusCode, body: &'static str) -> Response<Full<Bytes>> {
@@ -99,6 +140,32 @@ fn text(status: StatusCode, body: &'static str) -> Response<Full<Bytes>> {
 fn with_type(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(body.into()));
     *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, http::HeaderValue::from_static(content_type));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn open_metrics_is_for_whoever_asks_for_it() {
+        let prometheus = "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.5,\
+                          application/openmetrics-text;version=0.0.1;q=0.4,text/plain;version=0.0.4;q=0.3,*/*;q=0.2";
+        for (accept, expected) in [
+            (None, false),
+            (Some("*/*"), false),
+            (Some("text/html,application/xhtml+xml,*/*;q=0.8"), false),
+            (Some("application/openmetrics-text"), true),
+            (Some("Application/OpenMetrics-Text; Version=1.0.0; charset=utf-8"), true),
+            (Some("application/openmetrics-text;version=2.0.0"), false),
+            (Some("application/openmetrics-text;q=0"), false),
+            (Some("text/plain;version=0.0.4;q=0.9,application/openmetrics-text;q=0.1"), false),
+            (Some(prometheus), true),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.extend(accept.map(|text| (ACCEPT, HeaderValue::from_static(text))));
+            assert_eq!(takes_open_metrics(&headers), expected, "{accept:?}");
+        }
+    }
 }

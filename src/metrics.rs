@@ -4,6 +4,8 @@
 //! open set, triggers, is capped. Counters are registered without `_total`, which the OpenMetrics
 //! encoding adds.
 
+mod process;
+mod text_format;
 mod triggers;
 
 use std::{
@@ -23,8 +25,8 @@ use prometheus_client::{
 };
 use tokio::time::Instant;
 
-use self::triggers::Triggers;
 pub use self::triggers::{RefusalNews, Told, TriggerId, TriggerKey};
+use self::{process::Process, triggers::Triggers};
 
 /// A gauge of doubles.
 pub type FloatGauge = Gauge<f64, AtomicU64>;
@@ -214,8 +216,16 @@ impl Metrics {
                 "Time from an RPC's arrival to its end on the server.",
                 rpc_buckets,
             ),
-            query_value: family(r, "clapometer_query_value", "Value of the query's latest reading, undivided."),
-            query_activity: family(r, "clapometer_query_activity", "Activity of the query's latest reading."),
+            query_value: family(
+                r,
+                "clapometer_query_value",
+                "Value of the query's latest reading, undivided. Only for queries without parameters and groups.",
+            ),
+            query_activity: family(
+                r,
+                "clapometer_query_activity",
+                "Activity of the query's latest reading. Only for queries without parameters and groups.",
+            ),
             query_age: family(r, "clapometer_query_age_seconds", "Age of the query's latest good reading."),
             query_duration: histogram(
                 r,
@@ -235,12 +245,20 @@ impl Metrics {
                 "clapometer_query_unseen_keys",
                 "Keys of a grouped query that triggers ask for and no reading has had since start.",
             ),
-            gauges: single(r, "clapometer_gauges", "Distinct queries with parameters that are held."),
+            gauges: single(r, "clapometer_gauges", "Queries with distinct parameters whose latest reading is held."),
             pool_size: family(r, "clapometer_pool_size", "Connections that the pool may open."),
             pool_connections: family(r, "clapometer_pool_connections", "Open connections of the pool, by state."),
             pool_waiting: family(r, "clapometer_pool_waiting", "Readings that wait for a connection."),
-            database_up: family(r, "clapometer_database_up", "Whether the database's latest answer was a good one."),
-            breaker_open: family(r, "clapometer_database_breaker_open", "Whether only probes are sent."),
+            database_up: family(
+                r,
+                "clapometer_database_up",
+                "1 if the database's latest answer was a good one, else 0.",
+            ),
+            breaker_open: family(
+                r,
+                "clapometer_database_breaker_open",
+                "1 if the database has failed repeatedly and only probes are sent, else 0.",
+            ),
             database_failures: family(
                 r,
                 "clapometer_database_failures",
@@ -249,10 +267,18 @@ impl Metrics {
             role_privileged: family(
                 r,
                 "clapometer_database_role_privileged",
-                "Whether the scaler's role is a superuser, or may read or write the server's files or run its programs.",
+                "1 if the scaler's role is a superuser, or may read or write the server's files or run its programs, else 0.",
             ),
-            is_standby: family(r, "clapometer_database_is_standby", "Whether readings come from a standby."),
-            listen_up: family(r, "clapometer_listen_up", "Whether notifications are known to arrive."),
+            is_standby: family(
+                r,
+                "clapometer_database_is_standby",
+                "1 if readings come from a standby, else 0. Absent before the first session.",
+            ),
+            listen_up: family(
+                r,
+                "clapometer_listen_up",
+                "1 if notifications of the database are known to arrive, else 0.",
+            ),
             notifications: family(r, "clapometer_notifications", "Notifications received from the database."),
             grpc_connections: single(r, "clapometer_grpc_connections", "Open gRPC connections."),
             streams: family(r, "clapometer_streams", "Open streams, by RPC."),
@@ -260,7 +286,7 @@ impl Metrics {
             config_valid: single(
                 r,
                 "clapometer_config_valid",
-                "Whether the configuration on disk was valid when it was last read; then it is in force, but for what takes effect at the next start.",
+                "1 if the configuration on disk was valid when it was last read, else 0 and the last good one is in force.",
             ),
             certificate_expiry: family(
                 r,
@@ -272,8 +298,7 @@ impl Metrics {
             registry: Registry::default(),
         };
         registry.register("clapometer_build", "Version, commit and compiler of what is running", Info::new(build));
-        let start: FloatGauge = single(&mut registry, "process_start_time_seconds", "When the process started.");
-        start.set(since_1970().as_secs_f64());
+        registry.register_collector(Box::new(Process { started_at: since_1970().as_secs_f64() }));
         metrics.config_valid.set(1);
         for result in ["applied", "rejected"] {
             drop(metrics.reloads.get_or_create(&ReloadLabels { result }));
@@ -354,6 +379,11 @@ impl Metrics {
         now: Instant,
     ) -> RefusalNews {
         self.triggers.refused(trigger, code, text, now)
+    }
+
+    /// Returns the body of `/metrics` in Prometheus' text format 0.0.4.
+    pub fn encode_text(&self) -> String {
+        text_format::from_open_metrics(&self.encode())
     }
 
     /// Returns the body of `/metrics`, as `application/openmetrics-text; version=1.0.0; charset=utf-8`.

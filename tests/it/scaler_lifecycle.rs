@@ -1,6 +1,9 @@
 //! From exec to exit: readiness, health, reflection, streams, SIGTERM among peers that do not cooperate.
 
-use std::time::Duration;
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use futures_util::StreamExt;
 use tokio::{
@@ -12,11 +15,12 @@ use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus,
 use tonic_reflection::pb;
 
 use crate::support::{
+    admin,
     cluster::Cluster,
     database::Database,
     executable::{Executable, Serving},
     grpc::{Scaler, trigger},
-    wait,
+    skip, wait,
 };
 
 const SOON: Duration = Duration::from_secs(10);
@@ -242,12 +246,29 @@ async fn a_second_signal_does_not_wait() {
 }
 
 #[tokio::test]
-async fn metrics_are_served_in_the_openmetrics_format() {
+async fn metrics_are_served_as_openmetrics_where_asked_for_and_else_in_the_text_format() {
     let database = one_row(Cluster::shared().await).await;
     let serving = serve(&database, "").await;
     Scaler::at(serving.grpc).reaches(&trigger("pending-claps", &[]), 1.0, SOON).await;
     let text = page(&serving, "/metrics").await;
-    assert!(text.contains("content-type: application/openmetrics-text; version=1.0.0; charset=utf-8"), "{text}");
-    assert!(text.trim_end().ends_with("# EOF"), "{text}");
+    assert!(text.contains("content-type: text/plain; version=0.0.4; charset=utf-8"), "{text}");
+    assert!(text.contains("# TYPE clapometer_build_info gauge") && !text.contains("# EOF"), "{text}");
     assert!(text.contains("clapometer_query_value{"), "{text}");
+    let asking = "GET /metrics HTTP/1.0\r\nAccept: application/openmetrics-text; version=1.0.0\r\n\r\n";
+    let mut socket = TcpStream::connect(serving.admin).await.unwrap();
+    socket.write_all(asking.as_bytes()).await.unwrap();
+    let mut text = String::new();
+    socket.read_to_string(&mut text).await.unwrap();
+    assert!(text.contains("content-type: application/openmetrics-text; version=1.0.0; charset=utf-8"), "{text}");
+    assert!(text.trim_end().ends_with("# EOF") && text.contains("# TYPE clapometer_build info"), "{text}");
+
+    let Some(promtool) = promtool() else { return skip::skip("no promtool: scripts/prometheus gets it") };
+    let text = admin::get(serving.admin, "/metrics").await;
+    let checked = Executable::new(&promtool, ["check", "metrics"]).input("metrics", &text).finish(SOON).await;
+    assert_eq!((checked.code(), &*checked.output, &*checked.errors), (Some(0), "", ""), "{text}");
+}
+
+/// The path at which `scripts/prometheus` puts it.
+fn promtool() -> Option<PathBuf> {
+    Some(Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/bin/promtool")).filter(|path| path.exists())
 }
