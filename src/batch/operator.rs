@@ -7,7 +7,12 @@ mod explain;
 pub mod migrate;
 mod show;
 
-use std::{process::ExitCode, time::Duration};
+use std::{
+    cell::Cell,
+    io::{self, IsTerminal, Write},
+    process::ExitCode,
+    time::Duration,
+};
 
 use tokio::time::Instant;
 
@@ -28,6 +33,12 @@ const STATEMENT: Duration = Duration::from_secs(30);
 
 /// The longest that a statement may take with connecting and waiting for its answer.
 const WITHIN: Duration = Duration::from_secs(40);
+
+/// How often a command that takes long says so on a terminal.
+const PROGRESS: Duration = Duration::from_secs(1);
+
+/// Returns the cursor to the line's beginning and deletes the line.
+const CLEAR_LINE: &str = "\r\x1b[K";
 
 /// The answer to a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,7 +88,8 @@ impl OperatorError {
 /// Runs a command to its end, prints its answer, and returns the exit code.
 pub(super) async fn run(connection: ConnectionSource, schema: Option<String>, command: Command) -> ExitCode {
     let mut transactions = Transactions::new(connection, schema, "postgres-batch/operator", STATEMENT);
-    match answer(&mut transactions, command).await {
+    let deleted = Cell::new(0);
+    match with_progress(answer(&mut transactions, command, &deleted), &deleted).await {
         Ok(Answer { text, complete }) => {
             print(&text);
             ExitCode::from(if complete { 0 } else { FAILED })
@@ -89,7 +101,42 @@ pub(super) async fn run(connection: ConnectionSource, schema: Option<String>, co
     }
 }
 
-async fn answer(transactions: &mut Transactions, command: Command) -> Result<Answer, OperatorError> {
+/// Waits for an answer. On a terminal it shows each second that the database works, and how many claps are deleted.
+async fn with_progress<T>(answer: impl Future<Output = T>, deleted: &Cell<usize>) -> T {
+    let mut answer = std::pin::pin!(answer);
+    if !io::stderr().is_terminal() {
+        return answer.await;
+    }
+    let started = Instant::now();
+    let mut is_shown = false;
+    loop {
+        match tokio::time::timeout(PROGRESS, &mut answer).await {
+            Ok(answer) => {
+                if is_shown {
+                    eprint!("{CLEAR_LINE}");
+                }
+                return answer;
+            }
+            Err(_) => {
+                let deleted = match deleted.get() {
+                    0 => String::new(),
+                    deleted => format!(", {deleted} claps deleted"),
+                };
+                eprint!("{CLEAR_LINE}the database works on it: {} s{deleted}", started.elapsed().as_secs());
+                // A terminal that is gone ends nothing that is under way.
+                let _ = io::stderr().flush();
+                is_shown = true;
+            }
+        }
+    }
+}
+
+/// Runs a command. `deleted` counts what it has deleted so far.
+async fn answer(
+    transactions: &mut Transactions,
+    command: Command,
+    deleted: &Cell<usize>,
+) -> Result<Answer, OperatorError> {
     let answer = match command {
         Command::Add(AddArguments { count, duration_seconds, payload, max_attempts, key, json }) => {
             let request = commands::Request { count, duration_seconds, payload, max_attempts, key };
@@ -110,7 +157,7 @@ async fn answer(transactions: &mut Transactions, command: Command) -> Result<Ans
             if dry_run {
                 commands::prunable(transactions, &pruning, view(json)).await?
             } else {
-                commands::prune(transactions, &pruning, view(json)).await?
+                commands::prune(transactions, &pruning, deleted, view(json)).await?
             }
         }
         Command::Explain { json } => explain::explain(transactions, view(json)).await?,

@@ -1,6 +1,6 @@
 //! `add`, `retry`, `cancel` and `prune`.
 
-use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
+use std::{cell::Cell, collections::BTreeMap, fmt::Write as _, time::Duration};
 
 use serde_json::json;
 use tokio_postgres::{Row, types::Type};
@@ -10,6 +10,9 @@ use crate::batch::{
     status::Status,
     transaction::{Error, Parameter, Transactions},
 };
+
+/// The most claps that an answer has a line for each; more are summed up.
+const LINES: usize = 50;
 
 /// Requests to be added.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -129,9 +132,16 @@ impl Changed {
         let Self { effects, statuses } = self;
         let mut text = String::new();
         let mut documents = Vec::new();
+        let mut alike: BTreeMap<String, Vec<i64>> = BTreeMap::new();
+        let is_summary = asked.len() > LINES && matches!(view, View::Human { .. });
         for id in asked {
             let effect = effects.get(id).map(String::as_str);
             let status = statuses.get(id).map(String::as_str);
+            if is_summary {
+                let what = status.map_or("no such clap".to_owned(), |status| format!("{} ({status})", say(effect)));
+                alike.entry(what).or_default().push(*id);
+                continue;
+            }
             documents.push(json!({ "id": id, "status": status, "changed": effect.is_some() }));
             let _ = match (view, status) {
                 (View::Json, _) => Ok(()),
@@ -143,12 +153,24 @@ impl Changed {
                 (View::Human { .. }, None) => writeln!(text, "clap {id}: there is none"),
             };
         }
+        for (what, ids) in alike {
+            let _ = writeln!(text, "{} claps: {what}: {}", ids.len(), some_of(&ids));
+        }
         match view {
             View::Json => text = format!("{}\n", serde_json::Value::Array(documents)),
+            View::Human { .. } if is_summary => text.push_str("--json names each of them\n"),
             View::Human { .. } if asked.is_empty() => text = "no clap is dead\n".to_owned(),
             View::Human { .. } => {}
         }
         Answer { text, complete: asked.iter().all(|id| effects.contains_key(id)) }
+    }
+}
+
+/// Returns the ids, or the first and the last of many.
+fn some_of(ids: &[i64]) -> String {
+    match ids {
+        [first, second, third, _, .., last] if ids.len() > 5 => format!("{first}, {second}, {third} ... {last}"),
+        ids => ids.iter().map(i64::to_string).collect::<Vec<_>>().join(", "),
     }
 }
 
@@ -163,11 +185,15 @@ pub(super) struct Pruning {
     pub batch: i64,
 }
 
-/// Deletes claps that ended long ago, with their requests, batch by batch.
-pub(super) async fn prune(transactions: &mut Transactions, pruning: &Pruning, view: View) -> Result<Answer, Error> {
+/// Deletes claps that ended long ago, with their requests, batch by batch, and counts them in `progress`.
+pub(super) async fn prune(
+    transactions: &mut Transactions,
+    pruning: &Pruning,
+    progress: &Cell<usize>,
+    view: View,
+) -> Result<Answer, Error> {
     let statuses: Vec<&str> = pruning.statuses.iter().map(|status| status.as_str()).collect();
     let age = pruning.older_than.as_secs_f64();
-    let mut deleted = 0;
     loop {
         let parameters: [Parameter<'_>; 3] =
             [(&statuses, Type::TEXT_ARRAY), (&age, Type::FLOAT8), (&pruning.batch, Type::INT8)];
@@ -175,8 +201,9 @@ pub(super) async fn prune(transactions: &mut Transactions, pruning: &Pruning, vi
         if rows.is_empty() {
             break;
         }
-        deleted += rows.len();
+        progress.set(progress.get() + rows.len());
     }
+    let deleted = progress.get();
     let text = match view {
         View::Json => format!("{}\n", json!({ "deleted": deleted })),
         View::Human { .. } => format!("deleted {deleted} claps, with their requests and attempts\n"),

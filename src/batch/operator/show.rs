@@ -33,6 +33,8 @@ const ATTEMPTS_TABLE: &str = concat!(
     include_str!("../store/operator/attempts.sql"),
     ") q"
 );
+/// How far claps are counted that a list leaves out: as far as the backlog counts.
+const COUNT_AT_MOST: i64 = 100_000;
 const BACKLOG: &str = include_str!("../store/operator/backlog.sql");
 
 /// The claps that `list` shows.
@@ -81,8 +83,27 @@ pub(super) async fn list(transactions: &mut Transactions, filter: &Filter, view:
     let cells = rows.iter().map(line).collect::<Result<Vec<_>, _>>()?;
     let mut text =
         if rows.is_empty() { "no claps\n".to_owned() } else { table::render(&heading, &cells, width, colors) };
+    if i64::try_from(rows.len()).is_ok_and(|shown| shown == *limit) {
+        let all = count(transactions, &parameters[..4]).await?;
+        if all > *limit {
+            let at_least = if all > COUNT_AT_MOST { "more than " } else { "" };
+            let all = all.min(COUNT_AT_MOST);
+            let _ = writeln!(
+                text,
+                "\nthe newest {limit} of {at_least}{all} claps; --limit N shows more, --status and --since choose"
+            );
+        }
+    }
     text.push_str(&backlog(transactions).await?);
     Ok(Answer { text, complete: true })
+}
+
+/// Counts the claps that a filter chooses, up to one more than [`COUNT_AT_MOST`].
+async fn count(transactions: &mut Transactions, filter: &[Parameter<'_>]) -> Result<i64, Error> {
+    let limit = COUNT_AT_MOST + 1;
+    let parameters = [filter, &[(&limit, Type::INT8)]].concat();
+    let rows = transactions.run(&format!("SELECT count(*) AS claps FROM ({LIST}) q"), &parameters, by()).await?;
+    rows.first().map_or(Ok(0), |row| row.try_get("claps").map_err(Error::from))
 }
 
 /// Shows one clap with every attempt.

@@ -102,6 +102,42 @@ async fn a_dead_clap_comes_back_for_one_more_attempt() {
     assert_eq!(run(&database, ["retry", "--all-dead"]).await.output, "no clap is dead\n");
 }
 
+/// Sixty thousand lines help nobody.
+#[tokio::test]
+async fn many_claps_are_summed_up() {
+    let database = queue(Cluster::shared().await).await;
+    run(&database, ["add", "--count", "120"]).await;
+    let listed = run(&database, ["list"]).await.output;
+    assert_eq!(listed.matches("PENDING").count(), 50, "{listed}");
+    assert!(
+        listed.contains("\nthe newest 50 of 120 claps; --limit N shows more, --status and --since choose\n"),
+        "{listed}"
+    );
+    for whole in [&["list", "--limit", "120"][..], &["list", "--limit", "121"]] {
+        let listed = run(&database, whole.iter().copied()).await.output;
+        assert!(!listed.contains("the newest") && listed.matches("PENDING").count() == 120, "{listed}");
+    }
+
+    database
+        .execute(
+            "INSERT INTO clap (id, status, session_id, iteration, max_attempts, job_uid, started_at, finished_at)
+             SELECT id, 'DEAD', id, 5, 5, id::text, now(), now() FROM make_it_clap WHERE id <= 60",
+        )
+        .await;
+    let all = run(&database, ["retry", "--all-dead"]).await;
+    let said = "60 claps: due now (FAILED): 1, 2, 3 ... 60\n--json names each of them\n";
+    assert_eq!((all.code(), &*all.output), (Some(0), said));
+    let times: i64 = database.value("SELECT count(DISTINCT next_attempt_at) FROM clap").await;
+    assert!(times > 1, "what is retried at once has times of its own, or each claim would sort all of them");
+
+    let ids: Vec<String> = (100..160).map(|id| id.to_string()).collect();
+    let some = run(&database, ["cancel"].into_iter().chain(ids.iter().map(String::as_str))).await;
+    assert_eq!(some.code(), Some(1), "{some:?}");
+    let said =
+        "21 claps: cancelled (CANCELLED): 100, 101, 102 ... 120\n39 claps: no such clap: 121, 122, 123 ... 159\n";
+    assert!(some.output.starts_with(said), "{}", some.output);
+}
+
 #[tokio::test]
 async fn what_nobody_works_on_is_cancelled_at_once() {
     let database = queue(Cluster::shared().await).await;

@@ -9,15 +9,16 @@
     UPDATE clap c
        SET status = 'RUNNING', iteration = pick.last + 1,
            interruptions = c.interruptions + (pick.last - c.iteration) + pick.is_free::integer,
-           session_id = $1, job_uid = $2, job_name = $3, pod_name = $4, started_at = now(),
+           session_id = $1, job_uid = $2, job_name = $3, pod_name = $4,
+           started_at = clock_timestamp(),   -- this transaction may have begun, and waited, before the last attempt's end was booked
            lease_expires_at = now() + make_interval(secs => $6), next_attempt_at = now(),
            exit_code = NULL, last_error = NULL, unconfirmed = true
       FROM pick, (SELECT count(*) FROM lost) AS closed_first   -- siblings have no order: this closes the old attempt first
      WHERE c.id = pick.id
-    RETURNING c.id, c.iteration, c.max_attempts, c.cancel_requested_at IS NOT NULL AS cancel_requested
+    RETURNING c.id, c.iteration, c.max_attempts, c.started_at, c.cancel_requested_at IS NOT NULL AS cancel_requested
 ), opened AS (
-    INSERT INTO clap_attempt (clap_id, iteration, session_id, job_uid, job_name, pod_name, node_name)
-    SELECT id, iteration, $1, $2, $3, $4, $5 FROM taken
+    INSERT INTO clap_attempt (clap_id, iteration, session_id, job_uid, job_name, pod_name, node_name, started_at)
+    SELECT id, iteration, $1, $2, $3, $4, $5, started_at FROM taken
 )
 SELECT t.id, t.iteration, t.max_attempts, t.cancel_requested, m.duration_seconds, m.payload::text AS payload,
        (SELECT count(*) FROM clap_attempt WHERE job_uid = $2) + 1 AS job_attempts, m.request_key,
