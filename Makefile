@@ -1,6 +1,6 @@
 # `make check` is what CI runs. Everything else here is a part of it, or takes longer.
 
-.PHONY: help demo keda-cases test check fmt lint doc advisories licences notices manifests shipped versions image keda chaos faults truth fuzz load bench bench-notify soak
+.PHONY: help demo keda-cases test check fmt lint doc advisories licences notices manifests shipped versions image keda keda-long chaos faults truth fuzz load bench bench-notify soak
 
 help:            ## shows this
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -49,6 +49,9 @@ image:           ## builds both images with buildah and runs them (root, Debian)
 
 keda:            ## runs everything on the real KEDA and writes what was seen into docs/keda.md; needs root, and Go, which builds for 40 minutes once
 	scripts/keda --write
+
+keda-long:       ## the same with an outage of 150 s, with the keeper and without it; writes nothing
+	scripts/keda --long
 
 chaos:           ## kills postgres-batch and PostgreSQL at random for CHAOS_CLAPS claps (10000), random seeds
 	CHAOS_CLAPS=$${CHAOS_CLAPS:-10000} cargo test --locked --test it batch::chaos -- --nocapture
