@@ -182,7 +182,10 @@ impl CachedQuery {
         let query = self.key.source.query();
         let channel = self.key.source.channel.as_ref().zip(query.notify.as_ref()).map(|(channel, notify)| {
             let channel = *channel.borrow();
-            ChannelRules { resync: channel.is_healthy.then_some(notify.resync), invalidated_at: channel.invalidated_at }
+            ChannelRules {
+                resync: notify.resync.filter(|_| channel.is_healthy),
+                invalidated_at: channel.invalidated_at,
+            }
         });
         Rules { max_age: query.max_age, channel }
     }
@@ -242,6 +245,9 @@ impl CachedQuery {
         }
         self.metrics.query_duration.get_or_create(labels).observe(reading.sent_at.elapsed().as_secs_f64());
         self.metrics.record_reading(labels, reading.sent_at);
+        if let Some(stalled) = reading.stalled {
+            self.metrics.query_stalled.get_or_create(labels).set(stalled);
+        }
         match &reading.rows {
             // A query with parameters has a value for each of their sets.
             Rows::One(_) if !self.key.source.query().parameters.is_empty() => {}

@@ -6,6 +6,7 @@ mod count_cap;
 mod get;
 mod json;
 mod notify_sql;
+mod presets;
 mod serve;
 
 use std::{
@@ -75,6 +76,7 @@ enum Command {
     Get(Box<get::Get>),
     Config(config::PrintConfig),
     NotifySql(notify_sql::NotifySql),
+    Presets(presets::ShowPresets),
 }
 
 /// The option that names the configuration.
@@ -110,6 +112,7 @@ pub fn main() -> ExitCode {
         Command::Get(get) => get.run(),
         Command::Config(config) => config.run(),
         Command::NotifySql(notify_sql) => notify_sql.run(),
+        Command::Presets(presets) => presets.run(),
     };
     exit.into()
 }

@@ -13,6 +13,7 @@ pub(crate) mod duration;
 mod effective;
 mod entry;
 mod key;
+mod preset;
 mod query;
 #[cfg(test)]
 mod reference;
@@ -69,7 +70,7 @@ const KEYS: &[Key] = &[
     ),
     Key::new(
         "databases",
-        Kind::Named { keys: database::KEYS, references: References::Allowed },
+        Kind::Named { keys: database::KEYS, references: References::Allowed, rules: None },
         DefaultValue::Derived("libpq's environment"),
         "Databases by name.",
     ),
@@ -81,7 +82,7 @@ const KEYS: &[Key] = &[
     ),
     Key::new(
         "queries",
-        Kind::Named { keys: query::KEYS, references: References::Refused },
+        Kind::Named { keys: query::KEYS, references: References::Refused, rules: Some(preset::rules) },
         DefaultValue::Derived("the built-in queries"),
         "Queries by name, which is the metric's name, too.",
     ),

@@ -63,6 +63,8 @@ pub enum Unusable {
     WrongType,
     /// The query reads statistics that PostgreSQL masks for the role.
     Masked,
+    /// A preset met rows in a state that it does not know.
+    UnknownState,
     /// A grouped query returned a NULL key.
     NullKey,
     /// A grouped query returned a key twice.
@@ -243,6 +245,7 @@ impl Unusable {
             Self::Negative => "negative",
             Self::WrongType => "wrong_type",
             Self::Masked => "masked",
+            Self::UnknownState => "unknown_state",
             Self::NullKey => "null_key",
             Self::RepeatedKey => "repeated_key",
             Self::TooManyKeys => "too_many_keys",
@@ -259,6 +262,7 @@ impl Unusable {
             Self::Negative => "the query returned a negative number",
             Self::WrongType => "the query returned a column that is no number",
             Self::Masked => "the query reads statistics that PostgreSQL masks for the scaler's role",
+            Self::UnknownState => "the queue has rows in a state that the query's preset does not know",
             Self::NullKey => "the grouped query returned a NULL key",
             Self::RepeatedKey => "the grouped query returned a key twice",
             Self::TooManyKeys => "the grouped query returned more than 10000 keys, or 4 MiB of them",

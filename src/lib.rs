@@ -5,8 +5,8 @@
 //! reads it in one read-only transaction, and [`scaling`] divides and rounds it.
 //!
 //! ```text
-//! query ─> config ─> postgres ─> cache ─> scaler ─> admin ─> server ─> command
-//! query ─> config ─> postgres ─> batch
+//! presets ─> query ─> config ─> postgres ─> cache ─> scaler ─> admin ─> server ─> command
+//! presets ─> query ─> config ─> postgres ─> batch
 //! ```
 //!
 //! A module names only modules to its left. The others are leaves that every module may name.
@@ -25,6 +25,7 @@ pub mod metrics;
 pub mod notify_sql;
 pub mod pem;
 pub mod postgres;
+pub mod presets;
 pub mod proto;
 pub mod query;
 pub mod reading;

@@ -168,6 +168,8 @@ pub struct Metrics {
     pub query_joined_calls: Family<QueryLabels, Counter>,
     /// Keys of grouped queries that triggers ask for and that no reading since the start has had.
     pub query_unseen_keys: Family<QueryLabels, IntGauge>,
+    /// Rows of a preset that nobody gets until a person or another process does something.
+    pub query_stalled: Family<QueryLabels, FloatGauge>,
     /// Distinct pairs of query and parameters in the cache.
     pub gauges: IntGauge,
     /// Connections that a pool may open.
@@ -244,6 +246,11 @@ impl Metrics {
                 r,
                 "clapometer_query_unseen_keys",
                 "Keys of a grouped query that triggers ask for and no reading has had since start.",
+            ),
+            query_stalled: family(
+                r,
+                "clapometer_query_stalled",
+                "Rows of a preset that wait for a person or another process, all keys together.",
             ),
             gauges: single(r, "clapometer_gauges", "Queries with distinct parameters whose latest reading is held."),
             pool_size: family(r, "clapometer_pool_size", "Connections that the pool may open."),
@@ -336,7 +343,7 @@ impl Metrics {
     /// Removes the gauges of a query that is no longer configured. Its counters stay: a counter must never fall.
     pub fn forget_query(&self, query: &QueryLabels) {
         self.read_at.lock().unwrap_or_else(PoisonError::into_inner).remove(query);
-        for family in [&self.query_value, &self.query_activity, &self.query_age] {
+        for family in [&self.query_value, &self.query_activity, &self.query_age, &self.query_stalled] {
             family.remove(query);
         }
         self.query_unseen_keys.remove(query);

@@ -51,7 +51,7 @@ pub use self::{
     statement::{Statement, without_row},
 };
 use self::{
-    classify::{ends_session, is_conflict, loggable, statement_fault},
+    classify::{ends_session, is_conflict, lacks_object, loggable, statement_fault},
     fair_pool::FairPool,
     health::Health,
     listen::Channels,
@@ -274,7 +274,11 @@ impl Database {
                 Err(Failure::plain(fault))
             }
             Ok(Err(TransactionError::SqlError { error, had_begun })) => {
-                Err(self.failed(connection, &error, is_reused && !had_begun))
+                let mut failure = self.failed(connection, &error, is_reused && !had_begun);
+                if let Some(preset) = statement.query.preset.as_ref().filter(|_| lacks_object(&error)) {
+                    failure.detail += &format!("; the preset {} expects {}", preset.name, preset.expects);
+                }
+                Err(failure)
             }
             Ok(Err(TransactionError::Mismatch(mismatch))) => Err(self.mismatched(connection, mismatch)),
             Ok(Err(TransactionError::DeadConnection)) => {

@@ -57,6 +57,25 @@ pub struct Query {
     pub notify: Option<Notify>,
     /// The namespaces whose triggers may use it.
     pub namespaces: Namespaces,
+    /// The preset that its statement is, whose rows have the columns [`STALLED`] and [`UNKNOWN`], too.
+    pub preset: Option<PresetQuery>,
+}
+
+/// The column of a preset with the number of rows that nobody gets until a person or another process does something.
+pub const STALLED: &str = "stalled";
+
+/// The column of a preset with the number of rows in a state that it does not know.
+pub const UNKNOWN: &str = "unknown";
+
+/// A query's preset.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PresetQuery {
+    /// Its name.
+    pub name: &'static str,
+    /// The versions of the library that it expects, as a message names them.
+    pub expects: String,
+    /// The statement that says whether the configured queue has ever been seen.
+    pub seen: Option<String>,
 }
 
 /// The meaning of a number that is missing.
@@ -99,8 +118,9 @@ pub enum ParameterKind {
 pub struct Notify {
     /// The channel to LISTEN on.
     pub channel: String,
-    /// The age at which a reading is stale although no notification came.
-    pub resync: Duration,
+    /// The age at which a reading is stale although no notification came. Absent where the channel tells only of some
+    /// changes: a reading gets no older than `max_age` then.
+    pub resync: Option<Duration>,
 }
 
 /// The Kubernetes namespaces whose triggers may use a query.

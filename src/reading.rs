@@ -55,6 +55,8 @@ pub struct Reading {
     pub sent_at: Instant,
     /// The time at which the numbers change by the clock alone, if the query says so.
     pub changes_at: Option<Instant>,
+    /// The number of rows, of all keys together, that wait for a person or another process; only presets know it.
+    pub stalled: Option<f64>,
 }
 
 /// The rows of a reading.

@@ -13,14 +13,15 @@ use std::{
 
 /// Each module with the modules that it may name beside the leaves.
 const MODULES: &[(&str, &[&str])] = &[
+    ("presets", &[]),
     ("query", &[]),
-    ("config", &["query"]),
+    ("config", &["presets", "query"]),
     ("postgres", &["config", "query"]),
     ("cache", &["query"]),
     ("scaler", &["config", "query", "postgres", "cache"]),
     ("admin", &["config", "query", "postgres", "cache", "scaler"]),
     ("server", &["config", "query", "postgres", "cache", "scaler", "admin"]),
-    ("command", &["config", "query", "postgres", "cache", "scaler", "admin", "server"]),
+    ("command", &["presets", "config", "query", "postgres", "cache", "scaler", "admin", "server"]),
     ("batch", &["config", "query", "postgres"]),
 ];
 

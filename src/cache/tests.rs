@@ -54,7 +54,7 @@ impl QueryReader for Ticker {
                 return Err((fault, String::new()));
             }
             let rows = (self.rows)(u32::try_from(number).expect("few statements"));
-            Ok(Reading { rows, sent_at, changes_at: None })
+            Ok(Reading { rows, sent_at, changes_at: None, stalled: None })
         })
     }
 }
@@ -79,6 +79,7 @@ fn query(max_age: Duration) -> Arc<Query> {
         max_age,
         notify: None,
         namespaces: Namespaces::All,
+        preset: None,
     })
 }
 

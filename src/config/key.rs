@@ -54,7 +54,7 @@ pub(super) enum Kind {
     /// Keys of their own.
     Mapping(&'static [Key]),
     /// Mappings of the same keys under names that the operator chooses.
-    Named { keys: &'static [Key], references: References },
+    Named { keys: &'static [Key], references: References, rules: Option<Rules> },
     /// A finite number above the bound, or from it on.
     Number { least: f64, is_least_included: bool },
     /// Words under names that the operator chooses; the key describes each word.
@@ -74,6 +74,9 @@ pub(super) enum Kind {
     /// One of these words; second, what people write in place of some of them.
     Words(&'static [&'static str], &'static [(&'static str, &'static str)]),
 }
+
+/// Returns the rules between the keys of a mapping as JSON Schemas that all hold, for what the schema can say of them.
+pub(super) type Rules = fn() -> Vec<serde_json::Value>;
 
 /// Says whether scalars of a mapping may be `{file: PATH}` or `{env: NAME}`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

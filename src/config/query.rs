@@ -8,13 +8,16 @@ use std::{
 
 use super::{
     builtin,
+    entry::Entry,
     key::{DefaultValue, Key, Kind, words},
+    preset,
     section::Section,
 };
 use crate::{
     diagnostics::{nearest, quoted},
+    presets,
     query::{
-        Absent, KEEPER, METRIC_NAME, Namespaces, Notify, Parameter, ParameterKind, Query, is_metric_name,
+        Absent, KEEPER, METRIC_NAME, Namespaces, Notify, Parameter, ParameterKind, PresetQuery, Query, is_metric_name,
         sql::{self, Malformed},
     },
     scaling::{Activation, Divisor, Rounding, Target},
@@ -74,12 +77,20 @@ pub(super) const KEYS: &[Key] = &[
     Key::new(
         "sql",
         Kind::Text,
-        DefaultValue::Required("the statement that counts"),
+        DefaultValue::Derived("required without `preset`"),
         "One statement that starts with SELECT, WITH, VALUES, TABLE or a parenthesis (comments may come first); a last \
          `;` is dropped. It runs inside of a read-only transaction, in `SELECT ... FROM (<sql>) AS q`. That form \
          protects from accidents; the role is what protects the database.",
     )
     .instead_of(&["query", "statement"]),
+    preset::PRESET,
+    preset::QUEUE,
+    preset::SCHEMA,
+    preset::WORKERS,
+    preset::RESCUE_AFTER,
+    preset::HEARTBEAT_TIMEOUT,
+    preset::TASKS,
+    preset::MAX_READS,
     Key::new(
         "value_column",
         Kind::Column,
@@ -259,20 +270,15 @@ pub(super) fn read(
 
 fn read_one(name: &str, section: &Section<'_>, preferred: Option<&str>, databases: &BTreeSet<String>) -> Option<Query> {
     let database = database(section, preferred, databases);
-    let sql = section.text("sql");
-    let columns = Columns::read(section);
+    let preset = section.entry("preset");
+    let asked = if section.has("preset") { Asked::preset(section, preset) } else { Asked::written(section) };
     let divide_by = section.number("divide_by", Divisor::new);
     let rounding = section.word("rounding", &ROUNDINGS);
     let target = section.number("target", Target::new);
     let activation = section.number("activation", Activation::new);
-    let declared = section.section("parameters");
-    let parameters = (declared.is_present() || !section.has("parameters")).then(|| parameters(&declared));
-    if let Some(sql) = &sql {
-        check_statement(section, sql, parameters.as_ref().map(Vec::len));
-    }
-    let group_by = group_by(section, parameters.as_deref().unwrap_or_default());
     let on_null = section.word("on_null", &ABSENT);
-    let on_no_row = section.entry_or("on_no_row", group_by.as_ref().map(|_| "zero"));
+    let is_grouped = asked.as_ref().is_some_and(|asked| asked.group_by.is_some());
+    let on_no_row = section.entry_or("on_no_row", is_grouped.then_some("zero"));
     let on_no_row = on_no_row.and_then(|entry| entry.word(&ABSENT));
     let timeout = section.duration("timeout");
     let max_age = section.duration("max_age");
@@ -280,26 +286,74 @@ fn read_one(name: &str, section: &Section<'_>, preferred: Option<&str>, database
     let notify = notify.is_present().then(|| read_notify(&notify)).flatten();
     let namespaces = namespaces(section);
     section.finish();
+    let asked = asked?;
     Some(Query {
         name: name.to_owned(),
         database: database?,
-        sql: sql?,
-        value_column: columns.value,
-        activity_column: columns.activity,
-        next_change: columns.next_change,
+        sql: asked.sql,
+        value_column: asked.columns.value,
+        activity_column: asked.columns.activity,
+        next_change: asked.columns.next_change,
         divide_by: divide_by?,
         rounding,
         target: target?,
         activation: activation?,
-        parameters: parameters?.into_iter().collect::<Option<_>>()?,
-        group_by,
+        parameters: asked.parameters,
+        group_by: asked.group_by,
         on_null: on_null?,
         on_no_row: on_no_row?,
         timeout: timeout?,
         max_age: max_age?,
-        notify,
+        notify: notify.or(asked.notify),
         namespaces: namespaces?,
+        preset: asked.preset,
     })
+}
+
+/// The part of a query that a preset brings.
+struct Asked {
+    sql: String,
+    columns: Columns,
+    parameters: Vec<Parameter>,
+    group_by: Option<String>,
+    notify: Option<Notify>,
+    preset: Option<PresetQuery>,
+}
+
+impl Asked {
+    /// What stands in the file.
+    fn written(section: &Section<'_>) -> Option<Self> {
+        preset::refuse_options(section);
+        let sql = section.text("sql");
+        if !section.has("sql") {
+            section.fault("sql", "is missing; give the statement that counts, or a preset");
+        }
+        let columns = Columns::read(section);
+        let declared = section.section("parameters");
+        let parameters = (declared.is_present() || !section.has("parameters")).then(|| parameters(&declared));
+        if let Some(sql) = &sql {
+            check_statement(section, sql, parameters.as_ref().map(Vec::len));
+        }
+        let group_by = group_by(section, parameters.as_deref().unwrap_or_default());
+        let parameters = parameters?.into_iter().collect::<Option<_>>()?;
+        Some(Self { sql: sql?, columns, parameters, group_by, notify: None, preset: None })
+    }
+
+    fn preset(section: &Section<'_>, preset: Option<Entry<'_>>) -> Option<Self> {
+        let expanded = preset::read(section, preset)?;
+        Some(Self {
+            sql: expanded.sql,
+            columns: Columns {
+                value: Some(presets::VALUE.to_owned()),
+                activity: Some(expanded.activity_column.to_owned()),
+                next_change: Some(presets::NEXT_CHANGE.to_owned()),
+            },
+            parameters: Vec::new(),
+            group_by: expanded.is_grouped.then(|| presets::QUEUE.to_owned()),
+            notify: expanded.channel.map(|channel| Notify { channel, resync: None }),
+            preset: Some(expanded.query),
+        })
+    }
 }
 
 fn database(section: &Section<'_>, preferred: Option<&str>, databases: &BTreeSet<String>) -> Option<String> {
@@ -405,7 +459,7 @@ fn read_notify(section: &Section<'_>) -> Option<Notify> {
     let channel = section.text("channel");
     let resync = section.duration("resync");
     section.finish();
-    Some(Notify { channel: channel?, resync: resync? })
+    Some(Notify { channel: channel?, resync: Some(resync?) })
 }
 
 fn namespaces(section: &Section<'_>) -> Option<Namespaces> {

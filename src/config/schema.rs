@@ -1,8 +1,8 @@
 //! The table of keys as JSON Schema, for editors and for the chart's values.
 //!
 //! It uses only what draft-07 and 2020-12 have in common, because Helm before 3.18 knows only draft-07:
-//! no `$ref`, no `$defs`, no `unevaluatedProperties`. Rules between keys are not in it, nor are the
-//! ranges of durations; `clapometer check` knows them all.
+//! no `$ref`, no `$defs`, no `unevaluatedProperties`. Of the rules between keys it has only those
+//! about presets, and it lacks the ranges of durations; `clapometer check` knows them all.
 
 use serde_json::{Map, Value as Json, json};
 
@@ -68,11 +68,13 @@ fn value(key: &Key) -> Json {
         Kind::Hosts => text(r"^[^@?:]*(:[^@?/]*)*$"),
         Kind::List { .. } => json!({"type": "array", "items": text(FILLED)}),
         Kind::Mapping(keys) => mapping(keys, References::Refused),
-        Kind::Named { keys, references } => json!({
-            "type": "object",
-            "propertyNames": {"pattern": NAME},
-            "additionalProperties": mapping(keys, *references),
-        }),
+        Kind::Named { keys, references, rules } => {
+            let mut member = mapping(keys, *references);
+            if let Some(rules) = rules {
+                member["allOf"] = json!(rules());
+            }
+            json!({"type": "object", "propertyNames": {"pattern": NAME}, "additionalProperties": member})
+        }
         Kind::Number { least, is_least_included: true } => json!({"type": "number", "minimum": least}),
         Kind::Number { least, is_least_included: false } => json!({"type": "number", "exclusiveMinimum": least}),
         Kind::Parameters(member) => json!({

@@ -153,6 +153,14 @@ impl<'a> Section<'a> {
         }
     }
 
+    /// Notes a fault if a key is set that must not be, because of another one.
+    pub(super) fn refuse(&self, name: &'static str, message: impl Into<String>) {
+        self.row(name);
+        if self.has(name) {
+            self.fault(name, message);
+        }
+    }
+
     /// Returns whether a key is set, empty or not.
     pub(super) fn has(&self, name: &str) -> bool {
         self.table.is_some_and(|table| table.contains_key(name))
@@ -162,7 +170,7 @@ impl<'a> Section<'a> {
     pub(super) fn section(&self, name: &'static str) -> Section<'a> {
         let (keys, references) = match &self.row(name).kind {
             Kind::Mapping(keys) => (*keys, References::Refused),
-            Kind::Named { keys, references } => (*keys, *references),
+            Kind::Named { keys, references, rules: _ } => (*keys, *references),
             Kind::Parameters(key) => (std::slice::from_ref(*key), References::Refused),
             _ => (&[][..], References::Refused),
         };

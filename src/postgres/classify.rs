@@ -64,6 +64,11 @@ pub(crate) fn write_error(error: &Error) -> WriteError {
     }
 }
 
+/// Returns whether a statement names a table, column, type, function or schema that is not there.
+pub(super) fn lacks_object(error: &Error) -> bool {
+    error.code().is_some_and(|code| matches!(code.code(), "42P01" | "42703" | "42704" | "42883" | "3F000"))
+}
+
 /// Returns whether a statement gave up waiting for a lock.
 pub(crate) fn is_lock_timeout(error: &Error) -> bool {
     error.code().is_some_and(|code| code.code() == "55P03")
@@ -85,7 +90,7 @@ pub(crate) fn begin_error(error: &Error) -> WriteError {
 pub(super) fn loggable(error: &Error) -> String {
     let Some(database) = error.as_db_error() else { return connect::explain(error) };
     let state = database.code().code();
-    let names_only_identifiers = matches!(state, "42501" | "42P01" | "42703" | "42883" | "3F000" | "3D000")
+    let names_only_identifiers = matches!(state, "42501" | "42P01" | "42703" | "42704" | "42883" | "3F000" | "3D000")
         || ["08", "25", "40", "53", "55", "57", "58", "XX"].iter().any(|class| state.starts_with(class));
     if names_only_identifiers {
         connect::shortened(format!("{} {}: {}", database.severity(), state, database.message()))
@@ -159,6 +164,8 @@ pub enum Cause {
     Reference,
     /// A column stands beside an aggregate.
     Grouping,
+    /// A type is missing.
+    MissingType,
     /// A function is missing, or does not take these types.
     MissingFunction,
     /// An operator does not compare or compute with these types.
@@ -196,6 +203,7 @@ pub(super) fn cause(error: &DbError) -> Cause {
         "42P01" | "3F000" => Cause::MissingTable,
         "42702" => Cause::Reference,
         "42703" => Cause::MissingColumn,
+        "42704" => Cause::MissingType,
         "42803" => Cause::Grouping,
         "42883" if error.routine() == Some("op_error") => Cause::MissingOperator,
         "42883" => Cause::MissingFunction,

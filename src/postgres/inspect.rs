@@ -17,7 +17,7 @@ use super::{
     observed::SessionFacts,
     plan::{Plan, Relation},
 };
-use crate::{conninfo::SessionAttrs, fault::Fault, query::Value, reading::Reading};
+use crate::{conninfo::SessionAttrs, fault::Fault, query::{Query, Value}, reading::Reading};
 
 /// How long `check` waits for a connection at least. Somebody at a terminal may be further away than the scaler.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -97,6 +97,8 @@ pub struct Inspection {
     pub plan: Option<Plan>,
     /// The relations that its text names.
     pub relations: Vec<Named>,
+    /// Whether a preset's queue has ever been seen; absent without one, and where the server did not say.
+    pub is_queue_seen: Option<bool>,
 }
 
 /// A session that inspects one query after another.
@@ -156,7 +158,7 @@ impl Inspector {
         let reading = self.read(statement, parameters).await;
         let took = sent_at.elapsed();
         if reading.as_ref().is_err_and(|error| error.cause == Cause::StatementPooling) {
-            return Inspection { reading, took, plan: None, relations: Vec::new() };
+            return Inspection { reading, took, plan: None, relations: Vec::new(), is_queue_seen: None };
         }
         let plan = self.plan(statement, parameters).await;
         let relations = self.relations(statement).await;
@@ -164,7 +166,8 @@ impl Inspector {
             Err(error) if error.cause == Cause::Privilege => Err(self.with_grant(error, &relations).await),
             reading => reading,
         };
-        Inspection { reading, took, plan, relations }
+        let is_queue_seen = self.is_queue_seen(&statement.query).await;
+        Inspection { reading, took, plan, relations, is_queue_seen }
     }
 
     /// Returns the statement that lets another role read what these queries name.
@@ -210,6 +213,23 @@ impl Inspector {
         let relations = asked.await;
         self.roll_back().await;
         relations.ok().and_then(Result::ok).unwrap_or_default()
+    }
+
+    /// Asks whether the queue of a preset has ever been seen.
+    async fn is_queue_seen(&mut self, query: &Query) -> Option<bool> {
+        let seen = query.preset.as_ref()?.seen.as_ref()?;
+        if self.session.client.is_closed() {
+            return None;
+        }
+        let begin = self.database.begin(query, None);
+        let client = &self.session.client;
+        let asked = timeout(query.timeout + SILENCE, async {
+            client.batch_execute(&begin).await?;
+            client.query_typed_one(seen, &[]).await?.try_get(0)
+        });
+        let is_seen = asked.await;
+        self.roll_back().await;
+        is_seen.ok()?.ok()
     }
 
     /// Adds the statement that grants what the role lacks.

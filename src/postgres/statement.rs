@@ -18,7 +18,7 @@ use super::masked::Masking;
 use crate::{
     fault::{Fault, Unusable},
     metrics::QueryLabels,
-    query::{Absent, ParameterKind, Query, Value, sql},
+    query::{Absent, ParameterKind, Query, STALLED, UNKNOWN, Value, sql},
     reading::{Numbers, Reading, Rows},
 };
 
@@ -46,6 +46,10 @@ struct Cells {
     value: Option<f64>,
     activity: Option<f64>,
     seconds_to_change: Option<f64>,
+    /// Of a preset: the rows that wait for somebody.
+    stalled: Option<f64>,
+    /// Of a preset: the rows in a state that it does not know.
+    unknown: Option<f64>,
 }
 
 impl Statement {
@@ -98,14 +102,15 @@ impl Statement {
             return self.read_groups(rows, sent_at).await;
         }
         let Some(row) = rows.next().await.transpose()? else {
-            return Ok(without_row(&self.query).map(|numbers| reading(Rows::One(numbers), sent_at, None)));
+            return Ok(without_row(&self.query).map(|numbers| reading(Rows::One(numbers), sent_at, None, None)));
         };
         if rows.next().await.transpose()?.is_some() {
             return Ok(Err(Fault::Unusable(Unusable::SeveralRows)));
         }
-        Ok(self
-            .cells(&row, 0)
-            .and_then(|cells| Ok(reading(Rows::One(self.numbers(cells)?), sent_at, cells.seconds_to_change))))
+        Ok(self.cells(&row, 0).and_then(|cells| {
+            let numbers = self.numbers(cells)?;
+            Ok(reading(Rows::One(numbers), sent_at, cells.seconds_to_change, cells.stalled))
+        }))
     }
 
     async fn read_groups(
@@ -116,6 +121,7 @@ impl Statement {
         let mut by_key = HashMap::new();
         let mut bytes = 0;
         let mut soonest: Option<f64> = None;
+        let mut stalled = self.query.preset.is_some().then_some(0.0);
         while let Some(row) = rows.try_next().await? {
             let entry = self.key(&row).and_then(|key| Ok((key, self.cells(&row, 1)?)));
             let (key, cells) = match entry {
@@ -130,6 +136,7 @@ impl Statement {
                 (Some(a), Some(b)) => Some(a.min(b)),
                 (a, b) => a.or(b),
             };
+            stalled = stalled.map(|sum| sum + cells.stalled.unwrap_or_default());
             bytes += key.len();
             if by_key.insert(key, numbers).is_some() {
                 return Ok(Err(Fault::Unusable(Unusable::RepeatedKey)));
@@ -138,7 +145,7 @@ impl Statement {
                 return Ok(Err(Fault::Unusable(Unusable::TooManyKeys)));
             }
         }
-        Ok(Ok(reading(Rows::ByKey(by_key), sent_at, soonest)))
+        Ok(Ok(reading(Rows::ByKey(by_key), sent_at, soonest, stalled)))
     }
 
     fn key(&self, row: &Row) -> Result<Box<str>, Fault> {
@@ -153,8 +160,9 @@ impl Statement {
         // Text that closes the wrapper's parenthesis could bring other columns.
         let wrong = Fault::Unusable(Unusable::WrongType);
         let columns = row.columns().get(first..).ok_or(wrong)?;
-        let expected =
-            1 + usize::from(self.query.activity_column.is_some()) + usize::from(self.query.next_change.is_some());
+        let is_preset = self.query.preset.is_some();
+        let present = [self.query.activity_column.is_some(), self.query.next_change.is_some(), is_preset, is_preset];
+        let expected = 1 + present.into_iter().filter(|present| *present).count();
         if columns.len() != expected || columns.iter().any(|column| *column.type_() != Type::FLOAT8) {
             return Err(wrong);
         }
@@ -171,10 +179,15 @@ impl Statement {
             value: next(true)?,
             activity: next(self.query.activity_column.is_some())?,
             seconds_to_change: next(self.query.next_change.is_some())?,
+            stalled: next(is_preset)?,
+            unknown: next(is_preset)?,
         })
     }
 
     fn numbers(&self, cells: Cells) -> Result<Numbers, Fault> {
+        if cells.unknown.is_some_and(|rows| rows > 0.0) {
+            return Err(Fault::Unusable(Unusable::UnknownState));
+        }
         let value = self.number(cells.value)?;
         let activity = match &self.query.activity_column {
             Some(_) => Some(self.number(cells.activity)?),
@@ -208,12 +221,12 @@ pub fn without_row(query: &Query) -> Result<Numbers, Fault> {
     }
 }
 
-fn reading(rows: Rows, sent_at: Instant, seconds_to_change: Option<f64>) -> Reading {
+fn reading(rows: Rows, sent_at: Instant, seconds_to_change: Option<f64>, stalled: Option<f64>) -> Reading {
     // A change in the past is due now. One too far away for an Instant never comes.
     let changes_at = seconds_to_change
         .and_then(|seconds| Duration::try_from_secs_f64(seconds.max(0.0)).ok())
         .and_then(|wait| sent_at.checked_add(wait));
-    Reading { rows, sent_at, changes_at }
+    Reading { rows, sent_at, changes_at, stalled }
 }
 
 fn wrapped(query: &Query) -> String {
@@ -233,6 +246,8 @@ fn wrapped(query: &Query) -> String {
                     .as_ref()
                     .map(|column| format!("extract(epoch FROM q.{} - now())::float8", escape_identifier(column))),
             );
+            let of_preset = query.preset.iter().flat_map(|_| [STALLED, UNKNOWN]);
+            list.extend(of_preset.map(|column| format!("(q.{column})::float8")));
             (list.join(", "), if query.group_by.is_some() { MAXIMUM_KEYS + 1 } else { 2 })
         }
     };

@@ -18,6 +18,7 @@ mod keda;
 mod listen;
 mod notify_sql;
 mod oracle;
+mod presets;
 mod reload;
 mod right_server;
 mod role_settings;

@@ -5,7 +5,7 @@ use crate::{
     config::{Config, Database},
     fault::{Fault, Unusable},
     postgres::{Cause, QueryError},
-    query::Query,
+    query::{PresetQuery, Query},
 };
 
 /// Advises on a database that cannot be reached.
@@ -125,6 +125,9 @@ pub(super) fn for_query(query: &Query, origin: Origin, error: &QueryError, at: O
         return for_answer(query, unusable).to_owned();
     }
     let (name, database) = (&query.name, &query.database);
+    if let Some(advice) = query.preset.as_ref().and_then(|preset| for_preset(query, preset, error.cause)) {
+        return advice;
+    }
     match error.cause {
         Cause::MissingTable if origin == Origin::BuiltIn => format!(
             "`postgres-batch migrate up` makes it; if it is in another schema, set databases.{database}.search_path; \
@@ -213,6 +216,24 @@ fn points_to_quote(at: Option<&Excerpt>) -> bool {
     matches!(at, Some(Excerpt::Sql { text, column, .. }) if text.chars().nth(*column) == Some('"'))
 }
 
+/// Advises on the statement of a preset, whose text nobody here can correct; none where the usual advice holds.
+fn for_preset(query: &Query, preset: &PresetQuery, cause: Cause) -> Option<String> {
+    let (name, database, expects) = (&query.name, &query.database, &preset.expects);
+    Some(match cause {
+        Cause::MissingTable | Cause::MissingType => format!(
+            "the preset expects the tables of {expects}; if they are in another schema, set queries.{name}.schema; and \
+             is databases.{database}.dbname the right database?"
+        ),
+        Cause::MissingColumn | Cause::MissingFunction | Cause::MissingOperator | Cause::NoCast => format!(
+            "the preset expects the columns of {expects}: update the library and its tables, or write the query \
+             yourself, from what `clapometer presets {}` prints",
+            preset.name
+        ),
+        Cause::StatementTimeout => format!("raise queries.{name}.timeout"),
+        _ => return None,
+    })
+}
+
 fn for_answer(query: &Query, unusable: Unusable) -> &'static str {
     match unusable {
         Unusable::Null => "use coalesce(..., 0); or set on_null: zero, if NULL really means nothing to do",
@@ -224,6 +245,9 @@ fn for_answer(query: &Query, unusable: Unusable) -> &'static str {
         Unusable::WrongType => "the column must be a number",
         Unusable::Masked => {
             "GRANT pg_read_all_stats TO the role; or count through a SECURITY DEFINER function of a role that has it"
+        }
+        Unusable::UnknownState => {
+            "the library is newer than the preset: see `clapometer presets` for the versions that it was tested with"
         }
         Unusable::NullKey => "leave rows without a key out: WHERE ... IS NOT NULL",
         Unusable::RepeatedKey => "GROUP BY the same column that group_by names",

@@ -86,7 +86,8 @@ fn server_info(server: Server, search_path: Option<&str>) -> ServerInfo {
 
 fn query_report(statement: &Statement, origin: Origin, inspection: Inspection) -> QueryReport {
     let query = &*statement.query;
-    let Inspection { reading, took, plan, relations: _ } = inspection;
+    let Inspection { reading, took, plan, relations: _, is_queue_seen } = inspection;
+    let stalled = reading.as_ref().ok().and_then(|reading| reading.stalled).unwrap_or_default();
     let outcome = match reading {
         Ok(reading) => answered(query, reading),
         Err(error) => failed(statement, origin, error),
@@ -95,6 +96,7 @@ fn query_report(statement: &Statement, origin: Origin, inspection: Inspection) -
     if matches!(outcome, QueryOutcome::Answered(_) | QueryOutcome::Grouped { .. }) {
         warnings.extend(warning::for_duration(query, took));
     }
+    warnings.extend(query.preset.iter().flat_map(|preset| warning::for_preset(preset, stalled, is_queue_seen)));
     let counts_nothing = matches!(&outcome, QueryOutcome::Answered(answer) if answer.undivided == 0.0);
     for relation in plan.iter().flat_map(|plan| &plan.relations) {
         warnings.extend(warning::for_relation(relation, counts_nothing));

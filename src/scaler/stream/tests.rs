@@ -61,7 +61,7 @@ impl QueryReader for FakeReader {
         let sent_at = Instant::now();
         Box::pin(async move {
             let value = answer.map_err(|fault| (fault, String::new()))?;
-            Ok(Reading { rows: Rows::One(Numbers { value, activity: None }), sent_at, changes_at: None })
+            Ok(Reading { rows: Rows::One(Numbers { value, activity: None }), sent_at, changes_at: None, stalled: None })
         })
     }
 }
@@ -98,6 +98,7 @@ impl Opened {
             max_age: SECOND,
             notify: None,
             namespaces: Namespaces::All,
+            preset: None,
         });
         let reader = Arc::new(FakeReader { query, answer: Mutex::new(answer) });
         let source: Arc<dyn QueryReader> = reader.clone();

@@ -1,0 +1,39 @@
+//! apalis, of Rust.
+//!
+//! *Source:* apalis-postgres' function `apalis.get_jobs` and `reenqueue_orphaned.sql`.
+
+use std::time::Duration;
+
+use super::{
+    Counts::{Claimable, Held, Neither, Rescued, Stalled},
+    Preset, PresetOption, Queue, Sql, Workers, state,
+};
+
+pub(super) static PRESET: Preset = Preset {
+    name: "apalis",
+    library: "apalis (Rust)",
+    tested: "apalis-postgres 1.0.0",
+    queue: Queue::Optional("j.job_type"),
+    schema: Some("apalis"),
+    options: &[PresetOption::HeartbeatTimeout(Duration::from_secs(300))],
+    workers: Workers::LongLived,
+    run_once: "a program of yours can stop its worker after one job",
+    channel: Some("apalis::job::insert"),
+    tables: &["jobs", "workers"],
+    states: &[
+        state("Pending, run_at has passed", Claimable),
+        state("Failed with attempts left, run_at has passed", Claimable),
+        state("Pending, or Failed with attempts left, and run_at is still to come", Neither),
+        state("Queued or Running, its worker was seen within heartbeat_timeout", Held),
+        state("Queued or Running, its worker was not", Rescued),
+        state("Queued or Running without a worker", Stalled),
+        state("Done, Killed, Failed without attempts left", Neither),
+    ],
+    stalled: "a running worker of the same type has to put them back (reenqueue_orphaned)",
+    traps: &[
+        "queue is the job type (jobs.job_type).",
+        "A job that is put back is Pending whatever its attempts: one that kills its worker is handed out for ever.",
+    ],
+    sql: Sql::Rows(include_str!("apalis.sql")),
+    seen: "SELECT EXISTS (SELECT FROM {schema}jobs WHERE job_type = {queue})",
+};

@@ -1,0 +1,40 @@
+//! graphile-worker, of Node.js.
+//!
+//! *Source:* graphile-worker's `getJobs` and `resetLockedAt`, and its migrations 11 to 19.
+
+use super::{
+    Counts::{Claimable, Held, Neither},
+    Preset, PresetOption, Queue, Sql, Workers, state,
+};
+
+pub(super) static PRESET: Preset = Preset {
+    name: "graphile-worker",
+    library: "graphile-worker (Node.js)",
+    tested: "0.17.3 (its tables are those of 0.14 and later)",
+    queue: Queue::Absent,
+    schema: Some("graphile_worker"),
+    options: &[PresetOption::Tasks],
+    workers: Workers::LongLived,
+    run_once: "`graphile-worker --once` works until nothing is left, and exits",
+    channel: Some("jobs:insert"),
+    tables: &["_private_jobs", "_private_tasks", "_private_job_queues"],
+    states: &[
+        state("run_at has come, with attempts left, not locked, in no named queue", Claimable),
+        state("the same in a named queue that is not locked: one for each queue", Claimable),
+        state("the same in a named queue that is locked", Neither),
+        state("locked for more than 4 hours, with attempts left: as if it were not locked", Claimable),
+        state("locked for less than 4 hours", Held),
+        state("run_at is still to come", Neither),
+        state("without attempts left", Neither),
+    ],
+    stalled: "none ever does: every worker releases old locks when it starts",
+    traps: &[
+        "Row level security is on for these tables, and GRANT SELECT alone reads nothing: the scaler then refuses to \
+         count (SQLSTATE 42501). Give the role BYPASSRLS.",
+        "A worker that is killed leaves its job, and the job's named queue, locked for 4 hours.",
+        "Jobs of a task that no worker knows stay ready for ever: name the workers' tasks.",
+        "Jobs with flags that your workers skip (forbiddenFlags) count as claimable.",
+    ],
+    sql: Sql::Rows(include_str!("graphile_worker.sql")),
+    seen: "SELECT true",
+};

@@ -1,0 +1,50 @@
+WITH job AS (
+  SELECT o.*,
+         o.state < 'active' AND NOT o.blocked AND o.start_after <= now() AS is_ready,
+         o.state = 'active' AND o.ends_at < now()                        AS is_expired,
+         o.policy IN ('singleton', 'stately', 'key_strict_fifo')         AS is_keyed
+  FROM (SELECT false AS blocked, NULL::integer AS expire_seconds, NULL::interval AS expire_in,
+               NULL::integer AS heartbeat_seconds, NULL::timestamptz AS heartbeat_on) AS absent
+  CROSS JOIN LATERAL (
+    SELECT j.name, j.state, coalesce(j.policy, '') AS policy, coalesce(j.singleton_key, '') AS key,
+           j.start_after, j.retry_count, j.retry_limit, blocked,
+           least(j.started_on + coalesce(expire_seconds * interval '1 s', expire_in),
+                 heartbeat_on + heartbeat_seconds * interval '1 s') AS ends_at
+    FROM {schema}job AS j
+    WHERE j.state <= 'active'
+      AND {is_queue}
+  ) AS o
+)
+SELECT name AS queue,
+       CASE
+         WHEN is_ready THEN 'claimable'
+         WHEN is_expired AND retry_count < retry_limit THEN {rescued}
+         WHEN is_expired THEN 'stalled'
+         WHEN state = 'active' THEN 'held'
+         ELSE 'waiting'
+       END AS state,
+       CASE
+         WHEN state = 'active' AND NOT is_expired THEN ends_at
+         WHEN state < 'active' AND NOT blocked AND NOT is_ready THEN start_after
+       END AS next_change
+FROM job
+WHERE NOT (is_ready AND is_keyed)
+UNION ALL
+SELECT name, 'claimable', NULL
+FROM job
+WHERE is_keyed
+GROUP BY name, policy, key
+HAVING bool_or(is_ready)
+   AND NOT bool_or(state = 'active')
+   AND (policy <> 'key_strict_fifo'
+        OR (coalesce(bool_and(is_ready) FILTER (WHERE state = 'retry'), true)
+            AND NOT EXISTS (SELECT FROM {schema}job AS f
+                            WHERE f.name = job.name AND f.singleton_key = job.key
+                              AND f.state = 'failed' AND f.policy = 'key_strict_fifo')))
+UNION ALL
+SELECT j.name, 'unknown', NULL
+FROM pg_enum AS e
+JOIN {schema}job AS j ON j.state = e.enumlabel::text::{schema}job_state
+WHERE e.enumtypid = pg_typeof(NULL::{schema}job_state)
+  AND e.enumlabel NOT IN ('created', 'retry', 'active', 'completed', 'cancelled', 'failed')
+  AND {is_queue}
