@@ -1,6 +1,6 @@
 # `make check` is what CI runs. Everything else here is a part of it, or takes longer.
 
-.PHONY: help demo keda-cases test check fmt lint doc advisories licences notices manifests shipped versions image keda keda-long chaos faults truth fuzz load bench bench-notify soak
+.PHONY: help demo keda-cases test check fmt lint doc advisories licences notices manifests shipped versions image keda keda-long presets chaos faults truth fuzz load bench bench-notify soak
 
 help:            ## shows this
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -52,6 +52,9 @@ keda:            ## runs everything on the real KEDA and writes what was seen in
 
 keda-long:       ## the same with an outage of 150 s, with the keeper and without it; writes nothing
 	scripts/keda --long
+
+presets:         ## holds presets to the real libraries of PyPI and npm: what they hand out, what clapometer counts; three minutes
+	scripts/presets
 
 chaos:           ## kills postgres-batch and PostgreSQL at random for CHAOS_CLAPS claps (10000), random seeds
 	CHAOS_CLAPS=$${CHAOS_CLAPS:-10000} cargo test --locked --test it batch::chaos -- --nocapture

@@ -5,8 +5,8 @@
 //! reads it in one read-only transaction, and [`scaling`] divides and rounds it.
 //!
 //! ```text
-//! presets ─> query ─> config ─> postgres ─> cache ─> scaler ─> admin ─> server ─> command
-//! presets ─> query ─> config ─> postgres ─> batch
+//! query ─> presets ─> config ─> postgres ─> cache ─> scaler ─> admin ─> server ─> command
+//! query ─> presets ─> config ─> postgres ─> batch
 //! ```
 //!
 //! A module names only modules to its left. The others are leaves that every module may name.

@@ -13,9 +13,9 @@ use std::{
 
 /// Each module with the modules that it may name beside the leaves.
 const MODULES: &[(&str, &[&str])] = &[
-    ("presets", &[]),
     ("query", &[]),
-    ("config", &["presets", "query"]),
+    ("presets", &["query"]),
+    ("config", &["query", "presets"]),
     ("postgres", &["config", "query"]),
     ("cache", &["query"]),
     ("scaler", &["config", "query", "postgres", "cache"]),

@@ -3,7 +3,7 @@
 //! *Source:* graphile-worker's `getJobs` and `resetLockedAt`, and its migrations 11 to 19.
 
 use super::{
-    Counts::{Claimable, Held, Neither},
+    Counts::{Claimable, Held, Neither, Rescued},
     Preset, PresetOption, Queue, Sql, Workers, state,
 };
 
@@ -15,19 +15,19 @@ pub(super) static PRESET: Preset = Preset {
     schema: Some("graphile_worker"),
     options: &[PresetOption::Tasks],
     workers: Workers::LongLived,
-    run_once: "`graphile-worker --once` works until nothing is left, and exits",
+    run_once: "`graphile-worker --once` works until nothing is left, and exits; it releases no old locks",
     channel: Some("jobs:insert"),
     tables: &["_private_jobs", "_private_tasks", "_private_job_queues"],
     states: &[
         state("run_at has come, with attempts left, not locked, in no named queue", Claimable),
         state("the same in a named queue that is not locked: one for each queue", Claimable),
         state("the same in a named queue that is locked", Neither),
-        state("locked for more than 4 hours, with attempts left: as if it were not locked", Claimable),
+        state("locked for more than 4 hours, or in a named queue that is, with attempts left", Rescued),
         state("locked for less than 4 hours", Held),
         state("run_at is still to come", Neither),
         state("without attempts left", Neither),
     ],
-    stalled: "none ever does: every worker releases old locks when it starts",
+    stalled: "a worker that stays has to release their old locks, which it does within a minute of its start",
     traps: &[
         "Row level security is on for these tables, and GRANT SELECT alone reads nothing: the scaler then refuses to \
          count (SQLSTATE 42501). Give the role BYPASSRLS.",

@@ -1,7 +1,8 @@
 WITH job AS (
-  SELECT j.job_queue_id, j.run_at, j.locked_at,
+  SELECT j.job_queue_id, j.run_at, j.locked_at, q.locked_at AS queue_locked_at,
          coalesce(j.locked_at >= now() - interval '4 h', false) AS is_held,
          coalesce(q.locked_at >= now() - interval '4 h', false) AS is_queue_held,
+         j.attempts < j.max_attempts AND j.run_at <= now() AS is_due,
          j.attempts < j.max_attempts AS has_attempts
   FROM {schema}_private_jobs AS j
   JOIN {schema}_private_tasks AS t ON t.id = j.task_id
@@ -11,17 +12,18 @@ WITH job AS (
 )
 SELECT CASE
          WHEN is_held THEN 'held'
-         WHEN NOT has_attempts OR run_at > now() THEN 'waiting'
+         WHEN NOT is_due THEN 'waiting'
+         WHEN locked_at IS NOT NULL THEN {rescued}
          ELSE 'claimable'
        END AS state,
        CASE
          WHEN is_held THEN locked_at + interval '4 h'
-         WHEN has_attempts AND run_at > now() THEN run_at
+         WHEN has_attempts AND NOT is_due THEN run_at
        END AS next_change
 FROM job
-WHERE job_queue_id IS NULL OR is_held OR NOT has_attempts OR run_at > now()
+WHERE job_queue_id IS NULL OR is_held OR NOT is_due
 UNION ALL
-SELECT 'claimable', NULL
+SELECT CASE WHEN bool_and(locked_at IS NOT NULL OR queue_locked_at IS NOT NULL) THEN {rescued} ELSE 'claimable' END, NULL
 FROM job
-WHERE job_queue_id IS NOT NULL AND NOT is_queue_held AND NOT is_held AND has_attempts AND run_at <= now()
+WHERE job_queue_id IS NOT NULL AND is_due AND NOT is_held AND NOT is_queue_held
 GROUP BY job_queue_id

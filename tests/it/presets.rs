@@ -204,7 +204,7 @@ impl Library {
 
 /// Runs `clapometer check --json`.
 async fn check(configuration: &str, code: i32) -> Json {
-    let executable = Executable::clapometer(&["check", "--json", "--config", "clapometer.yaml"]);
+    let executable = Executable::clapometer(["check", "--json", "--config", "clapometer.yaml"]);
     let finished = executable.file("clapometer.yaml", configuration).finish(Duration::from_secs(30)).await;
     assert_eq!(finished.code(), Some(code), "{}{}", finished.output, finished.errors);
     serde_json::from_str(&finished.output).unwrap()

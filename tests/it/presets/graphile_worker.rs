@@ -1,6 +1,6 @@
 //! graphile-worker 0.14 and later.
 
-use super::{Case, Library, Picks, claimable, held, neither};
+use super::{Case, Library, Picks, claimable, held, neither, rescued};
 
 const GRAPHILE_WORKER: Library = Library {
     preset: "graphile-worker",
@@ -55,7 +55,7 @@ async fn every_state_counts_as_the_library_hands_it_out() {
             claimable("due", "SELECT job('due'), job('due')", 2),
             neither("to-come", "SELECT job('to-come', now() + interval '1 h')"),
             held("locked", "SELECT job('locked', attempts => 25, locked_at => now() - interval '3 h')", 1),
-            claimable("lock-is-old", "SELECT job('lock-is-old', attempts => 1, locked_at => now() - interval '5 h')", 1),
+            rescued("lock-is-old", "SELECT job('lock-is-old', attempts => 1, locked_at => now() - interval '5 h')", 1),
             neither("lock-is-old-and-last", "SELECT job('lock-is-old-and-last', attempts => 25, locked_at => now() - interval '5 h')"),
             neither("dead", "SELECT job('dead', attempts => 25)"),
             claimable(
@@ -72,6 +72,12 @@ async fn every_state_counts_as_the_library_hands_it_out() {
                      UPDATE graphile_worker._private_job_queues SET locked_at = now() WHERE queue_name = 'c'",
                 )
             },
+            rescued(
+                "named-queue-lock-is-old",
+                "SELECT job('named-queue-lock-is-old', queue => 'd'), job('named-queue-lock-is-old', queue => 'd');
+                 UPDATE graphile_worker._private_job_queues SET locked_at = now() - interval '5 h' WHERE queue_name = 'd'",
+                1,
+            ),
             neither(
                 "queue-is-busy-with-another-task",
                 "SELECT job('queue-is-busy-with-another-task', queue => 'c')",
