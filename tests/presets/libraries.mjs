@@ -109,6 +109,8 @@ async function graphileWorker() {
   };
   await runOnce({ connectionString: url(dbname), concurrency: 10, taskList: { mail } });
   expect("graphile-worker, running at once", during, { running: 4, counted: { claimable: 0, held: 4, stalled: 0 } });
+  // A job of a named queue that was busy when the others ended is still there.
+  await runOnce({ connectionString: url(dbname), taskList: { mail } });
   expect("graphile-worker, all ran", counted(dbname, keys), { claimable: 0, held: 0, stalled: 0 });
   await client.query("UPDATE graphile_worker._private_jobs SET run_at = now(), attempts = 1, locked_at = now() - interval '5 h'");
   expect("graphile-worker, its lock is old", counted(dbname, keys), { claimable: 0, held: 0, stalled: 1 });
