@@ -152,7 +152,7 @@ impl Fault {
 
     /// Returns the reasons for which a reading of a query can fail.
     pub fn reasons(is_grouped: bool) -> impl Iterator<Item = &'static str> {
-        const OF_EACH: [&str; 21] = [
+        const OF_EACH: [&str; 22] = [
             "disabled",
             "unreachable",
             "privileged_role",
@@ -173,6 +173,7 @@ impl Fault {
             "negative",
             "wrong_type",
             "masked",
+            "unknown_state",
             "bug",
         ];
         const OF_ONE_ROW: &[&str] = &["several_rows"];
@@ -297,6 +298,7 @@ mod tests {
             Unusable::Negative,
             Unusable::WrongType,
             Unusable::Masked,
+            Unusable::UnknownState,
             Unusable::NullKey,
             Unusable::RepeatedKey,
             Unusable::TooManyKeys,
