@@ -17,7 +17,12 @@ use super::{
     observed::SessionFacts,
     plan::{Plan, Relation},
 };
-use crate::{conninfo::SessionAttrs, fault::Fault, query::{Query, Value}, reading::Reading};
+use crate::{
+    conninfo::SessionAttrs,
+    fault::Fault,
+    query::{Query, Value},
+    reading::Reading,
+};
 
 /// How long `check` waits for a connection at least. Somebody at a terminal may be further away than the scaler.
 const CONNECT: Duration = Duration::from_secs(5);
