@@ -100,7 +100,8 @@ var failures = []mistake{
 	{"negative", "query: negative", "code = FailedPrecondition desc = the query returned a negative number"},
 	{"slow", "query: slow", "code = DeadlineExceeded desc = "},
 	{"locked", "query: locked", "code = DeadlineExceeded desc = the query waited too long for a lock (SQLSTATE 55P03)"},
-	{"not-there", "query: not-there", "code = Unavailable desc = the database cannot be reached"},
+	// Or the breaker's text, if it has opened before the first poll's answer.
+	{"not-there", "query: not-there", "code = Unavailable desc = the database "},
 	{"failed-often", "query: failed-often", "code = Unavailable desc = the database has failed repeatedly; waiting for it to return"},
 	{crowded, "query: of-tenant, param.tenant: acme",
 		"code = ResourceExhausted desc = this namespace holds its share of the scaler's distinct queries and parameters"},
