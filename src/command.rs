@@ -5,6 +5,7 @@ mod config;
 mod count_cap;
 mod get;
 mod json;
+mod lint;
 mod notify_sql;
 mod presets;
 mod serve;
@@ -52,11 +53,12 @@ impl From<Exit> for ExitCode {
 
 const HELP: &str = "\
 Begin with `clapometer check`: it shows whether the configuration is right, the databases answer and \
-each query works. `clapometer get QUERY` asks a running scaler.
+each query works. `clapometer get QUERY` asks a running scaler. `clapometer lint FILE` says what KEDA will do \
+with a ScaledJob or a ScaledObject.
 
 Exit codes:
    0  all is well
-   1  a query failed (check), the scaler answered with an error (get), serving failed (serve)
+   1  a query (check), an answer (get), a manifest (lint) or serving (serve) failed
    2  wrong usage
   69  a database (check) or the scaler (get) is unavailable
   78  the configuration is wrong";
@@ -75,6 +77,7 @@ enum Command {
     Check(check::Check),
     Get(Box<get::Get>),
     Config(config::PrintConfig),
+    Lint(lint::Lint),
     NotifySql(notify_sql::NotifySql),
     Presets(presets::ShowPresets),
 }
@@ -111,6 +114,7 @@ pub fn main() -> ExitCode {
         Command::Check(check) => check.run(),
         Command::Get(get) => get.run(),
         Command::Config(config) => config.run(),
+        Command::Lint(lint) => lint.run(),
         Command::NotifySql(notify_sql) => notify_sql.run(),
         Command::Presets(presets) => presets.run(),
     };

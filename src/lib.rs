@@ -7,6 +7,7 @@
 //! ```text
 //! query ─> presets ─> config ─> postgres ─> cache ─> scaler ─> admin ─> server ─> command
 //! query ─> presets ─> config ─> postgres ─> batch
+//! query ─> presets ─> config ─> postgres ─> cache ─> scaler ─> lint ─> command
 //! ```
 //!
 //! A module names only modules to its left. The others are leaves that every module may name.
@@ -21,6 +22,8 @@ pub mod conninfo;
 pub mod diagnostics;
 pub mod fault;
 pub mod keda;
+pub mod lint;
+pub mod manifest;
 pub mod metrics;
 pub mod notify_sql;
 pub mod pem;
@@ -36,3 +39,4 @@ pub mod shutdown;
 pub mod telemetry;
 pub mod terminal;
 pub mod version;
+mod yaml;

@@ -26,7 +26,7 @@ use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Response, Status, metadata::MetadataValue};
 
-pub use self::{catalog::Catalog, stream::ConnectionAge};
+pub use self::{catalog::Catalog, metadata::refusal_of, stream::ConnectionAge};
 use self::{
     metadata::{Metadata, Trigger, best_spec, identity},
     refusal::Refusal,

@@ -21,7 +21,8 @@ const MODULES: &[(&str, &[&str])] = &[
     ("scaler", &["config", "query", "postgres", "cache"]),
     ("admin", &["config", "query", "postgres", "cache", "scaler"]),
     ("server", &["config", "query", "postgres", "cache", "scaler", "admin"]),
-    ("command", &["presets", "config", "query", "postgres", "cache", "scaler", "admin", "server"]),
+    ("lint", &["config", "scaler"]),
+    ("command", &["presets", "config", "query", "postgres", "cache", "scaler", "admin", "server", "lint"]),
     ("batch", &["config", "query", "postgres"]),
 ];
 
@@ -31,6 +32,7 @@ const LEAVES: &[&str] = &[
     "diagnostics",
     "fault",
     "keda",
+    "manifest",
     "metrics",
     "notify_sql",
     "pem",
@@ -41,6 +43,7 @@ const LEAVES: &[&str] = &[
     "telemetry",
     "terminal",
     "version",
+    "yaml",
 ];
 
 type Names = BTreeSet<String>;

@@ -1,21 +1,18 @@
 //! Reads YAML into a [`Tree`]: every key with its line, every key that stands twice with both.
 
-use std::fmt;
-
 use ::config::{Map, Value, ValueKind};
-use serde::{
-    Deserialize, Deserializer,
-    de::{MapAccess, SeqAccess, Visitor},
-};
-use serde_saphyr::{DuplicateKeyPolicy, NonFiniteFloatPolicy, Spanned};
+use serde_saphyr::Spanned;
 
 use super::source::{Path, Tree};
-use crate::diagnostics::{Diagnostics, Location};
+use crate::{
+    diagnostics::{Diagnostics, Location},
+    yaml::{self, Yaml, described},
+};
 
 /// Reads YAML text; notes what is no YAML, and keys that stand twice.
 pub(crate) fn tree(text: &str, diagnostics: &Diagnostics) -> Tree {
     let mut tree = Tree::default();
-    match serde_saphyr::from_str_with_options::<Spanned<Yaml>>(text, yaml_options()) {
+    match yaml::document(text) {
         Ok(Spanned { value: Yaml::Mapping(entries), .. }) => {
             tree.values = tree.table(entries, &Path::new(), diagnostics);
         }
@@ -36,48 +33,6 @@ pub(crate) fn tree(text: &str, diagnostics: &Diagnostics) -> Tree {
         }
     }
     tree
-}
-
-/// YAML 1.2's own types: `yes` is text and so is `1_000`. Keys that stand twice come through, so
-/// that all of them are reported at once.
-fn yaml_options() -> serde_saphyr::Options {
-    serde_saphyr::options! {
-        duplicate_keys: DuplicateKeyPolicy::PassThrough,
-        non_finite_float_policy: NonFiniteFloatPolicy::PassThrough,
-        // Far more than sharing a few settings takes, and read in milliseconds.
-        alias_limits: serde_saphyr::alias_limits! { max_total_replayed_events: 100_000 },
-        strict_booleans: true,
-        leading_zero_numbers_as_strings: true,
-        underscored_numbers_as_strings: true,
-        reject_unsupported_tags: true,
-        with_snippet: false,
-    }
-}
-
-/// The parser's words, less what it quotes of the file: that may be a secret.
-fn described(error: &serde_saphyr::Error) -> String {
-    use serde_saphyr::Error;
-    match error.without_snippet() {
-        Error::UnknownAnchor { .. } => {
-            "an alias (*name) without its anchor; put text that starts with * in quotes".into()
-        }
-        Error::UnsupportedTag { .. } => "an unknown tag (!name); put text that starts with ! in quotes".into(),
-        Error::MultipleDocuments { .. } => "several documents; there must be one".into(),
-        Error::Unexpected { .. } | Error::NullIntoString { .. } => {
-            "a key that is no text (a template such as {{ ... }} that nobody has rendered, perhaps)".into()
-        }
-        Error::QuotingRequired { .. } | Error::InvalidScalar { .. } | Error::NonFiniteFloat { .. } => {
-            "a value that cannot be read; put it in quotes".into()
-        }
-        other => {
-            let words = other.to_string();
-            let words = words.lines().next().and_then(|line| line.split(" at line ").next()).unwrap_or_default();
-            match words.contains("unexpected character") {
-                true => "a character that cannot stand there; put the text in quotes".into(),
-                false => words.to_owned(),
-            }
-        }
-    }
 }
 
 impl Tree {
@@ -124,94 +79,6 @@ impl Tree {
             Yaml::Mapping(entries) => ValueKind::Table(self.table(entries, path, diagnostics)),
         };
         Value::new(None, kind)
-    }
-}
-
-/// Any YAML, with the place of every key.
-enum Yaml {
-    Null,
-    Boolean(bool),
-    Integer(i128),
-    Float(f64),
-    Text(String),
-    Sequence(Vec<Spanned<Yaml>>),
-    Mapping(Vec<(Spanned<String>, Spanned<Yaml>)>),
-}
-
-impl Yaml {
-    fn kind(&self) -> &'static str {
-        match self {
-            Self::Null => "nothing",
-            Self::Boolean(_) => "true or false",
-            Self::Integer(_) | Self::Float(_) => "a number",
-            Self::Text(_) => "text",
-            Self::Sequence(_) => "a list",
-            Self::Mapping(_) => "a mapping",
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for Yaml {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(AnyYaml)
-    }
-}
-
-struct AnyYaml;
-
-impl<'de> Visitor<'de> for AnyYaml {
-    type Value = Yaml;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("YAML")
-    }
-
-    fn visit_unit<E>(self) -> Result<Yaml, E> {
-        Ok(Yaml::Null)
-    }
-
-    fn visit_none<E>(self) -> Result<Yaml, E> {
-        Ok(Yaml::Null)
-    }
-
-    fn visit_bool<E>(self, value: bool) -> Result<Yaml, E> {
-        Ok(Yaml::Boolean(value))
-    }
-
-    fn visit_i64<E>(self, value: i64) -> Result<Yaml, E> {
-        Ok(Yaml::Integer(value.into()))
-    }
-
-    fn visit_u64<E>(self, value: u64) -> Result<Yaml, E> {
-        Ok(Yaml::Integer(value.into()))
-    }
-
-    fn visit_i128<E>(self, value: i128) -> Result<Yaml, E> {
-        Ok(Yaml::Integer(value))
-    }
-
-    fn visit_f64<E>(self, value: f64) -> Result<Yaml, E> {
-        Ok(Yaml::Float(value))
-    }
-
-    fn visit_str<E>(self, value: &str) -> Result<Yaml, E> {
-        Ok(Yaml::Text(value.to_owned()))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut nodes: A) -> Result<Yaml, A::Error> {
-        let mut sequence = Vec::new();
-        while let Some(node) = nodes.next_element()? {
-            sequence.push(node);
-        }
-        Ok(Yaml::Sequence(sequence))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Yaml, A::Error> {
-        let mut mapping = Vec::new();
-        while let Some(entry) = entries.next_entry()? {
-            mapping.push(entry);
-        }
-        Ok(Yaml::Mapping(mapping))
     }
 }
 

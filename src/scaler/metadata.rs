@@ -128,6 +128,13 @@ pub enum ActivitySource {
     ActivityColumn,
 }
 
+/// Returns the refusal of a trigger that any configuration refuses: a key is wrong whatever the query is.
+pub fn refusal_of(reference: &ScaledObjectRef) -> Option<String> {
+    let metadata = Metadata::parse(reference);
+    let checked = metadata.and_then(|metadata| if metadata.is_keeper() { metadata.check_keeper() } else { Ok(()) });
+    checked.err().map(|refusal| refusal.to_string())
+}
+
 impl<'a> Metadata<'a> {
     /// Checks every key and value on its own.
     ///

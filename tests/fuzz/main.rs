@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod configuration;
+mod manifests;
 mod numbers;
 mod rows;
 mod triggers;
@@ -73,6 +74,11 @@ fn configuration() {
 #[test]
 fn sql() {
     hunt("sql", configuration::check_sql);
+}
+
+#[test]
+fn manifests() {
+    hunt("manifests", manifests::check);
 }
 
 #[test]

@@ -6,6 +6,7 @@ mod config;
 mod get;
 mod get_faults;
 mod help;
+mod lint;
 mod mistakes;
 
 use std::time::Duration;

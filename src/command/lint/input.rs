@@ -1,0 +1,66 @@
+//! The files to look at.
+
+use std::{
+    fs,
+    io::{self, Read},
+    path::{Path, PathBuf},
+};
+
+use crate::lint::Source;
+
+/// Reads files, directories and standard input.
+///
+/// # Errors
+/// Says which of them cannot be read.
+pub(super) fn read(paths: &[PathBuf], stdin: &mut impl Read) -> Result<Vec<Source>, String> {
+    let mut sources = Vec::new();
+    for path in paths {
+        if path.as_os_str() == "-" {
+            let mut bytes = Vec::new();
+            stdin.read_to_end(&mut bytes).map_err(|error| format!("cannot read standard input: {error}"))?;
+            sources.push(source("<stdin>", bytes));
+        } else if path.is_dir() {
+            for file in manifests_below(path).map_err(|error| unreadable(path, &error))? {
+                let bytes = fs::read(&file).map_err(|error| unreadable(&file, &error))?;
+                let source = source(&file.display().to_string(), bytes);
+                // A directory has other YAML, too; what does not name KEDA is not ours to judge.
+                if source.text.contains("keda.sh/") {
+                    sources.push(source);
+                }
+            }
+        } else {
+            let bytes = fs::read(path).map_err(|error| unreadable(path, &error))?;
+            sources.push(source(&path.display().to_string(), bytes));
+        }
+    }
+    Ok(sources)
+}
+
+fn source(name: &str, bytes: Vec<u8>) -> Source {
+    let text = String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned());
+    Source { name: name.to_owned(), text }
+}
+
+fn unreadable(path: &Path, error: &io::Error) -> String {
+    format!("cannot read {}: {error}", path.display())
+}
+
+/// Returns the manifests below a directory, in the order of their names. Links to directories are not followed, because
+/// they may make a circle.
+fn manifests_below(directory: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut entries: Vec<_> = fs::read_dir(directory)?.collect::<Result<_, _>>()?;
+    entries.sort_by_key(fs::DirEntry::file_name);
+    let mut manifests = Vec::new();
+    for entry in entries {
+        let path = entry.path();
+        if entry.file_type()?.is_dir() {
+            manifests.append(&mut manifests_below(&path)?);
+        } else if path
+            .extension()
+            .is_some_and(|extension| ["yaml", "yml", "json"].iter().any(|known| extension == *known))
+        {
+            manifests.push(path);
+        }
+    }
+    Ok(manifests)
+}

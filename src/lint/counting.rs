@@ -1,0 +1,141 @@
+//! What the number of a trigger counts: rows that wait, or these and the rows that workers hold.
+
+use crate::manifest::Trigger;
+
+/// What a trigger counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Counted {
+    /// Only what waits.
+    Pending,
+    /// What waits, and what workers hold.
+    Outstanding,
+}
+
+/// What a trigger counts, and how sure that is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Count {
+    pub(super) counted: Counted,
+    /// It is known, not guessed from SQL or told by the caller.
+    pub(super) is_known: bool,
+    /// Names what says so.
+    pub(super) because: &'static str,
+}
+
+/// The triggers whose number comes from SQL.
+pub(super) const SQL_TRIGGERS: [&str; 3] = ["postgresql", "mysql", "mssql"];
+
+/// States that rows have while a worker holds them, as queue tables call them.
+const HELD_STATES: [&str; 12] = [
+    "'running'",
+    "'in_progress'",
+    "'in-progress'",
+    "'processing'",
+    "'executing'",
+    "'started'",
+    "'active'",
+    "'working'",
+    "'claimed'",
+    "'locked'",
+    "'leased'",
+    "'reserved'",
+];
+
+/// Returns what a trigger counts, unless nobody can know.
+pub(super) fn of(trigger: Trigger<'_>, told: Option<Counted>) -> Option<Count> {
+    use Counted::{Outstanding, Pending};
+    let known = |counted, because| Some(Count { counted, is_known: true, because });
+    let set = |key: &str, default: &str| trigger.text(key).unwrap_or(default).to_ascii_lowercase();
+    match trigger.kind() {
+        "external" | "external-push" => match trigger.text("query") {
+            Some("pending-claps") => return known(Pending, "pending-claps counts only rows without a claim"),
+            Some("outstanding-claps" | "clap-workers") => {
+                return known(Outstanding, "this query counts the rows that Jobs hold, too");
+            }
+            _ => {}
+        },
+        "aws-sqs-queue" => {
+            return match set("scaleOnInFlight", "true").as_str() {
+                "false" => known(Pending, "scaleOnInFlight: false leaves out messages in flight"),
+                _ => known(Outstanding, "scaleOnInFlight counts messages in flight, too"),
+            };
+        }
+        "rabbitmq" if set("mode", "QueueLength") == "queuelength" => {
+            return match set("excludeUnacknowledged", "false").as_str() {
+                "true" => known(Pending, "excludeUnacknowledged leaves out messages that consumers hold"),
+                _ => known(Outstanding, "the queue's length has unacknowledged messages, too"),
+            };
+        }
+        "azure-queue" if set("queueLengthStrategy", "all") == "visibleonly" => {
+            return known(Pending, "queueLengthStrategy: visibleonly leaves out messages that consumers hold");
+        }
+        _ => {}
+    }
+    if let Some(counted) = told {
+        return Some(Count { counted, is_known: false, because: "--counts says what the query counts" });
+    }
+    if !SQL_TRIGGERS.contains(&trigger.kind()) || trigger.text("query").is_some_and(mentions_held_rows) {
+        return None;
+    }
+    trigger.text("query")?;
+    Some(Count { counted: Pending, is_known: false, because: "SQL is taken to count only the rows that wait" })
+}
+
+/// Returns whether SQL names a state of held rows, so that it may count them. Whether it wants or excludes them takes a
+/// parser, and its author.
+fn mentions_held_rows(sql: &str) -> bool {
+    let sql = sql.to_ascii_lowercase();
+    HELD_STATES.iter().any(|state| sql.contains(state))
+}
+
+/// Returns whether SQL divides by a number outside its texts and comments.
+pub(super) fn divides(sql: &str) -> bool {
+    let mut in_text = false;
+    let mut rest = sql;
+    while let Some(c) = rest.chars().next() {
+        let after = &rest[c.len_utf8()..];
+        match c {
+            '\'' => in_text = !in_text,
+            '-' if !in_text && after.starts_with('-') => {
+                rest = after.split_once('\n').map_or("", |(_, next)| next);
+                continue;
+            }
+            '/' if !in_text && after.starts_with('*') => {
+                rest = after.split_once("*/").map_or("", |(_, next)| next);
+                continue;
+            }
+            '/' if !in_text && after.trim_start().starts_with(|c: char| c.is_ascii_digit()) => return true,
+            _ => {}
+        }
+        rest = after;
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_division_is_one_outside_texts_and_comments() {
+        for sql in ["SELECT ceil(COUNT(1)::decimal / 10) FROM a", "SELECT count(*)/5 FROM a WHERE b = '/'"] {
+            assert!(divides(sql), "{sql}");
+        }
+        for sql in [
+            "SELECT count(*) FROM a",
+            "SELECT count(*) FROM a WHERE path = 'a/1'",
+            "SELECT 1 -- a / 2\nFROM a",
+            "SELECT /* / 3 */ 1",
+            "SELECT 1 /* never closed / 3",
+            "SELECT a / b FROM c",
+            "",
+        ] {
+            assert!(!divides(sql), "{sql}");
+        }
+    }
+
+    #[test]
+    fn a_state_of_held_rows_leaves_the_question_open() {
+        assert!(mentions_held_rows("SELECT count(*) FROM task WHERE state IN ('QUEUED', 'RUNNING')"));
+        assert!(!mentions_held_rows("SELECT count(*) FROM task WHERE state = 'queued'"));
+    }
+}

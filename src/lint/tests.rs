@@ -1,0 +1,173 @@
+//! The rules, each on a bad and a good manifest of `tests/lint`, and on what this repository ships.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use proptest::prelude::*;
+
+use super::{Counted, Options, Report, Rule, Source, Version, all, lint};
+
+fn options(keda: Version) -> Options {
+    Options { keda, counts: None }
+}
+
+fn read(path: impl AsRef<Path>) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn report(text: &str, options: Options) -> Report {
+    lint(&[Source { name: "a.yaml".to_owned(), text: text.to_owned() }], options)
+}
+
+fn rules_in(text: &str, options: Options) -> BTreeSet<&'static str> {
+    report(text, options).findings.iter().map(|finding| finding.rule.name).collect()
+}
+
+/// The newest version that was run, or the first that the rule holds for.
+fn version_for(rule: &Rule) -> Version {
+    if rule.holds_for(Version::NEWEST) { Version::NEWEST } else { rule.since.unwrap_or(Version::OLDEST) }
+}
+
+#[test]
+fn each_rule_has_a_manifest_that_breaks_it_alone_and_one_that_is_clean() {
+    let mut wrong = Vec::new();
+    for rule in all() {
+        let found = |which| {
+            let text = read(format!("tests/lint/{}/{which}.yaml", rule.name));
+            rules_in(&text, options(version_for(rule)))
+        };
+        let (bad, good) = (found("bad"), found("good"));
+        if bad != BTreeSet::from([rule.name]) || !good.is_empty() {
+            wrong.push(format!("{}: bad has {bad:?}, good has {good:?}", rule.name));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn each_rule_has_a_section_that_says_the_same_and_no_section_is_without_a_rule() {
+    let page = read("docs/lint.md");
+    let headings: Vec<&str> = page.lines().filter_map(|line| line.strip_prefix("## ")).collect();
+    let names: BTreeSet<&str> = all().map(|rule| rule.name).collect();
+    assert_eq!(headings.len(), names.len(), "two rules or sections of one name");
+    assert_eq!(headings.iter().copied().collect::<BTreeSet<_>>(), names);
+    for rule in all() {
+        let facts =
+            format!("## {}\n\n**{}**, {}. Source: {}.\n", rule.name, rule.severity, rule.versions(), rule.source);
+        assert!(page.contains(&facts), "docs/lint.md lacks:\n{facts}");
+    }
+}
+
+#[test]
+fn findings_say_a_sentence_each_and_are_never_worse_than_their_rule() {
+    for rule in all() {
+        for finding in report(&read(format!("tests/lint/{}/bad.yaml", rule.name)), options(version_for(rule))).findings
+        {
+            assert!(finding.severity >= finding.rule.severity, "{finding:?}");
+            for sentence in [&finding.why, &finding.how] {
+                assert!(sentence.ends_with(['.', '?']) && !sentence.contains("  "), "{sentence}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_rule_holds_only_for_its_versions_and_a_comment_allows_it() {
+    let bad = read("tests/lint/strategy-word-rejected/bad.yaml");
+    assert_eq!(rules_in(&bad, options(Version::new(2, 20, 1))), BTreeSet::from(["strategy-word-rejected"]));
+    for other in ["2.19.0", "2.20.2", "2.21.0"] {
+        assert_eq!(rules_in(&bad, options(other.parse().expect("a version"))), BTreeSet::new(), "{other}");
+    }
+    let bad = read("tests/lint/idle-floor/bad.yaml");
+    let allowed = format!("# clapometer-lint: allow double-division, idle-floor - they wait for work\n{bad}");
+    let report = report(&allowed, options(Version::NEWEST));
+    assert_eq!((report.findings.len(), report.allowed), (0, 1));
+    let elsewhere = format!("# clapometer-lint: allow idle-floor\n---\n{bad}");
+    assert_eq!(rules_in(&elsewhere, options(Version::NEWEST)).len(), 1, "a comment is for its own document");
+}
+
+#[test]
+fn the_caller_knows_best_what_sql_counts() {
+    let bad = read("tests/lint/strategy-starves/bad.yaml");
+    let counts = |counted| Options { counts: Some(counted), ..options(Version::NEWEST) };
+    assert_eq!(rules_in(&bad, counts(Counted::Outstanding)), BTreeSet::new());
+    assert_eq!(rules_in(&bad, counts(Counted::Pending)), BTreeSet::from(["strategy-starves"]));
+    let accurate = read("tests/lint/strategy-starves/good.yaml");
+    assert_eq!(rules_in(&accurate, counts(Counted::Outstanding)), BTreeSet::from(["strategy-idles"]));
+}
+
+/// The article's own ScaledJob: what its author found out the hard way.
+#[test]
+fn the_seeds_scaled_job_is_told_what_its_author_found_out() {
+    let text = read("deploy/examples/scaled-job-builtin-trigger.yaml");
+    let expected = [
+        "failed-rows-uncounted",
+        "polling-interval-long",
+        "rollout-deletes-jobs",
+        "service-links",
+        "strategy-starves",
+        "superuser-trigger",
+    ];
+    assert_eq!(rules_in(&text, options(Version::NEWEST)), BTreeSet::from(expected));
+}
+
+fn yaml_below(directory: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory).unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
+    let mut files = Vec::new();
+    for path in entries.map(|entry| entry.expect("an entry").path()) {
+        if path.is_dir() {
+            files.append(&mut yaml_below(&path));
+        } else if path.extension().is_some_and(|extension| extension == "yaml") {
+            files.push(path);
+        }
+    }
+    files
+}
+
+#[test]
+fn what_we_ship_and_print_is_clean() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut sources: Vec<Source> = yaml_below(&root.join("deploy"))
+        .into_iter()
+        // Templates are YAML once they are rendered, as deploy/kustomize is.
+        .filter(|path| {
+            !path.ends_with("scaled-job-builtin-trigger.yaml") && !path.to_string_lossy().contains("/templates/")
+        })
+        .map(|path| Source { text: read(&path), name: path.display().to_string() })
+        .filter(|source| source.text.contains("keda.sh/"))
+        .collect();
+    for page in fs::read_dir(root.join("docs")).expect("the documents").map(|entry| entry.expect("an entry").path()) {
+        if page.extension().is_none_or(|extension| extension != "md") {
+            continue;
+        }
+        for (number, rest) in read(&page).split("```yaml\n").skip(1).enumerate() {
+            let text = rest.split("```").next().unwrap_or_default().to_owned();
+            if text.contains("apiVersion: keda.sh/") {
+                sources.push(Source { name: format!("{} block {number}", page.display()), text });
+            }
+        }
+    }
+    let report = lint(&sources, options(Version::NEWEST));
+    assert!(report.objects >= 8, "{} objects only", report.objects);
+    assert!(report.findings.is_empty(), "{:#?}", report.findings);
+}
+
+proptest! {
+    #[test]
+    fn no_text_ends_in_a_panic_and_lines_are_those_of_the_file(text in "(?s).{0,200}", at in 0usize..900, cut in 0usize..40) {
+        for rule in ["strategy-starves", "push-without-keeper", "lease-longer-than-grace", "half-a-key-pair"] {
+            let bad = read(format!("tests/lint/{rule}/bad.yaml"));
+            let at = bad.char_indices().map(|(index, _)| index).nth(at).unwrap_or(bad.len());
+            let end = (at + cut).min(bad.len());
+            let mixed = format!("{}{text}{}", &bad[..at], bad.get(end..).unwrap_or_default());
+            let lines = mixed.split('\n').count();
+            for finding in report(&mixed, options(Version::NEWEST)).findings {
+                prop_assert!((1..=lines).contains(&finding.line), "{finding:?} of {lines} lines");
+            }
+        }
+    }
+}

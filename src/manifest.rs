@@ -1,0 +1,172 @@
+//! Kubernetes manifests as they are written: several documents, Lists, each value with its line.
+//!
+//! It finds the objects of KEDA and leaves everything else alone. It says nothing about whether they are right; that is
+//! `lint`'s. *Source:* YAML 1.2.2, section 9.1; `apis/keda/v1alpha1` of kedacore/keda v2.21.0.
+
+mod node;
+mod object;
+mod trigger;
+
+use std::ops::Range;
+
+pub use self::{
+    node::{Node, Value},
+    object::{Kind, Object},
+    trigger::Trigger,
+};
+use crate::yaml::{self, described};
+
+/// The group of KEDA's objects, as a manifest names it.
+const GROUP: &str = "keda.sh/";
+
+/// How deep Lists may stand in Lists. `kubectl` makes one level.
+const DEEPEST_LIST: usize = 4;
+
+/// A file, or standard input.
+#[derive(Debug)]
+pub struct Manifest {
+    /// The objects of KEDA, in their order.
+    pub objects: Vec<Object>,
+    /// The documents that are no YAML.
+    pub unreadable: Vec<Unreadable>,
+    /// The number of documents that say something.
+    pub documents: usize,
+}
+
+/// A document that is no YAML.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unreadable {
+    /// The line at which reading ended.
+    pub line: usize,
+    /// The lines of the document.
+    pub lines: Range<usize>,
+    /// Says what is wrong, and quotes nothing of the file.
+    pub message: String,
+    /// The document names the group of KEDA's objects.
+    pub names_keda: bool,
+}
+
+impl Manifest {
+    /// Reads all documents of a text. One that is no YAML does not hide the others.
+    pub fn read(text: &str) -> Self {
+        let mut manifest = Self { objects: Vec::new(), unreadable: Vec::new(), documents: 0 };
+        for Document { lines, text } in documents(text) {
+            let offset = lines.start - 1;
+            match yaml::document(&text) {
+                Ok(root) => {
+                    let root = Node::of(root, offset);
+                    manifest.documents += usize::from(!matches!(root.value, Value::Null));
+                    manifest.gather(root, &lines, DEEPEST_LIST);
+                }
+                Err(error) => {
+                    let line = error.location().map_or(1, |location| usize::try_from(location.line()).unwrap_or(1));
+                    manifest.documents += 1;
+                    manifest.unreadable.push(Unreadable {
+                        line: (line + offset).clamp(lines.start, lines.end.max(lines.start)),
+                        message: if text.contains("{{") {
+                            "a template that nobody has rendered: give the output of `helm template`".to_owned()
+                        } else {
+                            described(&error)
+                        },
+                        names_keda: text.contains(GROUP),
+                        lines,
+                    });
+                }
+            }
+        }
+        manifest
+    }
+
+    fn gather(&mut self, node: Node, lines: &Range<usize>, depth: usize) {
+        let kind = node.text_at(&["kind"]).unwrap_or_default();
+        if kind.ends_with("List") && depth > 0 {
+            if let Value::Mapping(entries) = node.value {
+                let items = entries.into_iter().filter(|(key, _)| key == "items");
+                for (_, items) in items {
+                    if let Value::Sequence(items) = items.value {
+                        items.into_iter().for_each(|item| self.gather(item, lines, depth - 1));
+                    }
+                }
+            }
+        } else if let Some(object) = Object::of(node, lines.clone()) {
+            self.objects.push(object);
+        }
+    }
+}
+
+/// One document of a stream.
+struct Document {
+    /// Its lines, counted from 1; the end is the last one.
+    lines: Range<usize>,
+    text: String,
+}
+
+/// Splits a stream at its markers. `---` and `...` at the beginning of a line end a document wherever they stand, also
+/// within a text, so that looking at lines is exact.
+fn documents(text: &str) -> Vec<Document> {
+    let mut documents = Vec::new();
+    let mut current = Document { lines: 1..1, text: String::new() };
+    let mut last = 1;
+    for (number, line) in (1..).zip(text.trim_start_matches('\u{feff}').split_inclusive('\n')) {
+        last = number;
+        let marker = ["---", "..."].into_iter().find(|marker| {
+            line.strip_prefix(marker).is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\r', '\n']))
+        });
+        let Some(marker) = marker else {
+            current.text.push_str(line);
+            continue;
+        };
+        current.lines.end = number - 1;
+        documents.push(std::mem::replace(&mut current, Document { lines: number..number, text: String::new() }));
+        // What follows `---` on its line belongs to the document.
+        current.text.push_str(if marker == "---" { "   " } else { "" });
+        current.text.push_str(&line[marker.len()..]);
+    }
+    current.lines.end = last;
+    documents.push(current);
+    documents.retain(|document| document.text.lines().any(is_content));
+    documents
+}
+
+/// Returns whether a line is more than a comment or a directive of YAML.
+fn is_content(line: &str) -> bool {
+    let line = line.trim();
+    !line.is_empty() && !line.starts_with('#') && !line.starts_with('%')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const JOB: &str = "apiVersion: keda.sh/v1alpha1\nkind: ScaledJob\nmetadata: {name: a}\n";
+
+    fn lines_of_names(text: &str) -> Vec<(String, usize)> {
+        let manifest = Manifest::read(text);
+        manifest.objects.iter().map(|object| (object.name().to_owned(), object.root.line)).collect()
+    }
+
+    #[test]
+    fn documents_keep_the_lines_of_their_file() {
+        let text = format!("# head\n---\n{JOB}--- # rendered\n\n{JOB}...\n---\nkind: Other\n---\n");
+        assert_eq!(lines_of_names(&text), [("a".to_owned(), 3), ("a".to_owned(), 8)]);
+        assert_eq!(Manifest::read(&text).documents, 3);
+        assert_eq!(lines_of_names(&format!("\u{feff}{}", JOB.replace('\n', "\r\n"))), [("a".to_owned(), 1)]);
+    }
+
+    #[test]
+    fn lists_are_opened_and_the_line_is_that_of_the_item() {
+        let item = JOB.replace('\n', "\n    ");
+        let text = format!("apiVersion: v1\nkind: List\nitems:\n  - {item}\n  - kind: Pod\n");
+        assert_eq!(lines_of_names(&text), [("a".to_owned(), 4)]);
+    }
+
+    #[test]
+    fn a_document_that_is_no_yaml_hides_no_other() {
+        let manifest = Manifest::read(&format!("a: [\n---\n{JOB}---\nx: {{{{ .Values.x }}}}\nb: keda.sh/\n"));
+        assert_eq!(manifest.objects.len(), 1);
+        let [broken, template] = &manifest.unreadable[..] else { panic!("{:?}", manifest.unreadable) };
+        assert!(!broken.names_keda && broken.line <= 2, "{broken:?}");
+        assert!(template.names_keda && template.message.contains("helm template"), "{template:?}");
+        assert_eq!(template.line, 7);
+    }
+}

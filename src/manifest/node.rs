@@ -1,0 +1,117 @@
+//! A value of a manifest, with its line.
+
+use serde_saphyr::Spanned;
+
+use crate::yaml::Yaml;
+
+/// A value, with the line of its key, or of the item that it is.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Node {
+    /// The line, counted from 1.
+    pub line: usize,
+    /// What stands there.
+    pub value: Value,
+}
+
+/// What a node holds.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Value {
+    /// Nothing.
+    Null,
+    /// `true` or `false`.
+    Boolean(bool),
+    /// A whole number.
+    Integer(i128),
+    /// A number with a fraction.
+    Float(f64),
+    /// Text.
+    Text(String),
+    /// A list.
+    Sequence(Vec<Node>),
+    /// Keys with their values, in their order; a key that stands twice is there twice.
+    Mapping(Vec<(String, Node)>),
+}
+
+impl Node {
+    /// Takes over a tree of YAML whose first line is `offset` lines behind that of the file.
+    pub(super) fn of(root: Spanned<Yaml>, offset: usize) -> Self {
+        let line = line(root.referenced.line(), offset);
+        Self { line, value: Value::of(root.value, offset) }
+    }
+
+    /// Returns the value of a key; the last one if it stands several times.
+    pub fn get(&self, key: &str) -> Option<&Self> {
+        let Value::Mapping(entries) = &self.value else { return None };
+        entries.iter().rev().find(|(name, _)| name == key).map(|(_, node)| node)
+    }
+
+    /// Returns what stands under a path of keys.
+    pub fn at(&self, path: &[&str]) -> Option<&Self> {
+        path.iter().try_fold(self, |node, key| node.get(key))
+    }
+
+    /// Returns the text under a path of keys.
+    pub fn text_at(&self, path: &[&str]) -> Option<&str> {
+        self.at(path)?.text()
+    }
+
+    /// Returns the whole number under a path of keys.
+    pub fn integer_at(&self, path: &[&str]) -> Option<i64> {
+        self.at(path)?.integer()
+    }
+
+    /// Returns the text that this is.
+    pub fn text(&self) -> Option<&str> {
+        let Value::Text(text) = &self.value else { return None };
+        Some(text)
+    }
+
+    /// Returns the whole number that this is.
+    pub fn integer(&self) -> Option<i64> {
+        let Value::Integer(integer) = &self.value else { return None };
+        i64::try_from(*integer).ok()
+    }
+
+    /// Returns the items of a list; none for anything else.
+    pub fn items(&self) -> &[Self] {
+        let Value::Sequence(items) = &self.value else { return &[] };
+        items
+    }
+
+    /// Returns the keys with their values; none for anything else.
+    pub fn entries(&self) -> &[(String, Self)] {
+        let Value::Mapping(entries) = &self.value else { return &[] };
+        entries
+    }
+
+    /// Returns whether there is nothing, as with a key without a value.
+    pub fn is_null(&self) -> bool {
+        self.value == Value::Null
+    }
+}
+
+impl Value {
+    fn of(yaml: Yaml, offset: usize) -> Self {
+        match yaml {
+            Yaml::Null => Self::Null,
+            Yaml::Boolean(value) => Self::Boolean(value),
+            Yaml::Integer(value) => Self::Integer(value),
+            Yaml::Float(value) => Self::Float(value),
+            Yaml::Text(value) => Self::Text(value),
+            Yaml::Sequence(items) => Self::Sequence(items.into_iter().map(|item| Node::of(item, offset)).collect()),
+            Yaml::Mapping(entries) => Self::Mapping(
+                entries
+                    .into_iter()
+                    .map(|(key, node)| {
+                        let line = line(key.referenced.line(), offset);
+                        (key.value, Node { line, value: Self::of(node.value, offset) })
+                    })
+                    .collect(),
+            ),
+        }
+    }
+}
+
+fn line(in_document: u64, offset: usize) -> usize {
+    usize::try_from(in_document).unwrap_or(usize::MAX).max(1).saturating_add(offset)
+}
