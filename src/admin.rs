@@ -14,16 +14,21 @@ use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     net::TcpListener,
-    sync::{Semaphore, watch},
+    sync::watch,
     time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{metrics::Metrics, scaler::Catalog};
+use crate::{
+    metrics::Metrics,
+    places::{Peer, Places},
+    scaler::Catalog,
+};
 
-/// The most connections at a time. The kubelet, Prometheus and a few people need a handful. When others take all
-/// of them, [`CONNECTION_TIMEOUT`] bounds for how long.
+/// The most connections at a time, and the most of one peer. The kubelet, Prometheus and a few people need a handful.
+/// When there are more, the oldest gives way, so that a probe always finds a place.
 const CONNECTIONS: usize = 512;
+const CONNECTIONS_OF_A_PEER: usize = CONNECTIONS / 2;
 
 /// The longest life of a connection. Each is a scrape or a probe.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(60);
@@ -50,12 +55,13 @@ pub async fn serve(
     shutdown: CancellationToken,
 ) {
     let pages = Arc::new(Pages { metrics, catalog, shutdown });
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let places = Places::new(CONNECTIONS, CONNECTIONS_OF_A_PEER);
     loop {
-        let (Ok((socket, _)), Ok(place)) = (listener.accept().await, Arc::clone(&places).acquire_owned().await) else {
+        let Ok((socket, address)) = listener.accept().await else {
             sleep(Duration::from_millis(100)).await;
             continue;
         };
+        let Some(place) = places.take(Peer::from(address.ip())) else { continue };
         let pages = Arc::clone(&pages);
         tokio::spawn(async move {
             let service = service_fn(move |request: Request<Incoming>| {
@@ -64,9 +70,11 @@ pub async fn serve(
             });
             let mut http = http1::Builder::new();
             http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
-            // An error of the peer or a timeout ends this connection only.
-            let _ = timeout(CONNECTION_TIMEOUT, http.serve_connection(TokioIo::new(socket), service)).await;
-            drop(place);
+            tokio::select! {
+                // An error of the peer or a timeout ends this connection only.
+                _ = timeout(CONNECTION_TIMEOUT, http.serve_connection(TokioIo::new(socket), service)) => {}
+                () = place.gives_way() => {}
+            }
         });
     }
 }

@@ -27,6 +27,7 @@ pub mod manifest;
 pub mod metrics;
 pub mod notify_sql;
 pub mod pem;
+pub mod places;
 pub mod postgres;
 pub mod presets;
 pub mod proto;

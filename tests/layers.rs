@@ -36,6 +36,7 @@ const LEAVES: &[&str] = &[
     "metrics",
     "notify_sql",
     "pem",
+    "places",
     "proto",
     "reading",
     "scaling",

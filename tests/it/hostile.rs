@@ -4,6 +4,7 @@
 mod crowd;
 mod frames;
 mod metadata;
+mod places;
 mod postgres;
 mod unfinished;
 mod wire;

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, time::Duration};
 use prost::Message;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
 };
 
 pub(super) const DATA: u8 = 0;
@@ -85,6 +85,13 @@ pub(super) async fn open(address: SocketAddr) -> TcpStream {
     socket.set_nodelay(true).unwrap();
     socket.write_all(&[PREFACE, &frame(SETTINGS, 0, 0, &[])].concat()).await.unwrap();
     socket
+}
+
+/// Connects from an address of this machine's own network, as a peer of its own.
+pub(super) async fn connect_from(source: [u8; 4], address: SocketAddr) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind((source, 0).into()).unwrap();
+    socket.connect(address).await.unwrap()
 }
 
 /// Says all this, and reads until the other side closes or says nothing more for `patience`.

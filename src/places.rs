@@ -1,0 +1,202 @@
+//! Gives connections their places: a bounded number, a share of it for each peer address, and the oldest one that may
+//! give way does.
+//!
+//! A peer that holds every place with connections that ask nothing would keep everybody else out. So a newcomer takes the
+//! place of the oldest connection that has not proved useful, of the peer that has most of those.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::{IpAddr, Ipv6Addr},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use tokio_util::sync::CancellationToken;
+
+/// The party on whose account connections are counted: an IPv4 address, or the /64 network of an IPv6 address, since
+/// whoever has one address of it has all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Peer(IpAddr);
+
+impl From<IpAddr> for Peer {
+    fn from(address: IpAddr) -> Self {
+        match address.to_canonical() {
+            IpAddr::V6(address) => {
+                let network = Ipv6Addr::from_bits(address.to_bits() >> 64 << 64);
+                Self(IpAddr::V6(network))
+            }
+            address @ IpAddr::V4(_) => Self(address),
+        }
+    }
+}
+
+/// A bounded number of places for connections.
+#[derive(Debug)]
+pub struct Places {
+    limit: usize,
+    of_a_peer: usize,
+    taken: Mutex<Taken>,
+}
+
+#[derive(Debug, Default)]
+struct Taken {
+    next_number: u64,
+    /// By number: the oldest comes first.
+    places: BTreeMap<u64, Holder>,
+    by_peer: HashMap<Peer, Share>,
+}
+
+#[derive(Debug)]
+struct Holder {
+    peer: Peer,
+    is_kept: bool,
+    gives_way: CancellationToken,
+}
+
+/// The places of one peer.
+#[derive(Debug, Default)]
+struct Share {
+    all: usize,
+    kept: usize,
+}
+
+/// The place of one connection; dropping it gives it back.
+#[derive(Debug)]
+pub struct Place {
+    places: Arc<Places>,
+    number: u64,
+    gives_way: CancellationToken,
+}
+
+impl Places {
+    /// Makes `limit` places, of which one peer gets at most `of_a_peer`.
+    pub fn new(limit: usize, of_a_peer: usize) -> Arc<Self> {
+        Arc::new(Self { limit, of_a_peer, taken: Mutex::default() })
+    }
+
+    /// Takes a place for a connection of the peer. Where there is none left, the oldest connection that is not kept gives
+    /// way: one of this peer if it has its share, and else one of the peer that has most of them. None if all are kept.
+    pub fn take(self: &Arc<Self>, peer: Peer) -> Option<Place> {
+        let mut taken = self.taken();
+        let of_peer = taken.by_peer.get(&peer).map_or(0, |share| share.all);
+        if of_peer >= self.of_a_peer {
+            taken.make_room(peer)?;
+        } else if taken.places.len() >= self.limit {
+            let greediest =
+                taken.by_peer.iter().max_by_key(|(_, share)| share.all - share.kept).map(|(peer, _)| *peer)?;
+            taken.make_room(greediest)?;
+        }
+        let number = taken.next_number;
+        taken.next_number += 1;
+        let gives_way = CancellationToken::new();
+        taken.places.insert(number, Holder { peer, is_kept: false, gives_way: gives_way.clone() });
+        taken.by_peer.entry(peer).or_default().all += 1;
+        Some(Place { places: Arc::clone(self), number, gives_way })
+    }
+
+    fn taken(&self) -> MutexGuard<'_, Taken> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Taken {
+    /// Lets the oldest connection of a peer that is not kept give way; none if all are kept.
+    fn make_room(&mut self, peer: Peer) -> Option<()> {
+        let (&number, _) = self.places.iter().find(|(_, holder)| holder.peer == peer && !holder.is_kept)?;
+        let holder = self.remove(number)?;
+        holder.gives_way.cancel();
+        Some(())
+    }
+
+    fn remove(&mut self, number: u64) -> Option<Holder> {
+        let holder = self.places.remove(&number)?;
+        if let Some(share) = self.by_peer.get_mut(&holder.peer) {
+            share.all -= 1;
+            share.kept -= usize::from(holder.is_kept);
+            if share.all == 0 {
+                self.by_peer.remove(&holder.peer);
+            }
+        }
+        Some(holder)
+    }
+}
+
+impl Place {
+    /// Keeps the place: from now on its connection gives way to nobody.
+    pub fn keep(&self) {
+        let mut taken = self.places.taken();
+        let Some(holder) = taken.places.get_mut(&self.number) else { return };
+        let (peer, was_kept) = (holder.peer, std::mem::replace(&mut holder.is_kept, true));
+        if let (false, Some(share)) = (was_kept, taken.by_peer.get_mut(&peer)) {
+            share.kept += 1;
+        }
+    }
+
+    /// Waits until the connection has to give way. Never returns if it may stay.
+    pub async fn gives_way(&self) {
+        self.gives_way.cancelled().await;
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        // A connection that has given way has no place any more.
+        self.places.taken().remove(self.number);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn peer(text: &str) -> Peer {
+        Peer::from(text.parse::<IpAddr>().unwrap())
+    }
+
+    fn gave_way(place: &Place) -> bool {
+        place.gives_way.is_cancelled()
+    }
+
+    #[test]
+    fn the_oldest_connection_that_is_not_kept_gives_way() {
+        let places = Places::new(3, 3);
+        let one = peer("10.0.0.1");
+        let held: Vec<Place> = (0..3).map(|_| places.take(one).unwrap()).collect();
+        held[0].keep();
+        let newcomer = places.take(one).unwrap();
+        assert_eq!(held.iter().map(gave_way).collect::<Vec<_>>(), [false, true, false]);
+        drop(held);
+        assert_eq!(places.taken().places.len(), 1, "a place that was given away is not given back twice");
+        drop(newcomer);
+        assert!(places.taken().by_peer.is_empty());
+    }
+
+    #[test]
+    fn where_all_are_kept_a_newcomer_gets_no_place() {
+        let places = Places::new(2, 2);
+        let held: Vec<Place> = (0..2).map(|_| places.take(peer("10.0.0.1")).unwrap()).collect();
+        held.iter().for_each(Place::keep);
+        // To keep it twice is to keep it.
+        held[0].keep();
+        assert!(places.take(peer("10.0.0.2")).is_none());
+        drop(held);
+        assert!(places.take(peer("10.0.0.2")).is_some());
+    }
+
+    #[test]
+    fn a_peer_has_no_more_than_its_share_and_the_greediest_gives_way_to_others() {
+        let places = Places::new(4, 3);
+        let (greedy, modest) = (peer("10.0.0.1"), peer("10.0.0.2"));
+        let modest_one = places.take(modest).unwrap();
+        let of_greedy: Vec<Place> = (0..4).map(|_| places.take(greedy).unwrap()).collect();
+        assert_eq!(of_greedy.iter().map(gave_way).collect::<Vec<_>>(), [true, false, false, false]);
+        let _another = places.take(modest).unwrap();
+        assert!(gave_way(&of_greedy[1]) && !gave_way(&modest_one), "the older one is of the peer that has fewer");
+    }
+
+    #[test]
+    fn an_ipv6_network_is_one_peer_and_a_mapped_address_is_itself() {
+        assert_eq!(peer("2001:db8::1"), peer("2001:db8::ffff:1"));
+        assert_ne!(peer("2001:db8::1"), peer("2001:db8:0:1::1"));
+        assert_eq!(peer("::ffff:10.0.0.1"), peer("10.0.0.1"));
+    }
+}
