@@ -89,6 +89,8 @@ pub struct QueryError {
     pub position: Option<usize>,
     /// The statement that grants what is missing, where that is known.
     pub grant: Option<String>,
+    /// Whether the server has said it, in a session that may go on.
+    pub is_from_server: bool,
 }
 
 /// The result of one query.
@@ -110,6 +112,8 @@ pub struct Inspection {
 pub struct Inspector {
     database: Arc<Database>,
     session: Session,
+    /// Whether the server had room for another session so far.
+    has_spare_session: bool,
 }
 
 impl Database {
@@ -134,7 +138,7 @@ impl Database {
             let message = format!("the role {} is too privileged: {}", server.role, server.privileges);
             return Err(QueryError::ours(Fault::PrivilegedRole, Cause::PrivilegedRole, message));
         }
-        Ok((Inspector { database: Arc::clone(self), session }, server))
+        Ok((Inspector { database: Arc::clone(self), session, has_spare_session: true }, server))
     }
 
     /// Opens a session within a time for each host, and again as long for the questions to it.
@@ -165,8 +169,14 @@ impl Inspector {
         if reading.as_ref().is_err_and(|error| error.cause == Cause::StatementPooling) {
             return Inspection { reading, took, plan: None, relations: Vec::new(), is_queue_seen: None };
         }
+        if reading.as_ref().is_err_and(|error| error.is_from_server) {
+            self.renew().await;
+        }
         let plan = self.plan(statement, parameters).await;
-        let relations = self.relations(statement).await;
+        let relations = match &reading {
+            Err(error) if error.cause != Cause::Privilege => Vec::new(),
+            _ => self.relations(statement).await,
+        };
         let reading = match reading {
             Err(error) if error.cause == Cause::Privilege => Err(self.with_grant(error, &relations).await),
             reading => reading,
@@ -215,9 +225,12 @@ impl Inspector {
             client.batch_execute(&begin).await?;
             grants::relations(client, statement).await
         });
-        let relations = asked.await;
+        let relations = asked.await.ok().and_then(Result::ok);
         self.roll_back().await;
-        relations.ok().and_then(Result::ok).unwrap_or_default()
+        if relations.is_none() {
+            self.renew().await;
+        }
+        relations.unwrap_or_default()
     }
 
     /// Asks whether the queue of a preset has ever been seen.
@@ -251,6 +264,19 @@ impl Inspector {
             }
         };
         QueryError { grant, ..error }
+    }
+
+    /// Goes on with a session of its own, if there is one to be had: behind pgpool-II, a statement that fails among others
+    /// that were sent with it leaves the session in a state in which a later one is never answered.
+    async fn renew(&mut self) {
+        if !self.has_spare_session {
+            return;
+        }
+        match self.database.session(self.database.settings.connect_timeout).await {
+            Ok(session) => self.session = session,
+            // Each further attempt would take as long.
+            Err(_) => self.has_spare_session = false,
+        }
     }
 
     async fn roll_back(&mut self) {
@@ -297,9 +323,12 @@ impl Inspector {
             }
             Ok::<_, tokio_postgres::Error>(plan)
         });
-        let plan = asked.await;
+        let plan = asked.await.ok().and_then(Result::ok);
         self.roll_back().await;
-        plan.ok()?.ok()?
+        if plan.is_none() {
+            self.renew().await;
+        }
+        plan?
     }
 
     /// Cancels the statement of the session, and opens another session if that is possible.
@@ -336,7 +365,7 @@ impl Server {
 
 impl QueryError {
     fn ours(fault: Fault, cause: Cause, message: String) -> Self {
-        Self { fault, cause, message, further: Vec::new(), position: None, grant: None }
+        Self { fault, cause, message, further: Vec::new(), position: None, grant: None, is_from_server: false }
     }
 
     fn of(error: &tokio_postgres::Error) -> Self {
@@ -355,6 +384,7 @@ impl QueryError {
             further: server.detail().into_iter().chain(server.hint()).map(str::to_owned).collect(),
             position,
             grant: None,
+            is_from_server: true,
         }
     }
 }

@@ -132,6 +132,6 @@ fn failed(statement: &Statement, origin: Origin, error: QueryError) -> QueryOutc
 }
 
 fn problem(error: QueryError, excerpt: Option<Excerpt>, advice: String) -> Problem {
-    let QueryError { fault, cause: _, message, further, position: _, grant: _ } = error;
+    let QueryError { fault, cause: _, message, further, position: _, grant: _, is_from_server: _ } = error;
     Problem { reason: fault.reason(), fault, message, further, excerpt, advice }
 }
