@@ -1,166 +1,19 @@
 //! The named faults, each made for real, with what the contract (section 7 of the design) demands of the answers.
 
-use std::{
-    collections::BTreeSet,
-    fmt,
-    net::SocketAddr,
-    sync::atomic::{AtomicUsize, Ordering},
-    time::{Duration, Instant},
-};
+use std::time::Duration;
 
-use rustix::process::{self, Pid, Resource, Rlimit, Signal};
-use tokio::{sync::Mutex, task::JoinHandle, time::sleep};
-use tokio_postgres::{Client, NoTls};
+use clapometer::proto::ScaledObjectRef;
+use rustix::process::{Pid, Signal};
+use tokio::time::sleep;
 use tonic::Code;
 
-use crate::support::{
-    cluster::{Cluster, SCALER_PASSWORD, Settings},
-    database::Database,
-    executable::{Executable, Serving},
-    grpc::{Scaler, trigger},
-    processes,
-    proxy::{Mode, Proxy},
-    resolver::Resolver,
-};
+use super::testbed::Testbed;
+use crate::support::{cluster::SCALER_PASSWORD, grpc::trigger, processes, proxy::Mode};
 
 /// The duration of an observed fault. One that is silent lasts long enough for calls of 2.5 s to run into it, and into
 /// the breaker that it opens.
 const OBSERVED: Duration = Duration::from_secs(1);
 const OBSERVED_IN_SILENCE: Duration = Duration::from_secs(5);
-
-/// The configuration's queries; `active` is whether the number is odd.
-pub(super) const QUERIES: &str = "
-  strict: {sql: 'SELECT n, n % 2 AS odd FROM truth', value_column: n, activity_column: odd, max_age: 0s}
-  shared: {sql: 'SELECT n, n % 2 AS odd FROM truth WHERE true', value_column: n, activity_column: odd, max_age: 500ms}
-  own: {sql: 'SELECT n, n % 2 AS odd FROM truth WHERE $1 >= 0', parameters: {n: double}, value_column: n, activity_column: odd, max_age: 0s}
-  listening: {sql: 'SELECT n, n % 2 AS odd FROM truth WHERE n > 0', value_column: n, activity_column: odd, max_age: 500ms, notify: {channel: truth, resync: 2s}}
-";
-
-/// A PostgreSQL, a wire to it that breaks, and a scaler.
-pub(super) struct Testbed {
-    cluster: &'static Cluster,
-    dbname: String,
-    wires: Wires,
-    resolver: Resolver,
-    pub(super) serving: Serving,
-    pub(super) scaler: Scaler,
-    /// Another scaler on the same database.
-    replica: Serving,
-    /// A session that holds what a fault needs to be held.
-    held: Mutex<Option<Client>>,
-    /// The task that stops the scaler for most of the time.
-    throttle: Mutex<Option<JoinHandle<()>>>,
-    /// The scaler's usual limit of descriptors, while another one is in force.
-    descriptors: Mutex<Option<Rlimit>>,
-    writer: Mutex<Option<Client>>,
-}
-
-impl Testbed {
-    pub(super) async fn new() -> Self {
-        let settings = Settings::default().durable().set("max_connections", 40);
-        // It lives for as long as the test process: its databases and sessions refer to it.
-        let cluster: &'static Cluster = Box::leak(Box::new(Cluster::with_settings(settings).await));
-        let database = Database::empty(cluster).await;
-        database.execute("CREATE TABLE truth AS SELECT 1::int AS n; GRANT SELECT ON truth TO scaler").await;
-        let wires = Wires::to(cluster).await;
-        let resolver = Resolver::new(wires.now().address().ip());
-        let access = database.scaler().by_way_of(wires.now().address()).at("database.test").yaml("claps");
-        let configuration = format!("databases:\n{access}queries:{QUERIES}");
-        let start = async || {
-            let serving = resolver.used_by(Executable::serve(&configuration)).serving().await;
-            let scaler = Scaler::at(serving.grpc);
-            scaler.reaches(&trigger("strict", &[]), 1.0, Duration::from_secs(10)).await;
-            (serving, scaler)
-        };
-        let ((serving, scaler), (replica, _)) = (start().await, start().await);
-        let dbname = database.name().to_owned();
-        let (held, throttle, descriptors, writer) = Default::default();
-        Self { cluster, dbname, wires, resolver, serving, scaler, replica, held, throttle, descriptors, writer }
-    }
-
-    /// Writes the number, and returns whether it is known to be written.
-    pub(super) async fn commit(&self, number: u32) -> bool {
-        let mut writer = self.writer.lock().await;
-        if writer.as_ref().is_none_or(Client::is_closed) {
-            *writer = self.session().await;
-        }
-        let Some(client) = writer.as_ref() else { return false };
-        let statement = format!("UPDATE truth SET n = {number}; NOTIFY truth");
-        let written = tokio::time::timeout(Duration::from_secs(1), client.batch_execute(&statement)).await;
-        let is_known = matches!(written, Ok(Ok(())));
-        if !is_known {
-            *writer = None;
-        }
-        is_known
-    }
-
-    /// A superuser's session, past the wire that breaks; none if there is none to be had.
-    async fn session(&self) -> Option<Client> {
-        let config = self.cluster.superuser(&self.dbname);
-        let opened = tokio::time::timeout(Duration::from_secs(1), config.connect(NoTls)).await;
-        let (client, connection) = opened.ok()?.ok()?;
-        tokio::spawn(connection);
-        Some(client)
-    }
-
-    /// Runs statements, for which the database must be there.
-    async fn execute(&self, statements: &str) {
-        let client = self.session().await.expect("the database is there");
-        client.batch_execute(statements).await.unwrap_or_else(|error| panic!("{statements}: {error:?}"));
-    }
-
-    /// Lets the scaler open no further descriptor: numbers from zero on are above the limit.
-    async fn take_descriptors(&self) {
-        let none = Rlimit { current: Some(0), ..process::getrlimit(Resource::Nofile) };
-        let pid = self.serving.process.pid();
-        let usual = process::prlimit(Some(pid), Resource::Nofile, none).expect("a soft limit may be lowered");
-        *self.descriptors.lock().await = Some(usual);
-    }
-
-    async fn give_descriptors_back(&self) {
-        let usual = self.descriptors.lock().await.take().expect("they were taken");
-        let pid = self.serving.process.pid();
-        process::prlimit(Some(pid), Resource::Nofile, usual).expect("a soft limit may be raised again");
-    }
-
-    async fn end_sessions(&self) {
-        let end = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE usename = 'scaler'";
-        self.execute(end).await;
-    }
-}
-
-/// Two ways to the database, on two addresses with one port; one of them is in use.
-struct Wires {
-    proxies: [Proxy; 2],
-    in_use: AtomicUsize,
-}
-
-impl Wires {
-    async fn to(cluster: &Cluster) -> Self {
-        let target = SocketAddr::from(([127, 0, 0, 1], cluster.port()));
-        loop {
-            let first = Proxy::to(target).await;
-            let second = SocketAddr::from(([127, 0, 0, 2], first.address().port()));
-            // The port may be in use on the other address: then another one is tried.
-            if let Ok(second) = Proxy::bound_to(second, target).await {
-                return Self { proxies: [first, second], in_use: AtomicUsize::new(0) };
-            }
-        }
-    }
-
-    fn now(&self) -> &Proxy {
-        &self.proxies[self.in_use.load(Ordering::Relaxed)]
-    }
-
-    /// Breaks the way that is in use, and returns the other one, which is in use from now on.
-    fn swap(&self) -> &Proxy {
-        self.now().set(Mode::Blackhole);
-        self.in_use.fetch_xor(1, Ordering::Relaxed);
-        // It may be the one that an earlier swap has broken.
-        self.now().set(Mode::Pass);
-        self.now()
-    }
-}
 
 /// A fault of a database, of the way to it, or of the machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -194,6 +47,13 @@ pub(super) enum Fault {
     DescriptorsExhausted,
     ResolverSilent,
     NameMoved,
+    ReplayPaused,
+    StandbyBehind,
+    FailedOver,
+    PoolerDemoted,
+    PoolerFrozen,
+    PoolerRestarted,
+    TableLeftBehind,
 }
 
 const NONE: &[Code] = &[];
@@ -203,7 +63,7 @@ const SLOW: &[Code] = &[Code::DeadlineExceeded];
 const WRONG: &[Code] = &[Code::FailedPrecondition];
 
 impl Fault {
-    pub(super) const ALL: [Self; 29] = [
+    pub(super) const ALL: [Self; 36] = [
         Self::Blackhole,
         Self::Reset,
         Self::Close,
@@ -233,10 +93,17 @@ impl Fault {
         Self::DescriptorsExhausted,
         Self::ResolverSilent,
         Self::NameMoved,
+        Self::ReplayPaused,
+        Self::StandbyBehind,
+        Self::FailedOver,
+        Self::PoolerDemoted,
+        Self::PoolerFrozen,
+        Self::PoolerRestarted,
+        Self::TableLeftBehind,
     ];
 
     /// Returns its name, the codes that it may cause, and whether there must be one.
-    fn contract(self) -> (&'static str, &'static [Code], Must) {
+    pub(super) fn contract(self) -> (&'static str, &'static [Code], Must) {
         use Must::{Fail, MayFail};
         match self {
             Self::Blackhole => ("wire-blackhole", LATE, Fail),
@@ -268,14 +135,50 @@ impl Fault {
             Self::DescriptorsExhausted => ("descriptors-exhausted", LOST, Fail),
             Self::ResolverSilent => ("resolver-silent", LATE, Fail),
             Self::NameMoved => ("name-moved", LATE, MayFail),
+            Self::ReplayPaused => ("standby-replay-paused", LOST, Fail),
+            Self::StandbyBehind => ("stopped-standby-behind", LOST, Fail),
+            Self::FailedOver => ("failed-over", LOST, MayFail),
+            Self::PoolerDemoted => ("demoted-behind-pooler", LOST, Fail),
+            Self::PoolerFrozen => ("pooler-frozen", LATE, Fail),
+            Self::PoolerRestarted => ("pooler-restarted", LOST, MayFail),
+            Self::TableLeftBehind => ("pooled-temporary-table", NONE, MayFail),
         }
     }
 
-    fn lasts(self) -> Duration {
+    pub(super) fn lasts(self) -> Duration {
         match self {
-            Self::Blackhole | Self::Slow | Self::Frozen | Self::ResolverSilent => OBSERVED_IN_SILENCE,
+            Self::Blackhole
+            | Self::Slow
+            | Self::Frozen
+            | Self::ResolverSilent
+            | Self::ReplayPaused
+            | Self::PoolerFrozen => OBSERVED_IN_SILENCE,
             _ => OBSERVED,
         }
+    }
+
+    /// Whether a server that remembers what was can be taken for one that knows, which shows after a while only.
+    pub(super) fn is_of_age(self) -> bool {
+        matches!(self, Self::ReplayPaused | Self::StandbyBehind | Self::FailedOver | Self::PoolerDemoted)
+    }
+
+    fn needs_pooler(self) -> bool {
+        matches!(self, Self::PoolerDemoted | Self::PoolerFrozen | Self::PoolerRestarted | Self::TableLeftBehind)
+    }
+
+    /// Returns those that can be made here.
+    pub(super) fn possible(testbed: &Testbed) -> Vec<Self> {
+        Self::ALL.into_iter().filter(|fault| testbed.pooler.is_some() || !fault.needs_pooler()).collect()
+    }
+
+    /// Returns the trigger whose answers the fault is about.
+    pub(super) fn probe(self) -> ScaledObjectRef {
+        let query = match self {
+            Self::ReplayPaused => "replica",
+            _ if self.needs_pooler() => "pooled",
+            _ => "strict",
+        };
+        trigger(query, &[])
     }
 
     pub(super) fn name(self) -> &'static str {
@@ -289,10 +192,10 @@ impl Fault {
             Self::Close => testbed.wires.now().set(Mode::Close),
             Self::Truncate => testbed.wires.now().set(Mode::Truncate(40)),
             Self::Slow => testbed.wires.now().set(Mode::Slow(Duration::from_millis(1_300))),
-            Self::Frozen => testbed.cluster.freeze(),
-            Self::Stopped => testbed.cluster.stop().await,
-            Self::Restarted => testbed.cluster.restart().await,
-            Self::Killed => testbed.cluster.kill().await,
+            Self::Frozen => testbed.primary.freeze(),
+            Self::Stopped => testbed.primary.stop().await,
+            Self::Restarted => testbed.primary.restart().await,
+            Self::Killed => testbed.primary.kill().await,
             Self::SessionsEnded => testbed.end_sessions().await,
             Self::StatementsCancelled => {
                 testbed.execute("SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE usename = 'scaler'").await;
@@ -332,7 +235,7 @@ impl Fault {
             }
             Self::Reloaded => testbed.serving.process.signal(Signal::HUP),
             Self::ScalerPaused => testbed.serving.process.signal(Signal::STOP),
-            Self::ReplicaPaused => testbed.replica.process.signal(Signal::STOP),
+            Self::ReplicaPaused => testbed.second.process.signal(Signal::STOP),
             Self::CpuThrottled => {
                 *testbed.throttle.lock().await = Some(tokio::spawn(throttle(testbed.serving.process.pid())));
             }
@@ -348,6 +251,19 @@ impl Fault {
                 let moved = testbed.wires.swap();
                 testbed.resolver.answer(moved.address().ip());
             }
+            Self::ReplayPaused => {
+                testbed.hold_replay(true).await;
+                // Without a write there is nothing to be behind with.
+                testbed.execute("UPDATE truth SET n = n").await;
+            }
+            Self::StandbyBehind => {
+                testbed.hold_replay(true).await;
+                testbed.primary.stop().await;
+            }
+            Self::FailedOver | Self::PoolerDemoted => testbed.fail_over().await,
+            Self::PoolerFrozen => testbed.pooler().signal(Signal::STOP),
+            Self::PoolerRestarted => testbed.pooler().restart().await,
+            Self::TableLeftBehind => testbed.leave_behind().await,
         }
     }
 
@@ -356,8 +272,8 @@ impl Fault {
             Self::Blackhole | Self::Reset | Self::Close | Self::Truncate | Self::Slow => {
                 testbed.wires.now().set(Mode::Pass)
             }
-            Self::Frozen => testbed.cluster.thaw(),
-            Self::Stopped | Self::Killed => testbed.cluster.start().await,
+            Self::Frozen => testbed.primary.thaw(),
+            Self::Stopped | Self::Killed => testbed.primary.start().await,
             Self::Restarted | Self::SessionsEnded | Self::StatementsCancelled | Self::Reloaded => {}
             Self::TableLocked => {
                 let held = testbed.held.lock().await.take();
@@ -378,7 +294,7 @@ impl Fault {
                 testbed.execute("DROP VIEW truth; DROP FUNCTION deep(); ALTER TABLE held RENAME TO truth").await;
             }
             Self::ScalerPaused => testbed.serving.process.signal(Signal::CONT),
-            Self::ReplicaPaused => testbed.replica.process.signal(Signal::CONT),
+            Self::ReplicaPaused => testbed.second.process.signal(Signal::CONT),
             Self::CpuThrottled => {
                 let throttle = testbed.throttle.lock().await.take().expect("it was throttled");
                 throttle.abort();
@@ -389,7 +305,16 @@ impl Fault {
             Self::DescriptorsExhausted => testbed.give_descriptors_back().await,
             Self::ResolverSilent => testbed.resolver.answer(testbed.wires.now().address().ip()),
             // The old address never comes back.
-            Self::NameMoved => {}
+            Self::NameMoved | Self::PoolerRestarted => {}
+            Self::ReplayPaused => testbed.hold_replay(false).await,
+            Self::StandbyBehind => {
+                testbed.primary.start().await;
+                testbed.hold_replay(false).await;
+            }
+            Self::FailedOver | Self::PoolerDemoted => testbed.fail_back().await,
+            Self::PoolerFrozen => testbed.pooler().signal(Signal::CONT),
+            // The table goes with its session.
+            Self::TableLeftBehind => testbed.end_sessions().await,
         }
     }
 }
@@ -406,103 +331,7 @@ async fn throttle(pid: Pid) {
 
 /// The demand on whether an error is seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Must {
+pub(super) enum Must {
     Fail,
     MayFail,
-}
-
-/// The observations of one fault.
-pub(super) struct Observed {
-    fault: Fault,
-    codes: BTreeSet<&'static str>,
-    noticed: Option<Duration>,
-    recovered: Duration,
-    wrong: Vec<String>,
-}
-
-/// Makes a fault and asks all the time, until it is over and there is a right answer.
-pub(super) async fn observe(testbed: &Testbed, fault: Fault) -> Observed {
-    let probe = trigger("strict", &[]);
-    let right = testbed.scaler.value(&probe).await.expect("the last fault is over");
-    let mut observed =
-        Observed { fault, codes: BTreeSet::new(), noticed: None, recovered: Duration::ZERO, wrong: Vec::new() };
-    let (_, allowed, _) = fault.contract();
-    let start = Instant::now();
-    fault.strike(testbed).await;
-    let mut healed: Option<Instant> = None;
-    loop {
-        if healed.is_none() && start.elapsed() >= fault.lasts() {
-            fault.heal(testbed).await;
-            healed = Some(Instant::now());
-        }
-        let answer = if fault == Fault::ScalerPaused && healed.is_none() {
-            // The scaler itself stands still, and is not asked.
-            sleep(fault.lasts().saturating_sub(start.elapsed())).await;
-            continue;
-        } else {
-            testbed.scaler.value(&probe).await
-        };
-        match (answer, healed) {
-            (Ok(value), _) if value != right => observed.wrong.push(format!("the lie {value}")),
-            (Ok(_), Some(since)) => {
-                observed.recovered = since.elapsed();
-                return observed;
-            }
-            (Ok(_), None) => {}
-            (Err(status), _) => {
-                observed.codes.insert(name(status.code()));
-                observed.noticed.get_or_insert(start.elapsed());
-                if !allowed.contains(&status.code()) {
-                    observed.wrong.push(format!("{status:?}"));
-                }
-                if healed.is_some_and(|since| since.elapsed() > Duration::from_secs(20)) {
-                    observed.recovered = Duration::from_secs(20);
-                    return observed;
-                }
-            }
-        }
-        sleep(Duration::from_millis(20)).await;
-    }
-}
-
-impl Observed {
-    /// Returns the violations of the contract.
-    pub(super) fn complaint(&self, recovery: Duration) -> Option<String> {
-        let (fault, _, must) = self.fault.contract();
-        let mut complaints = self.wrong.clone();
-        if must == Must::Fail && self.codes.is_empty() {
-            complaints.push("no error at all".to_owned());
-        }
-        if self.recovered >= recovery {
-            complaints.push(format!("recovered after {:?}", self.recovered));
-        }
-        (!complaints.is_empty()).then(|| format!("{fault}: {}", complaints.join(", ")))
-    }
-}
-
-impl fmt::Display for Observed {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (fault, allowed, must) = self.fault.contract();
-        let mut required: Vec<&str> = allowed.iter().map(|code| name(*code)).collect();
-        if must == Must::MayFail {
-            required.push("OK");
-        }
-        let mut seen: Vec<&str> = self.codes.iter().copied().collect();
-        if seen.is_empty() {
-            seen.push("OK");
-        }
-        let noticed = self.noticed.map_or("-".to_owned(), |after| format!("{after:.0?}"));
-        let recovered = format!("{:.0?}", self.recovered);
-        let (required, seen) = (required.join(" "), seen.join(" "));
-        write!(formatter, "{fault:<26} {required:<32} {seen:<32} {noticed:>10} {recovered:>10}")
-    }
-}
-
-fn name(code: Code) -> &'static str {
-    match code {
-        Code::Unavailable => "UNAVAILABLE",
-        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
-        Code::FailedPrecondition => "FAILED_PRECONDITION",
-        _ => "another",
-    }
 }

@@ -185,11 +185,12 @@ impl Access {
     /// Returns an entry of the configuration's `databases`, indented for it.
     pub(crate) fn yaml(&self, name: &str) -> String {
         let Self { host, port, dbname, user, password, further } = self;
-        let mut text =
-            format!("  {name}:\n    host: {host}\n    port: {port}\n    dbname: {dbname}\n    user: {user}\n");
+        let mut text = format!("  {name}:\n    host: {host}\n    dbname: {dbname}\n    user: {user}\n");
         writeln!(text, "    password: {password}").expect("a string takes everything");
-        if !further.iter().any(|(key, _)| key == "sslmode") {
-            text.push_str("    sslmode: disable\n");
+        for (key, usual) in [("port", port.to_string()), ("sslmode", "disable".to_owned())] {
+            if !further.iter().any(|(further, _)| further == key) {
+                writeln!(text, "    {key}: {usual}").expect("a string takes everything");
+            }
         }
         for (key, value) in further {
             writeln!(text, "    {key}: {value}").expect("a string takes everything");

@@ -14,25 +14,54 @@ impl Cluster {
         self.stop().await;
         run(Command::new("cp").arg("-a").arg(self.data()).arg(&data));
         self.start().await;
-        let signal = data.join("standby.signal");
-        fs::write(&signal, "").expect("the data directory is ours");
-        processes::give_away(&signal);
         let port = free_port();
-        let settings = data.join("postgresql.auto.conf");
-        let copied = fs::read_to_string(&settings).expect("the primary has one");
-        // The last line of a name counts.
-        let own = format!(
-            "{copied}\nport = {port}\nunix_socket_directories = '{}'\n\
-             primary_conninfo = 'host={} port={} user=postgres'\n",
-            directory.display(),
-            self.directory.display(),
-            self.port,
-        );
-        fs::write(&settings, own).expect("the data directory is ours");
         let standby = Self { directory, port, postmaster: Mutex::new(None), templates: tokio::sync::Mutex::default() };
-        standby.start().await;
+        standby.configure(&format!("port = {port}\nunix_socket_directories = '{}'\n", standby.directory.display()));
+        standby.follow(self).await;
         standby.catches_up_with(self).await;
         standby
+    }
+
+    /// Starts a cluster that was stopped, as a standby of `primary`.
+    async fn follow(&self, primary: &Self) {
+        self.configure(&format!(
+            "primary_conninfo = 'host={} port={} user=postgres'\nwal_retrieve_retry_interval = '100ms'\n",
+            primary.directory.display(),
+            primary.port,
+        ));
+        self.start_as_standby().await;
+    }
+
+    /// Makes `standby` the primary and this one its standby, and loses nothing: everything written here is sent first.
+    pub(crate) async fn switch_over_to(&self, standby: &Self) {
+        standby.receives_from(self).await;
+        self.stop().await;
+        standby.promote().await;
+        self.follow(standby).await;
+    }
+
+    /// Waits until a standby receives what `primary` writes. One whose replay was paused before does not begin to.
+    pub(crate) async fn receives_from(&self, primary: &Self) {
+        let client = database::connect(&primary.superuser("postgres")).await;
+        wait::first("the standby receives", CATCH_UP, async || {
+            let streams = "SELECT EXISTS (SELECT FROM pg_stat_replication WHERE state = 'streaming')";
+            client.query_one(streams, &[]).await.expect("a superuser may").get::<_, bool>(0).then_some(())
+        })
+        .await;
+    }
+
+    /// Appends lines to the configuration; the last line of a name counts.
+    fn configure(&self, lines: &str) {
+        let settings = self.data().join("postgresql.auto.conf");
+        let before = fs::read_to_string(&settings).expect("every cluster has one");
+        fs::write(&settings, before + "\n" + lines).expect("the data directory is ours");
+    }
+
+    async fn start_as_standby(&self) {
+        let signal = self.data().join("standby.signal");
+        fs::write(&signal, "").expect("the data directory is ours");
+        processes::give_away(&signal);
+        self.start().await;
     }
 
     /// Waits until everything that `primary` has written is here.
@@ -62,9 +91,7 @@ impl Cluster {
     /// Makes a standby of a primary, one that receives nothing.
     pub(crate) async fn demote(&self) {
         self.stop().await;
-        let signal = self.directory.join("data/standby.signal");
-        fs::write(&signal, "").expect("the data directory is ours");
-        self.start().await;
+        self.start_as_standby().await;
     }
 
     async fn superuser_runs(&self, statement: &str) {

@@ -1,0 +1,254 @@
+//! The servers, the ways to them and the scaler that the faults strike.
+
+use std::{
+    net::SocketAddr,
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+    time::Duration,
+};
+
+use rustix::process::{self, Resource, Rlimit};
+use tokio::{sync::Mutex, task::JoinHandle};
+use tokio_postgres::{Client, NoTls};
+
+use crate::support::{
+    cluster::{Cluster, Settings},
+    database::{self, Access, Database},
+    executable::{Executable, Serving},
+    grpc::{Scaler, trigger},
+    pooler::Pooler,
+    proxy::{Mode, Proxy},
+    resolver::Resolver,
+    wait,
+};
+
+/// How far the standby may be behind that the query `replica` asks.
+pub(super) const MAX_LAG: Duration = Duration::from_secs(1);
+
+/// The configuration's queries; `active` is whether the number is odd.
+const QUERIES: &str = "
+  strict: {sql: 'SELECT n, n % 2 AS odd FROM truth', database: claps, value_column: n, activity_column: odd, max_age: 0s}
+  shared: {sql: 'SELECT n, n % 2 AS odd FROM truth WHERE true', database: claps, value_column: n, activity_column: odd, max_age: 500ms}
+  own: {sql: 'SELECT n, n % 2 AS odd FROM truth WHERE $1 >= 0', database: claps, parameters: {n: double}, value_column: n, activity_column: odd, max_age: 0s}
+  listening: {sql: 'SELECT n, n % 2 AS odd FROM truth WHERE n > 0', database: claps, value_column: n, activity_column: odd, max_age: 500ms, notify: {channel: truth, resync: 2s}}
+  pooled: {sql: 'SELECT n, n % 2 AS odd FROM truth', database: pooled, value_column: n, activity_column: odd, max_age: 0s}
+  replica: {sql: 'SELECT n, n % 2 AS odd FROM truth', database: replica, value_column: n, activity_column: odd, max_age: 0s}
+";
+
+/// A primary with a wire to it that breaks, a standby, a pooler before the primary, and a scaler.
+pub(super) struct Testbed {
+    pub(super) primary: &'static Cluster,
+    pub(super) standby: Cluster,
+    /// Whether the two have changed places.
+    has_failed_over: AtomicBool,
+    /// Taken by whoever holds a replay or makes a standby a primary.
+    replay: Mutex<()>,
+    /// Absent where there is no PgBouncer: then its database is the primary itself.
+    pub(super) pooler: Option<Pooler>,
+    /// The way of the pooler's other clients.
+    pooled: Access,
+    pub(super) dbname: String,
+    pub(super) wires: Wires,
+    pub(super) resolver: Resolver,
+    pub(super) serving: Serving,
+    pub(super) scaler: Scaler,
+    /// Another scaler on the same databases.
+    pub(super) second: Serving,
+    /// A session that holds what a fault needs to be held.
+    pub(super) held: Mutex<Option<Client>>,
+    /// The task that stops the scaler for most of the time.
+    pub(super) throttle: Mutex<Option<JoinHandle<()>>>,
+    /// The scaler's usual limit of descriptors, while another one is in force.
+    descriptors: Mutex<Option<Rlimit>>,
+    writer: Mutex<Option<Client>>,
+}
+
+impl Testbed {
+    pub(super) async fn new() -> Self {
+        let settings = Settings::default().durable().set("max_connections", 40);
+        // It lives for as long as the test process: its databases and sessions refer to it.
+        let primary: &'static Cluster = Box::leak(Box::new(Cluster::with_settings(settings).await));
+        let database = Database::empty(primary).await;
+        let table = "CREATE TABLE truth AS SELECT 1::int AS n; GRANT SELECT ON truth TO scaler;
+            GRANT pg_read_all_stats TO scaler";
+        database.execute(table).await;
+        let standby = primary.standby().await;
+        let pooler = Pooler::before(&database.scaler(), 4).await;
+        let pooled = pooler.as_ref().map_or(database.scaler(), |pooler| database.scaler().by_way_of(pooler.address()));
+        let wires = Wires::to(primary).await;
+        let resolver = Resolver::new(wires.now().address().ip());
+        let both = database.scaler().at("database.test,127.0.0.1");
+        let ports = format!("'{},{}'", wires.now().address().port(), standby.port());
+        let replica = database.scaler().by_way_of(SocketAddr::from(([127, 0, 0, 1], standby.port())));
+        let databases = [
+            both.with("port", ports).yaml("claps"),
+            pooled.clone().with("target_session_attrs", "read-write").yaml("pooled"),
+            replica.with("max_lag", format!("{}s", MAX_LAG.as_secs())).yaml("replica"),
+        ];
+        let configuration = format!("databases:\n{}queries:{QUERIES}", databases.concat());
+        let start = async || {
+            let serving = resolver.used_by(Executable::serve(&configuration)).serving().await;
+            let scaler = Scaler::at(serving.grpc);
+            for query in ["strict", "pooled", "replica"] {
+                scaler.reaches(&trigger(query, &[]), 1.0, Duration::from_secs(10)).await;
+            }
+            (serving, scaler)
+        };
+        let ((serving, scaler), (second, _)) = (start().await, start().await);
+        let dbname = database.name().to_owned();
+        let (replay, held, throttle, descriptors, writer) = Default::default();
+        let has_failed_over = AtomicBool::new(false);
+        Self {
+            primary,
+            standby,
+            has_failed_over,
+            replay,
+            pooler,
+            pooled,
+            dbname,
+            wires,
+            resolver,
+            serving,
+            scaler,
+            second,
+            held,
+            throttle,
+            descriptors,
+            writer,
+        }
+    }
+
+    /// # Panics
+    /// Where there is none: faults that need it are not possible then.
+    pub(super) fn pooler(&self) -> &Pooler {
+        self.pooler.as_ref().expect("PgBouncer is there")
+    }
+
+    /// Writes the number, and returns whether it is known to be written.
+    pub(super) async fn commit(&self, number: u32) -> bool {
+        let mut writer = self.writer.lock().await;
+        if writer.as_ref().is_none_or(Client::is_closed) {
+            *writer = self.session().await;
+        }
+        let Some(client) = writer.as_ref() else { return false };
+        let statement = format!("UPDATE truth SET n = {number}; NOTIFY truth");
+        let written = tokio::time::timeout(Duration::from_secs(1), client.batch_execute(&statement)).await;
+        let is_known = matches!(written, Ok(Ok(())));
+        if !is_known {
+            *writer = None;
+        }
+        is_known
+    }
+
+    /// A superuser's session on what is the primary now, past the wire that breaks; none if there is none to be had.
+    pub(super) async fn session(&self) -> Option<Client> {
+        let primary = if self.has_failed_over.load(Ordering::Relaxed) { &self.standby } else { self.primary };
+        let config = primary.superuser(&self.dbname);
+        let opened = tokio::time::timeout(Duration::from_secs(1), config.connect(NoTls)).await;
+        let (client, connection) = opened.ok()?.ok()?;
+        tokio::spawn(connection);
+        Some(client)
+    }
+
+    /// Runs statements, for which the database must be there.
+    pub(super) async fn execute(&self, statements: &str) {
+        let client = self.session().await.expect("the database is there");
+        client.batch_execute(statements).await.unwrap_or_else(|error| panic!("{statements}: {error:?}"));
+    }
+
+    /// Lets the scaler open no further descriptor: numbers from zero on are above the limit.
+    pub(super) async fn take_descriptors(&self) {
+        let none = Rlimit { current: Some(0), ..process::getrlimit(Resource::Nofile) };
+        let pid = self.serving.process.pid();
+        let usual = process::prlimit(Some(pid), Resource::Nofile, none).expect("a soft limit may be lowered");
+        *self.descriptors.lock().await = Some(usual);
+    }
+
+    pub(super) async fn give_descriptors_back(&self) {
+        let usual = self.descriptors.lock().await.take().expect("they were taken");
+        let pid = self.serving.process.pid();
+        process::prlimit(Some(pid), Resource::Nofile, usual).expect("a soft limit may be raised again");
+    }
+
+    pub(super) async fn end_sessions(&self) {
+        let end = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE usename = 'scaler'";
+        self.execute(end).await;
+    }
+
+    /// Makes the standby the primary, while the pooler and the wire still lead to the old one, whose replay stands still.
+    pub(super) async fn fail_over(&self) {
+        let _is_alone = self.replay.lock().await;
+        self.standby.resume_replay().await;
+        self.primary.switch_over_to(&self.standby).await;
+        self.has_failed_over.store(true, Ordering::Relaxed);
+        self.primary.receives_from(&self.standby).await;
+        self.primary.pause_replay().await;
+    }
+
+    pub(super) async fn fail_back(&self) {
+        let _is_alone = self.replay.lock().await;
+        self.primary.resume_replay().await;
+        self.standby.switch_over_to(self.primary).await;
+        self.has_failed_over.store(false, Ordering::Relaxed);
+    }
+
+    /// Holds the standby's replay, or lets it go on, while it is a standby.
+    pub(super) async fn hold_replay(&self, is_held: bool) {
+        let _is_alone = self.replay.lock().await;
+        match (self.has_failed_over.load(Ordering::Relaxed), is_held) {
+            (true, _) => {}
+            (false, true) => self.standby.pause_replay().await,
+            (false, false) => self.standby.resume_replay().await,
+        }
+    }
+
+    /// Leaves a table of the same name and a path to it in the sessions of the pooler.
+    pub(super) async fn leave_behind(&self) {
+        let leave = async {
+            let mut clients = Vec::new();
+            // All at once, so that each gets another session of the pooler's.
+            for _ in 0..3 {
+                let client = database::connect(&self.pooled.driver()).await;
+                let left = "BEGIN; CREATE TEMPORARY TABLE IF NOT EXISTS truth AS SELECT 0 AS n";
+                client.batch_execute(left).await.expect("everybody may");
+                clients.push(client);
+            }
+            for client in clients {
+                client.batch_execute("COMMIT; SET search_path = pg_temp").await.expect("everybody may");
+            }
+        };
+        wait::bounded("the pooler's other clients", Duration::from_secs(20), leave).await;
+    }
+}
+
+/// Two ways to the database, on two addresses with one port; one of them is in use.
+pub(super) struct Wires {
+    proxies: [Proxy; 2],
+    in_use: AtomicUsize,
+}
+
+impl Wires {
+    async fn to(cluster: &Cluster) -> Self {
+        let target = SocketAddr::from(([127, 0, 0, 1], cluster.port()));
+        loop {
+            let first = Proxy::to(target).await;
+            let second = SocketAddr::from(([127, 0, 0, 2], first.address().port()));
+            // The port may be in use on the other address: then another one is tried.
+            if let Ok(second) = Proxy::bound_to(second, target).await {
+                return Self { proxies: [first, second], in_use: AtomicUsize::new(0) };
+            }
+        }
+    }
+
+    pub(super) fn now(&self) -> &Proxy {
+        &self.proxies[self.in_use.load(Ordering::Relaxed)]
+    }
+
+    /// Breaks the way that is in use, and returns the other one, which is in use from now on.
+    pub(super) fn swap(&self) -> &Proxy {
+        self.now().set(Mode::Blackhole);
+        self.in_use.fetch_xor(1, Ordering::Relaxed);
+        // It may be the one that an earlier swap has broken.
+        self.now().set(Mode::Pass);
+        self.now()
+    }
+}
