@@ -3,6 +3,7 @@
 //! [`Database::read`] takes a reading. Errors are classified here as a [`Fault`]; nothing of the driver
 //! leaves this module.
 
+mod called;
 pub(crate) mod classify;
 pub mod connect;
 pub(crate) mod explain;
@@ -12,6 +13,7 @@ mod grants;
 mod health;
 mod inspect;
 mod listen;
+mod loose_key;
 mod masked;
 mod observed;
 mod plan;
@@ -43,6 +45,7 @@ use tokio::{
 use tokio_stream::{Stream, StreamExt, wrappers::WatchStream};
 
 pub use self::{
+    called::{Function, FunctionSnapshot},
     classify::Cause,
     grants::Named,
     inspect::{Inspection, Inspector, QueryError, Server},

@@ -143,7 +143,9 @@ impl Activation {
 /// is the largest double, and one in (0, [`SMALLEST`]) that rounding left there is
 /// [`SMALLEST`], because KEDA would read it as zero.
 pub fn reported(number: f64, divisor: Divisor, rounding: Rounding) -> f64 {
-    let quotient = snapped(number / divisor.get()).min(f64::MAX);
+    // A quotient too small for a double would be zero.
+    let smallest = if number > 0.0 { f64::MIN_POSITIVE } else { 0.0 };
+    let quotient = snapped(number / divisor.get()).clamp(smallest, f64::MAX);
     let rounded = match rounding {
         Rounding::Ceil => quotient.ceil(),
         Rounding::Floor => quotient.floor(),
@@ -236,6 +238,13 @@ mod tests {
         assert_eq!(divided(1.0, 1e6, Rounding::None), SMALLEST);
         assert_eq!(divided(1.0, 1e6, Rounding::Floor), 0.0);
         assert_eq!(divided(0.0, 1e6, Rounding::None), 0.0);
+    }
+
+    #[test]
+    fn a_quotient_too_small_for_a_double_is_not_zero() {
+        assert_eq!(divided(1e-300, 1e300, Rounding::None), SMALLEST);
+        assert_eq!(divided(1e-300, 1e300, Rounding::Ceil), 1.0);
+        assert_eq!(divided(1e-300, 1e300, Rounding::Floor), 0.0);
     }
 
     #[test]

@@ -110,6 +110,33 @@ fn whole_configurations_in_the_documents_load() {
     assert!(found >= 2, "only {found} whole configurations found");
 }
 
+/// The names of tests in a document: between backquotes, with `::` and without anything that is no name.
+fn tests_named_in(document: &str) -> Vec<String> {
+    let is_name = |text: &&str| text.contains("::") && text.chars().all(|c| c.is_alphanumeric() || "_:".contains(c));
+    document.split('`').skip(1).step_by(2).filter(is_name).map(str::to_owned).collect()
+}
+
+/// Whether `tests/it` has this test: a function in the file that its path names.
+fn is_a_test(name: &str) -> bool {
+    let Some((module, function)) = name.rsplit_once("::") else { return false };
+    let path = format!("tests/it/{}.rs", module.replace("::", "/"));
+    fs::read_to_string(path).is_ok_and(|code| code.contains(&format!("async fn {function}(")))
+}
+
+#[test]
+fn each_test_that_is_named_as_a_proof_exists() {
+    let document = read("docs/silent-zeros.md");
+    let missing: Vec<String> = tests_named_in(&document).into_iter().filter(|name| !is_a_test(name)).collect();
+    assert!(missing.is_empty(), "docs/silent-zeros.md names tests that are not there: {missing:?}");
+    let (rows, named) = document
+        .lines()
+        .filter(|line| line.starts_with("| ") && !line.starts_with("| ---") && !line.starts_with("| what happens"))
+        .fold((0, 0), |(rows, named), line| (rows + 1, named + usize::from(!tests_named_in(line).is_empty())));
+    assert!(rows >= 15, "only {rows} silent zeros");
+    assert_eq!(rows, named, "a silent zero without a test");
+    assert!(!is_a_test("silent_zero::no_such_test"));
+}
+
 #[test]
 #[should_panic(expected = "sevrer")]
 fn a_misspelt_key_fails_the_check() {

@@ -15,7 +15,7 @@ use super::{
     grants::{self, Named},
     listen,
     observed::SessionFacts,
-    plan::{Plan, Relation},
+    plan::Plan,
 };
 use crate::{
     conninfo::SessionAttrs,
@@ -317,11 +317,7 @@ impl Inspector {
         let limit = statement.query.timeout + SILENCE;
         let asked = timeout(limit, async {
             client.batch_execute(&begin).await?;
-            let mut plan = Plan::of(client, statement, parameters).await?;
-            if let Some(plan) = &mut plan {
-                Relation::describe(client, &mut plan.relations).await?;
-            }
-            Ok::<_, tokio_postgres::Error>(plan)
+            Plan::of(client, statement, parameters).await
         });
         let plan = asked.await.ok().and_then(Result::ok);
         self.roll_back().await;

@@ -15,7 +15,7 @@ use crate::metrics::{DatabaseLabels, Metrics};
 const SESSION: &str = "\
 -- clapometer: session check
 SELECT pg_is_in_recovery()::text,
-       (SELECT s.reset_val FROM pg_settings AS s WHERE s.name = 'search_path')";
+       (SELECT s.reset_val FROM pg_catalog.pg_settings AS s WHERE s.name = 'search_path')";
 
 /// What a new session says.
 #[derive(Debug, Clone)]

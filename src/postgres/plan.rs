@@ -7,7 +7,9 @@ use tokio_postgres::{Client, Error, types::Type};
 
 use super::{
     Statement,
+    called::Function,
     explain::{Explained, text},
+    loose_key,
 };
 use crate::query::Value;
 
@@ -41,6 +43,10 @@ pub struct Plan {
     pub rows: f64,
     /// The relations that it reads, by name. A plan does not show what functions read.
     pub relations: Vec<Relation>,
+    /// The functions that it calls.
+    pub functions: Vec<Function>,
+    /// What makes one key of several spellings: a type or a collation.
+    pub loose_key: Option<String>,
 }
 
 /// A table that a plan reads.
@@ -80,7 +86,13 @@ impl Plan {
     ) -> Result<Option<Self>, Error> {
         let rows: Vec<_> = statement.explain(client, parameters).await?.try_collect().await?;
         let Some(row) = rows.first() else { return Ok(None) };
-        Ok(Self::read(&row.try_get(0)?))
+        let explained: Explained = row.try_get(0)?;
+        let Some(mut plan) = Self::read(&explained) else { return Ok(None) };
+        Relation::describe(client, &mut plan.relations).await?;
+        // A finding less is no reason to show no plan.
+        plan.functions = Function::called_by(client, &explained, &statement.query.sql).await.unwrap_or_default();
+        plan.loose_key = loose_key::of(client, statement, parameters, &explained).await.unwrap_or_default();
+        Ok(Some(plan))
     }
 
     /// Reads `EXPLAIN (VERBOSE, FORMAT JSON)`.
@@ -106,13 +118,15 @@ impl Plan {
             cost: root.get("Total Cost")?.as_f64()?,
             rows: root.get("Plan Rows")?.as_f64()?,
             relations: relations.collect(),
+            functions: Vec::new(),
+            loose_key: None,
         })
     }
 }
 
 impl Relation {
     /// Adds what the catalog knows, in the transaction that is open.
-    pub(super) async fn describe(client: &Client, relations: &mut [Self]) -> Result<(), Error> {
+    async fn describe(client: &Client, relations: &mut [Self]) -> Result<(), Error> {
         let schemas: Vec<&str> = relations.iter().map(|relation| relation.schema.as_str()).collect();
         let names: Vec<&str> = relations.iter().map(|relation| relation.name.as_str()).collect();
         let rows = client.query_typed(RELATIONS, &[(&schemas, Type::TEXT_ARRAY), (&names, Type::TEXT_ARRAY)]).await?;

@@ -22,11 +22,11 @@ use crate::{
 const SERVER_STATE: &str = "\
 SELECT pg_is_in_recovery(), \
 CASE WHEN current_setting('default_transaction_read_only') = 'off' THEN false \
-ELSE NOT EXISTS (SELECT FROM pg_db_role_setting AS s JOIN pg_roles AS r ON r.oid = s.setrole \
+ELSE NOT EXISTS (SELECT FROM pg_catalog.pg_db_role_setting AS s JOIN pg_catalog.pg_roles AS r ON r.oid = s.setrole \
 WHERE r.rolname = current_user AND array_to_string(s.setconfig, ' ') LIKE '%default_transaction_read_only=%') END, \
 CASE WHEN NOT pg_is_in_recovery() THEN 0 \
 WHEN pg_last_wal_replay_lsn() >= pg_last_wal_receive_lsn() \
-AND EXISTS (SELECT FROM pg_stat_wal_receiver AS w WHERE w.status = 'streaming') THEN 0 \
+AND EXISTS (SELECT FROM pg_catalog.pg_stat_wal_receiver AS w WHERE w.status = 'streaming') THEN 0 \
 ELSE extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp()) END";
 
 /// The kind of server that is asked for.

@@ -73,13 +73,23 @@ impl Statement {
     /// Asks for the statement's plan instead: one row, one column, JSON.
     pub(super) async fn explain(&self, client: &Client, parameters: &[Value]) -> Result<RowStream, Error> {
         let text = format!("EXPLAIN (VERBOSE, FORMAT JSON) {}", self.text);
-        client.query_typed_raw(&text, self.typed(parameters)).await
+        self.send_instead(client, &text, parameters).await
     }
 
     /// Asks for the statement's plan as text, a row for each line.
     pub(super) async fn explain_text(&self, client: &Client, parameters: &[Value]) -> Result<RowStream, Error> {
         let text = format!("EXPLAIN (VERBOSE, COSTS OFF) {}", self.text);
-        client.query_typed_raw(&text, self.typed(parameters)).await
+        self.send_instead(client, &text, parameters).await
+    }
+
+    /// Sends another statement with the same parameters.
+    pub(super) async fn send_instead(
+        &self,
+        client: &Client,
+        text: &str,
+        parameters: &[Value<'_>],
+    ) -> Result<RowStream, Error> {
+        client.query_typed_raw(text, self.typed(parameters)).await
     }
 
     /// The types of its parameters.

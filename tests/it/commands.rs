@@ -2,6 +2,7 @@
 
 mod check;
 mod check_faults;
+mod check_functions;
 mod config;
 mod get;
 mod get_faults;

@@ -152,6 +152,67 @@ async fn behind_a_pooler_a_demoted_primary_is_not_believed() {
 }
 
 #[tokio::test]
+async fn behind_a_pooler_each_kind_of_server_is_what_was_asked_for() {
+    let primary = Cluster::private().await;
+    let database = Database::empty(&primary).await;
+    database.execute(ROWS).await;
+    database.execute(SIXTY).await;
+    let standby = primary.standby().await;
+    let access = database.scaler().by_way_of(([127, 0, 0, 1], standby.port()).into());
+    let Some(pooler) = Pooler::before(&access, 4).await else { return skip("PgBouncer is not installed") };
+    let pooled = database.scaler().by_way_of(pooler.address());
+    // Whether a standby will do, and whether a primary will.
+    let kinds = [
+        ("any", true, true),
+        ("read-write", false, true),
+        ("read-only", true, false),
+        ("primary", false, true),
+        ("standby", true, false),
+        ("prefer-standby", true, true),
+    ];
+    let (mut databases, mut queries) = (String::new(), String::new());
+    for (kind, ..) in kinds {
+        databases += &pooled.clone().with("target_session_attrs", kind).yaml(kind);
+        writeln!(queries, "  of-{kind}: {{sql: SELECT count(*) FROM rows, database: {kind}, max_age: 0s}}").unwrap();
+    }
+    let configuration = format!("databases:\n{databases}queries:\n{queries}");
+    let serving = Executable::serve(&configuration).serving().await;
+    let scaler = Scaler::at(serving.grpc);
+    let expect = async |is_promoted: bool| {
+        for (kind, standby_will_do, primary_will_do) in kinds {
+            let asked = trigger(&format!("of-{kind}"), &[]);
+            match if is_promoted { primary_will_do } else { standby_will_do } {
+                true => scaler.reaches(&asked, 60.0, SOON).await,
+                false => scaler.refuses(&asked, Code::Unavailable, SOON).await,
+            }
+        }
+    };
+    expect(false).await;
+    standby.promote().await;
+    expect(true).await;
+}
+
+#[tokio::test]
+async fn a_frozen_primary_is_not_replaced_by_a_standby_that_is_behind() {
+    let primary = Cluster::private().await;
+    let (database, standby) = behind(&primary).await;
+    for attrs in ["", "    target_session_attrs: primary"] {
+        let serving = serving(database.name(), &[primary.port(), standby.port()], attrs).await;
+        let scaler = Scaler::at(serving.grpc);
+        let rows = trigger("rows", &[]);
+        scaler.reaches(&rows, 60.0, SOON).await;
+        primary.freeze();
+        scaler.refuses(&rows, Code::Unavailable, SOON).await;
+        for _ in 0..20 {
+            let answer = scaler.value(&rows).await;
+            assert!(answer.is_err(), "{answer:?} while the primary is frozen");
+        }
+        primary.thaw();
+        scaler.reaches(&rows, 60.0, RECOVERY).await;
+    }
+}
+
+#[tokio::test]
 async fn a_standby_that_is_promoted_is_none_any_more() {
     let primary = Cluster::private().await;
     let database = Database::empty(&primary).await;

@@ -82,3 +82,150 @@ async fn a_count_of_masked_statistics_is_refused_and_check_names_the_grant() {
     assert!(granted.scaler.value(&trigger("active", &[])).await.unwrap() >= 1.0);
     assert!(granted.scaler.value(&trigger("view", &[])).await.unwrap() >= 1.0);
 }
+
+#[tokio::test]
+async fn masked_statistics_are_seen_in_every_shape_that_a_plan_shows() {
+    let database = Database::empty(Cluster::shared().await).await;
+    database
+        .execute(
+            "CREATE SCHEMA app; GRANT USAGE ON SCHEMA app TO scaler;
+             CREATE VIEW app.inner_view AS SELECT * FROM pg_stat_activity;
+             CREATE VIEW app.outer_view AS SELECT pid, wait_event AS waits FROM app.inner_view;
+             CREATE VIEW app.pg_stat_activity AS SELECT 1 AS pid, 'active' AS state;
+             GRANT SELECT ON ALL TABLES IN SCHEMA app TO scaler;
+             CREATE FUNCTION app.busy() RETURNS SETOF int STABLE LANGUAGE sql AS
+                 $$SELECT pid FROM pg_catalog.pg_stat_activity WHERE state = 'active'$$;",
+        )
+        .await;
+    let masked = [
+        ("replication", "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'"),
+        ("tls", "SELECT count(*) FROM pg_stat_ssl WHERE ssl"),
+        ("gss", "SELECT count(*) FROM pg_stat_gssapi WHERE encrypted"),
+        ("receiver", "SELECT count(*) FROM pg_stat_wal_receiver WHERE status = 'streaming'"),
+        ("vacuum", "SELECT count(*) FROM pg_stat_progress_vacuum WHERE heap_blks_total > 0"),
+        ("nested-view", "SELECT count(*) FROM app.outer_view WHERE waits IS NOT NULL"),
+        (
+            "cte",
+            "WITH a AS MATERIALIZED (SELECT * FROM pg_stat_activity) SELECT count(*) FROM a WHERE state = 'active'",
+        ),
+        (
+            "union",
+            "SELECT count(*) FROM (SELECT pid FROM pg_stat_activity WHERE state = 'idle' UNION ALL SELECT 1 WHERE false) AS u",
+        ),
+        ("subselect", "SELECT (SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%job%')"),
+        (
+            "join",
+            "SELECT count(*) FROM pg_locks AS l JOIN pg_stat_activity AS a USING (pid) WHERE a.wait_event_type = 'Lock'",
+        ),
+        (
+            "exists",
+            "SELECT count(*) FROM pg_locks AS l WHERE EXISTS (SELECT FROM pg_stat_activity AS a WHERE a.pid = l.pid AND a.state = 'active')",
+        ),
+        ("distinct", "SELECT count(DISTINCT client_addr) FROM pg_stat_activity"),
+        ("dissolved-function", "SELECT count(*) FROM app.busy()"),
+        (
+            "scalar",
+            "SELECT count(*) FROM pg_stat_get_backend_idset() AS i WHERE pg_stat_get_backend_activity(i) LIKE '%x%'",
+        ),
+    ];
+    let plain = [
+        ("locks", "SELECT count(*) FROM pg_locks"),
+        ("sessions", "SELECT count(*) FROM pg_stat_activity"),
+        ("own-name", "SELECT count(*) FROM app.pg_stat_activity WHERE state = 'active'"),
+        ("subscriptions", "SELECT 1 + count(*) FROM pg_stat_subscription"),
+    ];
+    let mut queries = String::from("\n");
+    for (name, sql) in masked.iter().chain(&plain) {
+        queries += &format!("  {name}: {{sql: \"{sql}\", max_age: 0s}}\n");
+    }
+    let fixture = Fixture::with(&database.scaler(), &queries).await;
+    let mut wrong = Vec::new();
+    for (name, _) in masked {
+        let answer = fixture.scaler.value(&trigger(name, &[])).await;
+        if !answer.as_ref().is_err_and(|status| status.message().contains("masks")) {
+            wrong.push(format!("{name}: {answer:?}"));
+        }
+    }
+    for (name, _) in plain {
+        let answer = fixture.scaler.value(&trigger(name, &[])).await;
+        if !answer.as_ref().is_ok_and(|value| *value >= 1.0) {
+            wrong.push(format!("{name}: {answer:?}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[tokio::test]
+async fn a_text_is_bound_as_it_was_written_and_a_number_by_its_value() {
+    let database = Database::empty(Cluster::shared().await).await;
+    let texts =
+        ["", " ", "mail", " mail", "mail ", "mail\t", "mail\n", "Mail", "m\u{e4}il", "ma\u{308}il", "'; --", "\\"];
+    database.execute("CREATE TABLE job (place int, queue text, number bigint); GRANT SELECT ON job TO scaler").await;
+    let client = database.connect().await;
+    for (place, text) in (1i32..).zip(texts) {
+        let insert = "INSERT INTO job SELECT $1, $2, $1 FROM generate_series(1, $1)";
+        client.execute(insert, &[&place, &text]).await.unwrap();
+    }
+    let queries = "
+  one: {sql: SELECT count(*) FROM job WHERE queue = $1, parameters: {queue: text}, max_age: 1m}
+  grouped: {sql: 'SELECT queue, count(*) AS n FROM job GROUP BY queue', group_by: queue, value_column: n, max_age: 1m}
+  number: {sql: SELECT count(*) FROM job WHERE number = $1, parameters: {n: bigint}, max_age: 1m}
+";
+    let fixture = Fixture::with(&database.scaler(), queries).await;
+    for (place, text) in (1i32..).zip(texts) {
+        for query in ["one", "grouped"] {
+            let answer = fixture.scaler.value(&trigger(query, &[("param.queue", text)])).await;
+            assert_eq!(answer.as_ref().ok(), Some(&f64::from(place)), "{query} {text:?}: {answer:?}");
+        }
+    }
+    for text in ["7", "+7", "007", " 7\n"] {
+        assert_eq!(fixture.scaler.value(&trigger("number", &[("param.n", text)])).await.unwrap(), 7.0, "{text:?}");
+    }
+    for text in ["", "7.0", "0x7", "7 7", "\u{667}", "9223372036854775808"] {
+        let refusal = fixture.scaler.refusal(&trigger("number", &[("param.n", text)])).await;
+        assert_eq!(refusal.code(), Code::InvalidArgument, "{text:?}: {refusal}");
+    }
+}
+
+#[tokio::test]
+async fn a_number_is_told_or_refused_and_never_lost() {
+    let database = Database::empty(Cluster::shared().await).await;
+    let told = [
+        ("tiny", "SELECT 1e-300::float8", 1e300, 1.0),
+        ("small", "SELECT 0.0001", 1.0, 0.001),
+        ("fraction", "SELECT 0.006", 1.0, 0.006),
+        ("third", "SELECT 1.0 / 3", 1.0, 1.0 / 3.0),
+        ("divided", "SELECT 0.3", 0.1, 3.0),
+        ("rounded-up", "SELECT 0.0001", 10.0, 1.0),
+        ("minus-zero", "SELECT '-0'::float8", 1.0, 0.0),
+        ("huge", "SELECT 1e18::numeric", 1.0, 1e18),
+        ("text", "SELECT ' 5 '::text", 1.0, 5.0),
+    ];
+    let refused = [
+        ("too-huge", "SELECT 1e400::numeric"),
+        ("too-tiny", "SELECT 1e-400::numeric"),
+        ("nan", "SELECT 'NaN'::numeric"),
+        ("infinite", "SELECT 'Infinity'::float8"),
+        ("minus-infinite", "SELECT '-Infinity'::float8"),
+        ("negative", "SELECT -1e-300::float8"),
+        ("empty", "SELECT ''::text"),
+        ("word", "SELECT 'none'::text"),
+        ("truth", "SELECT true"),
+    ];
+    let mut queries = String::from("\n");
+    for (name, sql, divisor, _) in told {
+        queries += &format!("  {name}: {{sql: \"{sql}\", divide_by: {divisor:?}}}\n");
+    }
+    for (name, sql) in refused {
+        queries += &format!("  {name}: {{sql: \"{sql}\"}}\n");
+    }
+    let fixture = Fixture::with(&database.scaler(), &queries).await;
+    for (name, _, _, value) in told {
+        assert_eq!(fixture.scaler.value(&trigger(name, &[])).await.unwrap(), value, "{name}");
+        assert_eq!(fixture.scaler.active(&trigger(name, &[])).await.unwrap(), value > 0.0, "{name}");
+    }
+    for (name, _) in refused {
+        let refusal = fixture.scaler.refusal(&trigger(name, &[])).await;
+        assert_eq!(refusal.code(), Code::FailedPrecondition, "{name}: {refusal}");
+    }
+}

@@ -97,11 +97,18 @@ fn query_report(statement: &Statement, origin: Origin, inspection: Inspection) -
         warnings.extend(warning::for_duration(query, took));
     }
     warnings.extend(query.preset.iter().flat_map(|preset| warning::for_preset(preset, stalled, is_queue_seen)));
+    if let QueryOutcome::Answered(answer) = &outcome {
+        warnings.extend(warning::for_value(query, answer.value));
+    }
     let counts_nothing = matches!(&outcome, QueryOutcome::Answered(answer) if answer.undivided == 0.0);
     for relation in plan.iter().flat_map(|plan| &plan.relations) {
         warnings.extend(warning::for_relation(relation, counts_nothing));
     }
-    let plan = plan.map(|Plan { cost, rows, relations }| PlanReport {
+    for function in plan.iter().flat_map(|plan| &plan.functions) {
+        warnings.extend(warning::for_function(function));
+    }
+    warnings.extend(plan.iter().filter_map(|plan| plan.loose_key.as_deref()).map(warning::for_loose_key));
+    let plan = plan.map(|Plan { cost, rows, relations, functions: _, loose_key: _ }| PlanReport {
         cost,
         rows,
         relations: relations.iter().map(|relation| format!("{}.{}", relation.schema, relation.name)).collect(),

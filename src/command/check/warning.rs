@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::{
     config::Database,
-    postgres::{Relation, RowSecurity, Server},
+    postgres::{Function, FunctionSnapshot, Relation, RowSecurity, Server},
     presets,
     query::{PresetQuery, Query},
     reading::CALL_DEADLINE,
@@ -17,6 +17,9 @@ const OLDEST_SUPPORTED: i32 = 130_000;
 
 /// The size of a table from which a scan of the whole table at each reading deserves a warning.
 const LARGE: i64 = 8 << 20;
+
+/// The value from which its thousandths exceed an int64, in which Kubernetes holds them.
+const OVERFLOW: f64 = 9_223_372_036_854_775.0;
 
 /// A finding that is no failure.
 #[derive(Debug, Serialize)]
@@ -154,6 +157,17 @@ pub(super) fn for_preset(query: &PresetQuery, stalled: f64, is_queue_seen: Optio
     warnings
 }
 
+/// Returns a warning about a number that KEDA and Kubernetes cannot hold.
+pub(super) fn for_value(query: &Query, value: f64) -> Option<Warning> {
+    (value >= OVERFLOW).then(|| {
+        Warning::new(
+            "larger than what Kubernetes counts with, which are 64-bit thousandths: it overflows there, and nothing \
+             may be scaled",
+        )
+        .advise(format!("divide it (queries.{}.divide_by), and the target with it", query.name))
+    })
+}
+
 /// Returns what is remarkable about a table that a query reads.
 pub(super) fn for_relation(relation: &Relation, counts_nothing: bool) -> Vec<Warning> {
     let Relation { schema, name, is_scanned_whole, rows, bytes, row_security, namesakes } = relation;
@@ -178,6 +192,47 @@ pub(super) fn for_relation(relation: &Relation, counts_nothing: bool) -> Vec<War
         );
     }
     warnings
+}
+
+/// Returns what a function that a query calls can do to its numbers.
+pub(super) fn for_function(function: &Function) -> Vec<Warning> {
+    let Function { name, snapshot, hides_rows } = function;
+    let mut warnings = Vec::new();
+    if *hides_rows {
+        warnings.push(
+            Warning::new(format!(
+                "{name}() turns row_security on: rows that a policy hides are missing without an error"
+            ))
+            .advise("take `SET row_security` out of the function, so that hidden rows are an error"),
+        );
+    }
+    match snapshot {
+        FunctionSnapshot::None => {}
+        FunctionSnapshot::OfCaller => warnings.push(
+            Warning::new(format!(
+                "{name}() reads with the query's snapshot, which is older than the function's locks: where somebody \
+                 uses TRUNCATE, it can see a table empty that never was"
+            ))
+            .advise("write what it reads as plain SQL in the query, or as a view"),
+        ),
+        FunctionSnapshot::Own => warnings.push(
+            Warning::new(format!(
+                "{name}() is VOLATILE and reads with another snapshot for each statement: numbers of one reading can \
+                 be of different moments"
+            ))
+            .advise("write what it reads as plain SQL in the query, or as a view"),
+        ),
+    }
+    warnings
+}
+
+/// Returns a warning about keys of a grouped query that have several spellings; `reason` is a type or a collation.
+pub(super) fn for_loose_key(reason: &str) -> Warning {
+    Warning::new(format!(
+        "the keys are grouped by a {reason}: rows of several spellings are one key, and a trigger that names another \
+         of them than the answer gets the number of a key without rows"
+    ))
+    .advise("select and group by one spelling, such as lower(...) or a cast to text, and name that one in triggers")
 }
 
 /// Returns whether a server's own address and port are this machine's.

@@ -147,6 +147,16 @@ async fn a_count_at_its_limit_is_at_least_that() {
 }
 
 #[tokio::test]
+async fn a_number_that_kubernetes_cannot_hold_is_told() {
+    let database = Database::empty(Cluster::shared().await).await;
+    let queries = "  huge: {sql: SELECT 1e19}\n  large: {sql: SELECT 1e15}\n";
+    let finished = run(&configuration(&database.scaler(), queries), &["check"]).await;
+    assert_eq!(finished.code(), Some(0), "{}", finished.output);
+    assert_eq!(finished.output.matches("larger than what Kubernetes counts with").count(), 1, "{}", finished.output);
+    assert!(finished.output.contains("queries.huge.divide_by"), "{}", finished.output);
+}
+
+#[tokio::test]
 async fn a_document_has_the_numbers() {
     let database = Database::seed(Cluster::shared().await).await;
     database.execute("INSERT INTO make_it_clap (duration_seconds) VALUES (40)").await;

@@ -12,7 +12,7 @@ use tokio_postgres::{Client, NoTls};
 
 use crate::support::{
     cluster::{Cluster, Settings},
-    database::{self, Access, Database},
+    database::{Access, Database},
     executable::{Executable, Serving},
     grpc::{Scaler, trigger},
     pooler::Pooler,
@@ -203,20 +203,21 @@ impl Testbed {
 
     /// Leaves a table of the same name and a path to it in the sessions of the pooler.
     pub(super) async fn leave_behind(&self) {
-        let leave = async {
-            let mut clients = Vec::new();
-            // All at once, so that each gets another session of the pooler's.
-            for _ in 0..3 {
-                let client = database::connect(&self.pooled.driver()).await;
-                let left = "BEGIN; CREATE TEMPORARY TABLE IF NOT EXISTS truth AS SELECT 0 AS n";
-                client.batch_execute(left).await.expect("everybody may");
-                clients.push(client);
-            }
-            for client in clients {
-                client.batch_execute("COMMIT; SET search_path = pg_temp").await.expect("everybody may");
-            }
-        };
-        wait::bounded("the pooler's other clients", Duration::from_secs(20), leave).await;
+        let left = "BEGIN; CREATE TEMPORARY TABLE IF NOT EXISTS truth AS SELECT 0 AS n";
+        let mut clients = Vec::new();
+        // All at once, so that each gets another session of the pooler's.
+        for _ in 0..3 {
+            // After a fault PgBouncer refuses for a second.
+            let client = wait::first("the pooler serves", Duration::from_secs(20), async || {
+                let (client, connection) = self.pooled.driver().connect(NoTls).await.ok()?;
+                tokio::spawn(connection);
+                client.batch_execute(left).await.ok().map(|()| client)
+            });
+            clients.push(client.await);
+        }
+        for client in clients {
+            client.batch_execute("COMMIT; SET search_path = pg_temp").await.expect("everybody may");
+        }
     }
 }
 

@@ -1,0 +1,120 @@
+//! `clapometer check` warns of what a plan hides: functions that read, and keys of several spellings.
+
+use super::{configuration, run};
+use crate::support::{cluster::Cluster, database::Database};
+
+const FUNCTIONS: &str = "
+    CREATE TABLE job (queue text, state text);
+    GRANT SELECT ON job TO scaler;
+    CREATE FUNCTION hiding() RETURNS bigint LANGUAGE plpgsql SET row_security = on AS 'BEGIN RETURN 1; END';
+    CREATE FUNCTION stable_count() RETURNS bigint STABLE LANGUAGE plpgsql AS
+        'BEGIN RETURN (SELECT count(*) FROM job); END';
+    CREATE FUNCTION dynamic_count() RETURNS bigint STABLE LANGUAGE plpgsql AS
+        'DECLARE n bigint; BEGIN EXECUTE format(''SELECT count(*) FROM %I'', ''job'') INTO n; RETURN n; END';
+    CREATE FUNCTION volatile_count() RETURNS bigint LANGUAGE sql AS 'SELECT count(*) FROM job';
+    CREATE FUNCTION inlined() RETURNS SETOF job STABLE LANGUAGE sql AS 'SELECT * FROM job';
+    CREATE FUNCTION folded() RETURNS bigint IMMUTABLE LANGUAGE plpgsql AS
+        'BEGIN RETURN (SELECT count(*) FROM public.job); END';
+    CREATE FUNCTION harmless(moment timestamptz) RETURNS double precision LANGUAGE plpgsql AS
+        'BEGIN RETURN extract(epoch FROM moment); END';
+    CREATE SCHEMA inner_schema; GRANT USAGE ON SCHEMA inner_schema TO scaler;
+    CREATE FUNCTION inner_schema.nested() RETURNS bigint LANGUAGE plpgsql AS
+        'BEGIN PERFORM set_config(''row_security'', ''on'', true); RETURN 1; END';
+    CREATE VIEW outer_view AS SELECT inner_schema.nested() AS n;
+    GRANT SELECT ON outer_view TO scaler;
+    CREATE FUNCTION outer_function() RETURNS bigint LANGUAGE plpgsql AS 'BEGIN RETURN (SELECT n FROM outer_view); END';
+";
+
+/// Returns the lines of each query's block, by the name with which its first line begins.
+fn block<'a>(output: &'a str, query: &str) -> Vec<&'a str> {
+    let is_first = |line: &&str| line.split_whitespace().nth(1) == Some(query) && line.starts_with("  ");
+    let is_further = |line: &&str| line.starts_with("           ");
+    let from: Vec<&str> = output.lines().skip_while(|line| !is_first(line)).collect();
+    assert!(!from.is_empty(), "no {query} in\n{output}");
+    let further = from[1..].iter().take_while(|line| is_further(line));
+    from[..1].iter().chain(further).copied().collect()
+}
+
+#[tokio::test]
+async fn functions_that_hide_rows_or_read_by_themselves_are_named() {
+    let database = Database::empty(Cluster::shared().await).await;
+    database.execute(FUNCTIONS).await;
+    let queries = "
+  hidden: {sql: SELECT hiding()}
+  through-a-view: {sql: SELECT n FROM outer_view}
+  through-a-function: {sql: SELECT outer_function()}
+  stable: {sql: SELECT stable_count()}
+  dynamic: {sql: SELECT dynamic_count()}
+  immutable: {sql: 'SELECT public.folded() /* folded */'}
+  volatile: {sql: SELECT volatile_count()}
+  dissolved: {sql: SELECT count(*) FROM inlined()}
+  plain: {sql: 'SELECT count(*) FROM job WHERE harmless(now()) > 0'}
+";
+    let finished = run(&configuration(&database.scaler(), queries), &["check"]).await;
+    let hides = ["turns row_security on"];
+    let old = ["older than the function's locks"];
+    let several = ["another snapshot for each statement"];
+    let expected: [(&str, &[&str], &str); 9] = [
+        ("hidden", &hides, "public.hiding()"),
+        ("through-a-view", &hides, "inner_schema.nested()"),
+        ("through-a-function", &hides, "inner_schema.nested()"),
+        ("stable", &old, "public.stable_count()"),
+        ("dynamic", &old, "public.dynamic_count()"),
+        ("immutable", &old, "public.folded()"),
+        ("volatile", &several, "public.volatile_count()"),
+        ("dissolved", &[], ""),
+        ("plain", &[], ""),
+    ];
+    for (query, warnings, function) in expected {
+        let text = block(&finished.output, query).join(" ").split_whitespace().collect::<Vec<_>>().join(" ");
+        assert_eq!(text.contains("warning"), !warnings.is_empty(), "{query}: {text}\n{}", finished.output);
+        for warning in warnings {
+            assert!(text.contains(warning) && text.contains(function), "{query}: {text}");
+        }
+    }
+    assert_eq!(finished.code(), Some(0), "{}", finished.output);
+}
+
+#[tokio::test]
+async fn keys_of_several_spellings_are_told() {
+    let database = Database::empty(Cluster::shared().await).await;
+    let citext: i64 = database.value("SELECT count(*) FROM pg_available_extensions WHERE name = 'citext'").await;
+    database
+        .execute(
+            "CREATE COLLATION loose (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
+             CREATE DOMAIN price AS numeric;
+             CREATE TABLE job (plain text, loose text COLLATE loose, price price, number int);
+             GRANT SELECT ON job TO scaler; INSERT INTO job VALUES ('Mail', 'Mail', 1.0, 1), ('mail', 'mail', 1.00, 2)",
+        )
+        .await;
+    let query = |name: &str, key: &str, group: &str| {
+        format!(
+            "  {name}: {{sql: 'SELECT {key} AS queue, count(*) AS n FROM job GROUP BY {group}', group_by: queue, value_column: n}}\n"
+        )
+    };
+    let mut queries = query("plain", "plain", "plain")
+        + &query("collated", "loose", "loose")
+        + &query("cast", "loose::text COLLATE \"C\"", "loose")
+        + &query("mended", "lower(loose::text COLLATE \"C\")", "1")
+        + &query("domain", "price", "price")
+        + &query("number", "number", "number");
+    let mut expected = vec![
+        ("plain", None),
+        ("collated", Some("nondeterministic collation loose")),
+        ("cast", Some("nondeterministic collation loose")),
+        ("mended", None),
+        ("domain", Some("type numeric")),
+        ("number", None),
+    ];
+    if citext > 0 {
+        database.execute("CREATE EXTENSION citext; ALTER TABLE job ADD insensitive citext DEFAULT 'Mail'").await;
+        queries += &query("insensitive", "insensitive", "insensitive");
+        expected.push(("insensitive", Some("type citext")));
+    }
+    let finished = run(&configuration(&database.scaler(), &queries), &["check"]).await;
+    for (query, reason) in expected {
+        let text = block(&finished.output, query).join(" ").split_whitespace().collect::<Vec<_>>().join(" ");
+        assert_eq!(text.contains("several spellings"), reason.is_some(), "{query}: {text}\n{}", finished.output);
+        assert!(reason.is_none_or(|reason| text.contains(reason)), "{query}: {text}");
+    }
+}
