@@ -53,7 +53,7 @@ WITH RECURSIVE key (type, collation_id) AS (
 pub(super) async fn of(
     client: &Client,
     statement: &Statement,
-    parameters: &[Value<'_>],
+    parameters: &[Value],
     plan: &Explained,
 ) -> Result<Option<String>, Error> {
     let Some(column) = &statement.query.group_by else { return Ok(None) };

@@ -87,7 +87,7 @@ impl Statement {
         &self,
         client: &Client,
         text: &str,
-        parameters: &[Value<'_>],
+        parameters: &[Value],
     ) -> Result<RowStream, Error> {
         client.query_typed_raw(text, self.typed(parameters)).await
     }

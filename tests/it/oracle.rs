@@ -194,6 +194,15 @@ async fn no_answer_is_a_lie_whatever_strikes() {
         let fault = possible[random.random_range(0..possible.len())];
         let lengths = if fault.is_of_age() { 3_000..6_000 } else { 50..1_500 };
         let length = Duration::from_millis(random.random_range(lengths));
+        if wanted > 0 {
+            // The long form takes an hour: its last line says where it was.
+            let (right, errors) = (counts.right(), counts.errors.load(Ordering::Relaxed));
+            println!(
+                "{:>6.0?} {right:>8} answers {errors:>7} errors, next {} for {length:.1?}",
+                start.elapsed(),
+                fault.name()
+            );
+        }
         recoveries.push((endure(&testbed, fault, length).await, fault));
         sleep(Duration::from_millis(random.random_range(0..400))).await;
         assert!(
