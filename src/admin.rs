@@ -61,7 +61,7 @@ pub async fn serve(
             sleep(Duration::from_millis(100)).await;
             continue;
         };
-        let Some(place) = places.take(Peer::from(address.ip())) else { continue };
+        let place = places.take(Peer::from(address.ip()));
         let pages = Arc::clone(&pages);
         tokio::spawn(async move {
             let service = service_fn(move |request: Request<Incoming>| {

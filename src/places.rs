@@ -1,8 +1,7 @@
-//! Gives connections their places: a bounded number, a share of it for each peer address, and the oldest one that may
-//! give way does.
+//! Gives connections their places: a bounded number, and a share of it for each peer address.
 //!
 //! A peer that holds every place with connections that ask nothing would keep everybody else out. So a newcomer takes the
-//! place of the oldest connection that has not proved useful, of the peer that has most of those.
+//! place of the oldest connection of the peer that has most.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -42,21 +41,14 @@ struct Taken {
     next_number: u64,
     /// By number: the oldest comes first.
     places: BTreeMap<u64, Holder>,
-    by_peer: HashMap<Peer, Share>,
+    /// The number of places of each peer.
+    by_peer: HashMap<Peer, usize>,
 }
 
 #[derive(Debug)]
 struct Holder {
     peer: Peer,
-    is_kept: bool,
     gives_way: CancellationToken,
-}
-
-/// The places of one peer.
-#[derive(Debug, Default)]
-struct Share {
-    all: usize,
-    kept: usize,
 }
 
 /// The place of one connection; dropping it gives it back.
@@ -73,24 +65,22 @@ impl Places {
         Arc::new(Self { limit, of_a_peer, taken: Mutex::default() })
     }
 
-    /// Takes a place for a connection of the peer. Where there is none left, the oldest connection that is not kept gives
-    /// way: one of this peer if it has its share, and else one of the peer that has most of them. None if all are kept.
-    pub fn take(self: &Arc<Self>, peer: Peer) -> Option<Place> {
+    /// Takes a place for a connection of the peer. Where there is none left, the oldest connection gives way: one of this
+    /// peer if it has its share, and else one of the peer that has most.
+    pub fn take(self: &Arc<Self>, peer: Peer) -> Place {
         let mut taken = self.taken();
-        let of_peer = taken.by_peer.get(&peer).map_or(0, |share| share.all);
-        if of_peer >= self.of_a_peer {
-            taken.make_room(peer)?;
+        if taken.by_peer.get(&peer).is_some_and(|places| *places >= self.of_a_peer) {
+            taken.make_room(peer);
         } else if taken.places.len() >= self.limit {
-            let greediest =
-                taken.by_peer.iter().max_by_key(|(_, share)| share.all - share.kept).map(|(peer, _)| *peer)?;
-            taken.make_room(greediest)?;
+            let greediest = taken.by_peer.iter().max_by_key(|(_, places)| **places).map(|(peer, _)| *peer);
+            taken.make_room(greediest.unwrap_or(peer));
         }
         let number = taken.next_number;
         taken.next_number += 1;
         let gives_way = CancellationToken::new();
-        taken.places.insert(number, Holder { peer, is_kept: false, gives_way: gives_way.clone() });
-        taken.by_peer.entry(peer).or_default().all += 1;
-        Some(Place { places: Arc::clone(self), number, gives_way })
+        taken.places.insert(number, Holder { peer, gives_way: gives_way.clone() });
+        *taken.by_peer.entry(peer).or_default() += 1;
+        Place { places: Arc::clone(self), number, gives_way }
     }
 
     fn taken(&self) -> MutexGuard<'_, Taken> {
@@ -99,20 +89,19 @@ impl Places {
 }
 
 impl Taken {
-    /// Lets the oldest connection of a peer that is not kept give way; none if all are kept.
-    fn make_room(&mut self, peer: Peer) -> Option<()> {
-        let (&number, _) = self.places.iter().find(|(_, holder)| holder.peer == peer && !holder.is_kept)?;
-        let holder = self.remove(number)?;
-        holder.gives_way.cancel();
-        Some(())
+    /// Lets the oldest connection of a peer give way.
+    fn make_room(&mut self, peer: Peer) {
+        let oldest = self.places.iter().find(|(_, holder)| holder.peer == peer).map(|(number, _)| *number);
+        if let Some(holder) = oldest.and_then(|number| self.remove(number)) {
+            holder.gives_way.cancel();
+        }
     }
 
     fn remove(&mut self, number: u64) -> Option<Holder> {
         let holder = self.places.remove(&number)?;
-        if let Some(share) = self.by_peer.get_mut(&holder.peer) {
-            share.all -= 1;
-            share.kept -= usize::from(holder.is_kept);
-            if share.all == 0 {
+        if let Some(places) = self.by_peer.get_mut(&holder.peer) {
+            *places -= 1;
+            if *places == 0 {
                 self.by_peer.remove(&holder.peer);
             }
         }
@@ -121,16 +110,6 @@ impl Taken {
 }
 
 impl Place {
-    /// Keeps the place: from now on its connection gives way to nobody.
-    pub fn keep(&self) {
-        let mut taken = self.places.taken();
-        let Some(holder) = taken.places.get_mut(&self.number) else { return };
-        let (peer, was_kept) = (holder.peer, std::mem::replace(&mut holder.is_kept, true));
-        if let (false, Some(share)) = (was_kept, taken.by_peer.get_mut(&peer)) {
-            share.kept += 1;
-        }
-    }
-
     /// Waits until the connection has to give way. Never returns if it may stay.
     pub async fn gives_way(&self) {
         self.gives_way.cancelled().await;
@@ -157,13 +136,12 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_connection_that_is_not_kept_gives_way() {
+    fn the_oldest_connection_gives_way() {
         let places = Places::new(3, 3);
         let one = peer("10.0.0.1");
-        let held: Vec<Place> = (0..3).map(|_| places.take(one).unwrap()).collect();
-        held[0].keep();
-        let newcomer = places.take(one).unwrap();
-        assert_eq!(held.iter().map(gave_way).collect::<Vec<_>>(), [false, true, false]);
+        let held: Vec<Place> = (0..3).map(|_| places.take(one)).collect();
+        let newcomer = places.take(one);
+        assert_eq!(held.iter().map(gave_way).collect::<Vec<_>>(), [true, false, false]);
         drop(held);
         assert_eq!(places.taken().places.len(), 1, "a place that was given away is not given back twice");
         drop(newcomer);
@@ -171,25 +149,13 @@ mod tests {
     }
 
     #[test]
-    fn where_all_are_kept_a_newcomer_gets_no_place() {
-        let places = Places::new(2, 2);
-        let held: Vec<Place> = (0..2).map(|_| places.take(peer("10.0.0.1")).unwrap()).collect();
-        held.iter().for_each(Place::keep);
-        // To keep it twice is to keep it.
-        held[0].keep();
-        assert!(places.take(peer("10.0.0.2")).is_none());
-        drop(held);
-        assert!(places.take(peer("10.0.0.2")).is_some());
-    }
-
-    #[test]
     fn a_peer_has_no_more_than_its_share_and_the_greediest_gives_way_to_others() {
         let places = Places::new(4, 3);
         let (greedy, modest) = (peer("10.0.0.1"), peer("10.0.0.2"));
-        let modest_one = places.take(modest).unwrap();
-        let of_greedy: Vec<Place> = (0..4).map(|_| places.take(greedy).unwrap()).collect();
+        let modest_one = places.take(modest);
+        let of_greedy: Vec<Place> = (0..4).map(|_| places.take(greedy)).collect();
         assert_eq!(of_greedy.iter().map(gave_way).collect::<Vec<_>>(), [true, false, false, false]);
-        let _another = places.take(modest).unwrap();
+        let _another = places.take(modest);
         assert!(gave_way(&of_greedy[1]) && !gave_way(&modest_one), "the older one is of the peer that has fewer");
     }
 

@@ -126,7 +126,7 @@ enum TransactionError {
 }
 
 impl Database {
-    /// Makes the handle, and opens the first session in the background. Must be called in a runtime.
+    /// Makes the handle. Must be called in a runtime. Nothing is connected but the listener, once a query needs it.
     pub fn new(settings: Arc<config::Database>, metrics: Arc<Metrics>, supervisor: &Supervisor) -> Arc<Self> {
         let labels = DatabaseLabels { database: settings.name.clone() };
         let health = Arc::new(Health::new(labels.clone()));
@@ -181,13 +181,20 @@ impl Database {
         supervisor.spawn("database probe", probe::while_open(Arc::downgrade(&database), breaker));
         supervisor.spawn("database suspect", probe::when_suspected(Arc::downgrade(&database), suspected));
         if database.settings.enabled {
-            // Not supervised: it ends by itself.
-            tokio::spawn(probe::at_start(Arc::downgrade(&database)));
             supervisor.spawn("preferred hosts", go_back::go_back(Arc::downgrade(&database)));
             supervisor.spawn("listener", listen::listen(Arc::downgrade(&database)));
         }
         supervisor.spawn("pool sweep", sweep(Arc::downgrade(&database)));
         database
+    }
+
+    /// Opens the first session in the background, so that the log says from the start whether the database can be
+    /// reached, and the first call finds a connection. A database that is not enabled is left alone.
+    pub fn connect_early(self: &Arc<Self>) {
+        if self.settings.enabled {
+            // Not supervised: it ends by itself.
+            tokio::spawn(probe::connect_early(Arc::downgrade(self)));
+        }
     }
 
     /// Returns the settings that it was made from.

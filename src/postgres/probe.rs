@@ -118,10 +118,9 @@ impl Database {
     }
 }
 
-/// Opens the first session of a database, so that the log of a process says from its start whether the database can be
-/// reached, and its first call finds a connection. Ends when the database has answered, or has failed often enough to
-/// open the breaker.
-pub(super) async fn at_start(database: Weak<Database>) {
+/// Opens the first session of a database. Ends when the database has answered, or has failed often enough to open the
+/// breaker.
+pub(super) async fn connect_early(database: Weak<Database>) {
     loop {
         let Some(database) = database.upgrade() else { return };
         if database.health.is_known_good() {

@@ -24,15 +24,19 @@ pub struct Catalog {
 impl Catalog {
     /// Makes the catalog of a configuration. Sources and pools of `before` that have not changed are taken over.
     ///
-    /// Must be called in a runtime. Nothing is connected.
+    /// Must be called in a runtime. New databases are connected in the background.
     pub fn new(config: &Config, before: &Self, metrics: &Arc<Metrics>, supervisor: &Supervisor) -> Self {
         let databases: BTreeMap<String, Arc<Database>> = config
             .databases
             .iter()
             .map(|(name, settings)| {
                 let kept = before.databases.get(name).filter(|database| database.settings() == settings);
-                let database = kept
-                    .map_or_else(|| Database::new(Arc::clone(settings), Arc::clone(metrics), supervisor), Arc::clone);
+                let connected = || {
+                    let database = Database::new(Arc::clone(settings), Arc::clone(metrics), supervisor);
+                    database.connect_early();
+                    database
+                };
+                let database = kept.map_or_else(connected, Arc::clone);
                 (name.clone(), database)
             })
             .collect();
