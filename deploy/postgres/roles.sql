@@ -88,8 +88,7 @@ GRANT SELECT ON make_it_clap, clap_backlog TO postgres_batch;
 GRANT UPDATE (pending) ON make_it_clap TO postgres_batch;
 GRANT SELECT, INSERT, UPDATE ON clap, clap_attempt TO postgres_batch;
 GRANT SELECT, INSERT, DELETE ON clap_voided_session TO postgres_batch;
-GRANT SELECT ON clap_search, clap_search_pending, clap_search_due, clap_search_noted_at TO postgres_batch;
-GRANT EXECUTE ON FUNCTION clap_take, clap_succeed, clap_note_search TO postgres_batch;
+GRANT EXECUTE ON FUNCTION clap_take, clap_succeed TO postgres_batch;
 
 -- What people do.
 GRANT SELECT, INSERT, DELETE ON make_it_clap TO postgres_batch_operator;

@@ -26,10 +26,23 @@ use crate::{
 /// The pause between two lines about refusals that have no line of their own.
 const PAUSE: Duration = Duration::from_secs(60);
 
-/// The refusals that are counted together: those without a place in the metrics, and those by a limit of the process.
+/// The most lines about single triggers within [`PAUSE`]. Whoever may ask could fill the log by changing a trigger's
+/// metadata with each call.
+const LINES: u32 = 100;
+
+/// The refusals that are counted together: those without a place in the metrics, those by a limit of the process, and
+/// those beyond [`LINES`].
 pub(super) struct RefusalLog {
     hasher: RandomState,
     counted: Mutex<HashMap<&'static str, Counted>>,
+    window: Mutex<Window>,
+}
+
+/// The lines about single triggers of the present pause.
+#[derive(Default)]
+struct Window {
+    began_at: Option<Instant>,
+    lines: u32,
 }
 
 #[derive(Default)]
@@ -40,7 +53,17 @@ struct Counted {
 
 impl RefusalLog {
     pub(super) fn new() -> Self {
-        Self { hasher: RandomState::new(), counted: Mutex::default() }
+        Self { hasher: RandomState::new(), counted: Mutex::default(), window: Mutex::default() }
+    }
+
+    /// Takes a line about a single trigger. Returns false if there is none left.
+    fn take_line(&self, now: Instant) -> bool {
+        let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
+        if window.began_at.is_none_or(|at| now.saturating_duration_since(at) >= PAUSE) {
+            *window = Window { began_at: Some(now), lines: 0 };
+        }
+        window.lines += 1;
+        window.lines <= LINES
     }
 
     /// Counts a refusal, and returns the number to log: none if a line was written less than [`PAUSE`] ago.
@@ -74,12 +97,12 @@ impl Scaler {
             RefusalNews::Untracked
         };
         match (news, text) {
-            (RefusalNews::New, Some(_)) => {
+            (RefusalNews::Known, Some(_)) => {}
+            (RefusalNews::New, Some(_)) if self.refusal_log.take_line(now) => {
                 let error = status.message();
                 tracing::warn!(namespace, name, query, code, error, "a trigger is refused; KEDA holds still for it");
             }
-            (RefusalNews::Known, Some(_)) => {}
-            (RefusalNews::Untracked, _) | (_, None) => {
+            (RefusalNews::New | RefusalNews::Untracked, _) | (_, None) => {
                 if let Some(count) = self.refusal_log.count(code, now) {
                     tracing::warn!(code, count, "requests were refused that have no line of their own");
                 }
@@ -104,7 +127,8 @@ impl Scaler {
     /// Records what KEDA was told, and logs the end of a refusal.
     pub(super) fn note_answer(&self, reference: &ScaledObjectRef, key: TriggerKey, told: Told) {
         let ScaledObjectRef { name, namespace, .. } = reference;
-        for query in self.metrics.trigger_told(key, told, Instant::now()) {
+        let now = Instant::now();
+        for query in self.metrics.trigger_told(key, told, now).into_iter().filter(|_| self.refusal_log.take_line(now)) {
             tracing::info!(namespace, name, query, "a trigger that was refused is answered again");
         }
     }

@@ -85,28 +85,3 @@ async fn jobs_beyond_the_rows_find_nothing_and_say_so() {
     assert_eq!(outcomes, BTreeMap::from([("SUCCESS".to_owned(), 12), ("NOTHING_TO_DO".to_owned(), 8)]));
     assert_eq!(database.value::<i64>("SELECT count(*) FROM clap_attempt").await, 12);
 }
-
-/// A note of where to search is a hint: it may be wrong, and hides nothing.
-#[tokio::test]
-async fn a_note_of_where_to_search_hides_no_clap() {
-    let database = queue(Cluster::shared().await).await;
-    database
-        .execute(
-            "INSERT INTO make_it_clap DEFAULT VALUES; INSERT INTO make_it_clap DEFAULT VALUES; INSERT INTO make_it_clap DEFAULT VALUES;
-             INSERT INTO clap (id, status, session_id, iteration, max_attempts, next_attempt_at, lease_expires_at)
-             VALUES (1, 'FAILED', 1, 1, 5, now() - interval '1 hour', now() - interval '1 hour')",
-        )
-        .await;
-    let note = "SELECT setval('clap_search_pending', 3),
-                       setval('clap_search_due', (extract(epoch FROM now()) * 1000000)::bigint),
-                       setval('clap_search_noted_at', (extract(epoch FROM now() + interval '1 hour') * 1000000)::bigint)";
-    database.execute(note).await;
-    let mut claps = Vec::new();
-    for _ in 0..3 {
-        claps.push(report(&batch(&database, []).finish(SOON).await)["clap"].as_i64());
-    }
-    assert_eq!(claps, [Some(3), Some(1), Some(2)], "first what is noted; then what is due, and what is older");
-    assert!(!database.value::<bool>("SELECT is_noted FROM clap_search").await, "a note that was wrong is taken back");
-    let end = report(&batch(&database, []).finish(SOON).await);
-    assert_eq!(end["outcome"], "NOTHING_TO_DO");
-}

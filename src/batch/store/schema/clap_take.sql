@@ -1,70 +1,40 @@
-CREATE OR REPLACE FUNCTION clap_take(session_id bigint, job_uid text, job_name text, pod_name text, node_name text,
+CREATE FUNCTION clap_take(session_id bigint, job_uid text, job_name text, pod_name text, node_name text,
                           lease_seconds double precision, unless_due boolean, unconfirmed boolean DEFAULT false,
                           lock bigint DEFAULT NULL)
 RETURNS TABLE (id bigint, iteration integer, max_attempts smallint, cancel_requested boolean, duration_seconds integer,
                payload text, job_attempts bigint, request_key text, requested_at text)
-LANGUAGE plpgsql SET enable_seqscan = off AS $$   -- a plan that is made while the tables are empty is kept when they are full
+LANGUAGE plpgsql AS $$
 #variable_conflict use_column
-DECLARE
-    started timestamptz;
-    is_taken boolean;
-    is_slow boolean;
-    is_due boolean;
-    again boolean := false;
 BEGIN
     -- The worker's own lock, which keeps it from overtaking an earlier transaction of its own. Here it costs a tenth of
     -- what it costs as a statement of the worker, and the statement below sees what that transaction has left.
     IF $9 IS NOT NULL THEN
         PERFORM pg_advisory_xact_lock($9);
     END IF;
-    LOOP
-        started := clock_timestamp();
-        RETURN QUERY
-        WITH pick AS MATERIALIZED (
-            SELECT id, max_attempts, duration_seconds, payload, request_key, requested_at
-              FROM make_it_clap
-             WHERE pending
-               AND id >= (SELECT pending_from FROM clap_search)
-               AND NOT EXISTS (SELECT 1 FROM clap_attempt WHERE job_uid = $2)
-               AND NOT EXISTS (SELECT 1 FROM clap_voided_session WHERE session_id = $1)
-               AND NOT ($7 AND EXISTS (SELECT 1
-                                         FROM clap
-                                        WHERE status IN ('RUNNING', 'FAILED') AND next_attempt_at <= now() AND lease_expires_at <= now()
-                                          AND next_attempt_at >= (SELECT due_from FROM clap_search)))
-             ORDER BY id
-             LIMIT 1
-               FOR NO KEY UPDATE SKIP LOCKED
-        ), taken AS (
-            INSERT INTO clap (id, status, session_id, iteration, max_attempts, job_uid, job_name, pod_name, started_at, lease_expires_at,
-                              unconfirmed)
-            SELECT id, 'RUNNING', $1, 1, max_attempts, $2, $3, $4, now(), now() + make_interval(secs => $6), $8
-              FROM pick
-                ON CONFLICT (id) DO NOTHING
-            RETURNING id, iteration, max_attempts
-        ), opened AS (
-            INSERT INTO clap_attempt (clap_id, iteration, session_id, job_uid, job_name, pod_name, node_name)
-            SELECT id, iteration, $1, $2, $3, $4, $5 FROM taken
-        )
-        SELECT t.id, t.iteration, t.max_attempts, false, p.duration_seconds, p.payload::text, 1::bigint, p.request_key,
-               coalesce(to_char(p.requested_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'), p.requested_at::text)
-          FROM taken t
-          JOIN pick p USING (id);
-        is_taken := FOUND;
-        is_slow := clock_timestamp() - started > interval '1 millisecond';
-        EXIT WHEN is_taken AND NOT is_slow;
-
-        -- Something is due, and another statement takes it over. Or a search that began where somebody has noted has
-        -- found nothing: then the beginning is searched, too.
-        is_due := NOT is_taken AND $7 AND EXISTS (SELECT 1
-                                                    FROM clap
-                                                   WHERE status IN ('RUNNING', 'FAILED') AND next_attempt_at <= now() AND lease_expires_at <= now()
-                                                     AND next_attempt_at >= (SELECT due_from FROM clap_search));
-        again := NOT is_taken AND NOT is_due AND NOT again AND (SELECT is_noted FROM clap_search);
-        -- The search of a small index is quick; then it was the machine that was slow. A note a second is enough.
-        IF again OR is_slow AND pg_relation_size('clap_active_idx') + pg_relation_size('make_it_clap_pending_idx') > 500000
-                            AND (SELECT noted_at FROM clap_search) < now() - interval '1 second' THEN
-            PERFORM clap_note_search();
-        END IF;
-        EXIT WHEN NOT again;
-    END LOOP;
+    RETURN QUERY
+    WITH pick AS MATERIALIZED (
+        SELECT id, max_attempts, duration_seconds, payload, request_key, requested_at
+          FROM make_it_clap
+         WHERE pending
+           AND NOT EXISTS (SELECT 1 FROM clap_attempt WHERE job_uid = $2)
+           AND NOT EXISTS (SELECT 1 FROM clap_voided_session WHERE session_id = $1)
+           AND NOT ($7 AND EXISTS (SELECT 1 FROM clap WHERE status IN ('RUNNING', 'FAILED') AND next_attempt_at <= now() AND lease_expires_at <= now()))
+         ORDER BY id
+         LIMIT 1
+           FOR NO KEY UPDATE SKIP LOCKED
+    ), taken AS (
+        INSERT INTO clap (id, status, session_id, iteration, max_attempts, job_uid, job_name, pod_name, started_at, lease_expires_at,
+                          unconfirmed)
+        SELECT id, 'RUNNING', $1, 1, max_attempts, $2, $3, $4, now(), now() + make_interval(secs => $6), $8
+          FROM pick
+            ON CONFLICT (id) DO NOTHING
+        RETURNING id, iteration, max_attempts
+    ), opened AS (
+        INSERT INTO clap_attempt (clap_id, iteration, session_id, job_uid, job_name, pod_name, node_name)
+        SELECT id, iteration, $1, $2, $3, $4, $5 FROM taken
+    )
+    SELECT t.id, t.iteration, t.max_attempts, false, p.duration_seconds, p.payload::text, 1::bigint, p.request_key,
+           coalesce(to_char(p.requested_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'), p.requested_at::text)
+      FROM taken t
+      JOIN pick p USING (id);
 END $$;
