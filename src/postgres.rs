@@ -192,8 +192,9 @@ impl Database {
     /// reached, and the first call finds a connection. A database that is not enabled is left alone.
     pub fn connect_early(self: &Arc<Self>) {
         if self.settings.enabled {
+            let database = Arc::clone(self);
             // Not supervised: it ends by itself.
-            tokio::spawn(probe::connect_early(Arc::downgrade(self)));
+            tokio::spawn(async move { database.probe().await });
         }
     }
 

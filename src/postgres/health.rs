@@ -64,11 +64,6 @@ impl Health {
         self.lock().latest == Latest::Bad
     }
 
-    /// Returns whether the latest event was an answer.
-    pub(super) fn is_known_good(&self) -> bool {
-        self.lock().latest == Latest::Good
-    }
-
     /// Returns the fault of the latest connect that failed.
     pub(super) fn connect_fault(&self) -> Fault {
         self.lock().connect_fault

@@ -94,7 +94,7 @@ impl Database {
     }
 
     /// Sends an empty query, and records whether it is answered within [`PROBE_TIMEOUT`].
-    async fn probe(&self) {
+    pub(super) async fn probe(&self) {
         let answer = timeout(PROBE_TIMEOUT, async {
             let connection = self.pool.get().await.ok()?;
             match connection.simple_query("").await {
@@ -115,23 +115,6 @@ impl Database {
             Ok(None) => {}
             Err(_) => self.health.failed(Fault::DeadlineExceeded, "no answer to a probe", &self.metrics),
         }
-    }
-}
-
-/// Opens the first session of a database. Ends when the database has answered, or has failed often enough to open the
-/// breaker.
-pub(super) async fn connect_early(database: Weak<Database>) {
-    loop {
-        let Some(database) = database.upgrade() else { return };
-        if database.health.is_known_good() {
-            return;
-        }
-        database.probe().await;
-        if database.health.is_known_good() || *database.health.breaker().borrow() == Breaker::Open {
-            return;
-        }
-        drop(database);
-        sleep(PROBE_INTERVAL).await;
     }
 }
 

@@ -282,7 +282,7 @@ async fn serve(mut socket: TcpStream, attack: Attack) -> io::Result<()> {
                 is_parsed = true;
             }
             b'Q' => socket.write_all(&[message(b'C', b"BEGIN\0"), message(b'Z', b"T")].concat()).await?,
-            b'S' if parsed.contains("pg_catalog.pg_") => {
+            b'S' if is_type_lookup(&parsed) => {
                 let Attack::Types(unknown) = attack else { return Ok(()) };
                 next_type += 1;
                 let answer = if is_parsed {
@@ -322,6 +322,12 @@ async fn serve(mut socket: TcpStream, attack: Attack) -> io::Result<()> {
             _ => {}
         }
     }
+}
+
+/// Returns whether a statement is tokio-postgres' own, which looks a type up; ours read the catalogues, too.
+fn is_type_lookup(sql: &str) -> bool {
+    let ours = ["session check", "statistics check", "role check", "set_config", "EXPLAIN"];
+    sql.contains("pg_catalog.pg_") && !ours.iter().any(|part| sql.contains(part))
 }
 
 /// The packet without its length. Requests for TLS are for [`Attack::HalfTls`] and its like.
@@ -431,11 +437,7 @@ async fn whatever_a_hostile_server_says_is_an_error_and_stays_small() {
                 Ok(value) => panic!("{attack:?} was believed: {value}"),
                 Err(status) => status,
             };
-            // A session is opened at the start, so that the breaker may have opened before the first call.
-            let is_breaker = status.message().starts_with("the database has failed repeatedly");
-            let may_be_unavailable = round > 0 || is_breaker;
-            let is_allowed =
-                codes.contains(&status.code()) || (may_be_unavailable && status.code() == Code::Unavailable);
+            let is_allowed = codes.contains(&status.code()) || (round > 0 && status.code() == Code::Unavailable);
             assert!(is_allowed, "{attack:?}: {status:?}");
             assert!(!status.message().contains(CANARY), "{attack:?}: {status:?}");
             let peak = serving.process.memory("VmHWM");
