@@ -28,6 +28,7 @@ pub mod metrics;
 pub mod notify_sql;
 pub mod pem;
 pub mod places;
+pub mod plot;
 pub mod postgres;
 pub mod presets;
 pub mod proto;

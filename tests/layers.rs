@@ -37,6 +37,7 @@ const LEAVES: &[&str] = &[
     "notify_sql",
     "pem",
     "places",
+    "plot",
     "proto",
     "reading",
     "scaling",

@@ -7,10 +7,10 @@ use std::{
     process::Command,
 };
 
+use clapometer::plot::{Bars, Scale};
 use serde_json::Value;
 
 use crate::{
-    plot::{Bars, Scale},
     report::{self, Row},
     support::binaries,
 };

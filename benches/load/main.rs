@@ -18,7 +18,6 @@ mod history;
 mod idle;
 mod inserts;
 mod pgbench;
-mod plot;
 mod push;
 mod rate;
 mod report;
