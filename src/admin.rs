@@ -2,6 +2,8 @@
 //!
 //! Ready means configured, listening and not shutting down. It never depends on a database.
 
+mod page_cache;
+
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use bytes::Bytes;
@@ -19,6 +21,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+use self::page_cache::PageCache;
 use crate::{
     metrics::Metrics,
     places::{Peer, Places},
@@ -30,8 +33,9 @@ use crate::{
 const CONNECTIONS: usize = 512;
 const CONNECTIONS_OF_A_PEER: usize = CONNECTIONS / 2;
 
-/// The longest life of a connection. Each is a scrape or a probe.
-const CONNECTION_TIMEOUT: Duration = Duration::from_secs(60);
+/// The longest life of a connection. Each is one scrape or one probe: a connection that stays open for the next one could
+/// be cut at the moment at which it comes.
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// How long a peer may take to send the head of a request.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
@@ -40,10 +44,10 @@ const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset
 
 const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// The state that the pages show.
+/// The pages, each in every form.
 struct Pages {
-    metrics: Arc<Metrics>,
-    catalog: watch::Receiver<Arc<Catalog>>,
+    open_metrics: PageCache,
+    text_format: PageCache,
     shutdown: CancellationToken,
 }
 
@@ -54,7 +58,7 @@ pub async fn serve(
     catalog: watch::Receiver<Arc<Catalog>>,
     shutdown: CancellationToken,
 ) {
-    let pages = Arc::new(Pages { metrics, catalog, shutdown });
+    let pages = Arc::new(Pages::new(&metrics, &catalog, shutdown));
     let places = Places::new(CONNECTIONS, CONNECTIONS_OF_A_PEER);
     loop {
         let Ok((socket, address)) = listener.accept().await else {
@@ -65,11 +69,11 @@ pub async fn serve(
         let pages = Arc::clone(&pages);
         tokio::spawn(async move {
             let service = service_fn(move |request: Request<Incoming>| {
-                let page = pages.page(&request);
-                async move { Ok::<_, Infallible>(page) }
+                let pages = Arc::clone(&pages);
+                async move { Ok::<_, Infallible>(pages.page(&request).await) }
             });
             let mut http = http1::Builder::new();
-            http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
+            http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).keep_alive(false);
             tokio::select! {
                 // An error of the peer or a timeout ends this connection only.
                 _ = timeout(CONNECTION_TIMEOUT, http.serve_connection(TokioIo::new(socket), service)) => {}
@@ -80,7 +84,19 @@ pub async fn serve(
 }
 
 impl Pages {
-    fn page<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
+    fn new(metrics: &Arc<Metrics>, catalog: &watch::Receiver<Arc<Catalog>>, shutdown: CancellationToken) -> Self {
+        let page = |encode: fn(&Metrics) -> String| {
+            let (metrics, catalog) = (Arc::clone(metrics), catalog.clone());
+            PageCache::new(move || {
+                let in_force = Arc::clone(&catalog.borrow());
+                publish(&metrics, &in_force);
+                encode(&metrics).into()
+            })
+        };
+        Self { open_metrics: page(Metrics::encode), text_format: page(Metrics::encode_text), shutdown }
+    }
+
+    async fn page<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
         let (method, path) = (request.method(), request.uri().path());
         if method != Method::GET && method != Method::HEAD {
             return text(StatusCode::METHOD_NOT_ALLOWED, "only GET\n");
@@ -89,25 +105,28 @@ impl Pages {
             "/livez" => text(StatusCode::OK, "ok\n"),
             "/readyz" if self.shutdown.is_cancelled() => text(StatusCode::SERVICE_UNAVAILABLE, "shutting down\n"),
             "/readyz" => text(StatusCode::OK, "ok\n"),
-            "/metrics" => self.metrics(takes_open_metrics(request.headers())),
+            "/metrics" => self.metrics(takes_open_metrics(request.headers())).await,
             _ => text(StatusCode::NOT_FOUND, "there are /livez, /readyz and /metrics\n"),
         }
     }
 
-    fn metrics(&self, is_open_metrics: bool) -> Response<Full<Bytes>> {
-        let catalog = Arc::clone(&self.catalog.borrow());
-        for database in catalog.databases().values() {
-            database.publish();
-        }
-        for source in catalog.sources() {
-            source.publish(&self.metrics);
-        }
+    async fn metrics(&self, is_open_metrics: bool) -> Response<Full<Bytes>> {
         let mut response = match is_open_metrics {
-            true => with_type(StatusCode::OK, OPEN_METRICS, self.metrics.encode()),
-            false => with_type(StatusCode::OK, TEXT_FORMAT, self.metrics.encode_text()),
+            true => with_type(StatusCode::OK, OPEN_METRICS, self.open_metrics.page().await),
+            false => with_type(StatusCode::OK, TEXT_FORMAT, self.text_format.page().await),
         };
         response.headers_mut().insert(VARY, HeaderValue::from_static("Accept"));
         response
+    }
+}
+
+/// Brings those metrics up to date that are looked at, not counted.
+fn publish(metrics: &Metrics, catalog: &Catalog) {
+    for database in catalog.databases().values() {
+        database.publish();
+    }
+    for source in catalog.sources() {
+        source.publish(metrics);
     }
 }
 

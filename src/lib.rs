@@ -15,6 +15,7 @@
 
 pub mod admin;
 pub mod batch;
+pub mod blocking;
 pub mod cache;
 pub mod command;
 pub mod config;

@@ -28,6 +28,7 @@ const MODULES: &[(&str, &[&str])] = &[
 
 /// Modules that every module may name, and that name only each other.
 const LEAVES: &[&str] = &[
+    "blocking",
     "conninfo",
     "diagnostics",
     "fault",

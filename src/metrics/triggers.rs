@@ -10,7 +10,7 @@ use std::{
     collections::{HashMap, hash_map::RandomState},
     fmt,
     hash::BuildHasher,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -22,7 +22,7 @@ use prometheus_client::{
 };
 use tokio::time::Instant;
 
-use self::place::Place;
+use self::place::{Place, Row};
 use super::single;
 
 /// The most places.
@@ -153,11 +153,11 @@ impl Triggers {
         }
         if is_first {
             // A trigger that was refused because of its query's name has another one now.
-            let TriggerLabels { namespace, name, .. } = place.labels.clone();
+            let object = Arc::clone(&place.labels);
             let of_the_object = places
                 .by_key
                 .iter_mut()
-                .filter(|(other, place)| **other != key.place && place.is_of(&namespace, &name));
+                .filter(|(other, place)| **other != key.place && place.is_of(&object.namespace, &object.name));
             ended.extend(of_the_object.filter_map(|(_, place)| place.replaced().then(|| place.labels.query.clone())));
         }
         ended
@@ -192,6 +192,13 @@ impl Triggers {
     fn key(&self, trigger: TriggerId<'_>) -> TriggerKey {
         let TriggerId { hash, namespace, name, query } = trigger;
         TriggerKey { place: self.hasher.hash_one((namespace, name, query)), hash }
+    }
+
+    /// Returns what a scrape shows of every trigger.
+    fn rows(&self, now: Instant) -> Vec<Row> {
+        let mut places = self.lock();
+        places.expire(now);
+        places.by_key.values_mut().map(Place::row).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, Places> {
@@ -277,17 +284,16 @@ impl Places {
 /// The series are made at each scrape: to keep them up at each request would cost every call a look-up by labels.
 impl Collector for Triggers {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let mut places = self.lock();
-        places.expire(Instant::now());
+        // Written without the lock, which every call takes.
+        let rows = self.rows(Instant::now());
         let mut family = encoder.encode_descriptor(
             "clapometer_trigger_last_request_timestamp_seconds",
             "When KEDA last asked for the trigger, in seconds since 1970.",
             None,
             MetricType::Gauge,
         )?;
-        for place in places.by_key.values_mut() {
-            let time = place.time_of_last_request();
-            family.encode_family(&place.labels)?.encode_gauge(&time)?;
+        for row in &rows {
+            family.encode_family(&*row.labels)?.encode_gauge(&row.asked_at)?;
         }
         let mut family = encoder.encode_descriptor(
             "clapometer_trigger_value",
@@ -295,9 +301,9 @@ impl Collector for Triggers {
             None,
             MetricType::Gauge,
         )?;
-        for place in places.by_key.values() {
-            if let Some(value) = place.value() {
-                family.encode_family(&place.labels)?.encode_gauge(&value)?;
+        for row in &rows {
+            if let Some(value) = row.value {
+                family.encode_family(&*row.labels)?.encode_gauge(&value)?;
             }
         }
         let mut family = encoder.encode_descriptor(
@@ -306,9 +312,9 @@ impl Collector for Triggers {
             None,
             MetricType::Gauge,
         )?;
-        for place in places.by_key.values() {
-            if let Some(is_active) = place.is_active() {
-                family.encode_family(&place.labels)?.encode_gauge(&i64::from(is_active))?;
+        for row in &rows {
+            if let Some(is_active) = row.is_active {
+                family.encode_family(&*row.labels)?.encode_gauge(&i64::from(is_active))?;
             }
         }
         let mut family = encoder.encode_descriptor(
@@ -317,11 +323,11 @@ impl Collector for Triggers {
             None,
             MetricType::Counter,
         )?;
-        for place in places.by_key.values() {
-            let TriggerLabels { namespace, name, query } = &place.labels;
-            for (code, count) in place.codes() {
+        for row in &rows {
+            let TriggerLabels { namespace, name, query } = &*row.labels;
+            for (code, count) in &row.codes {
                 let labels = [("namespace", &**namespace), ("name", name), ("query", query), ("code", code)];
-                family.encode_family(&labels)?.encode_counter::<[(&str, &str); 0], _, u64>(&count, None)?;
+                family.encode_family(&labels)?.encode_counter::<[(&str, &str); 0], _, u64>(count, None)?;
             }
         }
         Ok(())

@@ -6,6 +6,7 @@ mod frames;
 mod metadata;
 mod places;
 mod postgres;
+mod scrapes;
 mod unfinished;
 mod wire;
 

@@ -1,6 +1,6 @@
 //! The record of one trigger: when it was asked for, what it was told, and what it was refused for.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
@@ -23,7 +23,7 @@ const SAME_REFUSAL: Duration = Duration::from_secs(300);
 /// All that is known under one set of labels.
 #[derive(Debug)]
 pub(super) struct Place {
-    pub(super) labels: TriggerLabels,
+    pub(super) labels: Arc<TriggerLabels>,
     pub(super) standing: Standing,
     pub(super) asked_at: Instant,
     /// `asked_at` by the wall clock, once it was scraped: an unchanged time stays the same in every scrape.
@@ -31,6 +31,17 @@ pub(super) struct Place {
     codes: Vec<(&'static str, u64)>,
     variants: Vec<Variant>,
     refusals: Vec<Refusal>,
+}
+
+/// The part of a place that a scrape shows.
+pub(super) struct Row {
+    pub(super) labels: Arc<TriggerLabels>,
+    /// The time of the last request, in seconds since 1970.
+    pub(super) asked_at: f64,
+    pub(super) value: Option<f64>,
+    pub(super) is_active: Option<bool>,
+    /// The answers by code.
+    pub(super) codes: Vec<(&'static str, u64)>,
 }
 
 /// One of the triggers that have the same labels.
@@ -61,7 +72,7 @@ impl Place {
             query: trigger.query.to_owned(),
         };
         Self {
-            labels,
+            labels: Arc::new(labels),
             standing,
             asked_at: now,
             scraped_time: None,
@@ -177,24 +188,30 @@ impl Place {
     }
 
     /// Returns the time of the last request in seconds since 1970.
-    pub(super) fn time_of_last_request(&mut self) -> f64 {
+    fn time_of_last_request(&mut self) -> f64 {
         let asked_at = self.asked_at;
         *self.scraped_time.get_or_insert_with(|| since_1970().saturating_sub(asked_at.elapsed()).as_secs_f64())
     }
 
     /// Returns the value that KEDA was told; the largest if there are several triggers, because that is what KEDA takes.
-    pub(super) fn value(&self) -> Option<f64> {
+    fn value(&self) -> Option<f64> {
         self.present().filter_map(|variant| variant.value).max_by(f64::total_cmp)
     }
 
     /// Returns whether KEDA was told that one of the triggers is active.
-    pub(super) fn is_active(&self) -> Option<bool> {
+    fn is_active(&self) -> Option<bool> {
         self.present().filter_map(|variant| variant.is_active).max()
     }
 
-    /// Returns the answers by code.
-    pub(super) fn codes(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        self.codes.iter().copied()
+    /// Returns a copy of what a scrape shows.
+    pub(super) fn row(&mut self) -> Row {
+        Row {
+            labels: Arc::clone(&self.labels),
+            asked_at: self.time_of_last_request(),
+            value: self.value(),
+            is_active: self.is_active(),
+            codes: self.codes.clone(),
+        }
     }
 
     /// Returns the triggers that the latest poll asked for.

@@ -3,14 +3,14 @@ use super::*;
 /// The triggers with a registry that shows them.
 struct World {
     registry: Registry,
-    triggers: std::sync::Arc<Triggers>,
+    triggers: Arc<Triggers>,
 }
 
 impl World {
     fn new() -> Self {
         let mut registry = Registry::default();
-        let triggers = std::sync::Arc::new(Triggers::new(&mut registry));
-        registry.register_collector(Box::new(std::sync::Arc::clone(&triggers)));
+        let triggers = Arc::new(Triggers::new(&mut registry));
+        registry.register_collector(Box::new(Arc::clone(&triggers)));
         Self { registry, triggers }
     }
 

@@ -7,10 +7,10 @@ use tokio::{io::AsyncWriteExt, net::TcpStream};
 use super::{Victim, frames};
 use crate::support::{admin, cluster::Cluster, database::Database, wait};
 
-/// Asks on a connection that stays open.
-async fn ask_and_stay(address: SocketAddr, source: [u8; 4]) -> TcpStream {
+/// Begins to ask, and stays.
+async fn begin_to_ask(address: SocketAddr, source: [u8; 4]) -> TcpStream {
     let mut socket = frames::connect_from(source, address).await;
-    let _ = socket.write_all(b"GET /livez HTTP/1.1\r\nhost: admin\r\n\r\n").await;
+    let _ = socket.write_all(b"GET /livez HTTP/1.1\r\nhost: admin\r\n").await;
     socket
 }
 
@@ -23,7 +23,7 @@ async fn a_probe_finds_a_place_while_others_hold_the_port_of_probes() {
     for source in [[127, 0, 0, 2], [127, 0, 0, 1]] {
         let mut sockets = Vec::new();
         for _ in 0..520 {
-            sockets.push(ask_and_stay(admin, source).await);
+            sockets.push(begin_to_ask(admin, source).await);
         }
         for _ in 0..9 {
             let probed = wait::bounded("a probe", Duration::from_secs(1), admin::get(admin, "/livez")).await;

@@ -1,0 +1,119 @@
+//! Makes a page seldom, for all who ask, and off the thread that serves.
+//!
+//! A page with 2,000 triggers takes as long as hundreds of calls. A hundred scrapes at a time must neither hold up a call
+//! nor fill the memory with copies.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use tokio::{
+    sync::Mutex,
+    time::{Instant, sleep_until},
+};
+
+use crate::blocking;
+
+/// Bytes of pages that are made in a second: a page with 2,000 triggers is made once a second, and a small one at once.
+/// So all pages together that slow readers keep in memory are bounded, too.
+const BYTES_A_SECOND: u32 = 768 * 1024;
+
+/// One page, as it was last made.
+pub(super) struct PageCache {
+    make: Arc<dyn Fn() -> Bytes + Send + Sync>,
+    latest: Mutex<Latest>,
+}
+
+struct Latest {
+    began_at: Instant,
+    /// None while it is made, and if that was given up.
+    page: Option<Bytes>,
+    /// The time from which on the next one may be made.
+    next_at: Instant,
+}
+
+impl PageCache {
+    /// Creates the cache of the page that `make` makes.
+    pub(super) fn new(make: impl Fn() -> Bytes + Send + Sync + 'static) -> Self {
+        let now = Instant::now();
+        Self { make: Arc::new(make), latest: Mutex::new(Latest { began_at: now, page: None, next_at: now }) }
+    }
+
+    /// Returns a page that was begun after this call: it shows whatever happened before. All who ask meanwhile share it.
+    ///
+    /// # Cancel safety
+    /// Whoever asks next makes the page instead.
+    pub(super) async fn page(&self) -> Bytes {
+        let asked_at = Instant::now();
+        let mut latest = self.latest.lock().await;
+        if let Some(page) = latest.page.as_ref().filter(|_| latest.began_at > asked_at) {
+            return page.clone();
+        }
+        sleep_until(latest.next_at).await;
+        let began_at = Instant::now();
+        // Until it is made it counts as large, so that a caller who comes and goes starts one thread a second.
+        *latest = Latest { began_at, page: None, next_at: began_at + Duration::from_secs(1) };
+        let make = Arc::clone(&self.make);
+        let made = blocking::run("page", move || make()).await;
+        // Without a thread it is made here: a page that holds up calls for a moment is better than none.
+        let page = made.unwrap_or_else(|_| (self.make)());
+        let length = u32::try_from(page.len()).unwrap_or(u32::MAX);
+        latest.next_at = began_at + Duration::from_secs(1) * length / BYTES_A_SECOND;
+        latest.page = Some(page.clone());
+        page
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use futures_util::future::join_all;
+
+    use super::*;
+
+    /// Creates a cache of pages of this size that begin with their number, and the number of those made.
+    fn numbered(size: usize) -> (PageCache, Arc<AtomicUsize>) {
+        let made = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&made);
+        let make = move || {
+            let mut page = vec![0; size];
+            page[0] = u8::try_from(count.fetch_add(1, Ordering::Relaxed) + 1).unwrap();
+            Bytes::from(page)
+        };
+        (PageCache::new(make), made)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_hundred_who_ask_at_once_share_two_pages() {
+        let (cache, made) = numbered(usize::try_from(BYTES_A_SECOND).unwrap());
+        let start = Instant::now();
+        let pages = join_all((0..100).map(|_| cache.page())).await;
+        // The first page was begun when the first asked; the others asked at that moment, or after it.
+        assert!(pages.iter().all(|page| page[0] <= 2));
+        assert!(made.load(Ordering::Relaxed) <= 2);
+        assert!(start.elapsed() <= Duration::from_secs(1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_page_is_never_older_than_its_request_and_a_large_one_is_made_once_a_second() {
+        let (cache, made) = numbered(usize::try_from(BYTES_A_SECOND).unwrap());
+        let start = Instant::now();
+        for number in 1..=5 {
+            assert_eq!(cache.page().await[0], number);
+        }
+        assert_eq!(made.load(Ordering::Relaxed), 5);
+        assert!(start.elapsed() >= Duration::from_secs(4), "{:?}", start.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_gives_up_leaves_the_page_to_the_next_and_starts_no_second_thread_at_once() {
+        let (cache, made) = numbered(1);
+        let start = Instant::now();
+        for _ in 0..10 {
+            let _ = futures_util::poll!(std::pin::pin!(cache.page()));
+        }
+        assert!(cache.page().await[0] <= 2);
+        assert!(made.load(Ordering::Relaxed) <= 2);
+        assert!(start.elapsed() <= Duration::from_secs(1));
+    }
+}
