@@ -28,7 +28,7 @@ pub struct Migration {
 }
 
 /// All migrations, the oldest first.
-pub const MIGRATIONS: [Migration; 8] = [
+pub const MIGRATIONS: [Migration; 9] = [
     Migration { version: 1, name: "claps", sql: include_str!("../../../migrations/0001_claps.sql") },
     Migration { version: 2, name: "indexes", sql: include_str!("../../../migrations/0002_indexes.sql") },
     Migration { version: 3, name: "backlog_view", sql: include_str!("../../../migrations/0003_backlog_view.sql") },
@@ -45,6 +45,7 @@ pub const MIGRATIONS: [Migration; 8] = [
         sql: include_str!("../../../migrations/0007_unanswered_claims.sql"),
     },
     Migration { version: 8, name: "odd_rows", sql: include_str!("../../../migrations/0008_odd_rows.sql") },
+    Migration { version: 9, name: "dead_entries", sql: include_str!("../../../migrations/0009_dead_entries.sql") },
 ];
 
 /// The longest that `migrate up` may take. The tables are new, so that only waiting for another migration takes long.
@@ -407,7 +408,7 @@ mod tests {
 
     #[test]
     fn versions_count_from_one_without_gaps() {
-        assert_eq!(MIGRATIONS.map(|migration| migration.version), [1, 2, 3, 4, 5, 6, 7, 8]);
+        assert_eq!(MIGRATIONS.map(|migration| migration.version), [1, 2, 3, 4, 5, 6, 7, 8, 9]);
     }
 
     #[test]
@@ -424,6 +425,7 @@ mod tests {
                 "377d2ffdeadb",
                 "08fa534b9947",
                 "d9819df03316",
+                "41124ff735f7",
             ]
         );
     }

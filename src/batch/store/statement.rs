@@ -2,6 +2,9 @@
 //!
 //! Three of them call functions of the tables, whose present text is in `store/schema/`. They name the columns of the
 //! result, so that tables of an earlier version refuse the statement before it changes anything.
+//!
+//! What is found by its id says `(status = 'RUNNING') IS TRUE`: a bare comparison would let the planner use a partial index,
+//! whose dead entries it does not know, in place of the primary key.
 
 /// A statement of a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -24,6 +24,9 @@ const RETRY: Duration = Duration::from_millis(250);
 /// The pause before another look at a clap of this Job that somebody is writing to at this moment.
 const CONTENDED: Duration = Duration::from_millis(50);
 
+/// How many times a claim marks claps as dead, a few each time, before it goes on to those that it may take.
+const MOST_MARKED: usize = 10;
+
 /// The result of a claim.
 #[derive(Debug)]
 pub enum Claimed {
@@ -106,8 +109,14 @@ impl Round<'_> {
         if let Some(claimed) = self.first_of(&[Claim::Fast], by, interrupt).await? {
             return Ok(Found::Claimed(claimed));
         }
-        for id in self.store.mark_dead(by).await? {
-            tracing::warn!(clap.id = id, "marked dead: its lease expired on the last attempt");
+        for _ in 0..MOST_MARKED {
+            let dead = self.store.mark_dead(by).await?;
+            if dead.is_empty() {
+                break;
+            }
+            for id in dead {
+                tracing::warn!(clap.id = id, "marked dead: its lease expired on the last attempt");
+            }
         }
         if let Some(claimed) = self.first_of(&[Claim::Resume, Claim::TakeOver, Claim::Fresh], by, interrupt).await? {
             return Ok(Found::Claimed(claimed));

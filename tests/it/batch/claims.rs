@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use clapometer::batch::store::{Claim, SessionId};
+use clapometer::batch::store::{Claim, SessionId, Statement};
 use tokio::{sync::Barrier, task::JoinSet};
 
 use super::ground::{LONG, SOON, batch, job, queue, report, request, soon, store};
@@ -84,4 +84,92 @@ async fn jobs_beyond_the_rows_find_nothing_and_say_so() {
     }
     assert_eq!(outcomes, BTreeMap::from([("SUCCESS".to_owned(), 12), ("NOTHING_TO_DO".to_owned(), 8)]));
     assert_eq!(database.value::<i64>("SELECT count(*) FROM clap_attempt").await, 12);
+}
+
+/// Returns how many pages a statement and all that it calls read, after the session has run it once to plan it.
+async fn pages_read(client: &tokio_postgres::Client, sql: impl Fn(i64) -> String) -> i64 {
+    let mut read = 0;
+    for session in [33, 34] {
+        // The first line about buffers is that of the whole plan.
+        let rows = client.query(&format!("EXPLAIN (ANALYZE, BUFFERS) {}", sql(session)), &[]).await.unwrap();
+        let lines: Vec<&str> = rows.iter().map(|row| row.get(0)).collect();
+        let buffers = lines.iter().find(|line| line.trim_start().starts_with("Buffers:")).expect("a plan has buffers");
+        let pages = |key| {
+            buffers.split_once(key).map_or(0, |(_, rest)| {
+                rest.split(|letter: char| !letter.is_ascii_digit())
+                    .next()
+                    .and_then(|number| number.parse().ok())
+                    .unwrap_or(0)
+            })
+        };
+        read = pages("hit=") + pages("read=");
+    }
+    read
+}
+
+/// VACUUM cannot remove what finished claps leave at the heads of the indexes while somebody holds an older snapshot.
+#[tokio::test]
+async fn a_claim_behind_an_old_snapshot_reads_little_and_misses_nothing() {
+    const FINISHED: u32 = 30_000;
+    let database = queue(Cluster::shared().await).await;
+    request(&database, FINISHED + 10, 0).await;
+    let holder = database.connect().await;
+    holder.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1").await.unwrap();
+    database
+        .execute(&format!(
+            "INSERT INTO clap (id, status, session_id, iteration, max_attempts, job_uid, started_at, next_attempt_at)
+             SELECT id, 'RUNNING', 1, 1, 5, 'job-' || id, now(), now() - interval '1 hour' + id * interval '1 ms'
+               FROM make_it_clap WHERE id <= {FINISHED}"
+        ))
+        .await;
+    database.execute("UPDATE clap SET status = 'SUCCESS', finished_at = now()").await;
+    let take = |session| {
+        format!(
+            "SELECT id FROM clap_take({session}, 'j{session}', NULL, NULL, NULL, 60, unless_due => true, unconfirmed => true)"
+        )
+    };
+    let renew = |_| Statement::Renew.sql().replace("$1", "30002").replace("$2", "34").replace("$3", "60");
+    let client = database.connect().await;
+    let (taken, renewed) = (pages_read(&client, take).await, pages_read(&client, renew).await);
+    let succeeded =
+        pages_read(&client, |session| format!("SELECT * FROM clap_succeed({}, {session})", 29_968 + session)).await;
+    assert!(taken.max(renewed).max(succeeded) < 200, "pages read: {taken} to take, {renewed}, {succeeded} to settle");
+
+    // What lies before the newest clap, and what is due, waits for its turn and not for ever.
+    database
+        .execute(
+            "INSERT INTO make_it_clap (id) VALUES (-1);
+             UPDATE clap SET status = 'FAILED', finished_at = NULL WHERE id = 7",
+        )
+        .await;
+    let mut claps = Vec::new();
+    for _ in 0..10 {
+        claps.push(report(&batch(&database, []).finish(SOON).await)["clap"].as_i64().unwrap());
+    }
+    assert!(claps.contains(&-1) && claps.contains(&7), "{claps:?}");
+    let end = report(&batch(&database, []).finish(SOON).await);
+    assert_eq!(end["outcome"], "NOTHING_TO_DO");
+    holder.batch_execute("COMMIT").await.unwrap();
+}
+
+/// Thousands of claps that are due since one moment cost a claim no more than one.
+#[tokio::test]
+async fn a_claim_among_many_that_are_due_reads_little() {
+    let database = queue(Cluster::shared().await).await;
+    request(&database, 30_000, 0).await;
+    database
+        .execute(
+            "INSERT INTO clap (id, status, session_id, iteration, max_attempts, started_at, next_attempt_at)
+             SELECT id, 'FAILED', 1, 1, 5, now(), now() FROM make_it_clap",
+        )
+        .await;
+    let client = database.connect().await;
+    let take_over = |session: i64| {
+        let values = [("$1", session.to_string()), ("$2", format!("'j{session}'")), ("$6", "60".to_owned())];
+        let values = values.into_iter().chain(["$3", "$4", "$5"].map(|name| (name, "'x'".to_owned())));
+        values.fold(Statement::TakeOver.sql().to_owned(), |sql, (name, value)| sql.replace(name, &value))
+    };
+    let (marked, taken) =
+        (pages_read(&client, |_| Statement::MarkDead.sql().to_owned()).await, pages_read(&client, take_over).await);
+    assert!(marked.max(taken) < 400, "pages read: {marked} by mark_dead, {taken} by take_over");
 }

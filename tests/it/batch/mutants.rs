@@ -102,7 +102,7 @@ async fn writes_without_the_session() {
 async fn success_without_the_status() {
     is_noticed(
         "a success that is booked twice",
-        |b| broken(&mut b.functions, "AND status = 'RUNNING'", ""),
+        |b| broken(&mut b.functions, "AND (status = 'RUNNING') IS TRUE", ""),
         checks::an_end_is_booked_once,
     )
     .await;

@@ -1,12 +1,12 @@
-CREATE FUNCTION clap_succeed(clap_id bigint, session_id bigint) RETURNS TABLE (status text)
-LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+CREATE OR REPLACE FUNCTION clap_succeed(clap_id bigint, session_id bigint) RETURNS TABLE (status text)
+LANGUAGE plpgsql SET search_path FROM CURRENT SET enable_seqscan = off AS $$
 #variable_conflict use_column
 BEGIN
     RETURN QUERY
     WITH done AS (
         UPDATE clap
            SET status = 'SUCCESS', finished_at = now(), lease_expires_at = now(), exit_code = 0, last_error = NULL
-         WHERE id = $1 AND session_id = $2 AND status = 'RUNNING'
+         WHERE id = $1 AND session_id = $2 AND (status = 'RUNNING') IS TRUE
         RETURNING session_id
     )
     UPDATE clap_attempt a

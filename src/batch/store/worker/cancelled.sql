@@ -2,7 +2,7 @@
 WITH done AS (
     UPDATE clap
        SET status = 'CANCELLED', finished_at = now(), lease_expires_at = now(), last_error = 'cancelled'
-     WHERE id = $1 AND session_id = $2 AND status = 'RUNNING'
+     WHERE id = $1 AND session_id = $2 AND (status = 'RUNNING') IS TRUE
     RETURNING session_id, status
 ), closed AS (
     UPDATE clap_attempt a

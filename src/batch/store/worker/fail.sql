@@ -6,7 +6,7 @@ WITH done AS (
            lease_expires_at = now() + make_interval(secs => $6),
            next_attempt_at = now()
                + make_interval(secs => least($8, $7 * power(2, iteration - interruptions - 1)) * (0.9 + 0.2 * random()))
-     WHERE id = $1 AND session_id = $2 AND status = 'RUNNING'
+     WHERE id = $1 AND session_id = $2 AND (status = 'RUNNING') IS TRUE
     RETURNING session_id, status
 ), closed AS (
     UPDATE clap_attempt a

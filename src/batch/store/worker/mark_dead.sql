@@ -1,14 +1,19 @@
 -- mark_dead: marks claps as DEAD whose last attempt crashed; an attempt that was never confirmed costs nothing
-WITH pick AS MATERIALIZED (
+WITH due AS MATERIALIZED (   -- the first ten, so that a hundred thousand that are due cost no more
     SELECT id
       FROM clap
-     WHERE status = 'RUNNING'
+     WHERE status IN ('RUNNING', 'FAILED') AND next_attempt_at <= now() AND lease_expires_at <= now()
+     ORDER BY next_attempt_at
+     LIMIT 10
+), pick AS MATERIALIZED (
+    SELECT id
+      FROM clap
+     WHERE id IN (SELECT id FROM due)
+       AND (status = 'RUNNING') IS TRUE
        AND next_attempt_at <= now()
        AND lease_expires_at <= now()
        AND iteration - interruptions >= max_attempts
        AND NOT (unconfirmed AND interruptions < 10)
-     ORDER BY next_attempt_at
-     LIMIT 100
        FOR NO KEY UPDATE SKIP LOCKED
 ), lost AS (
     UPDATE clap_attempt a

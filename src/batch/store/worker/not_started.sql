@@ -8,7 +8,7 @@ WITH earlier AS (
            next_attempt_at = now()
                + make_interval(secs => least($5, $4 * power(2, least(releases, 60))) * (0.9 + 0.2 * random()))
       FROM earlier
-     WHERE id = $1 AND session_id = $2 AND status = 'RUNNING'
+     WHERE id = $1 AND session_id = $2 AND (status = 'RUNNING') IS TRUE
     RETURNING session_id, status
 ), closed AS (
     UPDATE clap_attempt a

@@ -7,7 +7,7 @@ WITH earlier AS (   -- releases of a program that could not be started, with exi
            next_attempt_at = now(), last_error = 'interrupted',
            status = CASE WHEN iteration - interruptions - free >= max_attempts THEN 'DEAD' ELSE 'FAILED' END
       FROM earlier
-     WHERE id = $1 AND session_id = $2 AND status = 'RUNNING'
+     WHERE id = $1 AND session_id = $2 AND (status = 'RUNNING') IS TRUE
     RETURNING session_id, status
 ), closed AS (
     UPDATE clap_attempt a

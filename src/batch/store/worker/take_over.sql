@@ -9,7 +9,7 @@ WITH pick AS MATERIALIZED (
        AND (iteration - interruptions < max_attempts OR (status = 'RUNNING' AND unconfirmed AND interruptions < 10))
        AND NOT EXISTS (SELECT 1 FROM clap_attempt WHERE job_uid = $2)
        AND NOT EXISTS (SELECT 1 FROM clap_voided_session WHERE session_id = $1)
-     ORDER BY next_attempt_at, id
+     ORDER BY next_attempt_at   -- as in the index: a hundred thousand may be due since the same moment
      LIMIT 1
        FOR NO KEY UPDATE SKIP LOCKED
 )
