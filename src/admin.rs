@@ -1,15 +1,17 @@
-//! The HTTP listener: `/livez` and `/readyz` for the kubelet, and `/metrics` for Prometheus.
+//! The HTTP listener: `/livez` and `/readyz` for the kubelet, `/metrics` for Prometheus, `/api/status` for people.
 //!
 //! Ready means configured, listening and not shutting down. It never depends on a database.
 
 mod page_cache;
+mod reloads;
+mod status;
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderValue, Method, Request, Response, StatusCode,
-    header::{ACCEPT, CONTENT_TYPE, VARY},
+    header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, VARY, X_CONTENT_TYPE_OPTIONS},
 };
 use http_body_util::Full;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
@@ -21,9 +23,10 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use self::page_cache::PageCache;
+pub use self::reloads::{ReloadLog, Reloaded};
+use self::{page_cache::PageCache, status::Gatherer};
 use crate::{
-    metrics::Metrics,
+    metrics::{Build, Metrics},
     places::{Peer, Places},
     scaler::Catalog,
 };
@@ -44,21 +47,29 @@ const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset
 
 const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
+/// What the pages show.
+pub struct Subject {
+    /// The metrics.
+    pub metrics: Arc<Metrics>,
+    /// The queries and databases in force.
+    pub catalog: watch::Receiver<Arc<Catalog>>,
+    /// The latest reloads.
+    pub reloads: Arc<ReloadLog>,
+    /// The program.
+    pub build: Build,
+}
+
 /// The pages, each in every form.
 struct Pages {
     open_metrics: PageCache,
     text_format: PageCache,
+    status_json: PageCache,
     shutdown: CancellationToken,
 }
 
 /// Serves the pages for as long as the process lives.
-pub async fn serve(
-    listener: TcpListener,
-    metrics: Arc<Metrics>,
-    catalog: watch::Receiver<Arc<Catalog>>,
-    shutdown: CancellationToken,
-) {
-    let pages = Arc::new(Pages::new(&metrics, &catalog, shutdown));
+pub async fn serve(listener: TcpListener, subject: Subject, shutdown: CancellationToken) {
+    let pages = Arc::new(Pages::new(subject, shutdown));
     let places = Places::new(CONNECTIONS, CONNECTIONS_OF_A_PEER);
     loop {
         let Ok((socket, address)) = listener.accept().await else {
@@ -84,16 +95,19 @@ pub async fn serve(
 }
 
 impl Pages {
-    fn new(metrics: &Arc<Metrics>, catalog: &watch::Receiver<Arc<Catalog>>, shutdown: CancellationToken) -> Self {
+    fn new(subject: Subject, shutdown: CancellationToken) -> Self {
         let page = |encode: fn(&Metrics) -> String| {
-            let (metrics, catalog) = (Arc::clone(metrics), catalog.clone());
+            let (metrics, catalog) = (Arc::clone(&subject.metrics), subject.catalog.clone());
             PageCache::new(move || {
                 let in_force = Arc::clone(&catalog.borrow());
                 publish(&metrics, &in_force);
                 encode(&metrics).into()
             })
         };
-        Self { open_metrics: page(Metrics::encode), text_format: page(Metrics::encode_text), shutdown }
+        let (open_metrics, text_format) = (page(Metrics::encode), page(Metrics::encode_text));
+        let gatherer = Gatherer::new(subject);
+        let status_json = PageCache::new(move || gatherer.status().json().into());
+        Self { open_metrics, text_format, status_json, shutdown }
     }
 
     async fn page<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
@@ -106,7 +120,8 @@ impl Pages {
             "/readyz" if self.shutdown.is_cancelled() => text(StatusCode::SERVICE_UNAVAILABLE, "shutting down\n"),
             "/readyz" => text(StatusCode::OK, "ok\n"),
             "/metrics" => self.metrics(takes_open_metrics(request.headers())).await,
-            _ => text(StatusCode::NOT_FOUND, "there are /livez, /readyz and /metrics\n"),
+            "/api/status" => private("application/json", self.status_json.page().await),
+            _ => text(StatusCode::NOT_FOUND, "there are /livez, /readyz, /metrics and /api/status\n"),
         }
     }
 
@@ -162,6 +177,14 @@ fn takes_open_metrics(headers: &HeaderMap) -> bool {
 
 fn text(status: StatusCode, body: &'static str) -> Response<Full<Bytes>> {
     with_type(status, "text/plain; charset=utf-8", body)
+}
+
+/// Answers with what no cache may keep.
+fn private(content_type: &'static str, body: Bytes) -> Response<Full<Bytes>> {
+    let mut response = with_type(StatusCode::OK, content_type, body);
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
 }
 
 fn with_type(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response<Full<Bytes>> {

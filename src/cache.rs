@@ -7,6 +7,7 @@
 mod freshness;
 mod group_keys;
 mod last_poll;
+mod record;
 mod source;
 mod store;
 mod watch;
@@ -29,6 +30,7 @@ use self::{
     source::is_of_the_query,
 };
 pub use self::{
+    record::{LatestReading, QueryState},
     source::{QueryReader, QuerySource},
     store::{CacheKey, QueryCache},
     watch::Watch,
@@ -226,6 +228,7 @@ impl CachedQuery {
                     reason: fault.reason(),
                 };
                 self.metrics.query_errors.get_or_create(&labels).inc();
+                self.key.source.has_failed(fault);
                 if is_of_the_query(fault) {
                     let was_failing = std::mem::replace(&mut state.is_failing, true);
                     self.key.source.failed(fault, &detail, was_failing);
@@ -245,6 +248,7 @@ impl CachedQuery {
         }
         self.metrics.query_duration.get_or_create(labels).observe(reading.sent_at.elapsed().as_secs_f64());
         self.metrics.record_reading(labels, reading.sent_at);
+        self.key.source.has_read(reading);
         if let Some(stalled) = reading.stalled {
             self.metrics.query_stalled.get_or_create(labels).set(stalled);
         }

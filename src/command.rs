@@ -4,7 +4,6 @@ mod check;
 mod config;
 mod count_cap;
 mod get;
-mod json;
 mod lint;
 mod notify_sql;
 mod presets;

@@ -69,6 +69,26 @@ impl Misconfiguration {
         serde_json::json!({"faults": self.faults.iter().map(fault).collect::<Vec<_>>()})
     }
 
+    /// Returns each fault as everybody may see it who reaches the admin port: its place, its key, and its message where
+    /// that quotes nothing. The text of a database's key or of SQL may hold what only the operator may see.
+    pub fn without_values(&self) -> Vec<String> {
+        let shown = |fault: &Diagnostic| {
+            let place = match &fault.location {
+                Location::Line(line) => format!("line {line}: "),
+                Location::Variable(name) => format!("{name}: "),
+                Location::Whole => String::new(),
+            };
+            let is_of_a_query = fault.path.starts_with("queries.") && !fault.path.ends_with(".sql");
+            let message = match is_of_a_query && !fault.message.contains(['"', '\'', '`']) {
+                true => fault.message.as_str(),
+                false => "wrong; the log says how",
+            };
+            let key = if fault.path.is_empty() { "the file" } else { &fault.path };
+            format!("{place}{key}: {message}")
+        };
+        self.faults.iter().map(shown).collect()
+    }
+
     /// The faults, sorted.
     pub fn iter(&self) -> impl Iterator<Item = &Diagnostic> {
         self.faults.iter()

@@ -25,7 +25,7 @@ use prometheus_client::{
 };
 use tokio::time::Instant;
 
-pub use self::triggers::{RefusalNews, Told, TriggerId, TriggerKey};
+pub use self::triggers::{FaultTold, RefusalNews, RefusalTold, Refused, Told, TriggerId, TriggerKey, TriggerState};
 use self::{process::Process, triggers::Triggers};
 
 /// A gauge of doubles.
@@ -377,15 +377,14 @@ impl Metrics {
         self.triggers.streamed(trigger, is_active);
     }
 
-    /// Records a refusal by its code. `text` is a hash of the refusal's text; none if it is not the trigger's own.
-    pub fn trigger_refused(
-        &self,
-        trigger: TriggerId<'_>,
-        code: &'static str,
-        text: Option<u64>,
-        now: Instant,
-    ) -> RefusalNews {
-        self.triggers.refused(trigger, code, text, now)
+    /// Records a refusal.
+    pub fn trigger_refused(&self, trigger: TriggerId<'_>, refused: Refused<'_>, now: Instant) -> RefusalNews {
+        self.triggers.refused(trigger, refused, now)
+    }
+
+    /// Returns what is known of every trigger, and the number of requests of triggers that have no place.
+    pub fn trigger_states(&self, now: Instant) -> (Vec<TriggerState>, u64) {
+        self.triggers.states(now)
     }
 
     /// Returns the body of `/metrics` in Prometheus' text format 0.0.4.

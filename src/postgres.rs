@@ -22,6 +22,7 @@ mod probe;
 mod requirement;
 mod role;
 mod search_path;
+mod state;
 mod statement;
 mod tls;
 mod transport;
@@ -51,6 +52,7 @@ pub use self::{
     inspect::{Inspection, Inspector, QueryError, Server},
     plan::{Plan, Relation, RowSecurity},
     role::Privileges,
+    state::DatabaseState,
     statement::{Statement, without_row},
 };
 use self::{

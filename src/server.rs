@@ -31,7 +31,7 @@ use self::{
     tls::ServerIdentity,
 };
 use crate::{
-    admin,
+    admin::{self, ReloadLog},
     cache::QueryCache,
     config::{Config, Inventory, ServerTls},
     metrics::{Build, Metrics},
@@ -91,7 +91,7 @@ pub async fn run(config: Config, addresses: Addresses, file: Option<PathBuf>, bu
     let grpc = listen(addresses.grpc, "server.listen").await?;
     let http = listen(addresses.admin, "admin.listen").await?;
     let version = build.version;
-    let metrics = Arc::new(Metrics::new(build));
+    let metrics = Arc::new(Metrics::new(build.clone()));
     let (supervisor, mut failures) = Supervisor::new();
     let shutdown = CancellationToken::new();
     // Hashed before they are read, so that a change in between is noticed.
@@ -114,7 +114,10 @@ pub async fn run(config: Config, addresses: Addresses, file: Option<PathBuf>, bu
     let services = Services::new(scaler, health_service, config.server.reflection)?;
     let grpc_address = grpc.local_addr().unwrap_or(addresses.grpc);
     let admin_address = http.local_addr().unwrap_or(addresses.admin);
-    supervisor.spawn("admin", admin::serve(http, Arc::clone(&metrics), in_force, shutdown.clone()));
+    let reloads = Arc::new(ReloadLog::default());
+    let subject =
+        admin::Subject { metrics: Arc::clone(&metrics), catalog: in_force, reloads: Arc::clone(&reloads), build };
+    supervisor.spawn("admin", admin::serve(http, subject, shutdown.clone()));
     let limits = accept::ConnectionLimits { maximum_age: config.server.connection_age, identity: identity.clone() };
     let accepting = accept::serve(grpc, services, limits, Arc::clone(&metrics), shutdown.clone());
     let drained = CancellationToken::new();
@@ -136,6 +139,7 @@ pub async fn run(config: Config, addresses: Addresses, file: Option<PathBuf>, bu
         identity,
         metrics,
         supervisor: supervisor.clone(),
+        reloads,
         rejected: None,
     };
     supervisor.spawn("reload", reload.follow(signals.hangup));

@@ -32,6 +32,7 @@ const LEAVES: &[&str] = &[
     "conninfo",
     "diagnostics",
     "fault",
+    "json",
     "keda",
     "manifest",
     "metrics",

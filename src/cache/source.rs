@@ -10,12 +10,15 @@ use std::{
 
 use tokio::{sync::watch, time::Instant};
 
-use super::group_keys::{Asked, GroupKeys};
+use super::{
+    group_keys::{Asked, GroupKeys},
+    record::{QueryState, Record},
+};
 use crate::{
     fault::{Fault, Kind},
     metrics::{Metrics, QueryLabels},
     query::{Query, Value},
-    reading::{Breaker, ChannelState, ReadResult, Tenant},
+    reading::{Breaker, ChannelState, ReadResult, Reading, Tenant},
     telemetry::Causes,
 };
 
@@ -48,6 +51,7 @@ pub struct QuerySource {
     pub(super) labels: QueryLabels,
     pub(super) channel: Option<watch::Receiver<ChannelState>>,
     pub(super) keys: GroupKeys,
+    record: Record,
     failing: AtomicUsize,
     causes: Mutex<Causes>,
     retired: AtomicBool,
@@ -60,12 +64,28 @@ impl QuerySource {
         let labels = QueryLabels { query: query.name.clone(), database: query.database.clone() };
         let channel = reader.channel();
         let (failing, causes, retired) = (AtomicUsize::new(0), Mutex::default(), AtomicBool::new(false));
-        Arc::new(Self { reader, labels, channel, keys: GroupKeys::new(), failing, causes, retired })
+        let record = Record::new(query.parameters.is_empty() && query.group_by.is_none());
+        Arc::new(Self { reader, labels, channel, keys: GroupKeys::new(), record, failing, causes, retired })
     }
 
     /// Returns the query.
     pub fn query(&self) -> &Arc<Query> {
         self.reader.query()
+    }
+
+    /// Returns what is known of the query.
+    pub fn state(&self, now: Instant) -> QueryState {
+        self.record.state(now)
+    }
+
+    /// Records a good reading.
+    pub(super) fn has_read(&self, reading: &Reading) {
+        self.record.read(reading, Instant::now(), self.failing.load(Ordering::Relaxed) > 0);
+    }
+
+    /// Records an attempt that failed, whatever the fault.
+    pub(super) fn has_failed(&self, fault: Fault) {
+        self.record.failed(fault, Instant::now());
     }
 
     /// Records that a trigger asked for a key which the latest reading does not have. Logs the first time, if no
@@ -129,7 +149,9 @@ impl QuerySource {
 
     /// Notes that a cached query that was failing is gone.
     pub(super) fn forget_failing(&self) {
-        self.failing.fetch_sub(1, Ordering::Relaxed);
+        if self.failing.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.record.mended();
+        }
     }
 
     /// Notes that one cached query has stopped failing, and logs the last of the query.

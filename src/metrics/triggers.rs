@@ -5,6 +5,7 @@
 //! and give way to the others: a caller who makes up names must not push out the triggers that work.
 
 mod place;
+mod state;
 
 use std::{
     collections::{HashMap, hash_map::RandomState},
@@ -23,7 +24,9 @@ use prometheus_client::{
 use tokio::time::Instant;
 
 use self::place::{Place, Row};
+pub use self::state::{FaultTold, RefusalTold, TriggerState};
 use super::single;
+use crate::fault::Fault;
 
 /// The most places.
 const CAPACITY: usize = 2_000;
@@ -68,10 +71,21 @@ pub enum Told {
     Value(f64),
     /// IsActive told this.
     Active(bool),
-    /// GetMetrics ended with this code.
-    NoValue(&'static str),
-    /// IsActive ended with this code.
-    NoActivity(&'static str),
+    /// GetMetrics ended with this code, for this fault.
+    NoValue(&'static str, Fault),
+    /// IsActive ended with this code, for this fault.
+    NoActivity(&'static str, Fault),
+}
+
+/// A refusal as it is told.
+#[derive(Debug, Clone, Copy)]
+pub struct Refused<'a> {
+    /// The status code's name.
+    pub code: &'static str,
+    /// The status's text. It names keys of metadata, never their values.
+    pub message: &'a str,
+    /// A hash of code and text; none if the refusal is not the trigger's own.
+    pub text: Option<u64>,
 }
 
 /// The answer to whether a refusal should be logged.
@@ -85,11 +99,15 @@ pub enum RefusalNews {
     Untracked,
 }
 
+/// The labels of a trigger, as its requests carry them: a caller can make them up.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct TriggerLabels {
-    namespace: String,
-    name: String,
-    query: String,
+pub struct TriggerLabels {
+    /// The namespace.
+    pub namespace: String,
+    /// The ScaledObject or ScaledJob.
+    pub name: String,
+    /// The query's name, or what stands for it.
+    pub query: String,
 }
 
 /// The kind of a place, for the rules about who gives way.
@@ -143,7 +161,7 @@ impl Triggers {
     pub(super) fn told(&self, key: TriggerKey, told: Told, now: Instant) -> Vec<String> {
         let mut places = self.lock();
         let Some(place) = places.by_key.get_mut(&key.place) else { return Vec::new() };
-        let is_first = place.told(key.hash, told);
+        let is_first = place.told(key.hash, told, now);
         if !matches!(told, Told::Value(_) | Told::Active(_)) {
             return Vec::new();
         }
@@ -171,17 +189,11 @@ impl Triggers {
         }
     }
 
-    /// Records that a trigger was refused with `code`. `refusal` is a hash of the text; none if it is not logged.
-    pub(super) fn refused(
-        &self,
-        trigger: TriggerId<'_>,
-        code: &'static str,
-        refusal: Option<u64>,
-        now: Instant,
-    ) -> RefusalNews {
+    /// Records that a trigger was refused.
+    pub(super) fn refused(&self, trigger: TriggerId<'_>, refused: Refused<'_>, now: Instant) -> RefusalNews {
         let key = self.key(trigger);
         match self.lock().enter(key.place, trigger, Standing::Refused, now) {
-            Some(place) => place.refused(code, refusal, now),
+            Some(place) => place.refused(refused, now),
             None => {
                 self.untracked.inc();
                 RefusalNews::Untracked
@@ -192,6 +204,13 @@ impl Triggers {
     fn key(&self, trigger: TriggerId<'_>) -> TriggerKey {
         let TriggerId { hash, namespace, name, query } = trigger;
         TriggerKey { place: self.hasher.hash_one((namespace, name, query)), hash }
+    }
+
+    /// Returns what people see of every trigger, and the number of requests of triggers that have no place.
+    pub(super) fn states(&self, now: Instant) -> (Vec<TriggerState>, u64) {
+        let mut places = self.lock();
+        places.expire(now);
+        (places.by_key.values().map(Place::state).collect(), self.untracked.get())
     }
 
     /// Returns what a scrape shows of every trigger.

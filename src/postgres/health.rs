@@ -30,6 +30,10 @@ pub(super) struct Health {
 struct State {
     failures_in_a_row: u32,
     latest: Latest,
+    /// The time since which `latest` is what it is.
+    since: Instant,
+    /// The fault of the latest failure.
+    fault: Fault,
     /// The fault of the latest connect that failed.
     connect_fault: Fault,
     /// The causes that have been logged in this outage.
@@ -48,6 +52,8 @@ impl Health {
         let state = State {
             failures_in_a_row: 0,
             latest: Latest::Unknown,
+            since: Instant::now(),
+            fault: Fault::Unreachable,
             connect_fault: Fault::Unreachable,
             causes: Causes::default(),
         };
@@ -64,6 +70,17 @@ impl Health {
         self.lock().latest == Latest::Bad
     }
 
+    /// Returns the latest outcome, none before the first, and since when outcomes are of this kind.
+    pub(super) fn outcome(&self) -> (Option<Result<(), Fault>>, Instant) {
+        let state = self.lock();
+        let outcome = match state.latest {
+            Latest::Unknown => None,
+            Latest::Good => Some(Ok(())),
+            Latest::Bad => Some(Err(state.fault)),
+        };
+        (outcome, state.since)
+    }
+
     /// Returns the fault of the latest connect that failed.
     pub(super) fn connect_fault(&self) -> Fault {
         self.lock().connect_fault
@@ -73,7 +90,7 @@ impl Health {
     pub(super) fn answered(&self, metrics: &Metrics) {
         let mut state = self.lock();
         state.failures_in_a_row = 0;
-        let before = std::mem::replace(&mut state.latest, Latest::Good);
+        let before = state.turn(Latest::Good);
         state.causes.end();
         drop(state);
         if before == Latest::Good {
@@ -98,7 +115,8 @@ impl Health {
         let mut state = self.lock();
         state.failures_in_a_row = state.failures_in_a_row.saturating_add(1);
         let opens = state.failures_in_a_row == FAILURES_TO_OPEN;
-        let before = std::mem::replace(&mut state.latest, Latest::Bad);
+        let before = state.turn(Latest::Bad);
+        state.fault = fault;
         let reason = fault.reason();
         let is_news = state.causes.is_news(reason, detail, Instant::now());
         drop(state);
@@ -123,6 +141,16 @@ impl Health {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Notes the latest outcome, and returns the one before it.
+    fn turn(&mut self, latest: Latest) -> Latest {
+        if self.latest != latest {
+            self.since = Instant::now();
+        }
+        std::mem::replace(&mut self.latest, latest)
     }
 }
 

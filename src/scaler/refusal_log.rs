@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     fault::Fault,
-    metrics::{RefusalNews, Told, TriggerId, TriggerKey},
+    metrics::{RefusalNews, Refused, Told, TriggerId, TriggerKey},
     proto::ScaledObjectRef,
 };
 
@@ -92,7 +92,8 @@ impl Scaler {
         let text = (status.code() != Code::ResourceExhausted)
             .then(|| self.refusal_log.hasher.hash_one((code, status.message())));
         let news = if is_nameable {
-            self.metrics.trigger_refused(TriggerId { hash: 0, namespace, name, query }, code, text, now)
+            let refused = Refused { code, message: status.message(), text };
+            self.metrics.trigger_refused(TriggerId { hash: 0, namespace, name, query }, refused, now)
         } else {
             RefusalNews::Untracked
         };
@@ -111,9 +112,9 @@ impl Scaler {
     }
 
     /// Records that a trigger got no reading. Whoever noticed the fault has logged it.
-    pub(super) fn note_fault(&self, key: TriggerKey, told: fn(&'static str) -> Told, fault: Fault) -> Status {
+    pub(super) fn note_fault(&self, key: TriggerKey, told: fn(&'static str, Fault) -> Told, fault: Fault) -> Status {
         let status = Status::from(fault);
-        self.metrics.trigger_told(key, told(code_name(status.code())), Instant::now());
+        self.metrics.trigger_told(key, told(code_name(status.code()), fault), Instant::now());
         status
     }
 

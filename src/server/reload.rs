@@ -21,6 +21,7 @@ use tokio::{
 
 use super::tls::{Expiry, ServerIdentity};
 use crate::{
+    admin::{ReloadLog, Reloaded},
     cache::QueryCache,
     config::{Config, Environment},
     metrics::{CertificateLabels, Metrics, ReloadLabels},
@@ -55,8 +56,18 @@ pub(super) struct Reload {
     pub(super) identity: Option<Arc<ServerIdentity>>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) supervisor: Supervisor,
+    pub(super) reloads: Arc<ReloadLog>,
     /// Why what is on disk is not in force.
-    pub(super) rejected: Option<String>,
+    pub(super) rejected: Option<Problem>,
+}
+
+/// Why a configuration is not in force.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Problem {
+    /// For the log.
+    text: String,
+    /// For whoever reaches the admin port.
+    shown: Vec<String>,
 }
 
 impl Files {
@@ -70,8 +81,9 @@ impl Files {
         files.map(|path| (path.clone(), fs::read(path).ok().map(|content| self.hasher.hash_one(content)))).collect()
     }
 
-    fn load(&self) -> Result<Config, String> {
-        Config::load(self.path.as_deref(), &Environment::of_process()).map_err(|faults| faults.to_string())
+    fn load(&self) -> Result<Config, Problem> {
+        Config::load(self.path.as_deref(), &Environment::of_process())
+            .map_err(|faults| Problem { text: faults.to_string(), shown: faults.without_values() })
     }
 }
 
@@ -114,7 +126,7 @@ impl Reload {
         }
         let problem = result.err();
         if is_news || problem != self.rejected {
-            self.report(problem.as_deref(), &before);
+            self.report(problem.as_ref(), &before);
         }
         self.rejected = problem;
         // A file that changed while it was being read must be noticed at the next look, so it keeps its earlier hash.
@@ -127,26 +139,30 @@ impl Reload {
         taken
     }
 
-    fn report(&self, problem: Option<&str>, before: &Config) {
-        let (result, is_valid) = match problem {
+    fn report(&self, problem: Option<&Problem>, before: &Config) {
+        let (result, is_valid, reloaded) = match problem {
             None => {
                 let changed = self.config.changes_since(before);
                 tracing::info!(changed, "configuration reloaded");
-                ("applied", 1)
+                ("applied", 1, Reloaded::Applied(changed))
             }
             Some(problem) => {
-                tracing::error!(%problem, "configuration not reloaded; the last good one stays in force");
-                ("rejected", 0)
+                tracing::error!(problem = problem.text, "configuration not reloaded; the last good one stays in force");
+                ("rejected", 0, Reloaded::Rejected(problem.shown.clone()))
             }
         };
         self.metrics.reloads.get_or_create(&ReloadLabels { result }).inc();
         self.metrics.config_valid.set(is_valid);
+        self.reloads.note(reloaded);
     }
 
-    fn apply(&mut self) -> Result<(), String> {
+    fn apply(&mut self) -> Result<(), Problem> {
         let config = self.files.load()?;
         if let (Some(identity), Some(tls)) = (&self.identity, &config.server.tls) {
-            let expiry = identity.reload(tls).map_err(|error| error.to_string())?;
+            let expiry = identity.reload(tls).map_err(|error| {
+                let shown = vec!["server.tls: a certificate or a key cannot be used; the log says which".to_owned()];
+                Problem { text: error.to_string(), shown }
+            })?;
             publish_expiry(&expiry, &self.metrics);
         }
         if config.admin != self.config.admin || restarts(&config) != restarts(&self.config) {

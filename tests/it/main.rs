@@ -28,6 +28,7 @@ mod scaler_load;
 mod scaler_secrets;
 mod shutdown;
 mod silent_zero;
+mod status;
 mod streams;
 mod support;
 mod tenants;

@@ -6,10 +6,11 @@ use serde::{Serialize, Serializer};
 
 use super::{excerpt::Excerpt, tls::TlsReport, warning::Warning};
 use crate::{
-    command::{count_cap, json::number},
+    command::count_cap,
     config::{Config, Database},
     conninfo::Connection,
     fault::{Fault, Kind},
+    json::number,
     query::Query,
     reading::Numbers,
     scaling::{self, Rounding},

@@ -7,7 +7,8 @@ use tonic::{Response, Status, transport::Channel};
 
 use super::failure::Failure;
 use crate::{
-    command::{count_cap, json::value as number},
+    command::count_cap,
+    json::value as number,
     keda::{
         scaled_job::{Jobs, ScaledJob, ScalerAnswer},
         scaled_object::average_value_replicas,

@@ -4,7 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
-use super::{REFUSED_REPLACEABLE_AFTER, RefusalNews, Standing, Told, TriggerId, TriggerLabels};
+use super::{
+    REFUSED_REPLACEABLE_AFTER, RefusalNews, Refused, Standing, Told, TriggerId, TriggerLabels,
+    state::{FaultTold, RefusalTold, TriggerState},
+};
 use crate::metrics::since_1970;
 
 /// The code of a good answer.
@@ -20,6 +23,9 @@ const ONE_POLL: Duration = Duration::from_secs(60);
 /// A refusal that comes back within this time never was over: it belongs to another trigger of the same labels.
 const SAME_REFUSAL: Duration = Duration::from_secs(300);
 
+/// The least and the greatest pause between two polls: the requests of one poll come together.
+const POLLS: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3_600);
+
 /// All that is known under one set of labels.
 #[derive(Debug)]
 pub(super) struct Place {
@@ -31,6 +37,12 @@ pub(super) struct Place {
     codes: Vec<(&'static str, u64)>,
     variants: Vec<Variant>,
     refusals: Vec<Refusal>,
+    /// The longest of the latest pauses between two polls.
+    rhythm: Duration,
+    /// The latest refusal with its text, until the trigger is answered.
+    refusal: Option<RefusalTold>,
+    /// The time since which every answer was a good one.
+    answered_since: Option<Instant>,
 }
 
 /// The part of a place that a scrape shows.
@@ -52,6 +64,7 @@ struct Variant {
     answered_at: Option<Instant>,
     value: Option<f64>,
     is_active: Option<bool>,
+    fault: Option<FaultTold>,
 }
 
 /// A refusal that was logged. It is known by its text, because the metadata of a refused trigger may hold a secret and
@@ -79,10 +92,18 @@ impl Place {
             codes: Vec::new(),
             variants: Vec::new(),
             refusals: Vec::new(),
+            rhythm: Duration::ZERO,
+            refusal: None,
+            answered_since: None,
         }
     }
 
     pub(super) fn asked_at(&mut self, now: Instant) {
+        let pause = now.saturating_duration_since(self.asked_at);
+        if POLLS.contains(&pause) {
+            // A long pause is forgotten within some polls, so that an outage of KEDA hides no later one for long.
+            self.rhythm = pause.max(self.rhythm * 7 / 8);
+        }
         self.asked_at = now;
         self.scraped_time = None;
     }
@@ -97,7 +118,7 @@ impl Place {
             known.asked_at = now;
             return;
         }
-        let variant = Variant { hash, asked_at: now, answered_at: None, value: None, is_active: None };
+        let variant = Variant { hash, asked_at: now, answered_at: None, value: None, is_active: None, fault: None };
         if self.variants.len() < VARIANTS {
             self.variants.push(variant);
         } else if let Some(oldest) = self.variants.iter_mut().min_by_key(|variant| variant.asked_at) {
@@ -106,11 +127,12 @@ impl Place {
     }
 
     /// Counts an answer and records what it told. Returns whether it is the first good one of this place.
-    pub(super) fn told(&mut self, hash: u64, told: Told) -> bool {
-        let code = match told {
-            Told::Value(_) | Told::Active(_) => OK,
-            Told::NoValue(code) | Told::NoActivity(code) => code,
+    pub(super) fn told(&mut self, hash: u64, told: Told, now: Instant) -> bool {
+        let fault = match told {
+            Told::Value(_) | Told::Active(_) => None,
+            Told::NoValue(code, fault) | Told::NoActivity(code, fault) => Some((code, fault)),
         };
+        let code = fault.map_or(OK, |(code, _)| code);
         let is_first = code == OK && self.count(code) == 1;
         if code != OK {
             self.count(code);
@@ -118,10 +140,16 @@ impl Place {
         if let Some(variant) = self.variants.iter_mut().find(|variant| variant.hash == hash) {
             match told {
                 Told::Value(value) => variant.value = Some(value),
-                Told::NoValue(_) => variant.value = None,
+                Told::NoValue(..) => variant.value = None,
                 Told::Active(is_active) => variant.is_active = Some(is_active),
-                Told::NoActivity(_) => variant.is_active = None,
+                Told::NoActivity(..) => variant.is_active = None,
             }
+            let since = variant.fault.map_or(now, |before| before.since);
+            variant.fault = fault.map(|(code, fault)| FaultTold { code, fault, since });
+        }
+        match fault {
+            Some(_) => self.answered_since = None,
+            None => self.answered_since = self.answered_since.or(Some(now)),
         }
         is_first
     }
@@ -146,6 +174,7 @@ impl Place {
                 has_ended = true;
             }
         }
+        self.forget_refusal();
         has_ended
     }
 
@@ -154,12 +183,32 @@ impl Place {
         let mut open = self.refusals.iter_mut().filter(|refusal| !refusal.is_over).peekable();
         let has_ended = open.peek().is_some();
         open.for_each(|refusal| refusal.is_over = true);
+        self.forget_refusal();
         has_ended
     }
 
+    /// Forgets the text of the latest refusal, unless one is not over.
+    fn forget_refusal(&mut self) {
+        if self.refusals.iter().all(|refusal| refusal.is_over) {
+            self.refusal = None;
+        }
+    }
+
     /// Counts a refusal and returns whether it is news.
-    pub(super) fn refused(&mut self, code: &'static str, text: Option<u64>, now: Instant) -> RefusalNews {
-        self.count(code);
+    pub(super) fn refused(&mut self, refused: Refused<'_>, now: Instant) -> RefusalNews {
+        self.count(refused.code);
+        let news = self.note(refused.text, now);
+        self.answered_since = None;
+        let known = self.refusals.iter().find(|refusal| Some(refusal.text) == refused.text);
+        let since = known.map(|refusal| refusal.began_at);
+        match &mut self.refusal {
+            Some(told) if told.is(refused) => told.since = since.unwrap_or(told.since),
+            told => *told = Some(RefusalTold::new(refused, since.unwrap_or(now))),
+        }
+        news
+    }
+
+    fn note(&mut self, text: Option<u64>, now: Instant) -> RefusalNews {
         let Some(text) = text else { return RefusalNews::Known };
         if let Some(known) = self.refusals.iter_mut().find(|refusal| refusal.text == text) {
             let silence = now.saturating_duration_since(std::mem::replace(&mut known.asked_at, now));
@@ -211,6 +260,22 @@ impl Place {
             value: self.value(),
             is_active: self.is_active(),
             codes: self.codes.clone(),
+        }
+    }
+
+    /// Returns what people see of it.
+    pub(super) fn state(&self) -> TriggerState {
+        TriggerState {
+            labels: Arc::clone(&self.labels),
+            was_served: self.standing == Standing::Served,
+            asked_at: self.asked_at,
+            rhythm: self.rhythm,
+            value: self.value(),
+            is_active: self.is_active(),
+            codes: self.codes.clone(),
+            refusal: self.refusal.clone(),
+            fault: self.present().filter_map(|variant| variant.fault).min_by_key(|told| told.since),
+            answered_since: self.answered_since,
         }
     }
 

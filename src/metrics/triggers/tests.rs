@@ -21,7 +21,8 @@ impl World {
     }
 
     fn refuse(&self, trigger: TriggerId<'_>, text: u64) -> RefusalNews {
-        self.triggers.refused(trigger, "PermissionDenied", Some(text), Instant::now())
+        let refused = Refused { code: "PermissionDenied", message: "not configured", text: Some(text) };
+        self.triggers.refused(trigger, refused, Instant::now())
     }
 
     fn series(&self, name: &str) -> Vec<String> {
@@ -133,7 +134,7 @@ async fn answers_are_counted_by_code_and_an_error_takes_the_value_away() {
     world.poll(trigger("job"), 3.5);
     assert_eq!(world.value().as_deref(), Some("3.5"));
     let key = world.triggers.asked(trigger("job"), Instant::now());
-    world.triggers.told(key, Told::NoValue("Unavailable"), Instant::now());
+    world.triggers.told(key, Told::NoValue("Unavailable", Fault::BreakerOpen), Instant::now());
     assert_eq!(world.value(), None);
     world.triggers.told(key, Told::Active(true), Instant::now());
     assert!(world.series("clapometer_trigger_active")[0].ends_with(" 1"));
@@ -200,4 +201,68 @@ async fn ever_new_refusals_of_one_trigger_fill_no_log() {
     let world = World::new();
     let news = (0..100_000).filter(|text| world.refuse(trigger("job"), *text) == RefusalNews::New);
     assert_eq!(news.count(), 8);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_trigger_is_silent_after_four_polls_of_its_own_rhythm() {
+    let world = World::new();
+    let state = || world.triggers.states(Instant::now()).0.remove(0);
+    for _ in 0..10 {
+        world.poll(trigger("slow"), 1.0);
+        world.poll(trigger("slow"), 1.0);
+        tokio::time::advance(Duration::from_secs(300)).await;
+    }
+    assert_eq!(state().rhythm, Duration::from_secs(300));
+    tokio::time::advance(Duration::from_secs(900)).await;
+    assert!(!state().is_silent(Instant::now()));
+    tokio::time::advance(Duration::from_secs(1)).await;
+    assert!(state().is_silent(Instant::now()));
+    // After an outage of twenty minutes it is polled every 30 s again, and its rhythm comes back.
+    for _ in 0..30 {
+        world.poll(trigger("slow"), 1.0);
+        tokio::time::advance(Duration::from_secs(30)).await;
+    }
+    assert!(state().rhythm < Duration::from_secs(60), "{:?}", state().rhythm);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_and_a_fault_are_known_with_their_beginning_until_an_answer() {
+    let world = World::new();
+    let state = || world.triggers.states(Instant::now()).0.remove(0);
+    let began_at = Instant::now();
+    for _ in 0..3 {
+        world.refuse(trigger("job"), 7);
+        tokio::time::advance(Duration::from_secs(30)).await;
+    }
+    let refusal = state().refusal.expect("it is refused");
+    assert_eq!((refusal.code, &*refusal.text, refusal.since), ("PermissionDenied", "not configured", began_at));
+    assert_eq!(state().answered_since, None);
+    let answered_at = Instant::now();
+    world.poll(trigger("job"), 1.0);
+    assert!(state().refusal.is_none());
+
+    let key = world.triggers.asked(trigger("job"), Instant::now());
+    tokio::time::advance(Duration::from_secs(30)).await;
+    assert_eq!(state().answered_since, Some(answered_at));
+    let failed_at = Instant::now();
+    for fault in [Fault::ConnectionLost, Fault::BreakerOpen] {
+        world.triggers.told(key, Told::NoValue("Unavailable", fault), Instant::now());
+        tokio::time::advance(Duration::from_secs(10)).await;
+    }
+    let told = state().fault.expect("it fails");
+    assert_eq!((told.fault, told.since), (Fault::BreakerOpen, failed_at));
+    world.poll(trigger("job"), 1.0);
+    assert!(state().fault.is_none() && state().answered_since.is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_text_of_a_refusal_is_cut_where_a_character_ends() {
+    let world = World::new();
+    let message = "é".repeat(10_000);
+    for _ in 0..2 {
+        let refused = Refused { code: "InvalidArgument", message: &message, text: Some(7) };
+        world.triggers.refused(trigger("job"), refused, Instant::now());
+    }
+    let refusal = world.triggers.states(Instant::now()).0.remove(0).refusal.expect("it is refused");
+    assert_eq!(&*refusal.text, &message[..512]);
 }

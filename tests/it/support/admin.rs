@@ -11,19 +11,45 @@ use super::wait;
 
 const ANSWER: Duration = Duration::from_secs(10);
 
+/// An answer of the port.
+#[derive(Debug, Clone)]
+pub(crate) struct Answer {
+    /// The line with the status, and the headers.
+    pub(crate) head: String,
+    pub(crate) body: String,
+}
+
+impl Answer {
+    /// Returns the status.
+    pub(crate) fn status(&self) -> u16 {
+        self.head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("an answer has a status")
+    }
+
+    /// Returns a header by its name in lower case.
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        let headers = self.head.lines().filter_map(|line| line.split_once(": "));
+        headers.into_iter().find(|(found, _)| found.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+    }
+}
+
 /// Returns the body of the answer to `GET path`, whatever its status.
 pub(crate) async fn get(address: SocketAddr, path: &str) -> String {
+    request(address, "GET", path).await.body
+}
+
+/// Returns the answer to a request without a body.
+pub(crate) async fn request(address: SocketAddr, method: &str, path: &str) -> Answer {
     let asking = async {
         let mut socket = TcpStream::connect(address).await.expect("the admin port is open");
-        let request = format!("GET {path} HTTP/1.0\r\nHost: admin\r\n\r\n");
+        let request = format!("{method} {path} HTTP/1.0\r\nHost: admin\r\n\r\n");
         socket.write_all(request.as_bytes()).await.expect("the request is taken");
         let mut answer = String::new();
         socket.read_to_string(&mut answer).await.expect("the answer is text");
         answer
     };
-    let answer = wait::bounded(&format!("GET {path}"), ANSWER, asking).await;
-    let (_, body) = answer.split_once("\r\n\r\n").expect("an answer has a head");
-    body.to_owned()
+    let answer = wait::bounded(&format!("{method} {path}"), ANSWER, asking).await;
+    let (head, body) = answer.split_once("\r\n\r\n").expect("an answer has a head");
+    Answer { head: head.to_owned(), body: body.to_owned() }
 }
 
 /// Returns a metric: of one series if labels are given in braces, else the sum of all series of that name; 0 without any.

@@ -3,7 +3,7 @@
 use serde::{Serialize, Serializer};
 
 /// Writes a whole number without a fraction: `60`, not `60.0`.
-pub(super) fn number<S: Serializer>(number: &f64, serializer: S) -> Result<S::Ok, S::Error> {
+pub fn number<S: Serializer>(number: &f64, serializer: S) -> Result<S::Ok, S::Error> {
     match whole(*number) {
         Some(whole) => whole.serialize(serializer),
         None => number.serialize(serializer),
@@ -11,8 +11,18 @@ pub(super) fn number<S: Serializer>(number: &f64, serializer: S) -> Result<S::Ok
 }
 
 /// Returns a number as a JSON value; see [`number`].
-pub(super) fn value(number: f64) -> serde_json::Value {
+pub fn value(number: f64) -> serde_json::Value {
     whole(number).map_or_else(|| number.into(), Into::into)
+}
+
+/// Writes a whole number without a fraction, if there is a number.
+pub fn number_if_any<S: Serializer>(number: &Option<f64>, serializer: S) -> Result<S::Ok, S::Error> {
+    number.map(value).serialize(serializer)
+}
+
+/// Writes whole numbers without a fraction, where there are numbers.
+pub fn numbers_if_any<S: Serializer>(numbers: &[Option<f64>], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(numbers.iter().map(|number| number.map(value)))
 }
 
 /// Returns the integer that a double stands for, as long as doubles can tell integers apart.

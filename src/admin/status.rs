@@ -1,0 +1,181 @@
+//! The state of everything, as the page and `/api/status` show it: one model, from which both are made.
+//!
+//! Whoever reaches the admin port sees it. So there is no SQL, no address, no user, no secret, no value of a parameter and
+//! no key of a group in it, and no text of a server: a fault has the fixed text that KEDA is told, too.
+
+mod clock;
+mod gather;
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use self::clock::Moment;
+pub(super) use self::gather::Gatherer;
+use crate::json::{number_if_any, numbers_if_any};
+
+/// The state of everything. The entries of each list that need a person come first.
+#[derive(Debug, Serialize)]
+pub(super) struct Status {
+    process: Process,
+    databases: Vec<Database>,
+    queries: Vec<Query>,
+    triggers: Vec<Trigger>,
+    /// Requests of triggers for which there was no place among the 2,000 that are remembered.
+    untracked_requests: u64,
+    /// The latest first.
+    reloads: Vec<Reload>,
+}
+
+/// The process that speaks. There may be several, and KEDA asks one of them.
+#[derive(Debug, Serialize)]
+struct Process {
+    /// The host's name as the process sees it: in Kubernetes the pod's.
+    name: String,
+    version: &'static str,
+    commit: &'static str,
+    started_at: Moment,
+    now: Moment,
+}
+
+#[derive(Debug, Serialize)]
+struct Database {
+    name: String,
+    state: DatabaseState,
+    since: Moment,
+    /// The reason why it is down, as in the metrics and the log.
+    reason: Option<&'static str>,
+    /// The same as a sentence.
+    error: Option<String>,
+    /// None before the first session.
+    role: Option<Role>,
+    /// Whether its role can do more than read.
+    privileged: Option<bool>,
+    breaker: Breaker,
+    /// Whether notifications are known to arrive; none if no query waits for them.
+    notifications: Option<bool>,
+    /// Statements of its queries since the start.
+    statements: u64,
+}
+
+/// The states of a database, the worst first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum DatabaseState {
+    Down,
+    /// Nothing was asked yet.
+    Unknown,
+    Up,
+    /// Switched off in the configuration.
+    Disabled,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Role {
+    Primary,
+    Standby,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Breaker {
+    Closed,
+    Open,
+}
+
+#[derive(Debug, Serialize)]
+struct Query {
+    name: String,
+    databases: Vec<String>,
+    state: QueryState,
+    /// The time since which it fails.
+    since: Option<Moment>,
+    reason: Option<&'static str>,
+    error: Option<String>,
+    /// The value of the latest reading, undivided; none if it depends on parameters or keys.
+    #[serde(serialize_with = "number_if_any")]
+    value: Option<f64>,
+    #[serde(serialize_with = "number_if_any")]
+    activity: Option<f64>,
+    /// The number of keys in the latest reading of a grouped query.
+    keys: Option<usize>,
+    read_at: Option<Moment>,
+    age_seconds: Option<f64>,
+    duration_seconds: Option<f64>,
+    /// Statements since the start.
+    statements: u64,
+    /// The greatest value of each of the last 60 minutes, the present one last.
+    #[serde(serialize_with = "numbers_if_any")]
+    history: Vec<Option<f64>>,
+}
+
+/// The states of a query, the worst first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum QueryState {
+    Failing,
+    Good,
+    /// Nobody has asked for it.
+    Unread,
+}
+
+#[derive(Debug, Serialize)]
+struct Trigger {
+    namespace: String,
+    name: String,
+    query: String,
+    state: TriggerState,
+    since: Moment,
+    asked_at: Moment,
+    /// The value that KEDA was told; none if it was told an error.
+    #[serde(serialize_with = "number_if_any")]
+    value: Option<f64>,
+    /// The activity that KEDA was told.
+    active: Option<bool>,
+    /// The code of the refusal or the error that KEDA is told, else `OK`; none before the first answer.
+    code: Option<&'static str>,
+    /// The text of the refusal or the error.
+    error: Option<String>,
+    /// The answers so far by their codes.
+    requests: BTreeMap<&'static str, u64>,
+}
+
+/// The states of a trigger, the worst first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum TriggerState {
+    /// Its metadata is wrong, or it may not use the query: it gets no number before somebody mends that.
+    Refused,
+    /// There is no reading: it gets an error, and KEDA holds still.
+    Failing,
+    /// KEDA does not ask any more.
+    Silent,
+    /// It is asked for and was not answered yet.
+    Waiting,
+    Answered,
+}
+
+#[derive(Debug, Serialize)]
+struct Reload {
+    at: Moment,
+    result: ReloadResult,
+    /// The keys that it changed.
+    changed: Option<String>,
+    /// Why the last good configuration stays in force.
+    faults: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum ReloadResult {
+    Applied,
+    Rejected,
+}
+
+impl Status {
+    /// Returns the body of `/api/status`.
+    pub(super) fn json(&self) -> String {
+        serde_json::to_string(self).expect("the model has no map with keys that are not text")
+    }
+}

@@ -1,0 +1,76 @@
+//! Times of the monotonic clock as people read them.
+
+use std::time::{Duration, SystemTime};
+
+use serde::{Serialize, Serializer};
+use time::OffsetDateTime;
+use tokio::time::Instant;
+
+/// One moment by both clocks.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Clock {
+    now: Instant,
+    wall: OffsetDateTime,
+}
+
+/// A moment in the past.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Moment {
+    wall: OffsetDateTime,
+    /// The time that has passed since.
+    pub(super) age: Duration,
+}
+
+impl Clock {
+    /// Returns the present.
+    pub(super) fn now() -> Self {
+        Self { now: Instant::now(), wall: SystemTime::now().into() }
+    }
+
+    /// Returns the present by the monotonic clock.
+    pub(super) fn instant(&self) -> Instant {
+        self.now
+    }
+
+    /// Returns a moment with its age. One that is later than the clock is the present.
+    pub(super) fn moment(&self, at: Instant) -> Moment {
+        let age = self.now.saturating_duration_since(at);
+        Moment { wall: self.wall - age, age }
+    }
+}
+
+impl Moment {
+    /// Returns the date and the time in UTC, as RFC 3339 writes them.
+    pub(super) fn rfc3339(&self) -> String {
+        format!("{}T{}Z", self.wall.date(), self.time_of_day())
+    }
+
+    /// Returns the time in UTC.
+    pub(super) fn time_of_day(&self) -> String {
+        let wall = self.wall;
+        format!("{:02}:{:02}:{:02}", wall.hour(), wall.minute(), wall.second())
+    }
+}
+
+impl Serialize for Moment {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.rfc3339())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_moment_is_as_long_ago_by_the_wall_as_by_the_clock() {
+        let before = Instant::now();
+        tokio::time::advance(Duration::from_secs(3_661)).await;
+        let wall = OffsetDateTime::from_unix_timestamp(1_796_000_000).expect("a time");
+        let clock = Clock { now: Instant::now(), wall };
+        let moment = clock.moment(before);
+        assert_eq!(moment.age, Duration::from_secs(3_661));
+        assert_eq!(moment.rfc3339(), "2026-11-29T23:52:19Z");
+        assert_eq!(clock.moment(Instant::now() + Duration::from_secs(5)).age, Duration::ZERO);
+    }
+}

@@ -1,0 +1,190 @@
+//! Gathers the state of everything from whoever knows it.
+
+use std::{fs, sync::Arc};
+
+use tokio::time::Instant;
+
+use super::{
+    Breaker, Database, DatabaseState, Process, Query, QueryState, Reload, ReloadResult, Role, Status, Trigger,
+    TriggerState, clock::Clock,
+};
+use crate::{
+    admin::{
+        Subject,
+        reloads::{self, Reloaded},
+    },
+    cache::QuerySource,
+    fault::Fault,
+    metrics::{self, QueryLabels},
+    postgres, reading,
+};
+
+/// The name of the object in whose name `clapometer get` asks by default. A person who looks is not KEDA, and is not
+/// missed.
+const LOOKING: &str = "clapometer-get";
+
+/// The answer to whoever asks for the state.
+pub(in crate::admin) struct Gatherer {
+    subject: Subject,
+    name: String,
+    started_at: Instant,
+}
+
+impl Gatherer {
+    pub(in crate::admin) fn new(subject: Subject) -> Self {
+        let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned();
+        Self { subject, name, started_at: Instant::now() }
+    }
+
+    /// Returns the present state. Blocks, for as long as it takes to copy what is known of 2,000 triggers.
+    pub(in crate::admin) fn status(&self) -> Status {
+        let clock = Clock::now();
+        let Subject { metrics, catalog, reloads, build } = &self.subject;
+        let catalog = Arc::clone(&catalog.borrow());
+        let mut queries: Vec<Query> = catalog.sources().map(|source| self.query(source, &clock)).collect();
+        queries.sort_by(|a, b| (a.state, &a.name).cmp(&(b.state, &b.name)));
+        let databases = catalog.databases().iter();
+        let mut databases: Vec<Database> =
+            databases.map(|(name, database)| self::database(name, database, &queries, &clock)).collect();
+        databases.sort_by(|a, b| (a.state, &a.name).cmp(&(b.state, &b.name)));
+        let (states, untracked_requests) = metrics.trigger_states(clock.instant());
+        Status {
+            process: Process {
+                name: self.name.clone(),
+                version: build.version,
+                commit: build.commit,
+                started_at: clock.moment(self.started_at),
+                now: clock.moment(clock.instant()),
+            },
+            databases,
+            queries,
+            triggers: triggers(states, &clock),
+            untracked_requests,
+            reloads: reloads.latest().into_iter().map(|reload| self::reload(reload, &clock)).collect(),
+        }
+    }
+
+    fn query(&self, source: &QuerySource, clock: &Clock) -> Query {
+        let query = source.query();
+        let crate::cache::QueryState { latest, fault, history } = source.state(clock.instant());
+        let databases = vec![query.database.clone()];
+        let statements = |database: &String| {
+            let labels = QueryLabels { query: query.name.clone(), database: database.clone() };
+            self.subject.metrics.query_statements.get(&labels).map_or(0, |count| count.get())
+        };
+        let numbers = latest.and_then(|latest| latest.numbers);
+        let read_at = latest.map(|latest| clock.moment(latest.sent_at));
+        Query {
+            name: query.name.clone(),
+            state: match (&fault, &latest) {
+                (Some(_), _) => QueryState::Failing,
+                (None, Some(_)) => QueryState::Good,
+                (None, None) => QueryState::Unread,
+            },
+            since: fault.map(|(_, since)| clock.moment(since)),
+            reason: fault.map(|(fault, _)| fault.reason()),
+            error: fault.map(|(fault, _)| fault.to_string()),
+            value: numbers.map(|numbers| numbers.value),
+            activity: numbers.map(|numbers| numbers.activity.unwrap_or(numbers.value)),
+            keys: latest.and_then(|latest| latest.keys),
+            read_at,
+            age_seconds: read_at.map(|read_at| rounded(read_at.age.as_secs_f64())),
+            duration_seconds: latest.map(|latest| rounded(latest.took.as_secs_f64())),
+            statements: databases.iter().map(statements).sum(),
+            history,
+            databases,
+        }
+    }
+}
+
+fn database(name: &str, database: &postgres::Database, queries: &[Query], clock: &Clock) -> Database {
+    let known = database.state();
+    let fault: Option<Fault> = known.outcome.and_then(Result::err);
+    let asked = queries.iter().filter(|query| query.databases.iter().any(|database| database == name));
+    Database {
+        name: name.to_owned(),
+        state: match known.outcome {
+            _ if !database.settings().enabled => DatabaseState::Disabled,
+            Some(Err(_)) => DatabaseState::Down,
+            Some(Ok(())) => DatabaseState::Up,
+            None => DatabaseState::Unknown,
+        },
+        since: clock.moment(known.since),
+        reason: fault.map(Fault::reason),
+        error: fault.map(|fault| fault.to_string()),
+        role: known.is_standby.map(|is_standby| if is_standby { Role::Standby } else { Role::Primary }),
+        privileged: known.is_privileged,
+        breaker: match known.breaker {
+            reading::Breaker::Closed => Breaker::Closed,
+            reading::Breaker::Open => Breaker::Open,
+        },
+        notifications: known.hears,
+        statements: asked.map(|query| query.statements).sum(),
+    }
+}
+
+/// Sorts triggers that need a person first. Names that were made up come last among the refused: they were never served,
+/// and were asked for once.
+fn triggers(mut states: Vec<metrics::TriggerState>, clock: &Clock) -> Vec<Trigger> {
+    let now = clock.instant();
+    states.retain(|state| state.labels.name != LOOKING || !state.is_silent(now));
+    states.sort_by_cached_key(|state| {
+        let requests: u64 = state.codes.iter().map(|(_, count)| count).sum();
+        let is_known = state.was_served || requests > 2;
+        let labels = &state.labels;
+        (trigger_state(state, now), !is_known, labels.namespace.clone(), labels.name.clone(), labels.query.clone())
+    });
+    states.into_iter().map(|state| trigger(state, clock)).collect()
+}
+
+fn trigger_state(state: &metrics::TriggerState, now: Instant) -> TriggerState {
+    match state {
+        state if state.is_silent(now) => TriggerState::Silent,
+        metrics::TriggerState { refusal: Some(_), .. } => TriggerState::Refused,
+        metrics::TriggerState { fault: Some(_), .. } => TriggerState::Failing,
+        metrics::TriggerState { answered_since: Some(_), .. } => TriggerState::Answered,
+        _ => TriggerState::Waiting,
+    }
+}
+
+fn trigger(state: metrics::TriggerState, clock: &Clock) -> Trigger {
+    let shown = trigger_state(&state, clock.instant());
+    let told = match (&state.refusal, &state.fault) {
+        (Some(refusal), _) => Some((refusal.code, Some(refusal.text.to_string()), refusal.since)),
+        (None, Some(told)) => Some((told.code, Some(told.fault.to_string()), told.since)),
+        (None, None) => state.answered_since.map(|since| ("OK", None, since)),
+    };
+    let since = match shown {
+        TriggerState::Silent => state.asked_at,
+        _ => told.as_ref().map_or(state.asked_at, |(_, _, since)| *since),
+    };
+    let (code, error) = told.map_or((None, None), |(code, error, _)| (Some(code), error));
+    Trigger {
+        namespace: state.labels.namespace.clone(),
+        name: state.labels.name.clone(),
+        query: state.labels.query.clone(),
+        state: shown,
+        since: clock.moment(since),
+        asked_at: clock.moment(state.asked_at),
+        value: state.value,
+        active: state.is_active,
+        code,
+        error,
+        requests: state.codes.into_iter().collect(),
+    }
+}
+
+fn reload(reload: reloads::Reload, clock: &Clock) -> Reload {
+    let at = clock.moment(reload.at);
+    match reload.result {
+        Reloaded::Applied(changed) => {
+            Reload { at, result: ReloadResult::Applied, changed: Some(changed), faults: Vec::new() }
+        }
+        Reloaded::Rejected(faults) => Reload { at, result: ReloadResult::Rejected, changed: None, faults },
+    }
+}
+
+/// Rounds a number of seconds to milliseconds: more digits are noise.
+fn rounded(seconds: f64) -> f64 {
+    (seconds * 1_000.0).round() / 1_000.0
+}

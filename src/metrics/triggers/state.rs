@@ -1,0 +1,87 @@
+//! What people see of a trigger.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::Instant;
+
+use super::{Refused, TriggerLabels};
+use crate::fault::Fault;
+
+/// KEDA's default polling interval.
+const POLLING_INTERVAL: Duration = Duration::from_secs(30);
+
+/// The number of polls that must be missing before a trigger counts as silent.
+const MISSING_POLLS: u32 = 4;
+
+/// The most bytes of a refusal's text that are remembered, so that 2,000 triggers keep a megabyte at most.
+const LONGEST_TEXT: usize = 512;
+
+/// What is known of one trigger. Several triggers of one object on one query are one.
+#[derive(Debug, Clone)]
+pub struct TriggerState {
+    /// Its names.
+    pub labels: Arc<TriggerLabels>,
+    /// Whether it has been served at least once.
+    pub was_served: bool,
+    /// The time of its latest request.
+    pub asked_at: Instant,
+    /// The longest of the latest pauses between two polls; zero before the second.
+    pub rhythm: Duration,
+    /// The value that KEDA was told; none if it was told an error.
+    pub value: Option<f64>,
+    /// The activity that KEDA was told.
+    pub is_active: Option<bool>,
+    /// The answers by code.
+    pub codes: Vec<(&'static str, u64)>,
+    /// The latest refusal, until the trigger is answered.
+    pub refusal: Option<RefusalTold>,
+    /// The fault that KEDA was told last, until there is a reading.
+    pub fault: Option<FaultTold>,
+    /// The time since which every answer was a good one.
+    pub answered_since: Option<Instant>,
+}
+
+/// A refusal that KEDA was told.
+#[derive(Debug, Clone)]
+pub struct RefusalTold {
+    /// The status code's name.
+    pub code: &'static str,
+    /// The status's text, shortened.
+    pub text: Arc<str>,
+    /// The time of the first.
+    pub since: Instant,
+}
+
+/// A fault that KEDA was told.
+#[derive(Debug, Clone, Copy)]
+pub struct FaultTold {
+    /// The status code's name.
+    pub code: &'static str,
+    /// The fault.
+    pub fault: Fault,
+    /// The time since which there is a fault.
+    pub since: Instant,
+}
+
+impl TriggerState {
+    /// Returns whether KEDA has missed four polls, by the trigger's own rhythm.
+    pub fn is_silent(&self, now: Instant) -> bool {
+        let polling = self.rhythm.max(POLLING_INTERVAL);
+        now.saturating_duration_since(self.asked_at) > polling * MISSING_POLLS
+    }
+}
+
+impl RefusalTold {
+    pub(super) fn new(refused: Refused<'_>, since: Instant) -> Self {
+        Self { code: refused.code, text: shortened(refused.message).into(), since }
+    }
+
+    /// Returns whether it is the same refusal again.
+    pub(super) fn is(&self, refused: Refused<'_>) -> bool {
+        self.code == refused.code && *self.text == *shortened(refused.message)
+    }
+}
+
+fn shortened(text: &str) -> &str {
+    &text[..text.floor_char_boundary(LONGEST_TEXT)]
+}

@@ -1,0 +1,40 @@
+//! What is known of a database, for people who look.
+
+use tokio::time::Instant;
+
+use super::Database;
+use crate::{fault::Fault, reading::Breaker};
+
+/// What is known of a database. It has no address, no user and no text of the server.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct DatabaseState {
+    /// The outcome of the latest statement or connect; none before the first.
+    pub outcome: Option<Result<(), Fault>>,
+    /// The time since which outcomes are of this kind.
+    pub since: Instant,
+    /// Whether statements are sent.
+    pub breaker: Breaker,
+    /// Whether readings come from a standby; none before the first session.
+    pub is_standby: Option<bool>,
+    /// Whether its role can do more than read; none before the first session.
+    pub is_privileged: Option<bool>,
+    /// Whether notifications are known to arrive; none if no query waits for them.
+    pub hears: Option<bool>,
+}
+
+impl Database {
+    /// Returns what is known of it.
+    pub fn state(&self) -> DatabaseState {
+        let (outcome, since) = self.health.outcome();
+        let is_set = |value: i64| value != 0;
+        let (privileged, hears) = (&self.metrics.role_privileged, &self.metrics.listen_up);
+        DatabaseState {
+            outcome,
+            since,
+            breaker: *self.health.breaker().borrow(),
+            is_standby: *self.observed.is_standby().borrow(),
+            is_privileged: privileged.get(&self.labels).map(|gauge| is_set(gauge.get())),
+            hears: hears.get(&self.labels).map(|gauge| is_set(gauge.get())),
+        }
+    }
+}
