@@ -17,7 +17,7 @@ use std::{
 use clap::{Args, CommandFactory, Parser, Subcommand, error::ErrorKind};
 
 use crate::{
-    config::{Config, Environment},
+    config::{Config, Environment, bounded_text},
     diagnostics::Misconfiguration,
     metrics::Build,
     version::VERSION,
@@ -81,22 +81,47 @@ enum Command {
     Presets(presets::ShowPresets),
 }
 
+/// The path that means standard input.
+const STANDARD_INPUT: &str = "-";
+
 /// The option that names the configuration.
 #[derive(Debug, Args)]
 struct ConfigFile {
     /// The configuration (YAML). Without it there is one database, `claps`, from libpq's
-    /// environment (PGHOST, DATABASE_URL...), with the built-in queries
+    /// environment (PGHOST, DATABASE_URL...), with the built-in queries. `check` and `config` also
+    /// take `-`, standard input, and a directory with `clapometer.yaml` and query files
     #[arg(long, value_name = "FILE", env = "CLAPOMETER_CONFIG", hide_env_values = true)]
     config: Option<PathBuf>,
 }
 
 impl ConfigFile {
+    /// Loads the configuration with its query files: from a file, from standard input (`-`) or from a directory.
     fn load(&self) -> Result<Config, Misconfiguration> {
-        Config::load(self.path(), &Environment::of_process())
+        let environment = Environment::of_process();
+        match self.path() {
+            Some(path) if path == STANDARD_INPUT => match bounded_text(std::io::stdin()) {
+                Ok(text) => Config::load_text(Path::new("<stdin>"), &text, &environment),
+                Err(message) => Err(Misconfiguration::whole("<stdin>".into(), message)),
+            },
+            Some(path) if path.is_dir() => Config::load_directory(path, &environment),
+            path => Config::load(path, &environment),
+        }
+    }
+
+    /// Loads the main file's part, without the query files.
+    fn load_main(&self) -> Result<Config, Misconfiguration> {
+        Config::load_main(self.path(), &Environment::of_process())
     }
 
     fn path(&self) -> Option<&Path> {
         self.config.as_deref()
+    }
+
+    /// Says why `serve` cannot read the configuration from here, if it cannot: it has to read it again.
+    fn is_not_followed(&self) -> Option<&'static str> {
+        let path = self.path()?;
+        (path == STANDARD_INPUT || path.is_dir())
+            .then_some("--config must be a file, because it is read again when it changes; `-` and directories are for check and config")
     }
 
     /// The configuration's name in messages.

@@ -14,7 +14,9 @@ mod effective;
 mod entry;
 mod key;
 mod preset;
+mod queries_from;
 mod query;
+mod query_files;
 #[cfg(test)]
 mod reference;
 mod schema;
@@ -37,6 +39,8 @@ use std::{
 pub use self::{
     admin::Admin,
     database::Database,
+    queries_from::QueriesFrom,
+    query_files::{Listing, QueryFile, QueryFiles, Standing},
     server::{Server, ServerTls},
     source::{Environment, PREFIX},
     summary::Inventory,
@@ -75,18 +79,33 @@ const KEYS: &[Key] = &[
         "Databases by name.",
     ),
     Key::new(
+        "queries_from",
+        Kind::Mapping(queries_from::KEYS),
+        DefaultValue::Derived("no query files"),
+        "A directory with query files: a file for each team.",
+    ),
+    Key::new(
         BUILT_IN_QUERIES,
         Kind::Boolean,
         DefaultValue::Is("true"),
         "Whether there are the built-in queries, see below. `false`: only those that are written.",
     ),
-    Key::new(
-        "queries",
-        Kind::Named { keys: query::KEYS, references: References::Refused, rules: Some(preset::rules) },
-        DefaultValue::Derived("the built-in queries"),
-        "Queries by name, which is the metric's name, too.",
-    ),
+    QUERIES,
 ];
+
+/// The queries of the main file, and of a query file.
+const QUERIES: Key = Key::new(
+    "queries",
+    Kind::Named { keys: query::KEYS, references: References::Refused, rules: Some(preset::rules) },
+    DefaultValue::Derived("the built-in queries"),
+    "Queries by name, which is the metric's name, too.",
+);
+
+/// The name of the main file in a directory that is given in its place.
+pub const MAIN_FILE: &str = "clapometer.yaml";
+
+/// What a file must have, for the fault of an empty one.
+const NEEDED: &str = "at least one of server, admin, databases, queries";
 
 /// The key that leaves the built-in queries out.
 pub(crate) const BUILT_IN_QUERIES: &str = "built_in_queries";
@@ -100,8 +119,14 @@ pub struct Config {
     pub admin: Admin,
     /// Databases by name.
     pub databases: BTreeMap<String, Arc<Database>>,
-    /// Queries by name, the built-in ones included.
+    /// Queries by name, the built-in ones and those of the query files included.
     pub queries: BTreeMap<String, Arc<Query>>,
+    /// Where query files are.
+    pub queries_from: Option<QueriesFrom>,
+    /// The query files, and what of them is in force.
+    pub query_files: QueryFiles,
+    /// For each query of a query file the name of that file.
+    origins: BTreeMap<String, String>,
     /// The names of the built-in queries that nothing has changed.
     built_in: BTreeSet<String>,
     /// The values that were read, as `clapometer config` shows them.
@@ -111,20 +136,64 @@ pub struct Config {
 /// Compares the values in force; where they were set makes no difference.
 impl PartialEq for Config {
     fn eq(&self, other: &Self) -> bool {
-        let Self { server, admin, databases, queries, built_in: _, effective: _ } = self;
+        let Self { server, admin, databases, queries, .. } = self;
         (server, admin, databases, queries) == (&other.server, &other.admin, &other.databases, &other.queries)
     }
 }
 
 impl Config {
-    /// Reads the file, if there is one, and the environment.
+    /// Reads the file, if there is one, the environment and the query files.
     ///
     /// If the file has no databases, libpq's environment is the database `claps`. Blocks, because it
     /// reads small files.
     ///
     /// # Errors
-    /// Returns every fault of the configuration.
+    /// Returns every fault of the main file. Those of query files are in [`Config::query_files`].
     pub fn load(path: Option<&Path>, environment: &Environment) -> Result<Self, Misconfiguration> {
+        let main = Self::load_main(path, environment)?;
+        let listing = main.queries_from.as_ref().map(QueriesFrom::listing);
+        Ok(main.with_query_files(listing.as_ref(), &QueryFiles::default()))
+    }
+
+    /// Reads YAML as if it stood in a file of this name, and the query files.
+    ///
+    /// # Errors
+    /// Returns every fault of the YAML.
+    pub fn load_text(name: &Path, yaml: &str, environment: &Environment) -> Result<Self, Misconfiguration> {
+        let main = Self::checked(Some(name), Some(yaml), environment)?;
+        let listing = main.queries_from.as_ref().map(QueriesFrom::listing);
+        Ok(main.with_query_files(listing.as_ref(), &QueryFiles::default()))
+    }
+
+    /// Reads the file [`MAIN_FILE`] in a directory, with the query files that are in that directory, too: those in its
+    /// subdirectory with the last name of `queries_from.path`, or without one every other `*.yaml` beside the main file.
+    ///
+    /// # Errors
+    /// Returns every fault of the main file. One without `queries_from` is a fault.
+    pub fn load_directory(directory: &Path, environment: &Environment) -> Result<Self, Misconfiguration> {
+        let file = directory.join(MAIN_FILE);
+        let mut main = Self::load_main(Some(&file), environment)?;
+        let Some(from) = &mut main.queries_from else {
+            let diagnostics = Diagnostics::default();
+            let message = "is missing, so no query file is served; give --config the file itself to look at it alone";
+            diagnostics.add(Location::Whole, "queries_from", message);
+            return Err(diagnostics.into_error(Some(file)));
+        };
+        let below = directory.join(from.path.file_name().unwrap_or_default());
+        let is_flat = !below.is_dir() || from.path.file_name().is_none();
+        from.path = if is_flat { directory.to_owned() } else { below };
+        let mut listing = from.listing();
+        if is_flat {
+            listing.leave_out(MAIN_FILE);
+        }
+        Ok(main.with_query_files(Some(&listing), &QueryFiles::default()))
+    }
+
+    /// Reads the same without the query files.
+    ///
+    /// # Errors
+    /// Returns every fault of the main file.
+    pub fn load_main(path: Option<&Path>, environment: &Environment) -> Result<Self, Misconfiguration> {
         let text = path.map(file_text).transpose();
         match text {
             Ok(text) => Self::checked(path, text.as_deref(), environment),
@@ -146,7 +215,7 @@ impl Config {
 
     fn checked(path: Option<&Path>, yaml: Option<&str>, environment: &Environment) -> Result<Self, Misconfiguration> {
         let diagnostics = Diagnostics::default();
-        let file = yaml.map(|yaml| yaml::tree(yaml, &diagnostics)).unwrap_or_default();
+        let file = yaml.map(|yaml| yaml::tree(yaml, NEEDED, &diagnostics)).unwrap_or_default();
         yaml_sql::check(yaml.unwrap_or_default(), &file, &diagnostics);
         if !diagnostics.is_empty() && file.places.is_empty() {
             return Err(diagnostics.into_error(path.map(Path::to_owned)));
@@ -191,11 +260,24 @@ impl Config {
         let databases = database::read(&section, libpq);
         // By name, not by what could be made of them: a query must not be blamed for its database.
         let names = databases.keys().map(String::as_str).chain(section.names()).map(str::to_owned).collect();
+        let section = root.section("queries_from");
+        let queries_from = section.is_present().then(|| queries_from::read(&section, &names)).flatten();
         root.boolean(BUILT_IN_QUERIES);
-        let (queries, built_in) = query::read(&root.section("queries"), &names);
+        let bounds = query::Bounds { databases: &names, namespaces: None };
+        let (queries, built_in) = query::read(&root.section("queries"), &bounds, None);
         root.finish();
         let effective = context.effective.take();
-        Some(Self { server: server?, admin: admin?, databases, queries, built_in, effective })
+        Some(Self {
+            server: server?,
+            admin: admin?,
+            databases,
+            queries,
+            queries_from,
+            query_files: QueryFiles::default(),
+            origins: BTreeMap::new(),
+            built_in,
+            effective,
+        })
     }
 
     /// Returns whether a query is built in and nothing has changed it.
@@ -203,17 +285,30 @@ impl Config {
         self.built_in.contains(query)
     }
 
+    /// Returns the name of the query file that a query comes from.
+    pub fn origin(&self, query: &str) -> Option<&str> {
+        self.origins.get(query).map(String::as_str)
+    }
+
+    /// Returns the queries in the order in which they are found by their text: those of the main file by name, then
+    /// those of each query file.
+    pub fn queries_in_order(&self) -> Vec<&Arc<Query>> {
+        let mut queries: Vec<_> = self.queries.values().collect();
+        queries.sort_by_key(|query| self.origin(&query.name));
+        queries
+    }
+
     /// The configuration in force as YAML, with passwords redacted; each key says where it was set.
     ///
     /// Loading it gives the same configuration, but for the passwords and for a password file of
     /// libpq's environment.
     pub fn effective_yaml(&self) -> String {
-        self.effective.yaml()
+        self.effective.flattened().yaml()
     }
 
     /// The same as JSON, which loads as a configuration, too.
     pub fn effective_json(&self) -> String {
-        self.effective.json()
+        self.effective.flattened().json()
     }
 
     /// The JSON Schema of the configuration, in what draft-07 and 2020-12 share.
@@ -244,9 +339,17 @@ fn names_another_database(tree: &Tree) -> bool {
 }
 
 fn file_text(path: &Path) -> Result<String, String> {
+    bounded_text(std::fs::File::open(path).map_err(|error| format!("cannot be read: {error}"))?)
+}
+
+/// Reads the text of a configuration.
+///
+/// # Errors
+/// Says why it cannot be read, or that it is too large to be one.
+pub fn bounded_text(source: impl Read) -> Result<String, String> {
     let mut text = String::new();
-    let file = std::fs::File::open(path).map_err(|error| format!("cannot be read: {error}"))?;
-    file.take(source::LARGEST_FILE + 1)
+    source
+        .take(source::LARGEST_FILE + 1)
         .read_to_string(&mut text)
         .map_err(|error| format!("cannot be read: {error}"))?;
     if u64::try_from(text.len()).is_ok_and(|length| length > source::LARGEST_FILE) {

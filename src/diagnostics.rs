@@ -52,6 +52,12 @@ impl Misconfiguration {
         Self { file, faults }
     }
 
+    /// A fault of a file as a whole.
+    pub(crate) fn whole(file: PathBuf, message: impl Into<String>) -> Self {
+        let fault = Diagnostic { path: String::new(), location: Location::Whole, message: message.into() };
+        Self { file: Some(file), faults: vec![fault] }
+    }
+
     /// Returns JSON with the file, the line or the variable, the key and the message of each fault.
     pub fn json(&self) -> serde_json::Value {
         let fault = |fault: &Diagnostic| {
@@ -87,6 +93,15 @@ impl Misconfiguration {
             format!("{place}{key}: {message}")
         };
         self.faults.iter().map(shown).collect()
+    }
+
+    /// Returns the text of the first faults, and how many more there are.
+    pub fn summary(&self, most: usize) -> String {
+        let Some(further) = self.faults.len().checked_sub(most).filter(|further| *further > 0) else {
+            return self.to_string();
+        };
+        let first = Self { file: self.file.clone(), faults: self.faults[..most].to_vec() };
+        format!("{first}\nand {further} more")
     }
 
     /// The faults, sorted.

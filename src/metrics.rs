@@ -7,6 +7,7 @@
 mod process;
 mod text_format;
 mod triggers;
+mod validity;
 
 use std::{
     collections::HashMap,
@@ -26,7 +27,7 @@ use prometheus_client::{
 use tokio::time::Instant;
 
 pub use self::triggers::{FaultTold, RefusalNews, RefusalTold, Refused, Told, TriggerId, TriggerKey, TriggerState};
-use self::{process::Process, triggers::Triggers};
+use self::{process::Process, triggers::Triggers, validity::Validity};
 
 /// A gauge of doubles.
 pub type FloatGauge = Gauge<f64, AtomicU64>;
@@ -198,8 +199,8 @@ pub struct Metrics {
     pub streams: Family<StreamLabels, IntGauge>,
     /// Reloads, by result.
     pub reloads: Family<ReloadLabels, Counter>,
-    /// 1 if the configuration on disk was good when it was last read, else 0.
-    pub config_valid: IntGauge,
+    /// 1 for each file of the configuration that was good when it was last read, else 0.
+    pub config_valid: Validity,
     /// The expiry of a certificate, in seconds since 1970.
     pub certificate_expiry: Family<CertificateLabels, FloatGauge>,
     triggers: Arc<Triggers>,
@@ -293,7 +294,8 @@ impl Metrics {
             config_valid: single(
                 r,
                 "clapometer_config_valid",
-                "1 if the configuration on disk was valid when it was last read, else 0 and the last good one is in force.",
+                "1 if the configuration on disk was valid when it was last read, else 0 and the last good one is in force. \
+                 With the label file, the same of a query file.",
             ),
             certificate_expiry: family(
                 r,
@@ -306,7 +308,7 @@ impl Metrics {
         };
         registry.register("clapometer_build", "Version, commit and compiler of what is running", Info::new(build));
         registry.register_collector(Box::new(Process { started_at: since_1970().as_secs_f64() }));
-        metrics.config_valid.set(1);
+        metrics.config_valid.set(true);
         for result in ["applied", "rejected"] {
             drop(metrics.reloads.get_or_create(&ReloadLabels { result }));
         }

@@ -4,6 +4,7 @@ mod accept;
 mod body_limit;
 mod health;
 mod preface;
+mod query_files;
 mod reload;
 mod routes;
 mod tls;
@@ -33,7 +34,7 @@ use self::{
 use crate::{
     admin::{self, ReloadLog},
     cache::QueryCache,
-    config::{Config, Inventory, ServerTls},
+    config::{Config, Inventory, QueryFiles, ServerTls},
     metrics::{Build, Metrics},
     scaler::{Catalog, Scaler},
     shutdown::Supervisor,
@@ -82,11 +83,12 @@ pub struct Addresses {
     pub admin: SocketAddr,
 }
 
-/// Serves a configuration until SIGTERM or SIGINT. `file` is read again when it changes.
+/// Serves a configuration until SIGTERM or SIGINT. `main` is the main file's part of it, read from `file`, which is read
+/// again when it changes; the query files are read here.
 ///
 /// # Errors
 /// It cannot start, a background task has failed, or a second signal came.
-pub async fn run(config: Config, addresses: Addresses, file: Option<PathBuf>, build: Build) -> Result<(), ServeError> {
+pub async fn run(main: Config, addresses: Addresses, file: Option<PathBuf>, build: Build) -> Result<(), ServeError> {
     let signals = Signals::new().map_err(ServeError::Signals)?;
     let grpc = listen(addresses.grpc, "server.listen").await?;
     let http = listen(addresses.admin, "admin.listen").await?;
@@ -95,9 +97,11 @@ pub async fn run(config: Config, addresses: Addresses, file: Option<PathBuf>, bu
     let (supervisor, mut failures) = Supervisor::new();
     let shutdown = CancellationToken::new();
     // Hashed before they are read, so that a change in between is noticed.
+    let files = Files::new(file.clone());
+    let seen = files.hashes(&main);
+    let listing = reload::listing(&main).await;
+    let config = reload::with_query_files(main.clone(), listing.clone(), &main).await;
     let inventory = config.inventory(file.as_deref());
-    let files = Files::new(file);
-    let seen = files.hashes(&config);
     let identity = match &config.server.tls {
         Some(tls) => {
             let (identity, expiry) = ServerIdentity::load(tls)?;
@@ -130,9 +134,12 @@ pub async fn run(config: Config, addresses: Addresses, file: Option<PathBuf>, bu
     if config.server.tls.is_none() {
         tracing::warn!("gRPC is served in plain text; whoever can reach the port can ask");
     }
+    query_files::report(&config.query_files, &QueryFiles::default(), &metrics, &reloads);
     let reload = Reload {
         files,
         seen,
+        listing,
+        main,
         config,
         catalog,
         cache,
@@ -140,13 +147,14 @@ pub async fn run(config: Config, addresses: Addresses, file: Option<PathBuf>, bu
         metrics,
         supervisor: supervisor.clone(),
         reloads,
+        renews: false,
         rejected: None,
     };
     supervisor.spawn("reload", reload.follow(signals.hangup));
     let mut signals = signals.ending;
 
-    let Inventory { file, databases, queries, built_in_queries, pool_connections } = inventory;
-    tracing::info!(file, databases, queries, built_in_queries, pool_connections, "configuration in force");
+    let Inventory { file, databases, queries, built_in_queries, query_files, pool_connections } = inventory;
+    tracing::info!(file, databases, queries, built_in_queries, query_files, pool_connections, "configuration in force");
     tracing::info!(grpc = %grpc_address, admin = %admin_address, version, "serving");
     let cause = tokio::select! {
         () = signals.next() => None,

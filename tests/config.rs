@@ -9,7 +9,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use clapometer::config::{Config, Environment};
+use clapometer::{
+    config::{Config, Environment},
+    query::Namespaces,
+};
 use proptest::prelude::*;
 
 /// The variables of every case: a host and a user, so that files without databases do not
@@ -358,4 +361,53 @@ proptest! {
             Err(faults) => return Err(TestCaseError::fail(format!("{faults}\n{effective}"))),
         }
     }
+}
+
+/// A main file with a query file for each kind of fault: all are told with file and line, and what is left is served.
+#[test]
+fn a_fault_of_a_query_file_is_told_like_any_other_and_is_that_files_alone() {
+    let directory = Path::new("tests/config/teams");
+    let config = Config::load_directory(directory, &environment("")).expect("the main file is good");
+    let told: Vec<String> = config.query_files.faults().iter().map(ToString::to_string).collect();
+    let told = told.join("\n").replace("tests/config/teams/queries.d/", "") + "\n";
+    let expectation = directory.join("expected");
+    if std::env::var_os("UPDATE_EXPECTATIONS").is_some() {
+        fs::write(&expectation, &told).expect("the expectation is writable");
+    }
+    assert_eq!(told, fs::read_to_string(expectation).unwrap_or_default());
+
+    let served = |file: &str| -> Vec<&str> {
+        let names = config.queries.keys().map(String::as_str);
+        names.filter(|name| config.origin(name) == Some(file)).collect()
+    };
+    assert_eq!(served("accounting.yaml"), ["invoices", "ledger"]);
+    assert_eq!(served("billing.yaml"), ["disputes", "refunds"]);
+    for refused in ["empty.yaml", "mail.yaml", "typo.yaml", "unlisted.yaml", "yaml.yaml"] {
+        assert!(served(refused).is_empty(), "{refused}");
+    }
+    let open_to = |query: &str| config.queries[query].namespaces.clone();
+    assert_eq!(open_to("invoices"), Namespaces::Only(vec!["accounting".into()]), "the file's own");
+    assert_eq!(open_to("ledger"), Namespaces::All);
+    assert_eq!(open_to("refunds"), Namespaces::Only(vec!["billing".into(), "billing-test".into()]), "what it may use");
+    assert_eq!(open_to("disputes"), Namespaces::Only(vec!["billing".into()]));
+    assert_eq!(config.queries["refunds"].database, "orders", "the only one that it may use");
+
+    let effective = config.effective_yaml();
+    assert!(effective.contains("refunds:  # billing.yaml line 9"), "{effective}");
+    let again = Config::parse(&effective, &environment("")).expect("the effective configuration loads");
+    assert_eq!(again, config);
+}
+
+/// Of several queries with the same text the main file's is found first, and then those of each file by its name.
+#[test]
+fn a_query_file_takes_no_text_from_the_main_file() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let write = |name: &str, text: &str| fs::write(directory.path().join(name), text).expect("ours");
+    let query = |name: &str| format!("queries: {{{name}: {{sql: SELECT 1}}}}\n");
+    write("clapometer.yaml", &("queries_from: {path: flat}\n".to_owned() + &query("m")));
+    write("b.yaml", &query("a"));
+    write("a.yaml", &query("z"));
+    let config = Config::load_directory(directory.path(), &environment("")).expect("a configuration");
+    let names = config.queries_in_order().into_iter().map(|query| query.name.as_str());
+    assert_eq!(names.filter(|name| name.len() == 1).collect::<Vec<_>>(), ["m", "z", "a"]);
 }

@@ -39,10 +39,11 @@ Exit codes:
    1  a query failed
    2  wrong usage
   69  a database is unavailable
-  78  the configuration is wrong; all faults are listed
+  78  the configuration or a query file is wrong; all faults are listed
 
 Examples:
   clapometer check --config clapometer.yaml
+  clapometer check --config deploy/clapometer --offline
   clapometer check --config clapometer.yaml --param depth.queue=mail
   clapometer check --config clapometer.yaml --offline --json
   PGHOST=localhost PGUSER=clapometer PGPASSFILE=~/.pgpass clapometer check";
@@ -50,7 +51,9 @@ Examples:
 /// Check the configuration, the databases and every query
 ///
 /// Validates the configuration, connects to each database as `serve` does, and runs each query
-/// once, in the same read-only transaction as for KEDA.
+/// once, in the same read-only transaction as for KEDA. A directory as --config holds the main
+/// file, `clapometer.yaml`, and query files, in the subdirectory that `queries_from` names or
+/// beside it: a team checks its file against the rules of the main one.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Check {
@@ -82,6 +85,9 @@ impl Check {
             Err(faults) if json => return unusable(&faults.json()),
             Err(faults) => return misconfigured(&faults),
         };
+        if !json {
+            config.query_files.faults().iter().for_each(|faults| eprintln!("{faults}"));
+        }
         let serving = match config.server.tls.as_ref().map(TlsReport::read).transpose() {
             Ok(serving) => serving,
             Err(error) => return refuse(&error.to_string(), json),
@@ -90,13 +96,13 @@ impl Check {
         if offline && json {
             let database = |settings| DatabaseReport::not_asked(settings, &config, ConnectionState::NotConnected);
             let databases = config.databases.values().map(|settings| database(settings)).collect();
-            print_document(&Report { serving, databases });
-            return Exit::Success;
+            print_document(&Report::new(&config, serving, databases));
+            return valid(&config);
         }
         if offline {
             print(&offline::text(&file.title(), &config, colors));
             print(&serving.map_or_else(String::new, |serving| format!("\n{}", text::serving(&serving, colors))));
-            return Exit::Success;
+            return valid(&config);
         }
         let parameters = match Parameters::parse(&parameters, &config) {
             Ok(parameters) => parameters,
@@ -126,6 +132,11 @@ fn refuse(message: &str, json: bool) -> Exit {
     Exit::Configuration
 }
 
+/// The outcome of a check that found no other fault than those of query files.
+fn valid(config: &Config) -> Exit {
+    if config.query_files.has_faults() { Exit::Configuration } else { Exit::Success }
+}
+
 fn unusable(faults: &serde_json::Value) -> Exit {
     print(&format!("{faults:#}\n"));
     Exit::Configuration
@@ -148,7 +159,7 @@ async fn check_databases(
     if let (OutputFormat::Text(colors), Some(serving)) = (format, &serving) {
         print(&format!("{}\n", text::serving(serving, colors)));
     }
-    let mut report = Report { serving, databases: Vec::new() };
+    let mut report = Report::new(config, serving, Vec::new());
     for settings in config.databases.values() {
         let database = Database::new(Arc::clone(settings), Arc::clone(&metrics), &supervisor);
         let found = inspect::database(&database, config, parameters).await;
@@ -161,7 +172,9 @@ async fn check_databases(
         OutputFormat::Text(colors) => print(&text::summary(&report, colors)),
         OutputFormat::Json => print_document(&report),
     }
-    if report.has_unavailable() {
+    if config.query_files.has_faults() {
+        Exit::Configuration
+    } else if report.has_unavailable() {
         Exit::Unavailable
     } else if report.count(|outcome| matches!(outcome, QueryOutcome::Failed(_))) > 0 {
         Exit::Failure

@@ -18,7 +18,8 @@ Examples:
 
 /// Print the configuration in force, with defaults, without secrets
 ///
-/// Connects to nothing. The output is a valid configuration, except that secrets are redacted.
+/// Connects to nothing. The output is a valid configuration, except that secrets are redacted. It
+/// has the queries of query files, too; what is wrong with such a file goes to standard error.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct PrintConfig {
@@ -40,7 +41,11 @@ impl PrintConfig {
             print(&format!("{:#}\n", Config::schema()));
             return Exit::Success;
         }
-        match self.config.load() {
+        let loaded = self.config.load();
+        for faults in loaded.iter().flat_map(|config| config.query_files.faults()) {
+            eprintln!("{faults}");
+        }
+        match loaded {
             Ok(config) if self.json => print(&config.effective_json()),
             Ok(config) => print(&config.effective_yaml()),
             Err(faults) if self.json => {

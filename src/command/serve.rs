@@ -4,7 +4,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use clap::Args;
 
-use super::{ConfigFile, Exit, build, misconfigured, runtime};
+use super::{ConfigFile, Exit, build, misconfigured, misused, runtime};
 use crate::{server, telemetry};
 
 const EXAMPLES: &str = "\
@@ -36,7 +36,10 @@ pub(super) struct Serve {
 impl Serve {
     pub(super) fn run(self) -> Exit {
         let Self { config: file, listen, admin_listen } = self;
-        let config = match file.load() {
+        if let Some(problem) = file.is_not_followed() {
+            return misused("serve", problem);
+        }
+        let config = match file.load_main() {
             Ok(config) => config,
             Err(faults) => return misconfigured(&faults),
         };

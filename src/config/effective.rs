@@ -14,6 +14,8 @@ use crate::diagnostics::Location;
 #[derive(Debug, Clone, Default)]
 pub(super) struct Effective {
     root: Mapping,
+    /// The name of the query file that is being read.
+    query_file: Option<String>,
     /// The files that scalars are read from.
     pub(super) files: Vec<PathBuf>,
 }
@@ -26,6 +28,7 @@ struct Mapping(Vec<Member>);
 struct Member {
     name: String,
     location: Option<Location>,
+    query_file: Option<String>,
     node: Node,
 }
 
@@ -38,6 +41,11 @@ enum Node {
 }
 
 impl Effective {
+    /// Begins the notes about a query file.
+    pub(super) fn of_query_file(name: &str) -> Self {
+        Self { query_file: Some(name.to_owned()), ..Self::default() }
+    }
+
     /// Notes a value; `location` says where a path was set.
     pub(super) fn insert(&mut self, path: &[String], value: Json, location: impl Fn(&[String]) -> Option<Location>) {
         self.put(path, Node::Value(value), location);
@@ -52,9 +60,32 @@ impl Effective {
         let Some((last, parents)) = path.split_last() else { return };
         let mut mapping = &mut self.root;
         for (depth, name) in parents.iter().enumerate() {
-            mapping = mapping.below(name, || location(&path[..=depth]));
+            mapping = mapping.below(name, || (location(&path[..=depth]), self.query_file.clone()));
         }
-        mapping.0.push(Member { name: last.clone(), location: location(path), node });
+        let query_file = self.query_file.clone();
+        mapping.0.push(Member { name: last.clone(), location: location(path), query_file, node });
+    }
+
+    /// Returns the location of a query of the main file, if there is one of that name.
+    pub(super) fn query(&self, name: &str) -> Option<&Location> {
+        self.root.mapping("queries")?.0.iter().find(|member| member.name == name)?.location.as_ref()
+    }
+
+    /// Adds what was noted for one query of a query file.
+    pub(super) fn take_query(&mut self, name: &str, from: &Self) {
+        let member = from.root.mapping("queries").and_then(|queries| queries.0.iter().find(|found| found.name == name));
+        if let Some(member) = member {
+            self.root.below("queries", || (None, None)).0.push(member.clone());
+        }
+    }
+
+    /// Returns the same without `queries_from`, so that it loads wherever the query files are not: their queries are in it.
+    pub(super) fn flattened(&self) -> Self {
+        let mut flat = self.clone();
+        if let Some(member) = flat.root.0.iter_mut().find(|member| member.name == "queries_from") {
+            member.node = Node::Remark("the queries of its files stand below".to_owned());
+        }
+        flat
     }
 
     /// Returns YAML in which a comment says where each key was set.
@@ -72,10 +103,12 @@ impl Effective {
 
 impl Mapping {
     /// Returns the mapping under a name, and makes one if there is none.
-    fn below(&mut self, name: &str, location: impl FnOnce() -> Option<Location>) -> &mut Self {
-        let index = self.0.iter().position(|member| member.name == name).unwrap_or_else(|| {
+    fn below(&mut self, name: &str, origin: impl FnOnce() -> (Option<Location>, Option<String>)) -> &mut Self {
+        // From the end: what is noted now belongs to what was noted last.
+        let index = self.0.iter().rposition(|member| member.name == name).unwrap_or_else(|| {
             let node = Node::Mapping(Self::default());
-            self.0.push(Member { name: name.to_owned(), location: location(), node });
+            let (location, query_file) = origin();
+            self.0.push(Member { name: name.to_owned(), location, query_file, node });
             self.0.len() - 1
         });
         let node = &mut self.0[index].node;
@@ -88,14 +121,23 @@ impl Mapping {
         }
     }
 
+    /// Returns the mapping under a name, if there is one.
+    fn mapping(&self, name: &str) -> Option<&Self> {
+        match &self.0.iter().find(|member| member.name == name)?.node {
+            Node::Mapping(mapping) => Some(mapping),
+            Node::Value(_) | Node::Remark(_) => None,
+        }
+    }
+
     fn write(&self, text: &mut String, depth: usize) {
         let indent = "  ".repeat(depth);
-        for Member { name, location, node } in &self.0 {
+        for Member { name, location, query_file, node } in &self.0 {
             let name = scalar(name);
-            let comment = match location {
-                Some(Location::Line(number)) => format!("  # line {number}"),
-                Some(Location::Variable(variable)) => format!("  # {variable}"),
-                Some(Location::Whole) | None => String::new(),
+            let comment = match (location, query_file) {
+                (Some(Location::Line(number)), None) => format!("  # line {number}"),
+                (Some(Location::Line(number)), Some(file)) => format!("  # {file} line {number}"),
+                (Some(Location::Variable(variable)), _) => format!("  # {variable}"),
+                (Some(Location::Whole) | None, _) => String::new(),
             };
             let written = match node {
                 Node::Mapping(mapping) => {
@@ -118,7 +160,7 @@ impl Mapping {
 impl Serialize for Mapping {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
-        for Member { name, location: _, node } in &self.0 {
+        for Member { name, location: _, query_file: _, node } in &self.0 {
             match node {
                 Node::Value(value) => map.serialize_entry(name, value)?,
                 Node::Mapping(mapping) => map.serialize_entry(name, mapping)?,

@@ -6,6 +6,8 @@ use std::{
     time::Duration,
 };
 
+use serde_json::json;
+
 use super::{
     builtin,
     entry::Entry,
@@ -230,13 +232,40 @@ const PARAMETER: Key = Key::new(
     "How the text of a trigger is parsed and bound.",
 );
 
+/// What the queries of one file may use.
+pub(super) struct Bounds<'a> {
+    /// The databases.
+    pub(super) databases: &'a BTreeSet<String>,
+    /// The namespaces that a query file may open its queries to; none for the main file, which gives the rules.
+    pub(super) namespaces: Option<&'a Namespaces>,
+}
+
+impl Bounds<'_> {
+    /// Notes a fault if a section opens something to a namespace that it may not open it to.
+    pub(super) fn check(&self, section: &Section<'_>, found: &Namespaces) {
+        let Some(Namespaces::Only(allowed)) = self.namespaces else { return };
+        let beyond = match found {
+            Namespaces::All => Some("*"),
+            Namespaces::Only(names) => names.iter().find(|name| !allowed.contains(name)).map(String::as_str),
+        };
+        if let Some(name) = beyond {
+            let allowed = allowed.join(", ");
+            let right = format!("must be among those that the main file gives this file: {allowed}");
+            section.fault("namespaces", format!("found {}, {right}", quoted(name)));
+        }
+    }
+}
+
 /// Reads `queries` by name, and leaves out a built-in query that has no database to ask.
 ///
-/// Also returns the names of the built-in queries that nothing has changed.
+/// A query without `namespaces` has those of `default`. Also returns the names of the built-in queries that nothing has
+/// changed.
 pub(super) fn read(
     section: &Section<'_>,
-    databases: &BTreeSet<String>,
+    bounds: &Bounds<'_>,
+    default: Option<&Namespaces>,
 ) -> (BTreeMap<String, Arc<Query>>, BTreeSet<String>) {
+    let databases = bounds.databases;
     let (mut queries, mut untouched) = (BTreeMap::new(), BTreeSet::new());
     let mut named = section.named();
     named.sort_by_key(|(name, _)| *name);
@@ -262,14 +291,20 @@ pub(super) fn read(
         if is_ours && section.is_untouched() {
             untouched.insert(name.to_owned());
         }
-        let query = read_one(name, &section, preferred, databases);
+        let query = read_one(name, &section, preferred, bounds, default);
         queries.extend(query.map(|query| (name.to_owned(), Arc::new(query))));
     }
     (queries, untouched)
 }
 
-fn read_one(name: &str, section: &Section<'_>, preferred: Option<&str>, databases: &BTreeSet<String>) -> Option<Query> {
-    let database = database(section, preferred, databases);
+fn read_one(
+    name: &str,
+    section: &Section<'_>,
+    preferred: Option<&str>,
+    bounds: &Bounds<'_>,
+    default: Option<&Namespaces>,
+) -> Option<Query> {
+    let database = database(section, preferred, bounds);
     let preset = section.entry("preset");
     let asked = if section.has("preset") { Asked::preset(section, preset) } else { Asked::written(section) };
     let divide_by = section.number("divide_by", Divisor::new);
@@ -284,7 +319,10 @@ fn read_one(name: &str, section: &Section<'_>, preferred: Option<&str>, database
     let max_age = section.duration("max_age");
     let notify = section.section("notify");
     let notify = notify.is_present().then(|| read_notify(&notify)).flatten();
-    let namespaces = namespaces(section);
+    let namespaces = namespaces(section, default);
+    if let (Some(found), true) = (&namespaces, section.has("namespaces")) {
+        bounds.check(section, found);
+    }
     section.finish();
     let asked = asked?;
     Some(Query {
@@ -356,7 +394,8 @@ impl Asked {
     }
 }
 
-fn database(section: &Section<'_>, preferred: Option<&str>, databases: &BTreeSet<String>) -> Option<String> {
+fn database(section: &Section<'_>, preferred: Option<&str>, bounds: &Bounds<'_>) -> Option<String> {
+    let databases = bounds.databases;
     if preferred.is_none() && !section.has("database") {
         let names: Vec<&str> = databases.iter().map(String::as_str).collect();
         let message = match names[..] {
@@ -372,7 +411,8 @@ fn database(section: &Section<'_>, preferred: Option<&str>, databases: &BTreeSet
             Some(name) => format!("did you mean {name}?"),
             None => format!("known here: {}", databases.iter().map(String::as_str).collect::<Vec<_>>().join(", ")),
         };
-        entry.wrong(&format!("the name of one of databases; {known}"));
+        let which = if bounds.namespaces.is_some() { "the databases that this file may use" } else { "databases" };
+        entry.wrong(&format!("the name of one of {which}; {known}"));
     }
     Some(name)
 }
@@ -462,7 +502,12 @@ fn read_notify(section: &Section<'_>) -> Option<Notify> {
     Some(Notify { channel: channel?, resync: Some(resync?) })
 }
 
-fn namespaces(section: &Section<'_>) -> Option<Namespaces> {
+/// Reads `namespaces`, which are `default` or those of the row if the key is not set.
+pub(super) fn namespaces(section: &Section<'_>, default: Option<&Namespaces>) -> Option<Namespaces> {
+    if let (Some(Namespaces::Only(names)), false) = (default, section.has("namespaces")) {
+        section.note_default("namespaces", json!(names));
+        return default.cloned();
+    }
     let names = section.texts("namespaces")?;
     match &names[..] {
         [] => {

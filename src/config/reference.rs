@@ -26,8 +26,10 @@ fn rows(text: &mut String, prefix: &str, keys: &[Key]) {
         };
         writeln!(text, "| `{name}` | {} | {default} | {} |", kind(&key.kind), key.meaning)
             .expect("writing to a String cannot fail");
-        if let Kind::Mapping(keys) = key.kind {
-            rows(text, &format!("{name}."), keys);
+        match key.kind {
+            Kind::Mapping(keys) => rows(text, &format!("{name}."), keys),
+            Kind::Named { keys, .. } => rows(text, &format!("{name}.<name>."), keys),
+            _ => {}
         }
     }
 }

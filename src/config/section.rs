@@ -6,7 +6,7 @@
 use std::{borrow::Cow, cell::RefCell, path::PathBuf, str::FromStr, time::Duration};
 
 use ::config::{Map, Value, ValueKind};
-use serde_json::json;
+use serde_json::{Value as Json, json};
 
 use super::{
     entry::{EMPTY, Entry, REDACTED, as_text, kind, shown_reference},
@@ -115,6 +115,12 @@ impl<'a> Section<'a> {
         };
         self.note_scalar(name, &scalar);
         Some(scalar)
+    }
+
+    /// Notes the value of a key that is not set, and counts its row as read.
+    pub(super) fn note_default(&self, name: &'static str, shown: Json) {
+        self.row(name);
+        self.site.below(name).note(shown);
     }
 
     /// Notes a scalar in force for `clapometer config`.

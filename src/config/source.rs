@@ -182,7 +182,7 @@ mod tests {
     /// The paths that variables set over a file, and what is wrong with the variables.
     fn set(yaml: &str, pairs: &[(&str, &str)]) -> (Vec<String>, Vec<String>) {
         let diagnostics = Diagnostics::default();
-        let below = yaml::tree(yaml, &diagnostics);
+        let below = yaml::tree(yaml, "", &diagnostics);
         let tree = variables(&environment(pairs), &below, &diagnostics);
         let mut paths: Vec<String> = tree.places.keys().map(|path| path.join("/")).collect();
         paths.sort();
@@ -220,14 +220,14 @@ mod tests {
     #[test]
     fn names_with_dots_on_the_first_level_are_no_paths() {
         let diagnostics = Diagnostics::default();
-        let merged = merged(vec![yaml::tree("server.listen: x", &diagnostics)]);
+        let merged = merged(vec![yaml::tree("server.listen: x", "", &diagnostics)]);
         assert_eq!(merged.values.keys().collect::<Vec<_>>(), ["server.listen"]);
     }
 
     #[test]
     fn a_tree_keeps_the_order_of_its_keys() {
         let diagnostics = Diagnostics::default();
-        let merged = merged(vec![Tree::default(), yaml::tree("q: {z: 1, a: 2, m: 3}", &diagnostics)]);
+        let merged = merged(vec![Tree::default(), yaml::tree("q: {z: 1, a: 2, m: 3}", "", &diagnostics)]);
         let ValueKind::Table(table) = &merged.values["q"].kind else { panic!("a mapping") };
         assert_eq!(table.keys().collect::<Vec<_>>(), ["z", "a", "m"]);
     }

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, path::Path};
 
 use serde_json::Value as Json;
 
-use super::Config;
+use super::{Config, QueryFile, Standing};
 
 /// The most names that a line lists. It counts the others.
 const MOST_NAMES: usize = 20;
@@ -20,6 +20,8 @@ pub struct Inventory {
     pub queries: String,
     /// The number of the built-in queries that nothing has changed.
     pub built_in_queries: usize,
+    /// The names of the query files, where there may be any. One of which nothing is served is marked.
+    pub query_files: Option<String>,
     /// The connections that all pools may open.
     pub pool_connections: usize,
 }
@@ -30,18 +32,23 @@ impl Config {
         let database = |(name, database): (&String, &std::sync::Arc<super::Database>)| {
             if database.enabled { name.clone() } else { format!("{name} (disabled)") }
         };
+        let query_file = |(name, file): (&String, &QueryFile)| match file.standing {
+            Standing::InForce | Standing::LastGood => name.clone(),
+            Standing::NotServed => format!("{name} (not served)"),
+        };
         Inventory {
             file: file.map_or_else(|| "none".to_owned(), |file| file.display().to_string()),
             databases: listed(self.databases.iter().map(database)),
             queries: listed(self.queries.keys().filter(|name| !self.is_builtin(name)).cloned()),
             built_in_queries: self.queries.keys().filter(|name| self.is_builtin(name)).count(),
+            query_files: self.queries_from.as_ref().map(|_| listed(self.query_files.files.iter().map(query_file))),
             pool_connections: self.databases.values().map(|database| database.pool_size.get()).sum(),
         }
     }
 
     /// Returns the keys whose values differ from those of `before`.
     pub fn changes_since(&self, before: &Self) -> String {
-        let (new, old) = (leaves(&self.effective_json()), leaves(&before.effective_json()));
+        let (new, old) = (leaves(&self.effective.json()), leaves(&before.effective.json()));
         let mut changes = BTreeMap::new();
         for (path, value) in &new {
             if old.get(path) != Some(value) {
@@ -138,6 +145,7 @@ mod tests {
             databases: "claps, old (disabled)".to_owned(),
             queries: "gone, jobs".to_owned(),
             built_in_queries: inventory.built_in_queries,
+            query_files: None,
             pool_connections: 8,
         };
         assert_eq!(inventory, expected);

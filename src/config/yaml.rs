@@ -9,19 +9,15 @@ use crate::{
     yaml::{self, Yaml, described},
 };
 
-/// Reads YAML text; notes what is no YAML, and keys that stand twice.
-pub(crate) fn tree(text: &str, diagnostics: &Diagnostics) -> Tree {
+/// Reads YAML text; notes what is no YAML, and keys that stand twice. `needed` is what a file must have.
+pub(crate) fn tree(text: &str, needed: &str, diagnostics: &Diagnostics) -> Tree {
     let mut tree = Tree::default();
     match yaml::document(text) {
         Ok(Spanned { value: Yaml::Mapping(entries), .. }) => {
             tree.values = tree.table(entries, &Path::new(), diagnostics);
         }
         Ok(Spanned { value: Yaml::Null, .. }) => {
-            diagnostics.add(
-                Location::Whole,
-                "",
-                "the file is empty; it needs at least one of server, admin, databases, queries",
-            );
+            diagnostics.add(Location::Whole, "", format!("the file is empty; it needs {needed}"));
         }
         Ok(other) => {
             let place = Location::Line(other.referenced.line());
@@ -89,7 +85,7 @@ mod tests {
     #[test]
     fn lines_are_those_of_the_keys_also_behind_aliases() {
         let diagnostics = Diagnostics::default();
-        let read = tree("a: &shared\n  b: |\n    text\n  c: 1\nd:\n  <<: *shared\n  e: 2\n", &diagnostics);
+        let read = tree("a: &shared\n  b: |\n    text\n  c: 1\nd:\n  <<: *shared\n  e: 2\n", "", &diagnostics);
         let line =
             |path: &[&str]| read.places.get(&path.iter().map(|key| (*key).to_owned()).collect::<Path>()).cloned();
         assert_eq!(line(&["a", "c"]), Some(Location::Line(4)));
@@ -125,7 +121,7 @@ mod tests {
             "a: hunter2 # \u{1}\n",
         ] {
             let diagnostics = Diagnostics::default();
-            tree(bad, &diagnostics);
+            tree(bad, "", &diagnostics);
             let message = diagnostics.into_error(None).to_string();
             assert!(!message.is_empty() && !message.contains("hunter2"), "{bad}: {message}");
         }
@@ -142,7 +138,7 @@ mod tests {
             [bomb, format!("a: {}", "[".repeat(100_000)), format!("a: {}x{}", "[".repeat(5_000), "]".repeat(5_000))]
         {
             let diagnostics = Diagnostics::default();
-            tree(&hostile, &diagnostics);
+            tree(&hostile, "", &diagnostics);
             assert!(!diagnostics.is_empty());
         }
     }

@@ -77,7 +77,7 @@ mod tests {
 
     fn faults(text: &str) -> String {
         let diagnostics = Diagnostics::default();
-        check(text, &yaml::tree(text, &diagnostics), &diagnostics);
+        check(text, &yaml::tree(text, "", &diagnostics), &diagnostics);
         diagnostics.into_error(None).to_string()
     }
 

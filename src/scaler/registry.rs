@@ -27,16 +27,17 @@ impl<T> Registry<T> {
     /// Indexes the queries of a configuration by name and by text.
     pub(super) fn new(config: &Config, entry_of: impl Fn(&Arc<Query>) -> Option<T>) -> Self {
         let mut registry = Self::default();
-        for (name, query) in &config.queries {
+        for query in config.queries_in_order() {
             let Some(entry) = entry_of(query) else { continue };
-            registry.by_name.insert(name.clone(), entry);
-            registry.by_text.entry(sql::normalised(&query.sql)).or_default().push(name.clone());
+            registry.by_name.insert(query.name.clone(), entry);
+            registry.by_text.entry(sql::normalised(&query.sql)).or_default().push(query.name.clone());
         }
         registry
     }
 
     /// Finds the queries that a trigger's `query` can mean: the one of this name, or those with this SQL text. Several
-    /// queries may have the same text, for other databases or namespaces; they come in the order of their names.
+    /// queries may have the same text, for other databases or namespaces; they come in the order of
+    /// [`Config::queries_in_order`], so that a query file takes no trigger away from the main file.
     pub(super) fn find<'a>(&'a self, name_or_text: &str) -> impl Iterator<Item = &'a T> + use<'a, T> {
         let (named, names) = match is_metric_name(name_or_text) {
             true => (self.named(name_or_text), None),

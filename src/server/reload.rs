@@ -16,14 +16,18 @@ use std::{
 use tokio::{
     signal::unix::Signal,
     sync::watch,
+    task::spawn_blocking,
     time::{Instant, MissedTickBehavior, interval_at},
 };
 
-use super::tls::{Expiry, ServerIdentity};
+use super::{
+    query_files,
+    tls::{Expiry, ServerIdentity},
+};
 use crate::{
     admin::{ReloadLog, Reloaded},
     cache::QueryCache,
-    config::{Config, Environment},
+    config::{Config, Environment, Listing},
     metrics::{CertificateLabels, Metrics, ReloadLabels},
     scaler::Catalog,
     shutdown::Supervisor,
@@ -50,6 +54,11 @@ pub(super) struct Reload {
     pub(super) files: Files,
     /// The files as they were before they were last read.
     pub(super) seen: FileHashes,
+    /// The query files as they were last read.
+    pub(super) listing: Option<Listing>,
+    /// The main file's part of the configuration.
+    pub(super) main: Config,
+    /// The configuration in force, those of the query files included.
     pub(super) config: Config,
     pub(super) catalog: watch::Sender<Arc<Catalog>>,
     pub(super) cache: Arc<QueryCache>,
@@ -57,6 +66,8 @@ pub(super) struct Reload {
     pub(super) metrics: Arc<Metrics>,
     pub(super) supervisor: Supervisor,
     pub(super) reloads: Arc<ReloadLog>,
+    /// Whether the credentials may have changed, which those of query files cannot.
+    pub(super) renews: bool,
     /// Why what is on disk is not in force.
     pub(super) rejected: Option<Problem>,
 }
@@ -82,7 +93,7 @@ impl Files {
     }
 
     fn load(&self) -> Result<Config, Problem> {
-        Config::load(self.path.as_deref(), &Environment::of_process())
+        Config::load_main(self.path.as_deref(), &Environment::of_process())
             .map_err(|faults| Problem { text: faults.to_string(), shown: faults.without_values() })
     }
 }
@@ -98,31 +109,40 @@ impl Reload {
                 _ = ticks.tick() => false,
                 _ = hangup.recv() => true,
             };
-            let contents = self.files.hashes(&self.config);
+            let contents = self.files.hashes(&self.main);
             // The configuration was read before the files were hashed for the first time, and may have changed in between.
-            let was_overtaken =
-                std::mem::take(&mut is_first_look) && self.files.load().ok().as_ref() != Some(&self.config);
-            let is_news = is_asked || was_overtaken || contents != self.seen;
+            let was_overtaken = std::mem::take(&mut is_first_look) && self.was_overtaken();
+            let listing = listing(&self.main).await;
+            self.renews = is_asked || was_overtaken || contents != self.seen;
+            let is_news = self.renews || listing != self.listing;
             // A rejected configuration may have become good without a change of its own: a file that it names was missing.
             if is_news || self.rejected.is_some() {
-                self.seen = self.reload(contents, is_news);
+                self.seen = self.reload(contents, is_news).await;
             }
         }
     }
 
+    /// Returns whether the main file is another one than the one that was read.
+    fn was_overtaken(&self) -> bool {
+        let is_same = |main: &Config| *main == self.main && main.queries_from == self.main.queries_from;
+        !self.files.load().is_ok_and(|main| is_same(&main))
+    }
+
     /// Reloads the files, whose hashes were just seen to be `contents`, and returns the hashes of what was loaded. A
     /// result that equals the one before is reported only if the attempt `is_news`.
-    fn reload(&mut self, mut contents: FileHashes, is_news: bool) -> FileHashes {
+    async fn reload(&mut self, mut contents: FileHashes, is_news: bool) -> FileHashes {
         let before = self.config.clone();
-        let mut result = self.apply();
+        let mut result = self.apply().await;
         for _ in 0..RETRIES {
-            let now = self.files.hashes(&self.config);
-            if result.is_ok() || now == contents {
+            let now = self.files.hashes(&self.main);
+            let is_good = result.is_ok() && !self.config.query_files.has_faults();
+            if is_good || now == contents && listing(&self.main).await == self.listing {
                 break;
             }
             // The files were swapped while they were being read, so the problem may be a mixture of old and new.
+            self.renews |= now != contents;
             contents = now;
-            result = self.apply();
+            result = self.apply().await;
         }
         let problem = result.err();
         if is_news || problem != self.rejected {
@@ -130,7 +150,7 @@ impl Reload {
         }
         self.rejected = problem;
         // A file that changed while it was being read must be noticed at the next look, so it keeps its earlier hash.
-        let mut taken = self.files.hashes(&self.config);
+        let mut taken = self.files.hashes(&self.main);
         for (path, hash) in &mut taken {
             if let Some(before) = contents.get(path) {
                 *hash = *before;
@@ -140,15 +160,29 @@ impl Reload {
     }
 
     fn report(&self, problem: Option<&Problem>, before: &Config) {
+        let (now, then) = (&self.config.query_files, &before.query_files);
+        let is_told = query_files::report(now, then, &self.metrics, &self.reloads);
+        let is_changed = &self.config != before;
         let (result, is_valid, reloaded) = match problem {
             None => {
                 let changed = self.config.changes_since(before);
-                tracing::info!(changed, "configuration reloaded");
-                ("applied", 1, Reloaded::Applied(changed))
+                if is_changed || !is_told {
+                    tracing::info!(changed, "configuration reloaded");
+                }
+                ("applied", true, Reloaded::Applied(changed))
             }
             Some(problem) => {
-                tracing::error!(problem = problem.text, "configuration not reloaded; the last good one stays in force");
-                ("rejected", 0, Reloaded::Rejected(problem.shown.clone()))
+                if is_changed {
+                    let changed = self.config.changes_since(before);
+                    tracing::info!(changed, "query files reloaded");
+                }
+                if self.rejected.as_ref() != Some(problem) || !is_changed && !is_told {
+                    tracing::error!(
+                        problem = problem.text,
+                        "configuration not reloaded; the last good one stays in force"
+                    );
+                }
+                ("rejected", false, Reloaded::Rejected(problem.shown.clone()))
             }
         };
         self.metrics.reloads.get_or_create(&ReloadLabels { result }).inc();
@@ -156,23 +190,43 @@ impl Reload {
         self.reloads.note(reloaded);
     }
 
-    fn apply(&mut self) -> Result<(), Problem> {
-        let config = self.files.load()?;
-        if let (Some(identity), Some(tls)) = (&self.identity, &config.server.tls) {
+    /// Puts in force what is on disk: the main file, or else its last good version, with the query files.
+    async fn apply(&mut self) -> Result<(), Problem> {
+        let (main, result) = match self.load() {
+            Ok(main) => (main, Ok(())),
+            Err(problem) => (self.main.clone(), Err(problem)),
+        };
+        let listing = listing(&main).await;
+        if result.is_ok() || listing != self.listing {
+            let config = with_query_files(main.clone(), listing.clone(), &self.config).await;
+            self.put_in_force(config);
+        }
+        (self.main, self.listing) = (main, listing);
+        result
+    }
+
+    /// Loads the main file and its certificates.
+    fn load(&self) -> Result<Config, Problem> {
+        let main = self.files.load()?;
+        if let (Some(identity), Some(tls)) = (&self.identity, &main.server.tls) {
             let expiry = identity.reload(tls).map_err(|error| {
                 let shown = vec!["server.tls: a certificate or a key cannot be used; the log says which".to_owned()];
                 Problem { text: error.to_string(), shown }
             })?;
             publish_expiry(&expiry, &self.metrics);
         }
+        Ok(main)
+    }
+
+    fn put_in_force(&mut self, config: Config) {
         if config.admin != self.config.admin || restarts(&config) != restarts(&self.config) {
             tracing::warn!("changes of server and admin take effect at the next start, certificates excepted");
         }
         let before = Arc::clone(&self.catalog.borrow());
         let catalog = Catalog::new(&config, &before, &self.metrics, &self.supervisor);
-        for database in catalog.databases().values() {
+        if self.renews {
             // The credentials may have changed: new connections read them, and idle old connections are closed.
-            database.renew();
+            catalog.databases().values().for_each(|database| database.renew());
         }
         let sources: Vec<_> = catalog.sources().map(Arc::clone).collect();
         let databases: Vec<_> = catalog.databases().keys().cloned().collect();
@@ -185,8 +239,23 @@ impl Reload {
             self.metrics.forget_database(gone);
         }
         self.config = config;
-        Ok(())
     }
+}
+
+/// Reads the query files on a thread of its own: there may be many, and large ones.
+pub(super) async fn listing(main: &Config) -> Option<Listing> {
+    let from = main.queries_from.clone()?;
+    spawn_blocking(move || from.listing()).await.ok()
+}
+
+/// Adds the query files to the main file's part, on a thread of its own for the same reason.
+pub(super) async fn with_query_files(main: Config, listing: Option<Listing>, before: &Config) -> Config {
+    if listing.is_none() {
+        return main;
+    }
+    let (alone, before) = (main.clone(), before.query_files.clone());
+    let added = spawn_blocking(move || main.with_query_files(listing.as_ref(), &before)).await;
+    added.unwrap_or(alone)
 }
 
 /// The part of `server` that takes effect only at the start.

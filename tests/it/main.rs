@@ -19,6 +19,7 @@ mod listen;
 mod notify_sql;
 mod oracle;
 mod presets;
+mod query_files;
 mod reload;
 mod right_server;
 mod role_settings;

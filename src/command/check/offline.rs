@@ -15,7 +15,11 @@ use crate::{
 pub(super) fn text(title: &str, config: &Config, colors: ColorChoice) -> String {
     let mut text = String::new();
     let mut line = |line: &str| writeln!(text, "{}", line.trim_end()).expect("writing to a String cannot fail");
-    line(&format!("{} {}", colors.paint(Style::Heading, title), colors.paint(Style::Good, "is valid")));
+    let verdict = match config.query_files.has_faults() {
+        true => colors.paint(Style::Bad, "is valid, but not all of its query files are"),
+        false => colors.paint(Style::Good, "is valid"),
+    };
+    line(&format!("{} {}", colors.paint(Style::Heading, title), verdict));
     line("");
     let security = if config.server.tls.is_some() { "TLS" } else { "plain text" };
     line(&format!(
@@ -32,6 +36,15 @@ pub(super) fn text(title: &str, config: &Config, colors: ColorChoice) -> String 
         );
         let disabled = if database.enabled { "" } else { " (disabled)" };
         line(&format!("  database   {}  {}{disabled}", database.name, printable(&at)));
+    }
+    for (name, file) in &config.query_files.files {
+        let count = config.queries.keys().filter(|query| config.origin(query) == Some(name)).count();
+        let queries = match (count, file.faults.is_some()) {
+            (0, true) => "refused, none of its queries is served".to_owned(),
+            (1, _) => "1 query".to_owned(),
+            (count, _) => format!("{count} queries"),
+        };
+        line(&format!("  file       {}  {queries}", printable(name)));
     }
     let width = config.queries.keys().map(|name| name.chars().count()).max().unwrap_or(0);
     for query in config.queries.values() {
@@ -50,6 +63,9 @@ fn described(config: &Config, query: &Query) -> String {
     let mut parts = vec![format!("on {}", query.database)];
     if config.is_builtin(&query.name) {
         parts.push("built in".to_owned());
+    }
+    if let Some(file) = config.origin(&query.name) {
+        parts.push(format!("from {file}"));
     }
     if !query.parameters.is_empty() {
         let names: Vec<&str> = query.parameters.iter().map(|parameter| parameter.name.as_str()).collect();

@@ -9,6 +9,7 @@ use crate::{
     command::count_cap,
     config::{Config, Database},
     conninfo::Connection,
+    diagnostics::Misconfiguration,
     fault::{Fault, Kind},
     json::number,
     query::Query,
@@ -19,6 +20,9 @@ use crate::{
 /// The whole report.
 #[derive(Debug, Serialize)]
 pub(super) struct Report {
+    /// The faults of query files. What else there is was checked.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) faults: Vec<serde_json::Value>,
     /// TLS towards KEDA, if it is configured.
     pub(super) serving: Option<TlsReport>,
     pub(super) databases: Vec<DatabaseReport>,
@@ -155,6 +159,12 @@ pub(super) struct PlanReport {
 }
 
 impl Report {
+    /// A report that begins with the faults of query files.
+    pub(super) fn new(config: &Config, serving: Option<TlsReport>, databases: Vec<DatabaseReport>) -> Self {
+        let of_file = |faults: Misconfiguration| faults.json()["faults"].as_array().cloned().unwrap_or_default();
+        Self { faults: config.query_files.faults().into_iter().flat_map(of_file).collect(), serving, databases }
+    }
+
     fn outcomes(&self) -> impl Iterator<Item = &QueryOutcome> {
         self.databases.iter().flat_map(|database| &database.queries).map(|query| &query.outcome)
     }

@@ -1,0 +1,84 @@
+//! Tells of the query files in the log and in the metrics.
+
+use crate::{
+    admin::{ReloadLog, Reloaded},
+    config::{QueryFile, QueryFiles, Standing},
+    diagnostics::Misconfiguration,
+    metrics::Metrics,
+};
+
+/// The most faults of a file that one line of the log tells; `clapometer check` tells them all.
+const MOST_FAULTS: usize = 10;
+
+/// The most lines that one look at the files writes.
+const MOST_LINES: usize = 50;
+
+/// Logs and notes what has changed since `before`, and publishes which files are valid. Returns whether there was any news.
+pub(super) fn report(now: &QueryFiles, before: &QueryFiles, metrics: &Metrics, reloads: &ReloadLog) -> bool {
+    publish(now, metrics);
+    let mut shown = Vec::new();
+    let mut is_news = now.unlisted != before.unlisted;
+    if is_news {
+        report_directory(now);
+    }
+    let told = |file: &QueryFile| (file.standing, file.faults.clone());
+    let changed = now.files.iter().filter(|(name, file)| before.files.get(*name).map(told) != Some(told(file)));
+    let changed: Vec<_> = changed.collect();
+    let (mut lines, mut untold) = (0, 0);
+    for (name, file) in changed {
+        let was_faulty = before.files.get(name).is_some_and(|file| file.faults.is_some());
+        if file.faults.is_none() && !was_faulty {
+            continue;
+        }
+        is_news = true;
+        let faults = file.faults.iter().flat_map(Misconfiguration::without_values);
+        shown.extend(faults.map(|fault| format!("{name}: {fault}")));
+        lines += 1;
+        match lines <= MOST_LINES {
+            true => report_file(&now.path(name).display().to_string(), file),
+            false => untold += 1,
+        }
+    }
+    if !shown.is_empty() {
+        reloads.note(Reloaded::Rejected(shown));
+    }
+    if untold > 0 {
+        tracing::error!(untold, "more query files have changed than are logged; clapometer check tells all");
+    }
+    is_news
+}
+
+fn report_directory(files: &QueryFiles) {
+    let directory = files.directory.as_ref().map(|path| path.display().to_string());
+    match &files.unlisted {
+        Some(problem) => {
+            tracing::error!(file = directory, problem, "query files not read; what was read before stays in force");
+        }
+        None => tracing::info!(file = directory, "query files are read again"),
+    }
+}
+
+fn report_file(path: &str, file: &QueryFile) {
+    let Some(faults) = &file.faults else {
+        tracing::info!(file = path, "query file is good again");
+        return;
+    };
+    let problem = faults.summary(MOST_FAULTS);
+    match file.standing {
+        Standing::InForce => {
+            tracing::error!(file = path, %problem, "query file has names that are taken; its other queries are served");
+        }
+        Standing::LastGood => {
+            tracing::error!(file = path, %problem, "query file refused; its last good version stays in force");
+        }
+        Standing::NotServed => {
+            tracing::error!(file = path, %problem, "query file refused; none of its queries is served");
+        }
+    }
+}
+
+fn publish(files: &QueryFiles, metrics: &Metrics) {
+    let directory = files.directory.as_ref().map(|path| (path.display().to_string(), files.unlisted.is_none()));
+    let each = files.files.iter().map(|(name, file)| (name.clone(), file.faults.is_none()));
+    metrics.config_valid.set_query_files(directory.into_iter().chain(each).collect());
+}
