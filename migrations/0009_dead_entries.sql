@@ -21,12 +21,13 @@ BEGIN
         SELECT id, max_attempts, duration_seconds, payload, request_key, requested_at
           FROM make_it_clap
          WHERE pending
-           AND id > (SELECT CASE WHEN $7 AND $1 % 32 <> 0 AND pg_relation_size('make_it_clap_pending_idx') > 200000
-                                 THEN (SELECT max(id) FROM clap)
-                                 ELSE -9223372036854775808 END)
+           AND id > (SELECT coalesce(CASE WHEN $7 AND $1 % 32 <> 0 AND pg_relation_size(to_regclass('make_it_clap_pending_idx')) > 200000
+                                          THEN (SELECT max(id) FROM clap)
+                                      END, -9223372036854775808))
            AND NOT EXISTS (SELECT 1 FROM clap_attempt WHERE job_uid = $2)
            AND NOT EXISTS (SELECT 1 FROM clap_voided_session WHERE session_id = $1)
-           AND NOT ($7 AND ($1 % 32 = 0 OR pg_relation_size('clap_active_idx') <= 200000 OR pg_stat_get_dead_tuples('clap'::regclass) < 5000)
+           AND NOT ($7 AND ($1 % 32 = 0 OR (pg_relation_size(to_regclass('clap_active_idx')) > 200000) IS NOT TRUE
+                                OR pg_stat_get_dead_tuples('clap'::regclass) < 5000)
                        AND (SELECT next_attempt_at
                               FROM clap
                              WHERE status IN ('RUNNING', 'FAILED') AND next_attempt_at <= now() AND lease_expires_at <= now()
