@@ -1,9 +1,11 @@
 //! The commands of `clapometer` and their exit codes.
 
 mod check;
+mod chosen;
 mod config;
 mod count_cap;
 mod get;
+mod input;
 mod lint;
 mod notify_sql;
 mod presets;

@@ -10,3 +10,4 @@ pub mod poll;
 pub mod scaled_job;
 pub mod scaled_object;
 pub mod values;
+pub mod version;

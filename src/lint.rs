@@ -11,7 +11,6 @@ mod rule;
 mod rules;
 #[cfg(test)]
 mod tests;
-mod version;
 
 use self::{
     allowed::Allowed,
@@ -23,9 +22,8 @@ pub use self::{
     findings::Finding,
     rule::{Rule, Severity},
     rules::all,
-    version::Version,
 };
-use crate::manifest::Manifest;
+use crate::{keda::version::Version, manifest::Manifest};
 
 /// How to look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

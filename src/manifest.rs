@@ -3,6 +3,7 @@
 //! It finds the objects of KEDA and leaves everything else alone. It says nothing about whether they are right; that is
 //! `lint`'s. *Source:* YAML 1.2.2, section 9.1; `apis/keda/v1alpha1` of kedacore/keda v2.21.0.
 
+mod boolean;
 mod node;
 mod object;
 mod trigger;
@@ -10,6 +11,7 @@ mod trigger;
 use std::ops::Range;
 
 pub use self::{
+    boolean::boolean,
     node::{Node, Value},
     object::{Kind, Object},
     trigger::Trigger,

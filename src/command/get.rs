@@ -2,15 +2,25 @@
 
 mod address;
 mod answers;
+mod asked;
 mod failure;
+mod object;
+mod object_text;
+mod page;
 mod text;
+mod verdict;
 mod watch;
 
 use std::collections::HashMap;
 
 use clap::Args;
 
-use self::{address::Address, answers::Answers, failure::Failure};
+use self::{
+    address::{Address, Target},
+    answers::Answers,
+    failure::Failure,
+    object::ObjectOptions,
+};
 use super::{Exit, misused, runtime};
 use crate::{
     proto::{ScaledObjectRef, external_scaler_client::ExternalScalerClient},
@@ -20,13 +30,24 @@ use crate::{
 /// The suffix of keys whose value KEDA resolves to a secret; such a value is never shown.
 const FROM_ENVIRONMENT: &str = "FromEnv";
 
+/// The namespace of a trigger, if nothing says another one.
+const NAMESPACE: &str = "default";
+
+const USAGE: &str = "\
+clapometer get [OPTIONS] <QUERY>
+       clapometer get [OPTIONS] --manifest <FILE>";
+
 const EXAMPLES: &str = "\
 It calls GetMetricSpec, GetMetrics and IsActive, in this order and on one connection. For the scaler \
 this is one more trigger, which its limits and its metrics count.
 
+With --manifest it asks for each external trigger of one ScaledJob or ScaledObject, with the metadata, \
+strategy and limits that stand there. It asks nothing of a cluster: how many Jobs or replicas there are \
+is told by --running, --pending and --replicas.
+
 Exit codes:
    0  the scaler answered
-   1  it answered with an error
+   1  it answered with an error, or the manifest has no trigger to ask for
    2  wrong usage
   69  it cannot be reached, or answers UNAVAILABLE
 
@@ -34,111 +55,134 @@ Examples:
   clapometer get outstanding-claps
   clapometer get outstanding-claps --metadata divideBy=10 --max-replicas 10
   clapometer get depth --namespace mail --metadata param.queue=outbox --watch
+  clapometer get --manifest scaled-job.yaml --address 127.0.0.1:9090 --running 3
   kubectl -n clapometer port-forward service/clapometer 9090 & clapometer get outstanding-claps \\
     --tls-ca ca.crt --tls-cert tls.crt --tls-key tls.key --tls-server-name clapometer.clapometer.svc";
 
 /// Ask a running scaler as KEDA does, and show what KEDA would do
 #[derive(Debug, Args)]
-#[command(after_help = EXAMPLES)]
+#[command(override_usage = USAGE, after_help = EXAMPLES)]
 pub(super) struct Get {
     /// The name of the query, as in a trigger's metadata
-    query: String,
+    #[arg(required_unless_present = "manifest", conflicts_with = "manifest")]
+    query: Option<String>,
     #[command(flatten)]
     address: Address,
-    /// The namespace of the ScaledJob or ScaledObject
-    #[arg(long, value_name = "NAMESPACE", default_value = "default")]
-    namespace: String,
+    /// The namespace of the ScaledJob or ScaledObject [default: the manifest's, or default]
+    #[arg(long, value_name = "NAMESPACE")]
+    namespace: Option<String>,
     /// The name of the ScaledJob or ScaledObject
-    #[arg(long, value_name = "NAME", default_value = "clapometer-get")]
+    #[arg(long, value_name = "NAME", default_value = "clapometer-get", conflicts_with = "manifest")]
     name: String,
     /// Further metadata of the trigger, one or several pairs; may be repeated. QUERY comes first
     #[arg(long = "metadata", value_name = "KEY=VALUE", num_args = 1..)]
     metadata: Vec<String>,
     /// maxReplicaCount of the ScaledJob or ScaledObject
-    #[arg(long, value_name = "N", default_value_t = 100)]
+    #[arg(long, value_name = "N", default_value_t = 100, conflicts_with = "manifest")]
     max_replicas: u32,
     /// Then open StreamIsActive and print each change until Ctrl-C
-    #[arg(long)]
+    #[arg(long, conflicts_with = "manifest")]
     watch: bool,
     /// Print one JSON document instead of text
     #[arg(long, conflicts_with = "watch")]
     json: bool,
+    #[command(flatten)]
+    object: ObjectOptions,
 }
 
 impl Get {
     pub(super) fn run(self) -> Exit {
-        let reference = match self.reference() {
-            Ok(reference) => reference,
-            Err(problem) => return misused("get", &problem),
+        let exit = match &self.query {
+            Some(query) => self.ask(query),
+            None => self.object.run(&self),
         };
-        let endpoint = match self.address.endpoint() {
-            Ok(endpoint) => endpoint,
-            Err(problem) => return misused("get", &problem),
-        };
+        exit.unwrap_or_else(|problem| misused("get", &problem))
+    }
+
+    fn ask(&self, query: &str) -> Result<Exit, String> {
+        let target = self.address.target();
+        let reference = self.reference(query, &target)?;
+        let endpoint = target.endpoint()?;
         let colors = ColorChoice::for_stdout();
         let runtime = match runtime() {
             Ok(runtime) => runtime,
             Err(error) => {
                 eprintln!("cannot start the runtime: {error}");
-                return Exit::Failure;
+                return Ok(Exit::Failure);
             }
         };
-        let is_secure = self.address.is_secure();
-        runtime.block_on(async {
+        let heading = self.heading(query, &target);
+        let is_secure = target.is_secure();
+        Ok(runtime.block_on(async {
             let channel = match address::connect(&endpoint).await {
                 Ok(channel) => channel,
-                Err(error) => return self.show_failure(&Failure::unreachable(&error, is_secure), colors),
+                Err(error) => return self.show_failure(&heading, &Failure::unreachable(&error, is_secure), colors),
             };
             let mut client = ExternalScalerClient::new(channel);
             let answers = match Answers::ask(&mut client, &reference, is_secure).await {
                 Ok(answers) => answers,
-                Err(failure) => return self.show_failure(&failure, colors),
+                Err(failure) => return self.show_failure(&heading, &failure, colors),
             };
             if self.json {
                 print(&format!("{:#}\n", answers.document(self.max_replicas)));
             } else {
-                print(&text::page(&self.heading(), &answers, self.max_replicas, colors));
+                print(&text::page(&heading, &answers, self.max_replicas, colors));
             }
             if self.watch {
                 return watch::until_interrupted(&mut client, &reference, is_secure, colors).await;
             }
             Exit::Success
-        })
+        }))
     }
 
     /// Builds the part of the request that says which object asks for which query.
-    fn reference(&self) -> Result<ScaledObjectRef, String> {
+    fn reference(&self, query: &str, target: &Target<'_>) -> Result<ScaledObjectRef, String> {
+        let given = self.metadata()?;
+        if given.iter().any(|(key, _)| *key == "query") {
+            return Err("--metadata query: the query is the argument QUERY".to_owned());
+        }
         let mut metadata = HashMap::from([
-            ("scalerAddress".to_owned(), self.address.shown().to_owned()),
-            ("query".to_owned(), self.query.clone()),
+            ("scalerAddress".to_owned(), target.shown().to_owned()),
+            ("query".to_owned(), query.to_owned()),
         ]);
+        metadata.extend(given.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())));
+        let namespace = self.namespace.as_deref().unwrap_or(NAMESPACE).to_owned();
+        Ok(ScaledObjectRef { name: self.name.clone(), namespace, scaler_metadata: metadata })
+    }
+
+    /// Returns the pairs of `--metadata`.
+    fn metadata(&self) -> Result<Vec<(&str, &str)>, String> {
+        let mut pairs: Vec<(&str, &str)> = Vec::new();
         for (index, pair) in self.metadata.iter().enumerate() {
             let Some((key, value)) = pair.split_once('=') else {
                 // An argument without `=` may be a secret in the wrong place, so it is not quoted.
                 return Err(format!("--metadata number {} must be KEY=VALUE", index + 1));
             };
-            if key == "query" {
-                return Err("--metadata query: the query is the argument QUERY".to_owned());
-            }
-            if metadata.insert(key.to_owned(), value.to_owned()).is_some() && key != "scalerAddress" {
+            if pairs.iter().any(|(known, _)| *known == key) {
                 return Err(format!("--metadata {key}: is given twice"));
             }
+            pairs.push((key, value));
         }
-        Ok(ScaledObjectRef { name: self.name.clone(), namespace: self.namespace.clone(), scaler_metadata: metadata })
+        Ok(pairs)
     }
 
-    fn heading(&self) -> String {
+    /// Returns the pairs of `--metadata` in a form that may be shown.
+    fn shown_metadata(&self) -> String {
         let metadata: Vec<String> = self.metadata.iter().map(|pair| shown(pair)).collect();
-        let with = if metadata.is_empty() { String::new() } else { format!(", with {}", metadata.join(" ")) };
-        format!("{}  at {}, as {}/{}{with}", self.query, self.address.shown(), self.namespace, self.name)
+        if metadata.is_empty() { String::new() } else { format!(", with {}", metadata.join(" ")) }
     }
 
-    fn show_failure(&self, failure: &Failure, colors: ColorChoice) -> Exit {
+    fn heading(&self, query: &str, target: &Target<'_>) -> String {
+        let namespace = self.namespace.as_deref().unwrap_or(NAMESPACE);
+        format!("{query}  at {}, as {namespace}/{}{}", target.shown(), self.name, self.shown_metadata())
+    }
+
+    fn show_failure(&self, heading: &str, failure: &Failure, colors: ColorChoice) -> Exit {
         if self.json {
             let document = serde_json::to_string_pretty(failure).expect("a failure has no keys that are not text");
             print(&format!("{document}\n"));
         } else {
-            print(&text::failure(&self.heading(), failure, colors));
+            print(&text::failure(heading, failure, colors));
         }
         failure.exit
     }

@@ -1,7 +1,6 @@
 //! `clapometer lint`: says what KEDA will do with manifests that their author may not expect.
 
 mod github;
-mod input;
 mod json;
 mod text;
 
@@ -9,9 +8,10 @@ use std::{io, path::PathBuf};
 
 use clap::{Args, ValueEnum};
 
-use super::{Exit, misused};
+use super::{Exit, input, misused};
 use crate::{
-    lint::{Counted, Options, Severity, Version, lint},
+    keda::version::Version,
+    lint::{Counted, Options, Severity, lint},
     terminal::{print, style::ColorChoice},
 };
 

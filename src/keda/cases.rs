@@ -11,6 +11,7 @@ use super::{
     scaled_job::{Calculation, Jobs, ScaledJob, ScalerAnswer, Strategy},
     scaled_object::{ScaledObject, Triggers, average_value_replicas, value_replicas},
     values::{metric_value, target_size},
+    version::Version,
 };
 use crate::proto::{MetricSpec, MetricValue};
 
@@ -137,7 +138,13 @@ impl JobCase {
             "sum" => Calculation::Sum,
             _ => Calculation::Max,
         };
-        let scaled_job = ScaledJob { min_replica_count: self.min, max_replica_count: self.max, strategy, calculation };
+        let scaled_job = ScaledJob {
+            min_replica_count: self.min,
+            max_replica_count: self.max,
+            strategy,
+            calculation,
+            keda: Version::NEWEST,
+        };
         let answers = self.answers.iter().map(Messages::answer).collect::<Result<Vec<_>, _>>()?;
         let jobs = Jobs { unfinished: self.unfinished, pending: self.pending };
         let decision = scaled_job.decide(&answers, jobs);

@@ -6,8 +6,14 @@
 
 use std::fmt;
 
+use super::version::Version;
+
+/// The first version whose strategy `accurate` compares `maxReplicaCount` with a number that has each pending Job once
+/// (kedacore/keda issue 7329).
+const ACCURATE_WITH_PENDING: Version = Version::new(2, 19, 0);
+
 /// `maxReplicaCount` where it is not set.
-const DEFAULT_MAX_REPLICA_COUNT: i64 = 100;
+pub const DEFAULT_MAX_REPLICA_COUNT: i64 = 100;
 
 /// The part of a `ScaledJob`'s specification that decides how many Jobs there are.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -20,6 +26,8 @@ pub struct ScaledJob {
     pub strategy: Strategy,
     /// `scalingStrategy.multipleScalersCalculation`.
     pub calculation: Calculation,
+    /// The version of KEDA.
+    pub keda: Version,
 }
 
 /// The way in which unfinished Jobs reduce the number of new ones.
@@ -78,10 +86,37 @@ pub struct Jobs {
 pub struct Decision {
     /// The number of Jobs that it creates.
     pub created: i64,
-    active: bool,
-    scale_to: i64,
-    max_scale: i64,
+    /// At least one trigger is active, or there is a least number of Jobs.
+    pub active: bool,
+    /// The number of Jobs that the triggers ask for.
+    pub scale_to: i64,
+    /// The greatest number of Jobs for these triggers.
+    pub max_scale: i64,
     jobs: Jobs,
+}
+
+impl Strategy {
+    /// Returns its word in a manifest.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Default => "default",
+            Self::Custom { .. } => "custom",
+            Self::Accurate => "accurate",
+            Self::Eager => "eager",
+        }
+    }
+}
+
+impl Calculation {
+    /// Returns its word in a manifest.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Max => "max",
+            Self::Min => "min",
+            Self::Average => "avg",
+            Self::Sum => "sum",
+        }
+    }
 }
 
 impl ScaledJob {
@@ -92,6 +127,7 @@ impl ScaledJob {
             max_replica_count: Some(max_replica_count),
             strategy: Strategy::Default,
             calculation: Calculation::Max,
+            keda: Version::NEWEST,
         }
     }
 
@@ -109,7 +145,7 @@ impl ScaledJob {
         let (effective_max_scale, scale_to) = if jobs.unfinished < min {
             (min - jobs.unfinished, min - jobs.unfinished)
         } else {
-            self.strategy.effective_max_scale(max_scale, jobs.unfinished - min, jobs.pending, room, scale_to)
+            self.effective_max_scale(max_scale, jobs.unfinished - min, jobs.pending, room, scale_to)
         };
         // `createJobs`.
         let created = if active { scale_to.min(effective_max_scale).max(0) } else { 0 };
@@ -149,21 +185,27 @@ impl ScaledJob {
         let (value, max) = combined.map_or((0.0, 0.0), |(value, max)| (value / share.max(1.0), max / share.max(1.0)));
         (combined.is_some() || min > 0, ceiling(value), ceiling(max.min(room)))
     }
-}
 
-impl Strategy {
     /// `GetEffectiveMaxScale`: returns the largest number of new Jobs, and the wanted number.
-    fn effective_max_scale(self, max_scale: i64, running: i64, pending: i64, room: i64, scale_to: i64) -> (i64, i64) {
-        match self {
-            Self::Custom { queue_length_deduction, running_job_percentage: Some(percentage) } => {
+    fn effective_max_scale(&self, max_scale: i64, running: i64, pending: i64, room: i64, scale_to: i64) -> (i64, i64) {
+        match self.strategy {
+            Strategy::Custom { queue_length_deduction, running_job_percentage: Some(percentage) } => {
                 // Go's conversion to an integer cuts off the fraction.
                 let share = truncation(float(running) * percentage);
                 ((max_scale - queue_length_deduction - share).min(room), scale_to)
             }
-            Self::Default | Self::Custom { running_job_percentage: None, .. } => (max_scale - running, scale_to),
-            Self::Accurate if max_scale + running - pending > room => (room - running, scale_to),
-            Self::Accurate => (max_scale - pending, scale_to),
-            Self::Eager => ((room - running - pending).min(max_scale), room),
+            Strategy::Default | Strategy::Custom { running_job_percentage: None, .. } => {
+                (max_scale - running, scale_to)
+            }
+            Strategy::Accurate => {
+                let is_full = if self.keda < ACCURATE_WITH_PENDING {
+                    max_scale + running > room
+                } else {
+                    max_scale + running - pending > room
+                };
+                (if is_full { room - running } else { max_scale - pending }, scale_to)
+            }
+            Strategy::Eager => ((room - running - pending).min(max_scale), room),
         }
     }
 }
@@ -201,7 +243,7 @@ fn truncation(value: f64) -> i64 {
 
 #[cfg(test)]
 mod tests {
-    use super::{Calculation, Jobs, ScaledJob, ScalerAnswer, Strategy, ceiling};
+    use super::{Calculation, Jobs, ScaledJob, ScalerAnswer, Strategy, Version, ceiling};
 
     fn answer(value: f64, target: f64, active: bool) -> ScalerAnswer {
         ScalerAnswer { value, target, active }
@@ -239,13 +281,15 @@ mod tests {
             (Strategy::Accurate, (20, 15, 10, 20), 5),
         ] {
             let (max_scale, running, pending, room) = arguments;
-            let outcome = strategy.effective_max_scale(max_scale, running, pending, room, 1);
+            let scaled_job = ScaledJob { strategy, ..ScaledJob::with_max_replica_count(room) };
+            let outcome = scaled_job.effective_max_scale(max_scale, running, pending, room, 1);
             assert_eq!(outcome, (expected, 1), "{strategy:?} of {arguments:?}");
         }
         for (arguments, expected) in [((4, 3, 0), 4), ((4, 0, 3), 4), ((4, 7, 0), 3), ((4, 1, 6), 3), ((15, 0, 0), 10)]
         {
             let (max_scale, running, pending) = arguments;
-            let outcome = Strategy::Eager.effective_max_scale(max_scale, running, pending, 10, 1);
+            let eager = ScaledJob { strategy: Strategy::Eager, ..ScaledJob::with_max_replica_count(10) };
+            let outcome = eager.effective_max_scale(max_scale, running, pending, 10, 1);
             assert_eq!(outcome, (expected, 10), "eager of {arguments:?}");
         }
     }
@@ -332,6 +376,15 @@ mod tests {
         assert_eq!(created(accurate, 4.0, 4, 0), 4);
         assert_eq!(created(eager, 4.0, 4, 0), 4);
         assert_eq!(created(ScaledJob::with_max_replica_count(10), 4.0, 4, 0), 0);
+    }
+
+    #[test]
+    fn accurate_before_2_19_subtracts_jobs_that_are_pending_from_the_room_that_they_leave() {
+        let accurate = ScaledJob { strategy: Strategy::Accurate, ..ScaledJob::with_max_replica_count(10) };
+        let before = ScaledJob { keda: Version::new(2, 18, 3), ..accurate };
+        // Eight rows to claim, four of them by Jobs that are pending: four more Jobs fit.
+        assert_eq!((created(before, 8.0, 4, 4), created(accurate, 8.0, 4, 4)), (6, 4));
+        assert_eq!(created(before, 3.0, 4, 2), created(accurate, 3.0, 4, 2), "far from the greatest number");
     }
 
     #[test]

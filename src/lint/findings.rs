@@ -5,9 +5,8 @@ use std::ops::Range;
 use super::{
     allowed::Allowed,
     rule::{Rule, Severity},
-    version::Version,
 };
-use crate::manifest::Object;
+use crate::{keda::version::Version, manifest::Object};
 
 /// One thing that was found.
 #[derive(Debug, Clone, PartialEq, Eq)]

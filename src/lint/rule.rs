@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::version::Version;
+use crate::keda::version::Version;
 
 /// One trap.
 #[derive(Debug, PartialEq, Eq)]

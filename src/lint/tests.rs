@@ -8,7 +8,8 @@ use std::{
 
 use proptest::prelude::*;
 
-use super::{Counted, Options, Report, Rule, Source, Version, all, lint};
+use super::{Counted, Options, Report, Rule, Source, all, lint};
+use crate::keda::version::Version;
 
 fn options(keda: Version) -> Options {
     Options { keda, counts: None }

@@ -4,12 +4,14 @@ use std::{fmt, ops::Range};
 
 use super::{
     GROUP,
+    boolean::boolean,
     node::{Node, Value},
     trigger::Trigger,
 };
 use crate::keda::{
     scaled_job::{Calculation, ScaledJob, Strategy},
     scaled_object::ScaledObject,
+    version::Version,
 };
 
 /// The kinds that are looked at.
@@ -75,8 +77,8 @@ impl Object {
         self.spec(&["triggers"]).into_iter().flat_map(Node::items).map(Trigger::new)
     }
 
-    /// Returns the part of a `ScaledJob` that decides how many Jobs there are, with KEDA's defaults.
-    pub fn scaled_job(&self) -> ScaledJob {
+    /// Returns the part of a `ScaledJob` that decides how many Jobs there are, with the defaults of a version of KEDA.
+    pub fn scaled_job(&self, keda: Version) -> ScaledJob {
         let number = |key| self.spec(&[key]).and_then(Node::integer);
         ScaledJob {
             min_replica_count: number("minReplicaCount").unwrap_or(0),
@@ -88,6 +90,7 @@ impl Object {
                 Some("sum") => Calculation::Sum,
                 _ => Calculation::Max,
             },
+            keda,
         }
     }
 
@@ -125,6 +128,14 @@ impl Object {
     /// Returns the containers of the pods that a `ScaledJob` starts, without init containers.
     pub fn containers(&self) -> &[Node] {
         self.pod().and_then(|pod| pod.get("containers")).map_or(&[], Node::items)
+    }
+
+    /// `NeedToBePausedByAnnotation`: returns whether KEDA leaves the object alone. Any word but a false one pauses it.
+    pub fn is_paused(&self) -> bool {
+        let keeps_replicas = self.kind == Kind::ScaledObject
+            && self.root.at(&["metadata", "annotations", "autoscaling.keda.sh/paused-replicas"]).is_some();
+        let paused = self.annotation("autoscaling.keda.sh/paused");
+        keeps_replicas || paused.is_some_and(|(_, text)| boolean(&text) != Some(false))
     }
 
     /// Returns an annotation as text, whatever YAML makes of it.

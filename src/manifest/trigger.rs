@@ -24,6 +24,11 @@ impl<'a> Trigger<'a> {
         matches!(self.kind(), "external" | "external-push")
     }
 
+    /// Returns its name, if it has one.
+    pub fn name(&self) -> Option<&'a str> {
+        self.node.text_at(&["name"]).filter(|name| !name.is_empty())
+    }
+
     /// Returns a key of its metadata.
     pub fn metadata(&self, key: &str) -> Option<&'a Node> {
         self.node.get("metadata")?.get(key)

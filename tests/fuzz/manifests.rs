@@ -1,6 +1,9 @@
 //! Manifests: whatever the text, `lint` ends, and each finding has a line of the text.
 
-use clapometer::lint::{Counted, Options, Source, Version, lint};
+use clapometer::{
+    keda::version::Version,
+    lint::{Counted, Options, Source, lint},
+};
 
 /// The text as a file of manifests.
 pub(super) fn check(input: &[u8]) {

@@ -6,6 +6,7 @@ mod check_functions;
 mod config;
 mod get;
 mod get_faults;
+mod get_manifest;
 mod help;
 mod lint;
 mod mistakes;

@@ -6,7 +6,16 @@ use clap::Args;
 use http::Uri;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
-use crate::telemetry::error_chain;
+use crate::{
+    manifest::{Trigger, boolean},
+    telemetry::error_chain,
+};
+
+/// The address of a scaler on this machine.
+const LOCAL: &str = "127.0.0.1:9090";
+
+/// The port that KEDA dials where an address has none.
+const HTTPS_PORT: &str = "443";
 
 /// The longest that DNS, TCP and TLS may take together.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -14,9 +23,10 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The options `--address` and `--tls-*`.
 #[derive(Debug, Args)]
 pub(super) struct Address {
-    /// The scaler's address; https:// before it turns on TLS
-    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:9090")]
-    address: String,
+    /// The scaler's address; https:// before it turns on TLS [default: 127.0.0.1:9090, or the
+    /// scalerAddress of a manifest's trigger]
+    #[arg(long, value_name = "HOST:PORT")]
+    address: Option<String>,
     /// The CA of the scaler's certificate (PEM) [default: the CAs that the system trusts]
     #[arg(long, value_name = "FILE")]
     tls_ca: Option<PathBuf>,
@@ -27,52 +37,59 @@ pub(super) struct Address {
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     tls_key: Option<PathBuf>,
     /// The name that the scaler's certificate must have, for `kubectl port-forward` [default: the
-    /// host of --address]
+    /// host of the address; of scalerAddress if the manifest's trigger has enableTLS]
     #[arg(long, value_name = "NAME")]
     tls_server_name: Option<String>,
 }
 
+/// The scaler to ask, and how to connect to it.
+pub(super) struct Target<'a> {
+    address: String,
+    /// The option or the key that the address comes from.
+    origin: &'static str,
+    is_secure: bool,
+    server_name: Option<String>,
+    options: &'a Address,
+}
+
 impl Address {
-    /// Returns the address as it was given.
-    pub(super) fn shown(&self) -> &str {
-        &self.address
+    /// Returns the scaler that the options name.
+    pub(super) fn target(&self) -> Target<'_> {
+        let address = self.address.clone().unwrap_or_else(|| LOCAL.to_owned());
+        self.target_at(address, "--address", false, None)
     }
 
-    /// Returns whether the connection uses TLS.
-    pub(super) fn is_secure(&self) -> bool {
-        self.address.starts_with("https://")
+    /// Returns the scaler that KEDA asks for a trigger, at --address if that is given.
+    pub(super) fn target_of(&self, trigger: Trigger<'_>) -> Target<'_> {
+        let named = trigger.text("scalerAddress").unwrap_or_default();
+        let named = named.strip_prefix("dns:///").unwrap_or(named);
+        let (host, port) = named.rsplit_once(':').unwrap_or((named, HTTPS_PORT));
+        let is_secure = trigger.text("enableTLS").and_then(boolean) == Some(true);
+        match &self.address {
+            // The way there is another one, the certificate is the same.
+            Some(address) if is_secure => self.target_at(address.clone(), "--address", true, Some(host.to_owned())),
+            Some(address) => self.target_at(address.clone(), "--address", false, None),
+            None => self.target_at(format!("{host}:{port}"), "scalerAddress", is_secure, None),
+        }
+    }
+
+    fn target_at(
+        &self,
+        address: String,
+        origin: &'static str,
+        is_secure: bool,
+        server_name: Option<String>,
+    ) -> Target<'_> {
+        let is_secure = address.starts_with("https://")
             || self.tls_ca.is_some()
             || self.tls_cert.is_some()
             || self.tls_server_name.is_some()
+            || (is_secure && !address.starts_with("http://"));
+        let server_name = self.tls_server_name.clone().or(server_name).filter(|_| is_secure);
+        Target { address, origin, is_secure, server_name, options: self }
     }
 
-    /// Returns the endpoint to connect to.
-    ///
-    /// # Errors
-    /// Says what is wrong with the address or a file.
-    pub(super) fn endpoint(&self) -> Result<Endpoint, String> {
-        let (scheme, rest) = match self.address.split_once("://") {
-            Some(("http", _)) if self.is_secure() => {
-                return Err("--address: http:// is plain text, but --tls-* is given; leave one out".to_owned());
-            }
-            Some((scheme @ ("http" | "https"), rest)) => (scheme, rest),
-            Some(_) => return Err("--address: must be HOST:PORT, http://HOST:PORT or https://HOST:PORT".to_owned()),
-            None => (if self.is_secure() { "https" } else { "http" }, self.address.as_str()),
-        };
-        let uri: Uri = format!("{scheme}://{rest}")
-            .parse()
-            .map_err(|error| format!("--address: must be HOST:PORT, such as 127.0.0.1:9090 ({error})"))?;
-        if uri.port_u16().is_none() {
-            return Err("--address: needs a port; KEDA dials 443 where scalerAddress has none".to_owned());
-        }
-        let endpoint = Endpoint::from(uri).connect_timeout(CONNECT_TIMEOUT).tcp_nodelay(true);
-        if !self.is_secure() {
-            return Ok(endpoint);
-        }
-        endpoint.tls_config(self.tls()?).map_err(|error| format!("--tls-*: {}", error_chain(&error)))
-    }
-
-    fn tls(&self) -> Result<ClientTlsConfig, String> {
+    fn tls(&self, server_name: Option<&str>) -> Result<ClientTlsConfig, String> {
         let mut tls = match &self.tls_ca {
             Some(path) => ClientTlsConfig::new().ca_certificate(Certificate::from_pem(file("--tls-ca", path)?)),
             None => ClientTlsConfig::new().with_native_roots(),
@@ -80,10 +97,50 @@ impl Address {
         if let (Some(cert), Some(key)) = (&self.tls_cert, &self.tls_key) {
             tls = tls.identity(Identity::from_pem(file("--tls-cert", cert)?, file("--tls-key", key)?));
         }
-        if let Some(name) = &self.tls_server_name {
+        if let Some(name) = server_name {
             tls = tls.domain_name(name);
         }
         Ok(tls)
+    }
+}
+
+impl Target<'_> {
+    /// Returns the address as it was given.
+    pub(super) fn shown(&self) -> &str {
+        &self.address
+    }
+
+    /// Returns whether the connection uses TLS.
+    pub(super) fn is_secure(&self) -> bool {
+        self.is_secure
+    }
+
+    /// Returns the endpoint to connect to.
+    ///
+    /// # Errors
+    /// Says what is wrong with the address or a file.
+    pub(super) fn endpoint(&self) -> Result<Endpoint, String> {
+        let Self { address, origin, is_secure, server_name, options } = self;
+        let (scheme, rest) = match address.split_once("://") {
+            Some(("http", _)) if *is_secure => {
+                return Err(format!("{origin}: http:// is plain text, but --tls-* is given; leave one out"));
+            }
+            Some((scheme @ ("http" | "https"), rest)) => (scheme, rest),
+            Some(_) => return Err(format!("{origin}: must be HOST:PORT, http://HOST:PORT or https://HOST:PORT")),
+            None => (if *is_secure { "https" } else { "http" }, address.as_str()),
+        };
+        let uri: Uri = format!("{scheme}://{rest}")
+            .parse()
+            .map_err(|error| format!("{origin}: must be HOST:PORT, such as 127.0.0.1:9090 ({error})"))?;
+        if uri.port_u16().is_none() {
+            return Err(format!("{origin}: needs a port; KEDA dials 443 where scalerAddress has none"));
+        }
+        let endpoint = Endpoint::from(uri).connect_timeout(CONNECT_TIMEOUT).tcp_nodelay(true);
+        if !is_secure {
+            return Ok(endpoint);
+        }
+        let tls = options.tls(server_name.as_deref())?;
+        endpoint.tls_config(tls).map_err(|error| format!("--tls-*: {}", error_chain(&error)))
     }
 }
 

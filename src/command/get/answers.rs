@@ -61,13 +61,17 @@ impl Answers {
         let answer = bounded("GetMetrics", client.get_metrics(request), is_secure).await?;
         let is_unseen = answer.metadata().contains_key(UNSEEN_KEY);
         let is_untrimmed = answer.metadata().contains_key(UNTRIMMED_TEXT);
-        let metric =
-            answer.into_inner().metric_values.into_iter().next().ok_or_else(|| Failure::empty("GetMetrics"))?;
+        let values = answer.into_inner().metric_values;
+        if values.is_empty() {
+            return Err(Failure::empty("GetMetrics"));
+        }
+        // KEDA adds all of them up, whatever their names.
+        let value = values.iter().map(metric_value).sum();
         let metrics_took = begun.elapsed();
 
         let begun = Instant::now();
         let active = bounded("IsActive", client.is_active(reference.clone()), is_secure).await?.into_inner().result;
-        let answer = ScalerAnswer { value: metric_value(&metric), target: target_size(&spec), active };
+        let answer = ScalerAnswer { value, target: target_size(&spec), active };
         let divisor =
             reference.scaler_metadata.get("divideBy").and_then(|text| text.trim().parse().ok()).unwrap_or(1.0);
         Ok(Self {

@@ -120,7 +120,7 @@ fn advice(code: Code) -> &'static str {
             "compare the name with `clapometer config`, and --namespace with the query's `namespaces`; on purpose \
              the scaler does not say which of the two it is"
         }
-        Code::InvalidArgument => "correct the named key of the trigger's metadata, which is --metadata here",
+        Code::InvalidArgument => "correct the named key of the trigger's metadata, or of --metadata",
         Code::ResourceExhausted => "the scaler's log and metrics show which triggers use up its limits",
         Code::OutOfRange => "the message is too large: 256 KiB is the limit",
         Code::Internal => "a bug of the scaler: please report it, with its log",

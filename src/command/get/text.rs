@@ -1,5 +1,7 @@
 //! The text of an answer or a failure.
 
+use std::time::Duration;
+
 use super::{answers::Answers, failure::Failure};
 use crate::{
     command::count_cap,
@@ -16,39 +18,51 @@ const KEY: usize = 15;
 
 /// Shows the answers, and what KEDA would do with them.
 pub(super) fn page(heading: &str, answers: &Answers, max_replicas: u32, colors: ColorChoice) -> String {
-    let ScalerAnswer { value, target, active } = answers.answer;
-    let row = |key: &str, text: &str, duration: Option<std::time::Duration>| {
-        let key = colors.padded(Style::Quiet, key, KEY);
-        let took = duration.map_or_else(String::new, |duration| colors.paint(Style::Quiet, &elapsed(duration)));
-        let text = colors.padded(Style::Heading, &printable(text), if took.is_empty() { 0 } else { 48 });
-        format!("  {key}{}", format!("{text}{took}").trim_end())
-    };
-    let [spec, metrics, activity] = answers.durations;
-    let at_least = if answers.at_least { "at least " } else { "" };
-    let mut lines = vec![
-        title(heading, colors),
-        String::new(),
-        row("GetMetricSpec", &format!("metric {}, target {}", answers.metric, number(target)), Some(spec)),
-        row("GetMetrics", &format!("{at_least}{}", number(value)), Some(metrics)),
-        row("IsActive", if active { "active" } else { "inactive" }, Some(activity)),
-        String::new(),
-    ];
-    let plain = |key: &str, text: &str| {
-        let room = reading_width().saturating_sub(2 + KEY);
-        let text = wrapped(&printable(text), room).join(&format!("\n  {}", " ".repeat(KEY)));
-        format!("  {}{text}", colors.padded(Style::Quiet, key, KEY))
-    };
-    lines.push(plain("ScaledJob", &for_job(answers, max_replicas)));
-    lines.push(plain("ScaledObject", &for_object(answers, max_replicas)));
-    if !at_least.is_empty() {
-        lines.push(plain("note", count_cap::REMARK));
-    }
-    lines.extend(answers.remarks().into_iter().map(|remark| plain("note", remark)));
+    let mut lines = vec![title(heading, colors), String::new()];
+    lines.extend(calls(answers, colors));
+    lines.push(String::new());
+    lines.push(line("ScaledJob", &for_job(answers, max_replicas), colors));
+    lines.push(line("ScaledObject", &for_object(answers, max_replicas), colors));
+    lines.extend(notes(answers).into_iter().map(|note| line("note", note, colors)));
     lines.join("\n") + "\n"
 }
 
-/// Shows a failed call.
+/// Returns a line for each call.
+pub(super) fn calls(answers: &Answers, colors: ColorChoice) -> [String; 3] {
+    let ScalerAnswer { value, target, active } = answers.answer;
+    let [spec, metrics, activity] = answers.durations;
+    let call = |rpc: &str, text: &str, duration: Duration| {
+        let rpc = colors.padded(Style::Quiet, rpc, KEY);
+        let text = colors.padded(Style::Heading, &printable(text), 48);
+        format!("  {rpc}{text}{}", colors.paint(Style::Quiet, &elapsed(duration)))
+    };
+    let at_least = if answers.at_least { "at least " } else { "" };
+    [
+        call("GetMetricSpec", &format!("metric {}, target {}", answers.metric, number(target)), spec),
+        call("GetMetrics", &format!("{at_least}{}", number(value)), metrics),
+        call("IsActive", if active { "active" } else { "inactive" }, activity),
+    ]
+}
+
+/// Returns what may surprise about an answer.
+pub(super) fn notes(answers: &Answers) -> Vec<&'static str> {
+    answers.at_least.then_some(count_cap::REMARK).into_iter().chain(answers.remarks()).collect()
+}
+
+/// Returns a key with its text, which goes on below itself.
+pub(super) fn line(key: &str, text: &str, colors: ColorChoice) -> String {
+    let room = reading_width().saturating_sub(2 + KEY);
+    let text = wrapped(&printable(text), room).join(&format!("\n  {}", " ".repeat(KEY)));
+    format!("  {}{text}", colors.padded(Style::Quiet, key, KEY))
+}
+
+/// Shows a failed call under a heading.
 pub(super) fn failure(heading: &str, failure: &Failure, colors: ColorChoice) -> String {
+    format!("{}\n\n{}\n", title(heading, colors), failed(failure, colors))
+}
+
+/// Shows a failed call.
+pub(super) fn failed(failure: &Failure, colors: ColorChoice) -> String {
     let Failure { rpc, code, message, advice, exit: _ } = failure;
     let key = colors.padded(Style::Quiet, rpc.unwrap_or("connect"), KEY);
     let code = colors.paint(Style::Bad, code);
@@ -57,10 +71,10 @@ pub(super) fn failure(heading: &str, failure: &Failure, colors: ColorChoice) -> 
     let room = reading_width().saturating_sub(5 + KEY);
     let message = wrapped(&printable(message), room).join(&format!("\n  {indent}"));
     let advice = wrapped(advice, room).join(&format!("\n     {indent}"));
-    format!("{}\n\n  {key}{code}\n  {indent}{message}\n  {indent}{arrow} {advice}\n", title(heading, colors))
+    format!("  {key}{code}\n  {indent}{message}\n  {indent}{arrow} {advice}")
 }
 
-fn title(heading: &str, colors: ColorChoice) -> String {
+pub(super) fn title(heading: &str, colors: ColorChoice) -> String {
     match heading.split_once("  ") {
         Some((name, rest)) => format!("{}  {}", colors.paint(Style::Heading, &printable(name)), printable(rest)),
         None => colors.paint(Style::Heading, &printable(heading)),

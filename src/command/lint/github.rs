@@ -29,7 +29,10 @@ fn escaped(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lint::{Options, Source, Version, lint};
+    use crate::{
+        keda::version::Version,
+        lint::{Options, Source, lint},
+    };
 
     #[test]
     fn what_a_manifest_says_cannot_become_a_command() {

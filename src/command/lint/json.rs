@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::lint::{Report, Version};
+use crate::{keda::version::Version, lint::Report};
 
 /// Returns all findings, and what was looked at.
 pub(super) fn document(report: &Report, keda: Version) -> Value {

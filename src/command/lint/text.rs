@@ -3,7 +3,8 @@
 use std::fmt::Write;
 
 use crate::{
-    lint::{Finding, Report, Severity, Version},
+    keda::version::Version,
+    lint::{Finding, Report, Severity},
     terminal::{
         reading_width,
         style::{ColorChoice, Style},

@@ -11,7 +11,7 @@ use crate::{
             Severity::{Error, Warning},
         },
     },
-    manifest::{Node, Trigger, Value},
+    manifest::{Node, Trigger, Value, boolean},
     proto::ScaledObjectRef,
     scaler,
 };
@@ -112,7 +112,7 @@ fn check_host(trigger: Trigger<'_>, key: &str, host: &str, findings: &mut Findin
 fn check_tls(trigger: Trigger<'_>, findings: &mut Findings<'_>) {
     for key in ["enableTLS", "unsafeSsl"] {
         let Some(text) = trigger.text(key) else { continue };
-        if go_boolean(text).is_none() {
+        if boolean(text).is_none() {
             let why = format!("KEDA cannot build the trigger: {key} is neither true nor false.");
             findings.add(&BOOLEAN_MALFORMED, trigger.line(key), why, "Write \"true\" or \"false\".");
         }
@@ -135,7 +135,7 @@ fn check_tls(trigger: Trigger<'_>, findings: &mut Findings<'_>) {
     if let Some(reference) = trigger.node.get("authenticationRef")
         && !reference.is_null()
         && !is_true(trigger, "enableTLS")
-        && trigger.text("enableTLS").is_none_or(|text| go_boolean(text).is_some())
+        && trigger.text("enableTLS").is_none_or(|text| boolean(text).is_some())
     {
         let why =
             "If the TriggerAuthentication or a key of its Secret is missing, KEDA speaks plain text without an error.";
@@ -196,14 +196,5 @@ pub(super) fn connection(trigger: Trigger<'_>) -> (Option<&str>, bool, bool, Opt
 }
 
 fn is_true(trigger: Trigger<'_>, key: &str) -> bool {
-    trigger.text(key).and_then(go_boolean) == Some(true)
-}
-
-/// `strconv.ParseBool`
-fn go_boolean(text: &str) -> Option<bool> {
-    match text {
-        "1" | "t" | "T" | "TRUE" | "true" | "True" => Some(true),
-        "0" | "f" | "F" | "FALSE" | "false" | "False" => Some(false),
-        _ => None,
-    }
+    trigger.text(key).and_then(boolean) == Some(true)
 }

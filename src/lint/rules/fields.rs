@@ -5,15 +5,15 @@ use std::collections::BTreeMap;
 use super::documents::shown;
 use crate::{
     diagnostics::nearest,
+    keda::version::Version,
     lint::{
         findings::Findings,
         rule::{
             Rule,
             Severity::{Error, Warning},
         },
-        version::Version,
     },
-    manifest::{Kind, Node, Object, Value},
+    manifest::{Kind, Node, Object, Value, boolean},
 };
 
 const UNKNOWN_FIELD: Rule =
@@ -251,9 +251,7 @@ fn check_name(object: &Object, findings: &mut Findings<'_>) {
 
 fn check_paused(object: &Object, findings: &mut Findings<'_>) {
     let Some((node, text)) = object.annotation("autoscaling.keda.sh/paused") else { return };
-    // strconv.ParseBool
-    let is_boolean = ["1", "t", "T", "TRUE", "true", "True", "0", "f", "F", "FALSE", "false", "False"];
-    if !is_boolean.contains(&text.as_str()) {
+    if boolean(&text).is_none() {
         findings.add(
             &PAUSED_BY_ANY_WORD,
             node.line,

@@ -2,6 +2,7 @@
 
 use super::{Subject, external, scaled_job};
 use crate::{
+    keda::version::Version,
     lint::{
         counting::{self, Counted},
         findings::Findings,
@@ -9,7 +10,6 @@ use crate::{
             Rule,
             Severity::{Error, Note, Warning},
         },
-        version::Version,
     },
     manifest::{Kind, Node, Object, Value},
 };

@@ -36,7 +36,7 @@ pub(super) const RULES: &[&Rule] = &[
 /// Looks at the strategy of a ScaledJob, and what its triggers count.
 pub(super) fn check(subject: &Subject<'_>, findings: &mut Findings<'_>) {
     let object = subject.object;
-    let scaled_job = object.scaled_job();
+    let scaled_job = object.scaled_job(subject.options.keda);
     for trigger in object.triggers() {
         check_count(subject, trigger, scaled_job.strategy, findings);
         check_failed_rows(object, trigger, findings);
@@ -62,7 +62,7 @@ fn check_count(subject: &Subject<'_>, trigger: Trigger<'_>, strategy: Strategy, 
     let Some(count) = counting::of(trigger, subject.options.counts) else { return };
     let severity = if count.is_known { Error } else { Warning };
     let line = object.spec(&["scalingStrategy", "strategy"]).map_or(trigger.line("query"), |node| node.line);
-    let max = object.scaled_job().max_replica_count;
+    let max = object.scaled_job(subject.options.keda).max_replica_count;
     match (strategy, count.counted) {
         (Strategy::Default | Strategy::Custom { running_job_percentage: None, .. }, Counted::Pending)
             if max.is_none_or(|max| max > 1) =>

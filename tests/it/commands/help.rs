@@ -58,7 +58,7 @@ async fn wrong_usage_exits_with_2_and_says_what_is_wrong() {
         (&[], "Usage: clapometer <COMMAND>"),
         (&["serv"], "similar subcommand exists: 'serve'"),
         (&["check", "--ofline"], "similar argument exists: '--offline'"),
-        (&["get"], "<QUERY>"),
+        (&["get"], "clapometer get [OPTIONS] --manifest <FILE>"),
         (&["get", "jobs", "--watch", "--json"], "cannot be used with"),
         (&["get", "jobs", "--tls-cert", "a.crt"], "--tls-key <FILE>"),
         (&["get", "jobs", "--address", "127.0.0.1"], "--address: needs a port; KEDA dials 443"),

@@ -7,7 +7,10 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use clapometer::keda::scaled_job::{Calculation, Jobs, ScaledJob, ScalerAnswer, Strategy};
+use clapometer::keda::{
+    scaled_job::{Calculation, Jobs, ScaledJob, ScalerAnswer, Strategy},
+    version::Version,
+};
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 use rustix::process::Signal;
 use tokio::time::{Instant, sleep};
@@ -250,6 +253,7 @@ impl World<'_> {
             max_replica_count: Some(MOST_JOBS),
             strategy: self.plan.strategy,
             calculation: Calculation::Max,
+            keda: Version::NEWEST,
         };
         let unfinished: Vec<&Job> = self.jobs.iter().filter(|job| !job.over).collect();
         let count = |jobs: usize| i64::try_from(jobs).expect("few Jobs");

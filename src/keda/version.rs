@@ -16,7 +16,8 @@ impl Version {
     /// The newest one that was run.
     pub const NEWEST: Self = Self::new(2, 21, 0);
 
-    pub(super) const fn new(major: u16, minor: u16, patch: u16) -> Self {
+    /// A version of three numbers.
+    pub const fn new(major: u16, minor: u16, patch: u16) -> Self {
         Self { major, minor, patch }
     }
 }

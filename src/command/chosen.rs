@@ -1,0 +1,114 @@
+//! The one object of a manifest that a command is about.
+
+use std::{io, path::Path};
+
+use super::input;
+use crate::{
+    lint::Source,
+    manifest::{Kind, Manifest, Object},
+};
+
+/// An object, and the files that it was chosen from.
+#[derive(Debug)]
+pub(super) struct Chosen {
+    pub(super) object: Object,
+    /// The file that it stands in.
+    pub(super) file: String,
+    /// All files that were read.
+    pub(super) sources: Vec<Source>,
+}
+
+impl Chosen {
+    /// Reads a file, a directory or standard input, and takes its only object of one of these kinds, or the one with this
+    /// name, which may be written as `KIND/NAME`.
+    ///
+    /// # Errors
+    /// Says why there is no such object, or which ones there are.
+    pub(super) fn read(path: &Path, kinds: &[Kind], wanted: Option<&str>) -> Result<Self, String> {
+        let sources = input::read(&[path.to_owned()], &mut io::stdin().lock())?;
+        Self::of(sources, kinds, wanted)
+    }
+
+    fn of(sources: Vec<Source>, kinds: &[Kind], wanted: Option<&str>) -> Result<Self, String> {
+        let mut found = Vec::new();
+        let mut unreadable = None;
+        for source in &sources {
+            let manifest = Manifest::read(&source.text);
+            let broken = manifest.unreadable.first();
+            unreadable =
+                unreadable.or(broken.map(|broken| format!("{}:{}: {}", source.name, broken.line, broken.message)));
+            let objects = manifest.objects.into_iter().filter(|object| kinds.contains(&object.kind));
+            found.extend(objects.map(|object| (source.name.clone(), object)));
+        }
+        let all = names(&found);
+        if let Some(wanted) = wanted {
+            found.retain(|(_, object)| is(object, wanted));
+        }
+        match (found.pop(), found.is_empty(), wanted) {
+            (Some((file, object)), true, _) => Ok(Self { object, file, sources }),
+            (Some(_), false, Some(wanted)) => {
+                Err(format!("several objects are named {wanted}: write KIND/NAME, or give one file: {all}"))
+            }
+            (Some(_), false, None) => {
+                Err(format!("there are several objects, so one must be named with --object: {all}"))
+            }
+            (None, _, Some(wanted)) if !all.is_empty() => Err(format!("no object is named {wanted}; there are {all}")),
+            (None, ..) => {
+                let kinds: Vec<String> = kinds.iter().map(ToString::to_string).collect();
+                let broken = unreadable.map_or_else(String::new, |unreadable| format!(" ({unreadable})"));
+                Err(format!("there is no {}{broken}", kinds.join(" and no ")))
+            }
+        }
+    }
+}
+
+fn is(object: &Object, wanted: &str) -> bool {
+    let (kind, name) = wanted.rsplit_once('/').map_or((None, wanted), |(kind, name)| (Some(kind), name));
+    object.name() == name && kind.is_none_or(|kind| object.kind.to_string().eq_ignore_ascii_case(kind))
+}
+
+fn names(objects: &[(String, Object)]) -> String {
+    const SHOWN: usize = 8;
+    let mut names: Vec<String> =
+        objects.iter().take(SHOWN).map(|(_, object)| format!("{}/{}", object.kind, object.name())).collect();
+    if objects.len() > SHOWN {
+        names.push(format!("{} more", objects.len() - SHOWN));
+    }
+    names.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BOTH: [Kind; 2] = [Kind::ScaledJob, Kind::ScaledObject];
+
+    fn chosen(text: &str, wanted: Option<&str>) -> Result<String, String> {
+        let source = Source { name: "a.yaml".to_owned(), text: text.to_owned() };
+        Chosen::of(vec![source], &BOTH, wanted).map(|chosen| chosen.object.to_string())
+    }
+
+    fn object(kind: &str, name: &str) -> String {
+        format!("---\napiVersion: keda.sh/v1alpha1\nkind: {kind}\nmetadata: {{name: {name}}}\n")
+    }
+
+    #[test]
+    fn the_only_object_needs_no_name_and_several_do() {
+        let job = object("ScaledJob", "a");
+        let other = object("TriggerAuthentication", "a");
+        assert_eq!(chosen(&format!("{job}{other}"), None), Ok("ScaledJob a".to_owned()));
+        let both = format!("{job}{}", object("ScaledObject", "a"));
+        assert_eq!(chosen(&both, Some("scaledobject/a")), Ok("ScaledObject a".to_owned()));
+        for wanted in [None, Some("a"), Some("b")] {
+            let problem = chosen(&both, wanted).expect_err("it is not clear which");
+            assert!(problem.ends_with("ScaledJob/a, ScaledObject/a"), "{problem}");
+        }
+    }
+
+    #[test]
+    fn a_file_without_an_object_says_what_is_wrong_with_it() {
+        assert_eq!(chosen("kind: Pod\n", None), Err("there is no ScaledJob and no ScaledObject".to_owned()));
+        let problem = chosen("kind: {{ .Values.kind }}\n", Some("a")).expect_err("a template is no object");
+        assert!(problem.contains("a.yaml:1: ") && problem.contains("helm template"), "{problem}");
+    }
+}

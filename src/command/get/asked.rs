@@ -1,0 +1,22 @@
+//! The triggers of an object, each with what came of asking for it.
+
+use super::{answers::Answers, failure::Failure};
+use crate::manifest::Trigger;
+
+/// A trigger, and what came of it.
+pub(super) struct Asked<'a> {
+    /// Its place in the object, from 0.
+    pub(super) index: usize,
+    pub(super) trigger: Trigger<'a>,
+    /// Where it was asked, if it was.
+    pub(super) address: Option<String>,
+    pub(super) outcome: Outcome,
+}
+
+/// What came of a trigger.
+pub(super) enum Outcome {
+    Answered(Answers),
+    Failed(Failure),
+    /// Nobody was asked, for this reason.
+    NotAsked(&'static str),
+}
