@@ -169,11 +169,16 @@ fn whole_tables(explained: &Explained, partial: &BTreeSet<String>) -> Vec<String
         let index = node_text(node, "Index Name").filter(|index| !partial.contains(*index));
         match (node_text(node, "Node Type"), table, index) {
             (Some("Seq Scan"), Some(table), _) => whole.push(table.to_owned()),
-            (_, _, Some(index)) if node.get("Index Cond").is_none() => whole.push(index.to_owned()),
+            (_, _, Some(index)) if is_unbounded(node_text(node, "Index Cond")) => whole.push(index.to_owned()),
             _ => {}
         }
     }
     whole
+}
+
+/// Returns whether an index scan may read all of its index. The claim's own lower bound is the least id at times.
+fn is_unbounded(condition: Option<&str>) -> bool {
+    condition.is_none_or(|condition| condition.starts_with("(id > "))
 }
 
 #[cfg(test)]
@@ -197,6 +202,8 @@ mod tests {
         let scan = |index: &str| serde_json::json!({"Node Type": "Index Scan", "Index Name": index});
         assert_eq!(whole(scan("clap_pkey")), ["clap_pkey"]);
         assert!(whole(scan("clap_active_idx")).is_empty());
+        let bounded_below = serde_json::json!({"Node Type": "Index Scan", "Index Name": "make_it_clap_pkey", "Index Cond": "(id > $1)"});
+        assert_eq!(whole(bounded_below), ["make_it_clap_pkey"]);
         let found = serde_json::json!({"Node Type": "Index Scan", "Index Name": "clap_pkey", "Index Cond": "(id = 1)"});
         assert!(whole(found).is_empty());
     }
