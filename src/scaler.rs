@@ -14,7 +14,7 @@ mod status;
 mod stream;
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     panic::AssertUnwindSafe,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -220,7 +220,7 @@ impl ExternalScaler for Scaler {
     async fn get_metrics(&self, request: Request<GetMetricsRequest>) -> Result<Response<GetMetricsResponse>, Status> {
         let call = call(&request);
         let request = request.into_inner();
-        let reference = request.scaled_object_ref.unwrap_or_default();
+        let mut reference = request.scaled_object_ref.unwrap_or_default();
         let (mut is_unseen, mut is_untrimmed) = (false, false);
         let answer = async {
             match self.resolve(&reference, Some(&request.metric_name), call.came_at)? {
@@ -230,12 +230,13 @@ impl ExternalScaler for Scaler {
                 }
                 Resolved::Unknown => Err(Refusal::Denied.into()),
                 Resolved::Trigger { trigger, cached, key } => {
+                    forget_metadata(&mut reference);
                     let reading = cached
                         .for_metrics(trigger.id, call)
                         .await
                         .map_err(|fault| self.note_fault(key, Told::NoValue, fault))?;
                     let value = convert::value(&trigger, &reading)
-                        .map_err(|fault| self.note_fault_of_trigger(&reference, fault))?;
+                        .map_err(|fault| self.note_fault_of_trigger(&reference, &trigger, fault))?;
                     self.note_answer(&reference, key, Told::Value(convert::told(&value)));
                     is_unseen = trigger.has_unseen_key();
                     is_untrimmed = trigger.has_untrimmed_text();
@@ -257,22 +258,23 @@ impl ExternalScaler for Scaler {
 
     async fn is_active(&self, request: Request<ScaledObjectRef>) -> Result<Response<IsActiveResponse>, Status> {
         let call = call(&request);
+        let mut reference = request.into_inner();
         let answer = async {
-            let reference = request.get_ref();
-            let (key, result) = match self.resolve(reference, None, call.came_at)? {
+            let (key, result) = match self.resolve(&reference, None, call.came_at)? {
                 Resolved::Keeper(key) => (key, false),
                 Resolved::Unknown => return Err(Refusal::Denied.into()),
                 Resolved::Trigger { trigger, cached, key } => {
+                    forget_metadata(&mut reference);
                     let reading = cached
                         .for_activity(trigger.id, call)
                         .await
                         .map_err(|fault| self.note_fault(key, Told::NoActivity, fault))?;
                     let is_active = convert::is_active(&trigger, &reading)
-                        .map_err(|fault| self.note_fault_of_trigger(reference, fault))?;
+                        .map_err(|fault| self.note_fault_of_trigger(&reference, &trigger, fault))?;
                     (key, is_active)
                 }
             };
-            self.note_answer(reference, key, Told::Active(result));
+            self.note_answer(&reference, key, Told::Active(result));
             Ok(IsActiveResponse { result })
         };
         self.observed(&self.is_active, call.came_at, answer).await
@@ -337,6 +339,11 @@ fn unary(grpc_method: &'static str) -> RpcLabels {
 
 fn streaming(grpc_method: &'static str) -> RpcLabels {
     RpcLabels { grpc_type: "server_stream", grpc_service: SERVICE, grpc_method }
+}
+
+/// Frees the metadata of a trigger that has been resolved: a call may wait for its reading, and keeps only what it needs.
+fn forget_metadata(reference: &mut ScaledObjectRef) {
+    reference.scaler_metadata = HashMap::new();
 }
 
 /// Starts a call now. Its deadline is ours, or the caller's own if that is shorter.

@@ -6,6 +6,7 @@ mod health;
 mod preface;
 mod query_files;
 mod reload;
+mod request_budget;
 mod routes;
 mod tls;
 

@@ -14,7 +14,7 @@ use tonic::{Code, Status};
 
 use super::{
     Scaler,
-    metadata::{MAXIMUM_NAME, best_spec},
+    metadata::{MAXIMUM_NAME, Trigger, best_spec},
     status::code_name,
 };
 use crate::{
@@ -82,12 +82,17 @@ impl RefusalLog {
 impl Scaler {
     /// Records that a trigger was refused, and logs it if that is news.
     pub(super) fn note_refusal(&self, reference: &ScaledObjectRef, status: &Status, now: Instant) {
+        let catalog = self.catalog.borrow();
+        let (query, _) = best_spec(reference, &catalog);
+        self.note_refusal_of(reference, query, status, now);
+    }
+
+    /// Records that a trigger of this query was refused, and logs it if that is news.
+    fn note_refusal_of(&self, reference: &ScaledObjectRef, query: &str, status: &Status, now: Instant) {
         let ScaledObjectRef { name, namespace, .. } = reference;
         let code = code_name(status.code());
         // No object of Kubernetes has a name that long, so it is counted and not remembered.
         let is_nameable = name.len() <= MAXIMUM_NAME && namespace.len() <= MAXIMUM_NAME;
-        let catalog = self.catalog.borrow();
-        let (query, _) = best_spec(reference, &catalog);
         // A limit refuses whoever comes at the wrong time, so that its refusals come and go with each call.
         let text = (status.code() != Code::ResourceExhausted)
             .then(|| self.refusal_log.hasher.hash_one((code, status.message())));
@@ -119,9 +124,9 @@ impl Scaler {
     }
 
     /// Records that a trigger got nothing from a reading that is good for others: its key has no row.
-    pub(super) fn note_fault_of_trigger(&self, reference: &ScaledObjectRef, fault: Fault) -> Status {
+    pub(super) fn note_fault_of_trigger(&self, reference: &ScaledObjectRef, trigger: &Trigger, fault: Fault) -> Status {
         let status = Status::from(fault);
-        self.note_refusal(reference, &status, Instant::now());
+        self.note_refusal_of(reference, &trigger.query().name, &status, Instant::now());
         status
     }
 

@@ -1,8 +1,7 @@
 //! Accepts connections, and bounds the number, the age and the end of each.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use futures_util::future::{BoxFuture, FutureExt, ready};
 use http::{Request, Response, StatusCode, header::CONTENT_TYPE};
 use hyper::{body::Incoming, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -19,10 +18,10 @@ use tonic::body::Body;
 
 use super::{
     preface::{Preface, PrefaceReader},
-    routes::Services,
+    routes::{Answering, PeerServices, Services},
     tls::ServerIdentity,
 };
-use crate::{metrics::Metrics, scaler::ConnectionAge};
+use crate::{metrics::Metrics, places::Peer, scaler::ConnectionAge};
 
 /// The most connections at a time. A KEDA operator opens one.
 const CONNECTIONS: usize = 1_000;
@@ -76,8 +75,8 @@ pub(super) async fn serve(
             () = shutdown.cancelled() => break,
             accepted = listener.accept() => accepted,
         };
-        let socket = match accepted {
-            Ok((socket, _)) => socket,
+        let (socket, address) = match accepted {
+            Ok(accepted) => accepted,
             Err(error) => {
                 if !std::mem::replace(&mut is_refusing, true) {
                     tracing::warn!(%error, "cannot accept connections");
@@ -96,7 +95,8 @@ pub(super) async fn serve(
             tracing::info!("accepting connections again");
         }
         let acceptor = limits.identity.as_ref().map(|identity| identity.acceptor());
-        let connection = connection(socket, acceptor, services.clone(), jittered(limits.maximum_age), shutdown.clone());
+        let services = services.of(Peer::from(address.ip()));
+        let connection = connection(socket, acceptor, services, jittered(limits.maximum_age), shutdown.clone());
         let metrics = Arc::clone(&metrics);
         metrics.grpc_connections.inc();
         connections.spawn(async move {
@@ -119,7 +119,7 @@ fn jittered(maximum: Duration) -> Option<Duration> {
 async fn connection(
     socket: TcpStream,
     acceptor: Option<TlsAcceptor>,
-    services: Services,
+    services: PeerServices,
     maximum_age: Option<Duration>,
     shutdown: CancellationToken,
 ) {
@@ -150,7 +150,7 @@ async fn connection(
 async fn serve_http2<I>(
     io: I,
     preface: Preface,
-    services: Services,
+    services: PeerServices,
     maximum_age: Option<Duration>,
     shutdown: CancellationToken,
 ) where
@@ -216,16 +216,12 @@ async fn serve_http2<I>(
 /// Answers one request, or refuses it if its content type is not gRPC's.
 ///
 /// A streaming method finds the age of its connection in the extensions.
-fn answer(
-    services: &Services,
-    mut request: Request<Incoming>,
-    age: Option<&ConnectionAge>,
-) -> BoxFuture<'static, Result<Response<Body>, Infallible>> {
+fn answer(services: &PeerServices, mut request: Request<Incoming>, age: Option<&ConnectionAge>) -> Answering {
     let content_type = request.headers().get(CONTENT_TYPE).map(http::HeaderValue::as_bytes);
     if !content_type.is_some_and(is_grpc) {
         let mut response = Response::new(Body::empty());
         *response.status_mut() = StatusCode::UNSUPPORTED_MEDIA_TYPE;
-        return ready(Ok(response)).boxed();
+        return Answering::refusal(response);
     }
     if let Some(age) = age.filter(|_| request.uri().path().contains(STREAMING)) {
         request.extensions_mut().insert(age.clone());

@@ -1,11 +1,19 @@
 //! The gRPC services of one port.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
-use futures_util::future::BoxFuture;
+use bytes::Bytes;
+use futures_util::future::{BoxFuture, FutureExt, ready};
 use http::{Request, Response};
-use hyper::body::Incoming;
+use hyper::body::{Frame, Incoming, SizeHint};
 use tonic::{
+    Status,
     body::Body,
     codegen::Service,
     server::NamedService,
@@ -16,9 +24,11 @@ use tonic_reflection::server::Builder;
 
 use super::{
     ServeError,
-    body_limit::{BodyBudget, LimitedBody},
+    body_limit::LimitedBody,
+    request_budget::{Charge, PeerBudget, RequestBudget, Waits},
 };
 use crate::{
+    places::Peer,
     proto::{FILE_DESCRIPTORS, external_scaler_server::ExternalScalerServer},
     scaler::Scaler,
 };
@@ -32,12 +42,33 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a request to the other services may be incomplete: reflection is a stream of requests.
 const OTHER_BODY_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// The method that never waits. KEDA ignores its errors, so it is not refused while others wait.
+const GET_METRIC_SPEC: &str = "GetMetricSpec";
+
 /// The scaler's service, and the other services behind a router.
-#[derive(Clone)]
 pub(super) struct Services {
     scaler: ExternalScalerServer<Scaler>,
     others: Routes,
-    body_budget: Arc<BodyBudget>,
+    budget: Arc<RequestBudget>,
+}
+
+/// The services as one peer gets them.
+pub(super) struct PeerServices {
+    scaler: ExternalScalerServer<Scaler>,
+    others: Routes,
+    budget: Arc<PeerBudget>,
+}
+
+/// An answer that is being made. Until it is there, the request holds its share of the budget.
+pub(super) struct Answering {
+    answer: BoxFuture<'static, Result<Response<Body>, Infallible>>,
+    charge: Option<Arc<Charge>>,
+}
+
+/// The answer of a service that is not the scaler's: a stream of it holds its share of the budget until it ends.
+struct ChargedBody {
+    body: Body,
+    _charge: Arc<Charge>,
 }
 
 impl Services {
@@ -55,22 +86,75 @@ impl Services {
                 .add_service(builder().build_v1()?.max_decoding_message_size(MAXIMUM_MESSAGE))
                 .add_service(builder().build_v1alpha()?.max_decoding_message_size(MAXIMUM_MESSAGE));
         }
-        Ok(Self { scaler, others: others.routes().prepare(), body_budget: Arc::default() })
+        Ok(Self { scaler, others: others.routes().prepare(), budget: Arc::default() })
     }
 
+    /// Returns the services for a connection of a peer.
+    pub(super) fn of(&self, peer: Peer) -> PeerServices {
+        PeerServices { scaler: self.scaler.clone(), others: self.others.clone(), budget: self.budget.of(peer) }
+    }
+}
+
+impl PeerServices {
     /// Answers one request. KEDA's calls do not go through the router, which would clone, box and
     /// look up the same service for each of them.
-    pub(super) fn answer(&self, request: Request<Incoming>) -> BoxFuture<'static, Result<Response<Body>, Infallible>> {
-        let service = request.uri().path().strip_prefix('/').and_then(|path| path.split('/').next());
-        if service == Some(ExternalScalerServer::<Scaler>::NAME) {
-            return self.scaler.clone().call(self.limited(request, BODY_TIMEOUT));
+    pub(super) fn answer(&self, request: Request<Incoming>) -> Answering {
+        let mut names = request.uri().path().split('/').skip(1);
+        let (service, method) = (names.next(), names.next());
+        let is_of_scaler = service == Some(ExternalScalerServer::<Scaler>::NAME);
+        let waits = if is_of_scaler && method == Some(GET_METRIC_SPEC) { Waits::Never } else { Waits::Perhaps };
+        let charge = Charge::new(&self.budget, waits);
+        if waits == Waits::Perhaps
+            && let Err(refused) = charge.add_overhead()
+        {
+            return Answering::refusal(refused.into_http());
+        }
+        let within = if is_of_scaler { BODY_TIMEOUT } else { OTHER_BODY_TIMEOUT };
+        let request = request.map(|body| LimitedBody::new(body, within, Arc::clone(&charge)));
+        if is_of_scaler {
+            return Answering { answer: self.scaler.clone().call(request), charge: Some(charge) };
         }
         let mut others = self.others.clone();
-        let request = self.limited(request, OTHER_BODY_TIMEOUT);
-        Box::pin(async move { others.call(request).await })
+        let answer = async move {
+            let answer = others.call(request).await?;
+            Ok(answer.map(|body| Body::new(ChargedBody { body, _charge: charge })))
+        };
+        Answering { answer: answer.boxed(), charge: None }
+    }
+}
+
+impl Answering {
+    /// Answers with this.
+    pub(super) fn refusal(response: Response<Body>) -> Self {
+        Self { answer: ready(Ok(response)).boxed(), charge: None }
+    }
+}
+
+impl Future for Answering {
+    type Output = Result<Response<Body>, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let polled = self.answer.as_mut().poll(context);
+        if polled.is_ready() {
+            self.charge = None;
+        }
+        polled
+    }
+}
+
+impl hyper::body::Body for ChargedBody {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        Pin::new(&mut self.body).poll_frame(context)
     }
 
-    fn limited(&self, request: Request<Incoming>, within: Duration) -> Request<LimitedBody<Incoming>> {
-        request.map(|body| LimitedBody::new(body, within, Arc::clone(&self.body_budget)))
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
