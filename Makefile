@@ -66,7 +66,7 @@ faults:          ## makes every named fault and prints what was required, what w
 truth:           ## random faults until TRUTH_ANSWERS (1000000) answers were held against the table; TRUTH_SEED repeats a run
 	scripts/postgres
 	TRUTH_ANSWERS=$${TRUTH_ANSWERS:-1000000} TRUTH_SEED=$${TRUTH_SEED:-$$(date +%s)} \
-	    cargo test --locked --release --test it oracle::no_answer -- --nocapture
+	    cargo test --locked --release --test it oracle:: -- --nocapture --test-threads 1 --skip every_named_fault
 
 fuzz:            ## libFuzzer, led by coverage, for FUZZ_SECONDS (300) on each target of tests/fuzz; needs a C++ compiler
 	scripts/fuzz

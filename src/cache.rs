@@ -7,7 +7,9 @@
 mod freshness;
 mod group_keys;
 mod last_poll;
+mod reader;
 mod record;
+mod shards;
 mod source;
 mod store;
 mod watch;
@@ -25,20 +27,22 @@ use tokio::{
 };
 
 use self::{
-    freshness::{ChannelRules, Rules},
     last_poll::LastPolls,
+    shards::{Failure, Parts},
     source::is_of_the_query,
 };
 pub use self::{
+    reader::QueryReader,
     record::{LatestReading, QueryState},
-    source::{QueryReader, QuerySource},
+    shards::sum,
+    source::QuerySource,
     store::{CacheKey, QueryCache},
     watch::Watch,
 };
 use crate::{
     fault::Fault,
-    metrics::{FaultLabels, Metrics},
-    reading::{ReadResult, Reading, Rows, Tenant},
+    metrics::{FaultLabels, Metrics, QueryLabels},
+    reading::{Reading, Rows, Tenant},
 };
 
 /// The time for which an IsActive is answered from the reading of the GetMetrics before it.
@@ -53,6 +57,9 @@ struct Outcome {
     began_at: Instant,
     /// The time at which it ended.
     ended_at: Instant,
+    /// What the databases answered, each on its own.
+    parts: Parts,
+    /// Their sum.
     result: Result<Arc<Reading>, Fault>,
 }
 
@@ -99,7 +106,8 @@ struct State {
 impl CachedQuery {
     fn new(key: CacheKey, namespace: &str, metrics: Arc<Metrics>) -> Arc<Self> {
         let now = Instant::now();
-        let nothing = Outcome { attempt: 0, began_at: now, ended_at: now, result: Err(Fault::DeadlineExceeded) };
+        let parts = vec![None; key.source.shards.len()];
+        let nothing = Outcome { attempt: 0, began_at: now, ended_at: now, parts, result: Err(Fault::DeadlineExceeded) };
         let state = State {
             attempt: 0,
             in_flight: false,
@@ -174,22 +182,32 @@ impl CachedQuery {
     }
 
     fn fresh(&self, now: Instant) -> Option<Arc<Reading>> {
-        match &self.outcome.borrow().result {
-            Ok(reading) if self.rules().is_fresh(reading, now) => Some(Arc::clone(reading)),
-            Ok(_) | Err(_) => None,
-        }
+        let outcome = self.outcome.borrow();
+        let reading = outcome.result.as_ref().ok()?;
+        let mut parts = outcome.parts.iter().flatten().zip(self.key.source.rules());
+        parts.all(|(part, rules)| rules.is_fresh(part, now)).then(|| Arc::clone(reading))
     }
 
-    fn rules(&self) -> Rules {
-        let query = self.key.source.query();
-        let channel = self.key.source.channel.as_ref().zip(query.notify.as_ref()).map(|(channel, notify)| {
-            let channel = *channel.borrow();
-            ChannelRules {
-                resync: notify.resync.filter(|_| channel.is_healthy),
-                invalidated_at: channel.invalidated_at,
+    /// Returns the parts that the next attempt need not read again.
+    ///
+    /// A notification, or a failure, concerns its own database only, and the others are kept if none of them is older
+    /// than `max_age`. If one is, all are read: else each would be read at a time of its own from then on.
+    fn kept(&self, now: Instant) -> Parts {
+        let outcome = self.outcome.borrow();
+        let max_age = self.key.source.query().max_age;
+        let mut kept = Vec::with_capacity(outcome.parts.len());
+        for (part, rules) in outcome.parts.iter().zip(self.key.source.rules()) {
+            let part = part.as_ref().filter(|part| !rules.is_outdated(part, now));
+            if part.is_some_and(|part| part.sent_at + max_age <= now) {
+                return vec![None; outcome.parts.len()];
             }
-        });
-        Rules { max_age: query.max_age, channel }
+            kept.push(part.cloned());
+        }
+        // All are good, and their sum is not.
+        if kept.iter().all(Option::is_some) {
+            kept.fill(None);
+        }
+        kept
     }
 
     /// Starts an attempt, in a task that belongs to no call: calls give up, the attempt goes on.
@@ -199,16 +217,20 @@ impl CachedQuery {
         let cached = Arc::clone(self);
         let attempt = state.attempt;
         let tenant = state.tenant.clone();
+        let kept = self.kept(Instant::now());
         tokio::spawn(async move {
             let began_at = Instant::now();
-            let counting =
-                AssertUnwindSafe(cached.key.source.reader.read(&cached.key.parameters, &tenant)).catch_unwind();
-            let counted = counting.await.unwrap_or_else(|_| Err((Fault::Bug, "the reading panicked".to_owned())));
-            cached.finish_attempt(attempt, began_at, counted);
+            let CacheKey { source, parameters } = &cached.key;
+            let counting = AssertUnwindSafe(source.read(kept, parameters, &tenant, &cached.metrics)).catch_unwind();
+            let (parts, counted) = counting.await.unwrap_or_else(|_| {
+                let (labels, detail) = (source.labels.clone(), "the reading panicked".to_owned());
+                (vec![None; source.shards.len()], Err(Failure { fault: Fault::Bug, detail, labels }))
+            });
+            cached.finish_attempt(attempt, began_at, parts, counted);
         });
     }
 
-    fn finish_attempt(&self, attempt: u64, began_at: Instant, counted: ReadResult) {
+    fn finish_attempt(&self, attempt: u64, began_at: Instant, parts: Parts, counted: Result<Arc<Reading>, Failure>) {
         let mut state = self.lock();
         state.in_flight = false;
         let ended_at = Instant::now();
@@ -218,26 +240,23 @@ impl CachedQuery {
                     self.key.source.stopped_failing();
                 }
                 self.publish(&reading);
-                Ok(Arc::new(reading))
+                Ok(reading)
             }
-            Err((fault, detail)) => {
+            Err(failure) => {
                 state.failed_at = Some(ended_at);
-                let labels = FaultLabels {
-                    query: self.key.source.labels.query.clone(),
-                    database: self.key.source.labels.database.clone(),
-                    reason: fault.reason(),
-                };
+                let QueryLabels { query, database } = failure.labels.clone();
+                let labels = FaultLabels { query, database, reason: failure.fault.reason() };
                 self.metrics.query_errors.get_or_create(&labels).inc();
-                self.key.source.has_failed(fault);
-                if is_of_the_query(fault) {
+                self.key.source.has_failed(failure.fault);
+                if is_of_the_query(failure.fault) {
                     let was_failing = std::mem::replace(&mut state.is_failing, true);
-                    self.key.source.failed(fault, &detail, was_failing);
+                    self.key.source.failed(&failure, was_failing);
                 }
-                Err(fault)
+                Err(failure.fault)
             }
         };
         // Under the lock, so that outcomes are published in the order of their attempts.
-        let before = self.outcome.send_replace(Outcome { attempt, began_at, ended_at, result });
+        let before = self.outcome.send_replace(Outcome { attempt, began_at, ended_at, parts, result });
         state.watchers.wake(&before, &self.outcome.borrow());
     }
 
@@ -246,7 +265,6 @@ impl CachedQuery {
         if self.key.source.is_retired() {
             return;
         }
-        self.metrics.query_duration.get_or_create(labels).observe(reading.sent_at.elapsed().as_secs_f64());
         self.metrics.record_reading(labels, reading.sent_at);
         self.key.source.has_read(reading);
         if let Some(stalled) = reading.stalled {

@@ -7,6 +7,7 @@
 //! Nothing here connects to anything.
 
 mod admin;
+mod bounds;
 mod builtin;
 mod database;
 pub(crate) mod duration;
@@ -263,7 +264,7 @@ impl Config {
         let section = root.section("queries_from");
         let queries_from = section.is_present().then(|| queries_from::read(&section, &names)).flatten();
         root.boolean(BUILT_IN_QUERIES);
-        let bounds = query::Bounds { databases: &names, namespaces: None };
+        let bounds = bounds::Bounds { databases: &names, namespaces: None };
         let (queries, built_in) = query::read(&root.section("queries"), &bounds, None);
         root.finish();
         let effective = context.effective.take();

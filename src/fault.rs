@@ -151,7 +151,7 @@ impl Fault {
     }
 
     /// Returns the reasons for which a reading of a query can fail.
-    pub fn reasons(is_grouped: bool) -> impl Iterator<Item = &'static str> {
+    pub fn reasons(is_grouped: bool) -> impl Iterator<Item = &'static str> + Clone {
         const OF_EACH: [&str; 22] = [
             "disabled",
             "unreachable",

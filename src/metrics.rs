@@ -317,12 +317,25 @@ impl Metrics {
     }
 
     /// Shows the counters of a query at 0: Prometheus does not see the first increase of a series that was not there.
-    pub fn announce_query(&self, query: &QueryLabels, reasons: impl Iterator<Item = &'static str>) {
-        drop(self.query_statements.get_or_create(query));
+    ///
+    /// `query` has the names of all its databases; `databases` is the same query in each of them.
+    pub fn announce_query<'a>(
+        &self,
+        query: &'a QueryLabels,
+        databases: impl Iterator<Item = &'a QueryLabels>,
+        reasons: impl Iterator<Item = &'static str> + Clone,
+    ) {
         drop(self.query_joined_calls.get_or_create(query));
-        for reason in reasons {
-            let QueryLabels { query, database } = query.clone();
-            drop(self.query_errors.get_or_create(&FaultLabels { query, database, reason }));
+        let mut failing = vec![query];
+        for one in databases {
+            drop(self.query_statements.get_or_create(one));
+            failing.push(one);
+        }
+        for QueryLabels { query, database } in failing {
+            for reason in reasons.clone() {
+                let labels = FaultLabels { query: query.clone(), database: database.clone(), reason };
+                drop(self.query_errors.get_or_create(&labels));
+            }
         }
     }
 

@@ -205,6 +205,15 @@ impl Database {
         &self.settings
     }
 
+    /// Returns the fault of a reading that would not be sent now: the database is not enabled, or its breaker is open.
+    pub fn refusal(&self) -> Option<Fault> {
+        match *self.health.breaker().borrow() {
+            _ if !self.settings.enabled => Some(Fault::Disabled),
+            Breaker::Open => Some(Fault::BreakerOpen),
+            Breaker::Closed => None,
+        }
+    }
+
     /// Takes one reading on behalf of `tenant`.
     ///
     /// Ends by itself, after the statement's limit and a wait for a connection of [`QUEUE`] or that limit,
@@ -477,7 +486,7 @@ impl Database {
 
     /// Returns whether statements are sent now: the breaker is closed.
     pub fn is_served(&self) -> bool {
-        self.settings.enabled && *self.health.breaker().borrow() == Breaker::Closed
+        self.refusal().is_none()
     }
 
     /// Returns the state of the breaker, and its changes.

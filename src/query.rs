@@ -23,8 +23,8 @@ pub const KEEPER: &str = "keeper";
 pub struct Query {
     /// Its key in `queries`; also the metric's name.
     pub name: String,
-    /// The key of its database.
-    pub database: String,
+    /// The keys of its databases. Where there are several, its numbers are the sums over all of them.
+    pub databases: Vec<String>,
     /// The statement as the operator wrote it.
     pub sql: String,
     /// The column that is reported; the only column where absent.
@@ -59,6 +59,13 @@ pub struct Query {
     pub namespaces: Namespaces,
     /// The preset that its statement is, whose rows have the columns [`STALLED`] and [`UNKNOWN`], too.
     pub preset: Option<PresetQuery>,
+}
+
+impl Query {
+    /// Returns the keys of its databases as one text, for a label or a message.
+    pub fn database_names(&self) -> String {
+        self.databases.join(",")
+    }
 }
 
 /// The column of a preset with the number of rows that nobody gets until a person or another process does something.

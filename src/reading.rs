@@ -13,6 +13,12 @@ use crate::fault::Fault;
 /// call that hangs freezes its ScaledObject or ScaledJob for ever.
 pub const CALL_DEADLINE: Duration = Duration::from_millis(2_400);
 
+/// The most keys of a grouped query.
+pub const MAXIMUM_KEYS: usize = 10_000;
+
+/// The most bytes of all keys together. A trigger's metadata, which has to name one, holds 64 KiB.
+pub const MAXIMUM_KEY_BYTES: usize = 4 * 1024 * 1024;
+
 /// A reading, or its fault with a detail for the log.
 pub type ReadResult = Result<Reading, (Fault, String)>;
 
@@ -51,7 +57,7 @@ pub struct Numbers {
 pub struct Reading {
     /// The numbers.
     pub rows: Rows,
-    /// The time at which the statement was sent; a reading's age counts from it.
+    /// The time at which the statement was sent; a reading's age counts from it. Of several statements it is the first.
     pub sent_at: Instant,
     /// The time at which the numbers change by the clock alone, if the query says so.
     pub changes_at: Option<Instant>,

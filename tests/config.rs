@@ -197,8 +197,8 @@ fn built_in_queries_ask_claps_or_the_only_database_or_are_absent() {
         let entries: Vec<String> = names.iter().map(|name| format!("{name}: {{host: localhost, user: me}}")).collect();
         Config::parse(&format!("databases: {{{}}}", entries.join(", ")), &environment("")).expect("a configuration")
     };
-    assert_eq!(databases(&["claps", "other"]).queries["pending-claps"].database, "claps");
-    assert_eq!(databases(&["other"]).queries["pending-claps"].database, "other");
+    assert_eq!(databases(&["claps", "other"]).queries["pending-claps"].databases, ["claps"]);
+    assert_eq!(databases(&["other"]).queries["pending-claps"].databases, ["other"]);
     assert!(databases(&["one", "two"]).queries.is_empty());
     let yaml = "databases: {d: {host: localhost, user: me}}\nqueries: {pending-claps: {sql: SELECT 1}}";
     let config = Config::parse(yaml, &environment("")).expect("a configuration");
@@ -390,7 +390,7 @@ fn a_fault_of_a_query_file_is_told_like_any_other_and_is_that_files_alone() {
     assert_eq!(open_to("ledger"), Namespaces::All);
     assert_eq!(open_to("refunds"), Namespaces::Only(vec!["billing".into(), "billing-test".into()]), "what it may use");
     assert_eq!(open_to("disputes"), Namespaces::Only(vec!["billing".into()]));
-    assert_eq!(config.queries["refunds"].database, "orders", "the only one that it may use");
+    assert_eq!(config.queries["refunds"].databases, ["orders"], "the only one that it may use");
 
     let effective = config.effective_yaml();
     assert!(effective.contains("refunds:  # billing.yaml line 9"), "{effective}");

@@ -61,15 +61,26 @@ impl Rules {
         }
     }
 
+    /// Returns whether a reading is stale whatever its age: a notification invalidates it, or its numbers have changed
+    /// by the clock.
+    pub(super) fn is_outdated(&self, reading: &Reading, now: Instant) -> bool {
+        self.outdated_from(reading).is_some_and(|from| from <= now)
+    }
+
     /// Returns the earliest of three: the reading is `age` old, a notification invalidates it, its numbers change by
     /// the clock.
     fn due_by(&self, reading: &Reading, age: Duration) -> Instant {
+        let by_age = reading.sent_at + age;
+        self.outdated_from(reading).map_or(by_age, |from| from.min(by_age))
+    }
+
+    /// Returns the earlier of two: a notification invalidates the reading, its numbers change by the clock.
+    fn outdated_from(&self, reading: &Reading) -> Option<Instant> {
         let sent_at = reading.sent_at;
-        let by_age = sent_at + age;
         let by_clock = reading.changes_at.map(|at| at.max(sent_at + CHANGE_INTERVAL));
         let rereads = self.channel.iter().flat_map(|channel| REREAD_AFTER.map(|after| channel.invalidated_at + after));
         let by_reread = rereads.filter(|reread| *reread >= sent_at).min();
-        by_clock.into_iter().chain(by_reread).fold(by_age, Instant::min)
+        by_clock.into_iter().chain(by_reread).min()
     }
 }
 

@@ -1,55 +1,37 @@
-//! The source of a query's readings: the port to the database, and what all its cached queries share.
+//! The source of a query's readings: what all its cached queries share.
 
-use std::{
-    pin::Pin,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
+use std::sync::{
+    Arc, Mutex, PoisonError,
+    atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
-use tokio::{sync::watch, time::Instant};
+use futures_util::future::join_all;
+use tokio::time::Instant;
 
 use super::{
+    freshness::{ChannelRules, Rules},
     group_keys::{Asked, GroupKeys},
+    reader::QueryReader,
     record::{QueryState, Record},
+    shards::{Failure, Parts, Shard, sum},
 };
 use crate::{
     fault::{Fault, Kind},
     metrics::{Metrics, QueryLabels},
     query::{Query, Value},
-    reading::{Breaker, ChannelState, ReadResult, Reading, Tenant},
+    reading::{Reading, Tenant},
     telemetry::Causes,
 };
 
 /// The number of characters of a key that the log shows.
 const SHOWN: usize = 100;
 
-/// Takes readings of one query: the cache's port to the database. A trait, because a reading can be faked
-/// honestly, so that the cache's own tests drive the clock.
-pub trait QueryReader: Send + Sync {
-    /// Returns the query.
-    fn query(&self) -> &Arc<Query>;
-
-    /// Returns the state of the notification channel, where the query has one.
-    fn channel(&self) -> Option<watch::Receiver<ChannelState>>;
-
-    /// Returns whether statements are sent, and its changes.
-    fn breaker(&self) -> watch::Receiver<Breaker>;
-
-    /// Takes one reading on behalf of `tenant`. Ends by itself.
-    fn read<'a>(
-        &'a self,
-        parameters: &'a [Value],
-        tenant: &'a Tenant,
-    ) -> Pin<Box<dyn Future<Output = ReadResult> + Send + 'a>>;
-}
-
-/// A query's reader with what all its cached queries share: labels, keys, and a log of changes of state.
+/// A query's readers with what all its cached queries share: labels, keys, and a log of changes of state.
 pub struct QuerySource {
-    pub(super) reader: Arc<dyn QueryReader>,
+    query: Arc<Query>,
+    /// One for each database.
+    pub(super) shards: Vec<Shard>,
     pub(super) labels: QueryLabels,
-    pub(super) channel: Option<watch::Receiver<ChannelState>>,
     pub(super) keys: GroupKeys,
     record: Record,
     failing: AtomicUsize,
@@ -58,19 +40,70 @@ pub struct QuerySource {
 }
 
 impl QuerySource {
-    /// Makes the source of all cached queries of one query.
-    pub fn new(reader: Arc<dyn QueryReader>) -> Arc<Self> {
-        let query = reader.query();
-        let labels = QueryLabels { query: query.name.clone(), database: query.database.clone() };
-        let channel = reader.channel();
+    /// Makes the source of all cached queries of one query, from a reader for each of its databases.
+    pub fn new(query: Arc<Query>, readers: Vec<Arc<dyn QueryReader>>) -> Arc<Self> {
+        let labels = QueryLabels { query: query.name.clone(), database: query.database_names() };
+        let shards = readers.into_iter().map(|reader| Shard::new(&query, reader)).collect();
         let (failing, causes, retired) = (AtomicUsize::new(0), Mutex::default(), AtomicBool::new(false));
         let record = Record::new(query.parameters.is_empty() && query.group_by.is_none());
-        Arc::new(Self { reader, labels, channel, keys: GroupKeys::new(), record, failing, causes, retired })
+        Arc::new(Self { query, shards, labels, keys: GroupKeys::new(), record, failing, causes, retired })
     }
 
     /// Returns the query.
     pub fn query(&self) -> &Arc<Query> {
-        self.reader.query()
+        &self.query
+    }
+
+    /// Returns the rules for the reading of each database, in their order.
+    pub(super) fn rules(&self) -> impl Iterator<Item = Rules> {
+        let hears = |shard: &Shard| shard.channel.as_ref().is_none_or(|channel| channel.borrow().is_healthy);
+        let resync = self.query.notify.as_ref().and_then(|notify| notify.resync);
+        // Only if every notification is known to arrive does silence say that the sum is still right.
+        let resync = resync.filter(|_| self.shards.iter().all(hears));
+        let max_age = self.query.max_age;
+        self.shards.iter().map(move |shard| {
+            let invalidated_at = shard.channel.as_ref().map(|channel| channel.borrow().invalidated_at);
+            Rules { max_age, channel: invalidated_at.map(|invalidated_at| ChannelRules { resync, invalidated_at }) }
+        })
+    }
+
+    /// Reads all databases at once, but for those of which a reading is `kept`, and adds up.
+    ///
+    /// Ends by itself. While one of them is known to be away, none is asked.
+    ///
+    /// # Cancel safety
+    /// Not safe, as [`QueryReader::read`].
+    pub(super) async fn read(
+        &self,
+        kept: Parts,
+        parameters: &[Value],
+        tenant: &Tenant,
+        metrics: &Metrics,
+    ) -> (Parts, Result<Arc<Reading>, Failure>) {
+        for shard in &self.shards {
+            if let Some(fault) = shard.reader.refusal() {
+                return (kept, Err(Failure { fault, detail: String::new(), labels: shard.labels.clone() }));
+            }
+        }
+        let readings = join_all(self.shards.iter().zip(kept).map(async |(shard, kept)| {
+            if let Some(reading) = kept {
+                return Ok(reading);
+            }
+            let reading = shard.reader.read(parameters, tenant).await.map_err(|(fault, detail)| {
+                let labels = shard.labels.clone();
+                Failure { fault, detail, labels }
+            })?;
+            if !self.is_retired() {
+                let took = reading.sent_at.elapsed().as_secs_f64();
+                metrics.query_duration.get_or_create(&shard.labels).observe(took);
+            }
+            Ok(Arc::new(reading))
+        }))
+        .await;
+        let parts = readings.iter().map(|reading| reading.as_ref().ok().cloned()).collect();
+        let of_the_sum = |fault| Failure { fault, detail: String::new(), labels: self.labels.clone() };
+        let readings: Result<Vec<_>, _> = readings.into_iter().collect();
+        (parts, readings.and_then(|readings| sum(&readings).map_err(of_the_sum)))
     }
 
     /// Returns what is known of the query.
@@ -108,7 +141,8 @@ impl QuerySource {
 
     /// Shows the counters of the query at 0.
     pub fn announce(&self, metrics: &Metrics) {
-        metrics.announce_query(&self.labels, Fault::reasons(self.query().group_by.is_some()));
+        let databases = self.shards.iter().map(|shard| &shard.labels);
+        metrics.announce_query(&self.labels, databases, Fault::reasons(self.query().group_by.is_some()));
     }
 
     /// Updates the metrics of the query that are computed when they are scraped.
@@ -130,15 +164,15 @@ impl QuerySource {
     }
 
     /// Notes that a cached query has failed, and logs the first failure of the query, and each change of the cause.
-    pub(super) fn failed(&self, fault: Fault, detail: &str, was_failing: bool) {
+    pub(super) fn failed(&self, failure: &Failure, was_failing: bool) {
         let is_first = !was_failing && self.failing.fetch_add(1, Ordering::Relaxed) == 0;
-        let QueryLabels { query, database } = &self.labels;
+        let Failure { fault, detail, labels: QueryLabels { query, database } } = failure;
         let (reason, error) = (fault.reason(), detail);
         let mut causes = self.causes.lock().unwrap_or_else(PoisonError::into_inner);
         if is_first {
             causes.end();
         }
-        let is_news = causes.is_news(reason, detail, Instant::now());
+        let is_news = causes.is_news(reason, &format!("{database}: {detail}"), Instant::now());
         drop(causes);
         if is_first {
             tracing::warn!(%query, %database, reason, error, "query fails: {fault}");

@@ -11,7 +11,7 @@ use super::*;
 use crate::{
     metrics::Build,
     query::{self, Absent, Namespaces, Query, Value},
-    reading::{Breaker, ChannelState, Numbers},
+    reading::{Breaker, ChannelState, Numbers, ReadResult},
     scaling::{Activation, Divisor, Target},
     shutdown::Supervisor,
 };
@@ -20,7 +20,6 @@ const SECOND: Duration = Duration::from_secs(1);
 
 /// A reader whose answer is the number of statements so far.
 struct Ticker {
-    query: Arc<Query>,
     takes: Duration,
     statements: AtomicU64,
     fails: fn(u64) -> Option<Fault>,
@@ -33,8 +32,8 @@ fn the_number_itself(number: u32) -> Rows {
 }
 
 impl QueryReader for Ticker {
-    fn query(&self) -> &Arc<Query> {
-        &self.query
+    fn database(&self) -> &'static str {
+        "claps"
     }
 
     fn channel(&self) -> Option<cell::Receiver<ChannelState>> {
@@ -43,6 +42,10 @@ impl QueryReader for Ticker {
 
     fn breaker(&self) -> cell::Receiver<Breaker> {
         self.breaker.subscribe()
+    }
+
+    fn refusal(&self) -> Option<Fault> {
+        None
     }
 
     fn read<'a>(&'a self, _: &'a [Value], _: &'a Tenant) -> Pin<Box<dyn Future<Output = ReadResult> + Send + 'a>> {
@@ -62,7 +65,7 @@ impl QueryReader for Ticker {
 fn query(max_age: Duration) -> Arc<Query> {
     Arc::new(Query {
         name: "ticks".into(),
-        database: "claps".into(),
+        databases: vec!["claps".into()],
         sql: "SELECT 1".into(),
         value_column: None,
         activity_column: None,
@@ -97,12 +100,12 @@ impl World {
 
     fn telling(rows: fn(u32) -> Rows, max_age: Duration, takes: Duration, fails: fn(u64) -> Option<Fault>) -> Self {
         let (statements, breaker) = (AtomicU64::new(0), cell::Sender::new(Breaker::Closed));
-        let ticker = Arc::new(Ticker { query: query(max_age), takes, statements, fails, rows, breaker });
+        let ticker = Arc::new(Ticker { takes, statements, fails, rows, breaker });
         let source: Arc<dyn QueryReader> = ticker.clone();
         let metrics = Arc::new(Metrics::new(Build { version: "0", commit: "0", rustc: "0" }));
         Self {
             ticker,
-            source: QuerySource::new(source),
+            source: QuerySource::new(query(max_age), vec![source]),
             cache: QueryCache::new(Arc::clone(&metrics), &Supervisor::new().0),
             metrics,
         }

@@ -1,17 +1,19 @@
 //! Watched cached queries, which are read again without a call.
 
-use std::{collections::HashMap, future::pending, sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
+use futures_util::{StreamExt, future::ready, stream::select_all};
 use tokio::{
     sync::watch,
     task::JoinHandle,
     time::{Instant, sleep_until},
 };
+use tokio_stream::wrappers::WatchStream;
 
 use super::{CachedQuery, Outcome};
 use crate::{
     fault::Fault,
-    reading::{Breaker, ChannelState, Reading},
+    reading::{Breaker, Reading},
 };
 
 /// The longest rest after an attempt because of the time that it took.
@@ -130,9 +132,12 @@ impl Drop for Watch {
 /// Starts an attempt whenever one is due. The last watcher ends it.
 async fn keep_fresh(cached: Arc<CachedQuery>) {
     let mut outcomes = cached.outcome.subscribe();
-    let mut channel = cached.key.source.channel.clone();
-    let mut breaker = cached.key.source.reader.breaker();
-    // Whether the database has come back since the latest attempt.
+    let shards = &cached.key.source.shards;
+    let mut invalidations =
+        select_all(shards.iter().filter_map(|shard| shard.channel.clone()).map(WatchStream::from_changes));
+    let breakers = select_all(shards.iter().map(|shard| WatchStream::from_changes(shard.reader.breaker())));
+    let mut returns = breakers.filter(|breaker| ready(*breaker == Breaker::Closed));
+    // Whether a database has come back since the latest attempt.
     let mut has_returned = false;
     loop {
         let due = cached.due();
@@ -150,30 +155,11 @@ async fn keep_fresh(cached: Arc<CachedQuery>) {
         tokio::select! {
             changed = outcomes.changed() => changed.expect("the cached query outlives its keeper"),
             () = sleep_until(due), if !in_flight => {}
-            () = invalidated(&mut channel), if !in_flight => {}
-            () = closed(&mut breaker) => has_returned = true,
+            // A stream without a channel, or of a database that is gone, has ended, and is not waited for.
+            Some(_) = invalidations.next(), if !in_flight => {}
+            Some(_) = returns.next() => has_returned = true,
         }
     }
-}
-
-/// Waits for the query's channel to change; for ever if there is none, or it is gone.
-async fn invalidated(channel: &mut Option<watch::Receiver<ChannelState>>) {
-    if let Some(channel) = channel
-        && channel.changed().await.is_ok()
-    {
-        return;
-    }
-    pending().await
-}
-
-/// Waits until statements are sent again; for ever if the database is gone.
-async fn closed(breaker: &mut watch::Receiver<Breaker>) {
-    while breaker.changed().await.is_ok() {
-        if *breaker.borrow_and_update() == Breaker::Closed {
-            return;
-        }
-    }
-    pending().await
 }
 
 impl CachedQuery {
@@ -183,7 +169,10 @@ impl CachedQuery {
         if outcome.attempt == 0 {
             return Instant::now();
         }
-        let due = self.rules().due(outcome.result.as_deref().ok(), outcome.began_at);
+        let is_good = outcome.result.is_ok();
+        let parts = outcome.parts.iter().zip(self.key.source.rules());
+        let dues = parts.map(|(part, rules)| rules.due(part.as_deref().filter(|_| is_good), outcome.began_at));
+        let due = dues.min().expect("a query has at least one database");
         // The rest is as long as the work: under a storm of notifications, or with a statement that takes
         // longer than its readings may be old, half of a server process is enough.
         let took = outcome.ended_at.duration_since(outcome.began_at);

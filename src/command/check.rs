@@ -17,7 +17,7 @@ use clap::Args;
 
 use self::{
     parameters::Parameters,
-    report::{ConnectionState, DatabaseReport, QueryOutcome, Report},
+    report::{ConnectionState, DatabaseReport, Report},
     tls::TlsReport,
 };
 use super::{ConfigFile, Exit, build, misconfigured, misused, runtime};
@@ -95,8 +95,9 @@ impl Check {
         let colors = ColorChoice::for_stdout();
         if offline && json {
             let database = |settings| DatabaseReport::not_asked(settings, &config, ConnectionState::NotConnected);
-            let databases = config.databases.values().map(|settings| database(settings)).collect();
-            print_document(&Report::new(&config, serving, databases));
+            let databases: Vec<_> = config.databases.values().map(|settings| database(settings)).collect();
+            let sums = inspect::sums(&config, &databases);
+            print_document(&Report { sums, ..Report::new(&config, serving, databases) });
             return valid(&config);
         }
         if offline {
@@ -168,15 +169,19 @@ async fn check_databases(
         }
         report.databases.push(found);
     }
+    report.sums = inspect::sums(config, &report.databases);
     match format {
-        OutputFormat::Text(colors) => print(&text::summary(&report, colors)),
+        OutputFormat::Text(colors) => {
+            print(&text::sums(&report.sums, colors));
+            print(&text::summary(&report, colors));
+        }
         OutputFormat::Json => print_document(&report),
     }
     if config.query_files.has_faults() {
         Exit::Configuration
     } else if report.has_unavailable() {
         Exit::Unavailable
-    } else if report.count(|outcome| matches!(outcome, QueryOutcome::Failed(_))) > 0 {
+    } else if report.has_failed() {
         Exit::Failure
     } else {
         Exit::Success

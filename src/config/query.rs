@@ -9,6 +9,7 @@ use std::{
 use serde_json::json;
 
 use super::{
+    bounds::{self, Bounds},
     builtin,
     entry::Entry,
     key::{DefaultValue, Key, Kind, words},
@@ -16,7 +17,7 @@ use super::{
     section::Section,
 };
 use crate::{
-    diagnostics::{nearest, quoted},
+    diagnostics::quoted,
     presets,
     query::{
         Absent, KEEPER, METRIC_NAME, Namespaces, Notify, Parameter, ParameterKind, PresetQuery, Query, is_metric_name,
@@ -69,13 +70,8 @@ const OTHER_TYPES: &[(&str, &str)] = &[
 
 /// The keys of `queries.<name>`.
 pub(super) const KEYS: &[Key] = &[
-    Key::new(
-        "database",
-        Kind::Text,
-        DefaultValue::Derived("the only one"),
-        "The database to ask. Required if there are several.",
-    )
-    .instead_of(&["db", "dbname"]),
+    bounds::DATABASE,
+    bounds::DATABASES,
     Key::new(
         "sql",
         Kind::Text,
@@ -232,30 +228,6 @@ const PARAMETER: Key = Key::new(
     "How the text of a trigger is parsed and bound.",
 );
 
-/// What the queries of one file may use.
-pub(super) struct Bounds<'a> {
-    /// The databases.
-    pub(super) databases: &'a BTreeSet<String>,
-    /// The namespaces that a query file may open its queries to; none for the main file, which gives the rules.
-    pub(super) namespaces: Option<&'a Namespaces>,
-}
-
-impl Bounds<'_> {
-    /// Notes a fault if a section opens something to a namespace that it may not open it to.
-    pub(super) fn check(&self, section: &Section<'_>, found: &Namespaces) {
-        let Some(Namespaces::Only(allowed)) = self.namespaces else { return };
-        let beyond = match found {
-            Namespaces::All => Some("*"),
-            Namespaces::Only(names) => names.iter().find(|name| !allowed.contains(name)).map(String::as_str),
-        };
-        if let Some(name) = beyond {
-            let allowed = allowed.join(", ");
-            let right = format!("must be among those that the main file gives this file: {allowed}");
-            section.fault("namespaces", format!("found {}, {right}", quoted(name)));
-        }
-    }
-}
-
 /// Reads `queries` by name, and leaves out a built-in query that has no database to ask.
 ///
 /// A query without `namespaces` has those of `default`. Also returns the names of the built-in queries that nothing has
@@ -276,7 +248,7 @@ pub(super) fn read(
             1 => databases.first().map(String::as_str),
             _ => None,
         };
-        if is_ours && preferred.is_none() && !section.has("database") {
+        if is_ours && preferred.is_none() && !section.has("database") && !section.has("databases") {
             continue;
         }
         if !is_metric_name(name) {
@@ -304,7 +276,7 @@ fn read_one(
     bounds: &Bounds<'_>,
     default: Option<&Namespaces>,
 ) -> Option<Query> {
-    let database = database(section, preferred, bounds);
+    let databases = bounds.databases_of(section, preferred);
     let preset = section.entry("preset");
     let asked = if section.has("preset") { Asked::preset(section, preset) } else { Asked::written(section) };
     let divide_by = section.number("divide_by", Divisor::new);
@@ -327,7 +299,7 @@ fn read_one(
     let asked = asked?;
     Some(Query {
         name: name.to_owned(),
-        database: database?,
+        databases: databases?,
         sql: asked.sql,
         value_column: asked.columns.value,
         activity_column: asked.columns.activity,
@@ -392,29 +364,6 @@ impl Asked {
             preset: Some(expanded.query),
         })
     }
-}
-
-fn database(section: &Section<'_>, preferred: Option<&str>, bounds: &Bounds<'_>) -> Option<String> {
-    let databases = bounds.databases;
-    if preferred.is_none() && !section.has("database") {
-        let names: Vec<&str> = databases.iter().map(String::as_str).collect();
-        let message = match names[..] {
-            [] => "is missing, and there is no database to be the default; add one under databases".to_owned(),
-            _ => format!("is missing; with several databases it must name one: {}", names.join(", ")),
-        };
-        section.fault("database", message);
-    }
-    let entry = section.entry_or("database", preferred)?;
-    let name = entry.filled_text()?;
-    if !databases.contains(&name) {
-        let known = match nearest(&name, databases.iter().map(String::as_str)) {
-            Some(name) => format!("did you mean {name}?"),
-            None => format!("known here: {}", databases.iter().map(String::as_str).collect::<Vec<_>>().join(", ")),
-        };
-        let which = if bounds.namespaces.is_some() { "the databases that this file may use" } else { "databases" };
-        entry.wrong(&format!("the name of one of {which}; {known}"));
-    }
-    Some(name)
 }
 
 /// Checks the statement; `parameters` is the number of declared ones, if it is known.

@@ -14,7 +14,9 @@ use std::{
 use rustix::fs::OFlags;
 
 use super::{
-    Config, QUERIES, bounded_text, builtin,
+    Config, QUERIES, bounded_text,
+    bounds::Bounds,
+    builtin,
     effective::Effective,
     key::{DefaultValue, Key, Kind},
     queries_from::{Allowance, QueriesFrom},
@@ -292,7 +294,7 @@ impl Config {
 
 fn read(root: &Section<'_>, allowance: &Allowance) -> BTreeMap<String, Arc<Query>> {
     let Allowance { databases, namespaces: allowed } = allowance;
-    let bounds = query::Bounds { databases, namespaces: Some(allowed) };
+    let bounds = Bounds { databases, namespaces: Some(allowed) };
     let default = query::namespaces(root, Some(allowed));
     if let Some(default) = &default {
         bounds.check(root, default);

@@ -19,14 +19,8 @@ use crate::{
     fault::{Fault, Unusable},
     metrics::QueryLabels,
     query::{Absent, ParameterKind, Query, STALLED, UNKNOWN, Value, sql},
-    reading::{Numbers, Reading, Rows},
+    reading::{MAXIMUM_KEY_BYTES, MAXIMUM_KEYS, Numbers, Reading, Rows},
 };
-
-/// The most keys of a grouped query.
-const MAXIMUM_KEYS: usize = 10_000;
-
-/// The most bytes of all keys together. A trigger's metadata, which has to name one, holds 64 KiB.
-const MAXIMUM_KEY_BYTES: usize = 4 * 1024 * 1024;
 
 /// A query with the text that the server gets.
 #[derive(Debug)]
@@ -53,10 +47,10 @@ struct Cells {
 }
 
 impl Statement {
-    /// Wraps a query's SQL.
-    pub fn new(query: Arc<Query>) -> Self {
+    /// Wraps a query's SQL for one of its databases.
+    pub fn new(query: Arc<Query>, database: &str) -> Self {
         let text = wrapped(&query);
-        let labels = QueryLabels { query: query.name.clone(), database: query.database.clone() };
+        let labels = QueryLabels { query: query.name.clone(), database: database.to_owned() };
         Self { query, labels, text, masking: Masking::default() }
     }
 

@@ -9,7 +9,11 @@ use std::{
 
 use super::{reader::PostgresReader, registry::Registry};
 use crate::{
-    cache::QuerySource, config::Config, conninfo::Connection, metrics::Metrics, postgres::Database,
+    cache::{QueryReader, QuerySource},
+    config::Config,
+    conninfo::Connection,
+    metrics::Metrics,
+    postgres::Database,
     shutdown::Supervisor,
 };
 
@@ -41,13 +45,19 @@ impl Catalog {
             })
             .collect();
         let sources = Registry::new(config, |query| {
-            let database = databases.get(&query.database)?;
-            let is_kept = before.databases.get(&query.database).is_some_and(|old| Arc::ptr_eq(old, database));
+            let asked: Vec<&Arc<Database>> =
+                query.databases.iter().map(|name| databases.get(name)).collect::<Option<_>>()?;
+            let is_old = |database: &Arc<Database>| {
+                before.databases.get(&database.settings().name).is_some_and(|old| Arc::ptr_eq(old, database))
+            };
+            let is_kept = asked.iter().all(|database| is_old(database));
             let kept = before.sources.named(&query.name).filter(|source| is_kept && source.query() == query);
             Some(kept.map_or_else(
                 || {
-                    let reader = PostgresReader::new(Arc::clone(query), Arc::clone(database));
-                    let source = QuerySource::new(Arc::new(reader));
+                    let reader = |database: &Arc<Database>| -> Arc<dyn QueryReader> {
+                        Arc::new(PostgresReader::new(Arc::clone(query), Arc::clone(database)))
+                    };
+                    let source = QuerySource::new(Arc::clone(query), asked.into_iter().map(reader).collect());
                     source.announce(metrics);
                     source
                 },

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     cache::CacheKey,
-    conninfo::{Address, SslMode},
+    conninfo::{Address, Connection, SslMode},
     proto::ScaledObjectRef,
     query::{KEEPER, Parameter, ParameterKind, Query, Value, is_metric_name},
     scaling::{Activation, Divisor, Rounding, Target},
@@ -316,21 +316,29 @@ impl<'a> Metadata<'a> {
         self.pairs.keys().filter_map(|key| Some((key.as_str(), key.strip_prefix(PARAMETER_PREFIX)?)))
     }
 
-    /// Compares what is left over from the built-in trigger with the configuration. Where they differ, the trigger would
-    /// silently count somewhere else than its owner believes.
+    /// Compares what is left over from the built-in trigger with the query's databases, of which any one will do. Where
+    /// they differ, the trigger would silently count somewhere else than its owner believes.
     fn compare_leftovers(&self, query: &Query, catalog: &Catalog, problems: &mut KeyProblems<'a>) {
         if !self.has_leftovers {
             return;
         }
-        let Some(connection) = catalog.connection(&query.database) else { return };
-        for key in LEFTOVER_KEYS {
-            let Some(value) = self.pairs.get(key).map(|text| text.trim()) else { continue };
+        let connections = query.databases.iter().filter_map(|database| catalog.connection(database));
+        let differing = connections.map(|connection| self.leftovers_that_differ(connection));
+        for key in differing.min_by_key(Vec::len).unwrap_or_default() {
+            problems.note(key, DIFFERENT_DATABASE);
+        }
+    }
+
+    /// Returns the leftover keys whose values are not those of this connection.
+    fn leftovers_that_differ(&self, connection: &Connection) -> Vec<&'static str> {
+        let differs = |key: &&'static str| {
+            let Some(value) = self.pairs.get(*key).map(|text| text.trim()) else { return false };
             // A host or port may be a list, of which each must be there.
             let each_is = |is: fn(&Address, &str) -> bool| {
                 let is_there = |one: &str| connection.addresses.iter().any(|address| is(address, one));
                 value.split(',').all(|one| is_there(one.trim()))
             };
-            let is_same = match key {
+            let is_same = match *key {
                 "host" => each_is(|address, host| match address {
                     Address::Tcp { host: known, .. } => known.eq_ignore_ascii_case(host),
                     Address::Unix { directory, .. } => directory.as_os_str() == host,
@@ -340,10 +348,9 @@ impl<'a> Metadata<'a> {
                 "dbName" => connection.dbname == value,
                 _ => SslMode::parse(value) == Some(connection.sslmode),
             };
-            if !is_same {
-                problems.note(key, DIFFERENT_DATABASE);
-            }
-        }
+            !is_same
+        };
+        LEFTOVER_KEYS.into_iter().filter(differs).collect()
     }
 }
 

@@ -6,12 +6,13 @@ use tokio::sync::watch;
 
 use crate::{
     cache::QueryReader,
+    fault::Fault,
     postgres::{Database, Statement},
     query::{Query, Value},
     reading::{Breaker, ChannelState, ReadResult, Tenant},
 };
 
-/// Reads one query from its database.
+/// Reads one query from one of its databases.
 pub(super) struct PostgresReader {
     statement: Statement,
     database: Arc<Database>,
@@ -19,13 +20,13 @@ pub(super) struct PostgresReader {
 
 impl PostgresReader {
     pub(super) fn new(query: Arc<Query>, database: Arc<Database>) -> Self {
-        Self { statement: Statement::new(query), database }
+        Self { statement: Statement::new(query, &database.settings().name), database }
     }
 }
 
 impl QueryReader for PostgresReader {
-    fn query(&self) -> &Arc<Query> {
-        &self.statement.query
+    fn database(&self) -> &str {
+        &self.database.settings().name
     }
 
     fn channel(&self) -> Option<watch::Receiver<ChannelState>> {
@@ -35,6 +36,10 @@ impl QueryReader for PostgresReader {
 
     fn breaker(&self) -> watch::Receiver<Breaker> {
         self.database.breaker()
+    }
+
+    fn refusal(&self) -> Option<Fault> {
+        self.database.refusal()
     }
 
     fn read<'a>(

@@ -248,7 +248,7 @@ impl ScriptedDatabase {
         let (supervisor, failures) = Supervisor::new();
         let database = Database::new(Arc::clone(&config.databases["app"]), metrics, &supervisor);
         let named = QUERIES.lines().filter_map(|line| line.trim().split_once(':'));
-        let statements = named.map(|(name, _)| Statement::new(Arc::clone(&config.queries[name]))).collect();
+        let statements = named.map(|(name, _)| Statement::new(Arc::clone(&config.queries[name]), "app")).collect();
         drop(inside);
         Self { runtime, database, statements, answer, _failures: failures }
     }

@@ -27,6 +27,7 @@ mod scaler_faults;
 mod scaler_lifecycle;
 mod scaler_load;
 mod scaler_secrets;
+mod shards;
 mod shutdown;
 mod silent_zero;
 mod status;

@@ -7,6 +7,7 @@
 mod faults;
 mod journal;
 mod observed;
+mod shards;
 mod testbed;
 
 use std::{

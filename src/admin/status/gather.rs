@@ -67,7 +67,7 @@ impl Gatherer {
     fn query(&self, source: &QuerySource, clock: &Clock) -> Query {
         let query = source.query();
         let crate::cache::QueryState { latest, fault, history } = source.state(clock.instant());
-        let databases = vec![query.database.clone()];
+        let databases = query.databases.clone();
         let statements = |database: &String| {
             let labels = QueryLabels { query: query.name.clone(), database: database.clone() };
             self.subject.metrics.query_statements.get(&labels).map_or(0, |count| count.get())

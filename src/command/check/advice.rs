@@ -120,12 +120,18 @@ fn own_port(settings: &Database, config: &Config, cause: Cause) -> Option<String
 }
 
 /// Advises on a query that failed.
-pub(super) fn for_query(query: &Query, origin: Origin, error: &QueryError, at: Option<&Excerpt>) -> String {
+pub(super) fn for_query(
+    query: &Query,
+    database: &str,
+    origin: Origin,
+    error: &QueryError,
+    at: Option<&Excerpt>,
+) -> String {
     if let Fault::Unusable(unusable) = error.fault {
         return for_answer(query, unusable).to_owned();
     }
-    let (name, database) = (&query.name, &query.database);
-    if let Some(advice) = query.preset.as_ref().and_then(|preset| for_preset(query, preset, error.cause)) {
+    let name = &query.name;
+    if let Some(advice) = query.preset.as_ref().and_then(|preset| for_preset(query, preset, database, error.cause)) {
         return advice;
     }
     match error.cause {
@@ -217,8 +223,8 @@ fn points_to_quote(at: Option<&Excerpt>) -> bool {
 }
 
 /// Advises on the statement of a preset, whose text nobody here can correct; none where the usual advice holds.
-fn for_preset(query: &Query, preset: &PresetQuery, cause: Cause) -> Option<String> {
-    let (name, database, expects) = (&query.name, &query.database, &preset.expects);
+fn for_preset(query: &Query, preset: &PresetQuery, database: &str, cause: Cause) -> Option<String> {
+    let (name, expects) = (&query.name, &preset.expects);
     Some(match cause {
         Cause::MissingTable | Cause::MissingType => format!(
             "the preset expects the tables of {expects}; if they are in another schema, set queries.{name}.schema; and \
@@ -232,6 +238,14 @@ fn for_preset(query: &Query, preset: &PresetQuery, cause: Cause) -> Option<Strin
         Cause::StatementTimeout => format!("raise queries.{name}.timeout"),
         _ => return None,
     })
+}
+
+/// Advises on a sum over several databases that cannot be made, although each of them answers.
+pub(super) fn for_sum(query: &Query) -> &'static str {
+    match query.group_by {
+        Some(_) => "choose a coarser key; 10,000 is the limit of all databases together",
+        None => "look for a number that is far too large",
+    }
 }
 
 fn for_answer(query: &Query, unusable: Unusable) -> &'static str {

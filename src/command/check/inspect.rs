@@ -8,11 +8,12 @@ use super::{
     parameters::Parameters,
     report::{
         ConnectionState, DatabaseReport, Origin, PlanReport, Problem, QueryAnswer, QueryOutcome, QueryReport,
-        ServerInfo,
+        ServerInfo, SumReport,
     },
     warning,
 };
 use crate::{
+    cache,
     config::Config,
     postgres::{Cause, Database, Inspection, Plan, QueryError, Server, Statement},
     query::Query,
@@ -25,7 +26,7 @@ const KEYS_SHOWN: usize = 5;
 /// Inspects one database: its server, and each of its queries once.
 pub(super) async fn database(database: &Arc<Database>, config: &Config, parameters: &Parameters) -> DatabaseReport {
     let settings = database.settings();
-    let queries: Vec<_> = config.queries.values().filter(|query| query.database == settings.name).collect();
+    let queries: Vec<_> = config.queries.values().filter(|query| query.databases.contains(&settings.name)).collect();
     let not_asked = |state| DatabaseReport::not_asked(settings, config, state);
     if !settings.enabled {
         return not_asked(ConnectionState::Disabled);
@@ -56,11 +57,11 @@ pub(super) async fn database(database: &Arc<Database>, config: &Config, paramete
     for query in &queries {
         report.queries.push(match parameters.of(query) {
             Ok(values) => {
-                let statement = Statement::new(Arc::clone(query));
+                let statement = Statement::new(Arc::clone(query), &settings.name);
                 let origin = if config.is_builtin(&query.name) { Origin::BuiltIn } else { Origin::Configured };
                 let inspection = inspector.inspect(&statement, &values).await;
                 named.extend(inspection.relations.iter().map(|relation| relation.name.clone()));
-                query_report(&statement, origin, inspection)
+                query_report(&statement, &settings.name, origin, inspection)
             }
             Err(missing) => QueryReport::not_run(query, QueryOutcome::Skipped { missing }),
         });
@@ -84,13 +85,15 @@ fn server_info(server: Server, search_path: Option<&str>) -> ServerInfo {
     }
 }
 
-fn query_report(statement: &Statement, origin: Origin, inspection: Inspection) -> QueryReport {
+fn query_report(statement: &Statement, database: &str, origin: Origin, inspection: Inspection) -> QueryReport {
     let query = &*statement.query;
     let Inspection { reading, took, plan, relations: _, is_queue_seen } = inspection;
     let stalled = reading.as_ref().ok().and_then(|reading| reading.stalled).unwrap_or_default();
+    let reading = reading.map(Arc::new);
+    let answer = reading.as_ref().ok().map(Arc::clone);
     let outcome = match reading {
-        Ok(reading) => answered(query, reading),
-        Err(error) => failed(statement, origin, error),
+        Ok(reading) => answered(query, &reading),
+        Err(error) => failed(statement, database, origin, error),
     };
     let mut warnings = Vec::new();
     if matches!(outcome, QueryOutcome::Answered(_) | QueryOutcome::Grouped { .. }) {
@@ -113,27 +116,60 @@ fn query_report(statement: &Statement, origin: Origin, inspection: Inspection) -
         rows,
         relations: relations.iter().map(|relation| format!("{}.{}", relation.schema, relation.name)).collect(),
     });
-    QueryReport { name: query.name.clone(), outcome, warnings, took: Some(took), plan }
+    QueryReport { name: query.name.clone(), outcome, warnings, took: Some(took), plan, reading: answer }
 }
 
-fn answered(query: &Query, reading: Reading) -> QueryOutcome {
-    match reading.rows {
-        Rows::One(numbers) => QueryOutcome::Answered(QueryAnswer::new(query, numbers)),
+/// Adds up what the databases answered, for each query with several of them.
+pub(super) fn sums(config: &Config, databases: &[DatabaseReport]) -> Vec<SumReport> {
+    let report_of = |name: &str, query: &Query| {
+        let database = databases.iter().find(|report| report.name == name)?;
+        database.queries.iter().find(|report| report.name == query.name)
+    };
+    let sum_of = |query: &Query| {
+        let reports = query.databases.iter().map(|name| report_of(name, query));
+        match reports.map(|report| report?.reading.clone()).collect::<Option<Vec<_>>>() {
+            Some(parts) => cache::sum(&parts).map_or_else(
+                |fault| {
+                    let advice = advice::for_sum(query).to_owned();
+                    let (message, further) = (fault.to_string(), Vec::new());
+                    QueryOutcome::Failed(Problem {
+                        reason: fault.reason(),
+                        fault,
+                        message,
+                        further,
+                        excerpt: None,
+                        advice,
+                    })
+                },
+                |sum| answered(query, &sum),
+            ),
+            None => QueryOutcome::NotAsked,
+        }
+    };
+    let sharded = config.queries.values().filter(|query| query.databases.len() > 1);
+    sharded
+        .map(|query| SumReport { name: query.name.clone(), databases: query.databases.clone(), outcome: sum_of(query) })
+        .collect()
+}
+
+fn answered(query: &Query, reading: &Reading) -> QueryOutcome {
+    match &reading.rows {
+        Rows::One(numbers) => QueryOutcome::Answered(QueryAnswer::new(query, *numbers)),
         Rows::ByKey(rows) => {
             let keys = rows.len();
-            let mut rows: Vec<_> = rows.into_iter().collect();
-            rows.sort_by(|(a, _), (b, _)| a.cmp(b));
+            let mut rows: Vec<_> = rows.iter().collect();
+            rows.sort_by_key(|(key, _)| *key);
             let first = rows.into_iter().take(KEYS_SHOWN);
-            let first = first.map(|(key, numbers)| (key.into(), QueryAnswer::new(query, numbers))).collect();
+            let first = first.map(|(key, numbers)| (key.to_string(), QueryAnswer::new(query, *numbers))).collect();
             QueryOutcome::Grouped { keys, first }
         }
     }
 }
 
-fn failed(statement: &Statement, origin: Origin, error: QueryError) -> QueryOutcome {
+fn failed(statement: &Statement, database: &str, origin: Origin, error: QueryError) -> QueryOutcome {
     let is_absent = error.cause == Cause::MissingTable && origin == Origin::BuiltIn;
     let excerpt = error.position.and_then(|position| Excerpt::locate(statement.text(), position));
-    let advice = advice::for_query(&statement.query, origin, &error, excerpt.as_ref());
+    let advice = advice::for_query(&statement.query, database, origin, &error, excerpt.as_ref());
     let problem = problem(error, excerpt, advice);
     if is_absent { QueryOutcome::Absent(problem) } else { QueryOutcome::Failed(problem) }
 }

@@ -60,7 +60,7 @@ pub(super) fn text(title: &str, config: &Config, colors: ColorChoice) -> String 
 }
 
 fn described(config: &Config, query: &Query) -> String {
-    let mut parts = vec![format!("on {}", query.database)];
+    let mut parts = vec![format!("on {}", query.databases.join(", "))];
     if config.is_builtin(&query.name) {
         parts.push("built in".to_owned());
     }

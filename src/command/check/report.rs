@@ -1,6 +1,6 @@
 //! The findings of a check, as the JSON document has them.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use serde::{Serialize, Serializer};
 
@@ -13,7 +13,7 @@ use crate::{
     fault::{Fault, Kind},
     json::number,
     query::Query,
-    reading::Numbers,
+    reading::{Numbers, Reading},
     scaling::{self, Rounding},
 };
 
@@ -26,6 +26,17 @@ pub(super) struct Report {
     /// TLS towards KEDA, if it is configured.
     pub(super) serving: Option<TlsReport>,
     pub(super) databases: Vec<DatabaseReport>,
+    /// The queries with several databases, whose numbers above are those of one of them.
+    pub(super) sums: Vec<SumReport>,
+}
+
+/// A query over several databases.
+#[derive(Debug, Serialize)]
+pub(super) struct SumReport {
+    pub(super) name: String,
+    pub(super) databases: Vec<String>,
+    #[serde(flatten)]
+    pub(super) outcome: QueryOutcome,
 }
 
 /// One database with its queries.
@@ -104,6 +115,9 @@ pub(super) struct QueryReport {
     #[serde(rename = "seconds", serialize_with = "seconds")]
     pub(super) took: Option<Duration>,
     pub(super) plan: Option<PlanReport>,
+    /// The answer as the database gave it, for the sum over several.
+    #[serde(skip)]
+    pub(super) reading: Option<Arc<Reading>>,
 }
 
 /// The outcome of a query.
@@ -123,7 +137,7 @@ pub(super) enum QueryOutcome {
     /// A built-in query without its tables, which may well be as intended.
     Absent(Problem),
     Failed(Problem),
-    /// Its database could not be asked.
+    /// Its database could not be asked; of a sum, one of its databases gave no number.
     NotAsked,
 }
 
@@ -162,7 +176,12 @@ impl Report {
     /// A report that begins with the faults of query files.
     pub(super) fn new(config: &Config, serving: Option<TlsReport>, databases: Vec<DatabaseReport>) -> Self {
         let of_file = |faults: Misconfiguration| faults.json()["faults"].as_array().cloned().unwrap_or_default();
-        Self { faults: config.query_files.faults().into_iter().flat_map(of_file).collect(), serving, databases }
+        Self {
+            faults: config.query_files.faults().into_iter().flat_map(of_file).collect(),
+            serving,
+            databases,
+            sums: Vec::new(),
+        }
     }
 
     fn outcomes(&self) -> impl Iterator<Item = &QueryOutcome> {
@@ -188,6 +207,12 @@ impl Report {
         self.unavailable() > 0 || self.outcomes().any(is_lost)
     }
 
+    /// Returns whether a query has failed, or cannot be added up.
+    pub(super) fn has_failed(&self) -> bool {
+        let sums = self.sums.iter().map(|sum| &sum.outcome);
+        self.outcomes().chain(sums).any(|outcome| matches!(outcome, QueryOutcome::Failed(_)))
+    }
+
     /// Counts the warnings.
     pub(super) fn warnings(&self) -> usize {
         let of_database = |database: &DatabaseReport| {
@@ -201,7 +226,7 @@ impl Report {
 impl DatabaseReport {
     /// A database that was not asked, with its queries.
     pub(super) fn not_asked(settings: &Database, config: &Config, state: ConnectionState) -> Self {
-        let queries = config.queries.values().filter(|query| query.database == settings.name);
+        let queries = config.queries.values().filter(|query| query.databases.contains(&settings.name));
         Self {
             name: settings.name.clone(),
             target: settings.connection.resolve().ok().map(|connection| DatabaseTarget::from(&connection)),
@@ -226,7 +251,7 @@ impl From<&Connection> for DatabaseTarget {
 impl QueryReport {
     /// A query that was not run.
     pub(super) fn not_run(query: &Query, outcome: QueryOutcome) -> Self {
-        Self { name: query.name.clone(), outcome, warnings: Vec::new(), took: None, plan: None }
+        Self { name: query.name.clone(), outcome, warnings: Vec::new(), took: None, plan: None, reading: None }
     }
 
     /// Returns whether it is built in, and its tables are missing.

@@ -2,7 +2,10 @@
 
 use super::{
     page::{INDENT, Page, WORD},
-    report::{ConnectionState, DatabaseReport, PlanReport, QueryAnswer, QueryOutcome, QueryReport, Report, ServerInfo},
+    report::{
+        ConnectionState, DatabaseReport, PlanReport, QueryAnswer, QueryOutcome, QueryReport, Report, ServerInfo,
+        SumReport,
+    },
     tls::{CertificateExpiry, TlsReport, days},
 };
 use crate::{
@@ -59,6 +62,45 @@ pub(super) fn block(database: &DatabaseReport, colors: ColorChoice) -> String {
     absent(&mut page, &database.queries);
     page.push("");
     page.text
+}
+
+/// The block of the queries with several databases: the answers that KEDA would get. Empty if there are none.
+pub(super) fn sums(sums: &[SumReport], colors: ColorChoice) -> String {
+    if sums.is_empty() {
+        return String::new();
+    }
+    let mut page = Page::new(colors);
+    page.push(&format!("{}  over several databases", colors.paint(Style::Heading, "sums")));
+    for sum in sums {
+        let name = colors.paint(Style::Heading, &sum.name);
+        match &sum.outcome {
+            QueryOutcome::Answered(answer) => {
+                page.line(Style::Good, "ok", &format!("{name}  {}  {}", value(answer), activity(answer)));
+            }
+            QueryOutcome::Grouped { keys, first } => groups(&mut page, &name, *keys, first, ""),
+            QueryOutcome::Failed(problem) => {
+                page.line(Style::Bad, "failed", &format!("{name}  {}", printable(&problem.message)));
+                page.explain(problem);
+            }
+            QueryOutcome::NotAsked | QueryOutcome::Skipped { .. } | QueryOutcome::Absent(_) => {
+                let text = format!("{name}  there is no sum without an answer from each database");
+                page.line(Style::Quiet, "no sum", &text);
+            }
+        }
+        page.below(&colors.paint(Style::Quiet, &format!("of {}", printable(&sum.databases.join(", ")))));
+    }
+    page.push("");
+    page.text
+}
+
+fn groups(page: &mut Page, name: &str, keys: usize, first: &[(String, QueryAnswer)], timing: &str) {
+    page.line(Style::Good, "ok", &format!("{name}  {}{timing}", plural(keys, "key", "keys")));
+    for (key, answer) in first {
+        page.below(&format!("{} = {}, {}", printable(key), value(answer), activity(answer)));
+    }
+    if keys > first.len() {
+        page.below(&format!("and {} more", keys - first.len()));
+    }
 }
 
 /// The last line: how many of what.
@@ -170,13 +212,7 @@ fn query(page: &mut Page, query: &QueryReport, widths: ColumnWidths) {
             }
         }
         QueryOutcome::Grouped { keys, first } => {
-            page.line(Style::Good, "ok", &format!("{name}  {}{timing}", plural(*keys, "key", "keys")));
-            for (key, answer) in first {
-                page.below(&format!("{} = {}, {}", printable(key), value(answer), activity(answer)));
-            }
-            if *keys > first.len() {
-                page.below(&format!("and {} more", *keys - first.len()));
-            }
+            groups(page, &name, *keys, first, &timing);
         }
         QueryOutcome::Skipped { missing } => {
             let options: Vec<String> = missing.iter().map(|name| format!("--param {name}=VALUE")).collect();

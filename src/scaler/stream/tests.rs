@@ -32,20 +32,17 @@ use crate::{
 const SECOND: Duration = Duration::from_secs(1);
 
 /// A reader that returns the result that the test has set.
-struct FakeReader {
-    query: Arc<Query>,
-    answer: Mutex<Result<f64, Fault>>,
-}
+struct FakeReader(Mutex<Result<f64, Fault>>);
 
 impl FakeReader {
     fn set(&self, answer: Result<f64, Fault>) {
-        *self.answer.lock().unwrap() = answer;
+        *self.0.lock().unwrap() = answer;
     }
 }
 
 impl QueryReader for FakeReader {
-    fn query(&self) -> &Arc<Query> {
-        &self.query
+    fn database(&self) -> &'static str {
+        "claps"
     }
 
     fn channel(&self) -> Option<watch::Receiver<ChannelState>> {
@@ -56,8 +53,12 @@ impl QueryReader for FakeReader {
         watch::channel(Breaker::Closed).1
     }
 
+    fn refusal(&self) -> Option<Fault> {
+        None
+    }
+
     fn read<'a>(&'a self, _: &'a [Value], _: &'a Tenant) -> Pin<Box<dyn Future<Output = ReadResult> + Send + 'a>> {
-        let answer = *self.answer.lock().unwrap();
+        let answer = *self.0.lock().unwrap();
         let sent_at = Instant::now();
         Box::pin(async move {
             let value = answer.map_err(|fault| (fault, String::new()))?;
@@ -81,7 +82,7 @@ impl Opened {
     fn with(answer: Result<f64, Fault>) -> Self {
         let query = Arc::new(Query {
             name: "jobs".into(),
-            database: "claps".into(),
+            databases: vec!["claps".into()],
             sql: "SELECT 1".into(),
             value_column: None,
             activity_column: None,
@@ -100,9 +101,9 @@ impl Opened {
             namespaces: Namespaces::All,
             preset: None,
         });
-        let reader = Arc::new(FakeReader { query, answer: Mutex::new(answer) });
+        let reader = Arc::new(FakeReader(Mutex::new(answer)));
         let source: Arc<dyn QueryReader> = reader.clone();
-        let source = QuerySource::new(source);
+        let source = QuerySource::new(query, vec![source]);
         let cache = QueryCache::new(metrics(), &Supervisor::new().0);
         let key = CacheKey { source, parameters: Vec::new() };
         let cached = cache.get_or_insert(&key, "default").unwrap();

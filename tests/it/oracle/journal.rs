@@ -80,6 +80,13 @@ impl Journal {
         );
     }
 
+    /// Returns the smallest and the largest number that the table may have held within `age`.
+    pub(super) fn range(&self, age: Duration) -> (u32, u32) {
+        let seen = self.seen(age);
+        let (least, most) = (seen.iter().min(), seen.iter().max());
+        (*least.expect("the latest is always there"), *most.expect("the latest is always there"))
+    }
+
     fn seen(&self, age: Duration) -> Vec<u32> {
         let now = Instant::now();
         let oldest = now.checked_sub(age).expect("the machine is older than the test");
