@@ -5,6 +5,7 @@ mod chosen;
 mod config;
 mod count_cap;
 mod get;
+mod init;
 mod input;
 mod lint;
 mod notify_sql;
@@ -80,6 +81,7 @@ enum Command {
     Config(config::PrintConfig),
     Lint(lint::Lint),
     NotifySql(notify_sql::NotifySql),
+    Init(init::Init),
     Presets(presets::ShowPresets),
 }
 
@@ -142,6 +144,7 @@ pub fn main() -> ExitCode {
         Command::Config(config) => config.run(),
         Command::Lint(lint) => lint.run(),
         Command::NotifySql(notify_sql) => notify_sql.run(),
+        Command::Init(init) => init.run(),
         Command::Presets(presets) => presets.run(),
     };
     exit.into()

@@ -105,6 +105,11 @@ impl NotifyTable {
         Ok(Self::new(Identifier::new(schema)?, Identifier::new(name)?))
     }
 
+    /// Returns the names of the schema and of the table, as they are in the catalog.
+    pub fn names(&self) -> (&str, &str) {
+        (&self.schema.0, &self.name.0)
+    }
+
     fn quoted(&self) -> String {
         format!("{}.{}", self.schema.quoted(), self.name.quoted())
     }

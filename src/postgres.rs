@@ -49,7 +49,7 @@ pub use self::{
     called::{Function, FunctionSnapshot},
     classify::Cause,
     grants::Named,
-    inspect::{Inspection, Inspector, QueryError, Server},
+    inspect::{Column, Inspection, Inspector, QueryError, Role, Server, Table},
     plan::{Plan, Relation, RowSecurity},
     role::Privileges,
     state::DatabaseState,

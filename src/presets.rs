@@ -70,6 +70,8 @@ pub struct Preset {
     pub channel: Option<&'static str>,
     /// The tables that are read, as GRANT needs them. The first tells that the library is there.
     pub tables: &'static [&'static str],
+    /// Columns of the first table, by which it is told from another table of that name.
+    pub columns: &'static [&'static str],
     /// The states of a row, and what each counts as.
     pub states: &'static [State],
     /// What stalled rows wait for, in a sentence.
@@ -79,6 +81,8 @@ pub struct Preset {
     sql: Sql,
     /// A statement that says whether the queue has ever been seen.
     seen: &'static str,
+    /// A statement that lists the queues: those that the library has written down, and those with open jobs.
+    queues: Option<&'static str>,
 }
 
 /// The library's own part of the statement.
@@ -252,10 +256,12 @@ impl Preset {
     /// Returns the statement: a row for each queue, or one row for what the options say.
     pub fn sql(&self, options: &Options) -> String {
         let rows = match self.sql {
-            Sql::Rows(rows) => self.filled(rows, options),
+            Sql::Rows(rows) => rows,
             Sql::Whole(statement) => return self.filled(statement.trim_end(), options),
         };
+        // Before it is filled: a name or a text may have line breaks, which are its own.
         let rows: String = rows.trim_end().lines().map(|line| format!("  {line}\n")).collect();
+        let rows = self.filled(&rows, options);
         let (key, group) = match self.is_grouped(options) {
             true => ("queue,\n       ", "\nGROUP BY queue"),
             false => ("", ""),
@@ -277,6 +283,19 @@ impl Preset {
         options.queue.is_some().then(|| self.filled(self.seen, options))
     }
 
+    /// Returns a statement that lists the library's queues, at most `limit`; none where they cannot be told apart.
+    pub fn queues(&self, options: &Options, limit: usize) -> Option<String> {
+        let queues = self.filled(self.queues?, options);
+        Some(format!(
+            "SELECT q.name::text FROM (\n{queues}\n) AS q (name) WHERE q.name IS NOT NULL ORDER BY 1 LIMIT {limit}"
+        ))
+    }
+
+    /// Returns the names of the tables that are read, as they are in the catalog.
+    pub fn tables(&self, queue: Option<&str>) -> Vec<String> {
+        self.tables.iter().map(|table| table.replace("q_<queue>", &queue_table(queue))).collect()
+    }
+
     /// Returns the channel on which the library tells of inserts.
     pub fn channel(&self, options: &Options) -> Option<String> {
         let schema = options.schema.as_deref().or(self.schema).unwrap_or("public");
@@ -296,12 +315,11 @@ impl Preset {
             Workers::LongLived => "'claimable'",
             Workers::OneRow => "'stalled'",
         };
-        let table = format!("q_{}", queue.unwrap_or("jobs").to_lowercase());
         let mut pieces = vec![
             ("{schema}", schema),
             ("{is_queue}", is_queue),
             ("{queue}", queue.map_or_else(|| "NULL".to_owned(), literal)),
-            ("{queue_table}", escape_identifier(&table)),
+            ("{queue_table}", escape_identifier(&queue_table(queue))),
             ("{rescued}", rescued.to_owned()),
         ];
         pieces.extend(self.options.iter().map(|option| match *option {
@@ -338,6 +356,11 @@ fn fill(mut text: &str, pieces: &[(&str, String)]) -> String {
     }
     filled.push_str(text);
     filled
+}
+
+/// Returns the name of the table of one of pgmq's queues.
+fn queue_table(queue: Option<&str>) -> String {
+    format!("q_{}", queue.unwrap_or("jobs").to_lowercase())
 }
 
 fn literal(text: &str) -> String {

@@ -17,6 +17,26 @@ pub(crate) fn document(text: &str) -> Result<Spanned<Yaml>, serde_saphyr::Error>
     serde_saphyr::from_str_with_options(text, options())
 }
 
+/// Returns text as a scalar, in quotes unless no reader could take it for anything else.
+pub(crate) fn scalar(text: &str) -> String {
+    let words = ["true", "false", "null", "yes", "no", "on", "off", "y", "n"];
+    let is_plain = text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '/')
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_./".contains(&byte))
+        && !words.iter().any(|word| word.eq_ignore_ascii_case(text));
+    if is_plain {
+        return text.to_owned();
+    }
+    // JSON's quotes are YAML's, but for characters that JSON takes as they are.
+    let quoted = serde_json::Value::from(text).to_string();
+    let escaped = |c: char| if needs_escape(c) { format!("\\U{:08X}", u32::from(c)) } else { c.to_string() };
+    quoted.chars().map(escaped).collect()
+}
+
+/// Returns whether YAML does not accept a character as it is, or reads it as something else.
+pub(crate) fn needs_escape(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}')
+}
+
 /// YAML 1.2's own types: `yes` is text and so is `1_000`. Keys that stand twice come through, so
 /// that all of them are reported at once.
 fn options() -> serde_saphyr::Options {

@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use clap::Args;
 
+pub(super) use self::advice::for_database as advice_on_database;
 use self::{
     parameters::Parameters,
     report::{ConnectionState, DatabaseReport, Report},

@@ -8,7 +8,7 @@ use std::{fmt::Write, path::PathBuf};
 use serde::{Serialize, Serializer, ser::SerializeMap};
 use serde_json::Value as Json;
 
-use crate::diagnostics::Location;
+use crate::{diagnostics::Location, yaml};
 
 /// The values in force, where each was set, and the files that they were read from.
 #[derive(Debug, Clone, Default)]
@@ -177,7 +177,7 @@ fn is_block(text: &str) -> bool {
         && !text.ends_with('\n')
         && text.lines().all(|line| line.trim_end() == line)
         && text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '(' || c == '-')
-        && !text.contains(|c: char| c != '\n' && needs_escape(c))
+        && !text.contains(|c: char| c != '\n' && yaml::needs_escape(c))
 }
 
 fn block_line(indent: &str, line: &str) -> String {
@@ -200,25 +200,10 @@ fn flow(value: &Json) -> String {
 
 /// Text as YAML, in quotes unless no reader could take it for anything else.
 fn scalar(text: &str) -> String {
-    let words = ["true", "false", "null", "yes", "no", "on", "off", "y", "n"];
-    let is_plain = text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '/')
-        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_./".contains(&byte))
-        && !words.iter().any(|word| word.eq_ignore_ascii_case(text));
-    if is_plain || is_address(text) {
-        return text.to_owned();
-    }
-    // JSON's quotes are YAML's, but for characters that JSON takes as they are.
-    let quoted = Json::from(text).to_string();
-    let escaped = |c: char| if needs_escape(c) { format!("\\U{:08X}", u32::from(c)) } else { c.to_string() };
-    quoted.chars().map(escaped).collect()
+    if is_address(text) { text.to_owned() } else { yaml::scalar(text) }
 }
 
 /// Returns whether the text is an IPv4 address with a port, or a duration: both start with a digit, but are not numbers.
 fn is_address(text: &str) -> bool {
     text.parse::<std::net::SocketAddrV4>().is_ok() || super::duration::parse(text).is_some()
-}
-
-/// Returns whether YAML does not accept a character as it is, or reads it as something else.
-fn needs_escape(c: char) -> bool {
-    c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}')
 }

@@ -3,11 +3,14 @@
 //! The statement is sent as for KEDA, in the same transaction and the same wrapper. Unlike a reading it
 //! returns the server's own messages. These quote SQL and data, so nothing from here may be logged.
 
+mod survey;
+
 use std::{sync::Arc, time::Duration};
 
 use tokio::time::{Instant, timeout};
 use tokio_postgres::error::ErrorPosition;
 
+pub use self::survey::{Column, Role, Table};
 use super::{
     Database, Privileges, SILENCE, Statement, TransactionError,
     classify::{Cause, cause, cause_of_connect, statement_fault},

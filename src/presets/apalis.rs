@@ -20,6 +20,7 @@ pub(super) static PRESET: Preset = Preset {
     run_once: "a program of yours can stop its worker after one job",
     channel: Some("apalis::job::insert"),
     tables: &["jobs", "workers"],
+    columns: &["job_type", "status", "run_at", "lock_by"],
     states: &[
         state("Pending, run_at has passed", Claimable),
         state("Failed with attempts left, run_at has passed", Claimable),
@@ -36,4 +37,7 @@ pub(super) static PRESET: Preset = Preset {
     ],
     sql: Sql::Rows(include_str!("apalis.sql")),
     seen: "SELECT EXISTS (SELECT FROM {schema}jobs WHERE job_type = {queue})",
+    queues: Some(
+        "SELECT DISTINCT job_type FROM {schema}jobs WHERE status IN ('Pending', 'Queued', 'Running', 'Failed')",
+    ),
 };

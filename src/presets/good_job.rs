@@ -20,6 +20,7 @@ pub(super) static PRESET: Preset = Preset {
     run_once: "no",
     channel: Some("good_job"),
     tables: &["good_jobs", "good_job_processes", "good_job_settings"],
+    columns: &["queue_name", "finished_at", "locked_by_id"],
     states: &[
         state("unfinished, scheduled_at is NULL or has come, not locked", Claimable),
         state("the same, locked by a process that is gone or silent for heartbeat_timeout", Claimable),
@@ -36,4 +37,5 @@ pub(super) static PRESET: Preset = Preset {
     ],
     sql: Sql::Rows(include_str!("good_job.sql")),
     seen: "SELECT EXISTS (SELECT FROM {schema}good_jobs WHERE queue_name = {queue})",
+    queues: Some("SELECT DISTINCT queue_name FROM {schema}good_jobs WHERE finished_at IS NULL"),
 };

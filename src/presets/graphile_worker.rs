@@ -18,6 +18,7 @@ pub(super) static PRESET: Preset = Preset {
     run_once: "`graphile-worker --once` works until nothing is left, and exits; it releases no old locks",
     channel: Some("jobs:insert"),
     tables: &["_private_jobs", "_private_tasks", "_private_job_queues"],
+    columns: &["job_queue_id", "task_id", "run_at", "locked_at"],
     states: &[
         state("run_at has come, with attempts left, not locked, in no named queue", Claimable),
         state("the same in a named queue that is not locked: one for each queue", Claimable),
@@ -37,4 +38,5 @@ pub(super) static PRESET: Preset = Preset {
     ],
     sql: Sql::Rows(include_str!("graphile_worker.sql")),
     seen: "SELECT true",
+    queues: None,
 };

@@ -20,6 +20,7 @@ pub(super) static PRESET: Preset = Preset {
     run_once: "no",
     channel: Some("{schema}.oban_insert"),
     tables: &["oban_jobs"],
+    columns: &["state", "queue", "scheduled_at", "attempted_at"],
     states: &[
         state("available, with attempts left", Claimable),
         state("scheduled or retryable, scheduled_at has come, with attempts left", Claimable),
@@ -38,4 +39,8 @@ pub(super) static PRESET: Preset = Preset {
     ],
     sql: Sql::Rows(include_str!("oban.sql")),
     seen: "SELECT EXISTS (SELECT FROM {schema}oban_jobs WHERE queue = {queue})",
+    queues: Some(
+        "SELECT DISTINCT queue FROM {schema}oban_jobs\n\
+         WHERE state IN ('available', 'retryable', 'scheduled', 'executing')",
+    ),
 };

@@ -20,6 +20,7 @@ pub(super) static PRESET: Preset = Preset {
     run_once: "a program of yours can call fetch() for one job, complete() it, and exit",
     channel: None,
     tables: &["job", "queue"],
+    columns: &["name", "state", "start_after", "retry_limit"],
     states: &[
         state("created or retry, start_after has come, not blocked", Claimable),
         state(
@@ -41,4 +42,5 @@ pub(super) static PRESET: Preset = Preset {
     ],
     sql: Sql::Rows(include_str!("pg_boss.sql")),
     seen: "SELECT EXISTS (SELECT FROM {schema}queue WHERE name = {queue})",
+    queues: Some("SELECT name FROM {schema}queue WHERE name NOT LIKE '\\_\\_pgboss\\_\\_%'"),
 };

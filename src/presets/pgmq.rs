@@ -18,6 +18,7 @@ pub(super) static PRESET: Preset = Preset {
     run_once: "the consumer is yours: it can read() one message, delete() it, and exit",
     channel: None,
     tables: &["meta", "q_<queue>"],
+    columns: &["queue_name", "created_at"],
     states: &[
         state("vt has come", Claimable),
         state("vt is still to come, and it was read before", Held),
@@ -33,4 +34,5 @@ pub(super) static PRESET: Preset = Preset {
     ],
     sql: Sql::Rows(include_str!("pgmq.sql")),
     seen: "SELECT EXISTS (SELECT FROM {schema}meta WHERE queue_name = {queue})",
+    queues: Some("SELECT queue_name FROM {schema}meta"),
 };

@@ -18,6 +18,7 @@ pub(super) static PRESET: Preset = Preset {
     run_once: "always: a process works on one row and exits",
     channel: None,
     tables: &["clap_backlog"],
+    columns: &["claimable", "held", "next_change"],
     states: &[
         state("a request without a clap, and a clap that has failed or lost its lease, with attempts left", Claimable),
         state("a clap whose lease has not expired", Held),
@@ -29,4 +30,5 @@ pub(super) static PRESET: Preset = Preset {
     ],
     sql: Sql::Whole(include_str!("postgres_batch.sql")),
     seen: "SELECT true",
+    queues: None,
 };

@@ -20,6 +20,7 @@ pub(super) static PRESET: Preset = Preset {
     run_once: "`procrastinate worker --one-shot` works until nothing is left, and exits",
     channel: Some("procrastinate_any_queue_v1"),
     tables: &["procrastinate_jobs", "procrastinate_workers"],
+    columns: &["queue_name", "status", "scheduled_at", "worker_id"],
     states: &[
         state("todo, scheduled_at is NULL or has come, without a lock", Claimable),
         state("the same with a lock: the first of that lock, while none of it is doing", Claimable),
@@ -37,4 +38,5 @@ pub(super) static PRESET: Preset = Preset {
     ],
     sql: Sql::Rows(include_str!("procrastinate.sql")),
     seen: "SELECT EXISTS (SELECT FROM {schema}procrastinate_jobs WHERE queue_name = {queue})",
+    queues: Some("SELECT DISTINCT queue_name FROM {schema}procrastinate_jobs WHERE status IN ('todo', 'doing')"),
 };

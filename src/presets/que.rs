@@ -18,6 +18,7 @@ pub(super) static PRESET: Preset = Preset {
     run_once: "no",
     channel: Some("que_state"),
     tables: &["que_jobs"],
+    columns: &["queue", "run_at", "finished_at", "expired_at", "job_schema_version"],
     states: &[
         state("run_at has come, and nobody holds the advisory lock of its id", Claimable),
         state("a session holds the advisory lock of its id", Held),
@@ -32,4 +33,5 @@ pub(super) static PRESET: Preset = Preset {
     ],
     sql: Sql::Rows(include_str!("que.sql")),
     seen: "SELECT EXISTS (SELECT FROM {schema}que_jobs WHERE queue = {queue})",
+    queues: Some("SELECT DISTINCT queue FROM {schema}que_jobs WHERE finished_at IS NULL AND expired_at IS NULL"),
 };

@@ -20,6 +20,7 @@ pub(super) static PRESET: Preset = Preset {
     run_once: "River's client runs until it is stopped; a program of yours can stop it after one job",
     channel: Some("{schema}.river_insert"),
     tables: &["river_job", "river_queue"],
+    columns: &["state", "queue", "scheduled_at", "attempted_at"],
     states: &[
         state("available, retryable or scheduled, and scheduled_at has come", Claimable),
         state("available, retryable or scheduled, and scheduled_at is still to come", Neither),
@@ -41,4 +42,8 @@ pub(super) static PRESET: Preset = Preset {
     sql: Sql::Rows(include_str!("river.sql")),
     seen: "SELECT EXISTS (SELECT FROM {schema}river_queue WHERE name = {queue})\n    \
            OR EXISTS (SELECT FROM {schema}river_job WHERE queue = {queue})",
+    queues: Some(
+        "SELECT name FROM {schema}river_queue UNION SELECT queue FROM {schema}river_job\n\
+         WHERE state IN ('available', 'retryable', 'scheduled', 'running')",
+    ),
 };

@@ -29,6 +29,7 @@ pub(super) static PRESET: Preset = Preset {
         "solid_queue_pauses",
         "solid_queue_jobs",
     ],
+    columns: &["job_id", "queue_name"],
     states: &[
         state("ready", Claimable),
         state("scheduled, and scheduled_at has come", Rescued),
@@ -48,4 +49,9 @@ pub(super) static PRESET: Preset = Preset {
     ],
     sql: Sql::Rows(include_str!("solid_queue.sql")),
     seen: "SELECT EXISTS (SELECT FROM {schema}solid_queue_jobs WHERE queue_name = {queue})",
+    queues: Some(
+        "SELECT queue_name FROM {schema}solid_queue_ready_executions\n\
+         UNION SELECT queue_name FROM {schema}solid_queue_scheduled_executions\n\
+         UNION SELECT queue_name FROM {schema}solid_queue_blocked_executions",
+    ),
 };

@@ -50,6 +50,14 @@ fn options_are_quoted_as_what_they_are() {
 }
 
 #[test]
+fn a_line_break_in_a_name_stays_as_it_is() {
+    let options = Options { schema: Some("a\nb".to_owned()), queue: Some("c\r\nd".to_owned()), ..Options::default() };
+    let text = find("river").expect("it is there").sql(&options);
+    assert!(text.contains("FROM \"a\nb\".river_job"), "{text}");
+    assert!(text.contains("j.queue = 'c\r\nd'"), "{text}");
+}
+
+#[test]
 fn a_row_for_each_queue_only_where_no_queue_is_given() {
     for preset in ALL {
         let is_grouped = preset.sql(&Options::default()).contains("GROUP BY queue");
@@ -99,7 +107,8 @@ fn section(preset: &Preset) -> String {
     let channel = preset.channel(&Options::default());
     let channel = channel.map_or_else(|| "none".to_owned(), |channel| format!("`{channel}`"));
     let mut text = format!(
-        "## {name}\n\n{library}, tested with {tested}.\n\n```yaml\nqueries:\n  {example}\n```\n\n\
+        "## {name}\n\n{library}, tested with {tested}.\n\n```console\n\
+         printf 'queries: {{{example}}}\\n' > clapometer.yaml\nclapometer check --config clapometer.yaml\n```\n\n\
          | state | counts as |\n| --- | --- |\n"
     );
     for State { rows, counts } in preset.states {

@@ -20,9 +20,10 @@ pub fn wrapped(text: &str, width: usize) -> Vec<String> {
     lines
 }
 
-/// Replaces control characters by spaces, so that text from elsewhere cannot move the cursor.
+/// Replaces control characters and line separators by spaces, so that text from elsewhere cannot move the cursor.
 pub fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+    let moves = |c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}');
+    text.chars().map(|c| if moves(c) { ' ' } else { c }).collect()
 }
 
 /// Writes a number as people do: `60`, `0.001`, `1e300`.
@@ -76,7 +77,7 @@ mod tests {
 
     #[test]
     fn control_characters_are_taken_out() {
-        assert_eq!(printable("a\x1b[2Jb\nc"), "a [2Jb c");
+        assert_eq!(printable("a\x1b[2Jb\nc\u{2028}d"), "a [2Jb c d");
     }
 
     #[test]

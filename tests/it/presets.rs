@@ -5,6 +5,7 @@
 mod apalis;
 mod good_job;
 mod graphile_worker;
+mod init;
 mod oban;
 mod pg_boss;
 mod pgmq;

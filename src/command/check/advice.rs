@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// Advises on a database that cannot be reached.
-pub(super) fn for_database(settings: &Database, config: &Config, error: &QueryError) -> String {
+pub(in crate::command) fn for_database(settings: &Database, config: &Config, error: &QueryError) -> String {
     let name = &settings.name;
     if let Some(own) = own_port(settings, config, error.cause) {
         return own;

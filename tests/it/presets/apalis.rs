@@ -2,7 +2,7 @@
 
 use super::{Library, Picks, claimable, held, neither, rescued, stalled};
 
-const APALIS: Library = Library {
+pub(super) const APALIS: Library = Library {
     preset: "apalis",
     schema: "apalis",
     picks: Picks::Queue,

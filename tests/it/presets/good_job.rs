@@ -2,7 +2,7 @@
 
 use super::{Case, Library, Picks, claimable, held, neither};
 
-const GOOD_JOB: Library = Library {
+pub(super) const GOOD_JOB: Library = Library {
     preset: "good_job",
     schema: "public",
     picks: Picks::Queue,

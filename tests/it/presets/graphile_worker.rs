@@ -2,7 +2,7 @@
 
 use super::{Case, Library, Picks, claimable, held, neither, rescued};
 
-const GRAPHILE_WORKER: Library = Library {
+pub(super) const GRAPHILE_WORKER: Library = Library {
     preset: "graphile-worker",
     schema: "graphile_worker",
     picks: Picks::Task,

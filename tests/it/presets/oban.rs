@@ -2,7 +2,7 @@
 
 use super::{Library, Picks, claimable, held, neither, rescued, stalled};
 
-const OBAN: Library = Library {
+pub(super) const OBAN: Library = Library {
     preset: "oban",
     schema: "public",
     picks: Picks::Queue,

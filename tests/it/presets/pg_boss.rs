@@ -2,7 +2,7 @@
 
 use super::{Library, Picks, claimable, held, neither, rescued, stalled};
 
-const PG_BOSS: Library = Library {
+pub(super) const PG_BOSS: Library = Library {
     preset: "pg-boss",
     schema: "pgboss",
     picks: Picks::Queue,

@@ -3,7 +3,7 @@
 use super::{Library, Picks, check, claimable, configuration, held, neither, numbers};
 use crate::support::cluster::Cluster;
 
-const PGMQ: Library = Library {
+pub(super) const PGMQ: Library = Library {
     preset: "pgmq",
     schema: "pgmq",
     picks: Picks::Table,

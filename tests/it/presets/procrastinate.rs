@@ -2,7 +2,7 @@
 
 use super::{Case, Library, Picks, claimable, held, neither, stalled};
 
-const PROCRASTINATE: Library = Library {
+pub(super) const PROCRASTINATE: Library = Library {
     preset: "procrastinate",
     schema: "public",
     picks: Picks::Queue,

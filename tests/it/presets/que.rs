@@ -3,7 +3,7 @@
 use super::{Library, Picks, check, claimable, configuration, neither, numbers};
 use crate::support::cluster::Cluster;
 
-const QUE: Library = Library {
+pub(super) const QUE: Library = Library {
     preset: "que",
     schema: "public",
     picks: Picks::Queue,

@@ -2,7 +2,7 @@
 
 use super::{Case, Library, Picks, claimable, held, neither, rescued, stalled};
 
-const RIVER: Library = Library {
+pub(super) const RIVER: Library = Library {
     preset: "river",
     schema: "public",
     picks: Picks::Queue,

@@ -2,7 +2,7 @@
 
 use super::{Case, Library, Picks, claimable, held, neither, rescued, stalled};
 
-const SOLID_QUEUE: Library = Library {
+pub(super) const SOLID_QUEUE: Library = Library {
     preset: "solid_queue",
     schema: "public",
     picks: Picks::Queue,

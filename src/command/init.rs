@@ -1,0 +1,272 @@
+//! `clapometer init`: looks into a database for queue libraries that are known, and prints what scales their workers.
+
+mod answers;
+mod configuration;
+mod draft;
+mod files;
+mod found;
+mod grants;
+mod manifest;
+mod page;
+mod parts;
+mod template;
+
+use std::{path::PathBuf, sync::Arc};
+
+use clap::{Args, ValueEnum};
+
+use self::{
+    answers::{Answer, Answers},
+    draft::{Draft, Place},
+    found::Findings,
+};
+use super::{ConfigFile, Exit, build, check::advice_on_database, misconfigured, misused, runtime};
+use crate::{
+    config::{self, Config},
+    metrics::Metrics,
+    notify_sql::NotifyTable,
+    postgres::{Database, Inspector, QueryError, Role, Table},
+    shutdown::Supervisor,
+    terminal::{print, text::printable},
+};
+
+/// The role of the shipped manifests and of deploy/postgres/roles.sql.
+const ROLE: &str = "clapometer";
+
+/// The most bytes of a role's name.
+const LONGEST_NAME: usize = 63;
+
+const EXAMPLES: &str = "\
+At a terminal it asks what no database says. Elsewhere, as in a script, it answers its own questions and marks each \
+such line `# assumed`. For a table of your own (--table) the open questions are comments.
+
+Exit codes:
+   0  all is well, whether or not there is a library
+   1  the server refused a question, or a file could not be written
+   2  wrong usage, or a file of --out is there already
+  69  the database is unavailable
+  78  the configuration is wrong
+
+Examples:
+  DATABASE_URL=postgres://me@db/app clapometer init
+  clapometer init --out scaling && psql -f scaling/grants.sql
+  clapometer init --print config > clapometer.yaml
+  clapometer init --table app.jobs";
+
+/// Find the queue libraries in a database, and print what scales their workers
+///
+/// Connects as the configuration or libpq's environment says, looks for the tables of each library
+/// that `clapometer presets` lists, and prints the configuration, the GRANT statements for the
+/// scaler's role, and a ScaledObject or ScaledJob. It only reads, and changes nothing.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Init {
+    #[command(flatten)]
+    config: ConfigFile,
+    /// The entry of `databases` to look into, where the configuration has several
+    #[arg(long, value_name = "NAME")]
+    database: Option<String>,
+    /// Print a template for this table of your own: `table` in the schema public, or `schema.table`
+    #[arg(long, value_name = "TABLE")]
+    table: Option<String>,
+    /// The role as which the scaler will connect [default: clapometer]
+    #[arg(long, value_name = "ROLE")]
+    role: Option<String>,
+    /// Write the parts into this directory: clapometer.yaml, grants.sql and manifest.yaml. A file
+    /// that is there is never overwritten
+    #[arg(long, value_name = "DIR", conflicts_with = "print")]
+    out: Option<PathBuf>,
+    /// Print one part as it is
+    #[arg(long, value_name = "PART", value_enum)]
+    print: Option<Part>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// The configuration of clapometer
+    Config,
+    /// The GRANT statements
+    Sql,
+    /// The ScaledObject or ScaledJob
+    Manifest,
+}
+
+/// The parts, and the words around them.
+struct Parts {
+    /// What was found, a paragraph each.
+    found: Vec<String>,
+    config: String,
+    sql: String,
+    manifest: String,
+}
+
+/// What the server was asked for.
+struct Answered {
+    role: Role,
+    subject: Subject,
+}
+
+/// What the parts are about.
+enum Subject {
+    Libraries(Findings),
+    Table(Table),
+}
+
+impl Init {
+    pub(super) fn run(self) -> Exit {
+        let config = match self.config.load() {
+            Ok(config) => config,
+            Err(faults) => return misconfigured(&faults),
+        };
+        let settings = match self.settings(&config) {
+            Ok(settings) => Arc::clone(settings),
+            Err(problem) => return misused("init", &problem),
+        };
+        let table = match self.table.as_deref().map(NotifyTable::parse).transpose() {
+            Ok(table) => table,
+            Err(fault) => return misused("init", &format!("--table: {fault}")),
+        };
+        if let Err(problem) = self.role.as_deref().map_or(Ok(()), is_role) {
+            return misused("init", &format!("--role: {problem}"));
+        }
+        if let Some(problem) = self.out.as_deref().and_then(files::in_the_way) {
+            return misused("init", &format!("--out: {problem}"));
+        }
+        let answers = Answers::of_process();
+        let role = match &self.role {
+            Some(role) => Answer::given(role.clone()),
+            None => answers.text("The role as which the scaler will connect", ROLE, is_role),
+        };
+        let asked = runtime().map(|runtime| runtime.block_on(ask(&settings, &role.value, table.as_ref())));
+        let answered = match asked {
+            Ok(Ok(answered)) => answered,
+            Ok(Err(failure)) => return failure.report(&settings, &config),
+            Err(error) => {
+                eprintln!("cannot start the runtime: {error}");
+                return Exit::Failure;
+            }
+        };
+        let place = match Place::of(&settings, role, answered.role) {
+            Ok(place) => place,
+            Err(problem) => {
+                eprintln!("{problem}");
+                return Exit::Configuration;
+            }
+        };
+        let parts = match answered.subject {
+            Subject::Libraries(findings) if !findings.libraries.is_empty() => {
+                parts::of(&Draft::new(place, findings, &answers))
+            }
+            Subject::Libraries(findings) => template::without_table(&place, findings.remarks),
+            Subject::Table(table) => template::of(&place, &table),
+        };
+        self.show(&parts)
+    }
+
+    /// Returns the database to look into.
+    fn settings<'c>(&self, config: &'c Config) -> Result<&'c Arc<config::Database>, String> {
+        let names = || config.databases.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+        match (&self.database, config.databases.len()) {
+            (Some(name), _) => config
+                .databases
+                .get(name)
+                .ok_or_else(|| format!("--database: there is no {}; there are: {}", printable(name), names())),
+            (None, 1) => Ok(config.databases.values().next().expect("there is one")),
+            (None, 0) => Err("there is no database to look into; set PGHOST or DATABASE_URL".to_owned()),
+            (None, _) => Err(format!("there are several databases; name one with --database: {}", names())),
+        }
+    }
+
+    fn show(&self, parts: &Parts) -> Exit {
+        let Some(directory) = &self.out else {
+            print(&match self.print {
+                Some(Part::Config) => parts.config.clone(),
+                Some(Part::Sql) => parts.sql.clone(),
+                Some(Part::Manifest) => parts.manifest.clone(),
+                None => page::document(parts),
+            });
+            return Exit::Success;
+        };
+        match files::write(directory, parts) {
+            Ok(()) => {
+                print(&page::written(parts, directory));
+                Exit::Success
+            }
+            Err(problem) => {
+                eprintln!("{problem}");
+                Exit::Failure
+            }
+        }
+    }
+}
+
+/// The reason why there is nothing to show.
+enum Failure {
+    /// There is no session.
+    Unavailable(QueryError),
+    /// The server refused a question.
+    Refused(QueryError),
+    /// There is no such table.
+    NoTable(String),
+}
+
+impl Failure {
+    fn report(self, settings: &config::Database, config: &Config) -> Exit {
+        let at = settings.connection.resolve().map_or_else(
+            |_| String::new(),
+            |to| {
+                let addresses: Vec<String> = to.addresses.iter().map(ToString::to_string).collect();
+                format!(" {} at {}", to.dbname, addresses.join(", "))
+            },
+        );
+        let at = printable(&at);
+        match self {
+            Self::Unavailable(error) => {
+                let message = printable(&error.message);
+                eprintln!("cannot look into the database{at}: {message}");
+                eprintln!("-> {}", printable(&advice_on_database(settings, config, &error)));
+                Exit::Unavailable
+            }
+            Self::Refused(error) => {
+                eprintln!("the database{at} refused a question: {}", printable(&error.message));
+                Exit::Failure
+            }
+            Self::NoTable(name) => {
+                eprintln!("there is no table or view {} in the database{at}", printable(&name));
+                Exit::Failure
+            }
+        }
+    }
+}
+
+/// Asks the database all there is to ask.
+async fn ask(settings: &Arc<config::Database>, role: &str, table: Option<&NotifyTable>) -> Result<Answered, Failure> {
+    let metrics = Arc::new(Metrics::new(build()));
+    let (supervisor, _failures) = Supervisor::new();
+    let database = Database::new(Arc::clone(settings), metrics, &supervisor);
+    let (mut inspector, _server) = database.inspector().await.map_err(Failure::Unavailable)?;
+    let subject = match table {
+        Some(table) => Subject::Table(own_table(&mut inspector, table).await?),
+        None => Subject::Libraries(found::look(&mut inspector).await.map_err(Failure::Refused)?),
+    };
+    let role = inspector.role(role).await.map_err(Failure::Refused)?;
+    Ok(Answered { role, subject })
+}
+
+async fn own_table(inspector: &mut Inspector, table: &NotifyTable) -> Result<Table, Failure> {
+    let (schema, name) = table.names();
+    let tables = inspector.tables(&[name]).await.map_err(Failure::Refused)?;
+    let found = tables.into_iter().find(|found| found.schema == schema);
+    found.ok_or_else(|| Failure::NoTable(format!("{schema}.{name}")))
+}
+
+/// Returns what is wrong with a role's name, if anything is.
+fn is_role(name: &str) -> Result<(), String> {
+    if name.trim().is_empty() || name.contains('\0') {
+        return Err("must be a role's name".to_owned());
+    }
+    if name.len() > LONGEST_NAME {
+        return Err(format!("has {} bytes, a role's name has at most {LONGEST_NAME}", name.len()));
+    }
+    Ok(())
+}

@@ -1,0 +1,34 @@
+//! The parts as files of a directory. None is ever overwritten.
+
+use std::{
+    fs::{self, OpenOptions},
+    io::Write,
+    path::Path,
+};
+
+use super::Parts;
+
+/// The names of the files, in the order in which they are used.
+pub(super) const CONFIG: &str = "clapometer.yaml";
+pub(super) const SQL: &str = "grants.sql";
+pub(super) const MANIFEST: &str = "manifest.yaml";
+
+/// Says which file is there already, if one is.
+pub(super) fn in_the_way(directory: &Path) -> Option<String> {
+    let names = [CONFIG, SQL, MANIFEST].map(|name| directory.join(name));
+    // A dangling link would be written through, too.
+    let there = names.into_iter().find(|path| path.symlink_metadata().is_ok())?;
+    Some(format!("{} is there already and would be lost; take it away, or name another directory", there.display()))
+}
+
+/// Writes all parts. Each file is created; one that has come meanwhile is left alone.
+pub(super) fn write(directory: &Path, parts: &Parts) -> Result<(), String> {
+    fs::create_dir_all(directory).map_err(|error| format!("cannot make {}: {error}", directory.display()))?;
+    for (name, text) in [(CONFIG, &parts.config), (SQL, &parts.sql), (MANIFEST, &parts.manifest)] {
+        let path = directory.join(name);
+        let created = OpenOptions::new().write(true).create_new(true).open(&path);
+        let written = created.and_then(|mut file| file.write_all(text.as_bytes()));
+        written.map_err(|error| format!("cannot write {}: {error}", path.display()))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,66 @@
+//! The statements that let the scaler's role read what the queries read, and no more.
+
+use super::{draft::Place, page::comment};
+use crate::terminal::text::printable;
+
+/// Something in one schema that is read.
+pub(super) struct Reading<'a> {
+    /// The library, or the table of the user's own.
+    pub(super) what: &'a str,
+    /// The schema, as SQL names it.
+    pub(super) schema: &'a str,
+    /// The tables, as SQL names them.
+    pub(super) tables: Vec<&'a str>,
+    /// Whether row level security is on for one of them.
+    pub(super) has_row_security: bool,
+}
+
+/// Writes the statements.
+pub(super) fn text(place: &Place, readings: &[Reading<'_>]) -> String {
+    let role = &place.known;
+    let name = &role.name_in_sql;
+    let mut text = comment("--", &format!("What the role {name} reads in the database {}.", role.dbname_in_sql));
+    text += "-- As the owner of these tables, or as a superuser:\n--     psql -v ON_ERROR_STOP=1 -f grants.sql\n";
+    text += "\nBEGIN;\n";
+    if !role.exists {
+        let mark = place.role.mark("").replacen('#', "-- #", 1);
+        text += &format!("CREATE ROLE {name} LOGIN;{mark}\n");
+        text += &comment("--", &format!("Its password: \\password {name}"));
+    } else if !role.can_log_in {
+        text += &format!("ALTER ROLE {name} LOGIN;\n");
+    }
+    if !role.can_connect {
+        text += &format!("GRANT CONNECT ON DATABASE {} TO {name};\n", role.dbname_in_sql);
+    }
+    for reading in readings {
+        text += "\n";
+        text += &comment("--", &printable(&format!("{}, in the schema {}", reading.what, reading.schema)));
+        text += &format!("GRANT USAGE ON SCHEMA {} TO {name};\n", reading.schema);
+        let tables = reading.tables.join(",\n    ");
+        text += &match reading.tables.len() {
+            1 => format!("GRANT SELECT ON {tables} TO {name};\n"),
+            _ => format!("GRANT SELECT ON\n    {tables}\n    TO {name};\n"),
+        };
+    }
+    if readings.iter().any(|reading| reading.has_row_security) && !role.bypasses_row_security {
+        text += "\n";
+        text += &comment(
+            "--",
+            "Row level security is on for tables above: to this role they would look empty. This one takes a superuser.",
+        );
+        text += &format!("ALTER ROLE {name} BYPASSRLS;\n");
+    }
+    text + "COMMIT;\n"
+}
+
+/// Says that nobody knows yet what must be read.
+pub(super) fn unknown(place: &Place) -> String {
+    let name = &place.known.name_in_sql;
+    comment(
+        "--",
+        &format!(
+            "Which table, in which schema? `clapometer init --table SCHEMA.TABLE` writes the statements: GRANT USAGE on the \
+             schema and GRANT SELECT on the table, to {name}."
+        ),
+    )
+}

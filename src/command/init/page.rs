@@ -1,0 +1,55 @@
+//! The parts as one document, and the pieces of text that they share.
+
+use std::path::Path;
+
+use super::{
+    Parts,
+    files::{CONFIG, MANIFEST, SQL},
+};
+use crate::terminal::text::{printable, wrapped};
+
+/// The width of running text and of comments.
+const WIDTH: usize = 80;
+
+/// Returns a text as the lines of a comment.
+pub(super) fn comment(mark: &str, text: &str) -> String {
+    let lines = wrapped(&printable(text), WIDTH - mark.len() - 1);
+    lines.into_iter().map(|line| format!("{mark} {line}\n")).collect()
+}
+
+/// The document: what was found, each part under its heading, and what comes next.
+pub(super) fn document(parts: &Parts) -> String {
+    let mut text = format!("# clapometer init\n\n{}", paragraphs(parts));
+    for (heading, file, language, part) in [
+        ("Configuration", CONFIG, "yaml", &parts.config),
+        ("Grants", SQL, "sql", &parts.sql),
+        ("Manifest", MANIFEST, "yaml", &parts.manifest),
+    ] {
+        text += &format!("## {heading}: {file}\n\n```{language}\n{}\n```\n\n", part.trim_end());
+    }
+    text + &next("clapometer init --out .", Path::new("."))
+}
+
+/// The words for parts that are files now.
+pub(super) fn written(parts: &Parts, directory: &Path) -> String {
+    let names: Vec<String> = [CONFIG, SQL, MANIFEST].map(|name| shown(directory, name)).into();
+    format!("{}Written: {}\n\n{}", paragraphs(parts), names.join(", "), next("", directory))
+}
+
+fn paragraphs(parts: &Parts) -> String {
+    parts.found.iter().map(|paragraph| format!("{}\n\n", wrapped(&printable(paragraph), WIDTH).join("\n"))).collect()
+}
+
+fn next(write: &str, directory: &Path) -> String {
+    let mut commands = Vec::new();
+    commands.extend((!write.is_empty()).then(|| write.to_owned()));
+    commands.push(format!("psql -v ON_ERROR_STOP=1 -f {}", shown(directory, SQL)));
+    commands.push(format!("clapometer check --config {}", shown(directory, CONFIG)));
+    commands.push(format!("clapometer lint {}", shown(directory, MANIFEST)));
+    format!("## Next\n\n```console\n{}\n```\n", commands.join("\n"))
+}
+
+fn shown(directory: &Path, name: &str) -> String {
+    let path = if directory == Path::new(".") { Path::new(name).to_owned() } else { directory.join(name) };
+    printable(&path.display().to_string())
+}

@@ -1,0 +1,100 @@
+//! The template for a table of the user's own. What nobody knows is a comment where its answer belongs.
+
+use super::{
+    Parts, configuration,
+    draft::{Place, slug},
+    grants,
+    manifest::{self, Scaled, Trigger},
+    page::comment,
+};
+use crate::{postgres::Table, presets::Workers, terminal::text::printable};
+
+/// The query's name where the table's is none.
+const QUERY: &str = "jobs";
+
+/// The template for a table that is known.
+pub(super) fn of(place: &Place, table: &Table) -> Parts {
+    let name = match slug(&table.name) {
+        name if name.is_empty() => QUERY.to_owned(),
+        name => name,
+    };
+    let columns = table.columns.iter().map(|column| format!("# {}  {}\n", column.name, column.kind));
+    let columns: String = columns.map(|line| printable(line.trim_end()) + "\n").collect();
+    let reading = grants::Reading {
+        what: &table.name,
+        schema: &table.schema_in_sql,
+        tables: vec![&table.name_in_sql],
+        has_row_security: table.has_row_security,
+    };
+    Parts {
+        found: vec![format!(
+            "{} is a table of your own: nobody but you knows what its rows mean. The open questions below are comments, \
+             and `clapometer check` points to each that is left.",
+            table.name_in_sql
+        )],
+        config: configuration::text(place, &queries(&name, &table.name_in_sql, &columns)),
+        sql: grants::text(place, &[reading]),
+        manifest: objects(&name),
+    }
+}
+
+/// The template where no library was found and no table was named.
+pub(super) fn without_table(place: &Place, remarks: Vec<String>) -> Parts {
+    let mut found = remarks;
+    found.push(
+        "No queue library that is known is in this database; `clapometer presets` lists them. For a table of your own the \
+         open questions below are comments. `clapometer init --table SCHEMA.TABLE` fills in what the catalog says about it."
+            .to_owned(),
+    );
+    Parts {
+        found,
+        config: configuration::text(place, &queries(QUERY, "/* Which table? */", "")),
+        sql: grants::unknown(place),
+        manifest: objects(QUERY),
+    }
+}
+
+/// Writes the query. Its SQL is wrong until every question is answered: a count of the wrong rows must not look right.
+fn queries(name: &str, table: &str, columns: &str) -> String {
+    let columns: String = columns.lines().map(|line| format!("  {line}\n")).collect();
+    format!(
+        "queries:\n{columns}  {name}:\n    sql: |-\n      \
+         SELECT count(*) FILTER (WHERE /* Which rows could a worker take now? */) AS claimable,\n             \
+         count(*) AS outstanding\n      \
+         FROM {table}\n      \
+         WHERE /* Which rows wait, or does a worker hold? Not those that are done */\n    \
+         value_column: outstanding\n    \
+         # Does a worker run until it is stopped? Then it must stay while it holds a row:\n    \
+         #   activity_column: outstanding\n    \
+         # Does it take one row and exit? Then none may start that finds nothing:\n    \
+         #   activity_column: claimable\n    \
+         # Does a number change by the clock alone, such as when a retry is due?\n    \
+         #   next_change: the column of the SQL that says when\n"
+    )
+}
+
+/// Writes both objects as comments: which one it is, is the first question.
+fn objects(query: &str) -> String {
+    let object = |workers, name: &str| {
+        let object = manifest::object(&Scaled {
+            workers,
+            name: format!("# {name}"),
+            image: "# Which image?".to_owned(),
+            most: "# How many at most?".to_owned(),
+            share: match workers {
+                Workers::LongLived => "# How many rows for each worker? In quotes".to_owned(),
+                Workers::OneRow => "\"1\"".to_owned(),
+            },
+            scaler: "# Which address, with its port?".to_owned(),
+            triggers: vec![Trigger { query, queue: None }],
+        });
+        object.lines().map(|line| format!("# {line}\n")).collect::<String>()
+    };
+    format!(
+        "{}{}---\n{}{}",
+        comment("#", "Does a worker run until it is stopped, and take one row after another? Then:"),
+        object(Workers::LongLived, "Which Deployment?"),
+        comment("#", "Does it take one row and exit? Then:"),
+        object(Workers::OneRow, "Which name?")
+    )
+}

@@ -1,0 +1,236 @@
+//! What there is in a database: tables by their names, a role, and texts that a statement lists.
+//!
+//! Each question is a read-only transaction of its own, with a limit, and asks the catalog, which every role may read.
+
+use tokio::time::timeout;
+use tokio_postgres::{
+    Row,
+    types::{ToSql, Type},
+};
+
+use super::{CONNECT, Inspector, QueryError};
+use crate::{
+    fault::Fault,
+    postgres::{Cause, SILENCE},
+};
+
+/// The beginning of each transaction. A policy that would hide rows is an error, as for readings.
+const BEGIN: &str = "\
+BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY; SET LOCAL statement_timeout = '5s'; SET LOCAL lock_timeout = '1s'; \
+SET LOCAL idle_in_transaction_session_timeout = '5s'; SET LOCAL row_security = off";
+
+const TABLES: &str = "\
+-- clapometer init: tables
+SELECT n.nspname::text,
+       c.relname::text,
+       quote_ident(n.nspname),
+       quote_ident(c.relname),
+       c.relrowsecurity,
+       ARRAY(SELECT a.attname::text
+               FROM pg_catalog.pg_attribute AS a
+              WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+              ORDER BY a.attnum),
+       ARRAY(SELECT format_type(a.atttypid, a.atttypmod)
+                    || coalesce(': ' || (SELECT string_agg(quote_literal(e.enumlabel), ', ' ORDER BY e.enumsortorder)
+                                           FROM pg_catalog.pg_enum AS e
+                                          WHERE e.enumtypid = a.atttypid), '')
+               FROM pg_catalog.pg_attribute AS a
+              WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+              ORDER BY a.attnum)
+  FROM pg_catalog.pg_class AS c
+  JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+ WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f')
+   AND c.relname = ANY ($1)
+   AND n.nspname !~ '^pg_'
+   AND n.nspname <> 'information_schema'
+ ORDER BY n.nspname, c.relname";
+
+const TABLES_LIKE: &str = "\
+-- clapometer init: tables of a schema
+SELECT c.relname::text
+  FROM pg_catalog.pg_class AS c
+  JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+ WHERE c.relkind IN ('r', 'p')
+   AND n.nspname = $1
+   AND starts_with(c.relname::text, $2)
+ ORDER BY c.relname
+ LIMIT $3";
+
+const ROLE: &str = "\
+-- clapometer init: role
+SELECT quote_ident($1),
+       quote_ident(current_database()),
+       r.oid IS NOT NULL,
+       coalesce(r.rolsuper, false),
+       coalesce(r.rolsuper OR r.rolbypassrls, false),
+       coalesce(r.rolcanlogin, false),
+       CASE WHEN r.oid IS NULL THEN has_database_privilege('public', current_database(), 'CONNECT')
+            ELSE has_database_privilege(r.oid, current_database(), 'CONNECT') END
+  FROM (VALUES (0)) AS one (row)
+  LEFT JOIN pg_catalog.pg_roles AS r ON r.rolname = $1";
+
+/// A table or a view, as the catalog has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Table {
+    /// Its schema.
+    pub schema: String,
+    /// Its name.
+    pub name: String,
+    /// Its schema as SQL names it: on one line, in quotes where it needs them.
+    pub schema_in_sql: String,
+    /// Its name as SQL names it, with the schema.
+    pub name_in_sql: String,
+    /// Whether row level security is on.
+    pub has_row_security: bool,
+    /// Its columns.
+    pub columns: Vec<Column>,
+}
+
+/// A column of a table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Column {
+    /// Its name.
+    pub name: String,
+    /// Its type, and of an enum its labels.
+    pub kind: String,
+}
+
+/// What is known of a role and of its way into the database.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Role {
+    /// Its name as SQL names it.
+    pub name_in_sql: String,
+    /// The database's name as SQL names it.
+    pub dbname_in_sql: String,
+    /// Whether there is such a role.
+    pub exists: bool,
+    /// Whether it is a superuser.
+    pub is_superuser: bool,
+    /// Whether row level security does not hold for it.
+    pub bypasses_row_security: bool,
+    /// Whether it may log in.
+    pub can_log_in: bool,
+    /// Whether it may connect to the database, or would be by PUBLIC's privilege.
+    pub can_connect: bool,
+}
+
+impl Inspector {
+    /// Returns every table and view of these names, whatever its schema, the server's own aside.
+    ///
+    /// # Errors
+    /// The server's message.
+    pub async fn tables(&mut self, names: &[&str]) -> Result<Vec<Table>, QueryError> {
+        let rows = self.ask(TABLES, &[(&names, Type::TEXT_ARRAY)]).await?;
+        rows.iter().map(|row| Table::of(row).map_err(|error| QueryError::of(&error))).collect()
+    }
+
+    /// Returns the names of a schema's tables that begin with `prefix`, at most `limit`.
+    ///
+    /// # Errors
+    /// The server's message.
+    pub async fn tables_like(&mut self, schema: &str, prefix: &str, limit: i64) -> Result<Vec<String>, QueryError> {
+        let parameters: [(&(dyn ToSql + Sync), Type); 3] =
+            [(&schema, Type::TEXT), (&prefix, Type::TEXT), (&limit, Type::INT8)];
+        let rows = self.ask(TABLES_LIKE, &parameters).await?;
+        rows.iter().map(|row| row.try_get(0).map_err(|error| QueryError::of(&error))).collect()
+    }
+
+    /// Returns the only column of a statement, which is text.
+    ///
+    /// # Errors
+    /// The server's message.
+    pub async fn texts(&mut self, statement: &str) -> Result<Vec<String>, QueryError> {
+        let rows = self.ask(statement, &[]).await?;
+        rows.iter().map(|row| row.try_get(0).map_err(|error| QueryError::of(&error))).collect()
+    }
+
+    /// Returns what is known of a role, which need not exist.
+    ///
+    /// # Errors
+    /// The server's message.
+    pub async fn role(&mut self, name: &str) -> Result<Role, QueryError> {
+        let rows = self.ask(ROLE, &[(&name, Type::TEXT)]).await?;
+        let row = rows.first().expect("a join with one row has one");
+        Role::of(row, name).map_err(|error| QueryError::of(&error))
+    }
+
+    async fn ask(&mut self, text: &str, parameters: &[(&(dyn ToSql + Sync), Type)]) -> Result<Vec<Row>, QueryError> {
+        let client = &self.session.client;
+        let asked = timeout(CONNECT + SILENCE, async {
+            client.batch_execute(BEGIN).await?;
+            client.query_typed(text, parameters).await
+        });
+        let answer = asked.await;
+        self.roll_back().await;
+        match answer {
+            Ok(Ok(rows)) => Ok(rows),
+            Ok(Err(error)) => {
+                self.renew().await;
+                Err(QueryError::of(&error))
+            }
+            Err(_) => {
+                let message = format!("no answer within {:?}", CONNECT + SILENCE);
+                Err(QueryError::ours(Fault::DeadlineExceeded, Cause::Silent, message))
+            }
+        }
+    }
+}
+
+impl Table {
+    fn of(row: &Row) -> Result<Self, tokio_postgres::Error> {
+        let (schema, name): (String, String) = (row.try_get(0)?, row.try_get(1)?);
+        let (quoted_schema, quoted_name): (String, String) = (row.try_get(2)?, row.try_get(3)?);
+        let (columns, kinds): (Vec<String>, Vec<String>) = (row.try_get(5)?, row.try_get(6)?);
+        let schema_in_sql = on_one_line(&schema, quoted_schema);
+        let name_in_sql = format!("{schema_in_sql}.{}", on_one_line(&name, quoted_name));
+        let columns = columns.into_iter().zip(kinds).map(|(name, kind)| Column { name, kind }).collect();
+        Ok(Self { schema, name, schema_in_sql, name_in_sql, has_row_security: row.try_get(4)?, columns })
+    }
+}
+
+impl Role {
+    fn of(row: &Row, name: &str) -> Result<Self, tokio_postgres::Error> {
+        let dbname_in_sql: String = row.try_get(1)?;
+        let dbname = dbname_in_sql.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+        let dbname = dbname.map_or_else(|| dbname_in_sql.clone(), |quoted| quoted.replace("\"\"", "\""));
+        Ok(Self {
+            name_in_sql: on_one_line(name, row.try_get(0)?),
+            dbname_in_sql: on_one_line(&dbname, dbname_in_sql),
+            exists: row.try_get(2)?,
+            is_superuser: row.try_get(3)?,
+            bypasses_row_security: row.try_get(4)?,
+            can_log_in: row.try_get(5)?,
+            can_connect: row.try_get(6)?,
+        })
+    }
+}
+
+/// Returns a quoted name, with escapes in place of characters that would break its line or move the cursor.
+fn on_one_line(name: &str, quoted: String) -> String {
+    let is_odd = |c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}');
+    if !name.contains(is_odd) {
+        return quoted;
+    }
+    let escaped: String = name
+        .chars()
+        .map(|c| match c {
+            '\\' => "\\\\".to_owned(),
+            '"' => "\"\"".to_owned(),
+            c if is_odd(c) => format!("\\{:04X}", u32::from(c)),
+            c => c.to_string(),
+        })
+        .collect();
+    format!("U&\"{escaped}\"")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_stays_on_its_line() {
+        assert_eq!(on_one_line("app", "app".to_owned()), "app");
+        assert_eq!(on_one_line("a\"b", "\"a\"\"b\"".to_owned()), "\"a\"\"b\"");
+        assert_eq!(on_one_line("a\nb\\\"\u{2028}", String::new()), r#"U&"a\000Ab\\""\2028""#);
+    }
+}

@@ -1,0 +1,306 @@
+//! `clapometer init`: what it prints for a database works, with a role that has the printed grants and no others.
+
+use std::{fs, path::Path, time::Duration};
+
+use clapometer::manifest::{Kind, Manifest};
+
+use super::{
+    Library, apalis::APALIS, good_job::GOOD_JOB, graphile_worker::GRAPHILE_WORKER, oban::OBAN, pg_boss::PG_BOSS,
+    pgmq::PGMQ, procrastinate::PROCRASTINATE, que::QUE, river::RIVER, solid_queue::SOLID_QUEUE,
+};
+use crate::support::{
+    cluster::Cluster,
+    database::{Access, Database},
+    executable::{Executable, Finished},
+    fixture::Fixture,
+    grpc::trigger,
+};
+
+/// The bound of a command; on an idle machine none takes more than a second.
+const COMMAND: Duration = Duration::from_secs(30);
+
+const PASSWORD: &str = "canary-init-password";
+
+/// Names that break what is not quoted: in SQL, in YAML, in a comment, in a fenced block, on a terminal.
+const HOSTILE: &str = "we\"ird': {x}\n```\n\u{2028}# \u{1b}[2J \\ sché";
+
+/// A role of this test's own: roles are the cluster's.
+fn role(database: &Database<'_>) -> String {
+    format!("init_{}", database.name())
+}
+
+fn init(access: &Access, arguments: &[&str]) -> Executable {
+    let executable = Executable::clapometer(["init"]).variables(access.environment());
+    arguments.iter().fold(executable, |executable, argument| executable.argument(argument))
+}
+
+async fn printed(access: &Access, arguments: &[&str]) -> Finished {
+    let finished = init(access, arguments).finish(COMMAND).await;
+    assert_eq!((finished.code(), &*finished.errors), (Some(0), ""), "{arguments:?}");
+    finished
+}
+
+async fn part(access: &Access, role: &str, part: &str) -> String {
+    printed(access, &["--role", role, "--print", part]).await.output
+}
+
+/// What a run of all parts gave: each trigger's query and queue with its value.
+struct Worked {
+    config: String,
+    manifest: String,
+    values: Vec<(String, Option<String>, f64)>,
+}
+
+/// Takes the parts as a newcomer does: grants, check, lint, and KEDA's question for each trigger.
+async fn works(database: &Database<'_>) -> Worked {
+    let (access, role) = (database.superuser(), role(database));
+    let [config, sql, manifest] = [
+        part(&access, &role, "config").await,
+        part(&access, &role, "sql").await,
+        part(&access, &role, "manifest").await,
+    ];
+    database.execute(&sql).await;
+    database.execute(&format!("ALTER ROLE {role} PASSWORD '{PASSWORD}'")).await;
+
+    let check = Executable::clapometer(["check", "--config", "c.yaml"]).file("c.yaml", &config);
+    let checked = check.variable("PGPASSWORD", PASSWORD).finish(COMMAND).await;
+    assert_eq!(checked.code(), Some(0), "{config}\n{sql}\n{}{}", checked.output, checked.errors);
+
+    let lint = Executable::clapometer(["lint", "m.yaml"]).file("m.yaml", &manifest).finish(COMMAND).await;
+    assert_eq!(lint.code(), Some(0), "{manifest}\n{}", lint.output);
+    assert!(!lint.output.contains("warning"), "{manifest}\n{}", lint.output);
+
+    let fixture = Fixture::start(Executable::serve(&config).variable("PGPASSWORD", PASSWORD)).await;
+    let mut values = Vec::new();
+    for object in Manifest::read(&manifest).objects {
+        for asked in object.triggers() {
+            let (query, queue) = (asked.text("query").unwrap(), asked.text("param.queue"));
+            let metadata: Vec<_> = queue.map(|queue| ("param.queue", queue)).into_iter().collect();
+            let value = fixture.scaler.value(&trigger(query, &metadata)).await.unwrap();
+            values.push((query.to_owned(), queue.map(str::to_owned), value));
+        }
+    }
+    assert!(!values.is_empty(), "{manifest}");
+    Worked { config, manifest, values }
+}
+
+/// Makes a library's tables in a schema, quoted as it stands here, and rows with a queue of this name.
+async fn install(database: &Database<'_>, library: &Library, schema: &str, rows: &str) {
+    let tables = library.tables.trim_end().trim_end_matches(';');
+    database
+        .execute(&format!("CREATE SCHEMA IF NOT EXISTS {schema}; SET search_path = {schema}; {tables}; {rows}"))
+        .await;
+}
+
+#[tokio::test]
+async fn each_library_is_found_and_what_is_printed_works() {
+    let cases: [(&Library, &str, Option<&str>); 10] = [
+        (&RIVER, "INSERT INTO river_job (queue) VALUES ('mail')", Some("mail")),
+        (&OBAN, "INSERT INTO oban_jobs (queue) VALUES ('mail')", Some("mail")),
+        (
+            &PG_BOSS,
+            "INSERT INTO pgboss.queue VALUES ('mail'); INSERT INTO pgboss.job (name) VALUES ('mail')",
+            Some("mail"),
+        ),
+        (
+            &GRAPHILE_WORKER,
+            "SELECT job('mail'); ALTER TABLE graphile_worker._private_jobs ENABLE ROW LEVEL SECURITY",
+            None,
+        ),
+        (&GOOD_JOB, "INSERT INTO good_jobs (queue_name) VALUES ('mail')", Some("mail")),
+        (&SOLID_QUEUE, "INSERT INTO solid_queue_ready_executions (queue_name) VALUES ('mail')", Some("mail")),
+        (&QUE, "INSERT INTO que_jobs (queue) VALUES ('mail')", Some("mail")),
+        (&PROCRASTINATE, "INSERT INTO procrastinate_jobs (queue_name) VALUES ('mail')", Some("mail")),
+        (&PGMQ, "SELECT queue('Mail', '(now(), 0)')", None),
+        (&APALIS, "INSERT INTO apalis.jobs (job_type) VALUES ('mail')", Some("mail")),
+    ];
+    for (library, rows, queue) in cases {
+        let database = Database::empty(Cluster::shared().await).await;
+        install(&database, library, "public", rows).await;
+        let worked = works(&database).await;
+        let name = if library.preset == "pgmq" { "pgmq-mail".to_owned() } else { library.preset.replace('_', "-") };
+        assert_eq!(worked.values, [(name, queue.map(str::to_owned), 1.0)], "{}", worked.config);
+        assert!(worked.config.contains(&format!("preset: {}\n", library.preset)), "{}", worked.config);
+        assert!(worked.manifest.contains("kind: ScaledObject"), "{}", worked.manifest);
+    }
+}
+
+#[tokio::test]
+async fn postgres_batch_gets_a_scaled_job() {
+    let database = Database::empty(Cluster::shared().await).await;
+    let migrated = Executable::postgres_batch(["migrate", "up"]).variables(database.owner().environment());
+    assert_eq!(migrated.finish(COMMAND).await.code(), Some(0));
+    database.execute("INSERT INTO make_it_clap (duration_seconds) VALUES (1), (2), (3)").await;
+    let worked = works(&database).await;
+    assert_eq!(worked.values, [("postgres-batch".to_owned(), None, 3.0)]);
+    assert_eq!(Manifest::read(&worked.manifest).objects[0].kind, Kind::ScaledJob);
+}
+
+#[tokio::test]
+async fn several_libraries_schemas_and_hostile_names_are_told_apart() {
+    let database = Database::empty(Cluster::shared().await).await;
+    let schema = format!("\"{}\"", HOSTILE.replace('"', "\"\""));
+    let queue = HOSTILE.replace('\'', "''");
+    let rows = |count: u32, queue: &str| {
+        format!("INSERT INTO river_job (queue) SELECT '{queue}' FROM generate_series(1, {count})")
+    };
+    install(&database, &RIVER, "public", &rows(1, "mail")).await;
+    install(&database, &RIVER, &schema, &rows(2, &queue)).await;
+    install(&database, &OBAN, &schema, "INSERT INTO oban_jobs (queue) VALUES ('mail'), ('yes'), ('1e3')").await;
+    install(&database, &PGMQ, "public", "SELECT queue('a b', '(now(), 0)'), queue('a-b', '(now(), 0), (now(), 0)')")
+        .await;
+    // Anybody may have a table of this name.
+    database.execute("CREATE TABLE public.jobs (id bigint, status text); CREATE TABLE public.workers (id text)").await;
+    let worked = works(&database).await;
+    let value = |query: &str, queue: Option<&str>| {
+        let found = worked.values.iter().find(|(name, picked, _)| name == query && picked.as_deref() == queue);
+        found.unwrap_or_else(|| panic!("{query} {queue:?} is not in {:?}", worked.values)).2
+    };
+    assert_eq!(worked.values.len(), 7, "{:?}", worked.values);
+    assert_eq!(value("river-public", Some("mail")), 1.0);
+    assert_eq!(value("river-we-ird-x-2j-sch", Some(HOSTILE)), 2.0);
+    for queue in ["mail", "yes", "1e3"] {
+        assert_eq!(value("oban", Some(queue)), 1.0);
+    }
+    assert_eq!((value("pgmq-a-b", None), value("pgmq-a-b-2", None)), (1.0, 2.0));
+
+    let document = printed(&database.superuser(), &[]).await.output;
+    assert!(!document.contains(['\u{1b}', '\u{2028}']), "{document}");
+    assert_eq!(document.lines().filter(|line| line.starts_with("```")).count(), 8, "{document}");
+    let longest = document.lines().filter(|line| line.starts_with('#') || line.starts_with("--"));
+    assert!(longest.map(|line| line.chars().count()).max() <= Some(80), "{document}");
+}
+
+#[tokio::test]
+async fn a_role_without_rights_finds_the_tables_and_assumes_the_queue() {
+    let database = Database::empty(Cluster::shared().await).await;
+    install(&database, &RIVER, "public", "INSERT INTO river_job (queue) VALUES ('mail')").await;
+    install(&database, &PGMQ, "public", "SELECT queue('Mail', '(now(), 0)')").await;
+    let document = printed(&database.scaler(), &[]).await.output;
+    assert!(document.contains("this role may not read its queues"), "{document}");
+    assert!(document.contains("        param.queue: default  # assumed\n"), "{document}");
+    assert!(document.contains("    queue: mail\n") && document.contains("pgmq.q_mail"), "{document}");
+    assert!(document.contains("GRANT SELECT ON\n    public.river_job,\n    public.river_queue\n    TO "), "{document}");
+}
+
+#[tokio::test]
+async fn a_database_without_a_library_gets_a_template_that_counts_nothing_until_it_is_answered() {
+    let database = Database::empty(Cluster::shared().await).await;
+    database.execute("CREATE TABLE que_jobs (id bigint, queue text, run_at timestamptz)").await;
+    let document = printed(&database.scaler(), &[]).await.output;
+    assert!(document.contains("looks like Que (Ruby) but has no column finished_at"), "{document}");
+    assert!(document.contains("No queue library that is known is in this database"), "{document}");
+    let config = part(&database.scaler(), "scaler", "config").await;
+    let check = Executable::clapometer(["check", "--config", "c.yaml"]).file("c.yaml", &config);
+    let checked = check.variables(database.scaler().environment()).finish(COMMAND).await;
+    assert_eq!(checked.code(), Some(1), "{}", checked.output);
+    assert!(checked.output.contains("Which rows could a worker take now?"), "{}", checked.output);
+}
+
+#[tokio::test]
+async fn a_table_of_ones_own_gets_a_template_with_its_columns() {
+    let database = Database::empty(Cluster::shared().await).await;
+    database
+        .execute(
+            "CREATE TYPE stage AS ENUM ('ready', 'it''s running', 'done');
+             CREATE SCHEMA app;
+             CREATE TABLE app.\"Invoice Jobs\" (id bigint, stage stage, run_after timestamptz, \"who\n\" varchar(20))",
+        )
+        .await;
+    let role = role(&database);
+    let arguments = ["--table", "app.Invoice Jobs", "--role", role.as_str()];
+    let document = printed(&database.superuser(), &arguments).await.output;
+    let document = document
+        .replace(&database.name().replace('_', "-"), "DATABASE")
+        .replace(database.name(), "DATABASE")
+        .replace(&database.cluster().port().to_string(), "PORT");
+    insta::assert_snapshot!("own_table", document);
+    let sql = printed(&database.superuser(), &[&arguments[..], &["--print", "sql"]].concat()).await.output;
+    database.execute(&sql).await;
+    let may: bool =
+        database.value(&format!("SELECT has_table_privilege('{role}', 'app.\"Invoice Jobs\"', 'SELECT')")).await;
+    assert!(may, "{sql}");
+    let missing = init(&database.superuser(), &["--table", "app.jobs"]).finish(COMMAND).await;
+    assert_eq!((missing.code(), &*missing.output), (Some(1), ""));
+    assert!(missing.errors.contains("there is no table or view app.jobs in the database"), "{}", missing.errors);
+}
+
+#[tokio::test]
+async fn the_document_for_a_newcomer_with_river() {
+    // Roles are the cluster's, and other tests make the role clapometer.
+    let cluster = Cluster::private().await;
+    let database = Database::empty(&cluster).await;
+    install(&database, &RIVER, "public", "INSERT INTO river_job (queue) VALUES ('mail'), ('images')").await;
+    let document = printed(&database.superuser(), &[]).await.output;
+    let document = document
+        .replace(&database.name().replace('_', "-"), "app")
+        .replace(database.name(), "app")
+        .replace(&database.cluster().port().to_string(), "5432");
+    insta::assert_snapshot!("river", document);
+}
+
+#[tokio::test]
+async fn files_are_written_once_and_never_over_others() {
+    let database = Database::empty(Cluster::shared().await).await;
+    install(&database, &RIVER, "public", "INSERT INTO river_job (queue) VALUES ('mail')").await;
+    let access = database.superuser();
+    let directory = crate::support::tempdir::new("init");
+    let out = directory.join("a/b");
+    let finished = printed(&access, &["--out", out.to_str().unwrap()]).await;
+    assert!(finished.output.contains("Written: "), "{}", finished.output);
+    for (name, part) in [("clapometer.yaml", "config"), ("grants.sql", "sql"), ("manifest.yaml", "manifest")] {
+        let text = fs::read_to_string(out.join(name)).unwrap();
+        assert_eq!(text, printed(&access, &["--print", part]).await.output);
+    }
+    for (name, target) in [("clapometer.yaml", "theirs"), ("grants.sql", "")] {
+        let directory = crate::support::tempdir::new("init");
+        match target {
+            "" => std::os::unix::fs::symlink("/nowhere/at/all", directory.join(name)).unwrap(),
+            text => fs::write(directory.join(name), text).unwrap(),
+        }
+        let refused = init(&access, &["--out", directory.to_str().unwrap()]).finish(COMMAND).await;
+        assert_eq!((refused.code(), &*refused.output), (Some(2), ""));
+        assert!(refused.errors.contains(&format!("{name} is there already")), "{}", refused.errors);
+        assert_eq!(fs::read_dir(&directory).unwrap().count(), 1, "nothing else was written");
+    }
+    let into_a_file = Path::new("/dev/null/x").to_str().unwrap();
+    let failed = init(&access, &["--out", into_a_file]).finish(COMMAND).await;
+    assert_eq!(failed.code(), Some(1));
+    assert!(failed.errors.contains("cannot make /dev/null/x"), "{}", failed.errors);
+}
+
+#[tokio::test]
+async fn what_cannot_be_looked_into_has_its_exit_code() {
+    let database = Database::empty(Cluster::shared().await).await;
+    let cases: [(Executable, i32, &str); 6] = [
+        (init(&database.scaler().with_password("wrong"), &[]), 69, "cannot look into the database"),
+        (init(&database.scaler().by_way_of("127.0.0.1:1".parse().unwrap()), &[]), 69, "nothing answers there"),
+        (Executable::clapometer(["init", "--role", ""]).variables(database.scaler().environment()), 2, "--role"),
+        (Executable::clapometer(["init", "--table", "a.b.c"]).variables(database.scaler().environment()), 2, "--table"),
+        (
+            Executable::clapometer(["init", "--database", "x"]).variables(database.scaler().environment()),
+            2,
+            "there is no x",
+        ),
+        (Executable::clapometer(["init", "--config", "/nowhere.yaml"]), 78, "cannot be read"),
+    ];
+    for (executable, code, text) in cases {
+        let finished = executable.finish(COMMAND).await;
+        assert_eq!((finished.code(), &*finished.output), (Some(code), ""), "{text}: {}", finished.errors);
+        assert!(finished.errors.contains(text), "{text}: {}", finished.errors);
+    }
+}
+
+#[tokio::test]
+async fn a_configuration_names_the_database_too() {
+    let database = Database::empty(Cluster::shared().await).await;
+    install(&database, &RIVER, "public", "INSERT INTO river_job (queue) VALUES ('mail')").await;
+    let configuration = format!("databases:\n{}{}", database.superuser().yaml("one"), database.superuser().yaml("two"));
+    let init = || Executable::clapometer(["init", "--config", "c.yaml"]).file("c.yaml", &configuration);
+    let refused = init().finish(COMMAND).await;
+    assert_eq!(refused.code(), Some(2));
+    assert!(refused.errors.contains("name one with --database: one, two"), "{}", refused.errors);
+    let finished = init().argument("--database").argument("two").finish(COMMAND).await;
+    assert_eq!(finished.code(), Some(0), "{}", finished.errors);
+    assert!(finished.output.contains("preset: river\n"), "{}", finished.output);
+}
