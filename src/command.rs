@@ -8,6 +8,7 @@ mod get;
 mod init;
 mod input;
 mod lint;
+mod migrate;
 mod notify_sql;
 mod presets;
 mod serve;
@@ -80,6 +81,7 @@ enum Command {
     Get(Box<get::Get>),
     Config(config::PrintConfig),
     Lint(lint::Lint),
+    Migrate(migrate::Migrate),
     NotifySql(notify_sql::NotifySql),
     Init(init::Init),
     Presets(presets::ShowPresets),
@@ -143,6 +145,7 @@ pub fn main() -> ExitCode {
         Command::Get(get) => get.run(),
         Command::Config(config) => config.run(),
         Command::Lint(lint) => lint.run(),
+        Command::Migrate(migrate) => migrate.run(),
         Command::NotifySql(notify_sql) => notify_sql.run(),
         Command::Init(init) => init.run(),
         Command::Presets(presets) => presets.run(),

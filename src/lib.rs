@@ -7,7 +7,7 @@
 //! ```text
 //! query ─> presets ─> config ─> postgres ─> cache ─> scaler ─> admin ─> server ─> command
 //! query ─> presets ─> config ─> postgres ─> batch
-//! query ─> presets ─> config ─> postgres ─> cache ─> scaler ─> lint ─> command
+//! query ─> presets ─> config ─> postgres ─> cache ─> scaler ─> lint ─> migrate ─> command
 //! ```
 //!
 //! A module names only modules to its left. The others are leaves that every module may name.
@@ -27,6 +27,7 @@ pub mod keda;
 pub mod lint;
 pub mod manifest;
 pub mod metrics;
+pub mod migrate;
 pub mod notify_sql;
 pub mod pem;
 pub mod places;

@@ -10,6 +10,7 @@ mod trigger;
 
 use std::ops::Range;
 
+use self::node::Start;
 pub use self::{
     boolean::boolean,
     node::{Node, Value},
@@ -46,17 +47,19 @@ pub struct Unreadable {
     pub message: String,
     /// The document names the group of KEDA's objects.
     pub names_keda: bool,
+    /// It has the marks of a template that nobody has rendered.
+    pub is_template: bool,
 }
 
 impl Manifest {
     /// Reads all documents of a text. One that is no YAML does not hide the others.
     pub fn read(text: &str) -> Self {
         let mut manifest = Self { objects: Vec::new(), unreadable: Vec::new(), documents: 0 };
-        for Document { lines, text } in documents(text) {
+        for Document { lines, bytes, text } in documents(text) {
             let offset = lines.start - 1;
             match yaml::document(&text) {
                 Ok(root) => {
-                    let root = Node::of(root, offset);
+                    let root = Node::of(root, Start { lines: offset, bytes });
                     manifest.documents += usize::from(!matches!(root.value, Value::Null));
                     manifest.gather(root, &lines, DEEPEST_LIST);
                 }
@@ -65,6 +68,7 @@ impl Manifest {
                     manifest.documents += 1;
                     manifest.unreadable.push(Unreadable {
                         line: (line + offset).clamp(lines.start, lines.end.max(lines.start)),
+                        is_template: text.contains("{{"),
                         message: if text.contains("{{") {
                             "a template that nobody has rendered: give the output of `helm template`".to_owned()
                         } else {
@@ -100,6 +104,9 @@ impl Manifest {
 struct Document {
     /// Its lines, counted from 1; the end is the last one.
     lines: Range<usize>,
+    /// The number of bytes of the file before it.
+    bytes: usize,
+    /// Its text. A marker is blanked out, so that each byte keeps its place.
     text: String,
 }
 
@@ -107,10 +114,14 @@ struct Document {
 /// within a text, so that looking at lines is exact.
 fn documents(text: &str) -> Vec<Document> {
     let mut documents = Vec::new();
-    let mut current = Document { lines: 1..1, text: String::new() };
+    let content = text.trim_start_matches('\u{feff}');
+    let mut at = text.len() - content.len();
+    let mut current = Document { lines: 1..1, bytes: at, text: String::new() };
     let mut last = 1;
-    for (number, line) in (1..).zip(text.trim_start_matches('\u{feff}').split_inclusive('\n')) {
+    for (number, line) in (1..).zip(content.split_inclusive('\n')) {
         last = number;
+        let begin = at;
+        at += line.len();
         let marker = ["---", "..."].into_iter().find(|marker| {
             line.strip_prefix(marker).is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\r', '\n']))
         });
@@ -119,9 +130,10 @@ fn documents(text: &str) -> Vec<Document> {
             continue;
         };
         current.lines.end = number - 1;
-        documents.push(std::mem::replace(&mut current, Document { lines: number..number, text: String::new() }));
+        let next = Document { lines: number..number, bytes: begin, text: String::new() };
+        documents.push(std::mem::replace(&mut current, next));
         // What follows `---` on its line belongs to the document.
-        current.text.push_str(if marker == "---" { "   " } else { "" });
+        current.text.push_str("   ");
         current.text.push_str(&line[marker.len()..]);
     }
     current.lines.end = last;

@@ -22,7 +22,8 @@ const MODULES: &[(&str, &[&str])] = &[
     ("admin", &["config", "query", "postgres", "cache", "scaler"]),
     ("server", &["config", "query", "postgres", "cache", "scaler", "admin"]),
     ("lint", &["config", "scaler"]),
-    ("command", &["presets", "config", "query", "postgres", "cache", "scaler", "admin", "server", "lint"]),
+    ("migrate", &["config", "query", "lint"]),
+    ("command", &["presets", "config", "query", "postgres", "cache", "scaler", "admin", "server", "lint", "migrate"]),
     ("batch", &["config", "query", "postgres"]),
 ];
 

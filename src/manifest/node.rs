@@ -1,6 +1,8 @@
-//! A value of a manifest, with its line.
+//! A value of a manifest, with its place in the file.
 
-use serde_saphyr::Spanned;
+use std::ops::Range;
+
+use serde_saphyr::{Location, Spanned};
 
 use crate::yaml::Yaml;
 
@@ -9,6 +11,11 @@ use crate::yaml::Yaml;
 pub struct Node {
     /// The line, counted from 1.
     pub line: usize,
+    /// The bytes of its key in the file; empty for an item of a list.
+    pub key: Range<usize>,
+    /// The bytes of the value in the file: all of a scalar, with its quotes, and of an alias. Of a list and a mapping only
+    /// the bracket that opens it, and nothing if no bracket does.
+    pub span: Range<usize>,
     /// What stands there.
     pub value: Value,
 }
@@ -33,10 +40,15 @@ pub enum Value {
 }
 
 impl Node {
-    /// Takes over a tree of YAML whose first line is `offset` lines behind that of the file.
-    pub(super) fn of(root: Spanned<Yaml>, offset: usize) -> Self {
-        let line = line(root.referenced.line(), offset);
-        Self { line, value: Value::of(root.value, offset) }
+    /// Takes over the tree of a document that begins there in the file.
+    pub(super) fn of(root: Spanned<Yaml>, start: Start) -> Self {
+        let span = start.span(&root.referenced);
+        Self {
+            line: start.line(&root.referenced),
+            key: span.start..span.start,
+            span,
+            value: Value::of(root.value, start),
+        }
     }
 
     /// Returns the value of a key; the last one if it stands several times.
@@ -91,20 +103,23 @@ impl Node {
 }
 
 impl Value {
-    fn of(yaml: Yaml, offset: usize) -> Self {
+    fn of(yaml: Yaml, start: Start) -> Self {
         match yaml {
             Yaml::Null => Self::Null,
             Yaml::Boolean(value) => Self::Boolean(value),
             Yaml::Integer(value) => Self::Integer(value),
             Yaml::Float(value) => Self::Float(value),
             Yaml::Text(value) => Self::Text(value),
-            Yaml::Sequence(items) => Self::Sequence(items.into_iter().map(|item| Node::of(item, offset)).collect()),
+            Yaml::Sequence(items) => Self::Sequence(items.into_iter().map(|item| Node::of(item, start)).collect()),
             Yaml::Mapping(entries) => Self::Mapping(
                 entries
                     .into_iter()
                     .map(|(key, node)| {
-                        let line = line(key.referenced.line(), offset);
-                        (key.value, Node { line, value: Self::of(node.value, offset) })
+                        let place = key.referenced;
+                        let mut node = Node::of(node, start);
+                        node.line = start.line(&place);
+                        node.key = start.span(&place);
+                        (key.value, node)
                     })
                     .collect(),
             ),
@@ -112,6 +127,24 @@ impl Value {
     }
 }
 
-fn line(in_document: u64, offset: usize) -> usize {
-    usize::try_from(in_document).unwrap_or(usize::MAX).max(1).saturating_add(offset)
+/// The place in a file at which a document begins.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Start {
+    /// The number of lines before it.
+    pub(super) lines: usize,
+    /// The number of bytes before it.
+    pub(super) bytes: usize,
+}
+
+impl Start {
+    fn line(self, location: &Location) -> usize {
+        usize::try_from(location.line()).unwrap_or(usize::MAX).max(1).saturating_add(self.lines)
+    }
+
+    fn span(self, location: &Location) -> Range<usize> {
+        let number = |number: Option<u64>| number.and_then(|number| usize::try_from(number).ok()).unwrap_or_default();
+        let span = location.span();
+        let begin = self.bytes + number(span.byte_offset());
+        begin..begin + number(span.byte_len())
+    }
 }

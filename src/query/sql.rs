@@ -6,7 +6,7 @@
 
 /// One stretch of a statement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Token<'a> {
+pub(crate) enum Token<'a> {
     /// White space.
     Space,
     /// `-- ...` to the end of the line, without its newline.
@@ -34,12 +34,14 @@ pub enum Malformed {
     SeveralStatements,
 }
 
-struct Tokens<'a> {
+/// The stretches of a statement, which together are its text.
+pub(crate) struct Tokens<'a> {
     rest: &'a str,
     is_terminated: bool,
 }
 
-fn tokens(sql: &str) -> Tokens<'_> {
+/// Takes a statement apart.
+pub(crate) fn tokens(sql: &str) -> Tokens<'_> {
     Tokens { rest: sql, is_terminated: true }
 }
 
@@ -73,6 +75,11 @@ impl<'a> Iterator for Tokens<'a> {
 }
 
 impl Tokens<'_> {
+    /// Returns the number of bytes that are not read yet.
+    pub(crate) fn remaining(&self) -> usize {
+        self.rest.len()
+    }
+
     /// The length of something that has an end, or the rest if it has none.
     fn ended(&mut self, length: Option<usize>) -> usize {
         self.is_terminated &= length.is_some();

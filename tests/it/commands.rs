@@ -9,6 +9,7 @@ mod get_faults;
 mod get_manifest;
 mod help;
 mod lint;
+mod migrate;
 mod mistakes;
 
 use std::time::Duration;

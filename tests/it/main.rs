@@ -16,6 +16,7 @@ mod hostile;
 mod incidents;
 mod keda;
 mod listen;
+mod migrate;
 mod notify_sql;
 mod oracle;
 mod presets;

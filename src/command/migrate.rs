@@ -1,0 +1,149 @@
+//! `clapometer migrate`: turns triggers of KEDA's built-in type `postgresql` into clapometer's.
+
+use std::{
+    fs,
+    io::{self, Write},
+    path::{Path, PathBuf},
+};
+
+use clap::Args;
+
+use super::{Exit, input, misused};
+use crate::{
+    lint::Source,
+    migrate::{File, Migration, Options, migrate},
+    terminal::print,
+};
+
+const EXAMPLES: &str = "\
+It reads ScaledJobs, ScaledObjects and the TriggerAuthentications that they name, and writes into DIR:
+  clapometer.yaml  the databases and queries of the triggers
+  manifests/       the files with changed triggers; all else in them stays as it is, byte by byte
+  report.md        what to do, what changes for KEDA, and what was not understood
+
+It changes nothing in a cluster and asks no database. Passwords are not written anywhere: the \
+configuration names files, and the report says what belongs into them. \
+docs/migration-from-builtin-trigger.md goes through it.
+
+Exit codes:
+   0  every trigger was migrated, or there was none
+   1  a trigger was left as it is, or needs a change by hand; the report says why
+   2  wrong usage, a file that cannot be read, or DIR has other files of these names
+
+Examples:
+  clapometer migrate deploy/ --out migrated
+  helm template ./chart | clapometer migrate --out migrated
+  kubectl get scaledjobs,scaledobjects,triggerauthentications -A -o yaml | clapometer migrate --out migrated";
+
+/// Turn triggers of KEDA's type postgresql into clapometer's
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Migrate {
+    /// Manifests (YAML or JSON); `-` is standard input; of a directory, its .yaml, .yml and .json files
+    #[arg(value_name = "FILE", default_value = "-")]
+    files: Vec<PathBuf>,
+    /// The directory for what is written
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Replace files in DIR that differ
+    #[arg(long)]
+    overwrite: bool,
+    /// Where KEDA finds clapometer
+    #[arg(long, value_name = "HOST:PORT", default_value = "clapometer.clapometer.svc.cluster.local:9090")]
+    scaler_address: String,
+}
+
+impl Migrate {
+    pub(super) fn run(self) -> Exit {
+        let Self { files, out, overwrite, scaler_address } = self;
+        let sources = match input::read(&files, &mut io::stdin().lock()) {
+            Ok(sources) => sources,
+            Err(problem) => return misused("migrate", &problem),
+        };
+        let sources: Vec<Source> = sources.into_iter().filter(|source| !is_within(&source.name, &out)).collect();
+        if let Some(source) = sources.iter().find(|source| source.text.contains('\u{fffd}')) {
+            return misused("migrate", &format!("{} is not UTF-8", source.name));
+        }
+        let migration = match migrate(&sources, &Options { address: scaler_address }) {
+            Ok(migration) => migration,
+            Err(unrendered) => {
+                let places: Vec<String> =
+                    unrendered.iter().map(|template| format!("{}:{}", template.file, template.line)).collect();
+                let problem = format!(
+                    "{}: a template that nobody has rendered; give the output of `helm template`: \
+                     helm template ./chart | clapometer migrate --out DIR",
+                    places.join(", ")
+                );
+                return misused("migrate", &problem);
+            }
+        };
+        let written = match write(&migration.files, &out, overwrite) {
+            Ok(written) => written,
+            Err(problem) => return misused("migrate", &problem),
+        };
+        print(&summary(&migration, &out, written));
+        if migration.left + migration.by_hand + migration.unreadable > 0 { Exit::Failure } else { Exit::Success }
+    }
+}
+
+/// Returns whether a file is of an earlier run.
+fn is_within(name: &str, out: &Path) -> bool {
+    let canonical = |path: &Path| fs::canonicalize(path).ok();
+    canonical(Path::new(name)).zip(canonical(out)).is_some_and(|(file, out)| file.starts_with(out))
+}
+
+/// Writes the files, and returns how many of them were not there. Nothing is written if one would be replaced.
+fn write(files: &[File], out: &Path, overwrite: bool) -> Result<usize, String> {
+    let mut different = Vec::new();
+    let mut missing = Vec::new();
+    for file in files {
+        let path = out.join(&file.path);
+        match fs::read(&path) {
+            Ok(bytes) if bytes == file.text.as_bytes() => {}
+            Ok(_) => different.push((path, file)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => missing.push((path, file)),
+            Err(error) => return Err(format!("cannot read {}: {error}", path.display())),
+        }
+    }
+    if !different.is_empty() && !overwrite {
+        let names: Vec<String> = different.iter().map(|(path, _)| path.display().to_string()).collect();
+        let what = if names.len() == 1 { "is there already, and differs" } else { "are there already, and differ" };
+        return Err(format!("{} {what}; give another directory, or --overwrite", names.join(", ")));
+    }
+    let written = different.len() + missing.len();
+    for (path, file) in different.into_iter().chain(missing) {
+        let failed = |error: io::Error| format!("cannot write {}: {error}", path.display());
+        path.parent().map_or(Ok(()), fs::create_dir_all).map_err(failed)?;
+        let mut opened = fs::File::create(&path).map_err(failed)?;
+        opened.write_all(file.text.as_bytes()).map_err(failed)?;
+    }
+    Ok(written)
+}
+
+fn summary(migration: &Migration, out: &Path, written: usize) -> String {
+    let Migration { files, migrated, by_hand, left, unreadable } = migration;
+    if files.is_empty() {
+        let unreadable = if *unreadable > 0 { "; some documents could not be read" } else { "" };
+        return format!("There is no trigger of type postgresql{unreadable}. Nothing is written.\n");
+    }
+    let mut text = format!("{migrated} of {} triggers migrated", migrated + by_hand + left);
+    for (number, what) in [(by_hand, "to be changed by hand"), (left, "left as before")] {
+        if *number > 0 {
+            text.push_str(&format!(", {number} {what}"));
+        }
+    }
+    text.push_str(".\n");
+    if *unreadable > 0 {
+        let documents = if *unreadable == 1 { "document" } else { "documents" };
+        text.push_str(&format!("{unreadable} {documents} could not be read.\n"));
+    }
+    text.push('\n');
+    for file in files {
+        text.push_str(&format!("  {}\n", out.join(&file.path).display()));
+    }
+    if written == 0 {
+        text.push_str("\nAll of them were there already, with the same bytes.\n");
+    }
+    text.push_str(&format!("\nNext: read {}.\n", out.join("report.md").display()));
+    text
+}
