@@ -1,6 +1,6 @@
 # `make check` is what CI runs. Everything else here is a part of it, or takes longer.
 
-.PHONY: help demo keda-cases test check fmt lint doc advisories licences notices manifests shipped versions image keda keda-long presets chaos faults truth fuzz load bench bench-notify soak
+.PHONY: help demo keda-cases test check fmt lint doc advisories licences notices manifests shipped versions dist image keda keda-long presets chaos faults truth fuzz load bench bench-notify soak
 
 help:            ## shows this
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -43,6 +43,9 @@ shipped:         ## the same checks, and fails if something rendered is out of d
 
 versions:        ## the tests that a version of PostgreSQL can break, on the oldest and the newest that are supported
 	scripts/versions 13 18
+
+dist:            ## builds both programs for release, with completions and man pages, into target/dist
+	scripts/dist
 
 image:           ## builds both images with buildah and runs them (root, Debian)
 	scripts/image

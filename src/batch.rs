@@ -27,7 +27,11 @@ use self::{
     store::Store,
     worker::{Rules, identity, interrupt, outcome::Report, work::Work},
 };
-use crate::{conninfo::ConnectionSource, telemetry, terminal::print};
+use crate::{
+    conninfo::ConnectionSource,
+    telemetry,
+    terminal::{completions, print},
+};
 
 /// The exit code of an operator's command that could not do everything that it was asked for.
 const FAILED: u8 = 1;
@@ -60,6 +64,10 @@ pub fn main() -> ExitCode {
     match command {
         Command::Migrate { action: MigrateAction::Print } => {
             print(&migrate::script(schema.as_deref()));
+            ExitCode::SUCCESS
+        }
+        Command::Completions { shell } => {
+            print(&completions::script(Arguments::command(), shell));
             ExitCode::SUCCESS
         }
         Command::Work(arguments) => run_job(schema, *arguments),

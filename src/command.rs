@@ -2,6 +2,7 @@
 
 mod check;
 mod chosen;
+mod completions;
 mod config;
 mod count_cap;
 mod get;
@@ -85,6 +86,7 @@ enum Command {
     NotifySql(notify_sql::NotifySql),
     Init(init::Init),
     Presets(presets::ShowPresets),
+    Completions(completions::Completions),
 }
 
 /// The path that means standard input.
@@ -136,6 +138,11 @@ impl ConfigFile {
     }
 }
 
+/// Returns the command line, from which the man pages are made.
+pub fn command_line() -> clap::Command {
+    Cli::command()
+}
+
 /// Runs the command that the arguments name.
 pub fn main() -> ExitCode {
     // clap itself exits with 2 for wrong usage.
@@ -149,6 +156,7 @@ pub fn main() -> ExitCode {
         Command::NotifySql(notify_sql) => notify_sql.run(),
         Command::Init(init) => init.run(),
         Command::Presets(presets) => presets.run(),
+        Command::Completions(completions) => completions.run(),
     };
     exit.into()
 }

@@ -1,4 +1,4 @@
-//! The log: plain text on a terminal, JSON elsewhere, always on standard error.
+//! The log: plain text on a terminal, JSON elsewhere, unless a variable says which; always on standard error.
 //!
 //! A log without a reader must not stop the process: a full pipe blocks its writer, and writing
 //! to a closed one makes the logging library panic. Therefore a separate thread writes the lines
@@ -34,6 +34,9 @@ pub use self::causes::Causes;
 /// The level unless `RUST_LOG` sets another (`debug`, or `target=level,...`).
 const DEFAULT_LEVEL: LevelFilter = LevelFilter::INFO;
 
+/// The variable that sets the format, `json` or `text`, whatever standard error is.
+const FORMAT: &str = "CLAPOMETER_LOG_FORMAT";
+
 /// The most that other crates may log, whatever `RUST_LOG` says. They quote what they handle: the
 /// driver logs statements at debug and the server's notices at info, rustls certificates, h2 headers.
 const DEPENDENCY_LEVEL: LevelFilter = LevelFilter::ERROR;
@@ -60,10 +63,19 @@ pub fn init() -> Log {
     let registry = tracing_subscriber::registry().with(caps).with(wanted);
     let log = Log::to(io::stderr());
     let lines = log.lines.clone();
-    if io::stderr().is_terminal() {
+    let format = env::var(FORMAT).unwrap_or_default();
+    let is_text = match format.as_str() {
+        "text" => true,
+        "json" => false,
+        _ => io::stderr().is_terminal(),
+    };
+    if is_text {
         registry.with(fmt::layer().with_target(false).with_writer(lines)).init();
     } else {
         registry.with(fmt::layer().json().flatten_event(true).with_writer(lines).boxed()).init();
+    }
+    if !matches!(format.as_str(), "" | "text" | "json") {
+        tracing::warn!("{FORMAT} is neither text nor json, so the log has the format that it has without it");
     }
     log
 }

@@ -1,6 +1,7 @@
-//! Text that people read at a terminal, the same for both programs: colours, tables, widths, and
-//! output that survives a closed pipe.
+//! Text that people read at a terminal, the same for both programs: colours, tables, widths, completions,
+//! and output that survives a closed pipe.
 
+pub mod completions;
 pub mod style;
 pub mod table;
 pub mod text;

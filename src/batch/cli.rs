@@ -14,7 +14,7 @@ use super::{
         work::{Ending, FinalState, Work},
     },
 };
-use crate::{config::duration, notify_sql, version::VERSION};
+use crate::{config::duration, notify_sql, terminal::completions::Shell, version::VERSION};
 
 /// The longest duration: ten years. A longer one could overflow a timestamp.
 const LONGEST: Duration = Duration::from_secs(10 * 365 * 86_400);
@@ -145,6 +145,11 @@ pub enum Command {
         /// One JSON document instead of text
         #[arg(long)]
         json: bool,
+    },
+    /// Print the completions for a shell
+    Completions {
+        /// The shell.
+        shell: Shell,
     },
 }
 

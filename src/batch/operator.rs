@@ -163,7 +163,7 @@ async fn answer(
         Command::Explain { json } => explain::explain(transactions, view(json)).await?,
         Command::Migrate { action: MigrateAction::Up { with_notify } } => migrate_up(transactions, with_notify).await?,
         Command::Migrate { action: MigrateAction::Status } => migrate_status(transactions).await?,
-        Command::Work(_) | Command::Migrate { action: MigrateAction::Print } => {
+        Command::Work(_) | Command::Completions { .. } | Command::Migrate { action: MigrateAction::Print } => {
             unreachable!("main has these, since they are not an operator's, or need no database")
         }
     };

@@ -9,7 +9,8 @@ use crate::{server, telemetry};
 
 const EXAMPLES: &str = "\
 On SIGTERM or SIGINT it ends its streams with OK, answers the calls that are under way, and exits \
-with 0. The log is JSON unless standard error is a terminal; RUST_LOG sets its level.
+with 0. The log is JSON unless standard error is a terminal; RUST_LOG sets its level, and
+CLAPOMETER_LOG_FORMAT its format, json or text.
 
 Examples:
   clapometer serve --config clapometer.yaml
