@@ -74,8 +74,8 @@ fn markdown(directory: &Path) -> Vec<PathBuf> {
 
 #[test]
 fn rendered_manifests_carry_a_configuration_that_loads() {
-    for overlay in ["base", "mtls", "demo"] {
-        let path = format!("deploy/kustomize/{overlay}/clapometer.yaml");
+    for file in ["base/clapometer", "components/mtls/configuration.patch", "demo/clapometer"] {
+        let path = format!("deploy/kustomize/{file}.yaml");
         let config = loads(&path, &config_map(&read(&path)));
         assert!(config.queries.contains_key("dead-claps"), "{path}");
         assert!(config.queries.contains_key("outstanding-claps"), "{path}");

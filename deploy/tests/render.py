@@ -17,6 +17,7 @@ import yaml
 
 DEPLOY = pathlib.Path(__file__).resolve().parents[1]
 CHART = DEPLOY / "helm" / "clapometer"
+OBJECT_NAME = "^([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?)?$"
 HEADER = "# Rendered from {source} by `make manifests`; do not edit.\n"
 
 
@@ -37,12 +38,12 @@ def objects(rendered: dict[str, str]) -> list[dict]:
     ]
 
 
-def plain_yaml(values_file: pathlib.Path, namespace: str = "clapometer") -> str:
+def plain_yaml(values_file: pathlib.Path, namespace: str = "clapometer", only: str = ".yaml") -> str:
     rendered = render_chart(yaml.safe_load(values_file.read_text()), namespace=namespace)
     texts = [
         "\n".join(line.rstrip() for line in text.strip().removeprefix("---").strip().splitlines())
         for path, text in sorted(rendered.items())
-        if not path.endswith("NOTES.txt") and text.strip()
+        if path.endswith(only) and text.strip()
     ]
     source = f"deploy/helm/clapometer with ci/{values_file.name}"
     return HEADER.format(source=source) + "\n---\n".join(texts) + "\n"
@@ -84,6 +85,11 @@ def values_schema() -> str:
     schema = json.loads((DEPLOY.parent / "docs/configuration.schema.json").read_text())
     description = "clapometer's configuration, as in docs/configuration.md; `clapometer check` knows more rules"
     schema = {key: value for key, value in schema.items() if key not in ("$schema", "title")}
+    # The chart knows where it mounts the query files, and can take a configuration that somebody else makes.
+    schema["properties"]["queries_from"].pop("required")
+    for kind in ("ConfigMap", "Secret"):
+        name = {"description": f"{kind} with clapometer.yaml, in place of all other keys", "type": "string", "pattern": OBJECT_NAME}
+        schema["properties"][f"existing{kind}"] = name
     values["properties"]["config"] = {"description": description} | schema
     return json.dumps(values, indent=2, ensure_ascii=False) + "\n"
 
@@ -93,7 +99,7 @@ def outputs() -> dict[pathlib.Path, str]:
     alerts = (CHART / "files" / "alerts.yaml").read_text()
     return {
         DEPLOY / "kustomize/base/clapometer.yaml": plain_yaml(CHART / "ci/base-values.yaml"),
-        DEPLOY / "kustomize/mtls/clapometer.yaml": plain_yaml(CHART / "ci/mtls-values.yaml"),
+        DEPLOY / "kustomize/components/mtls/configuration.patch.yaml": plain_yaml(CHART / "ci/mtls-values.yaml", only="configmap.yaml"),
         DEPLOY / "kustomize/demo/clapometer.yaml": plain_yaml(CHART / "ci/demo-values.yaml"),
         DEPLOY / "kustomize/demo/roles.yaml": roles_config_map(),
         DEPLOY / "prometheus/alerts.yaml": HEADER.format(source="deploy/helm/clapometer/files/alerts.yaml") + alerts,

@@ -16,10 +16,12 @@ CUSTOM = {
     "TriggerAuthentication": "triggerauthentication.yaml",
     "ClusterTriggerAuthentication": "triggerauthentication.yaml",
     "ServiceMonitor": "servicemonitor.yaml",
+    "PodMonitor": "podmonitor.yaml",
     "PrometheusRule": "prometheusrule.yaml",
     "Issuer": "issuer.yaml",
     "Certificate": "certificate.yaml",
     "Kustomization": "kustomization.yaml",
+    "Component": "kustomization.yaml",
 }
 
 

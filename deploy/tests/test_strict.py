@@ -3,6 +3,7 @@
 import copy
 import pathlib
 import re
+import subprocess
 import unittest
 
 import yaml
@@ -41,12 +42,35 @@ class Files(unittest.TestCase):
 
     def test_kustomize_is_strictly_valid_and_complete(self):
         for path in KUSTOMIZE:
+            # A patch is a part of an object; what it makes is checked below.
+            if path.name.endswith(".patch.yaml"):
+                continue
             for document in documents(path):
                 with self.subTest(file=str(path.relative_to(render.DEPLOY)), kind=document["kind"]):
                     strict.check(document)
-                    if document["kind"] == "Kustomization":
+                    if document["kind"] in ("Kustomization", "Component"):
                         beside = {p.name for p in path.parent.glob("*.yaml")} - {"kustomization.yaml"}
-                        self.assertEqual(set(document["resources"]), beside)
+                        patches = [patch["path"] for patch in document.get("patches", [])]
+                        here = {name for name in document["resources"] + patches if not name.startswith("../")}
+                        self.assertEqual(here, beside)
+
+    def test_the_mtls_component_makes_of_base_what_the_chart_renders(self):
+        def comparable(objects):
+            for each in objects:
+                if each["kind"] == "Deployment":
+                    pod = each["spec"]["template"]["spec"]
+                    pod["volumes"].sort(key=lambda volume: volume["name"])
+                    pod["containers"][0]["volumeMounts"].sort(key=lambda mount: mount["name"])
+            return {(each["kind"], each["metadata"]["name"]): each for each in objects}
+
+        built = subprocess.run(["kubectl", "kustomize", str(render.DEPLOY / "kustomize/mtls")], check=True, capture_output=True)
+        built = comparable(list(yaml.safe_load_all(built.stdout)))
+        for document in built.values():
+            strict.check(document)
+        values = yaml.safe_load((render.CHART / "ci/mtls-values.yaml").read_text())
+        rendered = comparable(render.objects(render.render_chart(values)))
+        self.assertEqual({key: built.get(key) for key in rendered}, rendered)
+        self.assertEqual(set(built) - set(rendered), {("Namespace", "clapometer"), ("ClusterTriggerAuthentication", "clapometer")})
 
     def test_scaled_jobs_of_ours_follow_the_exact_recipe(self):
         for path in EXAMPLES:
