@@ -1,10 +1,11 @@
-//! The HTTP listener: `/livez` and `/readyz` for the kubelet, `/metrics` for Prometheus, `/api/status` for people.
+//! The HTTP listener: `/livez` and `/readyz` for the kubelet, `/metrics` for Prometheus, and `/api` for people.
 //!
 //! Ready means configured, listening and not shutting down. It never depends on a database.
 
 mod page_cache;
 mod reloads;
 mod status;
+mod triggers;
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -24,7 +25,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 pub use self::reloads::{ReloadLog, Reloaded};
-use self::{page_cache::PageCache, status::Gatherer};
+use self::{page_cache::PageCache, status::Gatherer, triggers::Histories};
 use crate::{
     metrics::{Build, Metrics},
     places::{Peer, Places},
@@ -64,6 +65,7 @@ struct Pages {
     open_metrics: PageCache,
     text_format: PageCache,
     status_json: PageCache,
+    histories: Histories,
     shutdown: CancellationToken,
 }
 
@@ -105,9 +107,10 @@ impl Pages {
             })
         };
         let (open_metrics, text_format) = (page(Metrics::encode), page(Metrics::encode_text));
+        let histories = Histories::new(Arc::clone(&subject.metrics), subject.catalog.clone());
         let gatherer = Gatherer::new(subject);
         let status_json = PageCache::new(move || gatherer.status().json().into());
-        Self { open_metrics, text_format, status_json, shutdown }
+        Self { open_metrics, text_format, status_json, histories, shutdown }
     }
 
     async fn page<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
@@ -121,7 +124,11 @@ impl Pages {
             "/readyz" => text(StatusCode::OK, "ok\n"),
             "/metrics" => self.metrics(takes_open_metrics(request.headers())).await,
             "/api/status" => private("application/json", self.status_json.page().await),
-            _ => text(StatusCode::NOT_FOUND, "there are /livez, /readyz, /metrics and /api/status\n"),
+            _ if path.starts_with(triggers::PREFIX) => self.histories.answer(request.uri()).await,
+            _ => text(
+                StatusCode::NOT_FOUND,
+                "there are /livez, /readyz, /metrics, /api/status and /api/triggers/NAMESPACE/NAME\n",
+            ),
         }
     }
 

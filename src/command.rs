@@ -13,6 +13,7 @@ mod migrate;
 mod notify_sql;
 mod presets;
 mod serve;
+mod why;
 
 use std::{
     path::{Path, PathBuf},
@@ -58,13 +59,13 @@ impl From<Exit> for ExitCode {
 const HELP: &str = "\
 Begin with `clapometer check`: it shows whether the configuration is right, the databases answer and \
 each query works. `clapometer get QUERY` asks a running scaler. `clapometer lint FILE` says what KEDA will do \
-with a ScaledJob or a ScaledObject.
+with a ScaledJob or a ScaledObject; `clapometer why NAMESPACE/NAME` says afterwards what KEDA was told.
 
 Exit codes:
    0  all is well
-   1  a query (check), an answer (get), a manifest (lint) or serving (serve) failed
+   1  a query (check), an answer (get), a manifest (lint) or serving (serve) failed, or nothing is known (why)
    2  wrong usage
-  69  a database (check) or the scaler (get) is unavailable
+  69  a database (check) or the scaler (get, why) is unavailable
   78  the configuration is wrong";
 
 /// PostgreSQL scaler for KEDA: scales Jobs and Deployments by what SQL counts.
@@ -86,6 +87,7 @@ enum Command {
     NotifySql(notify_sql::NotifySql),
     Init(init::Init),
     Presets(presets::ShowPresets),
+    Why(why::Why),
     Completions(completions::Completions),
 }
 
@@ -156,6 +158,7 @@ pub fn main() -> ExitCode {
         Command::NotifySql(notify_sql) => notify_sql.run(),
         Command::Init(init) => init.run(),
         Command::Presets(presets) => presets.run(),
+        Command::Why(why) => why.run(),
         Command::Completions(completions) => completions.run(),
     };
     exit.into()

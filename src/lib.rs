@@ -37,6 +37,7 @@ pub mod presets;
 pub mod proto;
 pub mod query;
 pub mod reading;
+pub mod recorder;
 pub mod scaler;
 pub mod scaling;
 pub mod server;

@@ -28,6 +28,7 @@ use tokio::time::Instant;
 
 pub use self::triggers::{FaultTold, RefusalNews, RefusalTold, Refused, Told, TriggerId, TriggerKey, TriggerState};
 use self::{process::Process, triggers::Triggers, validity::Validity};
+use crate::recorder::Recorder;
 
 /// A gauge of doubles.
 pub type FloatGauge = Gauge<f64, AtomicU64>;
@@ -204,6 +205,8 @@ pub struct Metrics {
     /// The expiry of a certificate, in seconds since 1970.
     pub certificate_expiry: Family<CertificateLabels, FloatGauge>,
     triggers: Arc<Triggers>,
+    /// What KEDA was told, and when that changed.
+    pub recorder: Recorder,
 }
 
 impl Metrics {
@@ -304,6 +307,7 @@ impl Metrics {
             ),
             triggers: Arc::new(Triggers::new(r)),
             read_at: Mutex::default(),
+            recorder: Recorder::default(),
             registry: Registry::default(),
         };
         registry.register("clapometer_build", "Version, commit and compiler of what is running", Info::new(build));

@@ -225,7 +225,7 @@ impl ExternalScaler for Scaler {
         let answer = async {
             match self.resolve(&reference, Some(&request.metric_name), call.came_at)? {
                 Resolved::Keeper(key) => {
-                    self.note_answer(&reference, key, Told::Value(0.0));
+                    self.note_answer(&reference, key, (KEEPER, Target::default()), Told::Value(0.0));
                     Ok(convert::keeper())
                 }
                 Resolved::Unknown => Err(Refusal::Denied.into()),
@@ -234,10 +234,10 @@ impl ExternalScaler for Scaler {
                     let reading = cached
                         .for_metrics(trigger.id, call)
                         .await
-                        .map_err(|fault| self.note_fault(key, Told::NoValue, fault))?;
+                        .map_err(|fault| self.note_fault(&reference, &trigger, key, Told::NoValue, fault))?;
                     let value = convert::value(&trigger, &reading)
-                        .map_err(|fault| self.note_fault_of_trigger(&reference, &trigger, fault))?;
-                    self.note_answer(&reference, key, Told::Value(convert::told(&value)));
+                        .map_err(|fault| self.note_fault_of_trigger(&reference, &trigger, Told::NoValue, fault))?;
+                    self.note_answer(&reference, key, trigger.spec(), Told::Value(convert::told(&value)));
                     is_unseen = trigger.has_unseen_key();
                     is_untrimmed = trigger.has_untrimmed_text();
                     if is_untrimmed {
@@ -260,22 +260,24 @@ impl ExternalScaler for Scaler {
         let call = call(&request);
         let mut reference = request.into_inner();
         let answer = async {
-            let (key, result) = match self.resolve(&reference, None, call.came_at)? {
-                Resolved::Keeper(key) => (key, false),
-                Resolved::Unknown => return Err(Refusal::Denied.into()),
+            match self.resolve(&reference, None, call.came_at)? {
+                Resolved::Keeper(key) => {
+                    self.note_answer(&reference, key, (KEEPER, Target::default()), Told::Active(false));
+                    Ok(IsActiveResponse { result: false })
+                }
+                Resolved::Unknown => Err(Refusal::Denied.into()),
                 Resolved::Trigger { trigger, cached, key } => {
                     forget_metadata(&mut reference);
                     let reading = cached
                         .for_activity(trigger.id, call)
                         .await
-                        .map_err(|fault| self.note_fault(key, Told::NoActivity, fault))?;
-                    let is_active = convert::is_active(&trigger, &reading)
-                        .map_err(|fault| self.note_fault_of_trigger(&reference, &trigger, fault))?;
-                    (key, is_active)
+                        .map_err(|fault| self.note_fault(&reference, &trigger, key, Told::NoActivity, fault))?;
+                    let result = convert::is_active(&trigger, &reading)
+                        .map_err(|fault| self.note_fault_of_trigger(&reference, &trigger, Told::NoActivity, fault))?;
+                    self.note_answer(&reference, key, trigger.spec(), Told::Active(result));
+                    Ok(IsActiveResponse { result })
                 }
-            };
-            self.note_answer(&reference, key, Told::Active(result));
-            Ok(IsActiveResponse { result })
+            }
         };
         self.observed(&self.is_active, call.came_at, answer).await
     }

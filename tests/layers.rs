@@ -43,6 +43,7 @@ const LEAVES: &[&str] = &[
     "plot",
     "proto",
     "reading",
+    "recorder",
     "scaling",
     "shutdown",
     "telemetry",

@@ -64,6 +64,13 @@ pub struct TriggerKey {
     hash: u64,
 }
 
+impl TriggerKey {
+    /// Returns the hash of its object and its metadata.
+    pub fn hash(self) -> u64 {
+        self.hash
+    }
+}
+
 /// The answer of one call, as far as it says what KEDA was told.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Told {

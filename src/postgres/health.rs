@@ -12,6 +12,7 @@ use crate::{
     fault::Fault,
     metrics::{DatabaseLabels, Metrics},
     reading::Breaker,
+    recorder::Incident,
     telemetry::Causes,
 };
 
@@ -101,6 +102,7 @@ impl Health {
         metrics.breaker_open.get_or_create(&self.labels).set(0);
         if before == Latest::Bad {
             tracing::info!(database = %self.labels.database, "database answers again");
+            metrics.recorder.happened(Incident::DatabaseUp { database: self.labels.database.clone() });
         }
     }
 
@@ -129,6 +131,8 @@ impl Health {
                 error = detail,
                 "database fails; its triggers get errors until it answers again"
             );
+            let database = self.labels.database.clone();
+            metrics.recorder.happened(Incident::DatabaseDown { database, reason: reason.to_owned() });
         } else if is_news {
             let name = &self.labels.database;
             tracing::warn!(database = %name, reason, error = detail, "database still fails, for another reason");

@@ -72,6 +72,7 @@ const ZERO_BYTE: &str = "must be text without a zero byte";
 pub struct Metadata<'a> {
     pairs: &'a HashMap<String, String>,
     query: &'a str,
+    target: Option<Target>,
     activation: Option<Activation>,
     divide_by: Option<Divisor>,
     rounding: Option<Rounding>,
@@ -87,6 +88,8 @@ pub struct Trigger {
     pub key: CacheKey,
     /// The key of a grouped query.
     pub group: Option<String>,
+    /// The number that KEDA divides the value by.
+    pub target: Target,
     /// The number that the activity must exceed.
     pub activation: Activation,
     /// Which number is activity_source.
@@ -101,6 +104,11 @@ impl Trigger {
     /// Returns its query.
     pub fn query(&self) -> &Query {
         self.key.source.query()
+    }
+
+    /// Returns the name of its metric, which is its query's, and its target.
+    pub fn spec(&self) -> (&str, Target) {
+        (&self.query().name, self.target)
     }
 
     /// Returns whether a text that it binds begins or ends with white space: right for a value that has it, and more
@@ -156,6 +164,7 @@ impl<'a> Metadata<'a> {
         let mut metadata = Self {
             pairs,
             query: "",
+            target: None,
             activation: None,
             divide_by: None,
             rounding: None,
@@ -177,10 +186,7 @@ impl<'a> Metadata<'a> {
         match key {
             "query" => self.query = value,
             "targetQueryValue" => {
-                // `best_spec` takes it where it is valid.
-                if number().and_then(Target::new).is_none() {
-                    problems.note(key, "must be a number from 0.001 up");
-                }
+                self.target = problems.expect(key, number().and_then(Target::new), "must be a number from 0.001 up");
             }
             "activationTargetQueryValue" => {
                 let activation = number().and_then(Activation::new);
@@ -239,6 +245,7 @@ impl<'a> Metadata<'a> {
             id: identity(reference),
             key: CacheKey { source: Arc::clone(source), parameters },
             group,
+            target: self.target.unwrap_or(query.target),
             activation: self.activation.unwrap_or(query.activation),
             activity_source,
             divide_by,

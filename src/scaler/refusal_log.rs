@@ -21,6 +21,8 @@ use crate::{
     fault::Fault,
     metrics::{RefusalNews, Refused, Told, TriggerId, TriggerKey},
     proto::ScaledObjectRef,
+    recorder::{Answer, Asker, Cause},
+    scaling::Target,
 };
 
 /// The pause between two lines about refusals that have no line of their own.
@@ -82,21 +84,24 @@ impl RefusalLog {
 impl Scaler {
     /// Records that a trigger was refused, and logs it if that is news.
     pub(super) fn note_refusal(&self, reference: &ScaledObjectRef, status: &Status, now: Instant) {
+        let ScaledObjectRef { name, namespace, .. } = reference;
         let catalog = self.catalog.borrow();
         let (query, _) = best_spec(reference, &catalog);
-        self.note_refusal_of(reference, query, status, now);
+        if is_nameable(reference) {
+            let asker = Asker { id: None, namespace, name, query, target: None };
+            self.metrics.recorder.told(asker, Answer::Refused(cause(status)), now);
+        }
+        self.log_refusal(reference, query, status, now);
     }
 
-    /// Records that a trigger of this query was refused, and logs it if that is news.
-    fn note_refusal_of(&self, reference: &ScaledObjectRef, query: &str, status: &Status, now: Instant) {
+    /// Counts a refusal of a trigger of this query, and logs it if that is news.
+    fn log_refusal(&self, reference: &ScaledObjectRef, query: &str, status: &Status, now: Instant) {
         let ScaledObjectRef { name, namespace, .. } = reference;
         let code = code_name(status.code());
-        // No object of Kubernetes has a name that long, so it is counted and not remembered.
-        let is_nameable = name.len() <= MAXIMUM_NAME && namespace.len() <= MAXIMUM_NAME;
         // A limit refuses whoever comes at the wrong time, so that its refusals come and go with each call.
         let text = (status.code() != Code::ResourceExhausted)
             .then(|| self.refusal_log.hasher.hash_one((code, status.message())));
-        let news = if is_nameable {
+        let news = if is_nameable(reference) {
             let refused = Refused { code, message: status.message(), text };
             self.metrics.trigger_refused(TriggerId { hash: 0, namespace, name, query }, refused, now)
         } else {
@@ -117,25 +122,74 @@ impl Scaler {
     }
 
     /// Records that a trigger got no reading. Whoever noticed the fault has logged it.
-    pub(super) fn note_fault(&self, key: TriggerKey, told: fn(&'static str, Fault) -> Told, fault: Fault) -> Status {
-        let status = Status::from(fault);
-        self.metrics.trigger_told(key, told(code_name(status.code()), fault), Instant::now());
+    pub(super) fn note_fault(
+        &self,
+        reference: &ScaledObjectRef,
+        trigger: &Trigger,
+        key: TriggerKey,
+        told: fn(&'static str, Fault) -> Told,
+        fault: Fault,
+    ) -> Status {
+        let (status, now) = (Status::from(fault), Instant::now());
+        let told = told(code_name(status.code()), fault);
+        self.metrics.trigger_told(key, told, now);
+        self.record_fault(reference, trigger, told, &status, now);
         status
     }
 
     /// Records that a trigger got nothing from a reading that is good for others: its key has no row.
-    pub(super) fn note_fault_of_trigger(&self, reference: &ScaledObjectRef, trigger: &Trigger, fault: Fault) -> Status {
-        let status = Status::from(fault);
-        self.note_refusal_of(reference, &trigger.query().name, &status, Instant::now());
+    pub(super) fn note_fault_of_trigger(
+        &self,
+        reference: &ScaledObjectRef,
+        trigger: &Trigger,
+        told: fn(&'static str, Fault) -> Told,
+        fault: Fault,
+    ) -> Status {
+        let (status, now) = (Status::from(fault), Instant::now());
+        self.record_fault(reference, trigger, told(code_name(status.code()), fault), &status, now);
+        self.log_refusal(reference, &trigger.query().name, &status, now);
         status
     }
 
     /// Records what KEDA was told, and logs the end of a refusal.
-    pub(super) fn note_answer(&self, reference: &ScaledObjectRef, key: TriggerKey, told: Told) {
+    pub(super) fn note_answer(
+        &self,
+        reference: &ScaledObjectRef,
+        key: TriggerKey,
+        (query, target): (&str, Target),
+        told: Told,
+    ) {
         let ScaledObjectRef { name, namespace, .. } = reference;
         let now = Instant::now();
+        let answer = match told {
+            Told::Active(is_active) => Answer::Active(is_active),
+            Told::Value(value) => Answer::Value(value),
+            Told::NoValue(..) | Told::NoActivity(..) => return,
+        };
+        let asker = Asker { id: Some(key.hash()), namespace, name, query, target: Some(target.get()) };
+        self.metrics.recorder.told(asker, answer, now);
         for query in self.metrics.trigger_told(key, told, now).into_iter().filter(|_| self.refusal_log.take_line(now)) {
             tracing::info!(namespace, name, query, "a trigger that was refused is answered again");
         }
     }
+
+    fn record_fault(&self, reference: &ScaledObjectRef, trigger: &Trigger, told: Told, status: &Status, now: Instant) {
+        let ScaledObjectRef { name, namespace, .. } = reference;
+        let (query, target) = trigger.spec();
+        let answer = match told {
+            Told::NoActivity(..) | Told::Active(_) => Answer::NoActivity(cause(status)),
+            Told::NoValue(..) | Told::Value(_) => Answer::NoValue(cause(status)),
+        };
+        let asker = Asker { id: Some(trigger.id), namespace, name, query, target: Some(target.get()) };
+        self.metrics.recorder.told(asker, answer, now);
+    }
+}
+
+/// Returns whether an object of Kubernetes can have these names. What has longer ones is counted and not remembered.
+fn is_nameable(reference: &ScaledObjectRef) -> bool {
+    reference.name.len() <= MAXIMUM_NAME && reference.namespace.len() <= MAXIMUM_NAME
+}
+
+fn cause(status: &Status) -> Cause<'_> {
+    Cause { code: code_name(status.code()), text: status.message() }
 }

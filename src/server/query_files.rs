@@ -5,6 +5,7 @@ use crate::{
     config::{QueryFile, QueryFiles, Standing},
     diagnostics::Misconfiguration,
     metrics::Metrics,
+    recorder::Incident,
 };
 
 /// The most faults of a file that one line of the log tells; `clapometer check` tells them all.
@@ -41,6 +42,7 @@ pub(super) fn report(now: &QueryFiles, before: &QueryFiles, metrics: &Metrics, r
     }
     if !shown.is_empty() {
         reloads.note(Reloaded::Rejected(shown));
+        metrics.recorder.happened(Incident::ReloadRejected);
     }
     if untold > 0 {
         tracing::error!(untold, "more query files have changed than are logged; clapometer check tells all");

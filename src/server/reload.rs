@@ -29,6 +29,7 @@ use crate::{
     cache::QueryCache,
     config::{Config, Environment, Listing},
     metrics::{CertificateLabels, Metrics, ReloadLabels},
+    recorder::Incident,
     scaler::Catalog,
     shutdown::Supervisor,
 };
@@ -185,6 +186,7 @@ impl Reload {
                 ("rejected", false, Reloaded::Rejected(problem.shown.clone()))
             }
         };
+        self.metrics.recorder.happened(if problem.is_some() { Incident::ReloadRejected } else { Incident::Reload });
         self.metrics.reloads.get_or_create(&ReloadLabels { result }).inc();
         self.metrics.config_valid.set(is_valid);
         self.reloads.note(reloaded);

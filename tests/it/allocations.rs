@@ -1,3 +1,5 @@
+//! The memory of a call, and of the flight recorder.
+//!
 //! A call whose reading is fresh allocates memory as often as one that answers a constant, and once more for each text
 //! and for the list of the parameters that it binds.
 //!
@@ -23,6 +25,7 @@ use clapometer::{
         GetMetricSpecResponse, GetMetricsRequest, GetMetricsResponse, IsActiveResponse, MetricValue, ScaledObjectRef,
         external_scaler_server::{ExternalScaler, ExternalScalerServer},
     },
+    recorder::{Answer, Asker, Cause, LIFETIME, Recorder, Window},
     scaler::{Catalog, Scaler},
     shutdown::{Failures, Supervisor},
 };
@@ -189,4 +192,32 @@ fn a_call_with_a_fresh_reading_allocates_no_more_than_a_constant_answer_and_what
             assert_eq!(ours, least + bound, "{method} of {query}");
         }
     }
+}
+
+#[test]
+fn the_recorder_keeps_a_million_changes_of_ten_thousand_triggers_within_16_mib() {
+    const TRIGGERS: u64 = 10_000;
+    let now = tokio::time::Instant::now();
+    let mut kept = 0;
+    let memory = allocation_counter::measure(|| {
+        let recorder = Recorder::default();
+        let names: Vec<(String, String)> =
+            (0..TRIGGERS).map(|number| (format!("tenant-{}", number % 50), format!("worker-{number}"))).collect();
+        for (round, number) in (0..100_u32).flat_map(|round| (0..TRIGGERS).map(move |number| (round, number))) {
+            let (namespace, name) = &names[usize::try_from(number).unwrap()];
+            let asker = Asker { id: Some(number), namespace, name, query: "outstanding-claps", target: Some(5.0) };
+            let text = format!("the database rejected the query (SQLSTATE {:05})", number % 100);
+            let answer = match round % 4 {
+                0 | 1 => Answer::Value(f64::from(round)),
+                2 => Answer::Active(round % 8 == 2),
+                _ => Answer::NoValue(Cause { code: "FailedPrecondition", text: &text }),
+            };
+            recorder.told(asker, answer, now + Duration::from_secs(30) * round);
+        }
+        let window = Window { at: None, before: LIFETIME, after: LIFETIME };
+        kept = recorder.history("tenant-7", "worker-7", window).triggers[0].changes.len();
+    });
+    println!("{} bytes at most, {kept} changes of a trigger", memory.bytes_max);
+    assert!(memory.bytes_max <= 16 * 1024 * 1024, "{} bytes", memory.bytes_max);
+    assert!(kept > 30, "{kept} changes of a trigger are left of 100");
 }

@@ -21,6 +21,7 @@ mod notify_sql;
 mod oracle;
 mod presets;
 mod query_files;
+mod recorder;
 mod reload;
 mod right_server;
 mod role_settings;

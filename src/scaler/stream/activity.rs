@@ -18,6 +18,7 @@ use crate::{
     metrics::{Metrics, TriggerId},
     proto::{IsActiveResponse, ScaledObjectRef},
     reading::Reading,
+    recorder::{Answer, Asker},
     scaler::{
         Catalog, convert,
         metadata::{Metadata, Trigger},
@@ -122,6 +123,9 @@ impl ActivityUpdates {
             let ScaledObjectRef { namespace, name, .. } = &self.reference;
             let query = &trigger.query().name;
             self.metrics.trigger_streamed(TriggerId { hash: trigger.id, namespace, name, query }, is_active);
+            let (id, target) = (Some(trigger.id), Some(trigger.target.get()));
+            let asker = Asker { id, namespace, name, query, target };
+            self.metrics.recorder.told(asker, Answer::Pushed(is_active), Instant::now());
         }
     }
 

@@ -111,6 +111,7 @@ impl Opened {
             id: 1,
             key,
             group: None,
+            target: Target::default(),
             activation: Activation::default(),
             activity_source: ActivitySource::Reported,
             divide_by: Divisor::default(),

@@ -1,0 +1,148 @@
+//! `/api/triggers/NAMESPACE/NAME`: what the flight recorder remembers of one ScaledObject or ScaledJob, as JSON.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::{Response, StatusCode, Uri};
+use http_body_util::Full;
+use percent_encoding::percent_decode_str;
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use tokio::{
+    sync::{Mutex, watch},
+    time::{Instant, sleep_until},
+};
+
+use super::private;
+use crate::{
+    blocking,
+    metrics::Metrics,
+    recorder::{History, Incident, LIFETIME, Window},
+    scaler::Catalog,
+};
+
+/// The path before the namespace.
+pub(super) const PREFIX: &str = "/api/triggers/";
+
+/// How much of the time before the moment is told, unless the request says so.
+const BEFORE: Duration = Duration::from_secs(3_600);
+
+/// How much of the time after the moment is told: the next polls, and mostly the end of what went wrong.
+const AFTER: Duration = Duration::from_secs(600);
+
+const JSON: &str = "application/json";
+
+/// How much longer than an answer takes the next one waits. A flood of requests takes a tenth of a processor.
+const PAUSES: u32 = 9;
+
+/// Makes the answers, one at a time and off the thread that serves.
+pub(super) struct Histories {
+    metrics: Arc<Metrics>,
+    catalog: watch::Receiver<Arc<Catalog>>,
+    /// The time from which on the next one may be made.
+    next_at: Mutex<Instant>,
+}
+
+impl Histories {
+    pub(super) fn new(metrics: Arc<Metrics>, catalog: watch::Receiver<Arc<Catalog>>) -> Self {
+        Self { metrics, catalog, next_at: Mutex::new(Instant::now()) }
+    }
+
+    /// Answers a request whose path begins with [`PREFIX`].
+    pub(super) async fn answer(&self, uri: &Uri) -> Response<Full<Bytes>> {
+        let mut next_at = self.next_at.lock().await;
+        sleep_until(*next_at).await;
+        let began_at = Instant::now();
+        let (metrics, catalog) = (Arc::clone(&self.metrics), Arc::clone(&self.catalog.borrow()));
+        let uri = uri.clone();
+        let answer = blocking::run("history", move || answer(&uri, &metrics, &catalog)).await;
+        *next_at = Instant::now() + PAUSES * began_at.elapsed();
+        answer.unwrap_or_else(|_| problem(StatusCode::SERVICE_UNAVAILABLE, "there is no thread to answer; ask again"))
+    }
+}
+
+fn answer(uri: &Uri, metrics: &Metrics, catalog: &Catalog) -> Response<Full<Bytes>> {
+    let path = uri.path().strip_prefix(PREFIX).and_then(|names| names.split_once('/'));
+    let Some((namespace, name)) = path.filter(|(_, name)| !name.contains('/')) else {
+        return problem(StatusCode::NOT_FOUND, "the path is /api/triggers/NAMESPACE/NAME");
+    };
+    let window = match window(uri.query().unwrap_or_default()) {
+        Ok(window) => window,
+        Err(text) => return problem(StatusCode::BAD_REQUEST, text),
+    };
+    let mut history = metrics.recorder.history(&decoded(namespace), &decoded(name), window);
+    name_databases(&mut history, catalog);
+    let status = if history.triggers.is_empty() { StatusCode::NOT_FOUND } else { StatusCode::OK };
+    let body = serde_json::to_vec(&history).expect("a history has no keys that are not text");
+    with_status(status, body.into())
+}
+
+/// Names the databases of each trigger, and drops the incidents of other databases.
+fn name_databases(history: &mut History, catalog: &Catalog) {
+    for trigger in &mut history.triggers {
+        let source = catalog.allowed(&trigger.query, &history.namespace);
+        trigger.databases = source.map(|source| source.query().databases.clone()).unwrap_or_default();
+    }
+    let History { triggers, incidents, .. } = history;
+    let is_used = |name: &String| triggers.iter().any(|trigger| trigger.databases.contains(name));
+    incidents.retain(|happening| match &happening.incident {
+        Incident::DatabaseDown { database, .. } | Incident::DatabaseUp { database } => is_used(database),
+        Incident::Reload | Incident::ReloadRejected => true,
+    });
+}
+
+/// Reads `at` and `since`.
+fn window(query: &str) -> Result<Window, &'static str> {
+    let mut window = Window { at: None, before: BEFORE, after: AFTER };
+    for (name, value) in
+        query.split('&').filter(|pair| !pair.is_empty()).map(|pair| pair.split_once('=').unwrap_or((pair, "")))
+    {
+        let value = decoded(value);
+        match name {
+            "at" => {
+                let at = OffsetDateTime::parse(&value, &Rfc3339);
+                window.at = Some(at.map_err(|_| "at must be a time as in RFC 3339, such as 2026-11-29T03:12:00Z")?);
+            }
+            "since" => {
+                let seconds = value.parse().ok().filter(|seconds| *seconds <= LIFETIME.as_secs());
+                window.before = Duration::from_secs(seconds.ok_or("since must be a number of seconds up to 86400")?);
+            }
+            _ => return Err("there are at and since"),
+        }
+    }
+    Ok(window)
+}
+
+/// Decodes a part of a path or of a query. A plus sign is one: times have it.
+fn decoded(text: &str) -> String {
+    percent_decode_str(text).decode_utf8_lossy().into_owned()
+}
+
+fn problem(status: StatusCode, text: &'static str) -> Response<Full<Bytes>> {
+    with_status(status, serde_json::json!({ "error": text }).to_string().into())
+}
+
+fn with_status(status: StatusCode, body: Bytes) -> Response<Full<Bytes>> {
+    let mut response = private(JSON, body);
+    *response.status_mut() = status;
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_window_is_read_and_what_is_wrong_is_said() {
+        let read = |query: &str| {
+            let Window { at, before, .. } = window(query)?;
+            Ok::<_, &str>((at.map(OffsetDateTime::unix_timestamp), before.as_secs()))
+        };
+        assert_eq!(read(""), Ok((None, 3_600)));
+        assert_eq!(read("at=2026-11-29T03:12:00Z&since=60"), Ok((Some(1_795_921_920), 60)));
+        assert_eq!(read("at=2026-11-29T04:12:00+01:00"), Ok((Some(1_795_921_920), 3_600)));
+        assert_eq!(read("at=2026-11-29T04%3A12%3A00%2B01%3A00"), Ok((Some(1_795_921_920), 3_600)));
+        for wrong in ["at=03:12", "at=", "since=-1", "since=86401", "since=1h", "until=3"] {
+            assert!(read(wrong).is_err(), "{wrong}");
+        }
+    }
+}

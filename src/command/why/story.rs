@@ -1,0 +1,313 @@
+//! The answers of the processes as sentences.
+
+use std::time::Duration;
+
+use time::OffsetDateTime;
+
+use super::{ask::Answered, outlook::Outlook};
+use crate::{
+    keda::scaled_job::ScalerAnswer,
+    recorder::{Change, Event, History, Incident, TriggerHistory},
+    terminal::{
+        reading_width,
+        style::{ColorChoice, Style},
+        text::{number, plural, printable, span, wrapped},
+    },
+};
+
+/// The most changes that are shown of a process, those around the moment.
+const MOST_LINES: usize = 40;
+
+/// Calls within this time belong to one poll.
+const ONE_POLL: Duration = Duration::from_secs(5);
+
+/// What was asked.
+pub(super) struct Story<'a> {
+    pub(super) namespace: &'a str,
+    pub(super) name: &'a str,
+    /// The moment, in the zone in which all times are shown.
+    pub(super) at: OffsetDateTime,
+    pub(super) is_now: bool,
+    pub(super) outlook: Option<Outlook>,
+}
+
+/// What a trigger had been told at the moment.
+struct State<'a> {
+    trigger: &'a TriggerHistory,
+    value: Option<&'a Change>,
+    activity: Option<&'a Change>,
+}
+
+impl Story<'_> {
+    /// Tells what each process knows. Those that KEDA asked come first.
+    pub(super) fn page(&self, answered: &[Answered], colors: ColorChoice) -> String {
+        let heading = format!("{}/{}", self.namespace, self.name);
+        let moment = if self.is_now { "now, " } else { "" };
+        let mut lines =
+            vec![format!("{} at {moment}{}", colors.paint(Style::Heading, &heading), self.full_time(self.at))];
+        let mut asked: Vec<(&str, &History)> = Vec::new();
+        let mut never: Vec<(&str, &History)> = Vec::new();
+        let mut away = Vec::new();
+        for Answered { address, history } in answered {
+            match history {
+                Ok(history) if history.triggers.is_empty() => never.push((address, history)),
+                Ok(history) => asked.push((address, history)),
+                Err(problem) => away.push((address, problem)),
+            }
+        }
+        for (address, history) in asked {
+            lines.push(String::new());
+            self.tell(address, history, colors, &mut lines);
+        }
+        for (address, history) in never {
+            let since = self.time(history.remembers_since);
+            let text = format!("{address} was not asked for it since {since}. It remembers nothing before.");
+            lines.push(format!("\n{}", wrapped(&text, reading_width()).join("\n")));
+        }
+        for (address, problem) in &away {
+            let problem = printable(problem);
+            let text = format!("{address} does not answer, so that what it was asked is unknown: {problem}.");
+            lines.push(format!("\n{}", wrapped(&text, reading_width()).join("\n")));
+        }
+        if away.len() == answered.len() {
+            lines.push(String::new());
+            self.say(
+                "No process answers. Is --admin-address right? In a cluster, `kubectl port-forward` brings a pod's admin port here.",
+                &mut lines,
+            );
+        }
+        lines.join("\n") + "\n"
+    }
+
+    /// Tells what one process knows.
+    fn tell(&self, address: &str, history: &History, colors: ColorChoice, lines: &mut Vec<String>) {
+        let since = self.time(history.remembers_since);
+        lines.push(format!("{}, which remembers since {since}", colors.paint(Style::Heading, address)));
+        if history.remembers_since > self.at {
+            self.say("It began to remember after that, so it cannot know.", lines);
+        }
+        if history.now < self.at {
+            self.say(&format!("By its clock that is still to come: it is {} there.", self.time(history.now)), lines);
+        }
+        let states = self.states(history);
+        let (silent, present): (Vec<&State<'_>>, Vec<&State<'_>>) =
+            states.iter().partition(|state| self.silence(state.trigger, history).is_some());
+        match (present.is_empty(), silent.iter().max_by_key(|state| state.trigger.last_asked_at)) {
+            (true, Some(state)) => self.say(&self.told_of_silence(state, history), lines),
+            (true, None) => {
+                let first = history.triggers.iter().map(|trigger| trigger.first_asked_at).min();
+                let first = first.map_or_else(String::new, |first| format!(": it first did at {}", self.time(first)));
+                self.say(&format!("KEDA had not asked for it{first}."), lines);
+            }
+            (false, _) => present.iter().for_each(|state| self.say(&self.told(state), lines)),
+        }
+        if let Some(outlook) = &self.outlook {
+            let answers: Vec<ScalerAnswer> = present.iter().filter_map(|state| state.answer()).collect();
+            let has_failed = present.iter().any(|state| state.has_failed());
+            if has_failed || !answers.is_empty() {
+                self.say(&outlook.told(&answers, has_failed), lines);
+            }
+        }
+        self.list(history, colors, lines);
+    }
+
+    /// Returns what the triggers had been told at the moment, without those that something newer had replaced.
+    fn states<'a>(&self, history: &'a History) -> Vec<State<'a>> {
+        let known = history.triggers.iter().filter(|trigger| trigger.first_asked_at <= self.at);
+        let states: Vec<State<'a>> = known.map(|trigger| State::of(trigger, self.at)).collect();
+        let is_replaced = |one: &State<'_>| {
+            states.iter().filter(|other| other.is_refused() != one.is_refused()).any(|other| {
+                let (Some(own), Some(began)) = (one.value, other.value) else { return false };
+                // An answer after a refusal is recorded even if it is the same as before: without one there was none.
+                // A refusal is over once something else was answered in a later poll.
+                if other.is_refused() { began.at > own.at } else { began.at > one.trigger.last_asked_at + ONE_POLL }
+            })
+        };
+        let replaced: Vec<bool> = states.iter().map(is_replaced).collect();
+        states.into_iter().zip(replaced).filter(|(_, is_replaced)| !is_replaced).map(|(state, _)| state).collect()
+    }
+
+    /// Returns from when on KEDA did not ask for a trigger, and until when, if that was so at the moment.
+    fn silence(&self, trigger: &TriggerHistory, history: &History) -> Option<(OffsetDateTime, Option<OffsetDateTime>)> {
+        let ended = trigger.changes.iter().find_map(|change| match change.event {
+            Event::Silence { since } if since < self.at && self.at < change.at => Some((since, Some(change.at))),
+            _ => None,
+        });
+        let lasts = trigger.is_silent && trigger.last_asked_at < self.at && self.at <= history.now;
+        ended.or_else(|| lasts.then_some((trigger.last_asked_at, None)))
+    }
+
+    fn told_of_silence(&self, state: &State<'_>, history: &History) -> String {
+        let trigger = state.trigger;
+        let query = &trigger.query;
+        match self.silence(trigger, history) {
+            Some((since, Some(until))) => {
+                format!("KEDA did not ask for {query} from {} to {}.", self.time(since), self.time(until))
+            }
+            Some((since, None)) => format!("KEDA has not asked for {query} since {}.", self.time(since)),
+            None => String::new(),
+        }
+    }
+
+    /// Says what a trigger had been told.
+    fn told(&self, state: &State<'_>) -> String {
+        let State { trigger, value, activity } = state;
+        let rhythm = match trigger.interval_seconds {
+            Some(seconds) => format!("KEDA asked for {} about every {}", trigger.query, span(seconds)),
+            None => format!("KEDA asked for {}", trigger.query),
+        };
+        let since = |change: &Change| format!("since {}", self.time(change.at));
+        let value_told = match value.map(|change| (change, &change.event)) {
+            Some((change, Event::Value { value })) => {
+                let target = trigger.target.map_or_else(String::new, |target| format!(" / {}", number(target)));
+                format!(" and was told {}{target} (value / target), {}", number(*value), since(change))
+            }
+            Some((change, Event::NoValue { code, text })) => {
+                format!(" and was told an error instead of a value, {}: {code}, \"{}\"", since(change), printable(text))
+            }
+            Some((change, Event::Refusal { code, text })) => {
+                return format!("The trigger was refused, {}: {code}, \"{}\".", since(change), printable(text));
+            }
+            _ => String::new(),
+        };
+        let activity_told = match activity.map(|change| (change, &change.event)) {
+            Some((change, Event::Activity { active } | Event::Pushed { active })) => {
+                let word = if *active { "active" } else { "inactive" };
+                format!("; {word} {}", since(change))
+            }
+            // KEDA does not ask for the activity after an error.
+            Some((change, Event::NoActivity { code, text })) if value_told.is_empty() || state.answer().is_some() => {
+                format!("; for the activity it was told an error, {}: {code}, \"{}\"", since(change), printable(text))
+            }
+            _ => String::new(),
+        };
+        let activity_told = if state.has_failed() { String::new() } else { activity_told };
+        format!("{rhythm}{value_told}{activity_told}.")
+    }
+
+    /// Lists the changes around the moment.
+    fn list(&self, history: &History, colors: ColorChoice, lines: &mut Vec<String>) {
+        let several = history.triggers.iter().any(|trigger| trigger.query != history.triggers[0].query);
+        let mut changes: Vec<(OffsetDateTime, String, Style)> = Vec::new();
+        for trigger in &history.triggers {
+            let query = if several { format!("{}: ", trigger.query) } else { String::new() };
+            let shown = trigger.changes.iter().filter(|change| change.at >= history.from);
+            changes.extend(shown.map(|change| {
+                let (text, style) = self.change(change, trigger);
+                (change.at, format!("{query}{text}"), style)
+            }));
+        }
+        changes.extend(history.incidents.iter().map(|happening| {
+            let (text, style) = incident(&happening.incident);
+            (happening.at, text, style)
+        }));
+        changes.sort_by_key(|(at, _, _)| *at);
+        let before = changes.partition_point(|(at, _, _)| *at <= self.at);
+        let first = before.saturating_sub(MOST_LINES / 2).min(changes.len().saturating_sub(MOST_LINES));
+        let shown = &changes[first..changes.len().min(first + MOST_LINES)];
+        let (from, until) =
+            (self.time(history.from.max(history.started_at)), self.time(history.until.min(history.now)));
+        if shown.is_empty() {
+            return self.say(&format!("Nothing changed from {from} to {until}."), lines);
+        }
+        let left_off =
+            changes.len() - shown.len() + history.triggers.iter().map(|trigger| trigger.left_off).sum::<usize>();
+        let more = match left_off {
+            0 => String::new(),
+            number => format!(", without {} further away", plural(number, "change", "changes")),
+        };
+        self.say(&format!("What changed from {from} to {until}{more}:"), lines);
+        for (at, text, style) in shown {
+            let time = self.time(*at);
+            let indent = " ".repeat(time.chars().count() + 2);
+            let room = reading_width().saturating_sub(indent.len() + 4);
+            let text: Vec<String> = wrapped(text, room).iter().map(|line| colors.paint(*style, line)).collect();
+            let time = colors.paint(Style::Quiet, &time);
+            lines.push(format!("    {time}  {}", text.join(&format!("\n    {indent}"))));
+        }
+    }
+
+    fn change(&self, change: &Change, trigger: &TriggerHistory) -> (String, Style) {
+        let word = |active: bool| if active { "active" } else { "inactive" };
+        match &change.event {
+            Event::Value { value } => {
+                let target = trigger.target.map_or_else(String::new, |target| format!(" / {}", number(target)));
+                (format!("value {}{target}", number(*value)), Style::Good)
+            }
+            Event::Activity { active } => (word(*active).to_owned(), Style::Good),
+            Event::Pushed { active } => (format!("{}, by a stream", word(*active)), Style::Good),
+            Event::NoValue { code, text } => (format!("no value: {code}, \"{}\"", printable(text)), Style::Bad),
+            Event::NoActivity { code, text } => (format!("no activity: {code}, \"{}\"", printable(text)), Style::Bad),
+            Event::Refusal { code, text } => (format!("refused: {code}, \"{}\"", printable(text)), Style::Bad),
+            Event::Silence { since } => {
+                (format!("KEDA asked again, which it had not done since {}", self.time(*since)), Style::Warning)
+            }
+        }
+    }
+
+    /// Adds a sentence, broken into lines.
+    fn say(&self, text: &str, lines: &mut Vec<String>) {
+        lines.extend(wrapped(text, reading_width().saturating_sub(2)).into_iter().map(|line| format!("  {line}")));
+    }
+
+    /// Returns a time, with its day if that is not the moment's.
+    fn time(&self, at: OffsetDateTime) -> String {
+        let local = at.to_offset(self.at.offset());
+        let time = format!("{:02}:{:02}:{:02}", local.hour(), local.minute(), local.second());
+        if local.date() == self.at.date() { time } else { format!("{} {time}", local.date()) }
+    }
+
+    fn full_time(&self, at: OffsetDateTime) -> String {
+        let zone = match at.offset() {
+            offset if offset.is_utc() => "UTC".to_owned(),
+            offset => {
+                let (hours, minutes, _) = offset.as_hms();
+                let sign = if offset.is_negative() { '-' } else { '+' };
+                format!("{sign}{:02}:{:02}", hours.unsigned_abs(), minutes.unsigned_abs())
+            }
+        };
+        format!("{} {:02}:{:02}:{:02} {zone}", at.date(), at.hour(), at.minute(), at.second())
+    }
+}
+
+impl<'a> State<'a> {
+    fn of(trigger: &'a TriggerHistory, at: OffsetDateTime) -> Self {
+        let latest = |is_wanted: fn(&Event) -> bool| {
+            trigger.changes.iter().rev().find(|change| change.at <= at && is_wanted(&change.event))
+        };
+        let value =
+            latest(|event| matches!(event, Event::Value { .. } | Event::NoValue { .. } | Event::Refusal { .. }));
+        let activity =
+            latest(|event| matches!(event, Event::Activity { .. } | Event::Pushed { .. } | Event::NoActivity { .. }));
+        Self { trigger, value, activity }
+    }
+
+    fn is_refused(&self) -> bool {
+        matches!(self.value.map(|change| &change.event), Some(Event::Refusal { .. }))
+    }
+
+    fn has_failed(&self) -> bool {
+        matches!(self.value.map(|change| &change.event), Some(Event::NoValue { .. } | Event::Refusal { .. }))
+    }
+
+    /// Returns the answers to a poll, if both were good.
+    fn answer(&self) -> Option<ScalerAnswer> {
+        match (&self.value?.event, &self.activity?.event, self.trigger.target) {
+            (Event::Value { value }, Event::Activity { active } | Event::Pushed { active }, Some(target)) => {
+                Some(ScalerAnswer { value: *value, target, active: *active })
+            }
+            _ => None,
+        }
+    }
+}
+
+fn incident(incident: &Incident) -> (String, Style) {
+    match incident {
+        Incident::Reload => ("the configuration was reloaded".to_owned(), Style::Quiet),
+        Incident::ReloadRejected => {
+            ("a wrong configuration was rejected, and the one before stayed in force".to_owned(), Style::Warning)
+        }
+        Incident::DatabaseDown { database, reason } => (format!("database {database} failed ({reason})"), Style::Bad),
+        Incident::DatabaseUp { database } => (format!("database {database} answered again"), Style::Good),
+    }
+}

@@ -1,0 +1,366 @@
+//! What is remembered of one object, as the admin port tells it and `clapometer why` reads it.
+
+use std::{collections::VecDeque, hash::BuildHasher, ops::RangeInclusive, time::Duration};
+
+use serde::{Deserialize, Serialize, Serializer};
+use time::{OffsetDateTime, serde::rfc3339};
+use tokio::time::Instant;
+
+use super::{
+    LIFETIME, Recorder, Store, Tenths,
+    log::{Entry, Packed, Unpacked},
+    tenths_of,
+    trigger::{Told, Trigger},
+};
+use crate::scaling;
+
+/// The most changes of a trigger that are told, the latest ones.
+const MOST_CHANGES: usize = 1_000;
+
+/// The time that is asked about.
+#[derive(Debug, Clone, Copy)]
+pub struct Window {
+    /// The moment; none for now.
+    pub at: Option<OffsetDateTime>,
+    /// How much of the time before it is told.
+    pub before: Duration,
+    /// How much of the time after it is told.
+    pub after: Duration,
+}
+
+/// What a process remembers of one ScaledObject or ScaledJob.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct History {
+    /// The namespace of the object.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// When the process began to record.
+    #[serde(with = "rfc3339")]
+    pub started_at: OffsetDateTime,
+    /// Since when nothing of this object is forgotten.
+    #[serde(with = "rfc3339")]
+    pub remembers_since: OffsetDateTime,
+    /// The time of the answer.
+    #[serde(with = "rfc3339")]
+    pub now: OffsetDateTime,
+    /// The beginning of what is told.
+    #[serde(with = "rfc3339")]
+    pub from: OffsetDateTime,
+    /// The moment that is asked about.
+    #[serde(with = "rfc3339")]
+    pub at: OffsetDateTime,
+    /// The end of what is told.
+    #[serde(with = "rfc3339")]
+    pub until: OffsetDateTime,
+    /// Its triggers, in the order in which they first asked. Metadata that changed makes another trigger.
+    pub triggers: Vec<TriggerHistory>,
+    /// What happened to the process and its databases.
+    pub incidents: Vec<Happening>,
+}
+
+/// What is remembered of one trigger.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct TriggerHistory {
+    /// The name of its query.
+    pub query: String,
+    /// The databases of the query; none if it is not configured now.
+    pub databases: Vec<String>,
+    /// The target; none for a trigger that was refused.
+    #[serde(serialize_with = "number_if_any")]
+    pub target: Option<f64>,
+    /// When KEDA first asked.
+    #[serde(with = "rfc3339")]
+    pub first_asked_at: OffsetDateTime,
+    /// When KEDA last asked.
+    #[serde(with = "rfc3339")]
+    pub last_asked_at: OffsetDateTime,
+    /// The usual time between two polls; none before the second one.
+    pub interval_seconds: Option<f64>,
+    /// Whether KEDA has not asked for three times its usual interval, and for 90 s.
+    pub is_silent: bool,
+    /// The changes, the oldest first. They begin with what KEDA had been told before the beginning.
+    pub changes: Vec<Change>,
+    /// The number of changes that are not told, because there are too many.
+    pub left_off: usize,
+}
+
+/// A change of what KEDA is told.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Change {
+    /// Its time.
+    #[serde(with = "rfc3339")]
+    pub at: OffsetDateTime,
+    /// What changed.
+    #[serde(flatten)]
+    pub event: Event,
+}
+
+/// What changed for a trigger.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Event {
+    /// GetMetrics told another value.
+    Value {
+        /// The value.
+        #[serde(serialize_with = "number")]
+        value: f64,
+    },
+    /// IsActive told another activity.
+    Activity {
+        /// The activity.
+        active: bool,
+    },
+    /// A stream told another activity.
+    Pushed {
+        /// The activity.
+        active: bool,
+    },
+    /// GetMetrics ended with another error.
+    NoValue {
+        /// The status code.
+        code: String,
+        /// The status text.
+        text: String,
+    },
+    /// IsActive ended with another error.
+    NoActivity {
+        /// The status code.
+        code: String,
+        /// The status text.
+        text: String,
+    },
+    /// The trigger was refused for another reason.
+    Refusal {
+        /// The status code.
+        code: String,
+        /// The status text.
+        text: String,
+    },
+    /// KEDA asked, which it had not done for three times its usual interval.
+    Silence {
+        /// When it had asked before.
+        #[serde(with = "rfc3339")]
+        since: OffsetDateTime,
+    },
+}
+
+/// Something that happened to the process or one of its databases.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Happening {
+    /// Its time.
+    #[serde(with = "rfc3339")]
+    pub at: OffsetDateTime,
+    /// What happened.
+    #[serde(flatten)]
+    pub incident: Incident,
+}
+
+/// What happened to the process or one of its databases.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Incident {
+    /// A configuration was loaded.
+    Reload,
+    /// A configuration was wrong, and the one before stayed in force.
+    ReloadRejected,
+    /// A database failed.
+    DatabaseDown {
+        /// Its name in the configuration.
+        database: String,
+        /// The reason, as the metrics spell it.
+        reason: String,
+    },
+    /// A database answered again.
+    DatabaseUp {
+        /// Its name in the configuration.
+        database: String,
+    },
+}
+
+/// The wall clock of the recorder's own time. It is read once, so that a clock that was set moves all times alike.
+#[derive(Clone, Copy)]
+struct Clock {
+    now: Tenths,
+    wall: OffsetDateTime,
+}
+
+impl Clock {
+    fn wall(self, at: Tenths) -> OffsetDateTime {
+        self.wall - Duration::from_millis(100) * self.now.saturating_sub(at)
+    }
+
+    /// Returns the recorder's time of a moment; it is negative before the beginning.
+    fn tenths(self, wall: OffsetDateTime) -> i64 {
+        let past = (self.wall - wall).whole_milliseconds() / 100;
+        i64::from(self.now).saturating_sub(i64::try_from(past).unwrap_or(i64::MAX))
+    }
+}
+
+impl Recorder {
+    /// Returns what is remembered of an object around a moment. The databases of its queries are left for others to fill in.
+    pub fn history(&self, namespace: &str, name: &str, window: Window) -> History {
+        let wall = OffsetDateTime::now_utc();
+        let wall = wall.replace_nanosecond(wall.nanosecond() / 100_000_000 * 100_000_000).unwrap_or(wall);
+        let clock = Clock { now: self.tenths(Instant::now()), wall };
+        let at = window.at.unwrap_or(wall).to_offset(time::UtcOffset::UTC);
+        let (from, until) = (at.saturating_sub(saturated(window.before)), at.saturating_add(saturated(window.after)));
+        let range = clock.tenths(from)..=clock.tenths(until);
+        let object = self.hasher.hash_one((namespace, name));
+        let store = self.lock();
+        let triggers = store.triggers_of(object, namespace, name, clock, &range);
+        let incidents = store.incidents.iter().filter(|(at, _)| range.contains(&i64::from(*at)));
+        History {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+            started_at: clock.wall(0),
+            remembers_since: clock.wall(store.remembers_since(namespace, clock.now)),
+            now: wall,
+            from,
+            at,
+            until,
+            triggers,
+            incidents: incidents
+                .map(|(at, incident)| Happening { at: clock.wall(*at), incident: incident.clone() })
+                .collect(),
+        }
+    }
+}
+
+impl Store {
+    /// Returns the time since which nothing of a namespace is forgotten.
+    fn remembers_since(&self, namespace: &str, now: Tenths) -> Tenths {
+        let owner = self.tenants.get(&Some(namespace.into()));
+        let strangers = self.tenants.get(&None).and_then(|strangers| strangers.forgot);
+        let forgot = owner.map_or(self.forgot, |owner| owner.forgot).max(strangers);
+        forgot.unwrap_or(0).max(now.saturating_sub(tenths_of(LIFETIME)))
+    }
+
+    fn triggers_of(
+        &self,
+        object: u64,
+        namespace: &str,
+        name: &str,
+        clock: Clock,
+        range: &RangeInclusive<i64>,
+    ) -> Vec<TriggerHistory> {
+        let oldest = clock.now.saturating_sub(tenths_of(LIFETIME));
+        let keys = self.objects.get(&object).into_iter().flatten();
+        let mut triggers: Vec<&Trigger> = keys
+            .filter_map(|key| self.triggers.get(key))
+            .filter(|trigger| *trigger.namespace == *namespace && *trigger.name == *name)
+            .filter(|trigger| trigger.asked_at >= oldest)
+            .collect();
+        triggers.sort_by_key(|trigger| (trigger.began_at, trigger.number));
+        let mut logs: Vec<Vec<Entry>> = vec![Vec::new(); triggers.len()];
+        for tenant in [Some(namespace.into()), None] {
+            let Some(owner) = self.tenants.get(&tenant) else { continue };
+            for entry in owner.log.entries().filter(|entry| entry.at >= oldest) {
+                if let Some(index) = triggers.iter().position(|trigger| trigger.number == entry.trigger) {
+                    logs[index].push(*entry);
+                }
+            }
+        }
+        triggers.into_iter().zip(logs).map(|(trigger, log)| self.history_of(trigger, log, clock, range)).collect()
+    }
+
+    fn history_of(
+        &self,
+        trigger: &Trigger,
+        mut log: Vec<Entry>,
+        clock: Clock,
+        range: &RangeInclusive<i64>,
+    ) -> TriggerHistory {
+        let is_logged = |told: &Told| log.iter().any(|entry| (entry.at, entry.packed) == (told.since, told.packed));
+        // What it is told now is known, even if the log has forgotten since when.
+        let now = [trigger.value, trigger.activity].into_iter().filter(|told| !is_logged(told)).collect::<Vec<_>>();
+        log.extend(now.into_iter().map(|Told { packed, since }| Entry { at: since, trigger: trigger.number, packed }));
+        log.sort_by_key(|entry| entry.at);
+        let mut told: VecDeque<Entry> = VecDeque::new();
+        let mut before = Before::default();
+        let mut left_off = 0;
+        for entry in log.into_iter().filter(|entry| i64::from(entry.at) <= *range.end()) {
+            if i64::from(entry.at) < *range.start() {
+                before.take(entry);
+                continue;
+            }
+            if told.len() == MOST_CHANGES {
+                left_off += 1;
+                told.pop_front().into_iter().for_each(|entry| before.take(entry));
+            }
+            told.push_back(entry);
+        }
+        let changes = before.entries().chain(told);
+        TriggerHistory {
+            query: (*trigger.query).to_owned(),
+            databases: Vec::new(),
+            target: trigger.target,
+            first_asked_at: clock.wall(trigger.began_at),
+            last_asked_at: clock.wall(trigger.asked_at),
+            interval_seconds: (trigger.pause > 0).then(|| f64::from(trigger.pause) / 10.0),
+            is_silent: clock.now.saturating_sub(trigger.asked_at) > trigger.longest_pause(),
+            changes: changes
+                .filter_map(|entry| Some(Change { at: clock.wall(entry.at), event: self.event(entry.packed, clock)? }))
+                .collect(),
+            left_off,
+        }
+    }
+
+    fn event(&self, packed: Packed, clock: Clock) -> Option<Event> {
+        let status = |text| self.texts.get(text).map(|cause| (cause.code.to_owned(), cause.text.to_owned()));
+        Some(match packed.unpacked() {
+            Unpacked::Nothing => return None,
+            Unpacked::Value(value) => Event::Value { value },
+            Unpacked::Active(active) => Event::Activity { active },
+            Unpacked::Pushed(active) => Event::Pushed { active },
+            Unpacked::NoValue(text) => status(text).map(|(code, text)| Event::NoValue { code, text })?,
+            Unpacked::NoActivity(text) => status(text).map(|(code, text)| Event::NoActivity { code, text })?,
+            Unpacked::Refused(text) => status(text).map(|(code, text)| Event::Refusal { code, text })?,
+            Unpacked::Silence(since) => Event::Silence { since: clock.wall(since) },
+        })
+    }
+}
+
+/// What a trigger had been told before the beginning.
+#[derive(Default)]
+struct Before {
+    value: Option<Entry>,
+    activity: Option<Entry>,
+}
+
+impl Before {
+    fn take(&mut self, entry: Entry) {
+        match entry.packed.unpacked() {
+            Unpacked::Value(_) | Unpacked::NoValue(_) | Unpacked::Refused(_) => self.value = Some(entry),
+            Unpacked::Active(_) | Unpacked::Pushed(_) | Unpacked::NoActivity(_) => self.activity = Some(entry),
+            Unpacked::Silence(_) | Unpacked::Nothing => {}
+        }
+    }
+
+    fn entries(self) -> impl Iterator<Item = Entry> {
+        let mut entries: Vec<Entry> = self.value.into_iter().chain(self.activity).collect();
+        entries.sort_by_key(|entry| entry.at);
+        entries.into_iter()
+    }
+}
+
+fn saturated(duration: Duration) -> time::Duration {
+    time::Duration::try_from(duration).unwrap_or(time::Duration::MAX)
+}
+
+/// Writes a whole number without a fraction.
+fn number<S: Serializer>(number: &f64, serializer: S) -> Result<S::Ok, S::Error> {
+    /// The largest integer up to which doubles tell all integers apart.
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    match number.fract() == 0.0 && number.abs() <= EXACT {
+        true => scaling::integer(*number).serialize(serializer),
+        false => number.serialize(serializer),
+    }
+}
+
+fn number_if_any<S: Serializer>(value: &Option<f64>, serializer: S) -> Result<S::Ok, S::Error> {
+    match value {
+        Some(value) => number(value, serializer),
+        None => serializer.serialize_none(),
+    }
+}

@@ -1,0 +1,253 @@
+use time::OffsetDateTime;
+use tokio::time::advance;
+
+use super::*;
+
+const AWAY: Cause<'_> = Cause { code: "Unavailable", text: "the database cannot be reached" };
+const WRONG: Cause<'_> = Cause { code: "InvalidArgument", text: "divedBy: unknown key; did you mean divideBy?" };
+
+fn asker(id: u64) -> Asker<'static> {
+    Asker { id: Some(id), namespace: "billing", name: "invoices", query: "jobs", target: Some(5.0) }
+}
+
+fn refused() -> Asker<'static> {
+    Asker { id: None, target: None, ..asker(0) }
+}
+
+async fn seconds(seconds: u64) {
+    advance(Duration::from_secs(seconds)).await;
+}
+
+/// What an hour remembers of `billing/invoices`: for each trigger, each change with the seconds since it.
+fn told(recorder: &Recorder) -> Vec<Vec<(i64, Event)>> {
+    let window = Window { at: None, before: Duration::from_secs(3_600), after: Duration::ZERO };
+    let history = recorder.history("billing", "invoices", window);
+    let ago = |at: OffsetDateTime| (history.now - at).whole_seconds();
+    let changes = |trigger: &TriggerHistory| {
+        trigger.changes.iter().map(|change| (ago(change.at), change.event.clone())).collect()
+    };
+    history.triggers.iter().map(changes).collect()
+}
+
+fn value(value: f64) -> Event {
+    Event::Value { value }
+}
+
+/// Sums up what the tenants say that they take, and compares it with what the store says.
+fn bytes(recorder: &Recorder) -> usize {
+    let store = recorder.lock();
+    assert_eq!(store.bytes, store.tenants.values().map(|tenant| tenant.bytes).sum::<usize>());
+    store.bytes
+}
+
+fn bytes_of(recorder: &Recorder, namespace: Option<&str>) -> usize {
+    recorder.lock().tenants.get(&namespace.map(Arc::from)).map_or(0, |tenant| tenant.bytes)
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_changes_are_remembered() {
+    let recorder = Recorder::default();
+    for _ in 0..3 {
+        recorder.told(asker(1), Answer::Value(0.0), Instant::now());
+        recorder.told(asker(1), Answer::Active(false), Instant::now());
+        seconds(30).await;
+    }
+    recorder.told(asker(1), Answer::Value(7.0), Instant::now());
+    recorder.told(asker(1), Answer::Active(true), Instant::now());
+    seconds(30).await;
+    for _ in 0..2 {
+        recorder.told(asker(1), Answer::NoValue(AWAY), Instant::now());
+        seconds(30).await;
+    }
+    let (code, text) = ("Unavailable".to_owned(), AWAY.text.to_owned());
+    assert_eq!(
+        told(&recorder),
+        [vec![
+            (180, value(0.0)),
+            (180, Event::Activity { active: false }),
+            (90, value(7.0)),
+            (90, Event::Activity { active: true }),
+            (60, Event::NoValue { code, text }),
+        ]]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_poll_that_says_what_a_stream_said_is_no_change() {
+    let recorder = Recorder::default();
+    recorder.told(asker(1), Answer::Pushed(true), Instant::now());
+    seconds(30).await;
+    recorder.told(asker(1), Answer::Active(true), Instant::now());
+    recorder.told(asker(1), Answer::Pushed(true), Instant::now());
+    assert_eq!(told(&recorder), [vec![(30, Event::Pushed { active: true })]]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silence_is_longer_than_three_usual_pauses_and_than_ninety_seconds() {
+    let recorder = Recorder::default();
+    for pause in [15, 15, 89, 120, 120, 300] {
+        recorder.told(asker(1), Answer::Value(1.0), Instant::now());
+        recorder.told(asker(1), Answer::Active(true), Instant::now());
+        seconds(pause).await;
+    }
+    recorder.told(asker(1), Answer::Value(1.0), Instant::now());
+    let silences: Vec<_> = told(&recorder)
+        .remove(0)
+        .into_iter()
+        .filter_map(|(ago, event)| match event {
+            Event::Silence { .. } => Some(ago),
+            _ => None,
+        })
+        .collect();
+    // 120 s came after pauses of 15, 15 and 89 s, which makes 33 s; the second 120 s are known; 300 s are not.
+    assert_eq!(silences, [420, 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_makes_the_next_answer_news() {
+    let recorder = Recorder::default();
+    recorder.told(asker(1), Answer::Value(1.0), Instant::now());
+    seconds(30).await;
+    for _ in 0..2 {
+        recorder.told(refused(), Answer::Refused(WRONG), Instant::now());
+        seconds(30).await;
+    }
+    for _ in 0..2 {
+        recorder.told(asker(1), Answer::Value(1.0), Instant::now());
+        seconds(30).await;
+    }
+    let refusal = Event::Refusal { code: "InvalidArgument".to_owned(), text: WRONG.text.to_owned() };
+    assert_eq!(told(&recorder), [vec![(150, value(1.0)), (60, value(1.0))], vec![(120, refusal)]]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_told_before_the_window_begins_its_story() {
+    let recorder = Recorder::default();
+    for number in 0..5 {
+        for _ in 0..50 {
+            recorder.told(asker(1), Answer::Value(f64::from(number)), Instant::now());
+            recorder.told(asker(1), Answer::Active(number > 0), Instant::now());
+            seconds(20).await;
+        }
+    }
+    let at = OffsetDateTime::now_utc() - Duration::from_secs(2_500);
+    let window = Window { at: Some(at), before: Duration::from_secs(600), after: Duration::from_secs(600) };
+    let history = recorder.history("billing", "invoices", window);
+    let [trigger] = &history.triggers[..] else { panic!("{history:?}") };
+    let events: Vec<&Event> = trigger.changes.iter().map(|change| &change.event).collect();
+    assert_eq!(events, [&value(1.0), &Event::Activity { active: true }, &value(2.0), &value(3.0)]);
+    assert_eq!((trigger.target, trigger.left_off), (Some(5.0), 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_target_of_the_same_metadata_makes_another_trigger() {
+    let recorder = Recorder::default();
+    recorder.told(asker(1), Answer::Value(1.0), Instant::now());
+    recorder.told(Asker { target: Some(2.0), ..asker(1) }, Answer::Value(1.0), Instant::now());
+    recorder.told(asker(1), Answer::Value(1.0), Instant::now());
+    assert_eq!(told(&recorder).len(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_day_a_change_is_forgotten_and_what_holds_is_known() {
+    let recorder = Recorder::default();
+    recorder.told(asker(1), Answer::Value(9.0), Instant::now());
+    seconds(60).await;
+    recorder.told(asker(1), Answer::Value(0.0), Instant::now());
+    for _ in 0..1_500 {
+        seconds(60).await;
+        recorder.told(asker(1), Answer::Value(0.0), Instant::now());
+    }
+    assert_eq!(told(&recorder), [vec![(90_000, value(0.0))]]);
+    seconds(90_000).await;
+    assert_eq!(told(&recorder), Vec::<Vec<_>>::new());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_namespace_that_floods_takes_a_quarter_and_nothing_from_others() {
+    let recorder = Recorder::default();
+    recorder.told(asker(1), Answer::Value(1.0), Instant::now());
+    recorder.told(asker(1), Answer::NoValue(AWAY), Instant::now());
+    let before = told(&recorder);
+    for number in 0..400_000_u32 {
+        let name = format!("flood-{}", number % 20_000);
+        let asker = Asker { namespace: "flood", name: &name, ..asker(u64::from(number % 20_000) + 2) };
+        let text = format!("{number}: unknown key");
+        match number % 3 {
+            0 => recorder.told(asker, Answer::Value(f64::from(number)), Instant::now()),
+            1 => recorder.told(asker, Answer::NoValue(Cause { text: &text, ..AWAY }), Instant::now()),
+            _ => recorder.told(
+                Asker { id: None, ..asker },
+                Answer::Refused(Cause { text: &text, ..WRONG }),
+                Instant::now(),
+            ),
+        }
+    }
+    assert!(bytes(&recorder) <= CAPACITY);
+    let flood = bytes_of(&recorder, Some("flood"));
+    assert!((NAMESPACE_CAPACITY / 2..=NAMESPACE_CAPACITY).contains(&flood), "{flood}");
+    assert_eq!(told(&recorder), before);
+    // It says of the flooded namespace that something is forgotten, and of the other that nothing is.
+    let window = Window { at: None, before: LIFETIME, after: Duration::ZERO };
+    seconds(10).await;
+    recorder.told(Asker { namespace: "flood", ..asker(2) }, Answer::Value(0.5), Instant::now());
+    assert_eq!(recorder.lock().tenants[&Some(Arc::from("billing"))].forgot, None);
+    assert!(recorder.lock().tenants[&Some(Arc::from("flood"))].forgot.is_some());
+    assert!(!recorder.history("flood", "flood-19999", window).triggers.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn names_that_were_made_up_take_a_quarter_together() {
+    let recorder = Recorder::default();
+    recorder.told(asker(1), Answer::Value(1.0), Instant::now());
+    recorder.told(refused(), Answer::Refused(WRONG), Instant::now());
+    let before = told(&recorder);
+    for number in 0..100_000 {
+        let namespace = format!("made-up-{number}");
+        recorder.told(Asker { namespace: &namespace, ..refused() }, Answer::Refused(WRONG), Instant::now());
+    }
+    assert!(bytes_of(&recorder, None) <= NAMESPACE_CAPACITY);
+    assert_eq!(told(&recorder), before);
+    // Those that are answered can take everything, and the newest stay.
+    for number in 0..100_000 {
+        let namespace = format!("answered-{number}");
+        let asker = Asker { namespace: &namespace, ..asker(number + 2) };
+        recorder.told(asker, Answer::Value(1.0), Instant::now());
+    }
+    assert!(bytes(&recorder) <= CAPACITY);
+    let window = Window { at: None, before: LIFETIME, after: Duration::ZERO };
+    let newest = recorder.history("answered-99999", "invoices", window).triggers;
+    assert!(newest.len() == 1 && newest[0].changes.len() == 1, "{newest:?}");
+    let entries: usize = recorder.lock().tenants.values().map(|tenant| tenant.log.entries().count()).sum();
+    assert!(entries > 1_000, "{entries} changes are left");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_forgotten_is_given_back() {
+    let recorder = Recorder::default();
+    for number in 0..3_000_u32 {
+        let text = format!("{number}: unknown key");
+        let answer = Answer::NoValue(Cause { text: &text, ..AWAY });
+        recorder.told(asker(u64::from(number % 7) + 1), answer, Instant::now());
+        recorder.told(refused(), Answer::Refused(Cause { text: &text, ..WRONG }), Instant::now());
+        seconds(30).await;
+    }
+    let mut store = recorder.lock();
+    for tenant in [Some(Arc::from("billing")), None] {
+        while store.forget_changes(&tenant) || store.forget_triggers(Some(&tenant), 0) {}
+    }
+    assert!(store.texts.is_empty() && store.triggers.is_empty() && store.objects.is_empty());
+    assert!(store.bytes <= TENANT_BYTES, "{}", store.bytes);
+}
+
+#[tokio::test(start_paused = true)]
+async fn incidents_are_told_and_bounded() {
+    let recorder = Recorder::default();
+    for _ in 0..5_000 {
+        recorder.happened(Incident::DatabaseUp { database: "claps".to_owned() });
+    }
+    recorder.happened(Incident::Reload);
+    let window = Window { at: None, before: LIFETIME, after: Duration::ZERO };
+    let incidents = recorder.history("billing", "invoices", window).incidents;
+    assert_eq!((incidents.len(), &incidents[INCIDENTS - 1].incident), (INCIDENTS, &Incident::Reload));
+}
