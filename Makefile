@@ -1,6 +1,6 @@
 # `make check` is what CI runs. Everything else here is a part of it, or takes longer.
 
-.PHONY: help demo keda-cases test check fmt lint doc advisories licences notices manifests shipped versions dist image keda keda-long presets chaos faults truth fuzz load bench bench-notify soak
+.PHONY: help demo keda-cases test check fmt lint doc advisories licences notices manifests shipped versions dist image keda keda-long presets presets-python chaos faults truth fuzz load bench bench-notify soak
 
 help:            ## shows this
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -15,7 +15,7 @@ keda-cases:      ## draws the cases of tests/keda anew with KEDA's own code, and
 	cd tests/keda && go run -trimpath ./cases | cmp - cases.jsonl
 
 check:           ## everything CI decides by, and how many seconds each part takes
-	scripts/stages fmt lint doc advisories licences shipped test versions load
+	scripts/stages fmt lint doc advisories licences shipped test versions presets-python load
 
 fmt:             ## checks the formatting
 	cargo fmt --check
@@ -58,6 +58,9 @@ keda-long:       ## the same with an outage of 150 s, with the keeper and withou
 
 presets:         ## holds presets to the real libraries of PyPI and npm: what they hand out, what clapometer counts; three minutes
 	scripts/presets
+
+presets-python:  ## the same for the three of PyPI, in one environment; needs Python 3.12; three minutes, of which two build and install
+	scripts/presets python
 
 chaos:           ## kills postgres-batch and PostgreSQL at random for CHAOS_CLAPS claps (10000), random seeds
 	CHAOS_CLAPS=$${CHAOS_CLAPS:-10000} cargo test --locked --test it batch::chaos -- --nocapture
