@@ -9,6 +9,7 @@ pub mod operator;
 pub mod status;
 pub mod store;
 pub mod transaction;
+mod values;
 pub mod worker;
 
 use std::{

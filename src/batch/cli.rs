@@ -2,10 +2,15 @@
 
 use std::{ffi::OsString, time::Duration};
 
-use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, builder::Resettable, error::ErrorKind};
+use clap::{
+    Args, CommandFactory, FromArgMatches, Parser, Subcommand,
+    builder::{NonEmptyStringValueParser, Resettable},
+    error::ErrorKind,
+};
 
 use super::{
     status::Status,
+    values::{ExitCodes, channel, duration, exit_codes, json_document, number, schema, terminal_status, whole},
     worker::{
         Rules,
         lease::{MARGIN, Terms},
@@ -14,10 +19,7 @@ use super::{
         work::{Ending, FinalState, Work},
     },
 };
-use crate::{config::duration, notify_sql, terminal::completions::Shell, version::VERSION};
-
-/// The longest duration: ten years. A longer one could overflow a timestamp.
-const LONGEST: Duration = Duration::from_secs(10 * 365 * 86_400);
+use crate::{config::duration::show, notify_sql, terminal::completions::Shell, version::VERSION};
 
 /// The command where none is named.
 const DEFAULT: &str = "work";
@@ -122,6 +124,7 @@ pub enum Command {
     /// Show one clap with every attempt; exit 1 if there is none
     Show {
         /// The clap's number.
+        #[arg(value_parser = number)]
         id: i64,
         /// One JSON document instead of text
         #[arg(long)]
@@ -132,7 +135,7 @@ pub enum Command {
     /// Cancel requests and claps; one that is being worked on is stopped at its next heartbeat
     Cancel {
         /// The claps' numbers.
-        #[arg(required = true, value_name = "ID")]
+        #[arg(required = true, value_name = "ID", value_parser = number)]
         ids: Vec<i64>,
         /// One JSON document instead of text
         #[arg(long)]
@@ -172,12 +175,12 @@ pub enum MigrateAction {
 #[derive(Debug, Args)]
 pub struct AddArguments {
     /// How many, all alike
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(i32).range(1..=100_000), value_name = "N",
+    #[arg(long, default_value_t = 1, value_parser = whole::<i32>(1..=100_000), value_name = "N",
           conflicts_with = "key")]
     pub count: i32,
 
     /// The seed's work: how long it takes
-    #[arg(long = "duration", default_value_t = 0, value_parser = clap::value_parser!(i32).range(0..), value_name = "SECONDS")]
+    #[arg(long = "duration", default_value_t = 0, value_parser = whole::<i32>(0..=i32::MAX.into()), value_name = "SECONDS")]
     pub duration_seconds: i32,
 
     /// What the program needs to know
@@ -185,11 +188,11 @@ pub struct AddArguments {
     pub payload: String,
 
     /// How many attempts there may be, interrupted ones aside
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(i16).range(1..=1000), value_name = "N")]
+    #[arg(long, default_value_t = 5, value_parser = whole::<i16>(1..=1000), value_name = "N")]
     pub max_attempts: i16,
 
     /// Adds nothing if a request has this key already
-    #[arg(long)]
+    #[arg(long, value_parser = NonEmptyStringValueParser::new())]
     pub key: Option<String>,
 
     /// One JSON document instead of text
@@ -213,7 +216,7 @@ pub struct ListArguments {
     pub since: Option<Duration>,
 
     /// How many at the most
-    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(i64).range(1..=100_000), value_name = "N")]
+    #[arg(long, default_value_t = 50, value_parser = whole::<i64>(1..=100_000), value_name = "N")]
     pub limit: i64,
 
     /// One JSON document instead of a table
@@ -225,7 +228,8 @@ pub struct ListArguments {
 #[derive(Debug, Args)]
 pub struct RetryArguments {
     /// The claps' numbers
-    #[arg(required_unless_present = "all_dead", conflicts_with = "all_dead", value_name = "ID")]
+    #[arg(required_unless_present = "all_dead", conflicts_with = "all_dead", value_name = "ID",
+          value_parser = number)]
     pub ids: Vec<i64>,
 
     /// Every dead one
@@ -250,7 +254,7 @@ pub struct PruneArguments {
     pub status: Vec<Status>,
 
     /// How many in one transaction
-    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(i64).range(1..=100_000), value_name = "N")]
+    #[arg(long, default_value_t = 1000, value_parser = whole::<i64>(1..=100_000), value_name = "N")]
     pub batch: i64,
 
     /// Count instead of deleting
@@ -286,7 +290,8 @@ pub struct WorkArguments {
     pub retry_by: RetryBy,
 
     /// The Job's backoffLimit, for --retry-by job
-    #[arg(long, env = "POSTGRES_BATCH_JOB_RETRIES", hide_env_values = true, default_value_t = 4, value_name = "N")]
+    #[arg(long, env = "POSTGRES_BATCH_JOB_RETRIES", hide_env_values = true, default_value_t = 4,
+          value_parser = whole::<u32>(0..=u32::MAX.into()), value_name = "N")]
     pub job_retries: u32,
 
     /// With --retry-by job: how long a failed clap is kept for its Job's next pod
@@ -317,7 +322,7 @@ pub struct WorkArguments {
 
     /// How many interruptions by SIGTERM cost a clap no attempt
     #[arg(long, env = "POSTGRES_BATCH_MAX_INTERRUPTIONS", hide_env_values = true, default_value_t = 10,
-          value_parser = clap::value_parser!(i32).range(0..=1000), value_name = "N")]
+          value_parser = whole::<i32>(0..=1000), value_name = "N")]
     pub max_interruptions: i32,
 
     /// Without a program: how the wait ends
@@ -332,7 +337,8 @@ pub struct WorkArguments {
     pub final_state: FinalState,
 
     /// Without a program: how many attempts of each clap fail first
-    #[arg(long, env = "FAIL_FIRST", hide_env_values = true, default_value_t = 0, value_name = "N")]
+    #[arg(long, env = "FAIL_FIRST", hide_env_values = true, default_value_t = 0,
+          value_parser = whole::<u32>(0..=u32::MAX.into()), value_name = "N")]
     pub fail_first: u32,
 
     /// The program to run per row, with its arguments; without it, wait the row's duration_seconds
@@ -364,18 +370,14 @@ impl WorkArguments {
         } = self;
         let beat = beat.unwrap_or(lease / 4);
         if lease < 2 * MARGIN {
-            return Err(Unusable::Usage(format!(
-                "--lease {} must be at least {}",
-                duration::show(lease),
-                duration::show(2 * MARGIN)
-            )));
+            return Err(Unusable::Usage(format!("--lease {} must be at least {}", show(lease), show(2 * MARGIN))));
         }
         if beat.is_zero() || beat * 3 >= lease {
-            let longest = duration::show(lease / 3);
+            let longest = show(lease / 3);
             return Err(Unusable::Usage(format!(
                 "--beat {} must be above zero and below {longest}: three beats must fit into --lease {}",
-                duration::show(beat),
-                duration::show(lease)
+                show(beat),
+                show(lease)
             )));
         }
         if timeout.is_some_and(|timeout| timeout.is_zero()) {
@@ -405,19 +407,6 @@ impl WorkArguments {
     }
 }
 
-/// A list of exit codes, which may be empty.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ExitCodes(Vec<i32>);
-
-fn exit_codes(text: &str) -> Result<ExitCodes, String> {
-    let codes = text.split(',').map(str::trim).filter(|code| !code.is_empty());
-    let codes = codes.map(|code| match code.parse() {
-        Ok(code @ 1..=255) => Ok(code),
-        _ => Err(format!("{code} is not an exit code of a failure: 1 to 255, separated by commas")),
-    });
-    Ok(ExitCodes(codes.collect::<Result<_, _>>()?))
-}
-
 /// Options that clap accepts and that cannot work.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Unusable {
@@ -427,55 +416,9 @@ pub enum Unusable {
     Configuration(String),
 }
 
-/// Reads a duration as the configuration spells it, or in days.
-fn duration(text: &str) -> Result<Duration, String> {
-    let days = text.strip_suffix('d').and_then(|days| days.parse::<u32>().ok());
-    let days = days.map(|days| Duration::from_secs(86_400) * days);
-    days.or_else(|| duration::parse(text))
-        .filter(|duration| *duration <= LONGEST)
-        .ok_or_else(|| "a duration is a whole number with a unit: 1500ms, 5s, 10m, 2h, 7d".to_owned())
-}
-
-/// PostgreSQL cuts a longer name, and the tables would be looked for in another schema than they are in.
-fn schema(text: &str) -> Result<String, String> {
-    if text.len() > 63 {
-        return Err(format!("a schema's name has at most 63 bytes, and this one has {}", text.len()));
-    }
-    Ok(text.to_owned())
-}
-
-fn channel(text: &str) -> Result<notify_sql::Identifier, notify_sql::IdentifierError> {
-    notify_sql::Identifier::new(text)
-}
-
-fn json_document(text: &str) -> Result<String, String> {
-    match serde_json::from_str::<serde::de::IgnoredAny>(text) {
-        Ok(_) => Ok(text.to_owned()),
-        Err(error) => Err(format!("not a JSON document: {error}")),
-    }
-}
-
-fn terminal_status(text: &str) -> Result<Status, String> {
-    Status::parse(&text.to_ascii_uppercase())
-        .filter(|status| status.is_terminal())
-        .ok_or_else(|| "only SUCCESS, DEAD and CANCELLED can be pruned".to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn exit_codes_are_a_list_that_may_be_empty_or_have_spaces() {
-        for (text, codes) in
-            [("65", Ok(vec![65])), ("65, 66", Ok(vec![65, 66])), ("", Ok(vec![])), (" 1,2 ,", Ok(vec![1, 2]))]
-        {
-            assert_eq!(exit_codes(text).map(|codes| codes.0), codes, "{text:?}");
-        }
-        for wrong in ["0", "256", "x", "65 66", "-1"] {
-            assert!(exit_codes(wrong).is_err(), "{wrong}");
-        }
-    }
 
     #[test]
     fn work_is_the_command_where_none_is_named() {

@@ -95,7 +95,11 @@ pub(super) async fn run(connection: ConnectionSource, schema: Option<String>, co
             ExitCode::from(if complete { 0 } else { FAILED })
         }
         Err(error) => {
-            eprintln!("postgres-batch: {error}");
+            let told = match &error {
+                OperatorError::Tables(error) => transactions.explain(error),
+                OperatorError::Migration(error) => error.to_string(),
+            };
+            eprintln!("postgres-batch: {told}");
             ExitCode::from(error.exit_code())
         }
     }

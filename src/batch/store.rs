@@ -150,6 +150,11 @@ impl Store {
         }
     }
 
+    /// Returns what to tell a person about an error.
+    pub(super) fn explain(&self, error: &Error) -> String {
+        self.transactions.explain(error)
+    }
+
     /// Marks claps as DEAD whose last attempt crashed, and returns their ids.
     ///
     /// # Errors

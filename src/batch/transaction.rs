@@ -167,6 +167,20 @@ impl Transactions {
         result
     }
 
+    /// Returns what to tell a person about an error, with the schema that was named.
+    pub(super) fn explain(&self, error: &Error) -> String {
+        match (error, &self.schema) {
+            (Error::NotMigrated(reason), Some(schema)) => {
+                let schema = schema.escape_debug();
+                format!(
+                    "the schema \"{schema}\" does not have the tables of the batch ({reason}): run \
+                     `postgres-batch --schema \"{schema}\" migrate up`, or name another schema"
+                )
+            }
+            _ => error.to_string(),
+        }
+    }
+
     /// Begins a transaction of several statements. The caller ends it with COMMIT, or with [`Transactions::abandon`]
     /// after an error.
     ///

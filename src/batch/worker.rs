@@ -116,7 +116,7 @@ pub async fn run(
         Ok(Claimed::Unknown(reason)) => (Outcome::Lost(format!("a claim may have been committed: {reason}")), None),
         Err(Error::Unavailable(reason) | Error::Unanswered(reason)) => (Outcome::Unreachable(reason), None),
         Err(error @ Error::Collision(_)) => (Outcome::Lost(error.to_string()), None),
-        Err(error) => (Outcome::Misconfigured(error.to_string()), None),
+        Err(error) => (Outcome::Misconfigured(store.explain(&error)), None),
     }
 }
 

@@ -10,6 +10,7 @@ use std::{
 use super::{
     address::SOCKET_DIRECTORY,
     connection::SslMode,
+    foreign,
     keywords::{honoured, way_out},
     params::Params,
     source::ConnectionSource,
@@ -94,6 +95,10 @@ impl ConnectionSource {
         }
         for (name, key) in VARIABLES {
             if let Some(text) = lookup(name).filter(|_| !texts.contains_key(key)) {
+                if let Some(message) = misplaced(key, &text) {
+                    diagnostics.add(Location::Variable(name.into()), "", message);
+                    continue;
+                }
                 origins.insert(key, name);
                 texts.insert(key, ValueSource::plain(text));
             }
@@ -127,6 +132,25 @@ impl ConnectionSource {
                 Err(diagnostics.into_error(None))
             }
         }
+    }
+}
+
+/// Returns what is wrong with a value that is not the variable's, without quoting it: it may hold a password.
+fn misplaced(key: &str, text: &str) -> Option<&'static str> {
+    if foreign::placeholder(text).is_some() {
+        return Some(
+            "is a placeholder, which nothing has replaced; in a pod, Kubernetes replaces $(NAME) if the variable NAME is \
+             listed before it",
+        );
+    }
+    match text.split_once("://") {
+        _ if key == "password" => None,
+        Some(("tcp", _)) => Some(
+            "found the address of a Kubernetes Service, which sets such variables in every pod of its namespace: set \
+             enableServiceLinks: false in the pod, and this to the database's own",
+        ),
+        Some(_) => Some("found a URL; give it as DATABASE_URL"),
+        None => None,
     }
 }
 

@@ -6,6 +6,7 @@ mod claims;
 mod cuts;
 mod ground;
 mod migrate;
+mod mistakes;
 mod mutants;
 mod odd_rows;
 mod operator;
