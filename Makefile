@@ -1,6 +1,6 @@
 # `make check` is what CI runs. Everything else here is a part of it, or takes longer.
 
-.PHONY: help demo keda-cases test check fmt lint doc advisories licences notices manifests shipped versions dist image keda keda-long presets presets-python chaos faults truth fuzz load bench bench-notify soak
+.PHONY: help demo keda-cases keda-migrate test check fmt lint doc advisories licences notices manifests shipped versions dist image keda keda-long presets presets-python chaos faults truth fuzz load bench bench-notify soak
 
 help:            ## shows this
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -13,6 +13,10 @@ test:            ## runs all tests; installs PostgreSQL's programs if there are 
 
 keda-cases:      ## draws the cases of tests/keda anew with KEDA's own code, and compares; needs Go
 	cd tests/keda && go run -trimpath ./cases | cmp - cases.jsonl
+
+keda-migrate:    ## holds what clapometer migrate makes of triggers to KEDA's own postgresql scaler; needs Go
+	cd tests/keda && go build -trimpath -o ../../target/keda-builtin ./builtin
+	scripts/postgres && CLAPOMETER_KEDA_BUILTIN=$(CURDIR)/target/keda-builtin cargo test --locked --test it migrate::what_becomes_of_a_trigger
 
 check:           ## everything CI decides by, and how many seconds each part takes
 	scripts/stages fmt lint doc advisories licences shipped test versions presets-python load

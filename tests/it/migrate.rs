@@ -1,10 +1,18 @@
 //! A trigger of KEDA's own type and what `clapometer migrate` makes of it give KEDA the same numbers, on one database.
 //!
-//! KEDA's side is a model: the driver reads the first column of the first row as text, Go's `strconv.ParseFloat` makes a
+//! KEDA's side is a model, which `make keda-migrate` holds to KEDA's own scaler (`tests/keda/builtin`): the driver reads the first column of the first row as text, Go's `strconv.ParseFloat` makes a
 //! double of it, `quantityFromFloat64` a quantity, and `>` the activity. *Source:* pkg/scalers/postgresql_scaler.go and
 //! pkg/scalers/scaler.go of kedacore/keda v2.21.0; database/sql's `convertAssign`.
 
-use std::{collections::BTreeMap, fmt::Write as _, fs};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    env,
+    fmt::Write as _,
+    fs,
+    io::Write as _,
+    path::Path,
+    process::{Command, Stdio},
+};
 
 use clapometer::{
     keda::{
@@ -162,6 +170,32 @@ async fn builtin(client: &Client, case: &Case) -> Option<ScalerAnswer> {
     })
 }
 
+/// Names KEDA's own scaler, a program that reads triggers and writes answers.
+const KEDA: &str = "CLAPOMETER_KEDA_BUILTIN";
+
+/// KEDA's own scaler itself.
+fn real(program: &Path, access: &Access, cases: &[&Case]) -> Vec<Option<ScalerAnswer>> {
+    let mut started = Command::new(program).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut input = started.stdin.take().unwrap();
+    for Case { sql, target, activation } in cases {
+        let Access { host, port, dbname, user, password, .. } = access;
+        let metadata = serde_json::json!({
+            "host": host, "port": port.to_string(), "dbName": dbname, "userName": user, "sslmode": "disable", "query": sql,
+            "targetQueryValue": target, "activationTargetQueryValue": activation.unwrap_or_default(),
+        });
+        writeln!(input, "{}", serde_json::json!({"metadata": metadata, "password": password})).unwrap();
+    }
+    drop(input);
+    let output = started.wait_with_output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let answer = |line: &str| {
+        let answer: serde_json::Value = serde_json::from_str(line).unwrap();
+        let number = |key: &str| answer[key].as_str()?.parse::<f64>().ok();
+        Some(ScalerAnswer { value: number("value")?, target: number("target")?, active: answer["active"] == true })
+    };
+    String::from_utf8(output.stdout).unwrap().lines().map(answer).collect()
+}
+
 #[tokio::test]
 async fn what_becomes_of_a_trigger_gives_keda_the_same_numbers() {
     let database = Database::empty(Cluster::shared().await).await;
@@ -187,6 +221,13 @@ async fn what_becomes_of_a_trigger_gives_keda_the_same_numbers() {
 
     let written = Manifest::read(&file(&migration, "manifests/shape.yaml"));
     let client = crate::support::database::connect(&access.driver()).await;
+    if let Some(program) = env::var_os(KEDA) {
+        let real = real(Path::new(&program), &access, &cases);
+        assert_eq!(real.len(), cases.len());
+        for (case, real) in cases.iter().zip(real) {
+            assert_eq!(builtin(&client, case).await, real, "the model of {}", case.sql);
+        }
+    }
     let mut answers = BTreeMap::new();
     for (index, (trigger, case)) in written.objects[0].triggers().zip(&cases).enumerate() {
         let metadata: Vec<(&str, &str)> = trigger.pairs().map(|(key, text, _)| (key, text)).collect();
@@ -209,7 +250,7 @@ async fn what_becomes_of_a_trigger_gives_keda_the_same_numbers() {
     }
     assert_eq!(answers.len(), cases.len());
     // The test can tell numbers apart.
-    let values: std::collections::BTreeSet<String> =
+    let values: BTreeSet<String> =
         answers.values().filter_map(|(before, _)| before.map(|answer| answer.value.to_string())).collect();
     assert!(values.len() > 15, "{values:?}");
 }
