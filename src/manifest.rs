@@ -30,6 +30,8 @@ const DEEPEST_LIST: usize = 4;
 pub struct Manifest {
     /// The objects of KEDA, in their order.
     pub objects: Vec<Object>,
+    /// The other objects.
+    pub others: Vec<Node>,
     /// The documents that are no YAML.
     pub unreadable: Vec<Unreadable>,
     /// The number of documents that say something.
@@ -54,7 +56,7 @@ pub struct Unreadable {
 impl Manifest {
     /// Reads all documents of a text. One that is no YAML does not hide the others.
     pub fn read(text: &str) -> Self {
-        let mut manifest = Self { objects: Vec::new(), unreadable: Vec::new(), documents: 0 };
+        let mut manifest = Self { objects: Vec::new(), others: Vec::new(), unreadable: Vec::new(), documents: 0 };
         for Document { lines, bytes, text } in documents(text) {
             let offset = lines.start - 1;
             match yaml::document(&text) {
@@ -94,8 +96,11 @@ impl Manifest {
                     }
                 }
             }
-        } else if let Some(object) = Object::of(node, lines.clone()) {
-            self.objects.push(object);
+        } else {
+            match Object::of(node, lines.clone()) {
+                Ok(object) => self.objects.push(object),
+                Err(other) => self.others.push(other),
+            }
         }
     }
 }

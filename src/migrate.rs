@@ -17,7 +17,7 @@ mod statement;
 mod tests;
 mod yaml_text;
 
-use self::{builtin::Builtin, edit::Change, plan::Candidate};
+use self::{builtin::Builtin, edit::Change, origin::Surroundings, plan::Candidate};
 use crate::{
     lint::Source,
     manifest::{Kind, Manifest, Object},
@@ -148,7 +148,10 @@ pub fn migrate(sources: &[Source], options: &Options) -> Result<Migration, Vec<U
 }
 
 fn findings<'a>(sources: &'a [Source], manifests: &'a [Manifest]) -> Findings<'a> {
-    let everything: Vec<&Object> = manifests.iter().flat_map(|manifest| &manifest.objects).collect();
+    let around = Surroundings {
+        objects: manifests.iter().flat_map(|manifest| &manifest.objects).collect(),
+        others: manifests.iter().flat_map(|manifest| &manifest.others).collect(),
+    };
     let mut findings = Findings { sources, manifests, found: Vec::new(), candidates: Vec::new() };
     for (source, manifest) in manifests.iter().enumerate() {
         for (index, object) in manifest.objects.iter().enumerate() {
@@ -163,7 +166,7 @@ fn findings<'a>(sources: &'a [Source], manifests: &'a [Manifest]) -> Findings<'a
                     (Some(name), _) => one_line(&format!("{object}, trigger {name}")),
                     (None, _) => one_line(&format!("{object}, trigger {}", at + 1)),
                 };
-                let read = builtin::read(trigger, object, &everything).and_then(|builtin| accepted(builtin, object));
+                let read = builtin::read(trigger, object, &around).and_then(|builtin| accepted(builtin, object));
                 let outcome = match read {
                     Ok(builtin) => {
                         findings.candidates.push(Candidate {

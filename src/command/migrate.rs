@@ -16,7 +16,8 @@ use crate::{
 };
 
 const EXAMPLES: &str = "\
-It reads ScaledJobs, ScaledObjects and the TriggerAuthentications that they name, and writes into DIR:
+It reads ScaledJobs, ScaledObjects, the TriggerAuthentications that they name and the Deployments that they \
+scale, as far as these are there, and writes into DIR:
   clapometer.yaml  the databases and queries of the triggers
   manifests/       the files with changed triggers; all else in them stays as it is, byte by byte
   report.md        what to do, what changes for KEDA, and what was not understood

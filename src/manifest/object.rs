@@ -39,17 +39,17 @@ pub struct Object {
 }
 
 impl Object {
-    /// Returns the object if it is one of KEDA's.
-    pub(super) fn of(root: Node, lines: Range<usize>) -> Option<Self> {
-        root.text_at(&["apiVersion"])?.strip_prefix(GROUP)?;
-        let kind = match root.text_at(&["kind"])? {
-            "ScaledJob" => Kind::ScaledJob,
-            "ScaledObject" => Kind::ScaledObject,
-            "TriggerAuthentication" => Kind::TriggerAuthentication,
-            "ClusterTriggerAuthentication" => Kind::ClusterTriggerAuthentication,
-            _ => return None,
+    /// Returns the object if it is one of KEDA's, else what was given.
+    pub(super) fn of(root: Node, lines: Range<usize>) -> Result<Self, Node> {
+        let is_kedas = root.text_at(&["apiVersion"]).is_some_and(|version| version.starts_with(GROUP));
+        let kind = match root.text_at(&["kind"]).filter(|_| is_kedas) {
+            Some("ScaledJob") => Kind::ScaledJob,
+            Some("ScaledObject") => Kind::ScaledObject,
+            Some("TriggerAuthentication") => Kind::TriggerAuthentication,
+            Some("ClusterTriggerAuthentication") => Kind::ClusterTriggerAuthentication,
+            _ => return Err(root),
         };
-        Some(Self { kind, root, lines })
+        Ok(Self { kind, root, lines })
     }
 
     /// Returns its name; empty if it has none.

@@ -6,7 +6,7 @@
 //! an empty one is none; numbers are JSON.
 
 use super::{
-    origin::{self, Authentication, Origin},
+    origin::{self, Authentication, Origin, Surroundings},
     statement::{self, Traits},
 };
 use crate::{
@@ -77,12 +77,12 @@ pub(super) enum Part {
 ///
 /// # Errors
 /// The reasons why it stays as it is, sentences without their full stops.
-pub(super) fn read(trigger: Trigger<'_>, object: &Object, everything: &[&Object]) -> Result<Builtin, Vec<String>> {
+pub(super) fn read(trigger: Trigger<'_>, object: &Object, around: &Surroundings<'_>) -> Result<Builtin, Vec<String>> {
     let mut reasons = not_text(trigger);
     if !reasons.is_empty() {
         return Err(reasons);
     }
-    let authentication = Authentication::of(trigger, object, everything);
+    let authentication = Authentication::of(trigger, object, around);
     if let Some(provider) = &authentication.pod_identity {
         reasons.push(format!(
             "{} logs in by the pod identity `{provider}`, and clapometer by a password or a client certificate only",
@@ -103,7 +103,7 @@ pub(super) fn read(trigger: Trigger<'_>, object: &Object, everything: &[&Object]
         }
     }
     let mut remarks = Vec::new();
-    let connection = connection(trigger, object, &authentication, &mut remarks);
+    let connection = connection(trigger, object, &authentication, around, &mut remarks);
     let connection = match connection {
         Ok(connection) => Some(connection),
         Err(mut missing) => {
@@ -175,12 +175,13 @@ fn connection(
     trigger: Trigger<'_>,
     object: &Object,
     authentication: &Authentication,
+    around: &Surroundings<'_>,
     remarks: &mut Vec<String>,
 ) -> Result<Connection, Vec<String>> {
     let of_variable = |key| {
         let name = text(trigger, key)?;
         let unseen = || Origin::Variable { of: object.to_string(), name: name.to_owned() };
-        Some(origin::variable(object, name).unwrap_or_else(unseen))
+        Some(origin::variable(object, name, around).unwrap_or_else(unseen))
     };
     if let Some(origin) = authentication.parameter("connection").cloned().or_else(|| of_variable("connectionFromEnv")) {
         return Ok(Connection { server: Server::String(origin), password: None });

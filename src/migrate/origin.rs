@@ -23,6 +23,31 @@ pub(super) enum Origin {
     Unseen { authentication: String },
 }
 
+/// The objects among which a trigger stands.
+#[derive(Debug)]
+pub(super) struct Surroundings<'a> {
+    /// The objects of KEDA.
+    pub(super) objects: Vec<&'a Object>,
+    /// The others: Deployments, for one.
+    pub(super) others: Vec<&'a Node>,
+}
+
+impl<'a> Surroundings<'a> {
+    /// Returns the specification of the pods that a ScaledObject scales.
+    fn pod(&self, object: &Object) -> Option<&'a Node> {
+        let target = object.spec(&["scaleTargetRef"])?;
+        let kind = target.text_at(&["kind"]).unwrap_or("Deployment");
+        let name = target.text_at(&["name"])?;
+        let is_it = |other: &&&Node| {
+            let namespace = other.text_at(&["metadata", "namespace"]).zip(object.namespace());
+            other.text_at(&["kind"]) == Some(kind)
+                && other.text_at(&["metadata", "name"]) == Some(name)
+                && namespace.is_none_or(|(a, b)| a == b)
+        };
+        self.others.iter().find(is_it)?.at(&["spec", "template", "spec"])
+    }
+}
+
 /// KEDA's own namespace, where ClusterTriggerAuthentications find their Secrets, unless KEDA was told otherwise.
 pub(super) const KEDA_NAMESPACE: &str = "keda";
 
@@ -59,7 +84,7 @@ pub(super) struct Authentication {
 
 impl Authentication {
     /// Follows the reference of a trigger.
-    pub(super) fn of(trigger: Trigger<'_>, object: &Object, everything: &[&Object]) -> Self {
+    pub(super) fn of(trigger: Trigger<'_>, object: &Object, around: &Surroundings<'_>) -> Self {
         let Some(reference) = trigger.node.get("authenticationRef").filter(|node| !node.is_null()) else {
             return Self::default();
         };
@@ -75,7 +100,7 @@ impl Authentication {
             };
             other.kind == kind && other.name() == name && (is_cluster_wide || same_namespace)
         };
-        let Some(found) = everything.iter().find(is_it) else {
+        let Some(found) = around.objects.iter().find(is_it) else {
             return Self { label: Some(label), is_unseen: true, ..Self::default() };
         };
         let namespace = match is_cluster_wide {
@@ -88,7 +113,7 @@ impl Authentication {
                 .and_then(Node::text)
                 .filter(|provider| !provider.is_empty() && *provider != "none")
                 .map(str::to_owned),
-            parameters: parameters(found, &label, namespace, object),
+            parameters: parameters(found, &label, namespace, object, around),
             label: Some(label),
             is_unseen: false,
         }
@@ -111,6 +136,7 @@ fn parameters(
     label: &str,
     namespace: Option<String>,
     scaled: &Object,
+    around: &Surroundings<'_>,
 ) -> Vec<(String, Origin)> {
     let mut parameters = Vec::new();
     let spec = authentication.root.get("spec").map_or(&[][..], Node::entries);
@@ -127,7 +153,7 @@ fn parameters(
                 "configMapTargetRef" => {
                     Origin::ConfigMap { namespace: namespace.clone(), name: text("name"), key: text("key") }
                 }
-                "env" => variable(scaled, &text("name"))
+                "env" => variable(scaled, &text("name"), around)
                     .unwrap_or_else(|| Origin::Variable { of: scaled.to_string(), name: text("name") }),
                 _ => Origin::Store { authentication: label.to_owned(), list: list.clone() },
             };
@@ -137,17 +163,30 @@ fn parameters(
     parameters
 }
 
-/// Returns where a variable of a ScaledJob's container comes from, if its manifest says so. The container of a
-/// ScaledObject stands in another object.
-pub(super) fn variable(object: &Object, name: &str) -> Option<Origin> {
-    let wanted = object.spec(&["envSourceContainerName"]).and_then(Node::text);
-    let mut containers = object.containers().iter();
-    let container = match wanted {
+/// Returns where a variable of the scaled container comes from, if a manifest says so.
+pub(super) fn variable(object: &Object, name: &str, around: &Surroundings<'_>) -> Option<Origin> {
+    let (pod, wanted) = match object.kind {
+        Kind::ScaledJob => (object.pod()?, object.spec(&["envSourceContainerName"])),
+        _ => (around.pod(object)?, object.spec(&["scaleTargetRef", "envSourceContainerName"])),
+    };
+    let mut containers = pod.get("containers")?.items().iter();
+    let container = match wanted.and_then(Node::text) {
         Some(wanted) => containers.find(|container| container.text_at(&["name"]) == Some(wanted)),
         None => containers.next(),
     }?;
-    let entry = container.get("env")?.items().iter().find(|entry| entry.text_at(&["name"]) == Some(name))?;
-    let reference = entry.at(&["valueFrom", "secretKeyRef"])?;
-    let text = |key| reference.text_at(&[key]).unwrap_or_default().to_owned();
-    Some(Origin::Secret { namespace: object.namespace().map(str::to_owned), name: text("name"), key: text("key") })
+    let items = |key| container.get(key).map_or(&[][..], Node::items);
+    let secret = |name: &str, key: &str| Origin::Secret {
+        namespace: object.namespace().map(str::to_owned),
+        name: name.to_owned(),
+        key: key.to_owned(),
+    };
+    if let Some(entry) = items("env").iter().find(|entry| entry.text_at(&["name"]) == Some(name)) {
+        let reference = entry.at(&["valueFrom", "secretKeyRef"])?;
+        let text = |key| reference.text_at(&[key]).unwrap_or_default();
+        return Some(secret(text("name"), text("key")));
+    }
+    // All keys of a Secret. Of several sources nobody knows which has it.
+    let [source] = items("envFrom") else { return None };
+    let of_secret = source.text_at(&["secretRef", "name"])?;
+    Some(secret(of_secret, name.strip_prefix(source.text_at(&["prefix"]).unwrap_or_default())?))
 }

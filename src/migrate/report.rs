@@ -122,7 +122,8 @@ fn steps(plan: &Plan) -> String {
          databases can be reached: it runs every query once, and shows value, relations, plan cost and what is wrong with the role.",
     );
     steps.push("Give clapometer the file `clapometer.yaml`: with the chart, under `config`.");
-    steps.push("Compare: `clapometer get QUERY --namespace NAMESPACE` shows what KEDA would get, while the old triggers still run.");
+    steps.push("Compare, while the old triggers still run: `clapometer get QUERY --namespace NAMESPACE` shows what KEDA would get, and \
+         `clapometer get --manifest FILE` what it would do with an object below `manifests/`.");
     steps.push(
         "Apply the files below `manifests/`. A ScaledJob loses its running Jobs by any change of its spec unless it has \
          `rollout.strategy: gradual`: set that in an apply of its own, before.",

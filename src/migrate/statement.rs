@@ -61,14 +61,13 @@ pub(super) fn traits(text: &str) -> Traits {
     let words = significant(text);
     let is = |at: usize, word: &str| words.get(at).is_some_and(|found| found.is_word(word));
     let calls = |at: usize| words.get(at + 1).is_some_and(|next| next.text == "(");
-    let mut traits = Traits { writes: writes(&words), ..Traits::default() };
+    let mut traits = Traits { writes: writes(&words), subtracts: subtracts(&words), ..Traits::default() };
     let (mut depth, mut grouped, mut limited, mut aggregated) = (0usize, false, false, false);
     for at in 0..words.len() {
         let word = words[at];
         match word.text {
             "(" => depth += 1,
             ")" => depth = depth.saturating_sub(1),
-            "-" => traits.subtracts = true,
             _ => {}
         }
         let is_one_of = |known: &[&str]| known.iter().any(|known| word.is_word(known));
@@ -148,6 +147,35 @@ fn writes(words: &[Significant<'_>]) -> Option<String> {
         };
         Some(found.to_owned())
     })
+}
+
+/// Returns whether the number itself is a difference. One of times, and one within a condition or a SELECT of its own, is not.
+fn subtracts(words: &[Significant<'_>]) -> bool {
+    let is = |at: usize, word: &str| words.get(at).is_some_and(|found| found.is_word(word));
+    // For each parenthesis that is open: whether what stands in it is passed over.
+    let mut passed_over: Vec<bool> = Vec::new();
+    let mut is_selected = false;
+    for at in 0..words.len() {
+        match words[at].text {
+            "(" => {
+                let outer = passed_over.last().copied().unwrap_or(false);
+                passed_over.push(outer || is(at + 1, "select") || is(at + 1, "where") || is(at + 1, "with"));
+            }
+            ")" => _ = passed_over.pop(),
+            "-" => {
+                // `->` and `->>` pick a field.
+                let is_minus = words.get(at + 1).is_some_and(|next| next.text != ">") && !is(at + 1, "interval");
+                if is_minus && is_selected && !passed_over.last().copied().unwrap_or(false) {
+                    return true;
+                }
+            }
+            _ if is(at, "greatest") => return false,
+            _ if passed_over.is_empty() && is(at, "select") => is_selected = true,
+            _ if passed_over.is_empty() && is(at, "from") => is_selected = false,
+            _ => {}
+        }
+    }
+    false
 }
 
 fn is_lock_strength(words: &[Significant<'_>]) -> bool {
@@ -245,7 +273,21 @@ mod tests {
         assert!(of("SELECT count(*) FROM pg_stat_activity").reads_statistics);
         assert!(!of("SELECT count(*) FROM job WHERE a = 'pg_stat_activity'").reads_statistics);
         assert!(of("SELECT count(*) FROM job WHERE owner = current_user").depends_on_role);
-        assert!(of("SELECT count(*) - 5 FROM job").subtracts);
-        assert!(!of("SELECT count(*) FROM job -- all").subtracts);
+        for sql in [
+            "SELECT count(*) - 5 FROM job",
+            "SELECT 10 - (SELECT count(*) FROM job)",
+            "SELECT (sum(a) - sum(b)) FROM job",
+        ] {
+            assert!(of(sql).subtracts, "{sql}");
+        }
+        for sql in [
+            "SELECT count(*) FROM job -- all",
+            "SELECT count(*) FROM job WHERE at < now() - interval '1 hour' AND n > 7 - 3",
+            "SELECT count(*) FILTER (WHERE at < now() - '1 hour'::interval) FROM job",
+            "SELECT sum((payload ->> 'n')::int) FROM job",
+            "SELECT greatest(count(*) - 5, 0) FROM job",
+        ] {
+            assert!(!of(sql).subtracts, "{sql}");
+        }
     }
 }

@@ -1,8 +1,11 @@
-//! Manifests: whatever the text, `lint` ends, and each finding has a line of the text.
+//! Manifests: whatever the text, `lint` ends, and each finding has a line of the text; `migrate` ends, leaves as many
+//! objects as there were.
 
 use clapometer::{
     keda::version::Version,
     lint::{Counted, Options, Source, lint},
+    manifest::Manifest,
+    migrate::{self, migrate},
 };
 
 /// The text as a file of manifests.
@@ -17,5 +20,11 @@ pub(super) fn check(input: &[u8]) {
             assert!((1..=lines).contains(&finding.line), "{finding:?} is not in {lines} lines");
             assert!(!finding.why.is_empty() && !finding.how.is_empty(), "{finding:?}");
         }
+    }
+    let options = migrate::Options { address: "clapometer.c.svc:9090".to_owned() };
+    let Ok(migration) = migrate(std::slice::from_ref(&source), &options) else { return };
+    let objects = |text: &str| Manifest::read(text).objects.len();
+    for file in migration.files.iter().filter(|file| file.path.starts_with("manifests/")) {
+        assert_eq!(objects(&file.text), objects(&source.text), "{}", file.text);
     }
 }

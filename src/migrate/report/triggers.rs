@@ -133,8 +133,8 @@ fn about_statement(builtin: &Builtin, said: &mut Said) {
     if traits.reads_statistics {
         said.to_do.push(format!(
             "It reads statistics that PostgreSQL masks: of other roles' sessions most columns are NULL. KEDA counts what its role \
-             sees, and clapometer refuses to (42501) unless that is all: `GRANT pg_read_all_stats TO \"{role}\"`. After \
-             that the number may be larger than KEDA's was."
+             sees; clapometer answers with an error (42501) where that is not all of them: \
+             `GRANT pg_read_all_stats TO \"{role}\"`. After that the number may be larger than KEDA's was."
         ));
     }
     if traits.depends_on_role {
