@@ -43,23 +43,81 @@ fn prometheus() -> Option<PathBuf> {
     Some(Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/bin/prometheus")).filter(|path| path.exists())
 }
 
-/// Every expression of the dashboard with its panel's title, its variables filled in.
+fn dashboard() -> Value {
+    serde_json::from_str(&read("deploy/helm/clapometer/files/dashboard.json")).expect("JSON")
+}
+
+/// Every expression of the dashboard's panels and annotations with its title, its variables filled in.
 fn panels() -> Vec<(String, String)> {
-    let dashboard: Value = serde_json::from_str(&read("deploy/helm/clapometer/files/dashboard.json")).expect("JSON");
+    let dashboard = dashboard();
     let mut expressions = Vec::new();
+    let mut add = |title: &Value, expression: &Value, window: &str| {
+        let filled = expression
+            .as_str()
+            .expect("an expression")
+            .replace("$job", "clapometer")
+            .replace("$namespace", ".*")
+            .replace("$database", ".*")
+            .replace("$query", ".*")
+            .replace("$__rate_interval", window);
+        assert!(!filled.contains('$'), "an unknown variable: {filled}");
+        expressions.push((title.as_str().expect("a title").to_owned(), filled));
+    };
     for panel in dashboard["panels"].as_array().expect("panels") {
         for target in panel["targets"].as_array().into_iter().flatten() {
-            let expression = target["expr"].as_str().expect("an expression");
-            let filled = expression
-                .replace("$job", "clapometer")
-                .replace("$database", ".*")
-                .replace("$query", ".*")
-                .replace("$__rate_interval", "30s");
-            assert!(!filled.contains('$'), "an unknown variable: {filled}");
-            expressions.push((panel["title"].as_str().expect("a title").to_owned(), filled));
+            add(&panel["title"], &target["expr"], "30s");
         }
     }
+    for annotation in dashboard["annotations"]["list"].as_array().expect("annotations") {
+        // It marks a moment, which may be a while ago when the test looks.
+        add(&annotation["name"], &annotation["expr"], "10m");
+    }
     expressions
+}
+
+/// What is wrong with a grid of 24 columns, of panels with their title and `x, y, w, h`.
+fn faults_of_grid(panels: &[(&str, [u64; 4])]) -> Vec<String> {
+    const COLUMNS: u64 = 24;
+    let mut faults = Vec::new();
+    let bottom = panels.iter().map(|(_, [_, y, _, h])| y + h).max().unwrap_or_default();
+    for (x, y) in (0..bottom).flat_map(|y| (0..COLUMNS).map(move |x| (x, y))) {
+        let covers = |[left, top, width, height]: [u64; 4]| {
+            (left..left + width).contains(&x) && (top..top + height).contains(&y)
+        };
+        let there: Vec<&str> = panels.iter().filter(|(_, place)| covers(*place)).map(|(title, _)| *title).collect();
+        match &there[..] {
+            [_] => {}
+            [] => faults.push(format!("nothing at {x}, {y}")),
+            several => faults.push(format!("{} at {x}, {y}", several.join(" and "))),
+        }
+    }
+    let wide = panels.iter().filter(|(_, [x, _, w, _])| x + w > COLUMNS);
+    faults.extend(wide.map(|(title, _)| format!("{title} is too wide")));
+    faults
+}
+
+/// KEDA's own metrics as its operator shows them (`pkg/metricscollector/prommetrics.go` of v2.21.0): one more error at
+/// each scrape.
+async fn keda() -> (SocketAddr, JoinHandle<()>) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("it is bound");
+    let labels = "namespace=\"tests\",metric=\"s0-jobs\",scaledObject=\"dashboard\",scaler=\"externalScaler\",\
+                  triggerIndex=\"0\",type=\"scaledjob\"";
+    let serving = tokio::spawn(async move {
+        for errors in 1.. {
+            let (mut socket, _) = listener.accept().await.expect("a connection");
+            let mut request = [0; 4096];
+            // Prometheus sends its request in one piece.
+            let _ = socket.read(&mut request).await;
+            let body = format!(
+                "keda_scaler_metrics_value{{{labels}}} 7\nkeda_scaler_metrics_latency_seconds{{{labels}}} 0.01\n\
+                 keda_scaler_detail_errors_total{{{labels}}} {errors}\n"
+            );
+            let head = "HTTP/1.0 200 OK\r\nContent-Type: text/plain; version=0.0.4\r\nConnection: close";
+            let _ = socket.write_all(format!("{head}\r\n\r\n{body}").as_bytes()).await;
+        }
+    });
+    (address, serving)
 }
 
 /// Every expression of the alert rules with its name.
@@ -144,7 +202,7 @@ impl Traffic {
             ExternalScalerClient::connect(format!("http://{}", serving.grpc)).await.expect("the server is up");
         let stream = client.stream_is_active(trigger("noticed")).await.expect("a stream").into_inner();
         let mut tasks = Vec::new();
-        for query in ["jobs", "jobs", "noticed", "grouped", "broken", "away"] {
+        for query in ["jobs", "jobs", "noticed", "grouped", "broken", "away", "refused"] {
             let mut client = client.clone();
             tasks.push(tokio::spawn(async move {
                 let mut tick = time::interval(Duration::from_millis(100));
@@ -152,7 +210,7 @@ impl Traffic {
                     tick.tick().await;
                     let request =
                         GetMetricsRequest { scaled_object_ref: Some(trigger(query)), metric_name: query.to_owned() };
-                    // Two of them fail, as they must: their codes are what is shown.
+                    // Three of them fail, as they must: their codes are what is shown.
                     drop(client.get_metrics(request).await);
                 }
             }));
@@ -176,12 +234,13 @@ impl Drop for Traffic {
 }
 
 /// Starts Prometheus on a free port, scraping these as the chart's ServiceMonitor would.
-async fn scrape(program: &Path, targets: &[SocketAddr]) -> (SocketAddr, Running) {
+async fn scrape(program: &Path, targets: &[SocketAddr], keda: SocketAddr) -> (SocketAddr, Running) {
     let address = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port");
     let targets = targets.iter().map(|target| format!("'{target}'")).collect::<Vec<_>>().join(", ");
     let configuration = format!(
         "global: {{scrape_interval: 1s}}\nscrape_configs:\n  \
-           - job_name: clapometer\n    honor_labels: true\n    static_configs: [{{targets: [{targets}]}}]\n"
+           - job_name: clapometer\n    honor_labels: true\n    static_configs: [{{targets: [{targets}]}}]\n  \
+           - job_name: keda\n    honor_labels: true\n    static_configs: [{{targets: ['{keda}']}}]\n"
     );
     let process = Executable::new(program, ["--config.file=prometheus.yaml", "--storage.tsdb.path=data"])
         .argument(format!("--web.listen-address={address}"))
@@ -223,8 +282,15 @@ async fn every_panel_and_every_alert_finds_its_metrics() {
         .serving()
         .await;
 
-    let (address, _prometheus) = scrape(&program, &[serving.admin, with_tls.admin]).await;
+    let (keda, keda_serving) = keda().await;
+    let (address, _prometheus) = scrape(&program, &[serving.admin, with_tls.admin], keda).await;
     let _traffic = Traffic::start(&serving, &database).await;
+    // An increase is seen between two scrapes only.
+    let unloaded = format!("clapometer_config_reloads_total{{instance=\"{}\"}} == 0", serving.admin);
+    wait::first("the counters are scraped at 0", PATIENCE, async || {
+        (series(address, &unloaded).await.ok()? == 2).then_some(())
+    })
+    .await;
     reload_twice(&mut serving, &plain).await;
 
     for (title, expression) in panels() {
@@ -241,6 +307,59 @@ async fn every_panel_and_every_alert_finds_its_metrics() {
         series(address, &expression).await.unwrap_or_else(|error| panic!("{title}: {error}"));
         for name in metrics(&expression) {
             assert!(known.contains(&name), "{title} asks for {name}, which nobody has");
+        }
+    }
+    let states = api(address, &format!("query?query={}", percent_encoded(&state_of_triggers()))).await.expect("states");
+    let states = states["result"].as_array().expect("a vector").iter().map(|series| {
+        let query = series["metric"]["query"].as_str().expect("a query");
+        (query.to_owned(), series["value"][1].as_str().expect("a value").to_owned())
+    });
+    let states: BTreeSet<(String, String)> = states.collect();
+    // On a busy machine another query may have failed once, too.
+    for (query, state) in [("away", "1"), ("broken", "1"), ("refused", "2")] {
+        assert!(states.contains(&(query.to_owned(), state.to_owned())), "{query} in {states:?}");
+    }
+    keda_serving.abort();
+}
+
+/// The expression that says which triggers do not scale.
+fn state_of_triggers() -> String {
+    let found = panels().into_iter().find(|(title, _)| title == "Refused, failing or silent");
+    found.expect("the panel is there").1
+}
+
+#[test]
+fn the_panels_of_the_dashboard_leave_no_gap_and_do_not_overlap() {
+    let dashboard = dashboard();
+    let panels = dashboard["panels"].as_array().expect("panels");
+    let place = |panel: &Value| ["x", "y", "w", "h"].map(|name| panel["gridPos"][name].as_u64().expect("a number"));
+    let grid: Vec<_> = panels.iter().map(|panel| (panel["title"].as_str().expect("a title"), place(panel))).collect();
+    assert_eq!(faults_of_grid(&grid), Vec::<String>::new());
+    let ids: BTreeSet<u64> = panels.iter().map(|panel| panel["id"].as_u64().expect("an id")).collect();
+    assert_eq!(ids.len(), panels.len(), "an id is there twice");
+}
+
+#[test]
+fn gaps_overlaps_and_wide_panels_are_found() {
+    assert!(faults_of_grid(&[("a", [0, 0, 24, 1]), ("b", [0, 1, 12, 2]), ("c", [12, 1, 12, 2])]).is_empty());
+    let faults = faults_of_grid(&[("a", [0, 0, 13, 1]), ("b", [12, 0, 13, 1]), ("c", [0, 1, 23, 1])]);
+    assert_eq!(faults, ["a and b at 12, 0", "nothing at 23, 1", "b is too wide"]);
+}
+
+#[test]
+fn each_alert_has_a_case_in_which_it_fires_and_one_in_which_it_does_not() {
+    let cases: Value = serde_saphyr::from_str(&read("deploy/prometheus/tests/alerts.yaml")).expect("YAML");
+    let tests = cases["tests"].as_array().expect("tests").iter();
+    let expected: Vec<(String, bool)> = tests
+        .flat_map(|test| test["alert_rule_test"].as_array().expect("cases"))
+        .map(|case| {
+            let fires = case["exp_alerts"].as_array().is_some_and(|alerts| !alerts.is_empty());
+            (case["alertname"].as_str().expect("a name").to_owned(), fires)
+        })
+        .collect();
+    for (alert, _) in alerts() {
+        for fires in [true, false] {
+            assert!(expected.contains(&(alert.clone(), fires)), "{alert}: no case for {fires}");
         }
     }
 }
