@@ -60,7 +60,7 @@ keda:            ## runs everything on the real KEDA and writes what was seen in
 keda-long:       ## the same with an outage of 150 s, with the keeper and without it; writes nothing
 	scripts/keda --long
 
-presets:         ## holds presets to the real libraries of PyPI and npm: what they hand out, what clapometer counts; three minutes
+presets:         ## holds presets to the real libraries of PyPI, npm and Go: what they hand out, what clapometer counts; five minutes
 	scripts/presets
 
 presets-python:  ## the same for the three of PyPI, in one environment; needs Python 3.12; three minutes, of which two build and install

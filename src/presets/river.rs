@@ -34,8 +34,8 @@ pub(super) static PRESET: Preset = Preset {
     traps: &[
         "A worker that is killed leaves its job running until rescue_after (an hour, unless RescueStuckJobsAfter says \
          otherwise): set both to the same.",
-        "A worker's own Timeout may be longer than that: River does not rescue its job then, but here it counts as \
-         claimable. Set rescue_after to the longest Timeout.",
+        "A worker's own Timeout may be longer than that, or -1, which never ends: River does not rescue its job then, but \
+         here it counts as claimable. Set rescue_after to the longest Timeout.",
         "Only a running client makes scheduled jobs available. They count as claimable when they are due, so that \
          one is started.",
     ],
