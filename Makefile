@@ -1,6 +1,6 @@
 # `make check` is what CI runs. Everything else here is a part of it, or takes longer.
 
-.PHONY: help demo keda-cases keda-migrate test check fmt lint doc advisories licences notices manifests shipped versions dist image keda keda-long presets presets-python chaos faults truth fuzz load bench bench-notify soak
+.PHONY: help demo keda-cases keda-migrate test check fmt lint doc advisories licences notices manifests shipped versions dist image keda keda-long presets presets-python browser chaos faults truth fuzz load bench bench-notify soak
 
 help:            ## shows this
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -59,6 +59,9 @@ keda:            ## runs everything on the real KEDA and writes what was seen in
 
 keda-long:       ## the same with an outage of 150 s, with the keeper and without it; writes nothing
 	scripts/keda --long
+
+browser:         ## looks at the status page in Chromium, which root gets from Debian; half a minute after the build
+	scripts/browser
 
 presets:         ## holds presets to the real libraries of PyPI, npm and Go: what they hand out, what clapometer counts; five minutes
 	scripts/presets

@@ -1,4 +1,4 @@
-//! The HTTP listener: `/livez` and `/readyz` for the kubelet, `/metrics` for Prometheus, and `/api` for people.
+//! The HTTP listener: `/livez` and `/readyz` for the kubelet, `/metrics` for Prometheus, `/` and `/api` for people.
 //!
 //! Ready means configured, listening and not shutting down. It never depends on a database.
 
@@ -12,7 +12,10 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderValue, Method, Request, Response, StatusCode,
-    header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, VARY, X_CONTENT_TYPE_OPTIONS},
+    header::{
+        ACCEPT, CACHE_CONTROL, CONTENT_SECURITY_POLICY as CONTENT_SECURITY_POLICY_HEADER, CONTENT_TYPE,
+        REFERRER_POLICY, VARY, X_CONTENT_TYPE_OPTIONS,
+    },
 };
 use http_body_util::Full;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
@@ -25,7 +28,11 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 pub use self::reloads::{ReloadLog, Reloaded};
-use self::{page_cache::PageCache, status::Gatherer, triggers::Histories};
+use self::{
+    page_cache::PageCache,
+    status::{CONTENT_SECURITY_POLICY, Gatherer, View},
+    triggers::Histories,
+};
 use crate::{
     metrics::{Build, Metrics},
     places::{Peer, Places},
@@ -65,6 +72,9 @@ struct Pages {
     open_metrics: PageCache,
     text_format: PageCache,
     status_json: PageCache,
+    /// The page as it is without a filter, which most people look at.
+    status_page: PageCache,
+    filtered_page: PageCache<View>,
     histories: Histories,
     shutdown: CancellationToken,
 }
@@ -100,7 +110,7 @@ impl Pages {
     fn new(subject: Subject, shutdown: CancellationToken) -> Self {
         let page = |encode: fn(&Metrics) -> String| {
             let (metrics, catalog) = (Arc::clone(&subject.metrics), subject.catalog.clone());
-            PageCache::new(move || {
+            PageCache::new(move |()| {
                 let in_force = Arc::clone(&catalog.borrow());
                 publish(&metrics, &in_force);
                 encode(&metrics).into()
@@ -108,9 +118,17 @@ impl Pages {
         };
         let (open_metrics, text_format) = (page(Metrics::encode), page(Metrics::encode_text));
         let histories = Histories::new(Arc::clone(&subject.metrics), subject.catalog.clone());
-        let gatherer = Gatherer::new(subject);
-        let status_json = PageCache::new(move || gatherer.status().json().into());
-        Self { open_metrics, text_format, status_json, histories, shutdown }
+        let gatherer = Arc::new(Gatherer::new(subject));
+        let status_json = {
+            let gatherer = Arc::clone(&gatherer);
+            PageCache::new(move |()| gatherer.status().json().into())
+        };
+        let status_page = {
+            let gatherer = Arc::clone(&gatherer);
+            PageCache::new(move |()| gatherer.status().html(&View::default()).into())
+        };
+        let filtered_page = PageCache::new(move |view| gatherer.status().html(view).into());
+        Self { open_metrics, text_format, status_json, status_page, filtered_page, histories, shutdown }
     }
 
     async fn page<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
@@ -123,21 +141,35 @@ impl Pages {
             "/readyz" if self.shutdown.is_cancelled() => text(StatusCode::SERVICE_UNAVAILABLE, "shutting down\n"),
             "/readyz" => text(StatusCode::OK, "ok\n"),
             "/metrics" => self.metrics(takes_open_metrics(request.headers())).await,
-            "/api/status" => private("application/json", self.status_json.page().await),
+            "/" => self.status(request.uri().query().map(View::parse).unwrap_or_default()).await,
+            "/api/status" => private("application/json", self.status_json.page(()).await),
             _ if path.starts_with(triggers::PREFIX) => self.histories.answer(request.uri()).await,
             _ => text(
                 StatusCode::NOT_FOUND,
-                "there are /livez, /readyz, /metrics, /api/status and /api/triggers/NAMESPACE/NAME\n",
+                "there are /, /livez, /readyz, /metrics, /api/status and /api/triggers/NAMESPACE/NAME\n",
             ),
         }
     }
 
     async fn metrics(&self, is_open_metrics: bool) -> Response<Full<Bytes>> {
         let mut response = match is_open_metrics {
-            true => with_type(StatusCode::OK, OPEN_METRICS, self.open_metrics.page().await),
-            false => with_type(StatusCode::OK, TEXT_FORMAT, self.text_format.page().await),
+            true => with_type(StatusCode::OK, OPEN_METRICS, self.open_metrics.page(()).await),
+            false => with_type(StatusCode::OK, TEXT_FORMAT, self.text_format.page(()).await),
         };
         response.headers_mut().insert(VARY, HeaderValue::from_static("Accept"));
+        response
+    }
+
+    async fn status(&self, view: View) -> Response<Full<Bytes>> {
+        let page = match view == View::default() {
+            true => self.status_page.page(()).await,
+            false => self.filtered_page.page(view).await,
+        };
+        let mut response = private("text/html; charset=utf-8", page);
+        if let Ok(policy) = HeaderValue::from_str(&CONTENT_SECURITY_POLICY) {
+            response.headers_mut().insert(CONTENT_SECURITY_POLICY_HEADER, policy);
+        }
+        response.headers_mut().insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
         response
     }
 }

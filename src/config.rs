@@ -8,7 +8,6 @@
 
 mod admin;
 mod bounds;
-mod budget;
 mod builtin;
 mod database;
 pub(crate) mod duration;

@@ -16,7 +16,6 @@
 pub mod admin;
 pub mod batch;
 pub mod blocking;
-pub mod budget;
 pub mod cache;
 pub mod command;
 pub mod config;

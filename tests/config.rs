@@ -269,7 +269,7 @@ fn shipped() -> Vec<(PathBuf, String)> {
 #[test]
 fn every_shipped_configuration_loads() {
     let shipped = shipped();
-    assert!(shipped.len() >= 3, "{shipped:?}");
+    assert!(shipped.len() >= 4, "{shipped:?}");
     for (path, yaml) in shipped {
         let directory = tempfile::tempdir().expect("a directory");
         let is_mounted = |word: &&str| word.starts_with("/secrets/") || word.starts_with("/certs");

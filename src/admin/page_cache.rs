@@ -3,7 +3,7 @@
 //! A page with 2,000 triggers takes as long as hundreds of calls. A hundred scrapes at a time must neither hold up a call
 //! nor fill the memory with copies.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use tokio::{
@@ -17,48 +17,59 @@ use crate::blocking;
 /// So all pages together that slow readers keep in memory are bounded, too.
 const BYTES_A_SECOND: u32 = 768 * 1024;
 
-/// One page, as it was last made.
-pub(super) struct PageCache {
-    make: Arc<dyn Fn() -> Bytes + Send + Sync>,
-    latest: Mutex<Latest>,
+/// The most views of a page that are kept.
+const VIEWS: usize = 8;
+
+/// One page, as it was last made; the latest views of it, where it has views.
+pub(super) struct PageCache<V = ()> {
+    make: Arc<dyn Fn(&V) -> Bytes + Send + Sync>,
+    latest: Mutex<Latest<V>>,
 }
 
-struct Latest {
-    began_at: Instant,
-    /// None while it is made, and if that was given up.
-    page: Option<Bytes>,
+struct Latest<V> {
+    /// The latest first.
+    made: VecDeque<Made<V>>,
     /// The time from which on the next one may be made.
     next_at: Instant,
 }
 
-impl PageCache {
+struct Made<V> {
+    view: V,
+    began_at: Instant,
+    page: Bytes,
+}
+
+impl<V: Clone + PartialEq + Send + 'static> PageCache<V> {
     /// Creates the cache of the page that `make` makes.
-    pub(super) fn new(make: impl Fn() -> Bytes + Send + Sync + 'static) -> Self {
-        let now = Instant::now();
-        Self { make: Arc::new(make), latest: Mutex::new(Latest { began_at: now, page: None, next_at: now }) }
+    pub(super) fn new(make: impl Fn(&V) -> Bytes + Send + Sync + 'static) -> Self {
+        let latest = Latest { made: VecDeque::new(), next_at: Instant::now() };
+        Self { make: Arc::new(make), latest: Mutex::new(latest) }
     }
 
-    /// Returns a page that was begun after this call: it shows whatever happened before. All who ask meanwhile share it.
+    /// Returns a page that was begun after this call: it shows whatever happened before. All who ask for the same view
+    /// meanwhile share it.
     ///
     /// # Cancel safety
     /// Whoever asks next makes the page instead.
-    pub(super) async fn page(&self) -> Bytes {
+    pub(super) async fn page(&self, view: V) -> Bytes {
         let asked_at = Instant::now();
         let mut latest = self.latest.lock().await;
-        if let Some(page) = latest.page.as_ref().filter(|_| latest.began_at > asked_at) {
-            return page.clone();
+        if let Some(made) = latest.made.iter().find(|made| made.view == view && made.began_at > asked_at) {
+            return made.page.clone();
         }
         sleep_until(latest.next_at).await;
         let began_at = Instant::now();
         // Until it is made it counts as large, so that a caller who comes and goes starts one thread a second.
-        *latest = Latest { began_at, page: None, next_at: began_at + Duration::from_secs(1) };
-        let make = Arc::clone(&self.make);
-        let made = blocking::run("page", move || make()).await;
+        latest.next_at = began_at + Duration::from_secs(1);
+        latest.made.retain(|made| made.view != view);
+        latest.made.truncate(VIEWS - 1);
+        let (make, asked) = (Arc::clone(&self.make), view.clone());
+        let made = blocking::run("page", move || make(&asked)).await;
         // Without a thread it is made here: a page that holds up calls for a moment is better than none.
-        let page = made.unwrap_or_else(|_| (self.make)());
+        let page = made.unwrap_or_else(|_| (self.make)(&view));
         let length = u32::try_from(page.len()).unwrap_or(u32::MAX);
         latest.next_at = began_at + Duration::from_secs(1) * length / BYTES_A_SECOND;
-        latest.page = Some(page.clone());
+        latest.made.push_front(Made { view, began_at, page: page.clone() });
         page
     }
 }
@@ -75,7 +86,7 @@ mod tests {
     fn numbered(size: usize) -> (PageCache, Arc<AtomicUsize>) {
         let made = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&made);
-        let make = move || {
+        let make = move |(): &()| {
             let mut page = vec![0; size];
             page[0] = u8::try_from(count.fetch_add(1, Ordering::Relaxed) + 1).unwrap();
             Bytes::from(page)
@@ -87,7 +98,7 @@ mod tests {
     async fn a_hundred_who_ask_at_once_share_two_pages() {
         let (cache, made) = numbered(usize::try_from(BYTES_A_SECOND).unwrap());
         let start = Instant::now();
-        let pages = join_all((0..100).map(|_| cache.page())).await;
+        let pages = join_all((0..100).map(|_| cache.page(()))).await;
         // The first page was begun when the first asked; the others asked at that moment, or after it.
         assert!(pages.iter().all(|page| page[0] <= 2));
         assert!(made.load(Ordering::Relaxed) <= 2);
@@ -99,7 +110,7 @@ mod tests {
         let (cache, made) = numbered(usize::try_from(BYTES_A_SECOND).unwrap());
         let start = Instant::now();
         for number in 1..=5 {
-            assert_eq!(cache.page().await[0], number);
+            assert_eq!(cache.page(()).await[0], number);
         }
         assert_eq!(made.load(Ordering::Relaxed), 5);
         assert!(start.elapsed() >= Duration::from_secs(4), "{:?}", start.elapsed());
@@ -110,10 +121,26 @@ mod tests {
         let (cache, made) = numbered(1);
         let start = Instant::now();
         for _ in 0..10 {
-            let _ = futures_util::poll!(std::pin::pin!(cache.page()));
+            let _ = futures_util::poll!(std::pin::pin!(cache.page(())));
         }
-        assert!(cache.page().await[0] <= 2);
+        assert!(cache.page(()).await[0] <= 2);
         assert!(made.load(Ordering::Relaxed) <= 2);
         assert!(start.elapsed() <= Duration::from_secs(1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_asks_at_once_for_one_of_several_views_shares_it() {
+        let made = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&made);
+        let cache = PageCache::new(move |view: &u8| {
+            count.fetch_add(1, Ordering::Relaxed);
+            vec![*view; 1024].into()
+        });
+        let pages = join_all((0..100u8).map(|number| cache.page(number % 4))).await;
+        assert!(pages.iter().zip(0..100u8).all(|(page, number)| page[0] == number % 4));
+        assert!(made.load(Ordering::Relaxed) <= 2 * 4, "{made:?}");
+        // Of many views the latest are kept.
+        join_all((0..100u8).map(|number| cache.page(number))).await;
+        assert_eq!(cache.latest.lock().await.made.len(), VIEWS);
     }
 }

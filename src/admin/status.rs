@@ -5,13 +5,16 @@
 
 mod clock;
 mod gather;
+mod html;
+mod problems;
+mod view;
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 
 use self::clock::Moment;
-pub(super) use self::gather::Gatherer;
+pub(super) use self::{gather::Gatherer, html::CONTENT_SECURITY_POLICY, view::View};
 use crate::json::{number_if_any, numbers_if_any};
 
 /// The state of everything. The entries of each list that need a person come first.
@@ -154,6 +157,20 @@ enum TriggerState {
     /// It is asked for and was not answered yet.
     Waiting,
     Answered,
+}
+
+impl TriggerState {
+    const ALL: [Self; 5] = [Self::Refused, Self::Failing, Self::Silent, Self::Waiting, Self::Answered];
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::Refused => "refused",
+            Self::Failing => "failing",
+            Self::Silent => "silent",
+            Self::Waiting => "waiting",
+            Self::Answered => "answered",
+        }
+    }
 }
 
 #[derive(Debug, Serialize)]

@@ -4,7 +4,6 @@
 
 mod allocations;
 mod batch;
-mod budget;
 mod commands;
 mod conformance;
 mod credentials;

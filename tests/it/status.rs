@@ -1,9 +1,11 @@
 //! The state of everything over HTTP, as a person who was woken up sees it.
 
+mod browser;
+
 use std::time::Duration;
 
 use clapometer::proto::ScaledObjectRef;
-use futures_util::future::join_all;
+use futures_util::{StreamExt, future::join_all, stream};
 use serde_json::{Value, json};
 use tonic::Code;
 
@@ -26,6 +28,9 @@ const VALUE: &str = "canary-of-a-value";
 /// Time for an outage to be noticed and to end.
 const OUTAGE: Duration = Duration::from_secs(15);
 
+/// The bound of an answer beside a flood of pages; that of the contract is 2.5 s.
+const FLOODED: Duration = Duration::from_millis(1_500);
+
 const QUERIES: &str = "
   jobs: {sql: SELECT count(*) AS canary_of_the_sql FROM jobs, max_age: 0s}
   by-queue: {sql: 'SELECT count(*) AS canary_of_the_sql FROM jobs WHERE queue = $1', max_age: 0s, parameters: {queue: text}}
@@ -38,6 +43,17 @@ async fn status(fixture: &Fixture) -> Value {
     let answer = admin::request(fixture.serving.admin, "GET", "/api/status").await;
     assert_eq!((answer.status(), answer.header("content-type")), (200, Some("application/json")), "{}", answer.head);
     serde_json::from_str(&answer.body).unwrap_or_else(|error| panic!("{error}: {}", answer.body))
+}
+
+async fn page(fixture: &Fixture, path: &str) -> String {
+    let answer = admin::request(fixture.serving.admin, "GET", path).await;
+    assert_eq!(
+        (answer.status(), answer.header("content-type")),
+        (200, Some("text/html; charset=utf-8")),
+        "{}",
+        answer.head
+    );
+    answer.body
 }
 
 /// Returns the entry of a list with this name.
@@ -122,6 +138,11 @@ async fn what_is_answered_refused_and_failing_is_shown_as_it_changes() {
     shows(&fixture, "triggers", "grouped", json!({"state": "refused", "error": "the query returned no row"})).await;
     shows(&fixture, "queries", "grouped", json!({"state": "good", "value": null, "keys": 1})).await;
     shows_nothing_secret(&status(&fixture).await.to_string(), &database);
+    let page = page(&fixture, "/").await;
+    for text in ["1 query fails", "<bdi>default</bdi>/<bdi>grouped</bdi>", text, "the query returned no row", "1 key"] {
+        assert!(page.contains(text), "{text} in {page}");
+    }
+    shows_nothing_secret(&page, &database);
 }
 
 #[tokio::test]
@@ -143,6 +164,7 @@ async fn an_outage_is_shown_with_its_beginning_and_its_end() {
     let failing = shows(&fixture, "triggers", "mailer", json!({"state": "failing", "code": "Unavailable"})).await;
     assert_eq!(failing["value"], Value::Null);
     shows(&fixture, "queries", "jobs", json!({"state": "failing"})).await;
+    assert!(page(&fixture, "/").await.contains("1 database is down, 1 query fails, 1 trigger is failing</h2>"));
     // It lasts from its beginning on, whatever the faults after the first.
     assert!(fixture.scaler.value(&mailer).await.is_err());
     let since = shows(&fixture, "triggers", "mailer", json!({"state": "failing"})).await["since"].clone();
@@ -154,6 +176,7 @@ async fn an_outage_is_shown_with_its_beginning_and_its_end() {
     fixture.scaler.reaches(&mailer, 0.0, SOON).await;
     shows(&fixture, "triggers", "mailer", json!({"state": "answered", "value": 0})).await;
     shows(&fixture, "queries", "jobs", json!({"state": "good", "error": null})).await;
+    assert!(page(&fixture, "/").await.contains("All is well</h2>"));
     shows_nothing_secret(&status(&fixture).await.to_string(), &database);
 }
 
@@ -178,6 +201,10 @@ async fn reloads_are_shown_with_their_faults_and_without_what_was_found() {
     assert!(has("databases.claps.sslmode: wrong; the log says how"), "{faults:#?}");
     assert!(faults.iter().all(|fault| fault.starts_with("line ")), "{faults:#?}");
     shows_nothing_secret(&seen.to_string(), &database);
+    let page = page(&fixture, "/").await;
+    assert!(page.contains("databases.claps.sslmode: wrong; the log says how"), "{page}");
+    assert!(page.contains("The configuration on disk is rejected</h2>"), "{page}");
+    shows_nothing_secret(&page, &database);
     fixture.reload(&good).await;
     assert_eq!(status(&fixture).await["reloads"][0]["result"], "applied");
 }
@@ -211,6 +238,46 @@ async fn two_thousand_triggers_with_hostile_names_are_all_there_and_made_up_ones
         entry(&seen, "triggers", &format!("{}{number}", hostile[number % 4]));
     }
     shows_nothing_secret(&seen.to_string(), &database);
+
+    let page = page(&fixture, "/").await;
+    assert!(page.len() < 100 * 1024, "{} bytes", page.len());
+    assert!(!page.contains("<img") && page.matches("<script>").count() == 1 && !page.contains('\0'), "{page}");
+    assert!(page.contains("page 1 of 40") && page.contains("zzz-known"), "{page}");
+    shows_nothing_secret(&page, &database);
+    let found = self::page(&fixture, "/?find=N%C3%A91599&sort=name").await;
+    assert!(found.contains("<bdi>n\u{e9}1599</bdi>") && !found.contains("page 1 of"), "{found}");
+}
+
+#[tokio::test]
+async fn calls_are_answered_beside_a_flood_of_pages() {
+    let database = jobs(Cluster::shared().await).await;
+    let fixture = Fixture::with(&database.scaler(), QUERIES).await;
+    for some in (0..2_000).collect::<Vec<_>>().chunks(100) {
+        let triggers = some.iter().map(|number| named(&trigger("jobs", &[]), format!("a-scaled-job-of-{number}")));
+        let triggers: Vec<ScaledObjectRef> = triggers.collect();
+        assert!(
+            join_all(triggers.iter().map(|trigger| fixture.scaler.active(trigger))).await.iter().all(Result::is_ok)
+        );
+    }
+    let port = fixture.serving.admin;
+    let paths = ["/", "/api/status", "/", "/?sort=asked", "/", "/?find=scaled-job-of-7"];
+    // One peer may have 256 connections.
+    let loads = stream::iter((0..300).map(|number| admin::request(port, "GET", paths[number % paths.len()])));
+    let flood = loads.buffer_unordered(200).collect::<Vec<_>>();
+    let calls = async {
+        let mut slowest = Duration::ZERO;
+        loop {
+            let start = std::time::Instant::now();
+            assert!(fixture.scaler.value(&named(&trigger("jobs", &[]), "a-scaled-job-of-7")).await.is_ok());
+            slowest = slowest.max(start.elapsed());
+            assert!(slowest < FLOODED, "{slowest:?}");
+        }
+    };
+    let answers = tokio::select! {
+        answers = flood => answers,
+        () = calls => unreachable!("the calls go on"),
+    };
+    assert!(answers.iter().all(|answer| answer.status() == 200 && !answer.body.is_empty()));
 }
 
 #[tokio::test]
@@ -218,7 +285,7 @@ async fn it_is_read_with_get_and_head_and_nothing_else() {
     let database = jobs(Cluster::shared().await).await;
     let fixture = Fixture::with(&database.scaler(), QUERIES).await;
     let port = fixture.serving.admin;
-    for path in ["/api/status", "/api/status?x=y"] {
+    for path in ["/api/status", "/", "/?state=refused"] {
         let (get, head) = (admin::request(port, "GET", path).await, admin::request(port, "HEAD", path).await);
         assert_eq!((get.status(), head.status(), &*head.body), (200, 200, ""));
         assert_eq!(get.header("content-type"), head.header("content-type"));
@@ -227,6 +294,8 @@ async fn it_is_read_with_get_and_head_and_nothing_else() {
             assert_eq!(admin::request(port, method, path).await.status(), 405, "{method}");
         }
     }
+    let policy = admin::request(port, "HEAD", "/").await.header("content-security-policy").map(str::to_owned);
+    assert!(policy.is_some_and(|policy| policy.starts_with("default-src 'none'; style-src 'sha256-")));
     let process = &status(&fixture).await["process"];
     assert_eq!(process["version"], env!("CARGO_PKG_VERSION"));
     assert!(process["started_at"].as_str() <= process["now"].as_str(), "{process}");

@@ -42,7 +42,12 @@ impl Clock {
 impl Moment {
     /// Returns the date and the time in UTC, as RFC 3339 writes them.
     pub(super) fn rfc3339(&self) -> String {
-        format!("{}T{}Z", self.wall.date(), self.time_of_day())
+        format!("{}T{}Z", self.date(), self.time_of_day())
+    }
+
+    /// Returns the date in UTC.
+    pub(super) fn date(&self) -> String {
+        self.wall.date().to_string()
     }
 
     /// Returns the time in UTC.

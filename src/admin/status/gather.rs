@@ -45,7 +45,7 @@ impl Gatherer {
         queries.sort_by(|a, b| (a.state, &a.name).cmp(&(b.state, &b.name)));
         let databases = catalog.databases().iter();
         let mut databases: Vec<Database> =
-            databases.map(|(name, database)| self::database(name, database, &queries, &clock)).collect();
+            databases.map(|(name, database)| self.database(name, database, &queries, &clock)).collect();
         databases.sort_by(|a, b| (a.state, &a.name).cmp(&(b.state, &b.name)));
         let (states, untracked_requests) = metrics.trigger_states(clock.instant());
         Status {
@@ -68,10 +68,6 @@ impl Gatherer {
         let query = source.query();
         let crate::cache::QueryState { latest, fault, history } = source.state(clock.instant());
         let databases = query.databases.clone();
-        let statements = |database: &String| {
-            let labels = QueryLabels { query: query.name.clone(), database: database.clone() };
-            self.subject.metrics.query_statements.get(&labels).map_or(0, |count| count.get())
-        };
         let numbers = latest.and_then(|latest| latest.numbers);
         let read_at = latest.map(|latest| clock.moment(latest.sent_at));
         Query {
@@ -90,36 +86,42 @@ impl Gatherer {
             read_at,
             age_seconds: read_at.map(|read_at| rounded(read_at.age.as_secs_f64())),
             duration_seconds: latest.map(|latest| rounded(latest.took.as_secs_f64())),
-            statements: databases.iter().map(statements).sum(),
+            statements: databases.iter().map(|database| self.statements(&query.name, database)).sum(),
             history,
             databases,
         }
     }
-}
 
-fn database(name: &str, database: &postgres::Database, queries: &[Query], clock: &Clock) -> Database {
-    let known = database.state();
-    let fault: Option<Fault> = known.outcome.and_then(Result::err);
-    let asked = queries.iter().filter(|query| query.databases.iter().any(|database| database == name));
-    Database {
-        name: name.to_owned(),
-        state: match known.outcome {
-            _ if !database.settings().enabled => DatabaseState::Disabled,
-            Some(Err(_)) => DatabaseState::Down,
-            Some(Ok(())) => DatabaseState::Up,
-            None => DatabaseState::Unknown,
-        },
-        since: clock.moment(known.since),
-        reason: fault.map(Fault::reason),
-        error: fault.map(|fault| fault.to_string()),
-        role: known.is_standby.map(|is_standby| if is_standby { Role::Standby } else { Role::Primary }),
-        privileged: known.is_privileged,
-        breaker: match known.breaker {
-            reading::Breaker::Closed => Breaker::Closed,
-            reading::Breaker::Open => Breaker::Open,
-        },
-        notifications: known.hears,
-        statements: asked.map(|query| query.statements).sum(),
+    /// Returns the number of statements of a query in one of its databases.
+    fn statements(&self, query: &str, database: &str) -> u64 {
+        let labels = QueryLabels { query: query.to_owned(), database: database.to_owned() };
+        self.subject.metrics.query_statements.get(&labels).map_or(0, |count| count.get())
+    }
+
+    fn database(&self, name: &str, database: &postgres::Database, queries: &[Query], clock: &Clock) -> Database {
+        let known = database.state();
+        let fault: Option<Fault> = known.outcome.and_then(Result::err);
+        let asked = queries.iter().filter(|query| query.databases.iter().any(|database| database == name));
+        Database {
+            name: name.to_owned(),
+            state: match known.outcome {
+                _ if !database.settings().enabled => DatabaseState::Disabled,
+                Some(Err(_)) => DatabaseState::Down,
+                Some(Ok(())) => DatabaseState::Up,
+                None => DatabaseState::Unknown,
+            },
+            since: clock.moment(known.since),
+            reason: fault.map(Fault::reason),
+            error: fault.map(|fault| fault.to_string()),
+            role: known.is_standby.map(|is_standby| if is_standby { Role::Standby } else { Role::Primary }),
+            privileged: known.is_privileged,
+            breaker: match known.breaker {
+                reading::Breaker::Closed => Breaker::Closed,
+                reading::Breaker::Open => Breaker::Open,
+            },
+            notifications: known.hears,
+            statements: asked.map(|query| self.statements(&query.name, name)).sum(),
+        }
     }
 }
 

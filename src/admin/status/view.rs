@@ -1,0 +1,131 @@
+//! Which triggers a page shows, as its address says.
+
+use std::fmt::Write as _;
+
+use super::TriggerState;
+
+/// The most characters of a text to find.
+const LONGEST_FIND: usize = 100;
+
+/// The order of triggers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Sort {
+    /// What needs a person comes first.
+    #[default]
+    State,
+    Name,
+    Query,
+    /// The greatest first.
+    Value,
+    /// The longest unasked first.
+    Asked,
+}
+
+/// The part of the triggers that a page shows.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(in crate::admin) struct View {
+    /// In lower case.
+    pub(super) find: String,
+    pub(super) state: Option<TriggerState>,
+    pub(super) sort: Sort,
+    /// Counted from 0.
+    pub(super) page: usize,
+}
+
+impl Sort {
+    pub(super) const ALL: [Self; 5] = [Self::State, Self::Name, Self::Query, Self::Value, Self::Asked];
+
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            Self::State => "state",
+            Self::Name => "name",
+            Self::Query => "query",
+            Self::Value => "value",
+            Self::Asked => "asked",
+        }
+    }
+}
+
+impl View {
+    /// Reads the query of an address. What it does not know it leaves out.
+    pub(in crate::admin) fn parse(query: &str) -> Self {
+        let mut view = Self::default();
+        for (name, value) in query.split('&').filter_map(|pair| pair.split_once('=')) {
+            let value = decoded(value);
+            match name {
+                "find" => view.find = value.trim().chars().take(LONGEST_FIND).collect::<String>().to_lowercase(),
+                "state" => view.state = TriggerState::ALL.into_iter().find(|state| state.word() == value),
+                "sort" => view.sort = Sort::ALL.into_iter().find(|sort| sort.word() == value).unwrap_or_default(),
+                "page" => view.page = value.parse::<usize>().unwrap_or(1).saturating_sub(1),
+                _ => {}
+            }
+        }
+        view
+    }
+
+    /// Returns the address of this view.
+    pub(super) fn address(&self) -> String {
+        let Self { find, state, sort, page } = self;
+        let mut pairs = Vec::new();
+        if !find.is_empty() {
+            pairs.push(format!("find={}", encoded(find)));
+        }
+        pairs.extend(state.map(|state| format!("state={}", state.word())));
+        if *sort != Sort::default() {
+            pairs.push(format!("sort={}", sort.word()));
+        }
+        if *page > 0 {
+            pairs.push(format!("page={}", page + 1));
+        }
+        format!("/?{}", pairs.join("&"))
+    }
+}
+
+/// Decodes a value of an HTML form.
+fn decoded(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [first, tail @ ..] = rest {
+        rest = tail;
+        let digits = tail.get(..2).and_then(|digits| std::str::from_utf8(digits).ok());
+        let escaped = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()).filter(|_| *first == b'%');
+        match (first, escaped) {
+            (b'+', _) => bytes.push(b' '),
+            (_, Some(byte)) => {
+                bytes.push(byte);
+                rest = &tail[2..];
+            }
+            (byte, None) => bytes.push(*byte),
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+fn encoded(text: &str) -> String {
+    let mut encoded = String::new();
+    for byte in text.bytes() {
+        match byte {
+            b if b.is_ascii_alphanumeric() || b"-_.~".contains(&b) => encoded.push(char::from(b)),
+            b => write!(encoded, "%{b:02X}").expect("a string takes everything"),
+        }
+    }
+    encoded
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_says_a_view_and_nonsense_says_none() {
+        let view = View { find: "a&b/ü \"%".into(), state: Some(TriggerState::Refused), sort: Sort::Asked, page: 3 };
+        let address = view.address();
+        assert_eq!(address, "/?find=a%26b%2F%C3%BC%20%22%25&state=refused&sort=asked&page=4");
+        assert_eq!(View::parse(address.strip_prefix("/?").expect("a query")), view);
+        for nonsense in ["", "&&=&", "state=nonsense&sort=%%&page=-1&find=", "page=0", "find=+", "x"] {
+            assert_eq!(View::parse(nonsense), View::default(), "{nonsense}");
+        }
+        assert_eq!(View::parse("find=%zz%2").find, "%zz%2");
+        assert_eq!(View::parse(&format!("find={}", "X".repeat(5_000))).find, "x".repeat(LONGEST_FIND));
+    }
+}
