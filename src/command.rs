@@ -107,14 +107,22 @@ struct ConfigFile {
 impl ConfigFile {
     /// Loads the configuration with its query files: from a file, from standard input (`-`) or from a directory.
     fn load(&self) -> Result<Config, Misconfiguration> {
-        let environment = Environment::of_process();
+        self.load_in(&Environment::of_process())
+    }
+
+    /// Loads the same as somebody does who has no part of what it refers to.
+    fn load_elsewhere(&self) -> Result<Config, Misconfiguration> {
+        self.load_in(&Environment::of_process().elsewhere())
+    }
+
+    fn load_in(&self, environment: &Environment) -> Result<Config, Misconfiguration> {
         match self.path() {
             Some(path) if path == STANDARD_INPUT => match bounded_text(std::io::stdin()) {
-                Ok(text) => Config::load_text(Path::new("<stdin>"), &text, &environment),
+                Ok(text) => Config::load_text(Path::new("<stdin>"), &text, environment),
                 Err(message) => Err(Misconfiguration::whole("<stdin>".into(), message)),
             },
-            Some(path) if path.is_dir() => Config::load_directory(path, &environment),
-            path => Config::load(path, &environment),
+            Some(path) if path.is_dir() => Config::load_directory(path, environment),
+            path => Config::load(path, environment),
         }
     }
 

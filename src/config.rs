@@ -126,6 +126,10 @@ pub struct Config {
     pub queries_from: Option<QueriesFrom>,
     /// The query files, and what of them is in force.
     pub query_files: QueryFiles,
+    /// What the configuration refers to and is not there, if it is looked at elsewhere: see [`Environment::elsewhere`].
+    pub notes: Vec<Misconfiguration>,
+    /// The databases that such a reference leaves unknown. They are not in `databases`.
+    pub unknown_databases: BTreeSet<String>,
     /// For each query of a query file the name of that file.
     origins: BTreeMap<String, String>,
     /// The names of the built-in queries that nothing has changed.
@@ -151,9 +155,7 @@ impl Config {
     /// # Errors
     /// Returns every fault of the main file. Those of query files are in [`Config::query_files`].
     pub fn load(path: Option<&Path>, environment: &Environment) -> Result<Self, Misconfiguration> {
-        let main = Self::load_main(path, environment)?;
-        let listing = main.queries_from.as_ref().map(QueriesFrom::listing);
-        Ok(main.with_query_files(listing.as_ref(), &QueryFiles::default()))
+        Ok(Self::load_main(path, environment)?.with_files_of_directory(environment))
     }
 
     /// Reads YAML as if it stood in a file of this name, and the query files.
@@ -161,9 +163,7 @@ impl Config {
     /// # Errors
     /// Returns every fault of the YAML.
     pub fn load_text(name: &Path, yaml: &str, environment: &Environment) -> Result<Self, Misconfiguration> {
-        let main = Self::checked(Some(name), Some(yaml), environment)?;
-        let listing = main.queries_from.as_ref().map(QueriesFrom::listing);
-        Ok(main.with_query_files(listing.as_ref(), &QueryFiles::default()))
+        Ok(Self::checked(Some(name), Some(yaml), environment)?.with_files_of_directory(environment))
     }
 
     /// Reads the file [`MAIN_FILE`] in a directory, with the query files that are in that directory, too: those in its
@@ -232,14 +232,21 @@ impl Config {
         let libpq = if file_has_databases || names_another_database(&tree) {
             None
         } else {
-            ConnectionSource::from_environment(&|name| environment.get(name).map(str::to_owned))
+            let is_there = |name: &str, value: &str| name != "PGPASSFILE" || Path::new(value).exists();
+            let variable =
+                |name: &str| environment.get(name).filter(|value| !environment.is_elsewhere() || is_there(name, value));
+            ConnectionSource::from_environment(&|name| variable(name).map(str::to_owned))
                 .inspect_err(|faults| diagnostics.extend(faults))
                 .ok()
         };
         let context = Context { tree: &tree, environment, diagnostics: &diagnostics, effective: RefCell::default() };
         let config = Self::read(&context, libpq.as_ref());
         match config {
-            Some(config) if diagnostics.is_empty() => Ok(config),
+            Some(config) if diagnostics.is_empty() => {
+                let notes = diagnostics.take_notes();
+                let notes = (!notes.is_empty()).then(|| Misconfiguration::new(path.map(Path::to_owned), notes));
+                Ok(Self { notes: notes.into_iter().collect(), ..config })
+            }
             _ => Err(diagnostics.into_error(path.map(Path::to_owned))),
         }
     }
@@ -260,7 +267,9 @@ impl Config {
         let section = root.section("databases");
         let databases = database::read(&section, libpq);
         // By name, not by what could be made of them: a query must not be blamed for its database.
-        let names = databases.keys().map(String::as_str).chain(section.names()).map(str::to_owned).collect();
+        let names: BTreeSet<String> =
+            databases.keys().map(String::as_str).chain(section.names()).map(str::to_owned).collect();
+        let unknown_databases = names.iter().filter(|name| !databases.contains_key(*name)).cloned().collect();
         let section = root.section("queries_from");
         let queries_from = section.is_present().then(|| queries_from::read(&section, &names)).flatten();
         root.boolean(BUILT_IN_QUERIES);
@@ -274,6 +283,8 @@ impl Config {
             databases,
             queries,
             queries_from,
+            notes: Vec::new(),
+            unknown_databases,
             query_files: QueryFiles::default(),
             origins: BTreeMap::new(),
             built_in,
@@ -323,9 +334,7 @@ impl Config {
         let mut files: Vec<PathBuf> =
             self.databases.values().flat_map(|database| database.connection.files()).collect();
         files.extend_from_slice(&self.effective.files);
-        if let Some(ServerTls { cert, key, client_ca, client_names: _ }) = &self.server.tls {
-            files.extend([Some(cert), Some(key), client_ca.as_ref()].into_iter().flatten().cloned());
-        }
+        files.extend(self.server.tls.iter().flat_map(ServerTls::files).cloned());
         files.sort();
         files.dedup();
         files

@@ -28,7 +28,7 @@ pub(crate) use self::{
     address::{HOSTS, is_host},
     connection::{SESSION_ATTRS, SSLMODES},
     keywords::KEYS,
-    params::Params,
+    params::{Params, Problem},
     url::redacted as redacted_url,
     value::ValueSource,
 };

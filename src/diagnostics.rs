@@ -137,27 +137,40 @@ impl std::error::Error for Misconfiguration {}
 
 /// Gathers faults while checking goes on.
 #[derive(Debug, Default)]
-pub(crate) struct Diagnostics(RefCell<Vec<Diagnostic>>);
+pub(crate) struct Diagnostics {
+    faults: RefCell<Vec<Diagnostic>>,
+    notes: RefCell<Vec<Diagnostic>>,
+}
 
 impl Diagnostics {
     /// Notes one fault.
     pub(crate) fn add(&self, location: Location, path: impl Into<String>, message: impl Into<String>) {
-        self.0.borrow_mut().push(Diagnostic { path: path.into(), location, message: message.into() });
+        self.faults.borrow_mut().push(Diagnostic { path: path.into(), location, message: message.into() });
+    }
+
+    /// Notes something that is no fault.
+    pub(crate) fn note(&self, location: Location, path: impl Into<String>, message: impl Into<String>) {
+        self.notes.borrow_mut().push(Diagnostic { path: path.into(), location, message: message.into() });
+    }
+
+    /// Takes the notes out.
+    pub(crate) fn take_notes(&self) -> Vec<Diagnostic> {
+        self.notes.take()
     }
 
     /// Notes faults that were found elsewhere.
     pub(crate) fn extend(&self, faults: &Misconfiguration) {
-        self.0.borrow_mut().extend(faults.faults.iter().cloned());
+        self.faults.borrow_mut().extend(faults.faults.iter().cloned());
     }
 
     /// Returns whether nothing was found so far.
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.borrow().is_empty()
+        self.faults.borrow().is_empty()
     }
 
     /// Returns what was found as an error.
     pub(crate) fn into_error(self, file: Option<PathBuf>) -> Misconfiguration {
-        Misconfiguration::new(file, self.0.into_inner())
+        Misconfiguration::new(file, self.faults.into_inner())
     }
 }
 

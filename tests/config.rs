@@ -250,7 +250,7 @@ fn shipped() -> Vec<(PathBuf, String)> {
             let path = entry.expect("an entry").path();
             if path.is_dir() {
                 directories.push(path);
-            } else if path.file_name().is_some_and(|name| name == "clapometer.yaml") {
+            } else if ["clapometer.yaml", "configuration.patch.yaml"].iter().any(|name| path.ends_with(name)) {
                 let text = fs::read_to_string(&path).expect("a file");
                 let block = text.split("\n  clapometer.yaml: |\n").nth(1);
                 let is_manifest = text.contains("kind: ConfigMap");
@@ -270,6 +270,7 @@ fn shipped() -> Vec<(PathBuf, String)> {
 fn every_shipped_configuration_loads() {
     let shipped = shipped();
     assert!(shipped.len() >= 4, "{shipped:?}");
+    assert!(shipped.iter().any(|(_, yaml)| yaml.contains("client_names:")), "the one with TLS");
     for (path, yaml) in shipped {
         let directory = tempfile::tempdir().expect("a directory");
         let is_mounted = |word: &&str| word.starts_with("/secrets/") || word.starts_with("/certs");

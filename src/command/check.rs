@@ -60,7 +60,7 @@ Examples:
 pub(super) struct Check {
     #[command(flatten)]
     config: ConfigFile,
-    /// Only validate the configuration; connect to nothing
+    /// Only validate the configuration; connect to nothing. Files and variables that it refers to need not be there
     #[arg(long)]
     offline: bool,
     /// The value of a query's parameter; may be repeated. A query without all its values is skipped
@@ -81,7 +81,7 @@ enum OutputFormat {
 impl Check {
     pub(super) fn run(self) -> Exit {
         let Self { config: file, offline, parameters, json } = self;
-        let config = match file.load() {
+        let config = match if offline { file.load_elsewhere() } else { file.load() } {
             Ok(config) => config,
             Err(faults) if json => return unusable(&faults.json()),
             Err(faults) => return misconfigured(&faults),
@@ -89,14 +89,17 @@ impl Check {
         if !json {
             config.query_files.faults().iter().for_each(|faults| eprintln!("{faults}"));
         }
-        let serving = match config.server.tls.as_ref().map(TlsReport::read).transpose() {
+        let tls = config.server.tls.as_ref().filter(|tls| !offline || tls.files().all(|file| file.exists()));
+        let serving = match tls.map(TlsReport::read).transpose() {
             Ok(serving) => serving,
             Err(error) => return refuse(&error.to_string(), json),
         };
         let colors = ColorChoice::for_stdout();
         if offline && json {
             let database = |settings| DatabaseReport::not_asked(settings, &config, ConnectionState::NotConnected);
-            let databases: Vec<_> = config.databases.values().map(|settings| database(settings)).collect();
+            let unknown = config.unknown_databases.iter().map(|name| DatabaseReport::unknown(name, &config));
+            let databases: Vec<_> =
+                config.databases.values().map(|settings| database(settings)).chain(unknown).collect();
             let sums = inspect::sums(&config, &databases);
             print_document(&Report { sums, ..Report::new(&config, serving, databases) });
             return valid(&config);

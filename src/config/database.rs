@@ -9,7 +9,7 @@ use super::{
     server::LIFETIMES,
 };
 use crate::{
-    conninfo::{self, ConnectionSource, HOSTS, Params, SESSION_ATTRS, SSLMODES, is_host},
+    conninfo::{self, ConnectionSource, HOSTS, Params, Problem, SESSION_ATTRS, SSLMODES, is_host},
     diagnostics::quoted,
     query::{METRIC_NAME, is_metric_name},
 };
@@ -316,8 +316,9 @@ fn connection(
     is_complete: bool,
     libpq: Option<&ConnectionSource>,
 ) -> Option<(ConnectionSource, Option<Duration>)> {
+    let (params, missing) = split(section, params);
     match params.assemble() {
-        Ok((_, connect_timeout)) if is_complete => {
+        Ok((_, connect_timeout)) if is_complete && missing.is_empty() => {
             let of_environment = libpq.filter(|_| !section.has("url")).and_then(ConnectionSource::connect_timeout);
             let connect_timeout = connect_timeout.or(of_environment);
             Some((ConnectionSource::new(params, connect_timeout), connect_timeout))
@@ -326,10 +327,34 @@ fn connection(
         Err(problems) => {
             // A key whose own value is wrong has its fault already.
             let is_wrong = |key: &str| section.has(key) && !params.texts.contains_key(key);
-            for problem in problems.iter().filter(|problem| !is_wrong(problem.key) && !is_wrong("url")) {
-                section.fault(problem.key, problem.message.clone());
+            // What is not there may be all that is wrong with the others; a password says nothing of them.
+            let is_decisive = missing.iter().all(|key| *key == "password");
+            let is_known =
+                |problem: &&Problem| is_decisive || section.has(problem.key) && !missing.contains(&problem.key);
+            let told = problems.iter().filter(|problem| !is_wrong(problem.key) && !is_wrong("url"));
+            for problem in told.filter(is_known) {
+                match problem.is_missing_file {
+                    true => section.missing(problem.key, problem.message.clone()),
+                    false => section.fault(problem.key, problem.message.clone()),
+                }
             }
             None
         }
     }
+}
+
+/// Splits off the parameters that are read from what is not there, where that is no fault, and notes them.
+fn split(section: &Section<'_>, mut params: Params) -> (Params, Vec<&'static str>) {
+    let mut missing = Vec::new();
+    for key in conninfo::KEYS {
+        let Some(text) = params.texts.get(key).filter(|text| section.is_elsewhere() && !text.is_there()) else {
+            continue;
+        };
+        section.missing(key, text.read().err().unwrap_or_default());
+        missing.push(key);
+    }
+    for key in &missing {
+        params.texts.remove(key);
+    }
+    (params, missing)
 }

@@ -160,6 +160,19 @@ impl QueryFiles {
 }
 
 impl Config {
+    /// Adds the queries of the query files that are there now. Elsewhere than where the configuration is served, a
+    /// directory that is not there is passed over with a note.
+    pub(super) fn with_files_of_directory(mut self, environment: &Environment) -> Self {
+        let Some(from) = &self.queries_from else { return self };
+        if environment.is_elsewhere() && !from.path.exists() {
+            let message = "is not there, so no query file was looked at; give --config a directory with both";
+            self.notes.push(Misconfiguration::whole(from.path.clone(), message));
+            return self;
+        }
+        let listing = from.listing();
+        self.with_query_files(Some(&listing), &QueryFiles::default())
+    }
+
     /// Adds the queries of the query files to a configuration that is the main file's alone.
     ///
     /// Of a file that is wrong its last good version in `before` is taken, as far as the main file still allows it.
@@ -288,7 +301,7 @@ impl Config {
             let message = "the file's name must be letters, digits, '-', '_' and '.'";
             return Err(Misconfiguration::whole(from.path.join(name), message));
         }
-        Ok(from.allowance(name, self.databases.keys().cloned()))
+        Ok(from.allowance(name, self.databases.keys().chain(&self.unknown_databases).cloned()))
     }
 }
 

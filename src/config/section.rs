@@ -80,6 +80,10 @@ impl<'a> Section<'a> {
                 let reference = self.referred(name, reference)?;
                 match reference.read() {
                     Ok(text) => (Cow::Owned(Value::new(None, ValueKind::String(text))), Some(reference)),
+                    Err(message) if self.is_elsewhere() && !reference.is_there() => {
+                        self.missing(name, message);
+                        (Cow::Owned(key.default_value()?), None)
+                    }
                     Err(message) => {
                         self.fault(name, message);
                         return None;
@@ -257,6 +261,16 @@ impl<'a> Section<'a> {
     /// Notes a fault of a key, which need not be there.
     pub(super) fn fault(&self, name: &str, message: impl Into<String>) {
         self.site.below(name).fault(message);
+    }
+
+    /// Notes that something is not there that a key refers to: a fault, unless the configuration is looked at elsewhere.
+    pub(super) fn missing(&self, name: &str, message: impl Into<String>) {
+        self.site.below(name).missing(message);
+    }
+
+    /// Returns whether the configuration is looked at somewhere else than where it is served.
+    pub(super) fn is_elsewhere(&self) -> bool {
+        self.site.is_elsewhere()
     }
 
     /// Notes a fault of the section itself.

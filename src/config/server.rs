@@ -93,6 +93,14 @@ pub struct ServerTls {
     pub client_names: Vec<String>,
 }
 
+impl ServerTls {
+    /// Returns every file that it names.
+    pub fn files(&self) -> impl Iterator<Item = &PathBuf> {
+        let Self { cert, key, client_ca, client_names: _ } = self;
+        [Some(cert), Some(key), client_ca.as_ref()].into_iter().flatten()
+    }
+}
+
 /// Reads `server`; nothing if a value is wrong.
 pub(super) fn read(section: &Section<'_>) -> Option<Server> {
     let listen = section.parsed("listen");
@@ -110,7 +118,11 @@ fn read_tls(section: &Section<'_>) -> Option<ServerTls> {
         if is_pem(&path.to_string_lossy()) {
             section.fault(name, "holds PEM text, must be the path of a PEM file");
         } else if let Err(error) = std::fs::File::open(&path) {
-            section.fault(name, format!("cannot read the file {}: {error}", shown_path(&path)));
+            let message = format!("cannot read the file {}: {error}", shown_path(&path));
+            match error.kind() {
+                std::io::ErrorKind::NotFound => section.missing(name, message),
+                _ => section.fault(name, message),
+            }
         }
         Some(path)
     };

@@ -66,6 +66,19 @@ impl<'a> Site<'a> {
         places.all(|(_, location)| *location == Location::Whole)
     }
 
+    /// Notes that something is not there that this place refers to: a fault, unless the configuration is looked at elsewhere.
+    pub(super) fn missing(&self, message: impl Into<String>) {
+        match self.context.environment.is_elsewhere() {
+            true => self.context.diagnostics.note(self.location(), self.path(), message),
+            false => self.fault(message),
+        }
+    }
+
+    /// Returns whether the configuration is looked at somewhere else than where it is served.
+    pub(super) fn is_elsewhere(&self) -> bool {
+        self.context.environment.is_elsewhere()
+    }
+
     /// Notes a fault of this place.
     pub(super) fn fault(&self, message: impl Into<String>) {
         self.context.diagnostics.add(self.location(), self.path(), message);

@@ -23,7 +23,10 @@ pub(crate) const LARGEST_FILE: u64 = 1 << 20;
 
 /// Environment variables, taken once so that a configuration is read from one moment.
 #[derive(Clone, Default, PartialEq, Eq)]
-pub struct Environment(BTreeMap<String, String>);
+pub struct Environment {
+    variables: BTreeMap<String, String>,
+    is_elsewhere: bool,
+}
 
 impl Environment {
     /// The variables of this process; those that are not Unicode are passed over.
@@ -35,20 +38,32 @@ impl Environment {
 
     /// A variable's value.
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.0.get(name).map(String::as_str)
+        self.variables.get(name).map(String::as_str)
+    }
+
+    /// Returns the same for a look at a configuration somewhere else than where it is served: a file or a variable that
+    /// it refers to and that is not there is no fault, but a note.
+    #[must_use]
+    pub fn elsewhere(self) -> Self {
+        Self { is_elsewhere: true, ..self }
+    }
+
+    /// Returns whether the configuration is looked at somewhere else than where it is served.
+    pub(super) fn is_elsewhere(&self) -> bool {
+        self.is_elsewhere
     }
 }
 
 impl FromIterator<(String, String)> for Environment {
     fn from_iter<I: IntoIterator<Item = (String, String)>>(pairs: I) -> Self {
-        Self(pairs.into_iter().collect())
+        Self { variables: pairs.into_iter().collect(), is_elsewhere: false }
     }
 }
 
 /// Shows only the names, because values may be secrets.
 impl fmt::Debug for Environment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set().entries(self.0.keys()).finish()
+        f.debug_set().entries(self.variables.keys()).finish()
     }
 }
 
@@ -96,7 +111,7 @@ pub(crate) fn merged(trees: Vec<Tree>) -> Tree {
 /// Reads the variables that start with [`PREFIX`]; `below` is what they override.
 pub(crate) fn variables(environment: &Environment, below: &Tree, diagnostics: &Diagnostics) -> Tree {
     let mut tree = Tree::default();
-    for (name, text) in &environment.0 {
+    for (name, text) in &environment.variables {
         let Some(rest) = name.get(..PREFIX.len()).filter(|head| head.eq_ignore_ascii_case(PREFIX)) else {
             continue;
         };

@@ -50,6 +50,8 @@ pub(crate) struct Problem {
     pub(crate) key: &'static str,
     /// Says what is wrong and what would be right.
     pub(crate) message: String,
+    /// A file that it names is not there.
+    pub(crate) is_missing_file: bool,
 }
 
 /// A parameter's text as of now, and whether a message may quote it.
@@ -121,8 +123,10 @@ impl Reader {
     fn problem(&mut self, key: &'static str, message: impl Into<String>) {
         let message = message.into();
         self.problems.push(match self.values.get(key) {
-            Some(part) if part.is_of_url => Problem { key: "url", message: format!("{key}: {message}") },
-            _ => Problem { key, message },
+            Some(part) if part.is_of_url => {
+                Problem { key: "url", message: format!("{key}: {message}"), is_missing_file: false }
+            }
+            _ => Problem { key, message, is_missing_file: false },
         });
     }
 
@@ -403,6 +407,9 @@ impl Reader {
                     false => "",
                 };
                 self.problem(name, format!("cannot read the file {}: {error}{way_out}", shown_path(path)));
+                if let Some(problem) = self.problems.last_mut() {
+                    problem.is_missing_file = error.kind() == std::io::ErrorKind::NotFound;
+                }
             }
         }
         match (cert, key) {

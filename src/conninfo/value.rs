@@ -28,6 +28,15 @@ impl ValueSource {
         Self::Plain(Secret::new(text.into()))
     }
 
+    /// Returns whether there is something to read, right or wrong.
+    pub(crate) fn is_there(&self) -> bool {
+        match self {
+            Self::Plain(_) => true,
+            Self::File(path) => path.exists(),
+            Self::Variable { name: _, value } => value.is_some(),
+        }
+    }
+
     /// Reads the text as of now.
     ///
     /// # Errors

@@ -313,3 +313,55 @@ async fn standard_input_is_a_configuration_for_check_and_config_and_none_for_ser
     assert_eq!(served.code(), Some(2));
     assert!(served.errors.contains("--config must be a file"), "{}", served.errors);
 }
+
+#[tokio::test]
+async fn offline_what_is_not_there_is_a_note_and_what_is_wrong_is_a_fault() {
+    let main = |database: &str| {
+        format!(
+            "server: {{tls: {{cert: /no/tls.crt, key: /no/tls.key}}}}\n\
+             databases:\n  claps: {database}\n  ledger: {{host: db, user: me, sslmode: require, pool_size: {{env: POOL}}}}\n\
+             queries_from: {{path: /no/queries.d}}\nqueries: {{jobs: {{database: claps, sql: SELECT 1}}}}\n"
+        )
+    };
+    let check = |database: &str, arguments: &[&'static str]| {
+        let executable = Executable::clapometer(["check", "--config", "clapometer.yaml"]);
+        let executable = executable.file("clapometer.yaml", &main(database));
+        arguments.iter().fold(executable, Executable::argument).finish(SOON)
+    };
+    let good = "{host: db, user: {env: DB_USER}, password: {file: /no/password}, sslmode: verify-full, sslrootcert: /no/ca.crt}";
+    let checked = check(good, &["--offline"]).await;
+    assert_eq!((checked.code(), checked.errors.as_str()), (Some(0), ""));
+    for note in [
+        "server.tls.cert: cannot read the file /no/tls.crt",
+        "databases.claps.password: cannot read the file /no/password",
+        "databases.claps.user: the variable DB_USER is not set",
+        "databases.ledger.pool_size: the variable POOL is not set",
+        "/no/queries.d: is not there",
+        "database   claps  not known here",
+        "jobs",
+    ] {
+        assert!(checked.output.contains(note), "{note}: {}", checked.output);
+    }
+    let json = check(good, &["--offline", "--json"]).await;
+    assert_eq!(json.code(), Some(0), "{}", json.errors);
+    let json: Value = serde_json::from_str(&json.output).unwrap();
+    assert!(json["notes"].as_array().is_some_and(|notes| notes.iter().any(|note| note["line"] == 3)), "{json}");
+    assert_eq!(json["databases"].as_array().unwrap().len(), 2);
+
+    // Where the password is unknown, the rest is not.
+    let wrong = check("{host: db, user: me, password: {file: /no/password}}", &["--offline"]).await;
+    assert_eq!(wrong.code(), Some(78));
+    assert!(wrong.errors.contains("databases.claps.sslmode: is missing"), "{}", wrong.errors);
+    let wrong = check("{host: db, usr: me, password: {file: /no/password}, sslmode: on}", &["--offline"]).await;
+    assert!(
+        wrong.errors.contains("claps.usr: unknown key") && wrong.errors.contains("claps.sslmode: "),
+        "{}",
+        wrong.errors
+    );
+    assert!(!wrong.errors.contains("/no/"), "a note among the faults: {}", wrong.errors);
+
+    // `serve` and a check of the databases need it all.
+    let needed = check(good, &[]).await;
+    assert_eq!(needed.code(), Some(78));
+    assert!(needed.errors.contains("databases.claps.password: cannot read the file"), "{}", needed.errors);
+}

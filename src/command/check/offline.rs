@@ -37,6 +37,9 @@ pub(super) fn text(title: &str, config: &Config, colors: ColorChoice) -> String 
         let disabled = if database.enabled { "" } else { " (disabled)" };
         line(&format!("  database   {}  {}{disabled}", database.name, printable(&at)));
     }
+    for name in &config.unknown_databases {
+        line(&format!("  database   {name}  not known here, see the notes"));
+    }
     for (name, file) in &config.query_files.files {
         let count = config.queries.keys().filter(|query| config.origin(query) == Some(name)).count();
         let queries = match (count, file.faults.is_some()) {
@@ -49,6 +52,10 @@ pub(super) fn text(title: &str, config: &Config, colors: ColorChoice) -> String 
     let width = config.queries.keys().map(|name| name.chars().count()).max().unwrap_or(0);
     for query in config.queries.values() {
         line(&format!("  query      {:width$}  {}", query.name, described(config, query)));
+    }
+    let notes: Vec<String> = config.notes.iter().map(ToString::to_string).collect();
+    for note in notes.iter().flat_map(|notes| notes.lines()) {
+        line(&format!("  note       {}", printable(note)));
     }
     line("");
     line(

@@ -23,6 +23,9 @@ pub(super) struct Report {
     /// The faults of query files. What else there is was checked.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) faults: Vec<serde_json::Value>,
+    /// What the configuration refers to and is not here, with `--offline`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) notes: Vec<serde_json::Value>,
     /// TLS towards KEDA, if it is configured.
     pub(super) serving: Option<TlsReport>,
     pub(super) databases: Vec<DatabaseReport>,
@@ -175,9 +178,10 @@ pub(super) struct PlanReport {
 impl Report {
     /// A report that begins with the faults of query files.
     pub(super) fn new(config: &Config, serving: Option<TlsReport>, databases: Vec<DatabaseReport>) -> Self {
-        let of_file = |faults: Misconfiguration| faults.json()["faults"].as_array().cloned().unwrap_or_default();
+        let of_file = |faults: &Misconfiguration| faults.json()["faults"].as_array().cloned().unwrap_or_default();
         Self {
-            faults: config.query_files.faults().into_iter().flat_map(of_file).collect(),
+            faults: config.query_files.faults().iter().flat_map(of_file).collect(),
+            notes: config.notes.iter().flat_map(of_file).collect(),
             serving,
             databases,
             sums: Vec::new(),
@@ -224,6 +228,18 @@ impl Report {
 }
 
 impl DatabaseReport {
+    /// A database whose place is not known here, with its queries.
+    pub(super) fn unknown(name: &str, config: &Config) -> Self {
+        let queries = config.queries.values().filter(|query| query.databases.iter().any(|database| database == name));
+        Self {
+            name: name.to_owned(),
+            target: None,
+            state: ConnectionState::NotConnected,
+            warnings: Vec::new(),
+            queries: queries.map(|query| QueryReport::not_run(query, QueryOutcome::NotAsked)).collect(),
+        }
+    }
+
     /// A database that was not asked, with its queries.
     pub(super) fn not_asked(settings: &Database, config: &Config, state: ConnectionState) -> Self {
         let queries = config.queries.values().filter(|query| query.databases.contains(&settings.name));

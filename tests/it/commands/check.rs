@@ -71,9 +71,11 @@ async fn every_outcome_is_a_document_with_json() {
     for arguments in [&["check", "--json"][..], &["check", "--offline", "--json"]] {
         let faults = documented(misspelt, arguments, 78).await;
         assert_eq!((&faults["faults"][0]["key"], &faults["faults"][0]["line"]), (&"server.listen".into(), &1.into()));
-        let faults = documented(unusable, arguments, 78).await;
-        assert!(faults["faults"][0]["message"].as_str().unwrap().contains("none.crt"), "{faults}");
     }
+    let faults = documented(unusable, &["check", "--json"], 78).await;
+    assert!(faults["faults"][0]["message"].as_str().unwrap().contains("none.crt"), "{faults}");
+    let noted = documented(unusable, &["check", "--offline", "--json"], 0).await;
+    assert!(noted["notes"][0]["message"].as_str().unwrap().contains("none.crt"), "{noted}");
 }
 
 #[tokio::test]
