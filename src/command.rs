@@ -13,6 +13,7 @@ mod migrate;
 mod notify_sql;
 mod presets;
 mod serve;
+mod simulate;
 mod why;
 
 use std::{
@@ -59,7 +60,8 @@ impl From<Exit> for ExitCode {
 const HELP: &str = "\
 Begin with `clapometer check`: it shows whether the configuration is right, the databases answer and \
 each query works. `clapometer get QUERY` asks a running scaler. `clapometer lint FILE` says what KEDA will do \
-with a ScaledJob or a ScaledObject; `clapometer why NAMESPACE/NAME` says afterwards what KEDA was told.
+with a ScaledJob or a ScaledObject, `clapometer simulate FILE` how long rows will wait for it; \
+`clapometer why NAMESPACE/NAME` says afterwards what KEDA was told.
 
 Exit codes:
    0  all is well
@@ -87,6 +89,7 @@ enum Command {
     NotifySql(notify_sql::NotifySql),
     Init(init::Init),
     Presets(presets::ShowPresets),
+    Simulate(Box<simulate::Simulate>),
     Why(why::Why),
     Completions(completions::Completions),
 }
@@ -166,6 +169,7 @@ pub fn main() -> ExitCode {
         Command::NotifySql(notify_sql) => notify_sql.run(),
         Command::Init(init) => init.run(),
         Command::Presets(presets) => presets.run(),
+        Command::Simulate(simulate) => simulate.run(),
         Command::Why(why) => why.run(),
         Command::Completions(completions) => completions.run(),
     };

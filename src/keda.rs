@@ -5,9 +5,11 @@
 
 #[cfg(test)]
 mod cases;
+pub mod comparison;
 pub mod model;
 pub mod poll;
 pub mod scaled_job;
 pub mod scaled_object;
 pub mod values;
 pub mod version;
+pub mod workload;

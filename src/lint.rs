@@ -23,7 +23,15 @@ pub use self::{
     rule::{Rule, Severity},
     rules::all,
 };
-use crate::{keda::version::Version, manifest::Manifest};
+use crate::{
+    keda::version::Version,
+    manifest::{Manifest, Trigger},
+};
+
+/// Returns what a trigger counts, as far as it shows.
+pub fn counted(trigger: Trigger<'_>) -> Option<Counted> {
+    counting::of(trigger, None).map(|count| count.counted)
+}
 
 /// How to look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -152,7 +152,7 @@ impl<'a> Canvas<'a> {
 }
 
 /// Returns a text as it may stand in markup, in an attribute, too.
-fn escaped(text: &str) -> String {
+pub fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 

@@ -12,6 +12,7 @@ mod help;
 mod lint;
 mod migrate;
 mod mistakes;
+mod simulate;
 mod why;
 
 use std::time::Duration;

@@ -27,6 +27,7 @@ async fn the_help_of_each_command() {
     insta::assert_snapshot!("check", help_of(&["check", "--help"]).await);
     insta::assert_snapshot!("get", help_of(&["get", "--help"]).await);
     insta::assert_snapshot!("lint", help_of(&["lint", "--help"]).await);
+    insta::assert_snapshot!("simulate", help_of(&["simulate", "--help"]).await);
     insta::assert_snapshot!("init", help_of(&["init", "--help"]).await);
     insta::assert_snapshot!("migrate", help_of(&["migrate", "--help"]).await);
     insta::assert_snapshot!("why", help_of(&["why", "--help"]).await);

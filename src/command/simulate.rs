@@ -1,0 +1,223 @@
+//! `clapometer simulate`: what a ScaledJob would do under a workload, and what its neighbours would.
+
+mod html;
+mod json;
+mod report;
+mod text;
+mod workload;
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+use self::{
+    report::Report,
+    workload::{Arriving, Span},
+};
+use super::{Exit, chosen::Chosen, misused};
+use crate::{
+    keda::{
+        comparison::{compare, recommended},
+        model::{CountedRows, Milliseconds, Scenario},
+        version::Version,
+        workload::Workload,
+    },
+    lint::{Counted, counted},
+    manifest::{Kind, Node, Trigger},
+    terminal::{print, style::ColorChoice},
+};
+
+/// How long the rows that are left are waited for, after the last has arrived.
+const PATIENCE: Milliseconds = 12 * 3_600_000;
+
+/// KEDA's `pollingInterval` where it is not set.
+const DEFAULT_POLLING_SECONDS: i64 = 30;
+
+/// Types of triggers, with the key of their target and its default.
+const TARGETS: [(&str, &str, Option<f64>); 9] = [
+    ("external", "targetQueryValue", Some(1.0)),
+    ("postgresql", "targetQueryValue", None),
+    ("mysql", "queryValue", None),
+    ("mssql", "targetValue", None),
+    ("rabbitmq", "value", None),
+    ("redis", "listLength", Some(5.0)),
+    ("aws-sqs-queue", "queueLength", Some(5.0)),
+    ("azure-queue", "queueLength", Some(5.0)),
+    ("azure-servicebus", "messageCount", Some(5.0)),
+];
+
+const EXAMPLES: &str = "\
+It runs KEDA's own arithmetic over rows that arrive, polls, pods that start, claim a row, work and end. Each \
+Job works one row. It needs no cluster and no database. docs/simulate.md says what is simulated and what is not.
+
+Exit codes:
+   0  it was simulated
+   2  wrong usage, or a file that cannot be read
+
+Examples:
+  clapometer simulate scaled-job.yaml --arrivals 9/m --duration 40s
+  clapometer simulate scaled-job.yaml --arrivals 60 --duration 20s..60s --start 2s..6s
+  clapometer simulate scaled-job.yaml --arrivals arrivals.csv --duration 40s --html report.html
+  psql -AtF, -c 'SELECT created_at, extract(epoch FROM done_at - started_at) FROM task' >arrivals.csv";
+
+/// Simulate a ScaledJob under a workload, and say what would be better
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Simulate {
+    /// The manifest with the ScaledJob (YAML or JSON); `-` is standard input
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// The ScaledJob to take if there are several
+    #[arg(long, value_name = "NAME")]
+    object: Option<String>,
+    /// The trigger to take if there are several; KEDA counts from 0
+    #[arg(long, value_name = "N")]
+    trigger: Option<usize>,
+    /// When rows arrive: a rate such as 9/m, a number of rows at once such as 60, or a CSV file of times, which may
+    /// have the seconds of the work in a second column
+    #[arg(long, value_name = "RATE|N|FILE", value_parser = Arriving::parse)]
+    arrivals: Arriving,
+    /// For how long rows arrive at a rate
+    #[arg(long = "for", value_name = "DURATION", value_parser = workload::duration, default_value = "1h")]
+    period: Milliseconds,
+    /// How long the work on a row takes, such as 40s or 20s..60s
+    #[arg(long, value_name = "DURATION", value_parser = Span::parse)]
+    duration: Option<Span>,
+    /// How long a Job's pod takes to start
+    #[arg(long, value_name = "DURATION", value_parser = Span::parse, default_value = "2s..6s")]
+    start: Span,
+    /// What the trigger's query counts [default: as the trigger says; SQL counts only what is pending]
+    #[arg(long, value_enum)]
+    counts: Option<Counts>,
+    /// The trigger's target [default: as the trigger says]
+    #[arg(long, value_name = "NUMBER")]
+    target: Option<f64>,
+    /// A Job is pending until it has claimed its row: it claims in an init container, or pendingPodConditions wait
+    /// for a readiness probe that passes only then
+    #[arg(long)]
+    pending_until_claim: bool,
+    /// The version of KEDA
+    #[arg(long, value_name = "VERSION", default_value_t = Version::NEWEST)]
+    keda: Version,
+    /// The number that decides on everything random; the same one gives the same output
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    seed: u64,
+    /// How often each is simulated
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=1000))]
+    runs: u64,
+    /// Write one page with plots to this file, too
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+    /// Print one JSON document instead of text
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Counts {
+    /// The rows that wait
+    Pending,
+    /// The rows that wait, and those that workers hold
+    Outstanding,
+}
+
+impl Simulate {
+    pub(super) fn run(self) -> Exit {
+        match self.simulate() {
+            Ok(exit) => exit,
+            Err(problem) => misused("simulate", &problem),
+        }
+    }
+
+    fn simulate(&self) -> Result<Exit, String> {
+        let workload = self.workload()?;
+        let chosen = Chosen::read(&self.file, &[Kind::ScaledJob], self.object.as_deref())?;
+        let scenario = self.scenario(&chosen, workload.arrivals.period())?;
+        let candidates = compare(&scenario, &workload, self.seed, self.runs);
+        let recommended = recommended(&candidates, &scenario.scaled_job);
+        let report = Report {
+            object: chosen.object.to_string(),
+            arrivals: self.arrivals.described(self.period),
+            scenario: &scenario,
+            workload: &workload,
+            candidates: &candidates,
+            recommended,
+            seed: self.seed,
+            runs: self.runs,
+        };
+        if let Some(path) = &self.html {
+            std::fs::write(path, html::page(&report))
+                .map_err(|error| format!("--html: cannot write {}: {error}", path.display()))?;
+        }
+        if self.json {
+            print(&format!("{:#}\n", json::document(&report)));
+        } else {
+            print(&text::page(&report, ColorChoice::for_stdout()));
+        }
+        Ok(Exit::Success)
+    }
+
+    fn workload(&self) -> Result<Workload, String> {
+        let arrivals = self.arrivals.arrivals(self.period)?;
+        let duration = match &self.duration {
+            Some(span) => span.clone().range(),
+            None if arrivals.have_durations() => 0..=0,
+            None => return Err("--duration: how long does the work on a row take?".to_owned()),
+        };
+        Ok(Workload { arrivals, duration })
+    }
+
+    /// Returns what is simulated, without rows.
+    fn scenario(&self, chosen: &Chosen, period: Milliseconds) -> Result<Scenario, String> {
+        let object = &chosen.object;
+        let triggers: Vec<Trigger<'_>> = object.triggers().collect();
+        let trigger = match (self.trigger, triggers.as_slice()) {
+            (Some(place), triggers) => *triggers.get(place).ok_or_else(|| {
+                format!("--trigger {place}: {object} has {} triggers, counted from 0", triggers.len())
+            })?,
+            (None, [trigger]) => *trigger,
+            (None, []) => return Err(format!("{object} has no trigger")),
+            (None, triggers) => {
+                return Err(format!("{object} has {} triggers, so one must be taken with --trigger", triggers.len()));
+            }
+        };
+        let told = self.counts.map(|counts| match counts {
+            Counts::Pending => Counted::Pending,
+            Counts::Outstanding => Counted::Outstanding,
+        });
+        let count = match told.or_else(|| counted(trigger)) {
+            Some(Counted::Pending) => CountedRows::Pending,
+            Some(Counted::Outstanding) => CountedRows::Outstanding,
+            None => {
+                return Err(
+                    "--counts: does the trigger count only rows that wait, or those that workers hold, too?".to_owned()
+                );
+            }
+        };
+        let polling = object.spec(&["pollingInterval"]).and_then(Node::integer).unwrap_or(DEFAULT_POLLING_SECONDS);
+        let polling_seconds = Milliseconds::try_from(polling.max(1)).unwrap_or(1);
+        let mut scenario = Scenario::new(count, polling_seconds.saturating_mul(1_000), Vec::new());
+        scenario.scaled_job = object.scaled_job(self.keda);
+        scenario.target = self.target(trigger)?;
+        scenario.pod_start = self.start.clone().range();
+        scenario.active_if_claimable = trigger.is_external();
+        scenario.activation = trigger.number("activationTargetQueryValue").unwrap_or(0.0);
+        scenario.pending_until_claim = self.pending_until_claim;
+        scenario.until = period.saturating_add(PATIENCE);
+        Ok(scenario)
+    }
+
+    fn target(&self, trigger: Trigger<'_>) -> Result<f64, String> {
+        let kind = if trigger.is_external() { "external" } else { trigger.kind() };
+        let known = TARGETS.iter().find(|(name, ..)| *name == kind);
+        let written = known.and_then(|(_, key, default)| trigger.number(key).or(*default));
+        // What is divided and rounded up before KEDA divides is divided by both.
+        let divisor = if trigger.is_external() { trigger.number("divideBy").unwrap_or(1.0) } else { 1.0 };
+        let target = self.target.or(written.map(|target| target * divisor));
+        match target {
+            Some(target) if target.is_finite() && target > 0.0 => Ok(target),
+            Some(_) => Err("--target: must be above zero".to_owned()),
+            None => Err(format!("--target: which target has this trigger of type {}?", trigger.kind())),
+        }
+    }
+}
