@@ -122,13 +122,17 @@ impl Fixture {
         write(&self.serving.process, "clapometer.yaml", configuration);
     }
 
-    /// Replaces the configuration file, and waits until the reload of it is done.
+    /// Replaces the configuration file, and waits until a reload of it is done: that of the signal, or one of a look that
+    /// was due at the same moment.
     pub(crate) async fn reload(&self, configuration: &str) {
         let applied = "clapometer_config_reloads_total";
         let before = self.metric(applied, "result=\"applied\"").await.unwrap_or_default();
         self.write(configuration);
         self.serving.process.signal(rustix::process::Signal::HUP);
-        self.reaches_metric(applied, "result=\"applied\"", before + 1.0, SOON).await;
+        wait::first("the configuration is reloaded", SOON, async || {
+            self.metric(applied, "result=\"applied\"").await.filter(|now| *now > before)
+        })
+        .await;
     }
 }
 
