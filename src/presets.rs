@@ -78,6 +78,9 @@ pub struct Preset {
     pub stalled: &'static str,
     /// What surprises.
     pub traps: &'static [&'static str],
+    /// The statement that makes the index by which many finished rows cost nothing; absent where the library has one.
+    /// It is shown, and never run.
+    pub index: Option<&'static str>,
     sql: Sql,
     /// A statement that says whether the queue has ever been seen.
     seen: &'static str,

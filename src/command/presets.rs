@@ -24,6 +24,9 @@ and in clapometer's configuration:
   queries:
     mail-jobs: {preset: river, queue: mail}";
 
+/// The words for an index that the library does not have.
+const INDEX: &str = "The library has none for this query. clapometer never makes it; its owner may:";
+
 /// List the queue libraries that clapometer knows, or show one of them
 ///
 /// A preset is a query that counts the rows of a queue library as the library hands them out. With
@@ -94,6 +97,13 @@ fn page(preset: &Preset, colors: ColorChoice) -> String {
     part("Workers", workers(preset));
     part("Options", options(preset));
     part("The role needs", vec![(String::new(), grants(preset))]);
+    if let Some(index) = preset.index {
+        text += &format!(
+            "\n{}\n  {INDEX}\n\n  {}\n",
+            colors.paint(Style::Heading, "An index that helps"),
+            index.replace('\n', "\n  ")
+        );
+    }
     text + &format!(
         "\n{}\n{}\n",
         colors.paint(Style::Heading, "SQL, with the defaults"),

@@ -35,6 +35,7 @@ pub(super) static PRESET: Preset = Preset {
         "queue is the job type (jobs.job_type).",
         "A job that is put back is Pending whatever its attempts: one that kills its worker is handed out for ever.",
     ],
+    index: Some("CREATE INDEX CONCURRENTLY ON apalis.jobs (status);"),
     sql: Sql::Rows(include_str!("apalis.sql")),
     seen: "SELECT EXISTS (SELECT FROM {schema}jobs WHERE job_type = {queue})",
     queues: Some(

@@ -35,6 +35,7 @@ pub(super) static PRESET: Preset = Preset {
          heartbeat_timeout.",
         "Concurrency limits are checked by Ruby when a job starts and are not in the tables: jobs that they hold back count as claimable.",
     ],
+    index: None,
     sql: Sql::Rows(include_str!("good_job.sql")),
     seen: "SELECT EXISTS (SELECT FROM {schema}good_jobs WHERE queue_name = {queue})",
     queues: Some("SELECT DISTINCT queue_name FROM {schema}good_jobs WHERE finished_at IS NULL"),

@@ -36,6 +36,10 @@ pub(super) static PRESET: Preset = Preset {
         "Jobs of a task that no worker knows stay ready for ever: name the workers' tasks.",
         "Jobs with flags that your workers skip (forbiddenFlags) count as claimable.",
     ],
+    index: Some(
+        "CREATE INDEX CONCURRENTLY ON graphile_worker._private_jobs (task_id)\n    \
+         WHERE attempts < max_attempts OR locked_at IS NOT NULL;",
+    ),
     sql: Sql::Rows(include_str!("graphile_worker.sql")),
     seen: "SELECT true",
     queues: None,

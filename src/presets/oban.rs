@@ -37,6 +37,7 @@ pub(super) static PRESET: Preset = Preset {
         "A queue that is paused is not seen: the pause is a producer's, and a new one starts without it.",
         "Times are UTC without a time zone; a session's TimeZone makes no difference.",
     ],
+    index: None,
     sql: Sql::Rows(include_str!("oban.sql")),
     seen: "SELECT EXISTS (SELECT FROM {schema}oban_jobs WHERE queue = {queue})",
     queues: Some(

@@ -32,6 +32,7 @@ pub(super) static PRESET: Preset = Preset {
         "read_grouped() hands out one group at a time; all its visible messages count as claimable.",
         "Set max_reads only if the consumer archives what it has read so often.",
     ],
+    index: None,
     sql: Sql::Rows(include_str!("pgmq.sql")),
     seen: "SELECT EXISTS (SELECT FROM {schema}meta WHERE queue_name = {queue})",
     queues: Some("SELECT queue_name FROM {schema}meta"),

@@ -28,6 +28,7 @@ pub(super) static PRESET: Preset = Preset {
     traps: &[
         "The built-in queries outstanding-claps and clap-workers are this preset, with one-row and long-lived workers.",
     ],
+    index: None,
     sql: Sql::Whole(include_str!("postgres_batch.sql")),
     seen: "SELECT true",
     queues: None,

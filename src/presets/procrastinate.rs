@@ -36,6 +36,7 @@ pub(super) static PRESET: Preset = Preset {
          task of yours, which some worker has to run, gives it back.",
         "Of the jobs with one lock one runs at a time, whatever their queue.",
     ],
+    index: None,
     sql: Sql::Rows(include_str!("procrastinate.sql")),
     seen: "SELECT EXISTS (SELECT FROM {schema}procrastinate_jobs WHERE queue_name = {queue})",
     queues: Some("SELECT DISTINCT queue_name FROM {schema}procrastinate_jobs WHERE status IN ('todo', 'doing')"),

@@ -31,6 +31,7 @@ pub(super) static PRESET: Preset = Preset {
          starts for it. Start it with --maximum-buffer-size 0 to share better.",
         "pg_locks shows advisory locks of this server only: behind a standby every job looks free.",
     ],
+    index: None,
     sql: Sql::Rows(include_str!("que.sql")),
     seen: "SELECT EXISTS (SELECT FROM {schema}que_jobs WHERE queue = {queue})",
     queues: Some("SELECT DISTINCT queue FROM {schema}que_jobs WHERE finished_at IS NULL AND expired_at IS NULL"),

@@ -39,6 +39,7 @@ pub(super) static PRESET: Preset = Preset {
         "Only a running client makes scheduled jobs available. They count as claimable when they are due, so that \
          one is started.",
     ],
+    index: None,
     sql: Sql::Rows(include_str!("river.sql")),
     seen: "SELECT EXISTS (SELECT FROM {schema}river_queue WHERE name = {queue})\n    \
            OR EXISTS (SELECT FROM {schema}river_job WHERE queue = {queue})",

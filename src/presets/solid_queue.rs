@@ -47,6 +47,7 @@ pub(super) static PRESET: Preset = Preset {
          the preset takes it that yours do not, and counts ready jobs only.",
         "Solid Queue may have a database of its own: name that one.",
     ],
+    index: None,
     sql: Sql::Rows(include_str!("solid_queue.sql")),
     seen: "SELECT EXISTS (SELECT FROM {schema}solid_queue_jobs WHERE queue_name = {queue})",
     queues: Some(

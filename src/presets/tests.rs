@@ -123,6 +123,11 @@ fn section(preset: &Preset) -> String {
         preset.workers.word(),
     )
     .expect("writing to a String cannot fail");
+    if let Some(index) = preset.index {
+        let index = index.split_whitespace().collect::<Vec<_>>().join(" ");
+        writeln!(text, "- The library has no index for this query; this one helps where many rows are done: `{index}`")
+            .expect("writing to a String cannot fail");
+    }
     for trap in preset.traps {
         writeln!(text, "- {trap}").expect("writing to a String cannot fail");
     }
