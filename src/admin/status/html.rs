@@ -406,14 +406,12 @@ fn trigger_row(markup: &mut Markup, trigger: &Trigger) {
     markup.raw("<tr><td>").name(&trigger.namespace).raw("/").name(&trigger.name);
     markup.raw("<td class=\"wide\">").name(&trigger.query);
     markup.raw("<td>").badge(class, trigger.state.word()).raw(" ").since(&trigger.since).raw("<td>");
-    if let Some(value) = trigger.value {
-        markup.raw(number(value)).raw(if trigger.active.is_some() { ", " } else { "" });
-    }
-    match (trigger.active, trigger.code) {
-        (Some(true), _) => markup.raw("active"),
-        (Some(false), _) => markup.raw("not active"),
-        (None, Some(code)) if code != "OK" => markup.raw(code),
-        (None, _) => markup,
+    let activity = trigger.active.map(|is_active| if is_active { "active" } else { "not active" });
+    match (trigger.code, trigger.value, activity) {
+        (Some(code), ..) if code != "OK" => markup.raw(code),
+        (_, Some(value), Some(activity)) => markup.raw(number(value)).raw(", ").raw(activity),
+        (_, Some(value), None) => markup.raw(number(value)),
+        (_, None, activity) => markup.raw(activity.unwrap_or_default()),
     };
     error(markup, trigger.error.as_deref());
     markup.raw("<td class=\"n\">").age(&trigger.asked_at);
