@@ -201,6 +201,9 @@ fn a_row_that_nobody_ever_claims_has_waited_until_the_end() {
 /// Rows by their seed.
 type Rows<'a> = &'a dyn Fn(u64) -> Vec<(Milliseconds, Milliseconds)>;
 
+/// The longest wait in seconds and the idle Jobs of each pairing.
+type Figures = [(u64, u64); PAIRINGS.len()];
+
 /// A strategy, what is counted, and whether Jobs are pending until they have claimed.
 type Pairing = (Strategy, CountedRows, bool);
 
@@ -222,7 +225,7 @@ fn every_pairing_agrees_with_the_documented_figures() {
     let slow = 12 * SECOND..=25 * SECOND;
     let few = |seed| arrivals(180, seed);
     // With slow pods the work took another time, which is not documented: a tenth, or a quarter.
-    let cases: [(Rows<'_>, u64, _, u64, [(u64, u64); 7]); 4] = [
+    let cases: [(Rows<'_>, u64, _, u64, Figures); 4] = [
         (&hour, 30, &usual, 10, [(127, 0), (104, 0), (104, 0), (104, 0), (100, 90), (104, 0), (100, 90)]),
         (&hour, 5, &usual, 10, [(122, 0), (44, 0), (43, 22), (43, 0), (37, 918), (43, 55), (39, 850)]),
         (&few, 5, &slow, 25, [(90, 0), (36, 0), (28, 21), (28, 0), (28, 311), (27, 186), (26, 514)]),
