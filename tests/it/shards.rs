@@ -83,6 +83,18 @@ async fn sixteen_databases_answer_a_thousand_triggers_with_one_statement_each() 
     assert!(oldest > REREADS.as_secs_f64(), "{oldest}: a sum is as old as its oldest part");
 }
 
+/// One after the other they would take sixteen seconds; a call has 2.5.
+#[tokio::test]
+async fn sixteen_slow_databases_are_asked_at_once_within_one_deadline() {
+    let databases = with_jobs(Cluster::shared().await, 16).await;
+    let slow = "sql: SELECT count(*) FROM jobs CROSS JOIN (SELECT pg_sleep(1)) AS slow, timeout: 2s";
+    let fixture = Fixture::configured(&configuration(&accesses(&databases), &[("jobs", slow)])).await;
+    // The first call also connects to all of them.
+    fixture.scaler.reaches(&jobs_trigger(), 136.0, SOON).await;
+    tokio::time::sleep(REREADS).await;
+    assert_eq!(fixture.scaler.value(&jobs_trigger()).await.unwrap(), 136.0);
+}
+
 #[tokio::test]
 async fn a_stream_becomes_active_by_a_notification_of_any_database() {
     let databases = with_jobs(Cluster::shared().await, 3).await;
