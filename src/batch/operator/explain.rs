@@ -129,17 +129,22 @@ async fn plans(transactions: &mut Transactions) -> Result<Vec<Plan>, Error> {
     Ok(plans)
 }
 
-/// Returns the statement that an installed function of the tables runs.
+/// Returns the search of an installed function of the tables.
 async fn function(client: &Client, name: &str) -> Result<String, Error> {
     let rows = client.query_typed(FUNCTION, &[(&name, Type::TEXT)]).await?;
     let body: &str = rows.first().map_or(Ok(""), |row| row.try_get("prosrc"))?;
-    Ok(returned(body).to_owned())
+    Ok(searching(body))
 }
 
-/// Returns the query whose rows a function returns, which is all that the function does.
-fn returned(body: &str) -> &str {
+/// Returns the query that finds what a function works on: the last one into a variable, else the one whose rows it returns.
+fn searching(body: &str) -> String {
+    if let Some((before, after)) = body.rsplit_once("INTO picked") {
+        let select = before.rfind("SELECT").map_or(before, |start| &before[start..]);
+        let rest = after.split_once(';').map_or(after, |(rest, _)| rest);
+        return format!("{select}{rest}");
+    }
     let statement = body.split_once("RETURN QUERY").map_or(body, |(_, statement)| statement);
-    statement.rsplit_once(';').map_or(statement, |(statement, _)| statement)
+    statement.rsplit_once(';').map_or(statement, |(statement, _)| statement).to_owned()
 }
 
 async fn plan(
@@ -169,16 +174,11 @@ fn whole_tables(explained: &Explained, partial: &BTreeSet<String>) -> Vec<String
         let index = node_text(node, "Index Name").filter(|index| !partial.contains(*index));
         match (node_text(node, "Node Type"), table, index) {
             (Some("Seq Scan"), Some(table), _) => whole.push(table.to_owned()),
-            (_, _, Some(index)) if is_unbounded(node_text(node, "Index Cond")) => whole.push(index.to_owned()),
+            (_, _, Some(index)) if node.get("Index Cond").is_none() => whole.push(index.to_owned()),
             _ => {}
         }
     }
     whole
-}
-
-/// Returns whether an index scan may read all of its index. The claim's own lower bound is the least id at times.
-fn is_unbounded(condition: Option<&str>) -> bool {
-    condition.is_none_or(|condition| condition.starts_with("(id > "))
 }
 
 #[cfg(test)]
@@ -202,8 +202,6 @@ mod tests {
         let scan = |index: &str| serde_json::json!({"Node Type": "Index Scan", "Index Name": index});
         assert_eq!(whole(scan("clap_pkey")), ["clap_pkey"]);
         assert!(whole(scan("clap_active_idx")).is_empty());
-        let bounded_below = serde_json::json!({"Node Type": "Index Scan", "Index Name": "make_it_clap_pkey", "Index Cond": "(id > $1)"});
-        assert_eq!(whole(bounded_below), ["make_it_clap_pkey"]);
         let found = serde_json::json!({"Node Type": "Index Scan", "Index Name": "clap_pkey", "Index Cond": "(id = 1)"});
         assert!(whole(found).is_empty());
     }
