@@ -20,7 +20,7 @@ use tokio::{task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    pgbench,
+    claim_cost, pgbench,
     report::{Row, median},
     support::{
         cluster::{Cluster, Settings},
@@ -37,7 +37,7 @@ const SIZES: [(u64, f64); 2] = [(8, 0.35), (64, 0.20)];
 const ROWS: u32 = 100_000;
 
 /// Requests that wait before each turn: more than can be claimed in it.
-const WAITING: u32 = 30_000;
+pub(crate) const WAITING: u32 = 30_000;
 
 const TERMS: Terms = Terms { lease: Duration::from_secs(600), heartbeat: Duration::from_secs(150) };
 
@@ -46,10 +46,10 @@ const TERMS: Terms = Terms { lease: Duration::from_secs(600), heartbeat: Duratio
 pub(crate) struct Length {
     /// Turns of each side
     #[arg(long, default_value_t = 5)]
-    rounds: u32,
+    pub(crate) rounds: u32,
     /// Seconds of one turn
     #[arg(long, default_value_t = 4)]
-    turn: u32,
+    pub(crate) turn: u32,
 }
 
 /// Compares with 8 workers and with 64.
@@ -97,10 +97,11 @@ pub(crate) async fn run(length: Length) -> Value {
             "updates_per_second": updates, "ratio": ratio, "empty": empty,
         }));
     }
+    rows.extend(claim_cost::rows(&database, &update, length).await);
     json!({"rows": rows, "sizes": sizes})
 }
 
-async fn refill(database: &Database<'_>) {
+pub(crate) async fn refill(database: &Database<'_>) {
     database.execute("TRUNCATE clap_attempt, clap, make_it_clap RESTART IDENTITY").await;
     database
         .execute(&format!("INSERT INTO make_it_clap (duration_seconds) SELECT 0 FROM generate_series(1, {WAITING})"))
@@ -109,16 +110,16 @@ async fn refill(database: &Database<'_>) {
     database.execute("CHECKPOINT").await;
 }
 
-struct Turn {
+pub(crate) struct Turn {
     /// Claims a second, by the time that the workers spent in claims.
-    rate: f64,
+    pub(crate) rate: f64,
     /// Claims a second that were settled, too.
     jobs: f64,
     /// Claims that found nothing although rows waited.
     empty: u64,
 }
 
-async fn claiming(access: &Access, workers: u64, lasting: Duration) -> Turn {
+pub(crate) async fn claiming(access: &Access, workers: u64, lasting: Duration) -> Turn {
     let environment = access.environment();
     let lookup = |name: &str| environment.iter().find(|(known, _)| *known == name).map(|(_, value)| value.clone());
     let begin = Arc::new(tokio::sync::Barrier::new(usize::try_from(workers).expect("a few") + 1));

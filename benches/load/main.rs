@@ -6,6 +6,7 @@
 mod baseline;
 mod builtin_trigger;
 mod check;
+mod claim_cost;
 mod claims;
 mod client;
 mod custom;
