@@ -85,9 +85,9 @@ class Files(unittest.TestCase):
                         self.assertEqual(spec.get("minReplicaCount", 0), 0)
                         self.assertEqual([t["type"] for t in spec["triggers"]], ["external"])
 
-    def test_the_scaled_job_is_valid_with_what_the_readme_changes_in_it(self):
-        readme = (render.DEPLOY.parent / "README.md").read_text()
-        (changes,) = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(containers:\n.*?)```", readme, re.DOTALL)]
+    def test_the_scaled_job_is_valid_with_what_the_installation_changes_in_it(self):
+        page = (render.DEPLOY.parent / "docs/install.md").read_text()
+        (changes,) = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(containers:\n.*?)```", page, re.DOTALL)]
         (document,) = documents(render.DEPLOY / "examples/scaled-job.yaml")
         pod = document["spec"]["jobTargetRef"]["template"]["spec"]
         (container,) = pod["containers"]

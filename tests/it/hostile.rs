@@ -132,7 +132,7 @@ impl Victim {
 }
 
 #[test]
-fn hostile_inputs_are_as_many_as_the_readme_says() {
+fn hostile_inputs_are_as_many_as_the_documents_say() {
     let mut all = 0;
     for (kind, count) in KINDS {
         println!("{:>7} {kind}", count());
@@ -141,6 +141,6 @@ fn hostile_inputs_are_as_many_as_the_readme_says() {
     println!("{all:>7} hostile inputs");
     assert!(all >= 1_500, "{all}");
     let thousands = format!("{},{:03} hostile inputs", all / 1_000, all % 1_000);
-    let readme = fs::read_to_string("README.md").unwrap();
-    assert!(readme.contains(&thousands), "the README does not tell of {thousands}");
+    let told = fs::read_to_string("SECURITY.md").unwrap();
+    assert!(told.contains(&thousands), "SECURITY.md does not tell of {thousands}");
 }

@@ -254,7 +254,10 @@ async fn every_named_fault_is_answered_as_the_contract_says_and_heals_in_time() 
 }
 
 #[test]
-fn faults_are_as_many_as_the_readme_says() {
+fn faults_are_as_many_as_the_documents_say() {
     let told = format!("{} named faults", Fault::ALL.len());
-    assert!(fs::read_to_string("README.md").unwrap().contains(&told), "the README does not tell of {told}");
+    assert!(
+        fs::read_to_string("docs/what-was-run.md").unwrap().contains(&told),
+        "docs/what-was-run.md does not tell of {told}"
+    );
 }
