@@ -6,6 +6,7 @@
 mod called;
 pub(crate) mod classify;
 pub mod connect;
+mod connections;
 pub(crate) mod explain;
 mod fair_pool;
 mod go_back;
@@ -31,7 +32,7 @@ use std::{
     convert::Infallible,
     future::pending,
     sync::{
-        Arc, Mutex, Weak,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -41,7 +42,7 @@ use deadpool_postgres::{Hook, HookError, ManagerConfig, Object, Pool, PoolConfig
 use postgres_protocol::escape::escape_literal;
 use tokio::{
     sync::{mpsc, watch},
-    time::{Instant, sleep, timeout, timeout_at},
+    time::{Instant, timeout, timeout_at},
 };
 use tokio_stream::{Stream, StreamExt, wrappers::WatchStream};
 
@@ -68,7 +69,7 @@ use self::{
 use crate::{
     config,
     fault::{Fault, Unusable},
-    metrics::{ConnectionLabels, ConnectionUse, DatabaseLabels, Metrics},
+    metrics::{DatabaseLabels, Metrics},
     query::{Query, Value},
     reading::{Breaker, ChannelState, ReadResult, Reading, Tenant},
     shutdown::Supervisor,
@@ -83,9 +84,6 @@ const QUEUE: Duration = Duration::from_secs(10);
 
 /// The time for which a transaction may be idle on the server. Ours never is for long, unless this process is gone.
 const IDLE_IN_TRANSACTION: Duration = Duration::from_secs(5);
-
-/// The pause between two searches for idle and old connections.
-const SWEEP_INTERVAL: Duration = Duration::from_secs(15);
 
 /// A configured database: its pool and its state.
 pub struct Database {
@@ -154,7 +152,9 @@ impl Database {
         let pool = Pool::builder(manager)
             .config(config)
             .pre_recycle(Hook::sync_fn(move |_, metrics| {
-                if is_outdated(metrics, *renewed_at.borrow()) || metrics.age() > lifetime || metrics.last_used() > idle
+                if connections::is_outdated(metrics, *renewed_at.borrow())
+                    || metrics.age() > lifetime
+                    || metrics.last_used() > idle
                 {
                     return Err(HookError::message("too old"));
                 }
@@ -186,7 +186,7 @@ impl Database {
             supervisor.spawn("preferred hosts", go_back::go_back(Arc::downgrade(&database)));
             supervisor.spawn("listener", listen::listen(Arc::downgrade(&database)));
         }
-        supervisor.spawn("pool sweep", sweep(Arc::downgrade(&database)));
+        supervisor.spawn("pool sweep", connections::sweep(Arc::downgrade(&database)));
         database
     }
 
@@ -324,7 +324,7 @@ impl Database {
     /// The other sessions and LISTEN lead to the same server. They are discarded with the first that notices.
     fn mismatched(&self, connection: Object, mismatch: Mismatch) -> Failure {
         let (fault, detail) = (mismatch.fault(), mismatch.to_string());
-        let is_first = !is_outdated(Object::metrics(&connection), *self.renewed.borrow());
+        let is_first = !connections::is_outdated(Object::metrics(&connection), *self.renewed.borrow());
         drop(Object::take(connection));
         if is_first {
             self.health.connect_failed(fault, &detail, &self.metrics);
@@ -439,46 +439,6 @@ impl Database {
         text
     }
 
-    /// Returns a connection to the pool, or closes it if credentials or host have changed since it was opened.
-    ///
-    /// The pool hands out first what came back last: an outdated connection that others lie upon would stay
-    /// open until it has been idle for the whole of `idle_timeout`.
-    fn give_back(&self, connection: Object) {
-        if is_outdated(Object::metrics(&connection), *self.renewed.borrow()) {
-            drop(Object::take(connection));
-        }
-    }
-
-    /// Cancels what a connection is doing and closes it.
-    fn abandon(&self, connection: Object) {
-        let token = connection.cancel_token();
-        drop(Object::take(connection));
-        let settings = Arc::clone(&self.settings);
-        tokio::spawn(async move {
-            if let Ok(connection) = settings.connection.resolve() {
-                connect::cancel(&connection, token).await;
-            }
-        });
-    }
-
-    /// Updates the metrics of the pool, which are computed when they are scraped.
-    pub fn publish(&self) {
-        let status = self.pool.status();
-        let count = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
-        let idle = status.available.min(status.size);
-        for (state, number) in [(ConnectionUse::Idle, idle), (ConnectionUse::Busy, status.size - idle)] {
-            let labels = ConnectionLabels { database: self.labels.database.clone(), state };
-            self.metrics.pool_connections.get_or_create(&labels).set(count(number));
-        }
-        self.metrics.pool_waiting.get_or_create(&self.labels).set(count(status.waiting + self.fair_pool.waiting()));
-    }
-
-    /// Closes all connections, busy ones when they are done. Later ones read credentials and host anew.
-    pub fn renew(&self) {
-        self.renewed.send_replace(Instant::now());
-        self.pool.retain(|_, _| false);
-    }
-
     /// Returns the state of a notification channel, and listens on it from now on.
     pub fn channel(&self, channel: &str) -> watch::Receiver<ChannelState> {
         self.channels.channel(channel)
@@ -529,23 +489,4 @@ fn begin(database: &config::Database, own_path: Option<&str>, query: &Query) -> 
         text += &search_path::set_local(path);
     }
     text
-}
-
-/// Returns whether a connection was opened before credentials or host last changed.
-fn is_outdated(connection: &deadpool_postgres::Metrics, renewed_at: Instant) -> bool {
-    connection.age() > renewed_at.elapsed()
-}
-
-/// Closes connections that lie idle, are old or outdated, until the handle is dropped.
-async fn sweep(database: Weak<Database>) {
-    loop {
-        sleep(SWEEP_INTERVAL).await;
-        let Some(database) = database.upgrade() else { return };
-        let (idle, lifetime) = (database.settings.idle_timeout, database.settings.max_lifetime);
-        // One that came back at the very moment of a change is outdated.
-        let renewed_at = *database.renewed.borrow();
-        database.pool.retain(|_, metrics| {
-            metrics.last_used() <= idle && metrics.age() <= lifetime && !is_outdated(&metrics, renewed_at)
-        });
-    }
 }
