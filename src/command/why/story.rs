@@ -15,6 +15,9 @@ use crate::{
     },
 };
 
+/// How far a process's clock may be behind without a word: what it says of now was written a moment ago.
+const CLOCK_DIFFERENCE: Duration = Duration::from_secs(2);
+
 /// The most changes that are shown of a process, those around the moment.
 const MOST_LINES: usize = 40;
 
@@ -86,7 +89,7 @@ impl Story<'_> {
         if history.remembers_since > self.at {
             self.say("It began to remember after that, so it cannot know.", lines);
         }
-        if history.now < self.at {
+        if history.now + CLOCK_DIFFERENCE < self.at {
             self.say(&format!("By its clock that is still to come: it is {} there.", self.time(history.now)), lines);
         }
         let states = self.states(history);

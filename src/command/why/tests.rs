@@ -113,6 +113,12 @@ fn an_outage_is_told_by_the_process_that_was_asked_and_the_others_say_what_they_
 }
 
 #[test]
+fn a_clock_that_is_behind_is_told_and_a_moment_is_not() {
+    let clock = |moment: &str| told_of(moment, Vec::new()).contains("By its clock");
+    assert!(!clock("09:00:01") && clock("09:00:05"));
+}
+
+#[test]
 fn a_refusal_is_told_while_it_holds_and_not_before_or_after() {
     let triggers = || {
         let answered =
