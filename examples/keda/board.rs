@@ -8,7 +8,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use clapometer::terminal::style::{ColorChoice, Style};
+use clapometer::terminal::{
+    self,
+    style::{ColorChoice, Style},
+};
 
 use super::jobs::Census;
 
@@ -16,8 +19,12 @@ use super::jobs::Census;
 const EVENTS: usize = 6;
 /// The time between two progress lines where there is no terminal.
 const PROGRESS: Duration = Duration::from_secs(5);
-/// The width of a bar.
-const BAR: usize = 48;
+/// The width of a terminal that does not tell its own.
+const WIDTH: usize = 80;
+/// The columns of a line beside its bar.
+const BESIDE_BAR: usize = 16;
+/// The steps of a sparkline.
+const STEPS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 
 /// One clap in the database.
 #[derive(Debug, Clone)]
@@ -38,11 +45,15 @@ pub(crate) struct Frame {
     pub(crate) census: Census,
     /// The text of KEDA's latest decision.
     pub(crate) decision: String,
+    /// What KEDA was told at each poll, and how many Jobs were unfinished then.
+    pub(crate) polls: Vec<(f64, f64)>,
+    /// The address of clapometer's status page.
+    pub(crate) status_page: String,
 }
 
 impl Frame {
     /// Describes the progress of the claps.
-    fn progress(&self) -> String {
+    pub(crate) fn progress(&self) -> String {
         let (done, running, failed) = (self.count("SUCCESS"), self.count("RUNNING"), self.count("FAILED"));
         format!("{done} done, {running} running, {failed} failed and due again, {} pending", self.pending)
     }
@@ -79,6 +90,16 @@ impl Board {
 
     /// Shows an event.
     pub(crate) fn event(&mut self, text: &str) {
+        self.styled_event(None, text);
+    }
+
+    /// Shows an event that is out of the ordinary: a kill, a failure, a retry.
+    pub(crate) fn striking_event(&mut self, style: Style, text: &str) {
+        self.styled_event(Some(style), text);
+    }
+
+    fn styled_event(&mut self, style: Option<Style>, text: &str) {
+        let text = style.map_or_else(|| text.to_owned(), |style| self.colors.paint(style, text));
         let line = format!("{:5.1} s  {text}", self.elapsed().as_secs_f64());
         if self.live {
             self.events.push_back(line);
@@ -107,14 +128,15 @@ impl Board {
     }
 
     fn show(&mut self, text: &str) {
-        // Long lines are cut, not wrapped; otherwise the next frame would begin on the wrong line.
+        // A line that is wrapped would make the next frame begin on the wrong line.
+        let width = terminal::width().unwrap_or(WIDTH);
         let mut output = "\x1b[?7l".to_owned();
         if self.drawn > 0 {
             write!(output, "\x1b[{}A", self.drawn).expect("a string takes everything");
         }
         for line in text.lines() {
             // Each line clears the rest of the previous frame's line.
-            writeln!(output, "{line}\x1b[K").expect("a string takes everything");
+            writeln!(output, "{}\x1b[K", cut(line, width)).expect("a string takes everything");
         }
         output.push_str("\x1b[J\x1b[?7h");
         self.drawn = text.lines().count();
@@ -124,7 +146,9 @@ impl Board {
     }
 
     fn render(&self, frame: &Frame) -> String {
-        let Frame { claps, pending, census, decision } = frame;
+        let Frame { claps, pending, census, decision, polls, status_page } = frame;
+        let width = terminal::width().unwrap_or(WIDTH);
+        let bar_width = width.saturating_sub(BESIDE_BAR).max(10);
         let Census { starting, running, complete, failed } = census;
         let (done, at_work) = (frame.count("SUCCESS"), frame.count("RUNNING") + frame.count("FAILED"));
         let all = claps.len() + pending;
@@ -133,19 +157,25 @@ impl Board {
             text.push_str(&content);
             text.push('\n');
         };
-        let bar = |part: usize| (BAR * part).div_ceil(all.max(1));
+        let bar = |part: usize| (bar_width * part).div_ceil(all.max(1));
         let (full, half) = (bar(done), bar(done + at_work));
         let bars = format!(
             "{}{}{}",
             self.colors.paint(Style::Good, &"█".repeat(full)),
             self.colors.paint(Style::Warning, &"▓".repeat(half - full)),
-            self.colors.paint(Style::Quiet, &"░".repeat(BAR - half))
+            self.colors.paint(Style::Quiet, &"░".repeat(bar_width - half))
         );
         line(String::new());
         line(format!("  claps  {bars}  {:.0} s", self.elapsed().as_secs_f64()));
         line(format!("         {}", frame.progress()));
         line(format!("  Jobs   {starting} starting, {running} running, {complete} complete, {failed} failed"));
         line(format!("  KEDA   {decision}"));
+        let latest = &polls[polls.len().saturating_sub(bar_width)..];
+        let values: Vec<f64> = latest.iter().map(|(value, _)| *value).collect();
+        let unfinished: Vec<f64> = latest.iter().map(|(_, jobs)| *jobs).collect();
+        line(format!("  value  {}", self.colors.paint(Style::Heading, &sparkline(&values))));
+        line(format!("  Jobs   {}", self.colors.paint(Style::Active, &sparkline(&unfinished))));
+        line(format!("  page   {status_page}"));
         line(String::new());
         let mut working: Vec<&Clap> = claps.iter().filter(|clap| clap.status == "RUNNING").collect();
         working.sort_by_key(|clap| clap.id);
@@ -174,4 +204,36 @@ impl Board {
         let again = if *iteration > 1 { format!("  attempt {iteration}") } else { String::new() };
         format!("clap {id:2}  {bar}  {:3.1} of {seconds} s  {job_name}{again}", elapsed.min(f64::from(*seconds)))
     }
+}
+
+/// Draws one character for each number, the highest as a full one.
+fn sparkline(numbers: &[f64]) -> String {
+    let highest = numbers.iter().copied().fold(1.0, f64::max);
+    let step = |number: f64| {
+        let share = number / highest;
+        (1..8_u8).rev().find(|step| f64::from(*step) <= 7.0 * share).unwrap_or(0)
+    };
+    numbers.iter().map(|number| STEPS[usize::from(step(*number))]).collect()
+}
+
+/// Cuts a line with an ellipsis where it is longer than this, colours aside.
+fn cut(line: &str, width: usize) -> String {
+    let (mut shown, mut is_escape, mut text) = (0, false, String::new());
+    for letter in line.chars() {
+        if letter == '\x1b' {
+            is_escape = true;
+        }
+        if !is_escape {
+            shown += 1;
+            if shown == width {
+                text.push_str("…\x1b[0m");
+                return text;
+            }
+        }
+        text.push(letter);
+        if is_escape && letter == 'm' {
+            is_escape = false;
+        }
+    }
+    text
 }

@@ -16,9 +16,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use clapometer::keda::{
-    poll::{Polled, TriggerPoller},
-    scaled_job::ScaledJob,
+use clapometer::{
+    keda::{
+        poll::{Polled, TriggerPoller},
+        scaled_job::ScaledJob,
+    },
+    terminal::style::Style,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -47,8 +50,14 @@ const TICK: Duration = Duration::from_millis(100);
 const FAILING_JOB: usize = 5;
 /// The time at which a worker is killed.
 const KILL_AFTER: Duration = Duration::from_secs(8);
-/// The longest that the demo may take: twice the usual time.
+/// The lease on an idle machine: short enough to watch it end.
+const LEASE: Duration = Duration::from_secs(4);
+/// The longest lease, for a machine that is very busy.
+const LONGEST_LEASE: Duration = Duration::from_secs(40);
+/// The longest that the demo may take on an idle machine: twice the usual time. A longer lease adds to it.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// The longest that a command may take.
+const COMMAND: Duration = Duration::from_secs(120);
 
 /// The results.
 struct Summary {
@@ -66,14 +75,20 @@ async fn main() -> ExitCode {
     let cluster = Cluster::with_settings(Settings::default()).await;
     let database = Database::empty(&cluster).await;
     let migrate = Executable::postgres_batch(["migrate", "up"]).variables(database.owner().environment());
-    let migrated = migrate.finish(Duration::from_secs(30)).await;
-    assert!(migrated.status.success(), "postgres-batch migrate up: {}", migrated.errors);
+    let start = Instant::now();
+    let migrated = migrate.finish(COMMAND).await;
+    if !migrated.status.success() {
+        println!("  postgres-batch migrate up failed: {}", migrated.errors.trim_end());
+        return ExitCode::FAILURE;
+    }
+    // A busy machine starts programs slowly, and sends heartbeats late: a lease must not end under a worker that lives.
+    let lease = (LEASE + 10 * start.elapsed().saturating_sub(Duration::from_secs(1))).min(LONGEST_LEASE);
     database.execute("GRANT SELECT ON clap_backlog TO scaler").await;
     board.event("postgres-batch migrate up: the tables are there");
 
     let configuration = format!("databases:\n{}", database.scaler().yaml("claps"));
     let scaler = Executable::serve(&configuration).serving().await;
-    board.event(&format!("clapometer serve: gRPC on {}, metrics on {}", scaler.grpc, scaler.admin));
+    board.event(&format!("clapometer serve: gRPC on {}; status page on http://{}/", scaler.grpc, scaler.admin));
     database
         .execute(&format!(
             "INSERT INTO make_it_clap (duration_seconds) SELECT 2 + i % 3 FROM generate_series(1, {CLAPS}) AS i"
@@ -81,10 +96,25 @@ async fn main() -> ExitCode {
         .await;
     board.event(&format!("{CLAPS} claps to do, of 2 to 4 seconds; at most {MAX_JOBS} Jobs at a time"));
 
-    let mut jobs = Jobs::new(pod_template(&database));
-    let polls = play(&mut board, &database, &scaler, &mut jobs).await;
+    if lease > LEASE {
+        board.event(&format!(
+            "this machine is busy: leases are {} s long, and everything takes longer",
+            lease.as_secs()
+        ));
+    }
+
+    let mut jobs = Jobs::new(pod_template(&database, lease));
+    let played = play(&mut board, &database, &scaler, &mut jobs, PATIENCE + 10 * (lease - LEASE)).await;
     let took = board.elapsed();
     board.end();
+    let polls = match played {
+        Ok(polls) => polls,
+        Err(progress) => {
+            println!("\n  Not done after {:.0} s: {progress}.", took.as_secs_f64());
+            println!("  The usual time is 50 s: this machine is too busy. Try again when it is quieter.");
+            return ExitCode::FAILURE;
+        }
+    };
 
     let statements = statements_sent(&scaler).await;
     let stopped = scaler.process.terminate(Duration::from_secs(20)).await;
@@ -100,6 +130,13 @@ async fn main() -> ExitCode {
         took,
     };
     summary.print(&jobs);
+    let expired = summary.expired();
+    if expired > 0 {
+        println!(
+            "  {expired} leases of {} s ended while their workers lived, because this machine is too busy; other workers did their claps again.",
+            lease.as_secs()
+        );
+    }
     let mut faults = summary.faults(&jobs);
     if stopped.code() != Some(0) {
         faults.push(format!("clapometer ended with {:?} after SIGTERM", stopped.status));
@@ -110,14 +147,25 @@ async fn main() -> ExitCode {
     if faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Runs until every clap is settled and KEDA has seen it; returns the number of polls.
-async fn play(board: &mut Board, database: &Database<'_>, scaler: &Serving, jobs: &mut Jobs) -> usize {
+/// Runs until every clap is settled and KEDA has seen it, and returns the number of polls; or, when patience is at its
+/// end, how far it came.
+async fn play(
+    board: &mut Board,
+    database: &Database<'_>,
+    scaler: &Serving,
+    jobs: &mut Jobs,
+    patience: Duration,
+) -> Result<usize, String> {
     let endpoint = Endpoint::from_shared(format!("http://{}", scaler.grpc)).expect("an address makes a URI");
     let metadata = [("query", "outstanding-claps"), ("targetQueryValue", "1")];
     let mut trigger = TriggerPoller::new(endpoint, "postgres-batch", "keda-with-postgresql", &metadata);
     let scaled_job = ScaledJob::with_max_replica_count(MAX_JOBS);
     let client = database.connect().await;
-    let mut frame = Frame { decision: "has not polled yet".to_owned(), ..Frame::default() };
+    let mut frame = Frame {
+        decision: "has not polled yet".to_owned(),
+        status_page: format!("http://{}/", scaler.admin),
+        ..Frame::default()
+    };
     let (mut polls, mut has_failed, mut killed) = (0, false, false);
     let mut next_poll = Instant::now();
     let mut ticks = tokio::time::interval(TICK);
@@ -133,13 +181,18 @@ async fn play(board: &mut Board, database: &Database<'_>, scaler: &Serving, jobs
             polls += 1;
             let polled = trigger.poll().await;
             let decision = decide(board, &scaled_job, jobs, &polled);
+            if let Polled::Answered(answer) = &polled {
+                frame
+                    .polls
+                    .push((answer.value, f64::from(i32::try_from(jobs.seen_by_keda().unfinished).unwrap_or(i32::MAX))));
+            }
             let settled = frame.pending == 0 && frame.claps.iter().all(|clap| clap.status == "SUCCESS");
             if settled && jobs.seen_by_keda().unfinished == 0 {
                 board.event(&format!("KEDA: {decision}; every clap is done"));
                 frame.decision = decision;
                 frame.census = jobs.census();
                 board.draw(&frame);
-                return polls;
+                return Ok(polls);
             }
             frame.decision = decision;
         }
@@ -150,7 +203,9 @@ async fn play(board: &mut Board, database: &Database<'_>, scaler: &Serving, jobs
         }
         frame.census = jobs.census();
         board.draw(&frame);
-        assert!(board.elapsed() < PATIENCE, "not done after {PATIENCE:?}: {frame:?}");
+        if board.elapsed() > patience {
+            return Err(frame.progress());
+        }
     }
 }
 
@@ -182,7 +237,8 @@ fn kill_one(board: &mut Board, jobs: &Jobs, claps: &[Clap]) -> bool {
         return false;
     }
     jobs.kill(&victim.job_name);
-    board.event(&format!("kill -9 of the worker of clap {}, {}", victim.id, victim.job_name));
+    let killed = format!("kill -9 of the worker of clap {}, {}", victim.id, victim.job_name);
+    board.striking_event(Style::Bad, &killed);
     true
 }
 
@@ -195,11 +251,12 @@ fn tell(board: &mut Board, event: &Event) {
                 (serde_json::Value::Null, _) => String::new(),
                 (clap, iteration) => format!("clap {clap}, attempt {iteration}: "),
             };
-            board.event(&format!("{job}: {attempt}{message} ({consequence})"));
+            let style = if report["outcome"] == "SUCCESS" { Style::Good } else { Style::Warning };
+            board.striking_event(style, &format!("{job}: {attempt}{message} ({consequence})"));
         }
         Event::Killed { job } => {
-            board
-                .event(&format!("{job}: its pod is gone, its clap stays held until the lease ends; a new pod follows"));
+            let gone = format!("{job}: its pod is gone, its clap stays held until the lease ends; a new pod follows");
+            board.striking_event(Style::Warning, &gone);
         }
     }
 }
@@ -226,9 +283,10 @@ async fn look(client: &tokio_postgres::Client) -> (Vec<Clap>, usize) {
 }
 
 /// Returns the environment of every pod: the database, and times short enough to watch.
-fn pod_template(database: &Database<'_>) -> Vec<(&'static str, String)> {
+fn pod_template(database: &Database<'_>, lease: Duration) -> Vec<(&'static str, String)> {
     let mut template = database.owner().environment();
-    template.extend([("POSTGRES_BATCH_LEASE", "4s".to_owned()), ("POSTGRES_BATCH_BACKOFF", "3s".to_owned())]);
+    let lease = format!("{}s", lease.as_secs());
+    template.extend([("POSTGRES_BATCH_LEASE", lease), ("POSTGRES_BATCH_BACKOFF", "3s".to_owned())]);
     template
 }
 
@@ -271,12 +329,15 @@ impl Summary {
         println!();
     }
 
+    /// Returns how many leases ended under workers that lived: all but that of the worker that was killed.
+    fn expired(&self) -> i64 {
+        (count_of(&self.attempts, "LOST") - 1).max(0)
+    }
+
     /// Lists what is not as it must be.
     fn faults(&self, jobs: &Jobs) -> Vec<String> {
         let Self { claps, attempts, polls, statements, took: _ } = self;
-        let of = |counts: &[(String, i64)], name: &str| {
-            counts.iter().find(|(known, _)| known == name).map_or(0, |(_, count)| *count)
-        };
+        let expired = self.expired();
         let all = i64::try_from(CLAPS).expect("sixty");
         let polls = u64::try_from(*polls).expect("some dozens");
         let mut faults = Vec::new();
@@ -285,13 +346,18 @@ impl Summary {
                 faults.push(fault);
             }
         };
-        must(of(claps, "SUCCESS") == all, format!("not every clap succeeded: {claps:?}"));
-        must(of(attempts, "SUCCESS") == all, format!("a clap was done twice, or never: {attempts:?}"));
-        must(of(attempts, "FAILED") == 1, format!("one attempt was to fail: {attempts:?}"));
-        must(of(attempts, "LOST") == 1, format!("one attempt was to be lost: {attempts:?}"));
-        must(jobs.idle() == 0, format!("{} Jobs found nothing to do", jobs.idle()));
+        must(count_of(claps, "SUCCESS") == all, format!("not every clap succeeded: {claps:?}"));
+        must(count_of(attempts, "SUCCESS") == all, format!("a clap was done twice, or never: {attempts:?}"));
+        must(count_of(attempts, "FAILED") == 1, format!("one attempt was to fail: {attempts:?}"));
+        must(count_of(attempts, "LOST") == 1 + expired, format!("one attempt was to be lost: {attempts:?}"));
+        // The Job of a clap that another has done meanwhile finds nothing.
+        must(jobs.idle() == 0 || expired > 0, format!("{} Jobs found nothing to do", jobs.idle()));
         must(jobs.peak() <= MAX_JOBS, format!("{} Jobs at a time", jobs.peak()));
         must((1..=2 * polls).contains(statements), format!("{statements} statements for {polls} polls"));
         faults
     }
+}
+
+fn count_of(counts: &[(String, i64)], name: &str) -> i64 {
+    counts.iter().find(|(known, _)| known == name).map_or(0, |(_, count)| *count)
 }

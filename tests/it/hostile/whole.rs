@@ -15,7 +15,7 @@ const CONNECTIONS: usize = 12;
 
 /// Calls of one connection with as much metadata as a trigger may have, and with as little.
 const LARGE: usize = 500;
-const SMALL: usize = 2_000;
+const SMALL: usize = 600;
 
 /// KEDA's own keys are not looked at, so that their values may be as long as the metadata.
 const LONG_ADDRESS: usize = 60_000;
