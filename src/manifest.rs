@@ -10,7 +10,9 @@ mod trigger;
 
 use std::ops::Range;
 
-use self::node::Start;
+use serde_saphyr::Location;
+
+use self::node::{Start, breaks};
 pub use self::{
     boolean::boolean,
     node::{Node, Value},
@@ -58,18 +60,20 @@ impl Manifest {
     pub fn read(text: &str) -> Self {
         let mut manifest = Self { objects: Vec::new(), others: Vec::new(), unreadable: Vec::new(), documents: 0 };
         for Document { lines, bytes, text } in documents(text) {
-            let offset = lines.start - 1;
+            let breaks = breaks(&text);
+            let start = Start { lines: lines.start - 1, bytes, breaks: &breaks };
             match yaml::document(&text) {
                 Ok(root) => {
-                    let root = Node::of(root, Start { lines: offset, bytes });
+                    let root = Node::of(root, start);
                     manifest.documents += usize::from(!matches!(root.value, Value::Null));
                     manifest.gather(root, &lines, DEEPEST_LIST);
                 }
                 Err(error) => {
-                    let line = error.location().map_or(1, |location| usize::try_from(location.line()).unwrap_or(1));
+                    let line =
+                        error.location().map_or(lines.start, |location| lines.start + lines_before(&location, &text));
                     manifest.documents += 1;
                     manifest.unreadable.push(Unreadable {
-                        line: (line + offset).clamp(lines.start, lines.end.max(lines.start)),
+                        line: line.clamp(lines.start, lines.end.max(lines.start)),
                         is_template: text.contains("{{"),
                         message: if text.contains("{{") {
                             "a template that nobody has rendered: give the output of `helm template`".to_owned()
@@ -103,6 +107,14 @@ impl Manifest {
             }
         }
     }
+}
+
+/// Returns how many lines of a text, as an editor counts them, end before the place of an error. The parser gives such a
+/// place as a line of YAML, which a carriage return alone ends, too.
+fn lines_before(location: &Location, text: &str) -> usize {
+    let before = usize::try_from(location.line()).unwrap_or(usize::MAX).saturating_sub(1);
+    let text = text.replace("\r\n", "\n");
+    text.split_inclusive(['\r', '\n']).take(before).filter(|line| line.ends_with('\n')).count()
 }
 
 /// One document of a stream.
@@ -170,6 +182,17 @@ mod tests {
         assert_eq!(lines_of_names(&text), [("a".to_owned(), 3), ("a".to_owned(), 8)]);
         assert_eq!(Manifest::read(&text).documents, 3);
         assert_eq!(lines_of_names(&format!("\u{feff}{}", JOB.replace('\n', "\r\n"))), [("a".to_owned(), 1)]);
+    }
+
+    #[test]
+    fn a_carriage_return_alone_ends_no_line_of_the_file() {
+        let text =
+            format!("# a\r# b\r\r\n{JOB}spec:\r\r  triggers: []\n  x: 1\n---\n\r\r{JOB}---\n\r\r\na: 1\n\nb: c: d\n");
+        assert_eq!(lines_of_names(&text), [("a".to_owned(), 2), ("a".to_owned(), 8)]);
+        let manifest = Manifest::read(&text);
+        assert_eq!(manifest.objects[0].spec(&["x"]).map(|node| node.line), Some(6));
+        let lines: Vec<_> = manifest.unreadable.iter().map(|document| document.line).collect();
+        assert_eq!(lines, [15]);
     }
 
     #[test]

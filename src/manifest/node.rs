@@ -41,7 +41,7 @@ pub enum Value {
 
 impl Node {
     /// Takes over the tree of a document that begins there in the file.
-    pub(super) fn of(root: Spanned<Yaml>, start: Start) -> Self {
+    pub(super) fn of(root: Spanned<Yaml>, start: Start<'_>) -> Self {
         let span = start.span(&root.referenced);
         Self {
             line: start.line(&root.referenced),
@@ -103,7 +103,7 @@ impl Node {
 }
 
 impl Value {
-    fn of(yaml: Yaml, start: Start) -> Self {
+    fn of(yaml: Yaml, start: Start<'_>) -> Self {
         match yaml {
             Yaml::Null => Self::Null,
             Yaml::Boolean(value) => Self::Boolean(value),
@@ -129,22 +129,36 @@ impl Value {
 
 /// The place in a file at which a document begins.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Start {
+pub(super) struct Start<'a> {
     /// The number of lines before it.
     pub(super) lines: usize,
     /// The number of bytes before it.
     pub(super) bytes: usize,
+    /// The bytes of the document at which its lines end, as `breaks` returns them.
+    pub(super) breaks: &'a [usize],
 }
 
-impl Start {
-    fn line(self, location: &Location) -> usize {
-        usize::try_from(location.line()).unwrap_or(usize::MAX).max(1).saturating_add(self.lines)
+/// Returns the bytes at which the lines of a text end.
+pub(super) fn breaks(text: &str) -> Vec<usize> {
+    text.match_indices('\n').map(|(at, _)| at).collect()
+}
+
+impl Start<'_> {
+    /// Returns the line of the file at which something stands.
+    ///
+    /// For YAML a carriage return alone ends a line, too; for editors, Git and annotations it does not, so the parser's
+    /// lines are not those of the file.
+    pub(super) fn line(self, location: &Location) -> usize {
+        let at = offset(location.span().byte_offset());
+        self.lines + self.breaks.partition_point(|end| *end < at) + 1
     }
 
     fn span(self, location: &Location) -> Range<usize> {
-        let number = |number: Option<u64>| number.and_then(|number| usize::try_from(number).ok()).unwrap_or_default();
-        let span = location.span();
-        let begin = self.bytes + number(span.byte_offset());
-        begin..begin + number(span.byte_len())
+        let begin = self.bytes + offset(location.span().byte_offset());
+        begin..begin + offset(location.span().byte_len())
     }
+}
+
+fn offset(number: Option<u64>) -> usize {
+    number.and_then(|number| usize::try_from(number).ok()).unwrap_or_default()
 }
