@@ -21,7 +21,7 @@ const MODULES: &[(&str, &[&str])] = &[
     ("scaler", &["config", "query", "postgres", "cache"]),
     ("admin", &["config", "query", "postgres", "cache", "scaler"]),
     ("server", &["config", "query", "postgres", "cache", "scaler", "admin"]),
-    ("lint", &["config", "scaler"]),
+    ("lint", &["query", "presets", "config", "scaler"]),
     ("migrate", &["config", "query", "lint"]),
     ("command", &["presets", "config", "query", "postgres", "cache", "scaler", "admin", "server", "lint", "migrate"]),
     ("batch", &["config", "query", "postgres"]),

@@ -1,6 +1,6 @@
 //! What the number of a trigger counts: rows that wait, or these and the rows that workers hold.
 
-use crate::manifest::Trigger;
+use crate::{manifest::Trigger, presets, query::KEEPER};
 
 /// What a trigger counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +51,14 @@ pub(super) fn of(trigger: Trigger<'_>, told: Option<Counted>) -> Option<Count> {
             Some("outstanding-claps" | "clap-workers") => {
                 return known(Outstanding, "this query counts the rows that Jobs hold, too");
             }
+            Some(KEEPER) if names_clapometer(trigger) => return None, // it counts nothing
+            Some(name) if names_clapometer(trigger) && is_preset(name) => {
+                return Some(Count {
+                    counted: Outstanding,
+                    is_known: false,
+                    because: "a query of this name is taken for the preset, which counts the rows that workers hold, too",
+                });
+            }
             _ => {}
         },
         "aws-sqs-queue" => {
@@ -59,11 +67,19 @@ pub(super) fn of(trigger: Trigger<'_>, told: Option<Counted>) -> Option<Count> {
                 _ => known(Outstanding, "scaleOnInFlight counts messages in flight, too"),
             };
         }
-        "rabbitmq" if set("mode", "QueueLength") == "queuelength" => {
-            return match set("excludeUnacknowledged", "false").as_str() {
-                "true" => known(Pending, "excludeUnacknowledged leaves out messages that consumers hold"),
-                _ => known(Outstanding, "the queue's length has unacknowledged messages, too"),
-            };
+        "rabbitmq" if ["unknown", "queuelength"].contains(&set("mode", "unknown").as_str()) => {
+            match protocol(trigger) {
+                Some(Protocol::Amqp) => {
+                    return known(Pending, "over AMQP a queue's length has no messages that consumers hold");
+                }
+                _ if set("excludeUnacknowledged", "false") == "true" => {
+                    return known(Pending, "excludeUnacknowledged leaves out messages that consumers hold");
+                }
+                Some(Protocol::Http) => {
+                    return known(Outstanding, "over HTTP a queue's length has unacknowledged messages, too");
+                }
+                None => {}
+            }
         }
         "azure-queue" if set("queueLengthStrategy", "all") == "visibleonly" => {
             return known(Pending, "queueLengthStrategy: visibleonly leaves out messages that consumers hold");
@@ -73,11 +89,40 @@ pub(super) fn of(trigger: Trigger<'_>, told: Option<Counted>) -> Option<Count> {
     if let Some(counted) = told {
         return Some(Count { counted, is_known: false, because: "--counts says what the query counts" });
     }
-    if !SQL_TRIGGERS.contains(&trigger.kind()) || trigger.text("query").is_some_and(mentions_held_rows) {
+    let sql = trigger.text("query").filter(|_| SQL_TRIGGERS.contains(&trigger.kind()))?;
+    if !counts_rows(sql) || mentions_held_rows(sql) {
         return None;
     }
-    trigger.text("query")?;
     Some(Count { counted: Pending, is_known: false, because: "SQL is taken to count only the rows that wait" })
+}
+
+/// How KEDA asks RabbitMQ.
+enum Protocol {
+    Amqp,
+    Http,
+}
+
+/// Returns how KEDA asks RabbitMQ, if that is in the trigger. Without a word about it the URL's scheme decides.
+fn protocol(trigger: Trigger<'_>) -> Option<Protocol> {
+    let said = trigger.text("protocol").filter(|protocol| *protocol != "auto");
+    let name = said.or_else(|| trigger.text("host"))?;
+    if name.starts_with("amqp") { Some(Protocol::Amqp) } else { name.starts_with("http").then_some(Protocol::Http) }
+}
+
+/// Returns whether the address of a trigger says that it is for clapometer.
+pub(super) fn names_clapometer(trigger: Trigger<'_>) -> bool {
+    trigger.text("scalerAddress").is_some_and(|address| address.contains("clapometer"))
+}
+
+/// Returns whether a query has the name of a preset, as `clapometer init` writes it.
+fn is_preset(name: &str) -> bool {
+    presets::ALL.iter().any(|preset| preset.name.replace('_', "-") == name.replace('_', "-"))
+}
+
+/// Returns whether SQL counts rows, or sums up what is counted elsewhere; it may also return a lag or an age.
+fn counts_rows(sql: &str) -> bool {
+    let sql = sql.to_ascii_lowercase();
+    sql.contains("count") || sql.contains("sum(")
 }
 
 /// Returns whether SQL names a state of held rows, so that it may count them. Whether it wants or excludes them takes a
@@ -131,6 +176,14 @@ mod tests {
         ] {
             assert!(!divides(sql), "{sql}");
         }
+    }
+
+    #[test]
+    fn sql_that_counts_no_rows_leaves_the_question_open() {
+        for sql in ["SELECT COUNT(1) FROM a", "SELECT sum(n) FROM a", "SELECT jobs_count FROM a"] {
+            assert!(counts_rows(sql), "{sql}");
+        }
+        assert!(!counts_rows("SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), flush_lsn) FROM pg_stat_replication"));
     }
 
     #[test]

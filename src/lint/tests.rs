@@ -101,6 +101,87 @@ fn the_caller_knows_best_what_sql_counts() {
     assert_eq!(rules_in(&accurate, counts(Counted::Outstanding)), BTreeSet::from(["strategy-idles"]));
 }
 
+/// A clean manifest whose trigger asks clapometer for this query.
+fn asking(query: &str) -> String {
+    let text = read("tests/lint/push-on-scaledjob/good.yaml");
+    let text = text.replace("query: outstanding-invoices", &format!("query: {query}"));
+    assert!(text.contains(query), "{text}");
+    text
+}
+
+#[test]
+fn a_query_with_the_name_of_a_preset_counts_what_workers_hold() {
+    let told = |text: &str, counts| rules_in(text, Options { counts, ..options(Version::NEWEST) });
+    for counts in [None, Some(Counted::Pending), Some(Counted::Outstanding)] {
+        for query in ["river", "pg-boss", "good_job", "good-job", "outstanding-claps"] {
+            let plain = asking(query);
+            assert_eq!(told(&plain, counts), BTreeSet::new(), "{query} {counts:?}");
+            let accurate =
+                plain.replace("  jobTargetRef:", "  scalingStrategy:\n    strategy: accurate\n  jobTargetRef:");
+            assert_eq!(told(&accurate, counts), BTreeSet::from(["strategy-idles"]), "{query} {counts:?}");
+        }
+        let keeper = asking("keeper").replace("        targetQueryValue: \"1\"\n", "");
+        assert_eq!(told(&keeper, counts), BTreeSet::new(), "{counts:?}");
+    }
+    // Another scaler's queries may be called anything.
+    let another = asking("river").replace("clapometer", "acme");
+    assert_eq!(told(&another, Some(Counted::Pending)), BTreeSet::from(["strategy-starves"]));
+    let workers = read("tests/lint/push-without-keeper/bad.yaml").replace("invoice-workers", "river");
+    assert_eq!(told(&workers, None), BTreeSet::from(["push-without-keeper"]));
+}
+
+/// A clean ScaledJob with this strategy and this trigger, which is YAML in one line.
+fn scaled_job(strategy: &str, trigger: &str) -> String {
+    let text = read("tests/lint/push-on-scaledjob/good.yaml");
+    let (head, _) = text.split_once("  triggers:").expect("triggers");
+    format!("{head}  scalingStrategy: {{strategy: {strategy}}}\n  triggers:\n    - {trigger}\n")
+}
+
+/// RabbitMQ tells over AMQP how many messages are ready, and over HTTP how many there are.
+#[test]
+fn what_rabbitmq_counts_depends_on_the_protocol() {
+    let found = |strategy, metadata: &str| {
+        let trigger = format!("{{type: rabbitmq, metadata: {{queueName: mail, {metadata}}}}}");
+        rules_in(&scaled_job(strategy, &trigger), options(Version::NEWEST))
+    };
+    let (starves, idles) = (BTreeSet::from(["strategy-starves"]), BTreeSet::from(["strategy-idles"]));
+    for ready_only in [
+        "mode: QueueLength, value: '1', protocol: amqp",
+        "queueLength: '5', host: 'amqp://rabbit.mail.svc:5672/'",
+        "mode: QueueLength, value: '1', protocol: auto, host: 'amqps://rabbit.mail.svc:5671/'",
+        "mode: QueueLength, value: '1', hostFromEnv: RABBIT, excludeUnacknowledged: 'true'",
+    ] {
+        assert_eq!(found("default", ready_only), starves, "{ready_only}");
+        assert_eq!(found("accurate", ready_only), BTreeSet::new(), "{ready_only}");
+    }
+    for all in ["mode: QueueLength, value: '1', protocol: http", "queueLength: '5', host: 'https://rabbit.mail.svc/'"] {
+        assert_eq!(found("default", all), BTreeSet::new(), "{all}");
+        assert_eq!(found("accurate", all), idles, "{all}");
+    }
+    for unknown in
+        ["mode: QueueLength, value: '1', hostFromEnv: RABBIT", "mode: MessageRate, value: '1', protocol: http"]
+    {
+        for strategy in ["default", "accurate"] {
+            assert_eq!(found(strategy, unknown), BTreeSet::new(), "{unknown}");
+        }
+    }
+}
+
+#[test]
+fn a_number_that_counts_no_rows_or_is_divided_once_is_left_alone() {
+    let found = |sql: &str, target: &str| {
+        let metadata = format!("connectionFromEnv: URL, query: \"{sql}\", targetQueryValue: '{target}'");
+        rules_in(
+            &scaled_job("default", &format!("{{type: postgresql, metadata: {{{metadata}}}}}")),
+            options(Version::NEWEST),
+        )
+    };
+    assert_eq!(found("SELECT pg_wal_lsn_diff(a, b) FROM c", "1000"), BTreeSet::new());
+    let running = "SELECT ceil(count(*)::decimal / 16) FROM a WHERE state IN ('queued', 'running')";
+    assert_eq!(found(running, "1.1"), BTreeSet::new());
+    assert_eq!(found(running, "2"), BTreeSet::from(["double-division"]));
+}
+
 /// The article's own ScaledJob: what its author found out the hard way.
 #[test]
 fn the_seeds_scaled_job_is_told_what_its_author_found_out() {

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use super::Subject;
 use crate::{
     lint::{
+        counting::names_clapometer,
         findings::Findings,
         rule::{
             Rule,
@@ -178,9 +179,8 @@ fn check_metadata(subject: &Subject<'_>, trigger: Trigger<'_>, findings: &mut Fi
 
 /// Returns whether a trigger is for clapometer rather than another external scaler, as far as it shows.
 pub(super) fn is_clapometers(trigger: Trigger<'_>) -> bool {
-    let host_says_so = trigger.text("scalerAddress").is_some_and(|address| address.contains("clapometer"));
-    let query = trigger.text("query");
-    host_says_so || matches!(query, Some("outstanding-claps" | "pending-claps" | "clap-workers"))
+    names_clapometer(trigger)
+        || matches!(trigger.text("query"), Some("outstanding-claps" | "pending-claps" | "clap-workers"))
 }
 
 /// Returns what tells KEDA's connections apart.

@@ -141,7 +141,8 @@ fn check_custom(object: &Object, strategy: Strategy, findings: &mut Findings<'_>
 /// Looks for a number that is divided by what scales it, and again by its target.
 pub(super) fn check_division(object: &Object, findings: &mut Findings<'_>) {
     for trigger in object.triggers() {
-        let Some(target) = trigger.number("targetQueryValue").filter(|target| *target > 1.0) else { continue };
+        // A target a little above 1 lets the number grow so much before there is one more, and divides nothing.
+        let Some(target) = trigger.number("targetQueryValue").filter(|target| *target >= 2.0) else { continue };
         let is_sql = SQL_TRIGGERS.contains(&trigger.kind()) && trigger.text("query").is_some_and(counting::divides);
         let is_divided = trigger.is_external() && trigger.number("divideBy").is_some_and(|divisor| divisor != 1.0);
         if !is_sql && !is_divided {

@@ -86,7 +86,11 @@ async fn wrong_usage_says_what_is_missing() {
     let cases: [(String, &[&str], &str); 6] = [
         (trigger("kafka"), &["--arrivals", "9/m"], "--duration: how long does the work on a row take?"),
         (trigger("kafka"), arrive, "--counts: does the trigger count only rows that wait"),
-        (trigger("rabbitmq"), arrive, "--target: which target has this trigger of type rabbitmq?"),
+        (
+            trigger("rabbitmq, metadata: {protocol: http}"),
+            arrive,
+            "--target: which target has this trigger of type rabbitmq?",
+        ),
         (trigger("kafka}, {type: kafka"), arrive, "has 2 triggers, so one must be taken with --trigger"),
         (
             trigger("kafka"),
