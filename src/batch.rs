@@ -14,7 +14,7 @@ pub mod worker;
 
 use std::{
     ffi::OsString,
-    io::{IsTerminal, Write},
+    io::{IsTerminal, Write, stderr, stdout},
     process::ExitCode,
     time::Duration,
 };
@@ -29,6 +29,7 @@ use self::{
     worker::{Rules, identity, interrupt, outcome::Report, work::Work},
 };
 use crate::{
+    blocking,
     conninfo::ConnectionSource,
     telemetry,
     terminal::{completions, print},
@@ -91,7 +92,7 @@ fn with_database(task: impl AsyncFnOnce(ConnectionSource) -> ExitCode) -> ExitCo
         Ok(connection) => connection,
         Err(faults) => return misconfigured(&faults.to_string()),
     };
-    match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+    match blocking::runtime() {
         Ok(runtime) => runtime.block_on(task(connection)),
         Err(error) => misconfigured(&format!("the runtime does not start: {error}")),
     }
@@ -113,19 +114,29 @@ async fn work(connection: ConnectionSource, schema: Option<String>, rules: &Rule
 
 /// Writes a Job's last line: to standard output, unless that belongs to the program.
 fn report(report: &Report, work: &Work) {
-    let (is_terminal, mut stream): (bool, Box<dyn Write + Send>) = match work {
-        Work::Wait(_) => (std::io::stdout().is_terminal(), Box::new(std::io::stdout())),
-        Work::Run(_) => (std::io::stderr().is_terminal(), Box::new(std::io::stderr())),
+    let belongs_to_program = match work {
+        Work::Wait(_) => false,
+        Work::Run(_) => true,
     };
+    let is_terminal = if belongs_to_program { stderr().is_terminal() } else { stdout().is_terminal() };
     let line = if is_terminal { report.sentence() } else { report.json() };
+    let write = move || {
+        let mut stream: Box<dyn Write> = if belongs_to_program { Box::new(stderr()) } else { Box::new(stdout()) };
+        let _ = writeln!(stream, "{line}").and_then(|()| stream.flush());
+    };
     // A reader that is gone changes nothing, and one that has stopped reading must not keep the Job from its end: the
     // outcome is booked, and the exit code says it too.
     let (written, done) = std::sync::mpsc::channel();
-    std::thread::spawn(move || {
-        let _ = writeln!(stream, "{line}").and_then(|()| stream.flush());
+    let of_thread = write.clone();
+    let spawned = std::thread::Builder::new().spawn(move || {
+        of_thread();
         let _ = written.send(());
     });
-    let _ = done.recv_timeout(REPORT);
+    match spawned {
+        Ok(_) => drop(done.recv_timeout(REPORT)),
+        // Without a thread the line is worth the risk.
+        Err(_) => write(),
+    }
 }
 
 fn misconfigured(message: &str) -> ExitCode {

@@ -3,9 +3,28 @@
 //! The runtime's own pool for such work panics where the system has no thread left, and waits for its threads when it
 //! ends. Here a thread that cannot be made is an error, and one that hangs is left behind.
 
-use std::{io, thread};
+use std::{io, sync::Arc, thread, time::Duration};
 
-use tokio::sync::oneshot;
+use tokio::{runtime, sync::oneshot};
+
+/// How long the threads live that the runtime resolves names on.
+const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 3_600);
+
+/// Builds a runtime of one thread. A second worker thread costs the scaler 1.5 times the CPU per request, and more
+/// when many streams wake at once.
+///
+/// Names are resolved on further threads of the runtime. Where the system has no thread left, such work waits for one of
+/// them, but panics if there is none. So one is made now, and kept.
+///
+/// # Errors
+/// The system has no room for it.
+pub fn runtime() -> io::Result<runtime::Runtime> {
+    let runtime = runtime::Builder::new_current_thread().enable_all().thread_keep_alive(FOR_EVER).build()?;
+    if thread::Builder::new().spawn(|| ()).is_ok() {
+        drop(runtime.spawn_blocking(|| ()));
+    }
+    Ok(runtime)
+}
 
 /// Runs `work` on a thread with this name, and returns its result.
 ///
@@ -22,6 +41,20 @@ pub async fn run<T: Send + 'static>(name: &str, work: impl FnOnce() -> T + Send 
     };
     thread::Builder::new().name(name.to_owned()).spawn(work)?;
     result.await.map_err(|_| io::Error::other("the thread has panicked"))
+}
+
+/// Runs `work` as [`run`] does, but here where no thread can be made: to hold up the others for a moment is better than not
+/// to do it.
+///
+/// # Panics
+/// When `work` does.
+pub async fn run_or_here<T: Send + 'static>(name: &str, work: impl Fn() -> T + Send + Sync + 'static) -> T {
+    let work = Arc::new(work);
+    let of_thread = Arc::clone(&work);
+    match run(name, move || of_thread()).await {
+        Ok(result) => result,
+        Err(_) => work(),
+    }
 }
 
 #[cfg(test)]

@@ -24,6 +24,7 @@ use std::{
 use clap::{Args, CommandFactory, Parser, Subcommand, error::ErrorKind};
 
 use crate::{
+    blocking::runtime,
     config::{Config, Environment, bounded_text},
     diagnostics::Misconfiguration,
     metrics::Build,
@@ -198,10 +199,4 @@ fn misused(subcommand: &str, problem: &str) -> Exit {
     // If standard error is closed, there is no other place to report it.
     let _ = error.print();
     Exit::Usage
-}
-
-/// Builds a runtime of one thread. A second worker thread costs the scaler 1.5 times the CPU per request, and more
-/// when many streams wake at once.
-fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build()
 }

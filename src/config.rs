@@ -35,6 +35,7 @@ use std::{
     io::Read,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 pub use self::{
@@ -56,6 +57,7 @@ use self::{
 use crate::{
     conninfo::ConnectionSource,
     diagnostics::{Diagnostics, Location, Misconfiguration},
+    file,
     query::Query,
 };
 
@@ -232,7 +234,7 @@ impl Config {
         let libpq = if file_has_databases || names_another_database(&tree) {
             None
         } else {
-            let is_there = |name: &str, value: &str| name != "PGPASSFILE" || Path::new(value).exists();
+            let is_there = |name: &str, value: &str| name != "PGPASSFILE" || file::exists(Path::new(value));
             let variable =
                 |name: &str| environment.get(name).filter(|value| !environment.is_elsewhere() || is_there(name, value));
             ConnectionSource::from_environment(&|name| variable(name).map(str::to_owned))
@@ -348,8 +350,12 @@ fn names_another_database(tree: &Tree) -> bool {
         .any(|path| matches!(&path[..], [first, name, ..] if first == "databases" && name != builtin::DATABASE))
 }
 
+/// How long the main file may take: it may be a pipe from a program that decrypts it.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 fn file_text(path: &Path) -> Result<String, String> {
-    bounded_text(std::fs::File::open(path).map_err(|error| format!("cannot be read: {error}"))?)
+    let content = file::read_within(path, PATIENCE).map_err(|error| format!("cannot be read: {error}"))?;
+    bounded_text(&content[..])
 }
 
 /// Reads the text of a configuration.

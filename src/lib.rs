@@ -22,6 +22,7 @@ pub mod config;
 pub mod conninfo;
 pub mod diagnostics;
 pub mod fault;
+pub mod file;
 pub mod json;
 pub mod keda;
 pub mod lint;

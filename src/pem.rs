@@ -10,6 +10,8 @@ use rustls::pki_types::{
     pem::{self, PemObject},
 };
 
+use crate::file;
+
 /// An error about a PEM file. It says what is wrong, and never quotes the content.
 #[derive(Debug, thiserror::Error)]
 pub enum PemError {
@@ -26,7 +28,8 @@ pub enum PemError {
 /// # Errors
 /// The file cannot be read, is malformed, or holds no certificate.
 pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, PemError> {
-    let chain: Vec<_> = CertificateDer::pem_file_iter(path).and_then(Iterator::collect).map_err(without_content)?;
+    let chain: Vec<_> =
+        CertificateDer::pem_slice_iter(&content(path)?).collect::<Result<_, _>>().map_err(without_content)?;
     if chain.is_empty() { Err(PemError::Content("the file holds no certificate")) } else { Ok(chain) }
 }
 
@@ -35,10 +38,18 @@ pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, PemErro
 /// # Errors
 /// The file cannot be read, is malformed, or holds no private key.
 pub fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, PemError> {
-    PrivateKeyDer::from_pem_file(path).map_err(|error| match error {
+    PrivateKeyDer::from_pem_slice(&content(path)?).map_err(|error| match error {
         pem::Error::NoItemsFound => PemError::Content("the file holds no private key"),
         error => without_content(error),
     })
+}
+
+fn content(path: &Path) -> Result<Vec<u8>, PemError> {
+    let content = file::read(path).map_err(PemError::File)?;
+    if u64::try_from(content.len()).is_ok_and(|length| length > file::LARGEST) {
+        return Err(PemError::Content("the file is larger than 1 MiB"));
+    }
+    Ok(content)
 }
 
 fn without_content(error: pem::Error) -> PemError {

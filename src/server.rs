@@ -99,7 +99,7 @@ pub async fn run(main: Config, addresses: Addresses, file: Option<PathBuf>, buil
     let shutdown = CancellationToken::new();
     // Hashed before they are read, so that a change in between is noticed.
     let files = Files::new(file.clone());
-    let seen = files.hashes(&main);
+    let seen = files.hashes(&main).await;
     let listing = reload::listing(&main).await;
     let config = reload::with_query_files(main.clone(), listing.clone(), &main).await;
     let inventory = config.inventory(file.as_deref());

@@ -34,6 +34,7 @@ const LEAVES: &[&str] = &[
     "diagnostics",
     "fault",
     "json",
+    "file",
     "keda",
     "manifest",
     "metrics",

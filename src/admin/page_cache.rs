@@ -39,7 +39,7 @@ struct Made<V> {
     page: Bytes,
 }
 
-impl<V: Clone + PartialEq + Send + 'static> PageCache<V> {
+impl<V: Clone + PartialEq + Send + Sync + 'static> PageCache<V> {
     /// Creates the cache of the page that `make` makes.
     pub(super) fn new(make: impl Fn(&V) -> Bytes + Send + Sync + 'static) -> Self {
         let latest = Latest { made: VecDeque::new(), next_at: Instant::now() };
@@ -64,9 +64,7 @@ impl<V: Clone + PartialEq + Send + 'static> PageCache<V> {
         latest.made.retain(|made| made.view != view);
         latest.made.truncate(VIEWS - 1);
         let (make, asked) = (Arc::clone(&self.make), view.clone());
-        let made = blocking::run("page", move || make(&asked)).await;
-        // Without a thread it is made here: a page that holds up calls for a moment is better than none.
-        let page = made.unwrap_or_else(|_| (self.make)(&view));
+        let page = blocking::run_or_here("page", move || make(&asked)).await;
         let length = u32::try_from(page.len()).unwrap_or(u32::MAX);
         latest.next_at = began_at + Duration::from_secs(1) * length / BYTES_A_SECOND;
         latest.made.push_front(Made { view, began_at, page: page.clone() });

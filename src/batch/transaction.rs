@@ -210,7 +210,7 @@ impl Transactions {
         let session = match self.session.take() {
             Some(session) if !session.client.is_closed() => session,
             _ => {
-                let connection = self.connection.resolve().map_err(Error::Unavailable)?;
+                let connection = self.connection.resolve_aside().await.map_err(Error::Unavailable)?;
                 let within = self.connection.connect_timeout().unwrap_or(CONNECT);
                 match timeout_at(
                     by,

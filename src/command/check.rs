@@ -24,6 +24,7 @@ use self::{
 use super::{ConfigFile, Exit, build, misconfigured, misused, runtime};
 use crate::{
     config::Config,
+    file,
     metrics::Metrics,
     postgres::Database,
     shutdown::Supervisor,
@@ -89,7 +90,7 @@ impl Check {
         if !json {
             config.query_files.faults().iter().for_each(|faults| eprintln!("{faults}"));
         }
-        let tls = config.server.tls.as_ref().filter(|tls| !offline || tls.files().all(|file| file.exists()));
+        let tls = config.server.tls.as_ref().filter(|tls| !offline || tls.files().all(|path| file::exists(path)));
         let serving = match tls.map(TlsReport::read).transpose() {
             Ok(serving) => serving,
             Err(error) => return refuse(&error.to_string(), json),

@@ -318,10 +318,10 @@ fn connection(
 ) -> Option<(ConnectionSource, Option<Duration>)> {
     let (params, missing) = split(section, params);
     match params.assemble() {
-        Ok((_, connect_timeout)) if is_complete && missing.is_empty() => {
+        Ok((loaded, connect_timeout)) if is_complete && missing.is_empty() => {
             let of_environment = libpq.filter(|_| !section.has("url")).and_then(ConnectionSource::connect_timeout);
             let connect_timeout = connect_timeout.or(of_environment);
-            Some((ConnectionSource::new(params, connect_timeout), connect_timeout))
+            Some((ConnectionSource::new(params, connect_timeout, loaded), connect_timeout))
         }
         Ok(_) => None,
         Err(problems) => {

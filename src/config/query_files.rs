@@ -6,9 +6,11 @@ use std::{
     cell::RefCell,
     collections::BTreeMap,
     fs::{self, OpenOptions},
+    io,
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use rustix::fs::OFlags;
@@ -28,6 +30,7 @@ use super::{
 };
 use crate::{
     diagnostics::{Diagnostic, Diagnostics, Location, Misconfiguration},
+    file,
     query::Query,
 };
 
@@ -36,6 +39,9 @@ const MOST_FILES: usize = 1_000;
 
 /// Far more than a team needs, and few enough that a reload stays quick for all others.
 const MOST_QUERIES: usize = 1_000;
+
+/// How long the whole directory may take. A disk needs milliseconds for all its files.
+const WITHIN: Duration = Duration::from_secs(5);
 
 /// The keys of a query file.
 const KEYS: &[Key] = &[
@@ -56,21 +62,10 @@ pub struct Listing(Result<BTreeMap<String, Content>, String>);
 type Content = Result<Arc<str>, String>;
 
 impl QueriesFrom {
-    /// Reads the directory, of which each file is bounded. Blocks.
+    /// Reads the directory, of which each file is bounded. Blocks, for twice [`WITHIN`] at most.
     pub fn listing(&self) -> Listing {
-        let names = fs::read_dir(&self.path).and_then(|entries| {
-            let names = entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
-            names.filter(|name| name.as_ref().is_ok_and(|name| is_query_file(name)) || name.is_err()).collect()
-        });
-        let mut names: Vec<String> = match names {
-            Ok(names) => names,
-            Err(error) => return Listing(Err(format!("cannot be listed: {error}"))),
-        };
-        names.sort_unstable();
-        if let Some(beyond) = names.len().checked_sub(MOST_FILES).filter(|beyond| *beyond > 0) {
-            return Listing(Err(format!("has {beyond} files more than {MOST_FILES}, which is the most")));
-        }
-        Listing(Ok(names.into_iter().map(|name| (name.clone(), content(&self.path.join(name)))).collect()))
+        let listed = file::aside(&self.path, WITHIN, list);
+        listed.unwrap_or_else(|error| Listing(Err(format!("cannot be listed: {error}"))))
     }
 }
 
@@ -83,6 +78,17 @@ impl Listing {
     }
 }
 
+fn list(directory: &Path) -> io::Result<Listing> {
+    let names = fs::read_dir(directory)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
+    let is_one = |name: &io::Result<String>| name.as_ref().map_or(true, |name| is_query_file(name));
+    let mut names: Vec<String> = names.filter(is_one).collect::<Result<_, _>>()?;
+    names.sort_unstable();
+    if let Some(beyond) = names.len().checked_sub(MOST_FILES).filter(|beyond| *beyond > 0) {
+        return Ok(Listing(Err(format!("has {beyond} files more than {MOST_FILES}, which is the most"))));
+    }
+    Ok(Listing(Ok(names.into_iter().map(|name| (name.clone(), content(&directory.join(name)))).collect())))
+}
+
 fn is_query_file(name: &str) -> bool {
     name.ends_with(".yaml") && !name.starts_with('.')
 }
@@ -90,7 +96,7 @@ fn is_query_file(name: &str) -> bool {
 /// Reads one file. It belongs to somebody else, so that a pipe must not block, and nothing but a small text is taken.
 fn content(path: &Path) -> Content {
     let nonblocking = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or_default();
-    let cannot = |error: std::io::Error| format!("cannot be read: {error}");
+    let cannot = |error: io::Error| format!("cannot be read: {error}");
     let file = OpenOptions::new().read(true).custom_flags(nonblocking).open(path).map_err(cannot)?;
     if !file.metadata().map_err(cannot)?.is_file() {
         return Err("is not a regular file".to_owned());
@@ -164,7 +170,7 @@ impl Config {
     /// directory that is not there is passed over with a note.
     pub(super) fn with_files_of_directory(mut self, environment: &Environment) -> Self {
         let Some(from) = &self.queries_from else { return self };
-        if environment.is_elsewhere() && !from.path.exists() {
+        if environment.is_elsewhere() && !file::exists(&from.path) {
             let message = "is not there, so no query file was looked at; give --config a directory with both";
             self.notes.push(Misconfiguration::whole(from.path.clone(), message));
             return self;

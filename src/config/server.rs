@@ -6,7 +6,10 @@ use super::{
     key::{DefaultValue, Key, Kind},
     section::Section,
 };
-use crate::diagnostics::{is_pem, shown_path};
+use crate::{
+    diagnostics::{is_pem, shown_path},
+    file,
+};
 
 /// The bounds for the age and the idle time of connections, to PostgreSQL and from KEDA.
 pub(super) const LIFETIMES: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(24 * 60 * 60);
@@ -117,7 +120,7 @@ fn read_tls(section: &Section<'_>) -> Option<ServerTls> {
         let path = section.text(name).map(PathBuf::from)?;
         if is_pem(&path.to_string_lossy()) {
             section.fault(name, "holds PEM text, must be the path of a PEM file");
-        } else if let Err(error) = std::fs::File::open(&path) {
+        } else if let Err(error) = file::can_be_read(&path) {
             let message = format!("cannot read the file {}: {error}", shown_path(&path));
             match error.kind() {
                 std::io::ErrorKind::NotFound => section.missing(name, message),

@@ -19,7 +19,7 @@ use crate::diagnostics::{Diagnostics, Location};
 pub const PREFIX: &str = "CLAPOMETER__";
 
 /// Larger files are refused unread: no configuration is, but a wrong path may be.
-pub(crate) const LARGEST_FILE: u64 = 1 << 20;
+pub(crate) const LARGEST_FILE: u64 = crate::file::LARGEST;
 
 /// Environment variables, taken once so that a configuration is read from one moment.
 #[derive(Clone, Default, PartialEq, Eq)]

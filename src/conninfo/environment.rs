@@ -17,7 +17,10 @@ use super::{
     url,
     value::ValueSource,
 };
-use crate::diagnostics::{Diagnostics, Location, Misconfiguration};
+use crate::{
+    diagnostics::{Diagnostics, Location, Misconfiguration},
+    file,
+};
 
 /// The parameter that each variable sets.
 const VARIABLES: [(&str, &str); 15] = [
@@ -117,9 +120,9 @@ impl ConnectionSource {
         }
         let mut params = Params { texts, passfile, other_hosts: Vec::new(), prefix: String::new() };
         match params.assemble() {
-            Ok((_, connect_timeout)) if diagnostics.is_empty() => {
+            Ok((loaded, connect_timeout)) if diagnostics.is_empty() => {
                 params.texts.remove("connect_timeout");
-                Ok(Self::new(params, connect_timeout))
+                Ok(Self::new(params, connect_timeout, loaded))
             }
             Ok(_) => Err(diagnostics.into_error(None)),
             Err(problems) => {
@@ -155,13 +158,18 @@ fn misplaced(key: &str, text: &str) -> Option<&'static str> {
 }
 
 fn default_host() -> &'static str {
-    if Path::new(SOCKET_DIRECTORY).is_dir() { SOCKET_DIRECTORY } else { "localhost" }
+    if file::metadata(Path::new(SOCKET_DIRECTORY)).is_ok_and(|found| found.is_dir()) {
+        SOCKET_DIRECTORY
+    } else {
+        "localhost"
+    }
 }
 
 /// The name of the effective user, as libpq takes it, else what the shell calls it.
 fn operating_system_user(lookup: &dyn Fn(&str) -> Option<String>) -> Option<String> {
     let id = rustix::process::geteuid().as_raw().to_string();
-    let accounts = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let accounts = file::read(Path::new("/etc/passwd")).unwrap_or_default();
+    let accounts = String::from_utf8_lossy(&accounts);
     let named = accounts.lines().find_map(|line| {
         let mut fields = line.split(':');
         let name = fields.next()?;
@@ -173,9 +181,9 @@ fn operating_system_user(lookup: &dyn Fn(&str) -> Option<String>) -> Option<Stri
 /// The password file to look in, and the one that was named but is not there.
 fn passfile(lookup: &dyn Fn(&str) -> Option<String>) -> (Option<PathBuf>, Option<PathBuf>) {
     match lookup("PGPASSFILE").map(PathBuf::from) {
-        Some(path) if path.exists() => (Some(path), None),
+        Some(path) if file::exists(&path) => (Some(path), None),
         Some(path) => (None, Some(path)),
-        None => (lookup("HOME").map(|home| Path::new(&home).join(".pgpass")).filter(|path| path.exists()), None),
+        None => (lookup("HOME").map(|home| Path::new(&home).join(".pgpass")).filter(|path| file::exists(path)), None),
     }
 }
 

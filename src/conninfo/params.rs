@@ -16,7 +16,10 @@ use super::{
     url,
     value::ValueSource,
 };
-use crate::diagnostics::{is_pem, nearest, quoted, shown_path};
+use crate::{
+    diagnostics::{is_pem, nearest, quoted, shown_path},
+    file,
+};
 
 /// `sslrootcert` for the root certificates of the system.
 const SYSTEM_ROOTS: &str = "system";
@@ -80,6 +83,14 @@ impl Params {
             Some(connection) if reader.problems.is_empty() => Ok((connection, timeout)),
             _ => Err(reader.problems),
         }
+    }
+
+    /// Returns whether a part may come from a file, or name one. Does not block.
+    pub(crate) fn names_files(&self) -> bool {
+        let may = |(key, text): (&&str, &ValueSource)| {
+            matches!(text, ValueSource::File(_)) || *key == "url" || CERTIFICATES.contains(key)
+        };
+        self.passfile.is_some() || self.texts.iter().any(may)
     }
 
     /// The files that the parts come from, certificates included as far as they are named here.
@@ -401,7 +412,7 @@ impl Reader {
                     name,
                     "holds PEM text, must be the path of a PEM file; write the path itself, not {file: PATH}",
                 );
-            } else if let Err(error) = std::fs::File::open(path) {
+            } else if let Err(error) = file::can_be_read(path) {
                 let way_out = match path.to_string_lossy().starts_with(['~', '$']) {
                     true => "; ~ and variables are not expanded, write the whole path",
                     false => "",

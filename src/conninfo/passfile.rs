@@ -9,6 +9,7 @@ use super::{
     secret::Secret,
     value::small_file,
 };
+use crate::file;
 
 /// The password for the first of the servers that the file has one for.
 ///
@@ -18,7 +19,7 @@ use super::{
 pub(crate) fn password(file: &Path, addresses: &[Address], dbname: &str, user: &str) -> Result<Option<Secret>, String> {
     let entries = small_file(file)?;
     if let Some(password) = addresses.iter().find_map(|address| matching(&entries, address, dbname, user)) {
-        let mode = std::fs::metadata(file).map_or(0, |metadata| metadata.permissions().mode());
+        let mode = file::metadata(file).map_or(0, |metadata| metadata.permissions().mode());
         if mode & 0o077 != 0 {
             return Err(format!("others may read the file {}; its permissions must be 0600 or less", file.display()));
         }

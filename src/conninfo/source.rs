@@ -3,6 +3,7 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use super::{connection::Connection, params::Params};
+use crate::blocking;
 
 /// The parameters of a connection as they were written; [`ConnectionSource::resolve`] reads the files behind them.
 #[derive(Debug, Clone, PartialEq)]
@@ -12,19 +13,26 @@ pub struct ConnectionSource(Arc<Inner>);
 struct Inner {
     params: Params,
     connect_timeout: Option<Duration>,
+    loaded: Connection,
 }
 
-/// Compares the parameters; the timeout comes from them.
+/// Compares the parameters; the others come from them.
 impl PartialEq for Inner {
     fn eq(&self, other: &Self) -> bool {
-        let Self { params, connect_timeout: _ } = self;
+        let Self { params, connect_timeout: _, loaded: _ } = self;
         *params == other.params
     }
 }
 
 impl ConnectionSource {
-    pub(crate) fn new(params: Params, connect_timeout: Option<Duration>) -> Self {
-        Self(Arc::new(Inner { params, connect_timeout }))
+    /// Keeps the parameters of a connection, which were just assembled to `loaded`.
+    pub(crate) fn new(params: Params, connect_timeout: Option<Duration>, loaded: Connection) -> Self {
+        Self(Arc::new(Inner { params, connect_timeout, loaded }))
+    }
+
+    /// Returns the connection as it was when the configuration was loaded.
+    pub fn as_loaded(&self) -> &Connection {
+        &self.0.loaded
     }
 
     pub(crate) fn params(&self) -> &Params {
@@ -44,12 +52,25 @@ impl ConnectionSource {
         })
     }
 
+    /// Does as [`ConnectionSource::resolve`] without blocking the caller's thread.
+    ///
+    /// # Errors
+    /// Those of [`ConnectionSource::resolve`].
+    pub async fn resolve_aside(&self) -> Result<Connection, String> {
+        if !self.0.params.names_files() {
+            return self.resolve();
+        }
+        let source = self.clone();
+        blocking::run_or_here("credentials", move || source.resolve()).await
+    }
+
     /// Returns the `connect_timeout` of a URL or of `PGCONNECT_TIMEOUT`.
     pub fn connect_timeout(&self) -> Option<Duration> {
         self.0.connect_timeout
     }
 
-    /// Returns the files that a connection depends on: references, the password file, certificates.
+    /// Returns the files that a connection depends on: references, the password file, certificates. Blocks: a reference may
+    /// be a URL that names certificates.
     pub fn files(&self) -> Vec<PathBuf> {
         self.0.params.files()
     }

@@ -1,12 +1,9 @@
 //! The source of a parameter's text: the text itself, a file or a variable.
 
-use std::{
-    io::Read,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use super::secret::Secret;
-use crate::diagnostics::shown_path;
+use crate::{diagnostics::shown_path, file};
 
 /// The largest file that a scalar is read from: a certificate's key fits, a wrong path may not.
 const LARGEST_FILE: u64 = 64 * 1024;
@@ -32,7 +29,7 @@ impl ValueSource {
     pub(crate) fn is_there(&self) -> bool {
         match self {
             Self::Plain(_) => true,
-            Self::File(path) => path.exists(),
+            Self::File(path) => file::exists(path),
             Self::Variable { name: _, value } => value.is_some(),
         }
     }
@@ -61,12 +58,11 @@ impl ValueSource {
 /// Reads a file of text that must be small.
 pub(crate) fn small_file(path: &Path) -> Result<String, String> {
     let cannot = |why: &dyn std::fmt::Display| format!("cannot read the file {}: {why}", shown_path(path));
-    let mut text = String::new();
-    let file = std::fs::File::open(path).map_err(|error| cannot(&error))?;
-    file.take(LARGEST_FILE + 1).read_to_string(&mut text).map_err(|error| cannot(&error))?;
-    if u64::try_from(text.len()).is_ok_and(|length| length > LARGEST_FILE) {
+    let content = file::read(path).map_err(|error| cannot(&error))?;
+    if u64::try_from(content.len()).is_ok_and(|length| length > LARGEST_FILE) {
         return Err(cannot(&"it is larger than 64 KiB"));
     }
+    let text = String::from_utf8(content).map_err(|_| cannot(&"it is not UTF-8"))?;
     if text.contains('\0') {
         return Err(cannot(&"it has a NUL character"));
     }

@@ -16,6 +16,7 @@ use super::{
     transport::{Bounded, Transport},
 };
 use crate::{
+    blocking,
     conninfo::{Address, ChannelBinding, Connection, TcpSettings},
     fault::Fault,
     telemetry::error_chain,
@@ -176,7 +177,8 @@ pub async fn open(
     largest_message: usize,
     hear: Option<Box<dyn FnMut(Notification) + Send>>,
 ) -> Result<Session, Error> {
-    let transport = transport(connection, largest_message).map_err(|error| Error::Credentials(error.to_string()))?;
+    let transport =
+        transport(connection, largest_message).await.map_err(|error| Error::Credentials(error.to_string()))?;
     let requirement = Requirement::new(connection, max_lag);
     let attempt = |(place, address): (usize, &Address)| {
         let config = driver_config(connection, address, application_name);
@@ -249,15 +251,20 @@ async fn open_one(
 
 /// Asks the server to cancel what a session is doing; best effort, bounded by a second.
 pub async fn cancel(connection: &Connection, token: CancelToken) {
-    if let Ok(transport) = transport(connection, NUMBERS)
+    if let Ok(transport) = transport(connection, NUMBERS).await
         && let Ok(Err(error)) = timeout(CANCEL_TIMEOUT, token.cancel_query(transport)).await
     {
         tracing::debug!(error = %explain(&error), "cancel request failed");
     }
 }
 
-fn transport(connection: &Connection, largest_message: usize) -> Result<Transport, tls::Error> {
-    let tls = tls::connector(connection)?;
+async fn transport(connection: &Connection, largest_message: usize) -> Result<Transport, tls::Error> {
+    let tls = if tls::reads_files(connection) {
+        let connection = connection.clone();
+        blocking::run_or_here("certificates", move || tls::connector(&connection)).await?
+    } else {
+        tls::connector(connection)?
+    };
     Ok(Transport { tls, sslmode: connection.sslmode, sslnegotiation: connection.sslnegotiation, largest_message })
 }
 

@@ -31,7 +31,7 @@ impl Database {
         drop(Object::take(connection));
         let settings = Arc::clone(&self.settings);
         tokio::spawn(async move {
-            if let Ok(connection) = settings.connection.resolve() {
+            if let Ok(connection) = settings.connection.resolve_aside().await {
                 connect::cancel(&connection, token).await;
             }
         });

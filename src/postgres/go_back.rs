@@ -45,7 +45,7 @@ pub(super) async fn go_back(database: Weak<Database>) {
 impl Database {
     /// Whether a session can be opened on a preferred host.
     async fn preferred_answers(&self) -> bool {
-        let Ok(connection) = self.settings.connection.resolve() else { return false };
+        let Ok(connection) = self.settings.connection.resolve_aside().await else { return false };
         let within = self.settings.connect_timeout;
         let preferred = Requirement::new(&connection, self.settings.max_lag).preferred(connection);
         connect::open(&preferred, self.settings.max_lag, within, "clapometer/probe", connect::NUMBERS, None)

@@ -148,7 +148,7 @@ impl Database {
     async fn session(&self, within: Duration) -> Result<Session, QueryError> {
         let settings = &self.settings;
         let credentials = |message| QueryError::ours(Fault::Unreachable, Cause::Credentials, message);
-        let connection = settings.connection.resolve().map_err(credentials)?;
+        let connection = settings.connection.resolve_aside().await.map_err(credentials)?;
         let session = connect::open(&connection, settings.max_lag, within, "clapometer check", connect::NUMBERS, None)
             .await
             .map_err(|error| QueryError::ours(error.fault(), cause_of_connect(&error), error.to_string()))?;

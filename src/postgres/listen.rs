@@ -88,7 +88,7 @@ struct Listening {
 /// Says why none arrives.
 pub(super) async fn probe(settings: &config::Database, sender: &tokio_postgres::Client) -> Result<(), String> {
     let channel = format!("clapometer_{:016x}", rand::random::<u64>());
-    let connection = address(settings)?;
+    let connection = address(settings).await?;
     let arrived = Arc::new(Notify::new());
     let hear = {
         let (arrived, channel) = (Arc::clone(&arrived), channel.clone());
@@ -205,7 +205,7 @@ impl Listener {
     }
 
     async fn open(&self) -> Result<Listening, String> {
-        let connection = address(&self.settings)?;
+        let connection = address(&self.settings).await?;
         let (arrived, late) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let (open, closed) = oneshot::channel::<()>();
         let hear = {
@@ -370,8 +370,8 @@ async fn on_a_standby(is_standby: &mut watch::Receiver<Option<bool>>) {
 }
 
 /// Returns where to listen: `listen_host` and `listen_port` lead past a pooler to the database itself.
-fn address(settings: &config::Database) -> Result<Connection, String> {
-    let mut connection = settings.connection.resolve()?;
+async fn address(settings: &config::Database) -> Result<Connection, String> {
+    let mut connection = settings.connection.resolve_aside().await?;
     if let (false, Some(first)) = (settings.listen_hosts.is_empty(), connection.addresses.first()) {
         let port = first.port();
         connection.addresses = settings.listen_hosts.iter().map(|host| Address::new(host, port)).collect();

@@ -119,7 +119,7 @@ impl Connector {
     async fn resolve(&self) -> Result<Connection, (Fault, String)> {
         let deadline = self.patience();
         loop {
-            match self.settings.connection.resolve() {
+            match self.settings.connection.resolve_aside().await {
                 Ok(connection) => return Ok(connection),
                 Err(detail) if Instant::now() >= deadline => return Err((Fault::Unreachable, detail)),
                 Err(_) => sleep(ROTATION_LOOK).await,

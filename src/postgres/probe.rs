@@ -66,7 +66,7 @@ impl Database {
     async fn is_alive(&self) -> bool {
         let opened_at = Instant::now();
         let asked = timeout(PROBE_TIMEOUT, async {
-            let connection = self.settings.connection.resolve().map_err(connect::Error::Credentials)?;
+            let connection = self.settings.connection.resolve_aside().await.map_err(connect::Error::Credentials)?;
             let session = connect::open(
                 &connection,
                 self.settings.max_lag,

@@ -31,6 +31,12 @@ pub(super) struct Error {
     problem: String,
 }
 
+/// Returns whether [`connector`] reads files: those of the connection, or the system's certificates.
+pub(super) fn reads_files(connection: &Connection) -> bool {
+    let Connection { sslmode, sslrootcert, sslcert, .. } = connection;
+    sslrootcert.is_some() || sslcert.is_some() || matches!(sslmode, SslMode::VerifyCa | SslMode::VerifyFull)
+}
+
 /// Makes the connector for one connection. Reads its certificate files anew.
 ///
 /// # Errors

@@ -64,10 +64,8 @@ impl Catalog {
                 Arc::clone,
             ))
         });
-        let connections = config
-            .databases
-            .iter()
-            .filter_map(|(name, settings)| Some((name.clone(), settings.connection.resolve().ok()?)));
+        let connections =
+            config.databases.iter().map(|(name, settings)| (name.clone(), settings.connection.as_loaded().clone()));
         Self { sources, connections: connections.collect(), databases }
     }
 
@@ -87,7 +85,7 @@ impl Catalog {
         &self.databases
     }
 
-    /// Returns the connection parameters of a database as they were when the catalog was made.
+    /// Returns the connection parameters of a database as they were when the configuration was loaded.
     pub fn connection(&self, database: &str) -> Option<&Connection> {
         self.connections.get(database)
     }

@@ -6,7 +6,6 @@
 
 use std::{
     collections::{BTreeMap, hash_map::RandomState},
-    fs,
     hash::BuildHasher,
     path::PathBuf,
     sync::Arc,
@@ -16,7 +15,6 @@ use std::{
 use tokio::{
     signal::unix::Signal,
     sync::watch,
-    task::spawn_blocking,
     time::{Instant, MissedTickBehavior, interval_at},
 };
 
@@ -26,8 +24,10 @@ use super::{
 };
 use crate::{
     admin::{ReloadLog, Reloaded},
+    blocking,
     cache::QueryCache,
     config::{Config, Environment, Listing},
+    file,
     metrics::{CertificateLabels, Metrics, ReloadLabels},
     recorder::Incident,
     scaler::Catalog,
@@ -88,13 +88,21 @@ impl Files {
     }
 
     /// A number for the content of each file that matters.
-    pub(super) fn hashes(&self, config: &Config) -> FileHashes {
-        let files = self.path.iter().cloned().chain(config.files());
-        files.map(|path| (path.clone(), fs::read(path).ok().map(|content| self.hasher.hash_one(content)))).collect()
+    pub(super) async fn hashes(&self, config: &Config) -> FileHashes {
+        let (path, config, hasher) = (self.path.clone(), config.clone(), self.hasher.clone());
+        let hash = move |path: &PathBuf| file::read(path).ok().map(|content| hasher.hash_one(content));
+        let hashes = move || {
+            let files = path.iter().cloned().chain(config.files());
+            files.map(|path| (path.clone(), hash(&path))).collect()
+        };
+        blocking::run_or_here("files", hashes).await
     }
 
-    fn load(&self) -> Result<Config, Problem> {
-        Config::load_main(self.path.as_deref(), &Environment::of_process())
+    async fn load(&self) -> Result<Config, Problem> {
+        let path = self.path.clone();
+        let load = move || Config::load_main(path.as_deref(), &Environment::of_process());
+        blocking::run_or_here("configuration", load)
+            .await
             .map_err(|faults| Problem { text: faults.to_string(), shown: faults.without_values() })
     }
 }
@@ -110,9 +118,9 @@ impl Reload {
                 _ = ticks.tick() => false,
                 _ = hangup.recv() => true,
             };
-            let contents = self.files.hashes(&self.main);
+            let contents = self.files.hashes(&self.main).await;
             // The configuration was read before the files were hashed for the first time, and may have changed in between.
-            let was_overtaken = std::mem::take(&mut is_first_look) && self.was_overtaken();
+            let was_overtaken = std::mem::take(&mut is_first_look) && self.was_overtaken().await;
             let listing = listing(&self.main).await;
             self.renews = is_asked || was_overtaken || contents != self.seen;
             let is_news = self.renews || listing != self.listing;
@@ -124,9 +132,9 @@ impl Reload {
     }
 
     /// Returns whether the main file is another one than the one that was read.
-    fn was_overtaken(&self) -> bool {
+    async fn was_overtaken(&self) -> bool {
         let is_same = |main: &Config| *main == self.main && main.queries_from == self.main.queries_from;
-        !self.files.load().is_ok_and(|main| is_same(&main))
+        !self.files.load().await.is_ok_and(|main| is_same(&main))
     }
 
     /// Reloads the files, whose hashes were just seen to be `contents`, and returns the hashes of what was loaded. A
@@ -135,7 +143,7 @@ impl Reload {
         let before = self.config.clone();
         let mut result = self.apply().await;
         for _ in 0..RETRIES {
-            let now = self.files.hashes(&self.main);
+            let now = self.files.hashes(&self.main).await;
             let is_good = result.is_ok() && !self.config.query_files.has_faults();
             if is_good || now == contents && listing(&self.main).await == self.listing {
                 break;
@@ -151,7 +159,7 @@ impl Reload {
         }
         self.rejected = problem;
         // A file that changed while it was being read must be noticed at the next look, so it keeps its earlier hash.
-        let mut taken = self.files.hashes(&self.main);
+        let mut taken = self.files.hashes(&self.main).await;
         for (path, hash) in &mut taken {
             if let Some(before) = contents.get(path) {
                 *hash = *before;
@@ -194,7 +202,7 @@ impl Reload {
 
     /// Puts in force what is on disk: the main file, or else its last good version, with the query files.
     async fn apply(&mut self) -> Result<(), Problem> {
-        let (main, result) = match self.load() {
+        let (main, result) = match self.load().await {
             Ok(main) => (main, Ok(())),
             Err(problem) => (self.main.clone(), Err(problem)),
         };
@@ -208,10 +216,12 @@ impl Reload {
     }
 
     /// Loads the main file and its certificates.
-    fn load(&self) -> Result<Config, Problem> {
-        let main = self.files.load()?;
+    async fn load(&self) -> Result<Config, Problem> {
+        let main = self.files.load().await?;
         if let (Some(identity), Some(tls)) = (&self.identity, &main.server.tls) {
-            let expiry = identity.reload(tls).map_err(|error| {
+            let (identity, tls) = (Arc::clone(identity), tls.clone());
+            let reloading = blocking::run_or_here("certificates", move || identity.reload(&tls)).await;
+            let expiry = reloading.map_err(|error| {
                 let shown = vec!["server.tls: a certificate or a key cannot be used; the log says which".to_owned()];
                 Problem { text: error.to_string(), shown }
             })?;
@@ -247,7 +257,7 @@ impl Reload {
 /// Reads the query files on a thread of its own: there may be many, and large ones.
 pub(super) async fn listing(main: &Config) -> Option<Listing> {
     let from = main.queries_from.clone()?;
-    spawn_blocking(move || from.listing()).await.ok()
+    Some(blocking::run_or_here("query files", move || from.listing()).await)
 }
 
 /// Adds the query files to the main file's part, on a thread of its own for the same reason.
@@ -255,9 +265,9 @@ pub(super) async fn with_query_files(main: Config, listing: Option<Listing>, bef
     if listing.is_none() {
         return main;
     }
-    let (alone, before) = (main.clone(), before.query_files.clone());
-    let added = spawn_blocking(move || main.with_query_files(listing.as_ref(), &before)).await;
-    added.unwrap_or(alone)
+    let before = before.query_files.clone();
+    let add = move || main.clone().with_query_files(listing.as_ref(), &before);
+    blocking::run_or_here("query files", add).await
 }
 
 /// The part of `server` that takes effect only at the start.

@@ -12,6 +12,7 @@ mod dead_connection;
 mod examples;
 mod failover;
 mod groups;
+mod hanging_files;
 mod hostile;
 mod incidents;
 mod keda;

@@ -13,7 +13,7 @@ use std::{
     },
     path::{Path, PathBuf},
     process::{ChildStderr, Command, ExitStatus, Stdio},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, mpsc},
     time::Duration,
 };
 
@@ -121,17 +121,22 @@ impl Program {
         if attempt.payload.len() <= LONGEST_VARIABLE {
             command.env("CLAP_PAYLOAD", &attempt.payload);
         }
-        let mut child = command.spawn()?;
-        let stdin = child.stdin.take().expect("stdin is piped above");
-        let stderr = child.stderr.take().expect("stderr is piped above");
         let said: Arc<Mutex<Said>> = Arc::default();
         let (closed, output) = oneshot::channel();
         let ours = Arc::clone(&said);
+        // Made first: without it nothing may have been started.
+        let (hand_over, handed_over) = mpsc::channel();
         std::thread::Builder::new().name("stderr".to_owned()).spawn(move || {
-            pass_through(stderr, &mark, &ours);
+            if let Ok(stderr) = handed_over.recv() {
+                pass_through(stderr, &mark, &ours);
+            }
             // The receiver may have given up waiting.
             let _ = closed.send(());
         })?;
+        let mut child = command.spawn()?;
+        let stdin = child.stdin.take().expect("stdin is piped above");
+        let stderr = child.stderr.take().expect("stderr is piped above");
+        let _ = hand_over.send(stderr);
         Ok(Child {
             group: Pid::from_child(&child),
             changes,

@@ -114,8 +114,10 @@ fn an_outage_is_told_by_the_process_that_was_asked_and_the_others_say_what_they_
 
 #[test]
 fn a_clock_that_is_behind_is_told_and_a_moment_is_not() {
-    let clock = |moment: &str| told_of(moment, Vec::new()).contains("By its clock");
-    assert!(!clock("09:00:01") && clock("09:00:05"));
+    let asked = || vec![trigger("00:10:00", "08:59:50", vec![value("01:30:00", 12.0)])];
+    let page = |moment: &str| flat(&told_of(moment, asked()));
+    assert!(!page("09:00:01").contains("By its clock"), "{}", page("09:00:01"));
+    assert!(page("09:00:05").contains("By its clock"), "{}", page("09:00:05"));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! A worker whose database is away, fails over, or answers too late.
 
-use std::{fs, net::SocketAddr, time::Duration};
+use std::{fs, net::SocketAddr, path::Path, time::Duration};
 
 use clapometer::batch::store::{Claim, SessionId};
 
@@ -10,7 +10,7 @@ use super::{
 };
 use crate::support::{
     cluster::{Cluster, Settings},
-    executable::Executable,
+    executable::{Executable, path},
     proxy::{Mode, Proxy},
     wait::{eventually, first},
 };
@@ -51,6 +51,18 @@ async fn a_short_outage_costs_nothing() {
     proxy.set(Mode::Pass);
     let finished = process.finish(SOON).await;
     assert_eq!((finished.code(), &*clap(&database).await), (Some(0), "SUCCESS 1-0"), "{finished:?}");
+}
+
+#[tokio::test]
+async fn a_job_that_gets_no_thread_does_its_work_and_reports_it() {
+    let database = queue(Cluster::shared().await).await;
+    request(&database, 1, 0).await;
+    let program = path("postgres-batch");
+    let arguments = ["--nproc=0:", "--", program.to_str().unwrap(), "work"];
+    let worker = Executable::new(Path::new("prlimit"), arguments).variables(database.owner().environment());
+    let finished = worker.unprivileged().finish(SOON).await;
+    assert_eq!(finished.code(), Some(0), "{finished:?}");
+    assert_eq!(report(&finished)["outcome"], "SUCCESS");
 }
 
 /// A failover: the worker's next session is with a server that is not promoted yet, and so is a new Job's first.

@@ -89,6 +89,13 @@ impl Executable {
         with_file
     }
 
+    /// Runs it as a user other than root, who has no way around limits.
+    pub(crate) fn unprivileged(mut self) -> Self {
+        processes::give_away(&self.directory);
+        processes::unprivileged(&mut self.command);
+        self
+    }
+
     /// Returns the working directory.
     pub(crate) fn directory(&self) -> &Path {
         &self.directory
