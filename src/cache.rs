@@ -218,10 +218,12 @@ impl CachedQuery {
         let attempt = state.attempt;
         let tenant = state.tenant.clone();
         let kept = self.kept(Instant::now());
+        let before = self.outcome.borrow().result.as_ref().ok().cloned();
         tokio::spawn(async move {
             let began_at = Instant::now();
             let CacheKey { source, parameters } = &cached.key;
-            let counting = AssertUnwindSafe(source.read(kept, parameters, &tenant, &cached.metrics)).catch_unwind();
+            let counting = AssertUnwindSafe(source.read(kept, before.as_deref(), parameters, &tenant, &cached.metrics))
+                .catch_unwind();
             let (parts, counted) = counting.await.unwrap_or_else(|_| {
                 let (labels, detail) = (source.labels.clone(), "the reading panicked".to_owned());
                 (vec![None; source.shards.len()], Err(Failure { fault: Fault::Bug, detail, labels }))

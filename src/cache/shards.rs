@@ -92,6 +92,24 @@ fn sum_by_key(parts: &[Arc<Reading>]) -> Result<HashMap<Box<str>, Numbers>, Faul
     Ok(sums)
 }
 
+/// Returns whether a number is zero that was not in the sum before, as far as that is known.
+pub(super) fn has_become_zero(before: Option<&Reading>, now: &Reading) -> bool {
+    let is_zero = |number: f64| number <= 0.0;
+    let has_become_zero = |before: Numbers, now: Numbers| {
+        let activities = before.activity.zip(now.activity);
+        (is_zero(now.value) && !is_zero(before.value))
+            || activities.is_some_and(|(before, now)| is_zero(now) && !is_zero(before))
+    };
+    match (before.map(|reading| &reading.rows), &now.rows) {
+        (Some(Rows::One(before)), Rows::One(now)) => has_become_zero(*before, *now),
+        (Some(Rows::ByKey(before)), Rows::ByKey(now)) => {
+            let absent = Numbers { value: 0.0, activity: Some(0.0) };
+            before.iter().any(|(key, numbers)| has_become_zero(*numbers, now.get(key).copied().unwrap_or(absent)))
+        }
+        _ => true,
+    }
+}
+
 fn plus(sum: Option<Numbers>, numbers: Numbers) -> Result<Numbers, Fault> {
     let Some(sum) = sum else { return Ok(numbers) };
     let value = sum.value + numbers.value;

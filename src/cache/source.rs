@@ -13,7 +13,7 @@ use super::{
     group_keys::{Asked, GroupKeys},
     reader::QueryReader,
     record::{QueryState, Record},
-    shards::{Failure, Parts, Shard, sum},
+    shards::{Failure, Parts, Shard, has_become_zero, sum},
 };
 use crate::{
     fault::{Fault, Kind},
@@ -67,7 +67,8 @@ impl QuerySource {
         })
     }
 
-    /// Reads all databases at once, but for those of which a reading is `kept`, and adds up.
+    /// Reads all databases at once, but for those of which a reading is `kept`, and adds up. Something that has become zero
+    /// since the sum `before` is only believed if all of them say so now: a notification about the others may be on its way.
     ///
     /// Ends by itself. While one of them is known to be away, none is asked.
     ///
@@ -76,6 +77,7 @@ impl QuerySource {
     pub(super) async fn read(
         &self,
         kept: Parts,
+        before: Option<&Reading>,
         parameters: &[Value],
         tenant: &Tenant,
         metrics: &Metrics,
@@ -85,8 +87,27 @@ impl QuerySource {
                 return (kept, Err(Failure { fault, detail: String::new(), labels: shard.labels.clone() }));
             }
         }
-        let readings = join_all(self.shards.iter().zip(kept).map(async |(shard, kept)| {
-            if let Some(reading) = kept {
+        let is_kept: Vec<bool> = kept.iter().map(Option::is_some).collect();
+        let (parts, sum) = self.read_missing(kept, parameters, tenant, metrics).await;
+        match &sum {
+            Ok(reading) if is_kept.contains(&true) && has_become_zero(before, reading) => {
+                let read_now =
+                    parts.into_iter().zip(is_kept).map(|(part, is_kept)| part.filter(|_| !is_kept)).collect();
+                self.read_missing(read_now, parameters, tenant, metrics).await
+            }
+            _ => (parts, sum),
+        }
+    }
+
+    async fn read_missing(
+        &self,
+        parts: Parts,
+        parameters: &[Value],
+        tenant: &Tenant,
+        metrics: &Metrics,
+    ) -> (Parts, Result<Arc<Reading>, Failure>) {
+        let readings = join_all(self.shards.iter().zip(parts).map(async |(shard, part)| {
+            if let Some(reading) = part {
                 return Ok(reading);
             }
             let reading = shard.reader.read(parameters, tenant).await.map_err(|(fault, detail)| {

@@ -261,6 +261,28 @@ async fn a_watcher_hears_of_a_notification_from_any_database() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_zero_is_believed_only_if_every_database_says_so_now() {
+    let world = World::counting(&[0, 1]);
+    assert_eq!(world.value().await, Ok(1.0));
+    // A row moves: the notification of the database that has it now is still on its way.
+    advance(TENTH).await;
+    world.set(0, Ok(one(1.0)));
+    world.set(1, Ok(one(0.0)));
+    world.notify(1);
+    assert_eq!(world.value().await, Ok(1.0));
+    assert_eq!(world.statements(), [2, 2]);
+
+    let world = World::of(vec![keys(&[("mail", 0.0)]), keys(&[("mail", 1.0), ("push", 1.0)])]);
+    let count = async |key| world.poll().await.unwrap().rows.of(Some(key)).map(|numbers| numbers.value);
+    assert_eq!(count("mail").await, Some(1.0));
+    advance(TENTH).await;
+    world.set(0, Ok(keys(&[("mail", 1.0)])));
+    world.set(1, Ok(keys(&[("push", 1.0)])));
+    world.notify(1);
+    assert_eq!(count("mail").await, Some(1.0));
+}
+
+#[tokio::test(start_paused = true)]
 async fn keys_are_added_up_and_one_that_a_database_does_not_have_adds_nothing() {
     let world = World::of(vec![keys(&[("mail", 1.0), ("print", 5.0)]), keys(&[("mail", 2.0)]), keys(&[])]);
     assert_eq!(world.poll().await.unwrap().rows, keys(&[("mail", 3.0), ("print", 5.0)]));
