@@ -48,14 +48,14 @@ const CONNECTIONS_OF_A_PEER: usize = CONNECTIONS / 2;
 /// be cut at the moment at which it comes.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// How long a peer may take to send the head of a request.
+/// The longest time that a peer may take to send the head of a request.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// What the pages show.
+/// The sources of what the pages show.
 pub struct Subject {
     /// The metrics.
     pub metrics: Arc<Metrics>,

@@ -7,7 +7,7 @@ use std::{io, sync::Arc, thread, time::Duration};
 
 use tokio::{runtime, sync::oneshot};
 
-/// How long the threads live that the runtime resolves names on.
+/// The time for which the threads live that the runtime resolves names on.
 const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 3_600);
 
 /// Builds a runtime of one thread. A second worker thread costs the scaler 1.5 times the CPU per request, and more

@@ -57,7 +57,7 @@ struct Outcome {
     began_at: Instant,
     /// The time at which it ended.
     ended_at: Instant,
-    /// What the databases answered, each on its own.
+    /// The answers of the databases, each on its own.
     parts: Parts,
     /// Their sum.
     result: Result<Arc<Reading>, Fault>,

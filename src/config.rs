@@ -107,7 +107,7 @@ const QUERIES: Key = Key::new(
 /// The name of the main file in a directory that is given in its place.
 pub const MAIN_FILE: &str = "clapometer.yaml";
 
-/// What a file must have, for the fault of an empty one.
+/// The keys of which a file must have one, for the fault of an empty file.
 const NEEDED: &str = "at least one of server, admin, databases, queries";
 
 /// The key that leaves the built-in queries out.
@@ -124,11 +124,12 @@ pub struct Config {
     pub databases: BTreeMap<String, Arc<Database>>,
     /// Queries by name, the built-in ones and those of the query files included.
     pub queries: BTreeMap<String, Arc<Query>>,
-    /// Where query files are.
+    /// The place of the query files.
     pub queries_from: Option<QueriesFrom>,
     /// The query files, and what of them is in force.
     pub query_files: QueryFiles,
-    /// What the configuration refers to and is not there, if it is looked at elsewhere: see [`Environment::elsewhere`].
+    /// The things that the configuration refers to and that are not there, if it is looked at elsewhere: see
+    /// [`Environment::elsewhere`].
     pub notes: Vec<Misconfiguration>,
     /// The databases that such a reference leaves unknown. They are not in `databases`.
     pub unknown_databases: BTreeSet<String>,
@@ -350,7 +351,7 @@ fn names_another_database(tree: &Tree) -> bool {
         .any(|path| matches!(&path[..], [first, name, ..] if first == "databases" && name != builtin::DATABASE))
 }
 
-/// How long the main file may take: it may be a pipe from a program that decrypts it.
+/// The longest time that the main file may take: it may be a pipe from a program that decrypts it.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 fn file_text(path: &Path) -> Result<String, String> {

@@ -23,7 +23,7 @@ use rustix::{
 /// The most bytes of a file. No configuration, credential or bundle of certificates has more, but a wrong path may.
 pub const LARGEST: u64 = 1 << 20;
 
-/// How long a file may take. A disk needs milliseconds.
+/// The longest time that a file may take. A disk needs milliseconds.
 const WITHIN: Duration = Duration::from_secs(1);
 
 /// The paths that are being read.

@@ -33,12 +33,12 @@ pub fn counted(trigger: Trigger<'_>) -> Option<Counted> {
     counting::of(trigger, None).map(|count| count.counted)
 }
 
-/// How to look.
+/// The options for a look at manifests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Options {
     /// The version of KEDA.
     pub keda: Version,
-    /// What the triggers' queries count, if the caller says so.
+    /// The rows that the triggers' queries count, if the caller says so.
     pub counts: Option<Counted>,
 }
 
@@ -51,10 +51,10 @@ pub struct Source {
     pub text: String,
 }
 
-/// What was looked at, and what was found.
+/// The numbers of what was looked at, and the findings.
 #[derive(Debug)]
 pub struct Report {
-    /// What was found, by file and line.
+    /// The findings, by file and line.
     pub findings: Vec<Finding>,
     /// The number of KEDA's objects.
     pub objects: usize,

@@ -24,7 +24,7 @@ use crate::yaml::{self, described};
 /// The group of KEDA's objects, as a manifest names it.
 const GROUP: &str = "keda.sh/";
 
-/// How deep Lists may stand in Lists. `kubectl` makes one level.
+/// The greatest depth of Lists in Lists. `kubectl` makes one level.
 const DEEPEST_LIST: usize = 4;
 
 /// A file, or standard input.

@@ -205,7 +205,7 @@ pub struct Metrics {
     /// The expiry of a certificate, in seconds since 1970.
     pub certificate_expiry: Family<CertificateLabels, FloatGauge>,
     triggers: Arc<Triggers>,
-    /// What KEDA was told, and when that changed.
+    /// The record of what KEDA was told, and when that changed.
     pub recorder: Recorder,
 }
 

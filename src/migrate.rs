@@ -23,14 +23,14 @@ use crate::{
     manifest::{Kind, Manifest, Object},
 };
 
-/// How the new triggers look.
+/// The options for the new triggers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
     /// `scalerAddress` of each trigger.
     pub address: String,
 }
 
-/// What was made of the manifests.
+/// The result of a migration.
 #[derive(Debug)]
 pub struct Migration {
     /// The files, by their paths below the output's directory. None if there is nothing to migrate.
@@ -79,7 +79,7 @@ struct Found {
     outcome: Outcome,
 }
 
-/// What becomes of a trigger.
+/// The outcome for a trigger.
 #[derive(Debug)]
 enum Outcome {
     /// The index of the candidate that it is.

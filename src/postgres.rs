@@ -107,7 +107,7 @@ struct Failure {
     fault: Fault,
     /// The detail for the log.
     detail: String,
-    /// Whether the same statement may succeed at once on a new connection.
+    /// True if the same statement may succeed at once on a new connection.
     stale_connection: bool,
 }
 
@@ -116,7 +116,7 @@ enum TransactionError {
     /// The server or the connection reported an error.
     SqlError {
         error: tokio_postgres::Error,
-        /// Whether the server had answered BEGIN. Then the connection was good, and broke over the statement.
+        /// True if the server had answered BEGIN. Then the connection was good, and broke over the statement.
         had_begun: bool,
     },
     /// The server did not even answer BEGIN, while it answered on a connection that was opened later.

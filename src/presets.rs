@@ -62,9 +62,9 @@ pub struct Preset {
     pub schema: Option<&'static str>,
     /// The options beside `queue`, `schema` and `workers`.
     pub options: &'static [PresetOption],
-    /// How the library's own worker runs.
+    /// The way in which the library's own worker runs.
     pub workers: Workers,
-    /// Whether its worker can run one job and exit, in a sentence.
+    /// A sentence that says whether its worker can run one job and exit.
     pub run_once: &'static str,
     /// The channel on which the library tells of inserts, with `{schema}` for the schema.
     pub channel: Option<&'static str>,
@@ -74,9 +74,9 @@ pub struct Preset {
     pub columns: &'static [&'static str],
     /// The states of a row, and what each counts as.
     pub states: &'static [State],
-    /// What stalled rows wait for, in a sentence.
+    /// The thing that stalled rows wait for, in a sentence.
     pub stalled: &'static str,
-    /// What surprises.
+    /// The things that surprise.
     pub traps: &'static [&'static str],
     /// The statement that makes the index by which many finished rows cost nothing; absent where the library has one.
     /// It is shown, and never run.
@@ -121,7 +121,7 @@ pub enum PresetOption {
     MaxReads,
 }
 
-/// How workers run.
+/// The way in which workers run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Workers {
     /// A process works on many rows: a ScaledObject, active while anything is outstanding.
@@ -135,11 +135,11 @@ pub enum Workers {
 pub struct State {
     /// The state as the table shows it.
     pub rows: &'static str,
-    /// What it counts as.
+    /// The kind of row that this state counts as.
     pub counts: Counts,
 }
 
-/// What a row counts as.
+/// The kind of row that a state counts as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Counts {
     /// A worker that asks now gets it.

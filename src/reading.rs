@@ -25,7 +25,7 @@ pub type ReadResult = Result<Reading, (Fault, String)>;
 /// The namespace on whose behalf a reading is taken; none if several namespaces use it.
 pub type Tenant = Option<Arc<str>>;
 
-/// Whether a database gets statements.
+/// The breaker of a database, which says whether it gets statements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Breaker {
     /// Statements are sent.
@@ -37,7 +37,7 @@ pub enum Breaker {
 /// The state of a notification channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ChannelState {
-    /// Whether notifications are known to arrive.
+    /// True if notifications are known to arrive.
     pub is_healthy: bool,
     /// The latest notification, loss or return of LISTEN; a reading that was sent before it is stale.
     pub invalidated_at: Instant,

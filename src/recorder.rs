@@ -25,7 +25,7 @@ use self::{
     trigger::Trigger,
 };
 
-/// How long a change is remembered.
+/// The time for which a change is remembered.
 pub const LIFETIME: Duration = Duration::from_secs(24 * 3_600);
 
 /// The most bytes of everything that is remembered.
@@ -65,7 +65,7 @@ pub struct Asker<'a> {
     pub target: Option<f64>,
 }
 
-/// What KEDA was told.
+/// An answer that KEDA was given.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Answer<'a> {
     /// GetMetrics told this value.
@@ -120,7 +120,7 @@ struct Store {
     bytes: usize,
 }
 
-/// What one namespace takes.
+/// The log of one namespace, and the memory that it takes.
 #[derive(Debug, Default)]
 struct Tenant {
     log: Log,

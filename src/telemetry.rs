@@ -44,7 +44,7 @@ const DEPENDENCY_LEVEL: LevelFilter = LevelFilter::ERROR;
 /// Capacity of the queue, in lines. Lines beyond it are dropped, and a line of the log counts them.
 const QUEUE: usize = 1_024;
 
-/// How long the end of the process waits for the queue to be written: its reader may be slow or gone.
+/// The longest wait of the process at its end for the queue to be written: its reader may be slow or gone.
 const FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// A guard of the log. When it is dropped, it waits until the queue is written, for half a second at most.

@@ -52,10 +52,10 @@ struct Database {
     error: Option<String>,
     /// None before the first session.
     role: Option<Role>,
-    /// Whether its role can do more than read.
+    /// True if its role can do more than read.
     privileged: Option<bool>,
     breaker: Breaker,
-    /// Whether notifications are known to arrive; none if no query waits for them.
+    /// True if notifications are known to arrive; none if no query waits for them.
     notifications: Option<bool>,
     /// Statements of its queries since the start.
     statements: u64,
@@ -179,7 +179,7 @@ struct Reload {
     result: ReloadResult,
     /// The keys that it changed.
     changed: Option<String>,
-    /// Why the last good configuration stays in force.
+    /// The reasons why the last good configuration stays in force.
     faults: Vec<String>,
 }
 

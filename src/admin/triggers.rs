@@ -23,15 +23,16 @@ use crate::{
 /// The path before the namespace.
 pub(super) const PREFIX: &str = "/api/triggers/";
 
-/// How much of the time before the moment is told, unless the request says so.
+/// The time before the moment that an answer covers, unless the request says otherwise.
 const BEFORE: Duration = Duration::from_secs(3_600);
 
-/// How much of the time after the moment is told: the next polls, and mostly the end of what went wrong.
+/// The time after the moment that an answer covers: the next polls, and mostly the end of what went wrong.
 const AFTER: Duration = Duration::from_secs(600);
 
 const JSON: &str = "application/json";
 
-/// How much longer than an answer takes the next one waits. A flood of requests takes a tenth of a processor.
+/// The wait before the next answer, in multiples of the time that the one before took. A flood of requests takes a
+/// tenth of a processor.
 const PAUSES: u32 = 9;
 
 /// Makes the answers, one at a time and off the thread that serves.

@@ -34,7 +34,7 @@ const STATEMENT: Duration = Duration::from_secs(30);
 /// The longest that a statement may take with connecting and waiting for its answer.
 const WITHIN: Duration = Duration::from_secs(40);
 
-/// How often a command that takes long says so on a terminal.
+/// The interval at which a command that takes long says so on a terminal.
 const PROGRESS: Duration = Duration::from_secs(1);
 
 /// Returns the cursor to the line's beginning and deletes the line.
@@ -45,7 +45,7 @@ const CLEAR_LINE: &str = "\r\x1b[K";
 pub(super) struct Answer {
     /// The text for standard output; it ends with a newline unless it is empty.
     text: String,
-    /// Whether everything that the operator asked for was done. If not, the text says why.
+    /// True if everything that the operator asked for was done. If not, the text says why.
     complete: bool,
 }
 
@@ -58,12 +58,12 @@ enum View {
     Human {
         /// The terminal's width, if standard output is one.
         width: Option<usize>,
-        /// Whether text is coloured.
+        /// The choice whether text is coloured.
         colors: ColorChoice,
     },
 }
 
-/// Why a command failed.
+/// The reason why a command failed.
 #[derive(Debug, thiserror::Error)]
 enum OperatorError {
     #[error(transparent)]

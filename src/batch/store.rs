@@ -77,11 +77,11 @@ pub struct Attempt {
     pub id: i64,
     /// The attempt's number, from one.
     pub iteration: i32,
-    /// How many attempts the clap may cost; interrupted ones do not count.
+    /// The most attempts that the clap may cost; interrupted ones do not count.
     pub max_attempts: i16,
     /// The fencing token.
     pub session: SessionId,
-    /// How long the seed's work takes.
+    /// The time that the seed's work takes.
     pub duration: Duration,
     /// The request's payload, a JSON document.
     pub payload: String,
@@ -100,11 +100,11 @@ pub struct PreviousClap {
     pub id: i64,
     /// The clap's state now.
     pub status: Status,
-    /// Whether the clap still belongs to this Job.
+    /// True if the clap still belongs to this Job.
     pub mine: bool,
-    /// Whether its attempts are used up.
+    /// True if its attempts are used up.
     pub spent: bool,
-    /// How long its lease still holds; zero once it has ended.
+    /// The time for which its lease still holds; zero once it has ended.
     pub lease: Duration,
 }
 
@@ -115,14 +115,14 @@ pub struct Failure {
     pub exit_code: i32,
     /// The reason, for people.
     pub error: String,
-    /// Whether another attempt is pointless.
+    /// True if another attempt is pointless.
     pub permanent: bool,
 }
 
 /// The time between a failure and the next attempt.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Backoff {
-    /// How long the clap stays reserved for the same Job's next pod; zero in queue mode.
+    /// The time for which the clap stays reserved for the same Job's next pod; zero in queue mode.
     pub reserve: Duration,
     /// The wait after the first failure; each further failure doubles it.
     pub base: Duration,

@@ -28,7 +28,7 @@ use crate::{
 /// The longest attempt to connect to one address, unless `PGCONNECT_TIMEOUT` sets another.
 const CONNECT: Duration = Duration::from_secs(3);
 
-/// How much longer than the server this side waits, so that the server's own timeout comes first.
+/// The time by which this side waits longer than the server, so that the server's own timeout comes first.
 const ANSWER_SLACK: Duration = Duration::from_millis(500);
 
 /// Lets the server notice within about ten seconds that this host is gone. Without it a backend whose transaction was
@@ -45,7 +45,7 @@ const SCHEMA: &str = "SELECT set_config('search_path', quote_ident($1), true)";
 /// A parameter with its type.
 pub type Parameter<'a> = (&'a (dyn ToSql + Sync), Type);
 
-/// Why a transaction failed. After [`Error::Unanswered`] it may have been committed all the same.
+/// The reason why a transaction failed. After [`Error::Unanswered`] it may have been committed all the same.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// No session could be opened, or the server cannot serve now. Another try may succeed.
@@ -81,7 +81,7 @@ pub struct Transactions {
     limit: Duration,
     session: Option<Session>,
     lock: i64,
-    /// Whether the last transaction got no answer, and may still hold the lock.
+    /// True if the last transaction got no answer, and may still hold the lock.
     abandoned: bool,
 }
 

@@ -56,8 +56,8 @@ pub struct Rules {
     pub retry_by: RetryBy,
     /// The `backoffLimit` of a Job that retries.
     pub job_retries: u32,
-    /// How long a failed clap stays reserved for the same Job's next pod. The default is Kubernetes' own back-off and
-    /// [`POD_START`].
+    /// The time for which a failed clap stays reserved for the same Job's next pod. The default is Kubernetes' own
+    /// back-off and [`POD_START`].
     pub reserve: Option<Duration>,
     /// The time from the first failure to the next attempt. Each further failure doubles it.
     pub backoff: Duration,
@@ -65,13 +65,13 @@ pub struct Rules {
     pub backoff_cap: Duration,
     /// The exit codes after which another attempt is pointless.
     pub permanent_exit_codes: Vec<i32>,
-    /// How many interruptions cost a clap no attempt.
+    /// The most interruptions that cost a clap no attempt.
     pub max_interruptions: i32,
     /// The work for each row.
     pub work: Work,
 }
 
-/// Why the worker asks the work to stop.
+/// The reason why the worker asks the work to stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stop {
     Interrupted,

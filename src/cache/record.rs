@@ -1,4 +1,4 @@
-//! What the attempts of a query brought, for people who look: the latest reading, the fault, and the last hour.
+//! The results of the attempts of a query, for people who look: the latest reading, the fault, and the last hour.
 
 use std::{
     collections::VecDeque,
@@ -18,7 +18,7 @@ const MINUTES: usize = 60;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// What is known of a query.
+/// The state of a query, as far as it is known.
 #[derive(Debug, Clone, Default)]
 pub struct QueryState {
     /// The latest good reading, whatever its parameters.
@@ -46,7 +46,7 @@ pub struct LatestReading {
 /// The record of one query.
 #[derive(Debug)]
 pub(super) struct Record {
-    /// Whether it has one value: no parameters and no groups.
+    /// True if it has one value: no parameters and no groups.
     has_one_value: bool,
     state: Mutex<State>,
 }

@@ -26,7 +26,7 @@ pub(super) struct Watchers {
     keeper: Option<JoinHandle<()>>,
     /// The wake-ups for the watchers of each key, or for those of a plain query.
     wakes: HashMap<Option<Box<str>>, watch::Sender<()>>,
-    /// Whether the end of the next attempt wakes all watchers, whatever it brings.
+    /// True if the end of the next attempt wakes all watchers, whatever it brings.
     is_awaited: bool,
 }
 
@@ -137,7 +137,7 @@ async fn keep_fresh(cached: Arc<CachedQuery>) {
         select_all(shards.iter().filter_map(|shard| shard.channel.clone()).map(WatchStream::from_changes));
     let breakers = select_all(shards.iter().map(|shard| WatchStream::from_changes(shard.reader.breaker())));
     let mut returns = breakers.filter(|breaker| ready(*breaker == Breaker::Closed));
-    // Whether a database has come back since the latest attempt.
+    // True if a database has come back since the latest attempt.
     let mut has_returned = false;
     loop {
         let due = cached.due();

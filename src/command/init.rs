@@ -93,20 +93,20 @@ enum Part {
 
 /// The parts, and the words around them.
 struct Parts {
-    /// What was found, a paragraph each.
+    /// The things that were found, a paragraph each.
     found: Vec<String>,
     config: String,
     sql: String,
     manifest: String,
 }
 
-/// What the server was asked for.
+/// The things that the server was asked for.
 struct Answered {
     role: Role,
     subject: Subject,
 }
 
-/// What the parts are about.
+/// The subject of the parts.
 enum Subject {
     Libraries(Findings),
     Table(Table),

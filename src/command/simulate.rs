@@ -27,7 +27,7 @@ use crate::{
     terminal::{print, style::ColorChoice},
 };
 
-/// How long the rows that are left are waited for, after the last has arrived.
+/// The longest wait for the rows that are left, after the last has arrived.
 const PATIENCE: Milliseconds = 12 * 3_600_000;
 
 /// KEDA's `pollingInterval` where it is not set.

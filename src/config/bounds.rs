@@ -1,4 +1,4 @@
-//! What the queries of one file may use: databases and namespaces.
+//! The databases and namespaces that the queries of one file may use.
 
 use std::collections::BTreeSet;
 
@@ -29,7 +29,7 @@ pub(super) const DATABASES: Key = Key::new(
 )
 .instead_of(&["dbs", "shards"]);
 
-/// What the queries of one file may use.
+/// The databases and namespaces that the queries of one file may use.
 pub(super) struct Bounds<'a> {
     /// The databases.
     pub(super) databases: &'a BTreeSet<String>,

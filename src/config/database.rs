@@ -196,7 +196,7 @@ pub struct Database {
     pub pool_size: NonZeroUsize,
     /// Bounds one attempt to connect: DNS, TCP, TLS and start-up together.
     pub connect_timeout: Duration,
-    /// How far the replay of a standby may be behind; zero: as far as it likes.
+    /// The time by which the replay of a standby may be behind; zero: as far as it likes.
     pub max_lag: Duration,
     /// `lock_timeout` of each reading; zero: none.
     pub lock_timeout: Duration,
@@ -204,7 +204,7 @@ pub struct Database {
     pub idle_timeout: Duration,
     /// The greatest age of a connection.
     pub max_lifetime: Duration,
-    /// Whether a role that can do more than read is refused.
+    /// True if a role that can do more than read is refused.
     pub require_unprivileged_role: bool,
     /// If false, the database is not asked, and its triggers get UNAVAILABLE.
     pub enabled: bool,

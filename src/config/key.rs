@@ -20,7 +20,7 @@ pub(super) struct Key {
     pub(super) kind: Kind,
     /// The value that it has if it is not set.
     pub(super) default: DefaultValue,
-    /// What it does, and what a wrong value does, in Markdown.
+    /// The description of what it does, and of what a wrong value does, in Markdown.
     pub(super) meaning: &'static str,
     /// Wrong names that people write for it; the fault suggests the right one.
     pub(super) synonyms: &'static [&'static str],

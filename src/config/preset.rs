@@ -112,11 +112,11 @@ const OPTIONS: [&str; 7] = ["queue", "schema", "workers", "rescue_after", "heart
 /// The keys that a preset brings.
 const BROUGHT: [&str; 6] = ["sql", "value_column", "activity_column", "next_change", "group_by", "parameters"];
 
-/// What a preset makes of its options.
+/// The part of a query that a preset makes of its options.
 pub(super) struct Expanded {
     pub(super) sql: String,
     pub(super) activity_column: &'static str,
-    /// Whether there is a row for each queue.
+    /// True if there is a row for each queue.
     pub(super) is_grouped: bool,
     pub(super) channel: Option<String>,
     pub(super) query: PresetQuery,

@@ -52,16 +52,16 @@ const FILE_KEYS: &[Key] = &[
     .instead_of(&["namespace"]),
 ];
 
-/// Where the query files are, and what each may use.
+/// The place of the query files, and what each may use.
 #[derive(Debug, Clone, PartialEq)]
 pub struct QueriesFrom {
     /// The directory.
     pub path: PathBuf,
-    /// What each file may use, by its name without `.yaml`; absent: every file may use everything.
+    /// The allowance of each file, by its name without `.yaml`; absent: every file may use everything.
     pub(super) files: Option<BTreeMap<String, Allowance>>,
 }
 
-/// What a query file may use.
+/// The databases and namespaces that a query file may use.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Allowance {
     pub(super) databases: BTreeSet<String>,

@@ -331,7 +331,7 @@ struct Asked {
 }
 
 impl Asked {
-    /// What stands in the file.
+    /// Reads what stands in the file.
     fn written(section: &Section<'_>) -> Option<Self> {
         preset::refuse_options(section);
         let sql = section.text("sql");

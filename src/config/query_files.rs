@@ -40,7 +40,7 @@ const MOST_FILES: usize = 1_000;
 /// Far more than a team needs, and few enough that a reload stays quick for all others.
 const MOST_QUERIES: usize = 1_000;
 
-/// How long the whole directory may take. A disk needs milliseconds for all its files.
+/// The longest time that the whole directory may take. A disk needs milliseconds for all its files.
 const WITHIN: Duration = Duration::from_secs(5);
 
 /// The keys of a query file.
@@ -104,12 +104,12 @@ fn content(path: &Path) -> Content {
     Ok(bounded_text(file)?.into())
 }
 
-/// What the query files have come to.
+/// The state of the query files.
 #[derive(Debug, Clone, Default)]
 pub struct QueryFiles {
     /// The directory; none without `queries_from`.
     pub directory: Option<PathBuf>,
-    /// Why the directory cannot be listed.
+    /// The reason why the directory cannot be listed.
     pub unlisted: Option<String>,
     /// The files by name.
     pub files: BTreeMap<String, QueryFile>,
@@ -118,14 +118,14 @@ pub struct QueryFiles {
 /// One query file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct QueryFile {
-    /// What of it is in force.
+    /// The part of it that is in force.
     pub standing: Standing,
-    /// What is wrong with it as it is now.
+    /// The faults in it as it is now.
     pub faults: Option<Misconfiguration>,
     last_good: Option<Arc<str>>,
 }
 
-/// What of a query file is in force.
+/// The part of a query file that is in force.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
     /// All of it, but for the names that others have.
@@ -302,7 +302,7 @@ impl Config {
 
     fn allowance(&self, name: &str) -> Result<Option<Allowance>, Misconfiguration> {
         let Some(from) = &self.queries_from else { return Ok(None) };
-        // What a ConfigMap takes for a key; and no other character gets into the log and the metrics.
+        // A ConfigMap takes these characters for a key; and no other gets into the log and the metrics.
         if !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte)) {
             let message = "the file's name must be letters, digits, '-', '_' and '.'";
             return Err(Misconfiguration::whole(from.path.join(name), message));

@@ -77,7 +77,7 @@ pub struct Server {
     pub listen: SocketAddr,
     /// TLS; plain text where absent.
     pub tls: Option<ServerTls>,
-    /// Whether gRPC reflection is served.
+    /// True if gRPC reflection is served.
     pub reflection: bool,
     /// The age at which a connection is asked to go away; zero: never.
     pub connection_age: Duration,

@@ -1,4 +1,4 @@
-//! What a configuration has, and what a reload changed, each as one line of the log: names and keys, never values.
+//! The content of a configuration, and the changes of a reload, each as one line of the log: names and keys, no values.
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -9,7 +9,7 @@ use super::{Config, QueryFile, Standing};
 /// The most names that a line lists. It counts the others.
 const MOST_NAMES: usize = 20;
 
-/// What is found in a configuration.
+/// The things that are found in a configuration.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Inventory {
     /// The file; none if everything comes from the environment.

@@ -1,4 +1,5 @@
-//! What YAML does to SQL before anybody reads it: folds lines into one, and takes ` #` for the beginning of a comment.
+//! The check for what YAML does to SQL before anybody reads it: it folds lines into one, and takes ` #` for the
+//! beginning of a comment.
 //!
 //! The statement that is left may well be valid, and count something else.
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::{Connection, SessionAttrs, SslMode, SslNegotiation, params::Params, value::ValueSource};
 
-/// What comes of a connection string.
+/// The expected result of a connection string.
 enum Expected {
     /// A connection with these hosts, this database, role and `sslmode`.
     Taken(&'static str, &'static str, &'static str, SslMode),
@@ -19,7 +19,7 @@ use SslMode::{Disable, Prefer, Require, VerifyCa, VerifyFull};
 /// The end of a password, which no message may have.
 const CANARY: &str = "canary";
 
-/// Who gives the string, the string, in which `CA` is the path of a file that exists, and what comes of it.
+/// The strings: who gives each, its text, in which `CA` is the path of a file that exists, and what comes of it.
 #[rustfmt::skip]
 const STRINGS: &[(&str, &str, Expected)] = &[
     // Clouds' own strings.

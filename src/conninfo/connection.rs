@@ -29,9 +29,9 @@ pub struct Connection {
     pub options: Option<String>,
     /// The kind of server that is wanted.
     pub target_session_attrs: SessionAttrs,
-    /// How TLS begins.
+    /// The way in which TLS begins.
     pub sslnegotiation: SslNegotiation,
-    /// How a dead connection is noticed.
+    /// The settings by which a dead connection is noticed.
     pub tcp: TcpSettings,
 }
 
@@ -44,8 +44,8 @@ pub enum SslNegotiation {
     Direct,
 }
 
-/// What a connection string says about its TCP connection; each is absent where it says nothing. Zero is the operating
-/// system's own setting.
+/// The settings that a connection string has for its TCP connection; each is absent where it says nothing. Zero is the
+/// operating system's own setting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct TcpSettings {
     /// `keepalives=0`: none are sent.

@@ -1,5 +1,5 @@
-//! What people paste from other drivers, from clouds' pages and from templates: how it is told from a connection string
-//! of libpq, and what to write instead.
+//! Text that people paste from other drivers, from clouds' pages and from templates: how it is told from a connection
+//! string of libpq, and what to write instead.
 //!
 //! No message quotes a value: each may hold a password.
 

@@ -13,14 +13,14 @@ const SECOND: Milliseconds = 1_000;
 /// Intervals that people choose.
 const INTERVALS: [Milliseconds; 3] = [5 * SECOND, 10 * SECOND, 30 * SECOND];
 
-/// How many seconds of waiting an idle Job for each row is as bad as.
+/// The seconds of waiting that are as bad as an idle Job for each row.
 const IDLE_JOB_SECONDS: f64 = 60.0;
 
-/// What is better by less than this is no reason for a change.
+/// The improvement below which there is no reason for a change.
 const NOTABLE_SECONDS: f64 = 1.0;
 const NOTABLE_SHARE: f64 = 0.05;
 
-/// What is compared.
+/// The settings that are compared.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Variant {
     /// `scalingStrategy.strategy`.
@@ -33,7 +33,7 @@ pub struct Variant {
     pub polling_interval: Milliseconds,
 }
 
-/// What came of a variant.
+/// The figures that came of a variant.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Figures {
     /// Waits of all rows of all runs, in ascending order.
@@ -57,9 +57,9 @@ pub struct Figures {
 /// A variant with what came of it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Candidate {
-    /// What was simulated.
+    /// The variant that was simulated.
     pub variant: Variant,
-    /// What came of it.
+    /// The figures that came of it.
     pub figures: Figures,
     /// It is the one that was asked about.
     pub is_given: bool,

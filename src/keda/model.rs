@@ -36,7 +36,7 @@ pub enum CountedRows {
 /// The parameters of a simulation.
 #[derive(Debug, Clone)]
 pub struct Scenario {
-    /// What KEDA does with the answers.
+    /// The ScaledJob, which decides what KEDA does with the answers.
     pub scaled_job: ScaledJob,
     /// The rows that the trigger counts.
     pub count: CountedRows,
@@ -54,12 +54,12 @@ pub struct Scenario {
     pub answer_age: Milliseconds,
     /// The number of rows that a vanished Job still seems to hold; they are never claimed.
     pub orphans: usize,
-    /// Whether the trigger is active if a row can be claimed, rather than if the count is above `activation`.
+    /// True if the trigger is active when a row can be claimed, rather than when the count is above `activation`.
     pub active_if_claimable: bool,
     /// The count up to which the trigger is not active.
     pub activation: f64,
-    /// Whether a Job is pending until it has claimed, rather than until its pod runs: it claims in an init container, or
-    /// its pod is ready only then.
+    /// True if a Job is pending until it has claimed, rather than until its pod runs: it claims in an init container,
+    /// or its pod is ready only then.
     pub pending_until_claim: bool,
     /// The end of the simulation.
     pub until: Milliseconds,

@@ -6,7 +6,7 @@ use rand::{Rng, SeedableRng, rngs::StdRng};
 
 use super::model::Milliseconds;
 
-/// What arrives, and how long it takes.
+/// The rows that arrive, and how long the work on each takes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Workload {
     /// The times of arrival.

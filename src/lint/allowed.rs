@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-/// What such a comment begins with.
+/// The beginning of such a comment.
 const MARK: &str = "# clapometer-lint:";
 
 /// The comments of one file.

@@ -1,17 +1,17 @@
-//! What the number of a trigger counts: rows that wait, or these and the rows that workers hold.
+//! The rows that the number of a trigger counts: those that wait, or these and the ones that workers hold.
 
 use crate::{manifest::Trigger, presets, query::KEEPER};
 
-/// What a trigger counts.
+/// The rows that a trigger counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Counted {
-    /// Only what waits.
+    /// Only the rows that wait.
     Pending,
-    /// What waits, and what workers hold.
+    /// The rows that wait, and those that workers hold.
     Outstanding,
 }
 
-/// What a trigger counts, and how sure that is.
+/// The rows that a trigger counts, and how sure that is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Count {
     pub(super) counted: Counted,
@@ -96,7 +96,7 @@ pub(super) fn of(trigger: Trigger<'_>, told: Option<Counted>) -> Option<Count> {
     Some(Count { counted: Pending, is_known: false, because: "SQL is taken to count only the rows that wait" })
 }
 
-/// How KEDA asks RabbitMQ.
+/// The protocol by which KEDA asks RabbitMQ.
 enum Protocol {
     Amqp,
     Http,

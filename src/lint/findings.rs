@@ -1,4 +1,4 @@
-//! What was found in one file.
+//! The findings in one file.
 
 use std::ops::Range;
 
@@ -17,7 +17,7 @@ pub struct Finding {
     pub line: usize,
     /// The object, if it is about one.
     pub object: Option<String>,
-    /// How bad it is; never worse than its rule.
+    /// The severity; never worse than that of its rule.
     pub severity: Severity,
     /// The rule.
     pub rule: &'static Rule,
@@ -44,13 +44,13 @@ impl<'a> Findings<'a> {
         Self { file, keda, allowed, object: None, scope: 0..0, found: Vec::new(), suppressed: 0 }
     }
 
-    /// What follows is about this object.
+    /// Says that what follows is about this object.
     pub(super) fn begin(&mut self, object: &'a Object) {
         self.object = Some(object);
         self.scope = object.lines.clone();
     }
 
-    /// What follows is about a document without an object.
+    /// Says that what follows is about a document without an object.
     pub(super) fn begin_document(&mut self, lines: Range<usize>) {
         self.object = None;
         self.scope = lines;

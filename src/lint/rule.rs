@@ -1,4 +1,4 @@
-//! What a rule is.
+//! The form of a rule, and how bad a finding can be.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ use crate::keda::version::Version;
 pub struct Rule {
     /// Its name in output, in comments that allow it, and in `docs/lint.md`. It never changes.
     pub name: &'static str,
-    /// How bad it is, at most.
+    /// The severity of its worst findings.
     pub severity: Severity,
     /// The first version of KEDA that it holds for, if not all do.
     pub since: Option<Version>,
@@ -19,7 +19,7 @@ pub struct Rule {
     pub source: &'static str,
 }
 
-/// How bad a finding is.
+/// The severity of a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
     /// Does not work, or not as written. `clapometer lint` exits with 1.

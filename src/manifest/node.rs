@@ -16,11 +16,11 @@ pub struct Node {
     /// The bytes of the value in the file: all of a scalar, with its quotes, and of an alias. Of a list and a mapping only
     /// the bracket that opens it, and nothing if no bracket does.
     pub span: Range<usize>,
-    /// What stands there.
+    /// The value that stands there.
     pub value: Value,
 }
 
-/// What a node holds.
+/// The content of a node.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Value {
     /// Nothing.

@@ -34,14 +34,14 @@ const CAPACITY: usize = 2_000;
 /// The most places of triggers that have only ever been refused.
 const REFUSED_CAPACITY: usize = 500;
 
-/// How long a trigger that was served must have been silent before another one may replace it.
+/// The time for which a trigger that was served must have been silent before another one may replace it.
 const REPLACEABLE_AFTER: Duration = Duration::from_secs(3_600);
 
 /// The same for a trigger that was refused: four of KEDA's default polling intervals. Names that were made up are asked
 /// for once, and a trigger that KEDA asks for keeps its place.
 const REFUSED_REPLACEABLE_AFTER: Duration = Duration::from_secs(120);
 
-/// How long the series of a trigger outlive its last request.
+/// The time by which the series of a trigger outlive its last request.
 const LIFETIME: Duration = Duration::from_secs(24 * 3_600);
 
 /// A trigger, by the names that its requests carry.
@@ -126,7 +126,7 @@ enum Standing {
     Refused,
 }
 
-/// What is known of every trigger.
+/// Everything that is known of the triggers.
 #[derive(Debug)]
 pub(super) struct Triggers {
     hasher: RandomState,

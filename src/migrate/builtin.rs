@@ -27,25 +27,25 @@ const CONNECTION_KEYS: [&str; 7] =
 /// Keys that KEDA takes from elsewhere only, and that hold a secret where somebody wrote them all the same.
 pub(super) const SECRET_KEYS: [&str; 2] = ["connection", "password"];
 
-/// What clapometer takes instead.
+/// The statement and the connection that clapometer takes instead.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Builtin {
     /// The statement.
     pub(super) sql: String,
-    /// What the statement shows.
+    /// The traits that the statement shows.
     pub(super) traits: Traits,
-    /// Where it runs.
+    /// The connection that it runs on.
     pub(super) connection: Connection,
     /// The keys that go although nobody asked for them, with the reason.
     pub(super) ignored: Vec<String>,
-    /// What else is to be said about it.
+    /// Everything else that is to be said about it.
     pub(super) remarks: Vec<String>,
 }
 
-/// How KEDA connects.
+/// The connection that KEDA makes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Connection {
-    /// What tells databases apart. One role has one password, so that the password is no part of it.
+    /// The parts that tell databases apart. One role has one password, so that the password is not among them.
     pub(super) server: Server,
     /// The password, where it does not come with the server.
     pub(super) password: Option<Origin>,

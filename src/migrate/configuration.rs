@@ -13,7 +13,7 @@ use crate::{
     query::ParameterKind,
 };
 
-/// Where the chart mounts Secrets.
+/// The directory in which the chart mounts Secrets.
 const SECRETS: &str = "/secrets";
 
 /// Stands for what is in a Secret while a configuration is tried.
@@ -24,7 +24,7 @@ const PLACEHOLDER: &str = "placeholder";
 pub(super) struct Needed {
     /// Its key in that Secret.
     pub(super) key: &'static str,
-    /// Where it is today; several places for one password.
+    /// The place where it is today; several places for one password.
     pub(super) origins: Vec<Origin>,
 }
 
@@ -70,7 +70,7 @@ pub(super) fn text(plan: &Plan) -> String {
     text
 }
 
-/// How the values of Secrets are written.
+/// The form in which the values of Secrets are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Secrets {
     /// As references to files.

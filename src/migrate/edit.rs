@@ -14,14 +14,14 @@ use crate::manifest::{Manifest, Node, Object, Value};
 /// Holds all of an object as it was applied last, passwords in its metadata included. `kubectl apply` writes it anew.
 pub(super) const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
-/// What a trigger's metadata has afterwards.
+/// The metadata that a trigger has afterwards.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Change {
     /// The index of the object in its file.
     pub(super) object: usize,
     /// The index of the trigger in the object.
     pub(super) trigger: usize,
-    /// Where clapometer listens.
+    /// The address at which clapometer listens.
     pub(super) address: String,
     /// The name of the query.
     pub(super) query: String,

@@ -24,7 +24,7 @@ pub(super) struct Literal {
     pub(super) value: String,
     /// The type of the parameter.
     pub(super) kind: ParameterKind,
-    /// What the parameter is called, as far as the statement has a name for it.
+    /// The name of the parameter, as far as the statement has one for it.
     pub(super) name: Option<String>,
 }
 

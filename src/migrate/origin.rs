@@ -1,5 +1,5 @@
-//! Where KEDA gets what does not stand in a trigger: variables of the scaled container, and what a TriggerAuthentication
-//! names.
+//! The places from which KEDA gets what does not stand in a trigger: variables of the scaled container, and what a
+//! TriggerAuthentication names.
 //!
 //! *Source:* pkg/scaling/resolver/scale_resolvers.go and apis/keda/v1alpha1/triggerauthentication_types.go of kedacore/keda
 //! v2.21.0.
@@ -69,7 +69,7 @@ impl fmt::Display for Origin {
     }
 }
 
-/// What an `authenticationRef` brings.
+/// Everything that an `authenticationRef` brings.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Authentication {
     /// Its kind and name, if there is a reference.

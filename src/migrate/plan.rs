@@ -37,7 +37,7 @@ pub(super) struct Candidate {
 pub(super) struct Database {
     pub(super) name: String,
     pub(super) server: Server,
-    /// Where the password is today, for each trigger that says so, each once.
+    /// The places where the password is today, for each trigger that says so, each once.
     pub(super) passwords: BTreeSet<Origin>,
 }
 
@@ -53,7 +53,7 @@ pub(super) struct Query {
     pub(super) namespaces: Option<BTreeSet<String>>,
 }
 
-/// What one trigger asks for.
+/// The query and the values that one trigger asks for.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Asked {
     /// The index of its query.

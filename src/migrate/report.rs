@@ -12,7 +12,7 @@ use crate::{
     manifest::{Manifest, Node, Trigger},
 };
 
-/// What holds for every trigger, so that it is said once.
+/// The text that holds for every trigger, so that it is said once.
 const EVERY_TRIGGER: &str = "\
 ## For every trigger
 

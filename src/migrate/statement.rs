@@ -1,4 +1,4 @@
-//! What the SQL of a trigger shows without a database.
+//! The traits of a trigger's SQL that show without a database.
 //!
 //! Only what decides about a migration, or about what its report has to say. PostgreSQL alone knows the rest:
 //! `clapometer check` runs the statement.
@@ -15,7 +15,7 @@ const ROLE_WORDS: [&str; 5] = ["current_user", "session_user", "current_role", "
 /// Aggregates of no row that are NULL. `count` is 0.
 const NULL_AGGREGATES: [&str; 4] = ["sum", "max", "min", "avg"];
 
-/// What KEDA makes of a statement, and clapometer does not, or the other way round.
+/// The traits of a statement that KEDA and clapometer treat differently.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Traits {
     /// The words that write, as far as they show.

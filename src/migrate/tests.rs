@@ -112,7 +112,7 @@ fn says_the_same_but_for_triggers(a: &Node, b: &Node) -> bool {
     }
 }
 
-/// What must hold whatever the text is.
+/// Checks what must hold whatever the text is.
 fn check(text: &str) {
     let source = Source { name: "a.yaml".to_owned(), text: text.to_owned() };
     let options = Options { address: "c:9090".to_owned() };

@@ -66,7 +66,7 @@ pub struct Function {
     pub name: String,
     /// The snapshot of its reads.
     pub snapshot: FunctionSnapshot,
-    /// Whether it turns row level security on, which hides rows where our setting makes an error of them.
+    /// True if it turns row level security on, which hides rows where our setting makes an error of them.
     pub hides_rows: bool,
 }
 

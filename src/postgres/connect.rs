@@ -53,9 +53,9 @@ const CANCEL_TIMEOUT: Duration = Duration::from_secs(1);
 pub struct Session {
     /// The driver's handle.
     pub client: tokio_postgres::Client,
-    /// What was asked of the server.
+    /// The kind of server that was asked for.
     pub(super) requirement: Requirement,
-    /// Whether no other host is preferred to the one that it leads to.
+    /// True if no other host is preferred to the one that it leads to.
     pub(super) is_preferred: bool,
     driver: Driver,
 }
@@ -98,7 +98,7 @@ pub enum Error {
     Mismatch {
         /// The server.
         address: String,
-        /// How it differs.
+        /// The way in which it differs.
         mismatch: Mismatch,
     },
     /// The server closed the connection before it was used.
@@ -153,7 +153,7 @@ struct Opened {
     client: tokio_postgres::Client,
     connection: tokio_postgres::Connection<Socket, Bounded>,
     is_preferred: bool,
-    /// Whether another address may give a better one.
+    /// True if another address may give a better one.
     is_fallback: bool,
 }
 

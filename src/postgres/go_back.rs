@@ -43,7 +43,7 @@ pub(super) async fn go_back(database: Weak<Database>) {
 }
 
 impl Database {
-    /// Whether a session can be opened on a preferred host.
+    /// Returns whether a session can be opened on a preferred host.
     async fn preferred_answers(&self) -> bool {
         let Ok(connection) = self.settings.connection.resolve_aside().await else { return false };
         let within = self.settings.connect_timeout;

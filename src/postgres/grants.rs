@@ -38,7 +38,7 @@ ORDER BY length(n.nspname) DESC LIMIT 1";
 pub struct Named {
     /// Its schema and name, quoted where that is needed.
     pub name: String,
-    /// Whether the role may read it.
+    /// True if the role may read it.
     pub is_readable: bool,
 }
 

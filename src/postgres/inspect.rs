@@ -27,7 +27,7 @@ use crate::{
     reading::Reading,
 };
 
-/// How long `check` waits for a connection at least. Somebody at a terminal may be further away than the scaler.
+/// The least time for which `check` waits for a connection. Somebody at a terminal may be further away than the scaler.
 const CONNECT: Duration = Duration::from_secs(5);
 
 /// The most sessions that `check` opens at once to see whether there is room for all of `pool_size`.
@@ -61,11 +61,11 @@ pub struct Server {
     pub dbname: String,
     /// The session's own `search_path`; the configuration may set another for each reading.
     pub search_path: String,
-    /// Whether it is a standby.
+    /// True if it is a standby.
     pub is_standby: bool,
-    /// Whether several hosts are configured, and any of them is accepted.
+    /// True if several hosts are configured, and any of them is accepted.
     pub is_any_of_several: bool,
-    /// Whether the role's transactions are read-only by default.
+    /// True if the role's transactions are read-only by default.
     pub is_read_only: bool,
     /// Its own address and port; absent on a Unix socket.
     pub address: Option<String>,
@@ -92,7 +92,7 @@ pub struct QueryError {
     pub position: Option<usize>,
     /// The statement that grants what is missing, where that is known.
     pub grant: Option<String>,
-    /// Whether the server has said it, in a session that may go on.
+    /// True if the server has said it, in a session that may go on.
     pub is_from_server: bool,
 }
 
@@ -107,7 +107,7 @@ pub struct Inspection {
     pub plan: Option<Plan>,
     /// The relations that its text names.
     pub relations: Vec<Named>,
-    /// Whether a preset's queue has ever been seen; absent without one, and where the server did not say.
+    /// True if a preset's queue has ever been seen; absent without one, and where the server did not say.
     pub is_queue_seen: Option<bool>,
 }
 
@@ -115,7 +115,7 @@ pub struct Inspection {
 pub struct Inspector {
     database: Arc<Database>,
     session: Session,
-    /// Whether the server had room for another session so far.
+    /// True if the server had room for another session so far.
     has_spare_session: bool,
 }
 

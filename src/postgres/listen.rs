@@ -35,7 +35,7 @@ use crate::{
     telemetry::Causes,
 };
 
-/// How often the connection must answer an empty query.
+/// The interval at which the connection must answer an empty query.
 const HEARTBEAT: Duration = Duration::from_secs(5);
 
 /// The time that an answer to a heartbeat, to LISTEN or to our own NOTIFY may take.
@@ -45,7 +45,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
-/// Why listening has ended, or could not begin.
+/// The reason why listening has ended, or could not begin.
 enum SessionEnd {
     /// The database handle is gone, and this task ends with it.
     Database,
@@ -57,7 +57,7 @@ enum SessionEnd {
     Failed(String),
 }
 
-/// What every connection of one database needs to listen.
+/// Everything that every connection of one database needs to listen.
 struct Listener {
     database: Weak<Database>,
     settings: Arc<config::Database>,
@@ -67,7 +67,7 @@ struct Listener {
     /// The channel of this process alone, for the NOTIFY that proves the way. It never changes: a
     /// pooler leaves each LISTEN of ours behind in one of its own sessions.
     own: String,
-    /// Why notifications do not arrive, as far as the log says it.
+    /// The causes for which notifications do not arrive, as far as the log says them.
     causes: Causes,
 }
 

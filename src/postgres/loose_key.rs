@@ -14,8 +14,8 @@ use super::{
 };
 use crate::query::{Value, sql};
 
-/// What is loose about the types and collations that come before: the domains' base types, then the first that is
-/// known for it.
+/// The end of a statement, which says what is loose about the types and collations that come before: the domains' base
+/// types, then the first that is known for it.
 const CLASSIFIED: &str = "
   , base (type, collation_id) AS (
     SELECT key.type, key.collation_id FROM key

@@ -1,4 +1,4 @@
-//! Whether a statement reads statistics that PostgreSQL masks for the session's role.
+//! The check whether a statement reads statistics that PostgreSQL masks for the session's role.
 //!
 //! `pg_stat_activity` and its family return every session to everybody, but to a role without the
 //! privileges of `pg_read_all_stats` most columns of other roles' sessions are NULL: a query that
@@ -20,7 +20,7 @@ use tokio_postgres::{Client, Error, RowStream};
 /// A statement that is refused is looked at again after this: the role may have been granted what it needs.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
 
-/// Whether the session's role has the privileges of `pg_read_all_stats`.
+/// The question whether the session's role has the privileges of `pg_read_all_stats`.
 const SEES_ALL: &str = "\
 -- clapometer: statistics check
 SELECT pg_has_role('pg_read_all_stats', 'USAGE')";
@@ -64,7 +64,7 @@ const SCALAR_FUNCTIONS: [&str; 6] = [
 /// *Source:* CP_EXACT_TLIST and CP_SMALL_TLIST in PostgreSQL's src/backend/optimizer/plan/createplan.c.
 const WASTEFUL_PARENTS: [&str; 3] = [" Join", "Nested Loop", "Aggregate"];
 
-/// What is known of one statement.
+/// The latest verdict on one statement; none before the first.
 #[derive(Debug, Default)]
 pub(super) struct Masking(Mutex<Option<Verdict>>);
 
@@ -76,7 +76,7 @@ struct Verdict {
     looked_at: Instant,
 }
 
-/// What comes before a reading.
+/// The step that comes before a reading.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Step {
     /// Nothing: the plan was looked at.
@@ -160,7 +160,7 @@ impl Plan {
         }
     }
 
-    /// Whether the statement reads a masked column.
+    /// Returns whether the statement reads a masked column.
     pub(super) fn is_masked(&self) -> bool {
         let reads_column = self
             .scans
@@ -169,7 +169,7 @@ impl Plan {
         self.reads_scalar || reads_column
     }
 
-    /// Whether a line lists what a function's scan returns to a node that need not use it.
+    /// Returns whether a line lists what a function's scan returns to a node that need not use it.
     fn is_wasted(&self, content: &str) -> bool {
         let [.., (_, parent), (_, node)] = self.path.as_slice() else { return false };
         content.starts_with("Output: ")

@@ -1,4 +1,4 @@
-//! What a database's sessions have said about their server and their role, for all that come after.
+//! The facts that a database's sessions have said about their server and their role, for all that come after.
 
 use std::sync::{
     Arc, Mutex, MutexGuard, PoisonError,
@@ -17,7 +17,7 @@ const SESSION: &str = "\
 SELECT pg_is_in_recovery()::text,
        (SELECT s.reset_val FROM pg_catalog.pg_settings AS s WHERE s.name = 'search_path')";
 
-/// What a new session says.
+/// The facts that a new session says.
 #[derive(Debug, Clone)]
 pub(super) struct SessionFacts {
     pub(super) is_standby: bool,
@@ -35,7 +35,7 @@ pub(super) struct Observed {
     sessions: AtomicU64,
     /// Absent before the first session.
     is_standby: watch::Sender<Option<bool>>,
-    /// Whether the latest session leads to a host that no other is preferred to.
+    /// True if the latest session leads to a host that no other is preferred to.
     is_preferred: watch::Sender<bool>,
 }
 

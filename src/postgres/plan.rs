@@ -45,7 +45,7 @@ pub struct Plan {
     pub relations: Vec<Relation>,
     /// The functions that it calls.
     pub functions: Vec<Function>,
-    /// What makes one key of several spellings: a type or a collation.
+    /// The type or the collation that makes one key of several spellings.
     pub loose_key: Option<String>,
 }
 
@@ -56,13 +56,13 @@ pub struct Relation {
     pub schema: String,
     /// Its name.
     pub name: String,
-    /// Whether the plan reads it from end to end.
+    /// True if the plan reads it from end to end.
     pub is_scanned_whole: bool,
     /// The number of rows that the latest ANALYZE found; absent if there was none.
     pub rows: Option<f64>,
     /// Its size in bytes.
     pub bytes: i64,
-    /// Whether policies could hide rows.
+    /// The row level security, by which policies could hide rows.
     pub row_security: RowSecurity,
     /// Schemas that have another relation of this name.
     pub namesakes: Vec<String>,

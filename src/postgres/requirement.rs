@@ -12,7 +12,7 @@ use crate::{
     fault::Fault,
 };
 
-/// What a server says about itself: whether it is a standby; whether it is read-only; its lag in seconds.
+/// The question to a server about itself: whether it is a standby; whether it is read-only; its lag in seconds.
 ///
 /// `default_transaction_read_only` counts where the server or the database sets it. The scaler's role is made
 /// with it (deploy/postgres/roles.sql), which says nothing about the server.
@@ -33,11 +33,11 @@ ELSE extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp()) END
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Requirement {
     attrs: SessionAttrs,
-    /// How far behind a standby may be; zero: as far as it likes.
+    /// The time by which a standby may be behind; zero: as far as it likes.
     max_lag: Duration,
 }
 
-/// What a server said about itself.
+/// The facts that a server said about itself.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct ServerState {
     pub(super) is_standby: bool,
@@ -46,23 +46,23 @@ pub(super) struct ServerState {
     lag: Option<f64>,
 }
 
-/// Why a server is not the one that is asked for.
+/// The reason why a server is not the one that is asked for.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Mismatch {
     /// It is of another kind.
     Kind {
         /// The kind that is asked for.
         wanted: SessionAttrs,
-        /// Whether it is a standby.
+        /// True if it is a standby.
         is_standby: bool,
     },
     /// It did not say what it is.
     Unknown,
     /// It is a standby that is too far behind.
     Lag {
-        /// How far, in seconds; absent where it does not know.
+        /// The time by which it is behind, in seconds; absent where it does not know.
         seconds: Option<f64>,
-        /// How far it may be.
+        /// The time by which it may be behind.
         max_lag: Duration,
     },
 }
@@ -78,7 +78,7 @@ impl Requirement {
         (self.attrs != SessionAttrs::Any || !self.max_lag.is_zero()).then_some(SERVER_STATE)
     }
 
-    /// Whether a server is as good as any other: the host's place in the list counts for `any`, a standby for
+    /// Returns whether a server is as good as any other: the host's place in the list counts for `any`, a standby for
     /// `prefer-standby`, which accepts a primary, too.
     pub(super) fn prefers(self, place: usize, state: Option<ServerState>) -> bool {
         match self.attrs {
@@ -88,7 +88,7 @@ impl Requirement {
         }
     }
 
-    /// Whether a primary will do only where there is no standby.
+    /// Returns whether a primary will do only where there is no standby.
     pub(super) fn prefers_standbys(self) -> bool {
         self.attrs == SessionAttrs::PreferStandby
     }
@@ -106,7 +106,7 @@ impl Requirement {
     /// Checks what a server said.
     ///
     /// # Errors
-    /// Why it is not the one that is asked for.
+    /// The reason why it is not the one that is asked for.
     pub(super) fn check(self, state: ServerState) -> Result<(), Mismatch> {
         let is_of_the_kind = match self.attrs {
             SessionAttrs::Any | SessionAttrs::PreferStandby => true,

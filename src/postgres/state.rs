@@ -1,24 +1,24 @@
-//! What is known of a database, for people who look.
+//! The state of a database, for people who look.
 
 use tokio::time::Instant;
 
 use super::Database;
 use crate::{fault::Fault, reading::Breaker};
 
-/// What is known of a database. It has no address, no user and no text of the server.
+/// The state of a database, as far as it is known. It has no address, no user and no text of the server.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct DatabaseState {
     /// The outcome of the latest statement or connect; none before the first.
     pub outcome: Option<Result<(), Fault>>,
     /// The time since which outcomes are of this kind.
     pub since: Instant,
-    /// Whether statements are sent.
+    /// The breaker, which says whether statements are sent.
     pub breaker: Breaker,
-    /// Whether readings come from a standby; none before the first session.
+    /// True if readings come from a standby; none before the first session.
     pub is_standby: Option<bool>,
-    /// Whether its role can do more than read; none before the first session.
+    /// True if its role can do more than read; none before the first session.
     pub is_privileged: Option<bool>,
-    /// Whether notifications are known to arrive; none if no query waits for them.
+    /// True if notifications are known to arrive; none if no query waits for them.
     pub hears: Option<bool>,
 }
 

@@ -30,7 +30,7 @@ pub struct Statement {
     /// The labels of its metrics.
     pub(super) labels: QueryLabels,
     text: String,
-    /// Whether it reads statistics that PostgreSQL masks for the role.
+    /// The latest verdict whether it reads statistics that PostgreSQL masks for the role.
     pub(super) masking: Masking,
 }
 

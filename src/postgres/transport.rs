@@ -55,7 +55,7 @@ pub(super) struct Transport {
     pub(super) largest_message: usize,
 }
 
-/// What a server did that is not the protocol, or not what was asked for.
+/// An act of a server that is not the protocol, or not what was asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Misbehaviour {
     /// It has no TLS.

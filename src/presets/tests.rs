@@ -1,4 +1,4 @@
-//! What holds for every preset, and the part of docs/presets.md that is made from them.
+//! Tests of what holds for every preset, and the part of docs/presets.md that is made from them.
 
 use std::{collections::BTreeSet, fmt::Write, fs};
 

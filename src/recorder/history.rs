@@ -1,4 +1,4 @@
-//! What is remembered of one object, as the admin port tells it and `clapometer why` reads it.
+//! The history of one object, as the admin port tells it and `clapometer why` reads it.
 
 use std::{collections::VecDeque, hash::BuildHasher, ops::RangeInclusive, time::Duration};
 
@@ -22,13 +22,13 @@ const MOST_CHANGES: usize = 1_000;
 pub struct Window {
     /// The moment; none for now.
     pub at: Option<OffsetDateTime>,
-    /// How much of the time before it is told.
+    /// The time before it that is told.
     pub before: Duration,
-    /// How much of the time after it is told.
+    /// The time after it that is told.
     pub after: Duration,
 }
 
-/// What a process remembers of one ScaledObject or ScaledJob.
+/// The history of one ScaledObject or ScaledJob, as a process remembers it.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct History {
     /// The namespace of the object.
@@ -55,11 +55,11 @@ pub struct History {
     pub until: OffsetDateTime,
     /// Its triggers, in the order in which they first asked. Metadata that changed makes another trigger.
     pub triggers: Vec<TriggerHistory>,
-    /// What happened to the process and its databases.
+    /// The incidents of the process and its databases.
     pub incidents: Vec<Happening>,
 }
 
-/// What is remembered of one trigger.
+/// The history of one trigger, as far as it is remembered.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct TriggerHistory {
     /// The name of its query.
@@ -77,7 +77,7 @@ pub struct TriggerHistory {
     pub last_asked_at: OffsetDateTime,
     /// The usual time between two polls; none before the second one.
     pub interval_seconds: Option<f64>,
-    /// Whether KEDA has not asked for three times its usual interval, and for 90 s.
+    /// True if KEDA has not asked for three times its usual interval, and for 90 s.
     pub is_silent: bool,
     /// The changes, the oldest first. They begin with what KEDA had been told before the beginning.
     pub changes: Vec<Change>,
@@ -91,12 +91,12 @@ pub struct Change {
     /// Its time.
     #[serde(with = "rfc3339")]
     pub at: OffsetDateTime,
-    /// What changed.
+    /// The event that made the change.
     #[serde(flatten)]
     pub event: Event,
 }
 
-/// What changed for a trigger.
+/// An event that changed something for a trigger.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Event {
@@ -151,12 +151,12 @@ pub struct Happening {
     /// Its time.
     #[serde(with = "rfc3339")]
     pub at: OffsetDateTime,
-    /// What happened.
+    /// The incident that happened.
     #[serde(flatten)]
     pub incident: Incident,
 }
 
-/// What happened to the process or one of its databases.
+/// An incident that happened to the process or one of its databases.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Incident {
@@ -321,7 +321,7 @@ impl Store {
     }
 }
 
-/// What a trigger had been told before the beginning.
+/// The value and the activity that a trigger had been told before the beginning.
 #[derive(Default)]
 struct Before {
     value: Option<Entry>,

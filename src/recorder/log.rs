@@ -19,12 +19,12 @@ pub(super) struct Entry {
     pub(super) packed: Packed,
 }
 
-/// What changed. A value is never negative, so that the sign bit tells everything else from it: the byte of the sign
-/// says what it is, and the lower half is a number of its own.
+/// A change, packed. A value is never negative, so that the sign bit tells everything else from it: the byte of the
+/// sign says what it is, and the lower half is a number of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Packed(u64);
 
-/// What changed, unpacked.
+/// A change, unpacked.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Unpacked {
     /// Nothing is known.

@@ -18,7 +18,7 @@ async fn seconds(seconds: u64) {
     advance(Duration::from_secs(seconds)).await;
 }
 
-/// What an hour remembers of `billing/invoices`: for each trigger, each change with the seconds since it.
+/// Returns what an hour remembers of `billing/invoices`: for each trigger, each change with the seconds since it.
 fn told(recorder: &Recorder) -> Vec<Vec<(i64, Event)>> {
     let window = Window { at: None, before: Duration::from_secs(3_600), after: Duration::ZERO };
     let history = recorder.history("billing", "invoices", window);

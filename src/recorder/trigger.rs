@@ -1,4 +1,4 @@
-//! What one trigger was told last.
+//! The record of what one trigger was told last.
 
 use super::{
     Answer, Asker, TRIGGER_BYTES, TenantName, Tenths,
@@ -12,7 +12,7 @@ const ONE_POLL: Tenths = 10;
 /// The shortest pause between two polls that can be a silence: three of KEDA's default polling intervals.
 const SHORTEST_SILENCE: Tenths = 900;
 
-/// How many of its usual pauses make a silence.
+/// The number of its usual pauses that make a silence.
 const PAUSES: Tenths = 3;
 
 /// One trigger.
@@ -36,7 +36,7 @@ pub(super) struct Trigger {
     pub(super) activity: Told,
 }
 
-/// What it was told, and since when.
+/// An answer that it was given, and since when.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Told {
     pub(super) packed: Packed,

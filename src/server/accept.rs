@@ -34,13 +34,13 @@ const CONNECTIONS: usize = 1_000;
 /// more memory than any other.
 const STREAMS: u16 = 20_000;
 
-/// How long a peer may take for the TLS handshake, and then for the HTTP/2 preface.
+/// The longest time that a peer may take for the TLS handshake, and then for the HTTP/2 preface.
 const PREFACE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The interval of pings to a silent peer, and the time that it has to answer one.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
 
-/// How long a connection may live after its streams should have ended: those of StreamIsActive take ten
+/// The time for which a connection may live after its streams should have ended: those of StreamIsActive take ten
 /// seconds, and unary calls less than three.
 const GOAWAY_TIMEOUT: Duration = Duration::from_secs(20);
 

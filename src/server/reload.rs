@@ -37,7 +37,7 @@ use crate::{
 /// The pause between two looks at the files.
 const INTERVAL: Duration = Duration::from_secs(2);
 
-/// How often a reload is repeated because the files changed while they were being read.
+/// The most times that a reload is repeated because the files changed while they were being read.
 const RETRIES: u32 = 3;
 
 /// A hash of the content of each file; none for a file that cannot be read.
@@ -67,13 +67,13 @@ pub(super) struct Reload {
     pub(super) metrics: Arc<Metrics>,
     pub(super) supervisor: Supervisor,
     pub(super) reloads: Arc<ReloadLog>,
-    /// Whether the credentials may have changed, which those of query files cannot.
+    /// True if the credentials may have changed, which those of query files cannot.
     pub(super) renews: bool,
-    /// Why what is on disk is not in force.
+    /// The reason why what is on disk is not in force.
     pub(super) rejected: Option<Problem>,
 }
 
-/// Why a configuration is not in force.
+/// The reason why a configuration is not in force.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Problem {
     /// For the log.

@@ -36,10 +36,10 @@ use crate::{
 /// The most bytes of one message. tonic answers OUT_OF_RANGE to a longer one.
 const MAXIMUM_MESSAGE: usize = 256 * 1024;
 
-/// How long a request to the scaler may be incomplete, as long as a preface may.
+/// The longest time that a request to the scaler may be incomplete, as long as a preface may.
 const BODY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long a request to the other services may be incomplete: reflection is a stream of requests.
+/// The longest time that a request to the other services may be incomplete: reflection is a stream of requests.
 const OTHER_BODY_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The method that never waits. KEDA ignores its errors, so it is not refused while others wait.

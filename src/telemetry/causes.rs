@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How long a cause is not logged again after it was. Two that take turns must not fill the log.
+/// The time for which a cause is not logged again after it was. Two that take turns must not fill the log.
 const PAUSE: Duration = Duration::from_secs(600);
 
 /// The most causes that are remembered. Further ones are logged once the oldest is [`PAUSE`] old.

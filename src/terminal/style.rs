@@ -2,7 +2,7 @@
 
 use std::io::{self, IsTerminal};
 
-/// Whether text is coloured.
+/// The choice whether text is coloured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ColorChoice {
     /// With ANSI escape sequences.

@@ -1,4 +1,4 @@
-//! What needs a person, in the order in which it does: the first screen of the page.
+//! The things that need a person, in the order in which they do: the first screen of the page.
 
 use super::{DatabaseState, QueryState, ReloadResult, Status, Trigger, TriggerState, clock::Moment};
 use crate::terminal::text::plural;
@@ -11,13 +11,13 @@ pub(super) struct Problem<'a> {
     pub(super) weight: Weight,
     /// A word for it, as in the tables below.
     pub(super) word: &'static str,
-    /// What it is about.
+    /// The thing that it is about.
     pub(super) subject: Subject<'a>,
     pub(super) since: Option<Moment>,
     pub(super) text: &'a str,
 }
 
-/// How bad it is, for its colour.
+/// The weight of a problem, for its colour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Weight {
     Bad,

@@ -17,13 +17,13 @@ const LINES: usize = 50;
 /// Requests to be added.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Request {
-    /// How many requests; they are all alike.
+    /// The number of requests; they are all alike.
     pub count: i32,
-    /// How long the seed's work takes, in seconds.
+    /// The time that the seed's work takes, in seconds.
     pub duration_seconds: i32,
     /// A JSON document.
     pub payload: String,
-    /// How many attempts each request may cost.
+    /// The most attempts that each request may cost.
     pub max_attempts: i16,
     /// A key; if a request has it already, nothing is added.
     pub key: Option<String>,
@@ -177,11 +177,11 @@ fn some_of(ids: &[i64]) -> String {
 /// The claps to be deleted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Pruning {
-    /// How long ago a clap must have ended.
+    /// The time that must have passed since a clap ended.
     pub older_than: Duration,
     /// The states to delete, all of them terminal.
     pub statuses: Vec<Status>,
-    /// How many claps one transaction deletes.
+    /// The number of claps that one transaction deletes.
     pub batch: i64,
 }
 

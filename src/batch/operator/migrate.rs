@@ -94,11 +94,11 @@ pub struct State {
     pub name: Option<&'static str>,
     /// The time in UTC at which it was applied.
     pub applied_at: Option<String>,
-    /// Whether it was applied with another text than this executable's.
+    /// True if it was applied with another text than this executable's.
     pub differs: bool,
 }
 
-/// Why a migration failed.
+/// The reason why a migration failed.
 #[derive(Debug, thiserror::Error)]
 pub enum MigrateError {
     /// The database's error.

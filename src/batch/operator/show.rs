@@ -33,7 +33,7 @@ const ATTEMPTS_TABLE: &str = concat!(
     include_str!("../store/operator/attempts.sql"),
     ") q"
 );
-/// How far claps are counted that a list leaves out: as far as the backlog counts.
+/// The most claps that are counted of those that a list leaves out: as many as the backlog counts.
 const COUNT_AT_MOST: i64 = 100_000;
 const BACKLOG: &str = include_str!("../store/operator/backlog.sql");
 

@@ -15,7 +15,8 @@ use crate::batch::{
     transaction::Error,
 };
 
-/// How long a worker tries to reach the database before it gives up and leaves the rest to Kubernetes' back-off.
+/// The time for which a worker tries to reach the database before it gives up and leaves the rest to Kubernetes'
+/// back-off.
 const PATIENCE: Duration = Duration::from_secs(15);
 
 /// The pause between two tries to reach the database.
@@ -24,7 +25,7 @@ const RETRY: Duration = Duration::from_millis(250);
 /// The pause before another look at a clap of this Job that somebody is writing to at this moment.
 const CONTENDED: Duration = Duration::from_millis(50);
 
-/// How many times a claim marks claps as dead, a few each time, before it goes on to those that it may take.
+/// The most times that a claim marks claps as dead, a few each time, before it goes on to those that it may take.
 const MOST_MARKED: usize = 10;
 
 /// The result of a claim.

@@ -10,7 +10,7 @@ pub struct Ended {
     pub exit_code: i32,
     /// The reason of a failure, for people.
     pub error: String,
-    /// Whether the program could not even be started.
+    /// True if the program could not even be started.
     pub never_started: bool,
 }
 

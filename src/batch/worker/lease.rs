@@ -12,8 +12,8 @@ use crate::batch::{
     store::{Attempt, Store},
 };
 
-/// How long before the end of the lease a worker kills its work, so that the work is dead when another worker may
-/// start it.
+/// The time before the end of the lease at which a worker kills its work, so that the work is dead when another worker
+/// may start it.
 pub const MARGIN: Duration = Duration::from_secs(1);
 
 /// The longest wait before a failed heartbeat is tried again.
@@ -36,7 +36,7 @@ pub struct Lease {
     next_heartbeat: Instant,
 }
 
-/// What a heartbeat found, or missed.
+/// An event that a heartbeat found, or missed.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Event {
     /// The clap belongs to somebody else, or may do so; the text says why. The work must be killed.

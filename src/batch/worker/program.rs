@@ -33,10 +33,10 @@ use tokio::{
 use super::ended::Ended;
 use crate::batch::store::Attempt;
 
-/// How many bytes of stderr are kept for `last_error`.
+/// The most bytes of stderr that are kept for `last_error`.
 const TAIL: usize = 4 * 1024;
 
-/// How long to wait for the rest of stderr once the program has ended and its group is killed.
+/// The longest wait for the rest of stderr once the program has ended and its group is killed.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// The longest payload that is passed as a variable, in bytes. Linux refuses a variable of 128 KiB; a longer payload
@@ -64,12 +64,12 @@ pub struct Child {
     said: Arc<Mutex<Said>>,
 }
 
-/// What has come by stderr.
+/// The output that has come by stderr.
 #[derive(Debug, Default)]
 struct Said {
     /// The end of it.
     tail: VecDeque<u8>,
-    /// Why the program was never started.
+    /// The reason why the program was never started.
     not_started: Option<String>,
 }
 

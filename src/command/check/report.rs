@@ -23,7 +23,7 @@ pub(super) struct Report {
     /// The faults of query files. What else there is was checked.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) faults: Vec<serde_json::Value>,
-    /// What the configuration refers to and is not here, with `--offline`.
+    /// The things that the configuration refers to and that are not here, with `--offline`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) notes: Vec<serde_json::Value>,
     /// TLS towards KEDA, if it is configured.

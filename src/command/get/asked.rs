@@ -8,12 +8,12 @@ pub(super) struct Asked<'a> {
     /// Its place in the object, from 0.
     pub(super) index: usize,
     pub(super) trigger: Trigger<'a>,
-    /// Where it was asked, if it was.
+    /// The address at which it was asked, if it was.
     pub(super) address: Option<String>,
     pub(super) outcome: Outcome,
 }
 
-/// What came of a trigger.
+/// The outcome of a trigger.
 pub(super) enum Outcome {
     Answered(Answers),
     Failed(Failure),

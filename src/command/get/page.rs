@@ -18,7 +18,7 @@ pub(super) struct Page<'a> {
     pub(super) file: &'a str,
     pub(super) keda: Version,
     pub(super) asked: Vec<Asked<'a>>,
-    /// What KEDA does; absent if nothing was asked.
+    /// The verdict, which says what KEDA does; absent if nothing was asked.
     pub(super) verdict: Option<Verdict>,
     pub(super) remarks: Vec<String>,
 }

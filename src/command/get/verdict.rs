@@ -1,4 +1,4 @@
-//! What KEDA does with an object, now that its triggers have answered.
+//! The verdict on an object: what KEDA does with it, now that its triggers have answered.
 
 use super::asked::{Asked, Outcome};
 use crate::{
@@ -10,7 +10,7 @@ use crate::{
     manifest::{Kind, Node, Object},
 };
 
-/// What there is of an object.
+/// The Jobs and the replicas that an object has.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Current {
     pub(super) jobs: Jobs,
@@ -19,7 +19,7 @@ pub(super) struct Current {
     pub(super) is_assumed: bool,
 }
 
-/// What KEDA does.
+/// The verdict on an object, which says what KEDA does.
 pub(super) enum Verdict {
     /// The annotation lets it do nothing.
     Paused,
@@ -27,14 +27,14 @@ pub(super) enum Verdict {
     Replicas(ObjectVerdict),
 }
 
-/// What becomes of a ScaledJob.
+/// The verdict on a ScaledJob.
 pub(super) struct JobVerdict {
     pub(super) scaled_job: ScaledJob,
     pub(super) current: Current,
     pub(super) decision: Decision,
 }
 
-/// What becomes of a ScaledObject.
+/// The verdict on a ScaledObject.
 pub(super) struct ObjectVerdict {
     pub(super) current: Current,
     pub(super) is_active: bool,
@@ -47,7 +47,7 @@ pub(super) struct ObjectVerdict {
     pub(super) has_formula: bool,
     /// The replicas after KEDA's poll.
     pub(super) polled: i64,
-    /// What the autoscaler goes on to; absent where it does not run.
+    /// The replicas that the autoscaler goes on to; absent where it does not run.
     pub(super) wanted: Option<i64>,
 }
 

@@ -4,10 +4,10 @@ use std::io::{self, BufRead, IsTerminal, Write};
 
 use crate::presets::Workers;
 
-/// What a line is marked with whose value nobody was asked for.
+/// The mark on a line whose value nobody was asked for.
 pub(super) const MARK: &str = "# assumed";
 
-/// Whom to ask.
+/// The source of answers: a person at a terminal, or the defaults.
 pub(super) struct Answers {
     is_terminal: bool,
 }

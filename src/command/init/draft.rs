@@ -1,4 +1,4 @@
-//! What is to be written: where the database is, and for each library its queries and its workers.
+//! The draft of what is to be written: where the database is, and for each library its queries and its workers.
 
 use super::{
     answers::{Answer, Answers},
@@ -34,7 +34,7 @@ pub(super) struct Draft {
     pub(super) place: Place,
     pub(super) scaler: Answer<String>,
     pub(super) fleets: Vec<Fleet>,
-    /// What looks like a library and is none, a sentence each.
+    /// The things that look like a library and are none, a sentence each.
     pub(super) remarks: Vec<String>,
 }
 

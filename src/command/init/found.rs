@@ -11,11 +11,11 @@ const MOST_QUEUES: usize = 20;
 /// The prefix of the tables of pgmq's queues.
 const QUEUE_TABLE: &str = "q_";
 
-/// What was found.
+/// Everything that was found.
 pub(super) struct Findings {
     /// In the order of the presets, then of the schemas.
     pub(super) libraries: Vec<Library>,
-    /// What looks like a library and is none that a preset could count, a sentence each.
+    /// The things that look like a library and are none that a preset could count, a sentence each.
     pub(super) remarks: Vec<String>,
 }
 
@@ -26,7 +26,7 @@ pub(super) struct Library {
     pub(super) schema_in_sql: String,
     /// The tables that the preset reads, as SQL names them.
     pub(super) tables: Vec<String>,
-    /// Whether row level security is on for one of them.
+    /// True if row level security is on for one of them.
     pub(super) has_row_security: bool,
     pub(super) queues: Queues,
 }

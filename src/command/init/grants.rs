@@ -11,7 +11,7 @@ pub(super) struct Reading<'a> {
     pub(super) schema: &'a str,
     /// The tables, as SQL names them.
     pub(super) tables: Vec<&'a str>,
-    /// Whether row level security is on for one of them.
+    /// True if row level security is on for one of them.
     pub(super) has_row_security: bool,
 }
 

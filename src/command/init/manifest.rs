@@ -15,7 +15,7 @@ pub(super) struct Trigger<'a> {
     pub(super) queue: Option<&'a Answer<String>>,
 }
 
-/// What KEDA scales. Texts are the ends of their lines, with a mark or a question.
+/// The Deployment or the Jobs that KEDA scales. Texts are the ends of their lines, with a mark or a question.
 pub(super) struct Scaled<'a> {
     pub(super) workers: Workers,
     /// The name of the Deployment, or of the Jobs.

@@ -1,4 +1,4 @@
-//! What was simulated and what is to be said about it, whatever the form.
+//! The report of a simulation: what was simulated and what is to be said about it, whatever the form.
 
 use crate::{
     keda::{

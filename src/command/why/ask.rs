@@ -24,7 +24,7 @@ const LARGEST: usize = 64 * 1024 * 1024;
 /// The answer of one address.
 pub(super) struct Answered {
     pub(super) address: String,
-    /// What it remembers, or why it did not answer.
+    /// The history that it remembers, or the reason why it did not answer.
     pub(super) history: Result<History, String>,
 }
 

@@ -1,4 +1,4 @@
-//! What KEDA makes of the answers, by the object's own manifest: the scaler knows neither `maxReplicaCount` nor the Jobs.
+//! The effect of the answers, by the object's own manifest: the scaler knows neither `maxReplicaCount` nor the Jobs.
 
 use crate::{
     keda::{

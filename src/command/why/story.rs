@@ -15,7 +15,7 @@ use crate::{
     },
 };
 
-/// How far a process's clock may be behind without a word: what it says of now was written a moment ago.
+/// The time by which a process's clock may be behind without a word: what it says of now was written a moment ago.
 const CLOCK_DIFFERENCE: Duration = Duration::from_secs(2);
 
 /// The most changes that are shown of a process, those around the moment.
@@ -24,7 +24,7 @@ const MOST_LINES: usize = 40;
 /// Calls within this time belong to one poll.
 const ONE_POLL: Duration = Duration::from_secs(5);
 
-/// What was asked.
+/// The question that was asked: an object, and a moment.
 pub(super) struct Story<'a> {
     pub(super) namespace: &'a str,
     pub(super) name: &'a str,
@@ -34,7 +34,7 @@ pub(super) struct Story<'a> {
     pub(super) outlook: Option<Outlook>,
 }
 
-/// What a trigger had been told at the moment.
+/// The value and the activity that a trigger had been told at the moment.
 struct State<'a> {
     trigger: &'a TriggerHistory,
     value: Option<&'a Change>,

@@ -59,7 +59,7 @@ fn trigger(first: &str, last: &str, changes: Vec<Change>) -> TriggerHistory {
     }
 }
 
-/// What a process remembers that was started at 22:00 the day before, asked at 09:00.
+/// Returns the history of a process that was started at 22:00 the day before, asked at 09:00.
 fn history(moment: &str, triggers: Vec<TriggerHistory>) -> History {
     let moment = at(moment);
     let started_at = at("00:00:00") - time::Duration::hours(2);

@@ -19,7 +19,7 @@ const LEASE: u64 = 60;
 const GRACE: u64 = 20;
 const TERMINATION_GRACE: u64 = 30;
 
-/// What giving a clap back takes at most after `--grace`, in seconds.
+/// The longest time that giving a clap back takes after `--grace`, in seconds.
 const RELEASE: u64 = 5;
 
 /// Looks at a ScaledJob's pods.

@@ -32,7 +32,7 @@ const SECRET_KEYS: [&str; 10] = [
     "sharedaccesskey",
 ];
 
-/// What stands before a password in a connection's text, in lower case.
+/// The marks that stand before a password in a connection's text, in lower case.
 const PASSWORD_MARKS: [&str; 4] = ["password=", "pwd=", "accountkey=", "sharedaccesskey="];
 
 /// Looks at the triggers of a ScaledJob or a ScaledObject.

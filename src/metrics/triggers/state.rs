@@ -1,4 +1,4 @@
-//! What people see of a trigger.
+//! The state of a trigger, as people see it.
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,12 +16,12 @@ const MISSING_POLLS: u32 = 4;
 /// The most bytes of a refusal's text that are remembered, so that 2,000 triggers keep a megabyte at most.
 const LONGEST_TEXT: usize = 512;
 
-/// What is known of one trigger. Several triggers of one object on one query are one.
+/// The state of one trigger, as far as it is known. Several triggers of one object on one query are one.
 #[derive(Debug, Clone)]
 pub struct TriggerState {
     /// Its names.
     pub labels: Arc<TriggerLabels>,
-    /// Whether it has been served at least once.
+    /// True if it has been served at least once.
     pub was_served: bool,
     /// The time of its latest request.
     pub asked_at: Instant,

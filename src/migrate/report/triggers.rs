@@ -12,12 +12,12 @@ use super::{
 };
 use crate::manifest::{Kind, Node, Object};
 
-/// What is said about a trigger, by whom it concerns.
+/// The sentences about a trigger, by whom they concern.
 #[derive(Default)]
 struct Said {
-    /// What KEDA will see.
+    /// The changes that KEDA will see.
     changes: Vec<String>,
-    /// What a person has to do or to decide.
+    /// The things that a person has to do or to decide.
     to_do: Vec<String>,
 }
 

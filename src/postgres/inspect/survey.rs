@@ -1,4 +1,4 @@
-//! What there is in a database: tables by their names, a role, and texts that a statement lists.
+//! A survey of a database: tables by their names, a role, and texts that a statement lists.
 //!
 //! Each question is a read-only transaction of its own, with a limit, and asks the catalog, which every role may read.
 
@@ -80,7 +80,7 @@ pub struct Table {
     pub schema_in_sql: String,
     /// Its name as SQL names it, with the schema.
     pub name_in_sql: String,
-    /// Whether row level security is on.
+    /// True if row level security is on.
     pub has_row_security: bool,
     /// Its columns.
     pub columns: Vec<Column>,
@@ -95,22 +95,22 @@ pub struct Column {
     pub kind: String,
 }
 
-/// What is known of a role and of its way into the database.
+/// Everything that is known of a role and of its way into the database.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Role {
     /// Its name as SQL names it.
     pub name_in_sql: String,
     /// The database's name as SQL names it.
     pub dbname_in_sql: String,
-    /// Whether there is such a role.
+    /// True if there is such a role.
     pub exists: bool,
-    /// Whether it is a superuser.
+    /// True if it is a superuser.
     pub is_superuser: bool,
-    /// Whether row level security does not hold for it.
+    /// True if row level security does not hold for it.
     pub bypasses_row_security: bool,
-    /// Whether it may log in.
+    /// True if it may log in.
     pub can_log_in: bool,
-    /// Whether it may connect to the database, or would be by PUBLIC's privilege.
+    /// True if it may connect to the database; where there is no such role, if PUBLIC may.
     pub can_connect: bool,
 }
 

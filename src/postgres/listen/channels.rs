@@ -13,7 +13,7 @@ use crate::reading::ChannelState;
 /// The shortest time between two invalidations of a channel; a storm of notifications is one invalidation at its end.
 pub(super) const INVALIDATION_INTERVAL: Duration = Duration::from_millis(1);
 
-/// What each cached query that an invalidation wakes adds to that interval: waking it takes a tenth of this.
+/// The time that each cached query that an invalidation wakes adds to that interval: waking it takes a tenth of this.
 const INVALIDATION_INTERVAL_PER_QUERY: Duration = Duration::from_micros(10);
 
 /// The channels by their names.
@@ -29,7 +29,7 @@ pub(in crate::postgres) struct Channels {
 #[derive(Debug)]
 pub(super) struct Channel {
     state: watch::Sender<ChannelState>,
-    /// Whether a notification came too soon after an invalidation to invalidate at once.
+    /// True if a notification came too soon after an invalidation to invalidate at once.
     is_late: Mutex<bool>,
 }
 

@@ -42,12 +42,12 @@ fn reference(pairs: &[(&str, &str)]) -> ScaledObjectRef {
     ScaledObjectRef { name: "worker".to_owned(), namespace: "default".to_owned(), scaler_metadata }
 }
 
-/// What the keys say on their own; the text of the refusal if they are refused.
+/// Returns the text of the refusal with which the keys are refused on their own.
 fn refusal_of_form(pairs: &[(&str, &str)]) -> String {
     Metadata::parse(&reference(pairs)).expect_err("it is refused").to_string()
 }
 
-/// What a whole trigger says; the refusal if it is refused.
+/// Returns what a whole trigger says, or the refusal if it is refused.
 fn trigger(pairs: &[(&str, &str)]) -> Result<Trigger, Refusal> {
     let reference = reference(pairs);
     Metadata::parse(&reference)?.resolve(&reference, &catalog())
