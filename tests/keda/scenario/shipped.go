@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
@@ -36,6 +37,7 @@ var Shipped = Scenario{
 }
 
 // webhookIsAsked shows it something that only it refuses: where it is not reached, it would refuse nothing.
+// Its Pod is ready before it serves, and the API server takes an object whose webhook does not answer (failurePolicy: Ignore).
 func (w *World) webhookIsAsked(ctx context.Context) error {
 	const twice = `
 apiVersion: keda.sh/v1alpha1
@@ -47,11 +49,16 @@ spec:
     - {type: external, name: twice, metadata: {scalerAddress: "a:1"}}
     - {type: external, name: twice, metadata: {scalerAddress: "a:1"}}
 `
-	err := w.Apply(ctx, twice, "--dry-run=server")
-	if err == nil || !strings.Contains(err.Error(), `triggerName "twice" is defined multiple times`) {
-		return fmt.Errorf("KEDA's webhook did not refuse two triggers of one name: %w", err)
-	}
-	return nil
+	return w.Eventually(ctx, time.Minute, func() error {
+		switch err := w.Apply(ctx, twice, "--dry-run=server"); {
+		case err == nil:
+			return errors.New("two triggers of one name were taken: KEDA's webhook was not asked")
+		case strings.Contains(err.Error(), `triggerName "twice" is defined multiple times`):
+			return nil
+		default:
+			return fmt.Errorf("KEDA's webhook did not refuse two triggers of one name: %w", err)
+		}
+	})
 }
 
 // dryRuns asks the server to take documents without keeping them, and returns how many it took.
