@@ -1,6 +1,6 @@
 // Holds the preset of River to River itself: what its clients hand out, what a killed one leaves, and what `clapometer check`
 // counts. Called by scripts/presets, with the server in PGHOST and PGPORT. With the argument `work` it is a client that holds
-// what it gets until it is killed.
+// what it gets until it is killed; with `kills` it is River's part of kills/run.py.
 package main
 
 import (
@@ -144,6 +144,10 @@ func main() {
 	if len(os.Args) > 1 && os.Args[1] == "work" {
 		must(0, client(must(pgxpool.New(ctx, url(dbname))), true, 2).Start(ctx))
 		select {}
+	}
+	if len(os.Args) > 2 && os.Args[1] == "kills" {
+		runKills(ctx, os.Args[2], os.Args[3:])
+		return
 	}
 	administrator := must(pgx.Connect(ctx, url("postgres")))
 	must(administrator.Exec(ctx, "DROP DATABASE IF EXISTS "+dbname+" WITH (FORCE)"))
