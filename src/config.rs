@@ -8,6 +8,7 @@
 
 mod admin;
 mod bounds;
+mod budget;
 mod builtin;
 mod database;
 pub(crate) mod duration;

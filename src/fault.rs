@@ -71,6 +71,10 @@ pub enum Unusable {
     RepeatedKey,
     /// A grouped query returned more keys than fit into a reading.
     TooManyKeys,
+    /// A number that a budget cannot share.
+    NoBudget,
+    /// More keys than the budget has Jobs, and no time that says whose turn it is.
+    NoSinceColumn,
 }
 
 /// A limit of our own.
@@ -177,7 +181,7 @@ impl Fault {
             "bug",
         ];
         const OF_ONE_ROW: &[&str] = &["several_rows"];
-        const OF_GROUPS: &[&str] = &["null_key", "repeated_key", "too_many_keys"];
+        const OF_GROUPS: &[&str] = &["null_key", "repeated_key", "too_many_keys", "no_budget", "no_since_column"];
         OF_EACH.into_iter().chain(if is_grouped { OF_GROUPS } else { OF_ONE_ROW }.iter().copied())
     }
 
@@ -250,6 +254,8 @@ impl Unusable {
             Self::NullKey => "null_key",
             Self::RepeatedKey => "repeated_key",
             Self::TooManyKeys => "too_many_keys",
+            Self::NoBudget => "no_budget",
+            Self::NoSinceColumn => "no_since_column",
         }
     }
 
@@ -267,6 +273,10 @@ impl Unusable {
             Self::NullKey => "the grouped query returned a NULL key",
             Self::RepeatedKey => "the grouped query returned a key twice",
             Self::TooManyKeys => "the grouped query returned more than 10000 keys, or 4 MiB of them",
+            Self::NoBudget => {
+                "a budget needs whole numbers, no more claimable than outstanding, and weights that are finite and above 0"
+            }
+            Self::NoSinceColumn => "the budget's total is smaller than the number of keys, and it has no since_column",
         }
     }
 }
@@ -302,6 +312,8 @@ mod tests {
             Unusable::NullKey,
             Unusable::RepeatedKey,
             Unusable::TooManyKeys,
+            Unusable::NoBudget,
+            Unusable::NoSinceColumn,
         ];
         let faults = [
             Fault::Disabled,

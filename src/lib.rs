@@ -16,6 +16,7 @@
 pub mod admin;
 pub mod batch;
 pub mod blocking;
+pub mod budget;
 pub mod cache;
 pub mod command;
 pub mod config;

@@ -57,6 +57,8 @@ pub struct Query {
     pub notify: Option<Notify>,
     /// The namespaces whose triggers may use it.
     pub namespaces: Namespaces,
+    /// The number of Jobs that the keys of a grouped query share.
+    pub budget: Option<Budget>,
     /// The preset that its statement is, whose rows have the columns [`STALLED`] and [`UNKNOWN`], too.
     pub preset: Option<PresetQuery>,
 }
@@ -83,6 +85,17 @@ pub struct PresetQuery {
     pub expects: String,
     /// The statement that says whether the configured queue has ever been seen.
     pub seen: Option<String>,
+}
+
+/// `budget` of a grouped query.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Budget {
+    /// The most that all keys together are told, unless they hold more.
+    pub total: u64,
+    /// The column with a key's weight; all weigh the same where absent.
+    pub weight_column: Option<String>,
+    /// The column (timestamptz) with the time since which a key has had no new slot.
+    pub since_column: Option<String>,
 }
 
 /// The meaning of a number that is missing.

@@ -67,6 +67,21 @@ impl Rounding {
     }
 }
 
+/// The numbers below this are exact in a double.
+const EXACT: f64 = 9_007_199_254_740_992.0;
+
+/// Returns a number as an integer, if it is one, not negative, and exact.
+#[allow(clippy::as_conversions, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked before")]
+pub fn whole(number: f64) -> Option<u64> {
+    (number.fract() == 0.0 && (0.0..EXACT).contains(&number)).then_some(number as u64)
+}
+
+/// Returns a count as a double, which is exact for those that [`whole`] returns.
+#[allow(clippy::as_conversions, clippy::cast_precision_loss, reason = "a count has been a double before")]
+pub fn float(count: u64) -> f64 {
+    count as f64
+}
+
 /// A finite divisor above zero.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Divisor(f64);

@@ -30,6 +30,7 @@ const MODULES: &[(&str, &[&str])] = &[
 /// Modules that every module may name, and that name only each other.
 const LEAVES: &[&str] = &[
     "blocking",
+    "budget",
     "conninfo",
     "diagnostics",
     "fault",

@@ -82,6 +82,7 @@ fn query(max_age: Duration) -> Arc<Query> {
         max_age,
         notify: None,
         namespaces: Namespaces::All,
+        budget: None,
         preset: None,
     })
 }

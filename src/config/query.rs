@@ -10,6 +10,7 @@ use serde_json::json;
 
 use super::{
     bounds::{self, Bounds},
+    budget::{self, Beside},
     builtin,
     entry::Entry,
     key::{DefaultValue, Key, Kind, words},
@@ -202,6 +203,7 @@ pub(super) const KEYS: &[Key] = &[
          namespace is the caller's claim; behind mTLS or a NetworkPolicy it is worth something.",
     )
     .instead_of(&["namespace", "allowed_namespaces"]),
+    budget::BUDGET,
 ];
 
 /// The keys of `queries.<name>.notify`.
@@ -295,6 +297,11 @@ fn read_one(
     if let (Some(found), true) = (&namespaces, section.has("namespaces")) {
         bounds.check(section, found);
     }
+    let column = |of: fn(&Asked) -> &Option<String>| asked.as_ref().and_then(|asked| of(asked).as_deref());
+    let (group_by, value_column) = (column(|asked| &asked.group_by), column(|asked| &asked.columns.value));
+    let activity_column = column(|asked| &asked.columns.activity);
+    let beside = Beside { group_by, value_column, activity_column, divide_by, rounding, target, activation };
+    let budget = budget::read(section, &beside);
     section.finish();
     let asked = asked?;
     Some(Query {
@@ -316,6 +323,7 @@ fn read_one(
         max_age: max_age?,
         notify: notify.or(asked.notify),
         namespaces: namespaces?,
+        budget,
         preset: asked.preset,
     })
 }

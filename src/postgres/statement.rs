@@ -16,10 +16,12 @@ use tokio_postgres::{
 
 use super::masked::Masking;
 use crate::{
+    budget::{self, Demand},
     fault::{Fault, Unusable},
     metrics::QueryLabels,
-    query::{Absent, ParameterKind, Query, STALLED, UNKNOWN, Value, sql},
+    query::{Absent, Budget, ParameterKind, Query, STALLED, UNKNOWN, Value, sql},
     reading::{MAXIMUM_KEY_BYTES, MAXIMUM_KEYS, Numbers, Reading, Rows},
+    scaling,
 };
 
 /// A query with the text that the server gets.
@@ -44,6 +46,10 @@ struct Cells {
     stalled: Option<f64>,
     /// Of a preset: the rows in a state that it does not know.
     unknown: Option<f64>,
+    /// Of a budget: the key's weight.
+    weight: Option<f64>,
+    /// Of a budget: the seconds since 1970 at which the key began to wait.
+    since: Option<f64>,
 }
 
 impl Statement {
@@ -123,6 +129,7 @@ impl Statement {
         sent_at: Instant,
     ) -> Result<Result<Reading, Fault>, Error> {
         let mut by_key = HashMap::new();
+        let mut shared = HashMap::new();
         let mut bytes = 0;
         let mut soonest: Option<f64> = None;
         let mut stalled = self.query.preset.is_some().then_some(0.0);
@@ -142,12 +149,20 @@ impl Statement {
             };
             stalled = stalled.map(|sum| sum + cells.stalled.unwrap_or_default());
             bytes += key.len();
+            if self.query.budget.is_some() {
+                shared.insert(key.clone(), (cells.weight, cells.since));
+            }
             if by_key.insert(key, numbers).is_some() {
                 return Ok(Err(Fault::Unusable(Unusable::RepeatedKey)));
             }
             if by_key.len() > MAXIMUM_KEYS || bytes > MAXIMUM_KEY_BYTES {
                 return Ok(Err(Fault::Unusable(Unusable::TooManyKeys)));
             }
+        }
+        if let Some(budget) = &self.query.budget
+            && let Err(unusable) = share(budget, &mut by_key, &shared)
+        {
+            return Ok(Err(Fault::Unusable(unusable)));
         }
         Ok(Ok(reading(Rows::ByKey(by_key), sent_at, soonest, stalled)))
     }
@@ -165,7 +180,17 @@ impl Statement {
         let wrong = Fault::Unusable(Unusable::WrongType);
         let columns = row.columns().get(first..).ok_or(wrong)?;
         let is_preset = self.query.preset.is_some();
-        let present = [self.query.activity_column.is_some(), self.query.next_change.is_some(), is_preset, is_preset];
+        let budget = self.query.budget.as_ref();
+        let is_weighed = budget.is_some_and(|budget| budget.weight_column.is_some());
+        let is_since_known = budget.is_some_and(|budget| budget.since_column.is_some());
+        let present = [
+            self.query.activity_column.is_some(),
+            self.query.next_change.is_some(),
+            is_preset,
+            is_preset,
+            is_weighed,
+            is_since_known,
+        ];
         let expected = 1 + present.into_iter().filter(|present| *present).count();
         if columns.len() != expected || columns.iter().any(|column| *column.type_() != Type::FLOAT8) {
             return Err(wrong);
@@ -185,6 +210,8 @@ impl Statement {
             seconds_to_change: next(self.query.next_change.is_some())?,
             stalled: next(is_preset)?,
             unknown: next(is_preset)?,
+            weight: next(is_weighed)?,
+            since: next(is_since_known)?,
         })
     }
 
@@ -225,6 +252,42 @@ pub fn without_row(query: &Query) -> Result<Numbers, Fault> {
     }
 }
 
+/// Puts the shares of a budget in the place of what each key would like to have.
+///
+/// `shared` has the weight and the time of each key. What a key is told above what it holds is what it may start.
+fn share(
+    budget: &Budget,
+    by_key: &mut HashMap<Box<str>, Numbers>,
+    shared: &HashMap<Box<str>, (Option<f64>, Option<f64>)>,
+) -> Result<(), Unusable> {
+    let mut demands = Vec::with_capacity(by_key.len());
+    for (key, Numbers { value, activity }) in by_key.iter() {
+        let (weight, since) = shared.get(key).copied().unwrap_or_default();
+        let weight = if budget.weight_column.is_some() { weight.ok_or(Unusable::NoBudget)? } else { 1.0 };
+        let outstanding = scaling::whole(*value).ok_or(Unusable::NoBudget)?;
+        let claimable = activity.and_then(scaling::whole).ok_or(Unusable::NoBudget)?;
+        let held = outstanding.checked_sub(claimable).ok_or(Unusable::NoBudget)?;
+        if !weight.is_finite() || weight <= 0.0 || since.is_some_and(f64::is_nan) {
+            return Err(Unusable::NoBudget);
+        }
+        if outstanding > 0 {
+            demands.push(Demand { key, outstanding, held, weight, since });
+        }
+    }
+    let is_short = u64::try_from(demands.len()).is_ok_and(|keys| keys > budget.total);
+    if is_short && budget.since_column.is_none() {
+        return Err(Unusable::NoSinceColumn);
+    }
+    let shares = budget::shares(budget.total, &demands);
+    let told: Vec<(Box<str>, u64, u64)> =
+        demands.iter().zip(shares).map(|(demand, share)| (demand.key.into(), share, demand.held)).collect();
+    for (key, share, held) in told {
+        let numbers = Numbers { value: scaling::float(share), activity: Some(scaling::float(share - held)) };
+        by_key.insert(key, numbers);
+    }
+    Ok(())
+}
+
 fn reading(rows: Rows, sent_at: Instant, seconds_to_change: Option<f64>, stalled: Option<f64>) -> Reading {
     // A change in the past is due now. One too far away for an Instant never comes.
     let changes_at = seconds_to_change
@@ -252,6 +315,11 @@ fn wrapped(query: &Query) -> String {
             );
             let of_preset = query.preset.iter().flat_map(|_| [STALLED, UNKNOWN]);
             list.extend(of_preset.map(|column| format!("(q.{column})::float8")));
+            if let Some(Budget { total: _, weight_column, since_column }) = &query.budget {
+                list.extend(weight_column.as_ref().map(|column| format!("(q.{})::float8", escape_identifier(column))));
+                let epoch = |column| format!("extract(epoch FROM q.{})::float8", escape_identifier(column));
+                list.extend(since_column.as_deref().map(epoch));
+            }
             (list.join(", "), if query.group_by.is_some() { MAXIMUM_KEYS + 1 } else { 2 })
         }
     };

@@ -65,6 +65,7 @@ const MISSING_QUERY: &str = "missing; it names a query of the scaler's configura
 const DIFFERENT_DATABASE: &str =
     "differs from the query's database; the scaler connects as its operator configured, so remove it";
 const KEY_OF_KEEPER: &str = "remove it; the query keeper takes no key but scalerAddress, enableTLS and unsafeSsl";
+const OTHER_THAN_BUDGET: &str = "remove it; the query has a budget, whose shares are numbers of Jobs";
 const ZERO_BYTE: &str = "must be text without a zero byte";
 
 /// The metadata of a trigger, with every value well formed.
@@ -236,6 +237,7 @@ impl<'a> Metadata<'a> {
         let query = source.query();
         let mut problems = KeyProblems::default();
         self.compare_leftovers(query, catalog, &mut problems);
+        self.check_budget(query, &mut problems);
         let activity_source = self.activity_source(query, &mut problems);
         let group = self.group(query, &mut problems);
         let parameters = self.bind(query, &mut problems);
@@ -251,6 +253,30 @@ impl<'a> Metadata<'a> {
             divide_by,
             rounding: self.rounding.or(query.rounding).unwrap_or_else(|| Rounding::default_for(divide_by)),
         })
+    }
+
+    /// Notes the keys that would make another number of what a budget tells: it is a number of Jobs already.
+    fn check_budget(&self, query: &Query, problems: &mut KeyProblems<'a>) {
+        if query.budget.is_none() {
+            return;
+        }
+        let target = self.pairs.get("targetQueryValue").and_then(|text| Target::new(text.trim().parse().ok()?));
+        let is_other = [
+            ("targetQueryValue", target.is_some_and(|target| target != Target::default())),
+            ("divideBy", self.divide_by.is_some_and(|divisor| divisor != Divisor::default())),
+            ("rounding", self.rounding.is_some_and(|rounding| rounding != Rounding::None)),
+            (
+                "activationTargetQueryValue",
+                self.activation.is_some_and(|activation| activation != Activation::default()),
+            ),
+            (
+                "activityColumn",
+                self.activity_column.is_some_and(|column| query.activity_column.as_deref() != Some(column)),
+            ),
+        ];
+        for (key, _) in is_other.into_iter().filter(|(_, is_other)| *is_other) {
+            problems.note(key, OTHER_THAN_BUDGET);
+        }
     }
 
     fn activity_source(&self, query: &Query, problems: &mut KeyProblems<'a>) -> ActivitySource {

@@ -4,6 +4,7 @@
 
 mod allocations;
 mod batch;
+mod budget;
 mod commands;
 mod conformance;
 mod credentials;

@@ -106,6 +106,7 @@ impl World {
             max_age: SECOND,
             notify: Some(Notify { channel: "jobs".into(), resync: Some(5 * SECOND) }),
             namespaces: Namespaces::All,
+            budget: None,
             preset: None,
         });
         let readers = shards.iter().map(|shard| {

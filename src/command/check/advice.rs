@@ -266,5 +266,9 @@ fn for_answer(query: &Query, unusable: Unusable) -> &'static str {
         Unusable::NullKey => "leave rows without a key out: WHERE ... IS NOT NULL",
         Unusable::RepeatedKey => "GROUP BY the same column that group_by names",
         Unusable::TooManyKeys => "choose a coarser key; 10,000 is the limit",
+        Unusable::NoBudget => {
+            "count rows in value_column and activity_column, and those that can be claimed in both; weights are above 0"
+        }
+        Unusable::NoSinceColumn => "set budget.since_column, or a total of at least the number of keys",
     }
 }

@@ -99,6 +99,7 @@ impl Opened {
             max_age: SECOND,
             notify: None,
             namespaces: Namespaces::All,
+            budget: None,
             preset: None,
         });
         let reader = Arc::new(FakeReader(Mutex::new(answer)));
