@@ -25,6 +25,7 @@ mod presets;
 mod query_files;
 mod recorder;
 mod reload;
+mod replicas;
 mod right_server;
 mod role_settings;
 mod scaler_faults;
