@@ -4,7 +4,7 @@
 //! trigger's SQL at each poll. Both sides are asked for the same numbers in the same polls, all
 //! triggers in phase, as after an operator's restart. Connecting is not counted for the built-in trigger.
 
-use std::{fs, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
 use serde_json::{Value, json};
@@ -182,21 +182,9 @@ async fn external_poll(calls: &[Call]) {
 
 /// Returns PostgreSQL's CPU time in this database and the elapsed time, in milliseconds.
 async fn measured(database: &Database<'_>, poll: impl Future<Output = ()>) -> (f64, f64) {
-    let before = cpu(database).await;
+    let before = fixture::sessions_cpu(database).await;
     let start = Instant::now();
     poll.await;
     let took = start.elapsed();
-    ((cpu(database).await - before).as_secs_f64() * 1e3, took.as_secs_f64() * 1e3)
-}
-
-/// CPU time of the sessions that are in the database.
-async fn cpu(database: &Database<'_>) -> Duration {
-    let client = connect(&database.cluster().superuser("postgres")).await;
-    let statement = "SELECT pid FROM pg_stat_activity WHERE datname = $1";
-    let rows = client.query(statement, &[&database.name()]).await.expect("a superuser may look");
-    let of = |pid: i32| -> u64 {
-        let text = fs::read_to_string(format!("/proc/{pid}/schedstat")).unwrap_or_default();
-        text.split(' ').next().and_then(|nanoseconds| nanoseconds.parse().ok()).unwrap_or_default()
-    };
-    Duration::from_nanos(rows.iter().map(|row| of(row.get(0))).sum())
+    ((fixture::sessions_cpu(database).await - before).as_secs_f64() * 1e3, took.as_secs_f64() * 1e3)
 }

@@ -19,7 +19,8 @@ use crate::{
 const TEMPLATE: &str = include_str!("benchmarks.md");
 
 /// The measurements, in the order of the table's rows.
-const RESULTS: [&str; 8] = ["rate", "builtin-trigger", "idle", "history", "push", "inserts", "claims", "footprint"];
+const RESULTS: [&str; 10] =
+    ["rate", "builtin-trigger", "many-triggers", "idle", "shards", "history", "push", "inserts", "claims", "footprint"];
 
 /// Writes the page and the plots; what has not been measured is left out, and said.
 ///

@@ -170,6 +170,18 @@ pub(crate) async fn transactions(cluster: &Cluster, database: &str) -> i64 {
     client.query_one(statement, &[&database]).await.expect("a superuser may look").get(0)
 }
 
+/// Returns the time on a CPU of the sessions that are in a database now.
+pub(crate) async fn sessions_cpu(database: &Database<'_>) -> Duration {
+    let client = connect(&database.cluster().superuser("postgres")).await;
+    let statement = "SELECT pid FROM pg_stat_activity WHERE datname = $1";
+    let rows = client.query(statement, &[&database.name()]).await.expect("a superuser may look");
+    let of = |pid: i32| -> u64 {
+        let text = fs::read_to_string(format!("/proc/{pid}/schedstat")).unwrap_or_default();
+        text.split(' ').next().and_then(|nanoseconds| nanoseconds.parse().ok()).unwrap_or_default()
+    };
+    Duration::from_nanos(rows.iter().map(|row| of(row.get(0))).sum())
+}
+
 /// The resources that a process uses, from /proc.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Usage {

@@ -28,6 +28,8 @@ use crate::{
 pub(crate) struct Habits {
     /// `pollingInterval`.
     pub(crate) polling: Duration,
+    /// The time over which the objects' first polls are spread: none after an operator's restart.
+    pub(crate) spread: Duration,
     /// The interval of the HPA; 15 s in Kubernetes.
     pub(crate) hpa: Duration,
     /// The length of the load.
@@ -86,12 +88,15 @@ struct Asked {
 pub(crate) async fn run(connection: &Connection, triggers: &[(Kind, Trigger)], habits: Habits) -> Seen {
     let book = Book::default();
     let mut loops = JoinSet::new();
-    let end = Instant::now() + habits.lasting;
-    for (kind, trigger) in triggers {
+    let start = Instant::now();
+    let end = start + habits.lasting;
+    let count = u32::try_from(triggers.len()).expect("a count of triggers");
+    for (number, (kind, trigger)) in (0..).zip(triggers) {
         let asked = Arc::new(Asked::new(connection, trigger));
-        loops.spawn(repeated(Arc::clone(&asked), habits.polling, end, Arc::clone(&book)));
+        let first = start + habits.spread * number / count;
+        loops.spawn(repeated(Arc::clone(&asked), first, habits.polling, end, Arc::clone(&book)));
         if *kind != Kind::ScaledJob {
-            loops.spawn(repeated(asked, habits.hpa, end, Arc::clone(&book)));
+            loops.spawn(repeated(asked, first, habits.hpa, end, Arc::clone(&book)));
         }
         if *kind == Kind::Pushed {
             loops.spawn(pushed(trigger.stream().to(connection), end, Arc::clone(&book)));
@@ -149,7 +154,8 @@ async fn timed(call: &Call, book: &Book, part: fn(&mut Seen) -> &mut Tally) -> b
     is_answered
 }
 
-async fn repeated(asked: Arc<Asked>, every: Duration, end: Instant, book: Book) {
+async fn repeated(asked: Arc<Asked>, first: Instant, every: Duration, end: Instant, book: Book) {
+    sleep_until(first).await;
     loop {
         let next = Instant::now() + every;
         asked.poll(&book).await;

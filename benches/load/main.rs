@@ -18,11 +18,13 @@ mod footprint;
 mod history;
 mod idle;
 mod inserts;
+mod many_triggers;
 mod pgbench;
 mod push;
 mod rate;
 mod report;
 mod request;
+mod shards;
 mod soak;
 #[path = "../../tests/it/support/mod.rs"]
 #[allow(unused_imports, reason = "its own tests run with the integration tests, and are empty here")]
@@ -63,8 +65,12 @@ enum Command {
     BuiltinTrigger,
     /// From a commit to the message on an open stream, against the commit's own acknowledgement
     Push,
+    /// A query over sixteen databases, against one of them
+    Shards,
     /// The statements that reach PostgreSQL while nothing happens and `notify` is on
     Idle,
+    /// Ten thousand triggers that are polled every ten seconds
+    ManyTriggers,
     /// GetMetrics a second, against a bare tonic server
     Rate(rate::Length),
     /// Writes docs/benchmarks.md and its plots of what has been measured
@@ -91,7 +97,9 @@ fn main() -> ExitCode {
         Command::Inserts(length) => measured("inserts.json", inserts::run(length)),
         Command::BuiltinTrigger => measured("builtin-trigger.json", builtin_trigger::run()),
         Command::Push => measured("push.json", push::run()),
+        Command::Shards => measured("shards.json", shards::run()),
         Command::Idle => measured("idle.json", idle::run()),
+        Command::ManyTriggers => measured("many-triggers.json", many_triggers::run()),
         Command::Rate(length) => measured("rate.json", rate::run(length)),
         Command::Report => {
             document::write();

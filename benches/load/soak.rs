@@ -21,8 +21,12 @@ use crate::{
 const TRIGGERS: u32 = 600;
 const QUEUES: u32 = 100;
 
-const HABITS: Habits =
-    Habits { polling: Duration::from_secs(2), hpa: Duration::from_secs(3), lasting: Duration::from_secs(14) };
+const HABITS: Habits = Habits {
+    polling: Duration::from_secs(2),
+    spread: Duration::ZERO,
+    hpa: Duration::from_secs(3),
+    lasting: Duration::from_secs(14),
+};
 
 /// The time of the fault in a cycle, and the time for which PostgreSQL is frozen.
 const FAULT_AFTER: Duration = Duration::from_secs(4);

@@ -53,7 +53,10 @@ async fn polls_that_are_spread_over_replicas_tell_nothing_that_is_too_old() {
         let asked_at = Instant::now();
         let value = next().value(&trigger).await.unwrap();
         let allowed = least(&commits, asked_at, MAX_AGE)..=most;
-        assert!(allowed.clone().any(|count| f64::from(u32::try_from(count).unwrap()) == value), "{value}, not {allowed:?}");
+        assert!(
+            allowed.clone().any(|count| f64::from(u32::try_from(count).unwrap()) == value),
+            "{value}, not {allowed:?}"
+        );
 
         let asked_at = Instant::now();
         let is_active = next().active(&trigger).await.unwrap();
