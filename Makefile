@@ -48,7 +48,7 @@ shipped:         ## the same checks, and fails if something rendered is out of d
 versions:        ## the tests that a version of PostgreSQL can break, on the oldest and the newest that are supported
 	scripts/versions 13 18
 
-dist:            ## builds both programs for release, with completions and man pages, into target/dist
+dist:            ## packs static executables, completions, man pages, licences and checksums into a tarball in target/dist
 	scripts/dist
 
 image:           ## builds both images with buildah and runs them (root, Debian)
