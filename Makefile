@@ -63,13 +63,13 @@ keda-long:       ## the same with an outage of 150 s, with the keeper and withou
 browser:         ## looks at the status page in Chromium, which root gets from Debian; half a minute after the build
 	scripts/browser
 
-presets:         ## holds presets to the real libraries of PyPI, npm and Go: what they hand out, what clapometer counts; five minutes
+presets:         ## holds presets to the real libraries of PyPI, npm, Go and crates.io: what they hand out, what clapometer counts; eight minutes
 	scripts/presets
 
 presets-python:  ## the same for the three of PyPI, in one environment; needs Python 3.12; three minutes, of which two build and install
 	scripts/presets python
 
-presets-kill:    ## kills real workers of six libraries at random for KILLS_SECONDS (300), all side by side, and holds their presets to it
+presets-kill:    ## kills real workers of seven libraries at random for KILLS_SECONDS (300), all side by side, and holds their presets to it
 	scripts/presets kill
 
 chaos:           ## kills postgres-batch and PostgreSQL at random for CHAOS_CLAPS claps (10000), random seeds

@@ -1,14 +1,16 @@
-"""Databases for the libraries, and what clapometer counts in them. The server is in PGHOST and PGPORT."""
+"""Databases for the libraries, what clapometer counts in them, and what it should. The server is in PGHOST and PGPORT."""
 
 import json
 import os
 import subprocess
 import sys
 import tempfile
+import time
 
 import psycopg
 
 CLAPOMETER = os.environ["CLAPOMETER"]
+failures = []
 
 
 def database(name):
@@ -47,3 +49,26 @@ def counted(connection, keys):
         "held": query["value"] - query["activity"],
         "stalled": sum(stalled),
     }
+
+
+def expect(what, found, expected):
+    """Notes whether two things are equal."""
+    mark = "ok    " if found == expected else "WRONG "
+    print(f"{mark}{what}: {found}" + ("" if found == expected else f", expected {expected}"), flush=True)
+    if found != expected:
+        failures.append(what)
+
+
+def until(what, condition, seconds):
+    """Waits for a condition."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            sys.exit(f"{what}: not within {seconds} s")
+        time.sleep(0.1)
+
+
+def end():
+    """Ends the program, with a code that says whether all was as expected."""
+    print(f"{len(failures)} wrong" if failures else "all right")
+    sys.exit(1 if failures else 0)

@@ -11,29 +11,8 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 
-from counting import counted, database
-
-failures = []
-
-
-def expect(what, found, expected):
-    """Notes whether two things are equal."""
-    mark = "ok    " if found == expected else "WRONG "
-    print(f"{mark}{what}: {found}" + ("" if found == expected else f", expected {expected}"), flush=True)
-    if found != expected:
-        failures.append(what)
-
-
-def until(what, condition, seconds):
-    """Waits for a condition."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            sys.exit(f"{what}: not within {seconds} s")
-        time.sleep(0.1)
-
+from counting import counted, database, end, expect, until
 
 PROCRASTINATE_APP = """
 import asyncio, os, procrastinate
@@ -148,5 +127,4 @@ def pgmq():
 
 for library in [procrastinate, oban, pgmq]:
     library()
-print(f"{len(failures)} wrong" if failures else "all right")
-sys.exit(1 if failures else 0)
+end()

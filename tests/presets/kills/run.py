@@ -102,6 +102,15 @@ LIBRARIES = [
         replaced=("interval '30 s'", "interval '5 s'"),
         queues=("mail",),
     ),
+    Library(
+        preset="apalis",
+        worker=[os.environ.get("PRESETS_APALIS_WORKER", "presets-apalis")],
+        open_rows="apalis.jobs WHERE status IN ('Pending', 'Queued', 'Running') OR (status = 'Failed' AND attempts < max_attempts)",
+        options={"heartbeat_timeout": "5s"},
+        replaced=("interval '300 s'", "interval '5 s'"),
+        queues=("mail",),
+        has_once=False,
+    ),
     Library(preset="pgmq", worker=[*PYTHON, "pgmq"], open_rows="pgmq.q_jobs", queues=("jobs",)),
 ]
 
@@ -249,7 +258,8 @@ class Play:
         reading = self.read()
         self.program_says(reading)
         if reading.claimable > 0:
-            if self.library.has_once and self.random.random() < 0.3:
+            # Rows that others have are what a wrong count of free ones is made of.
+            if self.library.has_once and self.random.random() < (0.6 if reading.held > 0 else 0.3):
                 self.once()
             else:
                 self.alone(reading)

@@ -1,0 +1,77 @@
+"""Holds the preset of apalis to apalis itself: what its worker runs, and what `clapometer check` counts as claimable.
+
+The worker is the crate in apalis/. Called by scripts/presets, with the server in PGHOST and PGPORT, and the program in
+PRESETS_APALIS_WORKER.
+"""
+
+import json
+import os
+import subprocess
+
+from counting import counted, database, end, expect, until
+
+DBNAME = "preset_apalis"
+MAIL = {"preset": "apalis", "queue": "mail", "heartbeat_timeout": "5s"}
+
+connection = database(DBNAME)
+connection.execute("CREATE TABLE kills_started (job text, worker text, at timestamptz DEFAULT clock_timestamp())")
+
+
+def start(command, *arguments, name=""):
+    environment = {**os.environ, "PGDATABASE": DBNAME, "KILLS_WORKER": name}
+    return subprocess.Popen([os.environ["PRESETS_APALIS_WORKER"], command, *arguments], env=environment)
+
+
+def run(command, *arguments):
+    process = start(command, *arguments)
+    if process.wait(60) != 0:
+        raise SystemExit(f"apalis: {command} ended with {process.returncode}")
+
+
+def add(count, seconds=0.1, delay=0, fails=False, name="job"):
+    job = {"seconds": seconds, "delay": delay, "fails": fails}
+    run("add", json.dumps([{**job, "id": f"{name}-{number}"} for number in range(count)]))
+
+
+def started(name):
+    """How many jobs a worker has started."""
+    return connection.execute("SELECT count(DISTINCT job) FROM kills_started WHERE worker = %s", [name]).fetchone()[0]
+
+
+def status(text):
+    return connection.execute("SELECT count(*) FROM apalis.jobs WHERE status = %s", [text]).fetchone()[0]
+
+
+def kill(process):
+    process.kill()
+    process.wait()
+
+
+run("install")
+add(4)
+add(1, fails=True, name="failing")
+add(1, delay=3600, name="later")
+# A job can be had from the second after the one in which it was enqueued.
+until("what was enqueued is due", lambda: counted(connection, MAIL)["claimable"] == 5, 60)
+worker = start("work", name="first")
+until("a worker ends them", lambda: status("Done") == 5, 120)
+expect("apalis, its worker ran what was claimable", started("first"), 5)
+kill(worker)
+expect("apalis, one is left for later", counted(connection, MAIL), {"claimable": 0, "held": 0, "stalled": 0})
+
+add(2, seconds=600, name="long")
+until("what was enqueued is due", lambda: counted(connection, MAIL)["claimable"] == 2, 60)
+worker = start("work", name="second")
+until("a worker has both", lambda: started("second") == 2, 120)
+expect("apalis, a worker runs two", counted(connection, MAIL), {"claimable": 0, "held": 2, "stalled": 0})
+kill(worker)
+until("its heartbeat gets old", lambda: counted(connection, MAIL)["held"] == 0, 60)
+expect("apalis, it was killed", counted(connection, MAIL), {"claimable": 0, "held": 0, "stalled": 2})
+# Long-lived workers are active while anything is outstanding.
+long_lived = counted(connection, {**MAIL, "workers": "long-lived"})
+expect("apalis, for a worker that stays", long_lived["claimable"] + long_lived["held"], 2)
+worker = start("work", name="third")
+until("a worker that stays takes them over", lambda: started("third") == 2, 120)
+expect("apalis, it has both", counted(connection, MAIL), {"claimable": 0, "held": 2, "stalled": 0})
+kill(worker)
+end()
