@@ -201,6 +201,7 @@ func coverParameters() error {
 // A process is a program of the control plane.
 type process struct {
 	name    string
+	log     string
 	command *exec.Cmd
 	done    chan struct{}
 	err     error
@@ -222,7 +223,7 @@ func (l *Lab) startAs(name, program string, args ...string) (*process, error) {
 	if err := command.Start(); err != nil {
 		return nil, err
 	}
-	started := &process{name: name, command: command, done: make(chan struct{})}
+	started := &process{name: name, log: log.Name(), command: command, done: make(chan struct{})}
 	go func() {
 		started.err = command.Wait()
 		log.Close()
@@ -232,19 +233,19 @@ func (l *Lab) startAs(name, program string, args ...string) (*process, error) {
 }
 
 // ready waits until probe succeeds, and fails early if the program has ended.
-func (p *process) ready(within time.Duration, probe func() error) error {
-	deadline := time.Now().Add(within)
+func (p *process) ready(probe func() error) error {
+	deadline := time.Now().Add(patience)
 	for {
 		err := probe()
 		if err == nil {
 			return nil
 		}
 		if time.Now().After(deadline) {
-			return fmt.Errorf("%s is not ready after %v: %w", p.name, within, err)
+			return fmt.Errorf("%s is not ready after %v: %w\n%s", p.name, patience, err, Tail(p.log))
 		}
 		select {
 		case <-p.done:
-			return fmt.Errorf("%s has ended (%v); its log is in target/keda/logs", p.name, p.err)
+			return fmt.Errorf("%s has ended (%v)\n%s", p.name, p.err, Tail(p.log))
 		case <-time.After(100 * time.Millisecond):
 		}
 	}

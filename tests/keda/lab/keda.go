@@ -33,11 +33,11 @@ func (l *Lab) installKEDA(ctx context.Context) error {
 		return err
 	}
 	for _, deployment := range []string{"keda-operator", "keda-metrics-apiserver", "keda-admission"} {
-		if _, err := l.Kubectl(ctx, "", "--namespace=keda", "rollout", "status", "deployment/"+deployment, "--timeout=180s"); err != nil {
+		if _, err := l.Kubectl(ctx, "", "--namespace=keda", "rollout", "status", "deployment/"+deployment, Timeout); err != nil {
 			return fmt.Errorf("KEDA is not up: %w", err)
 		}
 	}
-	return l.Eventually(ctx, time.Minute, func() error {
+	return l.Eventually(ctx, func() error {
 		_, err := l.Kubectl(ctx, "", "wait", "--for=condition=Available", "apiservice/v1beta1.external.metrics.k8s.io", "--timeout=1s")
 		return err
 	})
@@ -78,8 +78,8 @@ func (l *Lab) Log(name string) (*os.File, error) {
 }
 
 // Eventually repeats probe until it succeeds, or returns its last error.
-func (l *Lab) Eventually(ctx context.Context, within time.Duration, probe func() error) error {
-	deadline := time.After(within)
+func (l *Lab) Eventually(ctx context.Context, probe func() error) error {
+	deadline := time.After(patience)
 	for {
 		err := probe()
 		if err == nil {
@@ -89,7 +89,7 @@ func (l *Lab) Eventually(ctx context.Context, within time.Duration, probe func()
 		case <-ctx.Done():
 			return errors.Join(ctx.Err(), err)
 		case <-deadline:
-			return fmt.Errorf("not within %v: %w", within, err)
+			return fmt.Errorf("not within %v: %w", patience, err)
 		case <-time.After(100 * time.Millisecond):
 		}
 	}

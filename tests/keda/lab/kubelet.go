@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -52,7 +51,7 @@ func (l *Lab) node(ctx context.Context, network *node.Network) error {
 	if err != nil {
 		return err
 	}
-	return kubelet.ready(2*time.Minute, func() error {
+	return kubelet.ready(func() error {
 		node, err := l.Kubernetes.CoreV1().Nodes().Get(ctx, nodeName, metav1.GetOptions{})
 		if err != nil {
 			return err

@@ -29,6 +29,13 @@ const (
 	nodeName      = "node"
 )
 
+// patience bounds every wait for a state that comes by itself. It is many times what anything takes, because a machine may be
+// slow and busy: it ends the wait for what never comes, and says nothing about speed.
+const patience = 10 * time.Minute
+
+// Timeout is the same for kubectl.
+const Timeout = "--timeout=600s"
+
 // Options are the paths of what is run, inside the namespaces.
 type Options struct {
 	Root        string // the repository
@@ -131,7 +138,7 @@ func (l *Lab) controlPlane(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := etcd.ready(time.Minute, func() error { return get(http.DefaultClient, "http://127.0.0.1:2379/health") }); err != nil {
+	if err := etcd.ready(func() error { return get(http.DefaultClient, "http://127.0.0.1:2379/health") }); err != nil {
 		return err
 	}
 	if l.apiServer, err = l.start("kube-apiserver", l.apiServerFlags("6443", "/registry")...); err != nil {
@@ -150,7 +157,7 @@ func (l *Lab) controlPlane(ctx context.Context) error {
 	if l.Dynamic, err = dynamic.NewForConfig(l.Config); err != nil {
 		return err
 	}
-	return l.apiServer.ready(2*time.Minute, func() error { return l.get(apiServerURL + "/readyz") })
+	return l.apiServer.ready(func() error { return l.get(apiServerURL + "/readyz") })
 }
 
 func (l *Lab) apiServerFlags(port, prefix string) []string {
@@ -186,7 +193,7 @@ func (l *Lab) controllers() error {
 	if err != nil {
 		return err
 	}
-	return manager.ready(time.Minute, func() error { return l.get("https://127.0.0.1:10257/healthz") })
+	return manager.ready(func() error { return l.get("https://127.0.0.1:10257/healthz") })
 }
 
 // get asks the cluster's own servers, with the administrator's certificate.
@@ -232,7 +239,7 @@ func (l *Lab) Another(ctx context.Context) (*Lab, func(), error) {
 	another := *l
 	another.Kubeconfig, err = l.pki.kubeconfig("admin", "https://127.0.0.1:7443")
 	if err == nil {
-		err = server.ready(2*time.Minute, func() error { return l.get("https://127.0.0.1:7443/readyz") })
+		err = server.ready(func() error { return l.get("https://127.0.0.1:7443/readyz") })
 	}
 	if err != nil {
 		stop()

@@ -25,7 +25,8 @@ func (l *Lab) schedule(ctx context.Context) error {
 			ObjectMeta: metav1.ObjectMeta{Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID},
 			Target:     corev1.ObjectReference{Kind: "Node", Name: nodeName},
 		}, metav1.CreateOptions{})
-		if err != nil && !apierrors.IsConflict(err) && !apierrors.IsNotFound(err) && ctx.Err() == nil {
+		gone := apierrors.IsConflict(err) || apierrors.IsNotFound(err) || apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause)
+		if err != nil && !gone && ctx.Err() == nil {
 			fmt.Fprintf(os.Stderr, "binding the pod %s/%s: %v\n", pod.Namespace, pod.Name, err)
 		}
 	}

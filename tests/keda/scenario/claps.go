@@ -11,6 +11,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/tools/cache"
+	watchtools "k8s.io/client-go/tools/watch"
 )
 
 const scaledJobFile = "deploy/examples/scaled-job.yaml"
@@ -25,7 +27,7 @@ var Claps = Scenario{
 			if _, err := w.SQL(ctx, "INSERT INTO make_it_clap (duration_seconds) SELECT 2 FROM generate_series(1, 60)"); err != nil {
 				return err
 			}
-			if err := w.done(ctx, 60, 5*time.Minute); err != nil {
+			if err := w.done(ctx, 60); err != nil {
 				return err
 			}
 			// A Job too many would start within the next polls, of which there is one every 5 seconds.
@@ -69,7 +71,7 @@ func (w *World) withScaledJob(ctx context.Context, patch string, act func(*jobs)
 	failed := act(jobs)
 	if failed == nil {
 		// A clap is done a moment before its Job is.
-		failed = w.Eventually(ctx, time.Minute, jobs.finished)
+		failed = w.Eventually(ctx, func() error { return w.finished(ctx, jobs) })
 	}
 	if _, err := w.Kubectl(ctx, "", "delete", file, "--cascade=foreground"); failed == nil {
 		failed = err
@@ -83,8 +85,8 @@ func (w *World) patchScaledJob(ctx context.Context, patch string) error {
 }
 
 // done waits until that many claps are SUCCESS.
-func (w *World) done(ctx context.Context, claps int, within time.Duration) error {
-	return w.Eventually(ctx, within, func() error {
+func (w *World) done(ctx context.Context, claps int) error {
+	return w.Eventually(ctx, func() error {
 		done, err := w.Number(ctx, "SELECT count(*) FROM clap WHERE status = 'SUCCESS'")
 		if err == nil && done != claps {
 			err = fmt.Errorf("%d of %d claps are SUCCESS", done, claps)
@@ -122,12 +124,21 @@ func (j *jobs) count() int {
 	return len(j.seen)
 }
 
-// finished fails while there is an unfinished Job.
-func (j *jobs) finished() error {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	if len(j.open) > 0 {
-		return fmt.Errorf("%d Jobs have not finished", len(j.open))
+// finished fails while there is an unfinished Job, or one whose creation was not yet seen.
+func (w *World) finished(ctx context.Context, jobs *jobs) error {
+	listed, err := w.Kubernetes.BatchV1().Jobs(clapsNamespace).List(ctx, metav1.ListOptions{LabelSelector: ofScaledJobs})
+	if err != nil {
+		return err
+	}
+	jobs.mu.Lock()
+	defer jobs.mu.Unlock()
+	for _, job := range listed.Items {
+		if !jobs.seen[job.UID] {
+			return fmt.Errorf("the Job %s was not seen", job.Name)
+		}
+	}
+	if len(jobs.open) > 0 {
+		return fmt.Errorf("%d Jobs have not finished", len(jobs.open))
 	}
 	return nil
 }
@@ -139,8 +150,29 @@ func (j *jobs) removed() int {
 	return len(j.deleted)
 }
 
+// ofScaledJobs selects the Jobs that KEDA makes.
+const ofScaledJobs = "scaledjob.keda.sh/name"
+
+// watchJobs sees all Jobs from now on. It waits until those of earlier scenarios are gone.
 func (w *World) watchJobs(ctx context.Context) (*jobs, error) {
-	watching, err := w.Kubernetes.BatchV1().Jobs(clapsNamespace).Watch(ctx, metav1.ListOptions{LabelSelector: "scaledjob.keda.sh/name"})
+	var none *batchv1.JobList
+	err := w.Eventually(ctx, func() (err error) {
+		none, err = w.Kubernetes.BatchV1().Jobs(clapsNamespace).List(ctx, metav1.ListOptions{LabelSelector: ofScaledJobs})
+		if err == nil && len(none.Items) > 0 {
+			err = fmt.Errorf("%d Jobs of another scenario are left", len(none.Items))
+		}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	// The API server may end the watch of a slow reader; this one then goes on from where it was.
+	watching, err := watchtools.NewRetryWatcherWithContext(ctx, none.ResourceVersion, &cache.ListWatch{
+		WatchFuncWithContext: func(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
+			options.LabelSelector = ofScaledJobs
+			return w.Kubernetes.BatchV1().Jobs(clapsNamespace).Watch(ctx, options)
+		},
+	})
 	if err != nil {
 		return nil, err
 	}

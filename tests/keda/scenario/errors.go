@@ -141,7 +141,7 @@ var ErrorTexts = Scenario{
 		if err := w.Apply(ctx, failingManifest); err != nil {
 			return "", err
 		}
-		if _, err := w.Kubectl(ctx, "", "--namespace="+ownNamespace, "rollout", "status", "deployment/failing-queries", "--timeout=60s"); err != nil {
+		if err := w.serves(ctx, ownNamespace, "failing-queries"); err != nil {
 			return "", err
 		}
 		release, err := w.obstacles(ctx)
@@ -168,7 +168,7 @@ var ErrorTexts = Scenario{
 		var waiting sync.WaitGroup
 		for i, mistake := range all {
 			waiting.Go(func() {
-				unread[i] = w.Eventually(ctx, time.Minute, func() error {
+				unread[i] = w.Eventually(ctx, func() error {
 					return w.isRead(ctx, scaledJobs, mistake.namespace(), mistake.name, mistake.text)
 				})
 			})
@@ -222,7 +222,7 @@ spec:
 
 // isLogged checks that KEDA's operator has logged the text about an object.
 func (w *World) isLogged(ctx context.Context, name, text string) error {
-	log, err := w.Kubectl(ctx, "", "--namespace=keda", "logs", "deployment/keda-operator", "--since=2m")
+	log, err := w.PodLogs(ctx, "keda", "app=keda-operator")
 	if err != nil {
 		return err
 	}
@@ -237,7 +237,7 @@ func (w *World) isLogged(ctx context.Context, name, text string) error {
 // isSilent waits until KEDA has logged that it does not reach the object's scaler, and checks that
 // the object's owner learns nothing of it.
 func (w *World) isSilent(ctx context.Context, name string) error {
-	err := w.Eventually(ctx, time.Minute, func() error { return w.isLogged(ctx, name, "connection refused") })
+	err := w.Eventually(ctx, func() error { return w.isLogged(ctx, name, "connection refused") })
 	if err != nil {
 		return err
 	}
@@ -295,8 +295,8 @@ func (w *World) Events(ctx context.Context, namespace, name string) (string, err
 }
 
 // isReady waits until an object's condition Ready is True.
-func (w *World) isReady(ctx context.Context, kind schema.GroupVersionResource, namespace, name string, within time.Duration) error {
-	return w.Eventually(ctx, within, func() error {
+func (w *World) isReady(ctx context.Context, kind schema.GroupVersionResource, namespace, name string) error {
+	return w.Eventually(ctx, func() error {
 		status, reason, err := w.Condition(ctx, kind, namespace, name, "Ready")
 		if err == nil && status != "True" {
 			err = fmt.Errorf("%s is not Ready: %s (%s)", name, status, reason)

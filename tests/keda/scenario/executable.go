@@ -7,6 +7,8 @@ import (
 	"io"
 	"path/filepath"
 	"strings"
+
+	"clapometer/tests/keda/lab"
 )
 
 // executable is somebody else's scenario. It holds if the program exits with 0; the last line of its standard output is
@@ -30,7 +32,7 @@ func executable(path string) Scenario {
 			command.Stdout, command.Stderr = io.MultiWriter(&output, log), log
 			command.Env = append(command.Env, "PGHOST="+address, "PGUSER=postgres", "PGPASSWORD="+demoPassword, "PGDATABASE=postgres", "PGSSLMODE=disable")
 			if err := command.Run(); err != nil {
-				return "", fmt.Errorf("%w; its output is in %s", err, filepath.Base(log.Name()))
+				return "", fmt.Errorf("%w; its output is in %s, and ends:\n%s", err, filepath.Base(log.Name()), lab.Tail(log.Name()))
 			}
 			lines := strings.Split(strings.TrimSpace(output.String()), "\n")
 			return lines[len(lines)-1], nil

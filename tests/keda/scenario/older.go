@@ -8,9 +8,10 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"time"
 
 	"k8s.io/apimachinery/pkg/util/version"
+
+	"clapometer/tests/keda/lab"
 )
 
 // OlderDefinitions shows our objects of KEDA's kinds to a second API server, with the definitions of
@@ -90,10 +91,10 @@ func (s second) takes(ctx context.Context, definitions, objects string) error {
 	if _, err := s.Kubectl(ctx, "", "create", "--filename="+definitions); err != nil {
 		return err
 	}
-	if _, err := s.Kubectl(ctx, "", "wait", "--for=condition=Established", "--filename="+definitions, "--timeout=60s"); err != nil {
+	if _, err := s.Kubectl(ctx, "", "wait", "--for=condition=Established", "--filename="+definitions, lab.Timeout); err != nil {
 		return err
 	}
-	err := s.Eventually(ctx, 30*time.Second, func() error {
+	err := s.Eventually(ctx, func() error {
 		_, err := s.Kubectl(ctx, "", "get", "scaledjobs,scaledobjects,triggerauthentications,clustertriggerauthentications", "--all-namespaces")
 		return err
 	})
@@ -104,7 +105,7 @@ func (s second) takes(ctx context.Context, definitions, objects string) error {
 	if refused == nil && strings.TrimSpace(warnings) != "" {
 		refused = errors.New(strings.TrimSpace(warnings))
 	}
-	if _, err := s.Kubectl(ctx, "", "delete", "--filename="+definitions, "--timeout=60s"); err != nil {
+	if _, err := s.Kubectl(ctx, "", "delete", "--filename="+definitions, lab.Timeout); err != nil {
 		return errors.Join(refused, err)
 	}
 	return refused

@@ -3,7 +3,6 @@ package scenario
 import (
 	"context"
 	"fmt"
-	"time"
 )
 
 // Rollouts edits a ScaledJob while its Jobs run, with each rollout strategy.
@@ -45,23 +44,16 @@ func (r editedRun) String() string {
 // edited has three claps running, edits the ScaledJob, and waits until all are done.
 func (w *World) edited(ctx context.Context, before string) (editedRun, error) {
 	jobs, err := w.withScaledJob(ctx, before, func(*jobs) error {
-		if _, err := w.SQL(ctx, "INSERT INTO make_it_clap (duration_seconds) SELECT 15 FROM generate_series(1, 3)"); err != nil {
+		if _, err := w.SQL(ctx, "INSERT INTO make_it_clap (duration_seconds) SELECT 20 FROM generate_series(1, 3)"); err != nil {
 			return err
 		}
-		err := w.Eventually(ctx, time.Minute, func() error {
-			running, err := w.Number(ctx, "SELECT count(*) FROM clap WHERE status = 'RUNNING'")
-			if err == nil && running != 3 {
-				err = fmt.Errorf("%d of 3 claps are RUNNING", running)
-			}
-			return err
-		})
-		if err != nil {
+		if err := w.running(ctx, 3); err != nil {
 			return err
 		}
 		if err := w.patchScaledJob(ctx, `{"spec": {"maxReplicaCount": 9}}`); err != nil {
 			return err
 		}
-		return w.done(ctx, 3, 2*time.Minute)
+		return w.done(ctx, 3)
 	})
 	if err != nil {
 		return editedRun{}, err

@@ -10,9 +10,10 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"clapometer/tests/keda/lab"
 )
 
 // Shipped deploys the demo, and shows everything else to the API server and to KEDA's webhook.
@@ -49,7 +50,7 @@ spec:
     - {type: external, name: twice, metadata: {scalerAddress: "a:1"}}
     - {type: external, name: twice, metadata: {scalerAddress: "a:1"}}
 `
-	return w.Eventually(ctx, time.Minute, func() error {
+	return w.Eventually(ctx, func() error {
 		switch err := w.Apply(ctx, twice, "--dry-run=server"); {
 		case err == nil:
 			return errors.New("two triggers of one name were taken: KEDA's webhook was not asked")
@@ -66,7 +67,14 @@ func (w *World) dryRuns(ctx context.Context) (int, error) {
 	if _, err := w.Kubectl(ctx, "", "apply", "--server-side", "--filename="+filepath.Join(w.Definitions, "chart")); err != nil {
 		return 0, err
 	}
-	if _, err := w.Kubectl(ctx, "", "wait", "--for=condition=Established", "--filename="+filepath.Join(w.Definitions, "chart"), "--timeout=60s"); err != nil {
+	if _, err := w.Kubectl(ctx, "", "wait", "--for=condition=Established", "--filename="+filepath.Join(w.Definitions, "chart"), lab.Timeout); err != nil {
+		return 0, err
+	}
+	// The server may list the new kinds a moment after it serves them.
+	if err := w.Eventually(ctx, func() error {
+		_, err := w.Kubectl(ctx, "", "get", "certificates,issuers,servicemonitors,prometheusrules", "--all-namespaces")
+		return err
+	}); err != nil {
 		return 0, err
 	}
 	// Namespaces cannot be tried: what is in them would have no place.
@@ -145,18 +153,22 @@ func (w *World) demo(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("deploy/kustomize/demo: %w", err)
 	}
-	if _, err := w.Kubectl(ctx, "", "--namespace="+clapsNamespace, "wait", "job/prepare-database", "--for=condition=Complete", "--timeout=180s"); err != nil {
+	if _, err := w.Kubectl(ctx, "", "--namespace="+clapsNamespace, "wait", "job/prepare-database", "--for=condition=Complete", lab.Timeout); err != nil {
 		return "", fmt.Errorf("the demo's database: %w", err)
 	}
-	if _, err := w.Kubectl(ctx, "", "--namespace="+ownNamespace, "rollout", "status", "deployment/clapometer", "--timeout=120s"); err != nil {
+	if _, err := w.Kubectl(ctx, "", "--namespace="+ownNamespace, "rollout", "status", "deployment/clapometer", lab.Timeout); err != nil {
 		return "", fmt.Errorf("the demo's clapometer: %w", err)
 	}
-	check, err := w.Kubectl(ctx, "", "--namespace="+ownNamespace, "exec", "deployment/clapometer", "--",
-		"/clapometer", "check", "--config", "/etc/clapometer/clapometer.yaml")
+	var check string
+	// A statement may be late on a busy machine.
+	err = w.Eventually(ctx, func() (err error) {
+		check, err = w.Kubectl(ctx, "", "--namespace="+ownNamespace, "exec", "deployment/clapometer", "--",
+			"/clapometer", "check", "--config", "/etc/clapometer/clapometer.yaml")
+		return err
+	})
 	if err != nil {
-		return "", err
+		return "", fmt.Errorf("%w\n%s", err, check)
 	}
-	lines := strings.Split(strings.TrimSpace(check), "\n")
 	pods, err := w.Kubernetes.CoreV1().Pods(ownNamespace).List(ctx, metav1.ListOptions{})
 	if err != nil {
 		return "", err
@@ -164,5 +176,6 @@ func (w *World) demo(ctx context.Context) (string, error) {
 	if len(pods.Items) != 2 {
 		return "", fmt.Errorf("clapometer has %d pods instead of 2", len(pods.Items))
 	}
+	lines := strings.Split(strings.TrimSpace(check), "\n")
 	return lines[len(lines)-1], nil
 }

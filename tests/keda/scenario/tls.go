@@ -39,7 +39,7 @@ var TLS = Scenario{
 		var waiting sync.WaitGroup
 		for i, trigger := range tlsTriggers {
 			waiting.Go(func() {
-				unread[i] = w.Eventually(ctx, time.Minute, func() error { return w.tlsIsRead(ctx, trigger) })
+				unread[i] = w.Eventually(ctx, func() error { return w.tlsIsRead(ctx, trigger) })
 			})
 		}
 		waiting.Wait()
@@ -136,8 +136,7 @@ spec:
 	if err := w.Apply(ctx, string(chart)+others); err != nil {
 		return err
 	}
-	_, err = w.Kubectl(ctx, "", "--namespace="+tlsNamespace, "rollout", "status", "deployment/clapometer", "--timeout=60s")
-	return err
+	return w.serves(ctx, tlsNamespace, "clapometer")
 }
 
 // commandsOfTLS returns the commands of the steps 1 to 4, without those that are for cert-manager only.
@@ -208,7 +207,7 @@ spec:
 // tlsIsRead checks what the owner of each object with the trigger reads, and the operator of KEDA.
 func (w *World) tlsIsRead(ctx context.Context, trigger tlsTrigger) error {
 	if trigger.text == "" {
-		return w.isReady(ctx, scaledObjects, tlsNamespace, trigger.name, time.Minute)
+		return w.isReady(ctx, scaledObjects, tlsNamespace, trigger.name)
 	}
 	status, reason, err := w.Condition(ctx, scaledObjects, tlsNamespace, trigger.name, "Ready")
 	if err == nil && (status != "False" || reason != "ScaledObjectCheckFailed") {

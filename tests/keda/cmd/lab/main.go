@@ -57,6 +57,9 @@ func (r run) progress(what string) {
 func (r run) all(ctx context.Context, names []string) error {
 	cluster, err := lab.Start(ctx, r.options, r.progress)
 	if err != nil {
+		if cluster != nil {
+			fmt.Println(cluster.Evidence(r.started))
+		}
 		return err
 	}
 	world := &scenario.World{
