@@ -31,7 +31,7 @@ type Scenario struct {
 var All = [][]Scenario{
 	{Shipped},
 	{Claps, OlderDefinitions, ErrorTexts, TLS},
-	{Push},
+	{Push, Migrate, Checks, Budget},
 	{Outage},
 	{Rollouts, Keeper},
 }
@@ -98,6 +98,8 @@ type World struct {
 	// FiveDatabases is the file with the chart as the scenario keeper installs it.
 	FiveDatabases string
 	WithTLS       string // the same for the scenario tls
+	WithChecks    string // and for the scenario checks
+	Executables   string // the folder of clapometer and postgres-batch
 	Long          bool   // outages are as long as in earnest
 }
 

@@ -64,7 +64,8 @@ func (r run) all(ctx context.Context, names []string) error {
 	}
 	world := &scenario.World{
 		Lab: cluster, Root: r.root, Definitions: filepath.Join(r.programs, "definitions"), Chart: filepath.Join(r.programs, "chart.yaml"),
-		FiveDatabases: filepath.Join(r.programs, "five-databases.yaml"), WithTLS: filepath.Join(r.programs, "with-tls.yaml"), Long: r.long,
+		FiveDatabases: filepath.Join(r.programs, "five-databases.yaml"), WithTLS: filepath.Join(r.programs, "with-tls.yaml"),
+		WithChecks: filepath.Join(r.programs, "with-checks.yaml"), Executables: r.options.Executables, Long: r.long,
 	}
 	results, err := scenario.Run(ctx, world, names, r.progress)
 	if err != nil {
