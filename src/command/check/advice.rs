@@ -71,7 +71,8 @@ pub(in crate::command) fn for_database(settings: &Database, config: &Config, err
         ),
         Cause::MissingPassword => format!(
             "the server asks for a password and there is none: set databases.{name}.password (better {{file: PATH}} or \
-             {{env: NAME}}), or PGPASSWORD, or an entry in the password file that fits host, port, database and role"
+             {{env: NAME}}), or add an entry that fits host, port, database and role to the password file; PGPASSWORD \
+             counts only where no file configures the database"
         ),
         Cause::ChannelBinding => "leave channel_binding=require out: it needs TLS, a password with SCRAM, and no \
                                   pooler in between"
@@ -80,8 +81,9 @@ pub(in crate::command) fn for_database(settings: &Database, config: &Config, err
                                         GSSAPI, SSPI, LDAP by token and OAuth are not spoken here"
             .to_owned(),
         Cause::Authentication => format!(
-            "check databases.{name}.user and password, and the server's pg_hba.conf for this role, database, address \
-             and encryption"
+            "check that the role databases.{name}.user exists (grants.sql of `clapometer init` and \
+             deploy/postgres/roles.sql create it), its password, and the server's pg_hba.conf for this role, database, \
+             address and encryption"
         ),
         Cause::MissingDatabase => format!("check databases.{name}.dbname; `psql -l` lists what is there"),
         Cause::Full => format!(
