@@ -6,7 +6,9 @@ help:            ## shows this
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
 demo:            ## plays the whole story without a cluster, in about a minute
-	scripts/postgres && cargo build --locked --bins && cargo run --locked --example keda
+	scripts/postgres
+	cargo build --locked --bins --example keda
+	cargo run --locked --quiet --example keda
 
 test:            ## runs all tests; installs PostgreSQL's programs if there are none; PG_VERSION=13 to 18 takes that version's
 	scripts/test

@@ -117,7 +117,8 @@ impl Board {
             let text = self.render(frame);
             self.show(&text);
         } else if self.elapsed() >= self.next_progress {
-            self.next_progress += PROGRESS;
+            // From now: a machine that was slow to start is not owed the lines that it missed.
+            self.next_progress = self.elapsed() + PROGRESS;
             self.event(&frame.progress());
         }
     }
@@ -171,10 +172,13 @@ impl Board {
         line(format!("  Jobs   {starting} starting, {running} running, {complete} complete, {failed} failed"));
         line(format!("  KEDA   {decision}"));
         let latest = &polls[polls.len().saturating_sub(bar_width)..];
-        let values: Vec<f64> = latest.iter().map(|(value, _)| *value).collect();
-        let unfinished: Vec<f64> = latest.iter().map(|(_, jobs)| *jobs).collect();
-        line(format!("  value  {}", self.colors.paint(Style::Heading, &sparkline(&values))));
-        line(format!("  Jobs   {}", self.colors.paint(Style::Active, &sparkline(&unfinished))));
+        for (name, style, numbers) in [
+            ("value", Style::Heading, latest.iter().map(|(value, _)| *value).collect::<Vec<f64>>()),
+            ("Jobs ", Style::Active, latest.iter().map(|(_, jobs)| *jobs).collect()),
+        ] {
+            let now = numbers.last().copied().unwrap_or_default();
+            line(format!("  {name}  {}  {now:.0}", self.colors.paint(style, &sparkline(&numbers))));
+        }
         line(format!("  page   {status_page}"));
         line(String::new());
         let mut working: Vec<&Clap> = claps.iter().filter(|clap| clap.status == "RUNNING").collect();

@@ -99,7 +99,8 @@ impl Jobs {
                         continue;
                     }
                     let State::Running(process) = std::mem::replace(&mut job.state, State::Failed) else { continue };
-                    let finished = process.finish(Duration::from_secs(1)).await;
+                    // It has ended; a busy machine takes its time to pass on the last line.
+                    let finished = process.finish(Duration::from_secs(60)).await;
                     let report = serde_json::from_str(finished.output.lines().last().unwrap_or_default());
                     let report: serde_json::Value = report.unwrap_or_default();
                     self.idle += usize::from(report["outcome"] == "NOTHING_TO_DO");

@@ -12,10 +12,12 @@ mod jobs;
 mod support;
 
 use std::{
+    fmt, io, panic,
     process::ExitCode,
     time::{Duration, Instant},
 };
 
+use anyhow::Context as _;
 use clapometer::{
     keda::{
         poll::{Polled, TriggerPoller},
@@ -54,15 +56,25 @@ const KILL_AFTER: Duration = Duration::from_secs(8);
 const LEASE: Duration = Duration::from_secs(4);
 /// The longest lease, for a machine that is very busy.
 const LONGEST_LEASE: Duration = Duration::from_secs(40);
-/// The longest that the demo may take on an idle machine: twice the usual time. A longer lease adds to it.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// The longest that the demo may take: five times the usual time, for a machine that has other things to do. A longer lease adds to it.
+const PATIENCE: Duration = Duration::from_secs(240);
 /// The longest that a command may take.
 const COMMAND: Duration = Duration::from_secs(120);
+
+/// What ended the demo before its time.
+enum Stopped {
+    /// Patience is at its end; how far it came.
+    TooSlow(String),
+    /// The database does not answer.
+    Database(tokio_postgres::Error),
+}
 
 /// The results.
 struct Summary {
     claps: Vec<(String, i64)>,
     attempts: Vec<(String, i64)>,
+    /// The number of attempts by the claps' own account.
+    iterations: i64,
     polls: usize,
     statements: u64,
     took: Duration,
@@ -70,6 +82,7 @@ struct Summary {
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
+    panic::set_hook(Box::new(tell_plainly));
     let mut board = Board::new();
     board.event("starting a throwaway PostgreSQL");
     let cluster = Cluster::with_settings(Settings::default()).await;
@@ -109,26 +122,19 @@ async fn main() -> ExitCode {
     board.end();
     let polls = match played {
         Ok(polls) => polls,
-        Err(progress) => {
-            println!("\n  Not done after {:.0} s: {progress}.", took.as_secs_f64());
-            println!("  The usual time is 50 s: this machine is too busy. Try again when it is quieter.");
+        Err(stopped) => {
+            println!("\n  Stopped after {:.0} s: {stopped}", took.as_secs_f64());
             return ExitCode::FAILURE;
         }
     };
-
-    let statements = statements_sent(&scaler).await;
-    let stopped = scaler.process.terminate(Duration::from_secs(20)).await;
-    let summary = Summary {
-        claps: tally(&database, "SELECT status, count(*) FROM clap GROUP BY status ORDER BY count(*) DESC").await,
-        attempts: tally(
-            &database,
-            "SELECT outcome, count(*) FROM clap_attempt GROUP BY outcome ORDER BY count(*) DESC",
-        )
-        .await,
-        polls,
-        statements,
-        took,
+    let summary = match Summary::of(&database, &scaler, polls, took).await {
+        Ok(summary) => summary,
+        Err(error) => {
+            println!("\n  Every clap is done, but the results cannot be read: {error:#}");
+            return ExitCode::FAILURE;
+        }
     };
+    let stopped = scaler.process.terminate(COMMAND).await;
     summary.print(&jobs);
     let expired = summary.expired();
     if expired > 0 {
@@ -136,6 +142,9 @@ async fn main() -> ExitCode {
             "  {expired} leases of {} s ended while their workers lived, because this machine is too busy; other workers did their claps again.",
             lease.as_secs()
         );
+    }
+    if summary.lost() == 0 {
+        println!("  No attempt was lost: the worker that was to be killed had ended a moment before.");
     }
     let mut faults = summary.faults(&jobs);
     if stopped.code() != Some(0) {
@@ -147,15 +156,23 @@ async fn main() -> ExitCode {
     if faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Runs until every clap is settled and KEDA has seen it, and returns the number of polls; or, when patience is at its
-/// end, how far it came.
+/// Tells a panic in one sentence. The test kit, which starts the programs, ends by one when it has waited in vain.
+fn tell_plainly(panic: &panic::PanicHookInfo<'_>) {
+    let cause = panic.payload_as_str().unwrap_or("no reason is known");
+    // It begins with a place in the source, which helps nobody here.
+    let cause = cause.split_once(".rs:").and_then(|(_, rest)| rest.split_once(": ")).map_or(cause, |(_, words)| words);
+    eprintln!("\n  The demo cannot go on: {cause}");
+    eprintln!("  If this machine is busy, try again when it is quieter.");
+}
+
+/// Runs until every clap is settled and KEDA has seen it, and returns the number of polls.
 async fn play(
     board: &mut Board,
     database: &Database<'_>,
     scaler: &Serving,
     jobs: &mut Jobs,
     patience: Duration,
-) -> Result<usize, String> {
+) -> Result<usize, Stopped> {
     let endpoint = Endpoint::from_shared(format!("http://{}", scaler.grpc)).expect("an address makes a URI");
     let metadata = [("query", "outstanding-claps"), ("targetQueryValue", "1")];
     let mut trigger = TriggerPoller::new(endpoint, "postgres-batch", "keda-with-postgresql", &metadata);
@@ -175,7 +192,13 @@ async fn play(
         for event in jobs.proceed().await {
             tell(board, &event);
         }
-        (frame.claps, frame.pending) = look(&client).await;
+        (frame.claps, frame.pending) = look(&client).await.map_err(Stopped::Database)?;
+        // Before the poll, which takes its time on a busy machine, so that the victim is still at work. And only after the
+        // failure is booked: otherwise the victim could be the worker that fails.
+        has_failed = has_failed || frame.claps.iter().any(|clap| clap.status == "FAILED" || clap.iteration > 1);
+        if !killed && has_failed && board.elapsed() >= KILL_AFTER {
+            killed = kill_one(board, jobs, &frame.claps);
+        }
         if next_poll <= Instant::now() {
             next_poll += POLLING_INTERVAL;
             polls += 1;
@@ -196,15 +219,10 @@ async fn play(
             }
             frame.decision = decision;
         }
-        // Only after the failure is booked: otherwise the victim could be the worker that fails.
-        has_failed = has_failed || frame.claps.iter().any(|clap| clap.status == "FAILED");
-        if !killed && has_failed && board.elapsed() >= KILL_AFTER {
-            killed = kill_one(board, jobs, &frame.claps);
-        }
         frame.census = jobs.census();
         board.draw(&frame);
         if board.elapsed() > patience {
-            return Err(frame.progress());
+            return Err(Stopped::TooSlow(frame.progress()));
         }
     }
 }
@@ -262,13 +280,13 @@ fn tell(board: &mut Board, event: &Event) {
 }
 
 /// Returns the claimed claps, and the number of the others.
-async fn look(client: &tokio_postgres::Client) -> (Vec<Clap>, usize) {
+async fn look(client: &tokio_postgres::Client) -> Result<(Vec<Clap>, usize), tokio_postgres::Error> {
     let statement = "
         SELECT c.id, c.status, c.iteration, coalesce(c.job_name, ''), m.duration_seconds,
                extract(epoch FROM now() - c.started_at)::float8
           FROM clap c JOIN make_it_clap m USING (id)
          ORDER BY c.id";
-    let rows = client.query(statement, &[]).await.expect("the database answers");
+    let rows = client.query(statement, &[]).await?;
     let claps = rows.iter().map(|row| Clap {
         id: row.get(0),
         status: row.get(1),
@@ -279,7 +297,7 @@ async fn look(client: &tokio_postgres::Client) -> (Vec<Clap>, usize) {
     });
     let claps: Vec<Clap> = claps.collect();
     let pending = CLAPS.saturating_sub(claps.len());
-    (claps, pending)
+    Ok((claps, pending))
 }
 
 /// Returns the environment of every pod: the database, and times short enough to watch.
@@ -290,25 +308,47 @@ fn pod_template(database: &Database<'_>, lease: Duration) -> Vec<(&'static str, 
     template
 }
 
-async fn tally(database: &Database<'_>, statement: &str) -> Vec<(String, i64)> {
-    let rows = database.connect().await.query(statement, &[]).await.expect("the database answers");
-    rows.iter().map(|row| (row.get(0), row.get(1))).collect()
+async fn tally(database: &Database<'_>, statement: &str) -> Result<Vec<(String, i64)>, tokio_postgres::Error> {
+    let rows = database.connect().await.query(statement, &[]).await?;
+    Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
 }
 
 /// Returns the number of statements that the scaler has sent, by its own metrics.
-async fn statements_sent(scaler: &Serving) -> u64 {
-    let mut stream = TcpStream::connect(scaler.admin).await.expect("clapometer serves metrics");
+async fn statements_sent(scaler: &Serving) -> io::Result<u64> {
+    let mut stream = TcpStream::connect(scaler.admin).await?;
     let request = "GET /metrics HTTP/1.1\r\nHost: clapometer\r\nConnection: close\r\n\r\n";
-    stream.write_all(request.as_bytes()).await.expect("it reads requests");
+    stream.write_all(request.as_bytes()).await?;
     let mut page = String::new();
-    stream.read_to_string(&mut page).await.expect("it answers");
+    stream.read_to_string(&mut page).await?;
     let lines = page.lines().filter(|line| line.starts_with("clapometer_query_statements_total{"));
-    lines.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
+    Ok(lines.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum())
+}
+
+impl fmt::Display for Stopped {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooSlow(progress) => write!(
+                formatter,
+                "{progress}.\n  The usual time is 50 s: this machine is too busy. Try again when it is quieter."
+            ),
+            Self::Database(error) => write!(formatter, "the throwaway PostgreSQL does not answer: {error}"),
+        }
+    }
 }
 
 impl Summary {
+    async fn of(database: &Database<'_>, scaler: &Serving, polls: usize, took: Duration) -> anyhow::Result<Self> {
+        let claps = "SELECT status, count(*) FROM clap GROUP BY status ORDER BY count(*) DESC";
+        let attempts = "SELECT outcome, count(*) FROM clap_attempt GROUP BY outcome ORDER BY count(*) DESC";
+        let statements = statements_sent(scaler).await.context("the metrics of clapometer")?;
+        let (claps, attempts) = (tally(database, claps).await?, tally(database, attempts).await?);
+        let iterations = tally(database, "SELECT 'all', sum(iteration) FROM clap").await?;
+        let iterations = iterations.iter().map(|(_, count)| count).sum();
+        Ok(Self { claps, attempts, iterations, polls, statements, took })
+    }
+
     fn print(&self, jobs: &Jobs) {
-        let Self { claps, attempts, polls, statements, took } = self;
+        let Self { claps, attempts, iterations: _, polls, statements, took } = self;
         let census = jobs.census();
         let list = |counts: &[(String, i64)]| {
             counts.iter().map(|(name, count)| format!("{count} {name}")).collect::<Vec<_>>().join(", ")
@@ -329,14 +369,19 @@ impl Summary {
         println!();
     }
 
+    /// Returns the number of attempts whose lease ended.
+    fn lost(&self) -> i64 {
+        count_of(&self.attempts, "LOST")
+    }
+
     /// Returns how many leases ended under workers that lived: all but that of the worker that was killed.
     fn expired(&self) -> i64 {
-        (count_of(&self.attempts, "LOST") - 1).max(0)
+        (self.lost() - 1).max(0)
     }
 
     /// Lists what is not as it must be.
     fn faults(&self, jobs: &Jobs) -> Vec<String> {
-        let Self { claps, attempts, polls, statements, took: _ } = self;
+        let Self { claps, attempts, iterations, polls, statements, took: _ } = self;
         let expired = self.expired();
         let all = i64::try_from(CLAPS).expect("sixty");
         let polls = u64::try_from(*polls).expect("some dozens");
@@ -348,12 +393,14 @@ impl Summary {
         };
         must(count_of(claps, "SUCCESS") == all, format!("not every clap succeeded: {claps:?}"));
         must(count_of(attempts, "SUCCESS") == all, format!("a clap was done twice, or never: {attempts:?}"));
+        let booked: i64 = attempts.iter().map(|(_, count)| count).sum();
+        must(booked == *iterations, format!("{iterations} attempts were begun, and {booked} booked: {attempts:?}"));
         must(count_of(attempts, "FAILED") == 1, format!("one attempt was to fail: {attempts:?}"));
-        must(count_of(attempts, "LOST") == 1 + expired, format!("one attempt was to be lost: {attempts:?}"));
         // The Job of a clap that another has done meanwhile finds nothing.
         must(jobs.idle() == 0 || expired > 0, format!("{} Jobs found nothing to do", jobs.idle()));
         must(jobs.peak() <= MAX_JOBS, format!("{} Jobs at a time", jobs.peak()));
-        must((1..=2 * polls).contains(statements), format!("{statements} statements for {polls} polls"));
+        // A poll reads the value, then the activity; where one fails, KEDA asks for both once more.
+        must((1..=4 * polls).contains(statements), format!("{statements} statements for {polls} polls"));
         faults
     }
 }
