@@ -1,4 +1,4 @@
-//! Size, start and memory of the scaler's executable.
+//! Size, start and memory of the scaler's executable, and the time that `simulate` takes.
 
 use std::{fs, net::SocketAddr, process::Stdio, time::Duration};
 
@@ -32,6 +32,13 @@ const START_AT_MOST: f64 = 10.0;
 const IDLE_AT_MOST: f64 = 12.0;
 const STREAM_AT_MOST: f64 = 8.0;
 
+/// Seconds for [`SIMULATED`].
+const SIMULATION_AT_MOST: f64 = 1.0;
+
+/// An hour in which 10,020 rows arrive: the manifest's ScaledJob and each of its neighbours, five runs of each.
+const SIMULATED: [&str; 6] =
+    ["simulate", "deploy/examples/scaled-job.yaml", "--arrivals", "167/m", "--duration", "40s"];
+
 /// Measures.
 pub(crate) async fn run() -> Value {
     let mebibytes = real(fs::metadata(path("clapometer")).expect("cargo has built it").len()) / (1024.0 * 1024.0);
@@ -48,8 +55,9 @@ pub(crate) async fn run() -> Value {
     let server = fixture::server(&configuration).await;
     let idle = resident(&server).await;
     let (asked, stream) = streams(&server).await;
+    let simulation = simulation();
     println!(
-        "executable {mebibytes:.2} MiB, serving {start:.1} ms after exec, {:.1} MiB idle, {:.1} MiB after first use, {stream:.1} KiB a stream",
+        "executable {mebibytes:.2} MiB, serving {start:.1} ms after exec, {:.1} MiB idle, {:.1} MiB after first use, {stream:.1} KiB a stream, simulated in {simulation:.2} s",
         idle / 1024.0,
         asked / 1024.0
     );
@@ -85,6 +93,12 @@ pub(crate) async fn run() -> Value {
             format!("{stream:.1} KiB"),
             stream <= STREAM_AT_MOST,
         ),
+        row(
+            "`simulate` of an hour with 10,000 rows, all its variants",
+            format!("< {SIMULATION_AT_MOST:.0} s"),
+            format!("{simulation:.2} s"),
+            simulation < SIMULATION_AT_MOST,
+        ),
     ];
     json!({
         "rows": rows,
@@ -93,7 +107,20 @@ pub(crate) async fn run() -> Value {
         "idle_mebibytes": idle / 1024.0,
         "used_mebibytes": asked / 1024.0,
         "kibibytes_per_stream": stream,
+        "simulation_seconds": simulation,
     })
+}
+
+/// Seconds that `simulate` takes: the least of three.
+fn simulation() -> f64 {
+    let once = |_| {
+        let mut command = std::process::Command::new(path("clapometer"));
+        command.args(SIMULATED).current_dir(env!("CARGO_MANIFEST_DIR")).stdout(Stdio::null());
+        let start = Instant::now();
+        assert!(command.status().expect("it is executable").success());
+        start.elapsed().as_secs_f64()
+    };
+    (0..3).map(once).fold(f64::INFINITY, f64::min)
 }
 
 /// Milliseconds from exec until the server has answered its first HTTP/2 frame.
