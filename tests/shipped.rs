@@ -11,6 +11,9 @@ use clapometer::config::{Config, Environment};
 /// The directories at which the shipped manifests mount Secrets and certificates.
 const MOUNTS: [&str; 3] = ["/secrets/", "/certs", "/var/run/"];
 
+/// The file that the documents put beside the configuration.
+const PASSWORD: &str = "clapometer.password";
+
 /// Lays out the mounted files under `root`, with something of the right form in each.
 fn mount(root: &Path, yaml: &str) -> String {
     let mounted = MOUNTS.iter().fold(yaml.to_owned(), |text, mount| {
@@ -35,6 +38,7 @@ fn loads(origin: &str, yaml: &str) -> Config {
     let path = directory.path().join("clapometer.yaml");
     let yaml = mount(directory.path(), yaml);
     fs::write(&path, &yaml).expect("a configuration file");
+    fs::write(directory.path().join(PASSWORD), "a password\n").expect("a password file");
     Config::load(Some(&path), &Environment::default()).unwrap_or_else(|faults| panic!("{origin}: {faults}\n{yaml}"))
 }
 
