@@ -478,3 +478,6 @@ where
 fn without_full_stop(help: &str) -> &str {
     help.trim_end_matches('.')
 }
+
+#[cfg(test)]
+mod tests;

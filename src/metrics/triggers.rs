@@ -322,6 +322,15 @@ impl Collector for Triggers {
             family.encode_family(&*row.labels)?.encode_gauge(&row.asked_at)?;
         }
         let mut family = encoder.encode_descriptor(
+            "clapometer_trigger_silent_after_seconds",
+            "Pause after which the trigger counts as silent: four of its own polling intervals, two minutes at least.",
+            None,
+            MetricType::Gauge,
+        )?;
+        for row in &rows {
+            family.encode_family(&*row.labels)?.encode_gauge(&row.silent_after)?;
+        }
+        let mut family = encoder.encode_descriptor(
             "clapometer_trigger_value",
             "Value that KEDA was told at the latest poll of the trigger, divided and rounded. Absent if it was told an error.",
             None,

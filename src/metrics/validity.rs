@@ -27,6 +27,13 @@ impl Validity {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).main = is_valid;
     }
 
+    /// Returns whether the main file is valid, and the names of the query files that are not.
+    pub fn invalid(&self) -> (bool, Vec<String>) {
+        let files = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let invalid = files.query_files.iter().filter(|(_, is_valid)| !**is_valid);
+        (files.main, invalid.map(|(name, _)| name.clone()).collect())
+    }
+
     /// Says which query files there are, and whether each is valid.
     pub fn set_query_files(&self, query_files: BTreeMap<String, bool>) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).query_files = query_files;

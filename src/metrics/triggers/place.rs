@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::{
     REFUSED_REPLACEABLE_AFTER, RefusalNews, Refused, Standing, Told, TriggerId, TriggerLabels,
-    state::{FaultTold, RefusalTold, TriggerState},
+    state::{FaultTold, RefusalTold, TriggerState, silent_after},
 };
 use crate::metrics::since_1970;
 
@@ -50,6 +50,8 @@ pub(super) struct Row {
     pub(super) labels: Arc<TriggerLabels>,
     /// The time of the last request, in seconds since 1970.
     pub(super) asked_at: f64,
+    /// The pause after which it counts as silent, in seconds.
+    pub(super) silent_after: f64,
     pub(super) value: Option<f64>,
     pub(super) is_active: Option<bool>,
     /// The answers by code.
@@ -257,6 +259,7 @@ impl Place {
         Row {
             labels: Arc::clone(&self.labels),
             asked_at: self.time_of_last_request(),
+            silent_after: silent_after(self.rhythm).as_secs_f64(),
             value: self.value(),
             is_active: self.is_active(),
             codes: self.codes.clone(),

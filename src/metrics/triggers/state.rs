@@ -66,9 +66,13 @@ pub struct FaultTold {
 impl TriggerState {
     /// Returns whether KEDA has missed four polls, by the trigger's own rhythm.
     pub fn is_silent(&self, now: Instant) -> bool {
-        let polling = self.rhythm.max(POLLING_INTERVAL);
-        now.saturating_duration_since(self.asked_at) > polling * MISSING_POLLS
+        now.saturating_duration_since(self.asked_at) > silent_after(self.rhythm)
     }
+}
+
+/// Returns the pause after which a trigger with this rhythm counts as silent.
+pub(super) fn silent_after(rhythm: Duration) -> Duration {
+    rhythm.max(POLLING_INTERVAL) * MISSING_POLLS
 }
 
 impl RefusalTold {
