@@ -268,6 +268,7 @@ impl CachedQuery {
             return;
         }
         self.metrics.record_reading(labels, reading.sent_at);
+        self.key.source.took(reading.sent_at.elapsed());
         self.key.source.has_read(reading);
         if let Some(stalled) = reading.stalled {
             self.metrics.query_stalled.get_or_create(labels).set(stalled);

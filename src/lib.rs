@@ -40,6 +40,7 @@ pub mod proto;
 pub mod query;
 pub mod reading;
 pub mod recorder;
+pub mod remedy;
 pub mod scaler;
 pub mod scaling;
 pub mod server;

@@ -25,6 +25,7 @@ mod role;
 mod search_path;
 mod state;
 mod statement;
+mod step;
 mod tls;
 mod transport;
 
@@ -327,7 +328,7 @@ impl Database {
         let is_first = !connections::is_outdated(Object::metrics(&connection), *self.renewed.borrow());
         drop(Object::take(connection));
         if is_first {
-            self.health.connect_failed(fault, &detail, &self.metrics);
+            self.health.connect_failed(fault, Cause::WrongServer, &detail, &self.metrics);
             self.renew();
         }
         Failure { fault, detail, stale_connection: true }

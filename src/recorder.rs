@@ -40,6 +40,9 @@ const FORGOTTEN_AT_ONCE: usize = 64;
 /// The most incidents of the process: reloads, and databases that went down and came up.
 const INCIDENTS: usize = 2_048;
 
+/// The most bytes of the text of an incident.
+const LONGEST_TEXT: usize = 200;
+
 /// The bytes that a trigger takes beside its texts: its record, and its places in the tables, which are up to half empty
 /// and are held twice while they grow.
 const TRIGGER_BYTES: usize = 640;
@@ -154,7 +157,10 @@ impl Recorder {
     }
 
     /// Records a reload, or that a database went down or came up.
-    pub fn happened(&self, incident: Incident) {
+    pub fn happened(&self, mut incident: Incident) {
+        if let Incident::Reload { changed: text } | Incident::ReloadRejected { fault: text } = &mut incident {
+            text.truncate(text.floor_char_boundary(LONGEST_TEXT));
+        }
         let at = self.tenths(Instant::now());
         let mut store = self.lock();
         if store.incidents.len() >= INCIDENTS {

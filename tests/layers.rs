@@ -46,6 +46,7 @@ const LEAVES: &[&str] = &[
     "proto",
     "reading",
     "recorder",
+    "remedy",
     "scaling",
     "shutdown",
     "telemetry",

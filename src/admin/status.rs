@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use self::clock::Moment;
+use self::{clock::Moment, problems::Problem};
 pub(super) use self::{gather::Gatherer, html::CONTENT_SECURITY_POLICY, view::View};
 use crate::json::{number_if_any, numbers_if_any};
 
@@ -28,6 +28,28 @@ pub(super) struct Status {
     untracked_requests: u64,
     /// The latest first.
     reloads: Vec<Reload>,
+    /// What needs a person and is in none of the lists.
+    #[serde(skip)]
+    files: Files,
+}
+
+/// The files that are wrong now, or will be soon.
+#[derive(Debug, Default)]
+struct Files {
+    /// True if the main file on disk is refused.
+    is_rejected: bool,
+    /// The query files that are refused.
+    rejected: Vec<String>,
+    /// The certificates that have ended, or will have within a week, by their keys, with the days that are left.
+    certificates: Vec<(&'static str, i64)>,
+}
+
+/// The answer of `/api/status`.
+#[derive(Serialize)]
+struct Document<'a> {
+    #[serde(flatten)]
+    status: &'a Status,
+    problems: Vec<Problem<'a>>,
 }
 
 /// The process that speaks. There may be several, and KEDA asks one of them.
@@ -50,8 +72,14 @@ struct Database {
     reason: Option<&'static str>,
     /// The same as a sentence.
     error: Option<String>,
+    /// The remedy, as far as it is known.
+    #[serde(skip)]
+    remedy: Option<&'static str>,
     /// None before the first session.
     role: Option<Role>,
+    /// True if readings came from a primary before, and come from a standby now.
+    #[serde(skip)]
+    has_left_primary: bool,
     /// True if its role can do more than read.
     privileged: Option<bool>,
     breaker: Breaker,
@@ -103,6 +131,9 @@ struct Query {
     activity: Option<f64>,
     /// The number of keys in the latest reading of a grouped query.
     keys: Option<usize>,
+    /// The number of keys that are asked for in vain and count as zero.
+    #[serde(skip)]
+    silent_keys: usize,
     read_at: Option<Moment>,
     age_seconds: Option<f64>,
     duration_seconds: Option<f64>,
@@ -193,6 +224,7 @@ enum ReloadResult {
 impl Status {
     /// Returns the body of `/api/status`.
     pub(super) fn json(&self) -> String {
-        serde_json::to_string(self).expect("the model has no map with keys that are not text")
+        let document = Document { status: self, problems: self.problems() };
+        serde_json::to_string(&document).expect("the model has no map with keys that are not text")
     }
 }

@@ -77,17 +77,25 @@ fn answer(uri: &Uri, metrics: &Metrics, catalog: &Catalog) -> Response<Full<Byte
     with_status(status, body.into())
 }
 
-/// Names the databases of each trigger, and drops the incidents of other databases.
+/// Adds what the query of each trigger says: databases, keys that are unknown, budget. Drops the incidents of other databases.
 fn name_databases(history: &mut History, catalog: &Catalog) {
     for trigger in &mut history.triggers {
         let source = catalog.allowed(&trigger.query, &history.namespace);
+        trigger.silent_keys = source.as_ref().map_or(0, |source| source.silent_keys(Instant::now()));
+        let budget = source.as_ref().and_then(|source| source.query().budget.as_ref());
+        trigger.budget = budget.map(|budget| budget.total);
         trigger.databases = source.map(|source| source.query().databases.clone()).unwrap_or_default();
     }
     let History { triggers, incidents, .. } = history;
     let is_used = |name: &String| triggers.iter().any(|trigger| trigger.databases.contains(name));
     incidents.retain(|happening| match &happening.incident {
-        Incident::DatabaseDown { database, .. } | Incident::DatabaseUp { database } => is_used(database),
-        Incident::Reload | Incident::ReloadRejected => true,
+        Incident::DatabaseDown { database, .. }
+        | Incident::DatabaseUp { database }
+        | Incident::Standby { database }
+        | Incident::Primary { database }
+        | Incident::Deaf { database }
+        | Incident::Hearing { database } => is_used(database),
+        Incident::Reload { .. } | Incident::ReloadRejected { .. } => true,
     });
 }
 

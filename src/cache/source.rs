@@ -1,8 +1,11 @@
 //! The source of a query's readings: what all its cached queries share.
 
-use std::sync::{
-    Arc, Mutex, PoisonError,
-    atomic::{AtomicBool, AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
 use futures_util::future::join_all;
@@ -18,10 +21,13 @@ use super::{
 use crate::{
     fault::{Fault, Kind},
     metrics::{Metrics, QueryLabels},
-    query::{Query, Value},
-    reading::{Reading, Tenant},
+    query::{Absent, Query, Value},
+    reading::{CALL_DEADLINE, Reading, Tenant},
     telemetry::Causes,
 };
+
+/// The time for which the log does not say again that a query takes longer than that.
+const LATE_PAUSE: Duration = Duration::from_secs(600);
 
 /// The number of characters of a key that the log shows.
 const SHOWN: usize = 100;
@@ -36,6 +42,7 @@ pub struct QuerySource {
     record: Record,
     failing: AtomicUsize,
     causes: Mutex<Causes>,
+    late_told_at: Mutex<Option<Instant>>,
     retired: AtomicBool,
 }
 
@@ -46,7 +53,8 @@ impl QuerySource {
         let shards = readers.into_iter().map(|reader| Shard::new(&query, reader)).collect();
         let (failing, causes, retired) = (AtomicUsize::new(0), Mutex::default(), AtomicBool::new(false));
         let record = Record::new(query.parameters.is_empty() && query.group_by.is_none());
-        Arc::new(Self { query, shards, labels, keys: GroupKeys::new(), record, failing, causes, retired })
+        let (keys, late_told_at) = (GroupKeys::new(), Mutex::default());
+        Arc::new(Self { query, shards, labels, keys, record, failing, causes, late_told_at, retired })
     }
 
     /// Returns the query.
@@ -158,6 +166,31 @@ impl QuerySource {
     /// Returns whether a trigger has asked for this key, and no reading since start has had it.
     pub fn is_unseen(&self, key: &str) -> bool {
         self.keys.is_unseen(key)
+    }
+
+    /// Returns the number of keys that triggers ask for in vain, where such a key counts as zero.
+    pub fn silent_keys(&self, now: Instant) -> usize {
+        let is_silent = self.query.group_by.is_some() && self.query.on_no_row == Absent::Zero;
+        if is_silent { self.keys.unseen(now) } else { 0 }
+    }
+
+    /// Logs that a reading took longer than a call may wait, unless that was said a while ago.
+    pub(super) fn took(&self, took: Duration) {
+        if took < CALL_DEADLINE {
+            return;
+        }
+        let now = Instant::now();
+        let mut told_at = self.late_told_at.lock().unwrap_or_else(PoisonError::into_inner);
+        if told_at.is_some_and(|told_at| now < told_at + LATE_PAUSE) {
+            return;
+        }
+        *told_at = Some(now);
+        tracing::warn!(
+            query = %self.labels.query,
+            database = %self.labels.database,
+            took = ?Duration::from_millis(u64::try_from(took.as_millis()).unwrap_or(u64::MAX)),
+            "query takes longer than a call may wait; calls get errors, but for those that come within max_age of a reading"
+        );
     }
 
     /// Shows the counters of the query at 0.

@@ -79,7 +79,11 @@ impl Why {
             }
         };
         let time = at.to_offset(time::UtcOffset::UTC).format(&Rfc3339).expect("RFC 3339 has every year of the clock");
-        let path = format!("/api/triggers/{namespace}/{name}?at={time}&since={}", self.since.as_secs());
+        let mut path = format!("/api/triggers/{namespace}/{name}?since={}", self.since.as_secs());
+        if self.at.is_some() {
+            // Now is the process's own: its clock may differ from this one.
+            path += &format!("&at={time}");
+        }
         let answered = runtime.block_on(ask::all(&self.admin_addresses, &path));
         let exit = exit(&answered);
         let story = Story { namespace, name, at, is_now: self.at.is_none(), outlook };

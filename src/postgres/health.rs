@@ -8,6 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::{sync::watch, time::Instant};
 
+use super::Cause;
 use crate::{
     fault::Fault,
     metrics::{DatabaseLabels, Metrics},
@@ -35,6 +36,8 @@ struct State {
     since: Instant,
     /// The fault of the latest failure.
     fault: Fault,
+    /// The reason why the latest connect failed, if that is what failed last.
+    cause: Option<Cause>,
     /// The fault of the latest connect that failed.
     connect_fault: Fault,
     /// The causes that have been logged in this outage.
@@ -55,6 +58,7 @@ impl Health {
             latest: Latest::Unknown,
             since: Instant::now(),
             fault: Fault::Unreachable,
+            cause: None,
             connect_fault: Fault::Unreachable,
             causes: Causes::default(),
         };
@@ -69,6 +73,11 @@ impl Health {
     /// Returns whether the latest event was a failure.
     pub(super) fn is_bad(&self) -> bool {
         self.lock().latest == Latest::Bad
+    }
+
+    /// Returns why no session can be opened, if that is what failed last.
+    pub(super) fn cause(&self) -> Option<Cause> {
+        self.lock().cause
     }
 
     /// Returns the latest outcome, none before the first, and since when outcomes are of this kind.
@@ -91,6 +100,7 @@ impl Health {
     pub(super) fn answered(&self, metrics: &Metrics) {
         let mut state = self.lock();
         state.failures_in_a_row = 0;
+        state.cause = None;
         let before = state.turn(Latest::Good);
         state.causes.end();
         drop(state);
@@ -107,14 +117,19 @@ impl Health {
     }
 
     /// Records that a session could not be opened.
-    pub(super) fn connect_failed(&self, fault: Fault, detail: &str, metrics: &Metrics) {
+    pub(super) fn connect_failed(&self, fault: Fault, cause: Cause, detail: &str, metrics: &Metrics) {
         self.lock().connect_fault = fault;
-        self.failed(fault, detail, metrics);
+        self.record(fault, Some(cause), detail, metrics);
     }
 
     /// Records that the database failed, and logs the cause where it has changed.
     pub(super) fn failed(&self, fault: Fault, detail: &str, metrics: &Metrics) {
+        self.record(fault, None, detail, metrics);
+    }
+
+    fn record(&self, fault: Fault, cause: Option<Cause>, detail: &str, metrics: &Metrics) {
         let mut state = self.lock();
+        state.cause = cause;
         state.failures_in_a_row = state.failures_in_a_row.saturating_add(1);
         let opens = state.failures_in_a_row == FAILURES_TO_OPEN;
         let before = state.turn(Latest::Bad);
@@ -131,11 +146,14 @@ impl Health {
                 error = detail,
                 "database fails; its triggers get errors until it answers again"
             );
-            let database = self.labels.database.clone();
-            metrics.recorder.happened(Incident::DatabaseDown { database, reason: reason.to_owned() });
         } else if is_news {
             let name = &self.labels.database;
             tracing::warn!(database = %name, reason, error = detail, "database still fails, for another reason");
+        }
+        if before != Latest::Bad || is_news {
+            let (database, reason) = (self.labels.database.clone(), reason.to_owned());
+            let step = cause.and_then(Cause::step).map(str::to_owned);
+            metrics.recorder.happened(Incident::DatabaseDown { database, reason, step });
         }
         if opens {
             metrics.breaker_open.get_or_create(&self.labels).set(1);

@@ -32,6 +32,7 @@ use crate::{
     conninfo::{Address, Connection},
     metrics::{DatabaseLabels, Metrics},
     reading::Breaker,
+    recorder::Incident,
     telemetry::Causes,
 };
 
@@ -188,6 +189,7 @@ impl Listener {
         self.metrics.listen_up.get_or_create(&self.labels).set(1);
         if self.causes.end() {
             tracing::info!(database = %self.labels.database, "notifications arrive again");
+            self.metrics.recorder.happened(Incident::Hearing { database: self.labels.database.clone() });
         }
         match self.attend(listening, renewed, is_standby).await {
             Ok(never) => match never {},
@@ -329,6 +331,7 @@ impl Listener {
         let database = &self.labels.database;
         if is_first {
             tracing::warn!(%database, error = cause, "notifications do not arrive; readings are polled until they do");
+            self.metrics.recorder.happened(Incident::Deaf { database: database.clone() });
         } else {
             tracing::warn!(%database, error = cause, "notifications still do not arrive, for another reason");
         }

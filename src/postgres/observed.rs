@@ -2,14 +2,17 @@
 
 use std::sync::{
     Arc, Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicU64, Ordering},
+    atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
 use tokio::sync::watch;
 use tokio_postgres::{Client, Error};
 
 use super::{connect::Session, requirement::Requirement};
-use crate::metrics::{DatabaseLabels, Metrics};
+use crate::{
+    metrics::{DatabaseLabels, Metrics},
+    recorder::Incident,
+};
 
 /// The value that RESET would restore: what another client of a pooler has SET in the same session does not count.
 const SESSION: &str = "\
@@ -35,6 +38,8 @@ pub(super) struct Observed {
     sessions: AtomicU64,
     /// Absent before the first session.
     is_standby: watch::Sender<Option<bool>>,
+    /// True once readings came from a primary.
+    knew_primary: AtomicBool,
     /// True if the latest session leads to a host that no other is preferred to.
     is_preferred: watch::Sender<bool>,
 }
@@ -58,7 +63,8 @@ impl SessionFacts {
 impl Observed {
     pub(super) fn new(labels: DatabaseLabels, metrics: Arc<Metrics>) -> Self {
         let (is_standby, is_preferred) = (watch::Sender::new(None), watch::Sender::new(true));
-        Self { labels, metrics, latest: Mutex::default(), sessions: AtomicU64::new(0), is_standby, is_preferred }
+        let (sessions, knew_primary) = (AtomicU64::new(0), AtomicBool::new(false));
+        Self { labels, metrics, latest: Mutex::default(), sessions, is_standby, knew_primary, is_preferred }
     }
 
     /// Records a new session and what it says. Returns whether the sessions before it led to a server of another kind.
@@ -81,9 +87,29 @@ impl Observed {
             return before;
         }
         self.metrics.is_standby.get_or_create(&self.labels).set(i64::from(is_standby));
-        let server = if is_standby { "a standby" } else { "a primary" };
-        tracing::info!(database = %self.labels.database, "readings come from {server}");
+        let database = self.labels.database.clone();
+        let prefers_standbys = self.lock().as_ref().is_some_and(|latest| latest.requirement.prefers_standbys());
+        match (is_standby, before) {
+            (true, Some(false)) if !prefers_standbys => {
+                tracing::warn!(%database, "readings come from a standby");
+            }
+            (true, _) => tracing::info!(%database, "readings come from a standby"),
+            (false, _) => tracing::info!(%database, "readings come from a primary"),
+        }
+        self.knew_primary.fetch_or(!is_standby, Ordering::Relaxed);
+        if before.is_some() {
+            self.metrics.recorder.happened(match is_standby {
+                true => Incident::Standby { database },
+                false => Incident::Primary { database },
+            });
+        }
         before
+    }
+
+    /// Returns whether readings come from a standby, and came from a primary before, although nobody prefers standbys.
+    pub(super) fn has_left_primary(&self) -> bool {
+        let prefers_standbys = self.lock().as_ref().is_some_and(|latest| latest.requirement.prefers_standbys());
+        *self.is_standby.borrow() == Some(true) && self.knew_primary.load(Ordering::Relaxed) && !prefers_standbys
     }
 
     /// Returns the `search_path` of role, database and server, once there was a session.

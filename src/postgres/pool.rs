@@ -16,6 +16,7 @@ use tokio::{
 use tokio_postgres::{Client, NoTls};
 
 use super::{
+    classify::{Cause, cause, cause_of_connect},
     connect,
     health::Health,
     observed::{Observed, SessionFacts},
@@ -49,6 +50,9 @@ pub(super) struct Connector {
     pub(super) sessions: Mutex<Vec<AbortHandle>>,
 }
 
+/// A reason why there is no session: for KEDA, for the remedy, and for the log.
+type NoSession = (Fault, Cause, String);
+
 impl Connect for Connector {
     fn connect(
         &self,
@@ -61,8 +65,8 @@ impl Connect for Connector {
                     self.sessions.lock().unwrap_or_else(PoisonError::into_inner).push(driver.abort_handle());
                     Ok((client, driver))
                 }
-                Err((fault, detail)) => {
-                    self.health.connect_failed(fault, &detail, &self.metrics);
+                Err((fault, cause, detail)) => {
+                    self.health.connect_failed(fault, cause, &detail, &self.metrics);
                     Err(stand_in().await)
                 }
             }
@@ -84,7 +88,7 @@ impl Connector {
         }
     }
 
-    async fn open(&self) -> Result<connect::Session, (Fault, String)> {
+    async fn open(&self) -> Result<connect::Session, NoSession> {
         let mut used = self.resolve().await?;
         let mut changes = 0;
         loop {
@@ -95,9 +99,10 @@ impl Connector {
                 opened = self.session(&again).await;
                 used = again;
             }
-            let session = opened.map_err(|error| match error {
-                connect::Error::Timeout { .. } => (error.fault(), format!("{error}{}", self.others())),
-                _ => (error.fault(), error.to_string()),
+            let session = opened.map_err(|error| {
+                let others =
+                    if matches!(error, connect::Error::Timeout { .. }) { self.others() } else { String::new() };
+                (error.fault(), cause_of_connect(&error), format!("{error}{others}"))
             })?;
             let facts = self.check(&session.client).await?;
             // `Database::renew` relies on it that a session which is older than the latest change was opened with the
@@ -116,12 +121,14 @@ impl Connector {
     }
 
     /// Reads the present credentials. Looks again for a file that is missing: its directory may just be swapped.
-    async fn resolve(&self) -> Result<Connection, (Fault, String)> {
+    async fn resolve(&self) -> Result<Connection, NoSession> {
         let deadline = self.patience();
         loop {
             match self.settings.connection.resolve_aside().await {
                 Ok(connection) => return Ok(connection),
-                Err(detail) if Instant::now() >= deadline => return Err((Fault::Unreachable, detail)),
+                Err(detail) if Instant::now() >= deadline => {
+                    return Err((Fault::Unreachable, Cause::Credentials, detail));
+                }
                 Err(_) => sleep(ROTATION_LOOK).await,
             }
         }
@@ -131,7 +138,7 @@ impl Connector {
     ///
     /// A password is changed in two places, the server and the file, one after the other. So a refusal may
     /// be over in a moment, whichever of them was first.
-    async fn after_rotation(&self, refused: &Connection) -> Result<Option<Connection>, (Fault, String)> {
+    async fn after_rotation(&self, refused: &Connection) -> Result<Option<Connection>, NoSession> {
         let is_pointless = self.health.is_bad();
         let deadline = self.patience();
         loop {
@@ -157,20 +164,24 @@ impl Connector {
     }
 
     /// Asks a new session for its facts, and checks its role.
-    async fn check(&self, client: &Client) -> Result<SessionFacts, (Fault, String)> {
-        let unreachable = |detail: String| (Fault::Unreachable, detail);
+    async fn check(&self, client: &Client) -> Result<SessionFacts, NoSession> {
+        let unreachable = |cause, detail: String| (Fault::Unreachable, cause, detail);
         let asked = async { tokio::try_join!(SessionFacts::read(client), Privileges::of(client)) };
         let (facts, privileges) = timeout(self.settings.connect_timeout, asked)
             .await
-            .map_err(|_| unreachable(format!("the role could not be checked in time{}", self.others())))?
-            .map_err(|error| unreachable(format!("the role could not be checked: {}", connect::explain(&error))))?;
+            .map_err(|_| unreachable(Cause::Silent, format!("the role could not be checked in time{}", self.others())))?
+            .map_err(|error| {
+                let cause = error.as_db_error().map_or(Cause::HungUp, cause);
+                unreachable(cause, format!("the role could not be checked: {}", connect::explain(&error)))
+            })?;
         let labels = DatabaseLabels { database: self.settings.name.clone() };
         let before = self.metrics.role_privileged.get_or_create(&labels).set(i64::from(!privileges.is_empty()));
         if privileges.is_empty() {
             return Ok(facts);
         }
         if self.settings.require_unprivileged_role {
-            return Err((Fault::PrivilegedRole, format!("the role is too privileged: {privileges}")));
+            let detail = format!("the role is too privileged: {privileges}");
+            return Err((Fault::PrivilegedRole, Cause::PrivilegedRole, detail));
         }
         if before == 0 {
             tracing::warn!(

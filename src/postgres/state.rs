@@ -2,7 +2,7 @@
 
 use tokio::time::Instant;
 
-use super::Database;
+use super::{Cause, Database};
 use crate::{fault::Fault, reading::Breaker};
 
 /// The state of a database, as far as it is known. It has no address, no user and no text of the server.
@@ -10,12 +10,16 @@ use crate::{fault::Fault, reading::Breaker};
 pub struct DatabaseState {
     /// The outcome of the latest statement or connect; none before the first.
     pub outcome: Option<Result<(), Fault>>,
+    /// The reason why no session can be opened, if that is what failed last.
+    pub cause: Option<Cause>,
     /// The time since which outcomes are of this kind.
     pub since: Instant,
     /// The breaker, which says whether statements are sent.
     pub breaker: Breaker,
     /// True if readings come from a standby; none before the first session.
     pub is_standby: Option<bool>,
+    /// True if readings came from a primary before, and nobody asked for a standby.
+    pub has_left_primary: bool,
     /// True if its role can do more than read; none before the first session.
     pub is_privileged: Option<bool>,
     /// True if notifications are known to arrive; none if no query waits for them.
@@ -30,9 +34,11 @@ impl Database {
         let (privileged, hears) = (&self.metrics.role_privileged, &self.metrics.listen_up);
         DatabaseState {
             outcome,
+            cause: self.health.cause(),
             since,
             breaker: *self.health.breaker().borrow(),
             is_standby: *self.observed.is_standby().borrow(),
+            has_left_primary: self.observed.has_left_primary(),
             is_privileged: privileged.get(&self.labels).map(|gauge| is_set(gauge.get())),
             hears: hears.get(&self.labels).map(|gauge| is_set(gauge.get())),
         }

@@ -79,6 +79,12 @@ pub struct TriggerHistory {
     pub interval_seconds: Option<f64>,
     /// True if KEDA has not asked for three times its usual interval, and for 90 s.
     pub is_silent: bool,
+    /// The number of keys of its query that are asked for, are in no answer, and count as zero.
+    #[serde(default)]
+    pub silent_keys: usize,
+    /// The number of Jobs that its query shares among its keys, if it does.
+    #[serde(default)]
+    pub budget: Option<u64>,
     /// The changes, the oldest first. They begin with what KEDA had been told before the beginning.
     pub changes: Vec<Change>,
     /// The number of changes that are not told, because there are too many.
@@ -161,15 +167,46 @@ pub struct Happening {
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Incident {
     /// A configuration was loaded.
-    Reload,
-    /// A configuration was wrong, and the one before stayed in force.
-    ReloadRejected,
+    Reload {
+        /// The names of the keys that changed, shortened.
+        #[serde(default)]
+        changed: String,
+    },
+    /// A configuration, or a query file, was wrong, and what was in force before stayed.
+    ReloadRejected {
+        /// The first fault, without what was found, shortened.
+        #[serde(default)]
+        fault: String,
+    },
     /// A database failed.
     DatabaseDown {
         /// Its name in the configuration.
         database: String,
         /// The reason, as the metrics spell it.
         reason: String,
+        /// The step at which no session could be opened, if that is what failed.
+        #[serde(default)]
+        step: Option<String>,
+    },
+    /// Readings of a database come from a standby, and came from a primary before.
+    Standby {
+        /// Its name in the configuration.
+        database: String,
+    },
+    /// Readings of a database come from a primary, and came from a standby before.
+    Primary {
+        /// Its name in the configuration.
+        database: String,
+    },
+    /// Notifications of a database do not arrive any more.
+    Deaf {
+        /// Its name in the configuration.
+        database: String,
+    },
+    /// Notifications of a database arrive again.
+    Hearing {
+        /// Its name in the configuration.
+        database: String,
     },
     /// A database answered again.
     DatabaseUp {
@@ -298,6 +335,8 @@ impl Store {
             first_asked_at: clock.wall(trigger.began_at),
             last_asked_at: clock.wall(trigger.asked_at),
             interval_seconds: (trigger.pause > 0).then(|| f64::from(trigger.pause) / 10.0),
+            silent_keys: 0,
+            budget: None,
             is_silent: clock.now.saturating_sub(trigger.asked_at) > trigger.longest_pause(),
             changes: changes
                 .filter_map(|entry| Some(Change { at: clock.wall(entry.at), event: self.event(entry.packed, clock)? }))

@@ -246,8 +246,9 @@ async fn incidents_are_told_and_bounded() {
     for _ in 0..5_000 {
         recorder.happened(Incident::DatabaseUp { database: "claps".to_owned() });
     }
-    recorder.happened(Incident::Reload);
+    let reload = |changed: String| Incident::Reload { changed };
+    recorder.happened(reload("é".repeat(1_000)));
     let window = Window { at: None, before: LIFETIME, after: Duration::ZERO };
     let incidents = recorder.history("billing", "invoices", window).incidents;
-    assert_eq!((incidents.len(), &incidents[INCIDENTS - 1].incident), (INCIDENTS, &Incident::Reload));
+    assert_eq!((incidents.len(), &incidents[INCIDENTS - 1].incident), (INCIDENTS, &reload("é".repeat(100))));
 }

@@ -41,8 +41,8 @@ pub(super) fn report(now: &QueryFiles, before: &QueryFiles, metrics: &Metrics, r
         }
     }
     if !shown.is_empty() {
+        metrics.recorder.happened(Incident::ReloadRejected { fault: shown.first().cloned().unwrap_or_default() });
         reloads.note(Reloaded::Rejected(shown));
-        metrics.recorder.happened(Incident::ReloadRejected);
     }
     if untold > 0 {
         tracing::error!(untold, "more query files have changed than are logged; clapometer check tells all");

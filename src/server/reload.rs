@@ -194,7 +194,12 @@ impl Reload {
                 ("rejected", false, Reloaded::Rejected(problem.shown.clone()))
             }
         };
-        self.metrics.recorder.happened(if problem.is_some() { Incident::ReloadRejected } else { Incident::Reload });
+        self.metrics.recorder.happened(match &reloaded {
+            Reloaded::Applied(changed) => Incident::Reload { changed: changed.clone() },
+            Reloaded::Rejected(faults) => {
+                Incident::ReloadRejected { fault: faults.first().cloned().unwrap_or_default() }
+            }
+        });
         self.metrics.reloads.get_or_create(&ReloadLabels { result }).inc();
         self.metrics.config_valid.set(is_valid);
         self.reloads.note(reloaded);

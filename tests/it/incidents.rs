@@ -1,6 +1,7 @@
-//! "Why did it not scale at 03:12?" Incidents are made, and each is found twice: from `/metrics` alone, and from the log alone.
+//! "Why did it not scale at 03:12?" Incidents are made, and found from `/metrics` alone, from the log alone, from the status page
+//! alone, and from `clapometer why` alone.
 
-use std::time::Duration;
+use std::{fs, time::Duration};
 
 use clapometer::proto::ScaledObjectRef;
 use serde_json::Value;
@@ -11,7 +12,7 @@ use crate::support::{
     cluster::{Cluster, SCALER_PASSWORD},
     database::Database,
     executable::{Executable, Serving, log_lines},
-    fixture::{Fixture, SOON, jobs, named},
+    fixture::{self, Fixture, SOON, jobs, named},
     grpc::trigger,
     proxy::{Mode, Proxy},
     wait,
@@ -20,6 +21,9 @@ use crate::support::{
 /// What no line of the log and no metric may tell, beside password and address: a part of the SQL, and a value of a trigger.
 const SQL: &str = "canary_of_the_sql";
 const VALUE: &str = "canary-of-a-value";
+
+/// Time for what is seen soon, unless the machine is busy.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Time for an outage to be noticed and to end.
 const OUTAGE: Duration = Duration::from_secs(15);
@@ -54,6 +58,35 @@ async fn told(fixture: &mut Fixture, message: &str, fields: &[(&str, &str)]) {
             && fields.iter().all(|(name, text)| line[*name].as_str().is_some_and(|field| field.contains(text)))
     };
     fixture.serving.process.logged(&what, OUTAGE, wanted).await;
+}
+
+/// Waits until the status names a problem of this subject, whose text or remedy has these words.
+async fn shows(fixture: &Fixture, subject: &str, words: &str) {
+    wait::until(&format!("{subject}: {words}"), PATIENCE, async || {
+        let problems = problems(fixture).await;
+        let has = |problem: &Value, member: &str| problem[member].as_str().is_some_and(|text| text.contains(words));
+        let mut of_subject = problems.iter().filter(|problem| problem["subject"] == subject);
+        let found = of_subject.any(|problem| has(problem, "text") || has(problem, "remedy"));
+        if found { Ok(()) } else { Err(format!("{problems:#?}")) }
+    })
+    .await;
+}
+
+async fn problems(fixture: &Fixture) -> Vec<Value> {
+    let status = admin::get(fixture.serving.admin, "/api/status").await;
+    let status: Value = serde_json::from_str(&status).unwrap_or_else(|error| panic!("{error}: {status}"));
+    status["problems"].as_array().unwrap_or_else(|| panic!("no problems in {status}")).clone()
+}
+
+/// Waits until `clapometer why` says these words of an object in the namespace `default`.
+async fn why(fixture: &Fixture, name: &str, words: &str) {
+    let (object, address) = (format!("default/{name}"), fixture.serving.admin.to_string());
+    wait::until(&format!("why {object}: {words}"), PATIENCE, async || {
+        let told = Executable::clapometer(["why", &object, "--admin-address", &address]).finish(PATIENCE).await.output;
+        let flat = told.split_whitespace().collect::<Vec<_>>().join(" ");
+        if flat.contains(words) { Ok(()) } else { Err(told) }
+    })
+    .await;
 }
 
 /// Returns the metric of the trigger `name` in the namespace `default`.
@@ -195,6 +228,8 @@ async fn a_database_that_cannot_be_reached_is_known_at_the_start_and_each_change
     database.execute("ALTER ROLE scaler PASSWORD 'rotated-and-not-told'").await;
     proxy.set(Mode::Pass);
     told(&mut fixture, "database still fails", &[("error", "password authentication failed")]).await;
+    shows(&fixture, "database claps", "refuses the password").await;
+    why(&fixture, "claps", ". The server refuses the password").await;
     database.execute(&format!("ALTER ROLE scaler NOLOGIN PASSWORD '{SCALER_PASSWORD}'")).await;
     told(&mut fixture, "database still fails", &[("error", "not permitted to log in")]).await;
     database.execute("ALTER ROLE scaler LOGIN").await;
@@ -222,6 +257,8 @@ async fn a_query_that_gets_slow_and_then_breaks_is_told_with_each_cause() {
     database.execute("REVOKE SELECT ON depth FROM scaler").await;
     fixture.scaler.refuses(&mailer, Code::FailedPrecondition, SOON).await;
     told(&mut fixture, "query still fails", &[("reason", "rejected"), ("error", "permission denied")]).await;
+    shows(&fixture, "query view", "GRANT SELECT").await;
+    why(&fixture, "mailer", "A grant is missing").await;
     for reason in ["statement_timeout", "rejected"] {
         let labels = format!("query=\"view\",database=\"claps\",reason=\"{reason}\"");
         assert!(fixture.metric("clapometer_query_errors_total", &labels).await.is_some_and(|errors| errors >= 1.0));
@@ -246,10 +283,58 @@ async fn a_file_that_gets_broken_is_told_and_so_is_its_mending() {
     fixture.reaches_metric("clapometer_config_reloads_total", "result=\"rejected\"", 0.0, SOON).await;
     fixture.write(&good.replace("max_age: 0s", "max_age: 0sec"));
     told(&mut fixture, "configuration not reloaded", &[("problem", "queries.jobs.max_age")]).await;
+    shows(&fixture, "configuration", "queries.jobs.max_age").await;
     fixture.reaches_metric("clapometer_config_valid", "", 0.0, SOON).await;
     fixture.reload(&format!("{good}  more: {{sql: SELECT 7}}\n")).await;
     told(&mut fixture, "configuration reloaded", &[("changed", "queries.more added")]).await;
     fixture.reaches_metric("clapometer_config_valid", "", 1.0, SOON).await;
+}
+
+#[tokio::test]
+async fn a_query_file_that_gets_broken_is_shown_until_it_is_mended_whatever_else_is_reloaded() {
+    let database = jobs(Cluster::shared().await).await;
+    let main = format!("queries_from: {{path: teams}}\n{}", configuration(&database.scaler().yaml("claps")));
+    let good = "queries:\n  invoices: {sql: SELECT 7, max_age: 0s}\n";
+    let executable = Executable::serve(&main);
+    fs::create_dir(executable.directory().join("teams")).expect("the directory is ours");
+    let mut fixture = Fixture::start(executable.file("teams/billing.yaml", good)).await;
+    let invoices = named(&trigger("invoices", &[]), "invoices");
+    fixture.scaler.reaches(&invoices, 7.0, SOON).await;
+    assert_eq!(problems(&fixture).await, Vec::<Value>::new());
+
+    fixture::write(&fixture.serving.process, "teams/billing.yaml", &good.replace("0s", "0sec"));
+    told(&mut fixture, "query file refused", &[("problem", "queries.invoices.max_age")]).await;
+    shows(&fixture, "query file billing.yaml", "queries.invoices.max_age").await;
+    why(&fixture, "invoices", "queries.invoices.max_age").await;
+    fixture.reload(&format!("{main}  more: {{sql: SELECT 8}}\n")).await;
+    shows(&fixture, "query file billing.yaml", "queries.invoices.max_age").await;
+    why(&fixture, "invoices", "the configuration was reloaded: queries.more added").await;
+
+    fixture::write(&fixture.serving.process, "teams/billing.yaml", good);
+    wait::first("the problem is gone", PATIENCE, async || problems(&fixture).await.is_empty().then_some(())).await;
+}
+
+#[tokio::test]
+async fn a_misspelt_key_and_a_query_that_outlasts_calls_are_told() {
+    let database = jobs(Cluster::shared().await).await;
+    let access = database.scaler().yaml("claps");
+    let queries = "queries:
+  by-key: {sql: 'SELECT queue, count(*) AS n FROM jobs GROUP BY 1', value_column: n, group_by: queue, max_age: 0s}
+  slow: {sql: 'SELECT 7 FROM pg_sleep(3)', timeout: 30s, max_age: 0s}
+";
+    let mut fixture = Fixture::configured(&format!("databases:\n{access}{queries}")).await;
+    let typo = named(&trigger("by-key", &[("param.queue", VALUE)]), "typo");
+    fixture.scaler.reaches(&typo, 0.0, SOON).await;
+    shows(&fixture, "query by-key", "counts as zero").await;
+    why(&fixture, "typo", "is the trigger's key spelt right?").await;
+    assert!(!admin::get(fixture.serving.admin, "/").await.contains(VALUE), "the page tells a key");
+
+    let slow = named(&trigger("slow", &[]), "slow");
+    assert_eq!(fixture.scaler.refusal(&slow).await.code(), Code::DeadlineExceeded);
+    shows(&fixture, "trigger default/slow", "raise `max_age`").await;
+    why(&fixture, "slow", "raise `max_age`").await;
+    let is_told = |line: &Value| line["query"] == "slow" && line["took"].is_string();
+    fixture.serving.process.logged("that it takes long", PATIENCE, is_told).await;
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 use std::{fmt::Write as _, time::Duration};
 
+use serde_json::Value;
 use tonic::Code;
 
 use crate::support::{
@@ -95,7 +96,13 @@ async fn a_preferred_host_is_gone_back_to_and_the_standby_is_seen_meanwhile() {
     primary.stop().await;
     scaler.reaches(&rows, 0.0, SOON).await;
     assert_eq!(is_standby(&serving).await, 1.0);
-    serving.process.logged("the standby", SOON, |line| line["message"] == "readings come from a standby").await;
+    let is_told = |line: &Value| line["message"] == "readings come from a standby" && line["level"] == "WARN";
+    serving.process.logged("the standby", SOON, is_told).await;
+    wait::first("the status tells it", SOON, async || {
+        let status = admin::get(serving.admin, "/api/status").await;
+        status.contains("came from a primary before").then_some(())
+    })
+    .await;
     primary.start().await;
     scaler.reaches(&rows, 60.0, SOON).await;
     assert_eq!(is_standby(&serving).await, 0.0);

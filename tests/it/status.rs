@@ -205,6 +205,9 @@ async fn reloads_are_shown_with_their_faults_and_without_what_was_found() {
     assert!(page.contains("databases.claps.sslmode: wrong; the log says how"), "{page}");
     assert!(page.contains("The configuration on disk is rejected</h2>"), "{page}");
     shows_nothing_secret(&page, &database);
+    let history = admin::get(fixture.serving.admin, "/api/triggers/default/nobody").await;
+    assert!(history.contains("reload_rejected") && history.contains("queries.more added"), "{history}");
+    shows_nothing_secret(&history, &database);
     fixture.reload(&good).await;
     assert_eq!(status(&fixture).await["reloads"][0]["result"], "applied");
 }

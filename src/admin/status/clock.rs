@@ -32,6 +32,12 @@ impl Clock {
         self.now
     }
 
+    /// Returns the whole days until a time in seconds since 1970; below zero if it is past.
+    pub(super) fn days_until(&self, since_1970: f64) -> i64 {
+        let ends_at = OffsetDateTime::UNIX_EPOCH.saturating_add(time::Duration::saturating_seconds_f64(since_1970));
+        (ends_at - self.wall).whole_seconds().div_euclid(86_400)
+    }
+
     /// Returns a moment with its age. One that is later than the clock is the present.
     pub(super) fn moment(&self, at: Instant) -> Moment {
         let age = self.now.saturating_duration_since(at);
@@ -77,5 +83,8 @@ mod tests {
         assert_eq!(moment.age, Duration::from_secs(3_661));
         assert_eq!(moment.rfc3339(), "2026-11-29T23:52:19Z");
         assert_eq!(clock.moment(Instant::now() + Duration::from_secs(5)).age, Duration::ZERO);
+        let days = [0.0, 86_400.0, -1.0, f64::INFINITY, f64::NAN].map(|left| clock.days_until(1_796_000_000.0 + left));
+        assert_eq!(days[..3], [0, 1, -1]);
+        assert!(days[3] > 1_000);
     }
 }

@@ -5,7 +5,7 @@ use std::{fs, sync::Arc};
 use tokio::time::Instant;
 
 use super::{
-    Breaker, Database, DatabaseState, Process, Query, QueryState, Reload, ReloadResult, Role, Status, Trigger,
+    Breaker, Database, DatabaseState, Files, Process, Query, QueryState, Reload, ReloadResult, Role, Status, Trigger,
     TriggerState, clock::Clock,
 };
 use crate::{
@@ -15,13 +15,19 @@ use crate::{
     },
     cache::QuerySource,
     fault::Fault,
-    metrics::{self, QueryLabels},
-    postgres, reading,
+    metrics::{self, CertificateLabels, QueryLabels},
+    postgres, reading, remedy,
 };
 
 /// The name of the object in whose name `clapometer get` asks by default. A person who looks is not KEDA, and is not
 /// missed.
 const LOOKING: &str = "clapometer-get";
+
+/// The certificates whose end is known, by their keys in the configuration.
+const CERTIFICATES: [&str; 2] = ["server.tls.cert", "server.tls.client_ca"];
+
+/// The days before the end of a certificate in which it needs a person, as the alert has it.
+const DAYS_BEFORE_THE_END: i64 = 7;
 
 /// The answer to whoever asks for the state.
 pub(in crate::admin) struct Gatherer {
@@ -61,6 +67,7 @@ impl Gatherer {
             triggers: triggers(states, &clock),
             untracked_requests,
             reloads: reloads.latest().into_iter().map(|reload| self::reload(reload, &clock)).collect(),
+            files: files(metrics, &clock),
         }
     }
 
@@ -83,6 +90,7 @@ impl Gatherer {
             value: numbers.map(|numbers| numbers.value),
             activity: numbers.map(|numbers| numbers.activity.unwrap_or(numbers.value)),
             keys: latest.and_then(|latest| latest.keys),
+            silent_keys: source.silent_keys(clock.instant()),
             read_at,
             age_seconds: read_at.map(|read_at| rounded(read_at.age.as_secs_f64())),
             duration_seconds: latest.map(|latest| rounded(latest.took.as_secs_f64())),
@@ -113,7 +121,13 @@ impl Gatherer {
             since: clock.moment(known.since),
             reason: fault.map(Fault::reason),
             error: fault.map(|fault| fault.to_string()),
+            remedy: fault.map(|fault| {
+                // A server of the wrong kind and the like have a text of their own.
+                let step = known.cause.filter(|_| fault == Fault::Unreachable).and_then(postgres::Cause::step);
+                step.unwrap_or_else(|| remedy::of_fault(fault))
+            }),
             role: known.is_standby.map(|is_standby| if is_standby { Role::Standby } else { Role::Primary }),
+            has_left_primary: known.has_left_primary,
             privileged: known.is_privileged,
             breaker: match known.breaker {
                 reading::Breaker::Closed => Breaker::Closed,
@@ -123,6 +137,16 @@ impl Gatherer {
             statements: asked.map(|query| self.statements(&query.name, name)).sum(),
         }
     }
+}
+
+fn files(metrics: &metrics::Metrics, clock: &Clock) -> Files {
+    let (is_valid, rejected) = metrics.config_valid.invalid();
+    let days_left = |certificate| {
+        let ends_at = metrics.certificate_expiry.get(&CertificateLabels { certificate })?.get();
+        let days = clock.days_until(ends_at);
+        (days < DAYS_BEFORE_THE_END).then_some((certificate, days))
+    };
+    Files { is_rejected: !is_valid, rejected, certificates: CERTIFICATES.into_iter().filter_map(days_left).collect() }
 }
 
 /// Sorts triggers that need a person first. Names that were made up come last among the refused: they were never served,

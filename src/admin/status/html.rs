@@ -300,6 +300,8 @@ fn problem(markup: &mut Markup, problem: &Problem<'_>) {
     markup.raw("<li>").badge(class, problem.word).raw("<span>");
     match &problem.subject {
         Subject::Configuration => markup.raw("<b>the configuration on disk</b>; the last good one is in force"),
+        Subject::QueryFile(name) => markup.raw("query file <b>").name(name).raw("</b>"),
+        Subject::Certificate(key) => markup.raw("certificate <b>").text(key).raw("</b>"),
         Subject::Database(name) => markup.raw("database <b>").name(name).raw("</b>"),
         Subject::Query(name) => markup.raw("query <b>").name(name).raw("</b>"),
         Subject::Trigger { namespace, name } => markup.raw("<b>").name(namespace).raw("/").name(name).raw("</b>"),
@@ -314,7 +316,16 @@ fn problem(markup: &mut Markup, problem: &Problem<'_>) {
         markup.raw(" ").since(since);
     }
     if !problem.text.is_empty() {
-        markup.raw("<span class=\"error\">").text(problem.text).raw("</span>");
+        markup.raw("<span class=\"cause\">").text(&problem.text).raw("</span>");
+    }
+    if let Some(remedy) = problem.remedy {
+        markup.raw("<span class=\"error\">");
+        // A word in backquotes is written like that somewhere else.
+        for (index, part) in remedy.split('`').enumerate() {
+            let (begin, end) = if index % 2 == 1 { ("<code>", "</code>") } else { ("", "") };
+            markup.raw(begin).text(part).raw(end);
+        }
+        markup.raw("</span>");
     }
     markup.raw("</span></li>");
 }

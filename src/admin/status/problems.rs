@@ -1,20 +1,28 @@
 //! The things that need a person, in the order in which they do: the first screen of the page.
 
-use super::{DatabaseState, QueryState, ReloadResult, Status, Trigger, TriggerState, clock::Moment};
-use crate::terminal::text::plural;
+use std::borrow::Cow;
+
+use serde::{Serialize, Serializer};
+
+use super::{Database, DatabaseState, QueryState, ReloadResult, Status, Trigger, TriggerState, clock::Moment};
+use crate::{remedy, terminal::text::plural};
 
 /// The most triggers of one state that are named.
 const NAMED: usize = 5;
 
 /// One thing that needs a person.
+#[derive(Serialize)]
 pub(super) struct Problem<'a> {
+    #[serde(skip)]
     pub(super) weight: Weight,
     /// A word for it, as in the tables below.
     pub(super) word: &'static str,
     /// The thing that it is about.
     pub(super) subject: Subject<'a>,
     pub(super) since: Option<Moment>,
-    pub(super) text: &'a str,
+    pub(super) text: Cow<'a, str>,
+    /// What to do, as far as it is known.
+    pub(super) remedy: Option<&'static str>,
 }
 
 /// The weight of a problem, for its colour.
@@ -28,6 +36,8 @@ pub(super) enum Weight {
 
 pub(super) enum Subject<'a> {
     Configuration,
+    QueryFile(&'a str),
+    Certificate(&'static str),
     Database(&'a str),
     Query(&'a str),
     Trigger {
@@ -38,6 +48,21 @@ pub(super) enum Subject<'a> {
     MoreTriggers(usize, TriggerState),
     /// KEDA asks for nothing.
     Keda,
+}
+
+impl Serialize for Subject<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&match self {
+            Self::Configuration => Cow::from("configuration"),
+            Self::QueryFile(name) => format!("query file {name}").into(),
+            Self::Certificate(key) => format!("certificate {key}").into(),
+            Self::Database(name) => format!("database {name}").into(),
+            Self::Query(name) => format!("query {name}").into(),
+            Self::Trigger { namespace, name } => format!("trigger {namespace}/{name}").into(),
+            Self::MoreTriggers(more, _) => plural(*more, "more trigger", "more triggers").into(),
+            Self::Keda => "KEDA".into(),
+        })
+    }
 }
 
 impl Status {
@@ -51,8 +76,14 @@ impl Status {
         let down = self.databases.iter().filter(|database| database.state == DatabaseState::Down).count();
         let failing = self.queries.iter().filter(|query| query.state == QueryState::Failing).count();
         let mut parts = Vec::new();
-        if self.is_rejected() {
+        if self.files.is_rejected {
             parts.push("the configuration on disk is rejected".to_owned());
+        }
+        if let files @ 1.. = self.files.rejected.len() {
+            parts.push(format!("{} rejected", counted(files, "query file is", "query files are")));
+        }
+        if let ended @ 1.. = self.files.certificates.iter().filter(|(_, days)| *days < 0).count() {
+            parts.push(counted(ended, "certificate has expired", "certificates have expired"));
         }
         let are = |count: usize| if count == 1 { "is" } else { "are" };
         if down > 0 {
@@ -72,6 +103,19 @@ impl Status {
             }
         }
         let is_bad = !parts.is_empty();
+        let of_databases = |count: usize, what: &str| match count {
+            0 => None,
+            count => Some(format!("{} {what}", counted(count, "database", "databases"))),
+        };
+        parts.extend(of_databases(self.databases.iter().filter(|one| one.is_on_standby()).count(), "on a standby"));
+        let deaf = self.databases.iter().filter(|one| one.is_deaf()).count();
+        parts.extend(of_databases(deaf, "without notifications"));
+        if let soon @ 1.. = self.files.certificates.iter().filter(|(_, days)| *days >= 0).count() {
+            parts.push(counted(soon, "certificate expires soon", "certificates expire soon"));
+        }
+        if let unseen @ 1.. = self.queries.iter().filter(|query| query.silent_keys > 0).count() {
+            parts.push(format!("{} asked for unknown keys", counted(unseen, "query is", "queries are")));
+        }
         let silent = self.count(TriggerState::Silent);
         if silent > 0 {
             parts.push(format!("{} {} silent", plural(silent, "trigger", "triggers"), are(silent)));
@@ -86,32 +130,34 @@ impl Status {
         if self.triggers.is_empty() { "KEDA has not asked yet".to_owned() } else { "All is well".to_owned() }
     }
 
-    fn is_rejected(&self) -> bool {
-        self.reloads.first().is_some_and(|latest| latest.result == ReloadResult::Rejected)
-    }
-
     fn is_failing(&self, query: &str) -> bool {
         self.queries.iter().any(|known| known.name == query && known.state == QueryState::Failing)
     }
 
     /// Returns everything that needs a person.
     pub(super) fn problems(&self) -> Vec<Problem<'_>> {
-        let mut problems = Vec::new();
-        let new = |weight, word, subject, since, text| Problem { weight, word, subject, since, text };
-        if let Some(latest) = self.reloads.first().filter(|_| self.is_rejected()) {
-            // The first of the rejected ones in a row is when it began.
-            let rejected = self.reloads.iter().take_while(|reload| reload.result == ReloadResult::Rejected);
-            let since = rejected.last().map(|reload| reload.at);
-            let text = latest.faults.first().map_or("", String::as_str);
-            problems.push(new(Weight::Bad, "rejected", Subject::Configuration, since, text));
-        }
+        let mut problems = self.problems_of_files();
         for database in &self.databases {
-            let (subject, text) = (Subject::Database(&database.name), database.error.as_deref().unwrap_or_default());
+            let subject = Subject::Database(&database.name);
             if database.state == DatabaseState::Down {
-                problems.push(new(Weight::Bad, "down", subject, Some(database.since), text));
-            } else if database.notifications == Some(false) {
-                let text = "notifications do not arrive; readings get as old as max_age";
-                problems.push(new(Weight::Warning, "deaf", subject, None, text));
+                let text = database.error.as_deref().unwrap_or_default().into();
+                let (word, since, remedy) = ("down", Some(database.since), database.remedy);
+                problems.push(Problem { weight: Weight::Bad, word, subject, since, text, remedy });
+                continue;
+            }
+            if database.is_on_standby() {
+                let text = "readings come from a standby, and came from a primary before: they may be old".into();
+                let remedy = "After a failover the connections lead to the wrong server: list all hosts, with \
+                              `target_session_attrs: read-write`.";
+                let (weight, word, remedy) = (Weight::Warning, "standby", Some(remedy));
+                let subject = Subject::Database(&database.name);
+                problems.push(Problem { weight, word, subject, since: None, text, remedy });
+            }
+            if database.is_deaf() {
+                let text = "notifications do not arrive; numbers are right, and get as old as max_age".into();
+                let remedy = "The log says why. Behind a pooler in transaction mode set `listen_host` to the server itself; a standby has none.";
+                let (weight, word, remedy) = (Weight::Warning, "deaf", Some(remedy));
+                problems.push(Problem { weight, word, subject, since: None, text, remedy });
             }
         }
         let is_down = |name: &String| {
@@ -121,7 +167,16 @@ impl Status {
         let failing = self.queries.iter().filter(|query| query.state == QueryState::Failing);
         for query in failing.filter(|query| !query.databases.iter().any(is_down)) {
             let text = query.error.as_deref().unwrap_or_default();
-            problems.push(new(Weight::Bad, "failing", Subject::Query(&query.name), query.since, text));
+            let (subject, remedy) = (Subject::Query(&query.name), remedy::of_status("", text));
+            let (weight, word, since, text) = (Weight::Bad, "failing", query.since, text.into());
+            problems.push(Problem { weight, word, subject, since, text, remedy });
+        }
+        for query in self.queries.iter().filter(|query| query.silent_keys > 0) {
+            let keys = plural(query.silent_keys, "key that triggers ask for has", "keys that triggers ask for have");
+            let text = format!("{keys} been in no answer since the start, and counts as zero").into();
+            let remedy = "Is the key of the trigger spelt right? The log names it. If its queue has had no row yet, all is well.";
+            let (weight, word, subject) = (Weight::Note, "unknown", Subject::Query(&query.name));
+            problems.push(Problem { weight, word, subject, since: None, text, remedy: Some(remedy) });
         }
         for state in [TriggerState::Refused, TriggerState::Failing, TriggerState::Silent] {
             let weight = if state == TriggerState::Silent { Weight::Note } else { Weight::Bad };
@@ -131,31 +186,98 @@ impl Status {
             let mut triggers = triggers.filter(|trigger| !is_told(trigger));
             for trigger in triggers.by_ref().take(if state == TriggerState::Refused { NAMED } else { 2 }) {
                 let (namespace, name) = (trigger.namespace.as_str(), trigger.name.as_str());
-                let text = match state {
-                    TriggerState::Silent => "KEDA has stopped asking; deleted, paused, or asking another pod?",
-                    _ => trigger.error.as_deref().unwrap_or_default(),
+                let (text, remedy) = match state {
+                    TriggerState::Silent => (
+                        "KEDA has stopped asking",
+                        Some(
+                            "Was the object deleted or paused? Is another pod asked, or does KEDA's operator hang or fail to reach us?",
+                        ),
+                    ),
+                    _ => {
+                        let (code, text) =
+                            (trigger.code.unwrap_or_default(), trigger.error.as_deref().unwrap_or_default());
+                        (text, remedy::of_status(code, text))
+                    }
                 };
-                problems.push(new(
-                    weight,
-                    state.word(),
-                    Subject::Trigger { namespace, name },
-                    Some(trigger.since),
-                    text,
-                ));
+                let (subject, since, text) = (Subject::Trigger { namespace, name }, Some(trigger.since), text.into());
+                problems.push(Problem { weight, word: state.word(), subject, since, text, remedy });
             }
             match triggers.count() {
                 0 => {}
-                more => problems.push(new(weight, state.word(), Subject::MoreTriggers(more, state), None, "")),
+                more => {
+                    let (word, subject) = (state.word(), Subject::MoreTriggers(more, state));
+                    problems.push(Problem { weight, word, subject, since: None, text: "".into(), remedy: None });
+                }
             }
         }
         let all_silent = !self.triggers.is_empty() && self.count(TriggerState::Silent) == self.triggers.len();
         if all_silent {
             let since = self.triggers.iter().map(|trigger| trigger.asked_at).min_by_key(|asked_at| asked_at.age);
-            let text = "no trigger at all is asked for: is the operator up, and does it reach this pod?";
-            problems.insert(0, new(Weight::Bad, "silent", Subject::Keda, since, text));
+            let (text, subject) = ("no trigger at all is asked for".into(), Subject::Keda);
+            let remedy = Some(
+                "Is KEDA's operator up, and does it reach this pod (Service, NetworkPolicy, TLS)? Or is another pod asked?",
+            );
+            problems.insert(0, Problem { weight: Weight::Bad, word: "silent", subject, since, text, remedy });
         }
         problems
     }
+
+    fn problems_of_files(&self) -> Vec<Problem<'_>> {
+        let mut problems = Vec::new();
+        if self.files.is_rejected {
+            // The first of the rejected ones in a row is when it began.
+            let rejected = self.reloads.iter().take_while(|reload| reload.result == ReloadResult::Rejected);
+            let since = rejected.last().map(|reload| reload.at);
+            let text = self.reloads.first().and_then(|latest| latest.faults.first()).map_or("", String::as_str).into();
+            let remedy = Some(
+                "Correct the file: a restart would fail with it. The log and `clapometer check` have every fault.",
+            );
+            let (weight, word, subject) = (Weight::Bad, "rejected", Subject::Configuration);
+            problems.push(Problem { weight, word, subject, since, text, remedy });
+        }
+        for file in &self.files.rejected {
+            let of_file =
+                |fault: &&String| fault.strip_prefix(file.as_str()).is_some_and(|rest| rest.starts_with(": "));
+            let told = self.reloads.iter().find_map(|reload| Some((reload.at, reload.faults.iter().find(of_file)?)));
+            let (since, text) = told.map_or((None, ""), |(at, fault)| (Some(at), fault.as_str()));
+            let remedy = Some(match file.ends_with(".yaml") {
+                true => {
+                    "Its team corrects it. Its last good version is served, or since a restart none; the log has every fault."
+                }
+                false => "The directory cannot be listed: look at the volume, and at the log.",
+            });
+            let (weight, word, subject, text) = (Weight::Bad, "rejected", Subject::QueryFile(file), text.into());
+            problems.push(Problem { weight, word, subject, since, text, remedy });
+        }
+        for (key, days) in &self.files.certificates {
+            let (weight, text) = match days {
+                ..0 => (Weight::Bad, "it has expired: KEDA cannot connect, and a ScaledJob does not say so".to_owned()),
+                0 => (Weight::Warning, "it expires within a day".to_owned()),
+                days => (Weight::Warning, format!("it expires in {days} days")),
+            };
+            let remedy = Some("Renew it: a new file is read by itself. cert-manager: `kubectl describe certificate`.");
+            let (word, subject, text) = ("ending", Subject::Certificate(key), text.into());
+            problems.push(Problem { weight, word, subject, since: None, text, remedy });
+        }
+        problems
+    }
+}
+
+impl Database {
+    /// Returns whether it answers as a standby, and did as a primary before.
+    fn is_on_standby(&self) -> bool {
+        self.state != DatabaseState::Down && self.has_left_primary
+    }
+
+    /// Returns whether it answers, and notifications that are waited for do not arrive.
+    fn is_deaf(&self) -> bool {
+        self.state != DatabaseState::Down && self.notifications == Some(false)
+    }
+}
+
+/// Returns a number with what it counts, such as "1 query is".
+fn counted(count: usize, one: &str, many: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { many })
 }
 
 fn capitalised(text: &str) -> String {

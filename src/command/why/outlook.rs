@@ -11,6 +11,7 @@ use crate::{
 };
 
 /// An object, as far as it says what comes of answers.
+#[derive(Clone, Copy)]
 pub(super) enum Outlook {
     Job { job: ScaledJob, others: usize },
     Replicas { least: i64, most: i64, others: usize },

@@ -8,6 +8,7 @@ use super::{ask::Answered, outlook::Outlook};
 use crate::{
     keda::scaled_job::ScalerAnswer,
     recorder::{Change, Event, History, Incident, TriggerHistory},
+    remedy,
     terminal::{
         reading_width,
         style::{ColorChoice, Style},
@@ -17,6 +18,9 @@ use crate::{
 
 /// The time by which a process's clock may be behind without a word: what it says of now was written a moment ago.
 const CLOCK_DIFFERENCE: Duration = Duration::from_secs(2);
+
+/// The difference of two clocks that is not told when now is asked about: an answer may take so long.
+const ANSWER: Duration = Duration::from_secs(10);
 
 /// The most changes that are shown of a process, those around the moment.
 const MOST_LINES: usize = 40;
@@ -60,7 +64,9 @@ impl Story<'_> {
         }
         for (address, history) in asked {
             lines.push(String::new());
-            self.tell(address, history, colors, &mut lines);
+            // Now is now by the process's own clock.
+            let at = if self.is_now { history.at.to_offset(self.at.offset()) } else { self.at };
+            Story { at, ..*self }.tell(address, history, self.at, colors, &mut lines);
         }
         for (address, history) in never {
             let since = self.time(history.remembers_since);
@@ -83,7 +89,14 @@ impl Story<'_> {
     }
 
     /// Tells what one process knows.
-    fn tell(&self, address: &str, history: &History, colors: ColorChoice, lines: &mut Vec<String>) {
+    fn tell(
+        &self,
+        address: &str,
+        history: &History,
+        asked_at: OffsetDateTime,
+        colors: ColorChoice,
+        lines: &mut Vec<String>,
+    ) {
         let since = self.time(history.remembers_since);
         lines.push(format!("{}, which remembers since {since}", colors.paint(Style::Heading, address)));
         if history.remembers_since > self.at {
@@ -91,6 +104,15 @@ impl Story<'_> {
         }
         if history.now + CLOCK_DIFFERENCE < self.at {
             self.say(&format!("By its clock that is still to come: it is {} there.", self.time(history.now)), lines);
+        }
+        let difference = (history.now - asked_at).unsigned_abs();
+        if self.is_now && difference > ANSWER {
+            let side = if history.now > asked_at { "ahead of" } else { "behind" };
+            let difference = span(difference.as_secs_f64());
+            self.say(
+                &format!("Its clock is {difference} {side} this machine's. Its times are by its own clock."),
+                lines,
+            );
         }
         let states = self.states(history);
         let (silent, present): (Vec<&State<'_>>, Vec<&State<'_>>) =
@@ -102,7 +124,10 @@ impl Story<'_> {
                 let first = first.map_or_else(String::new, |first| format!(": it first did at {}", self.time(first)));
                 self.say(&format!("KEDA had not asked for it{first}."), lines);
             }
-            (false, _) => present.iter().for_each(|state| self.say(&self.told(state), lines)),
+            (false, _) => present.iter().for_each(|state| {
+                self.say(&self.told(state), lines);
+                self.advice(state, history).iter().for_each(|advice| self.say(advice, lines));
+            }),
         }
         if let Some(outlook) = &self.outlook {
             let answers: Vec<ScalerAnswer> = present.iter().filter_map(|state| state.answer()).collect();
@@ -147,9 +172,62 @@ impl Story<'_> {
             Some((since, Some(until))) => {
                 format!("KEDA did not ask for {query} from {} to {}.", self.time(since), self.time(until))
             }
-            Some((since, None)) => format!("KEDA has not asked for {query} since {}.", self.time(since)),
+            Some((since, None)) => format!(
+                "KEDA has not asked for {query} since {}. Was the object deleted or paused? Is another pod asked, or does KEDA's \
+                 operator hang or fail to reach this one?",
+                self.time(since)
+            ),
             None => String::new(),
         }
+    }
+
+    /// Says what to do about what a trigger had been told, as far as that is known.
+    fn advice(&self, state: &State<'_>, history: &History) -> Option<String> {
+        let Some((code, text)) = state.error() else {
+            let is_zero =
+                matches!(state.value.map(|change| &change.event), Some(Event::Value { value }) if *value == 0.0);
+            let keys = state.trigger.silent_keys;
+            if is_zero && keys > 0 {
+                let keys = plural(keys, "key that is asked for is", "keys that are asked for are");
+                let text = "in no answer, and counts as zero: is the trigger's key spelt right? The log names it.";
+                return Some(format!("Of its query {keys} {text}"));
+            }
+            return state.trigger.budget.map(|total| {
+                format!("Its query shares {total} Jobs among its keys, so that a value may be less than the rows of its key.")
+            });
+        };
+        if code == "Unavailable"
+            && let Some((at, database, reason, step)) = self.outage(state, history)
+        {
+            let failed = format!("Database {database} had failed at {}", self.time(at));
+            return Some(match step {
+                Some(step) => format!("{failed}. {step}"),
+                None => {
+                    let remedy = remedy::of_reason(reason).unwrap_or_default();
+                    format!("{failed}: {}. {remedy}", remedy::reason_in_words(reason))
+                }
+            });
+        }
+        remedy::of_status(code, text).map(str::to_owned)
+    }
+
+    /// Returns when a database of a trigger had failed, its name, the reason, and the step at which no session was opened, if
+    /// it had not answered again by the moment.
+    fn outage<'a>(
+        &self,
+        state: &State<'_>,
+        history: &'a History,
+    ) -> Option<(OffsetDateTime, &'a str, &'a str, Option<&'a str>)> {
+        let before = || history.incidents.iter().rev().filter(|happening| happening.at <= self.at);
+        state.trigger.databases.iter().find_map(|database| {
+            before().find_map(|happening| match &happening.incident {
+                Incident::DatabaseUp { database: name } if name == database => Some(None),
+                Incident::DatabaseDown { database: name, reason, step } if name == database => {
+                    Some(Some((happening.at, name.as_str(), reason.as_str(), step.as_deref())))
+                }
+                _ => None,
+            })?
+        })
     }
 
     /// Says what a trigger had been told.
@@ -293,6 +371,16 @@ impl<'a> State<'a> {
         matches!(self.value.map(|change| &change.event), Some(Event::NoValue { .. } | Event::Refusal { .. }))
     }
 
+    /// Returns the code and the text of the error that it was told.
+    fn error(&self) -> Option<(&'a str, &'a str)> {
+        [self.value, self.activity].into_iter().flatten().find_map(|change| match &change.event {
+            Event::NoValue { code, text } | Event::NoActivity { code, text } | Event::Refusal { code, text } => {
+                Some((code.as_str(), text.as_str()))
+            }
+            _ => None,
+        })
+    }
+
     /// Returns the answers to a poll, if both were good.
     fn answer(&self) -> Option<ScalerAnswer> {
         match (&self.value?.event, &self.activity?.event, self.trigger.target) {
@@ -305,12 +393,24 @@ impl<'a> State<'a> {
 }
 
 fn incident(incident: &Incident) -> (String, Style) {
+    let with = |text: &str, detail: &str| match detail {
+        "" => text.to_owned(),
+        detail => format!("{text}: {}", printable(detail)),
+    };
     match incident {
-        Incident::Reload => ("the configuration was reloaded".to_owned(), Style::Quiet),
-        Incident::ReloadRejected => {
-            ("a wrong configuration was rejected, and the one before stayed in force".to_owned(), Style::Warning)
+        Incident::Reload { changed } => (with("the configuration was reloaded", changed), Style::Quiet),
+        Incident::ReloadRejected { fault } => {
+            (with("a wrong configuration was rejected, and the one before stayed in force", fault), Style::Warning)
         }
-        Incident::DatabaseDown { database, reason } => (format!("database {database} failed ({reason})"), Style::Bad),
+        Incident::DatabaseDown { database, reason, step } => {
+            (with(&format!("database {database} failed ({reason})"), step.as_deref().unwrap_or_default()), Style::Bad)
+        }
         Incident::DatabaseUp { database } => (format!("database {database} answered again"), Style::Good),
+        Incident::Standby { database } => {
+            (format!("readings of {database} came from a standby, and from a primary before"), Style::Warning)
+        }
+        Incident::Primary { database } => (format!("readings of {database} came from a primary again"), Style::Good),
+        Incident::Deaf { database } => (format!("notifications of {database} did not arrive any more"), Style::Warning),
+        Incident::Hearing { database } => (format!("notifications of {database} arrived again"), Style::Good),
     }
 }

@@ -53,6 +53,8 @@ fn trigger(first: &str, last: &str, changes: Vec<Change>) -> TriggerHistory {
         first_asked_at: at(first),
         last_asked_at: at(last),
         interval_seconds: Some(30.0),
+        silent_keys: 0,
+        budget: None,
         is_silent: false,
         changes,
         left_off: 0,
@@ -101,9 +103,11 @@ fn told_of(moment: &str, triggers: Vec<TriggerHistory>) -> String {
 fn an_outage_is_told_by_the_process_that_was_asked_and_the_others_say_what_they_know() {
     let changes = vec![value("01:30:00", 12.0), active("01:30:00", true), away("03:04:34"), value("03:15:10", 40.0)];
     let mut asked = history("03:12:00", vec![trigger("00:10:00", "08:59:50", changes)]);
-    let down = Incident::DatabaseDown { database: "claps".to_owned(), reason: "unreachable".to_owned() };
+    let step = Some("The server refuses the password.".to_owned());
+    let down = Incident::DatabaseDown { database: "claps".to_owned(), reason: "unreachable".to_owned(), step };
+    let reload = Incident::Reload { changed: "queries.jobs.namespaces".to_owned() };
     let up = Incident::DatabaseUp { database: "claps".to_owned() };
-    for (time, incident) in [("02:50:00", Incident::Reload), ("03:04:31", down), ("03:14:58", up)] {
+    for (time, incident) in [("02:50:00", reload), ("03:04:31", down), ("03:14:58", up)] {
         asked.incidents.push(Happening { at: at(time), incident });
     }
     let never = history("03:12:00", Vec::new());
@@ -138,6 +142,20 @@ fn a_refusal_is_told_while_it_holds_and_not_before_or_after() {
     assert_eq!(quoted("03:00:00"), (false, true));
     assert_eq!(quoted("03:05:00"), (true, false));
     assert_eq!(quoted("03:25:00"), (false, true));
+}
+
+#[test]
+fn a_budget_and_a_zero_of_an_unknown_key_are_told() {
+    let told = |value_: f64, silent_keys: usize, budget: Option<u64>| {
+        let mut one =
+            trigger("00:10:00", "08:59:50", vec![value("01:30:00", value_), active("01:30:00", value_ > 0.0)]);
+        (one.silent_keys, one.budget) = (silent_keys, budget);
+        flat(&told_of("03:12:00", vec![one]))
+    };
+    let (budget, key) = ("Its query shares 40 Jobs among its keys", "is the trigger's key spelt right?");
+    assert!(told(3.0, 1, Some(40)).contains(budget) && !told(3.0, 1, Some(40)).contains(key));
+    assert!(told(0.0, 1, None).contains(key) && !told(0.0, 1, None).contains("Its query shares"));
+    assert!(!told(0.0, 0, None).contains(key));
 }
 
 #[test]

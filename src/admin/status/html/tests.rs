@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use tokio::time::Instant;
 
 use super::*;
-use crate::admin::status::{Process, clock::Clock};
+use crate::admin::status::{Files, Process, clock::Clock};
 
 /// A text that ends whatever it stands in.
 const HOSTILE: &str = "</script></style><img src=x onerror='alert(1)'>\"{{now}}\u{0}\n";
@@ -41,6 +41,7 @@ fn query(name: String, state: QueryState, history: Vec<Option<f64>>) -> Query {
         value: Some(17.0),
         activity: Some(17.0),
         keys: None,
+        silent_keys: 0,
         read_at: Some(moment(3)),
         age_seconds: Some(3.0),
         duration_seconds: Some(0.0123),
@@ -56,7 +57,9 @@ fn database(name: String, state: DatabaseState) -> Database {
         since: moment(7_000),
         reason: None,
         error: (state == DatabaseState::Down).then(|| "the database cannot be reached".to_owned()),
+        remedy: None,
         role: Some(Role::Primary),
+        has_left_primary: false,
         privileged: Some(false),
         breaker: Breaker::Closed,
         notifications: Some(true),
@@ -78,6 +81,7 @@ fn quiet() -> Status {
         triggers: vec![trigger("mailer".to_owned(), TriggerState::Answered)],
         untracked_requests: 0,
         reloads: Vec::new(),
+        files: Files::default(),
     }
 }
 
@@ -94,6 +98,7 @@ fn a_quiet_page_says_so_and_one_with_problems_names_them_first() {
     status.triggers.push(trigger("packer".to_owned(), TriggerState::Silent));
     // An error is shown in the place of an earlier answer.
     status.triggers[0].active = Some(false);
+    status.files.is_rejected = true;
     status.reloads.push(Reload {
         at: moment(20),
         result: ReloadResult::Rejected,

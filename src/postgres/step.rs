@@ -1,0 +1,51 @@
+//! The step at which no session can be opened, for people who see neither the log nor the server.
+//!
+//! The sentences are fixed, and name no host, user or database: whoever reaches the admin port reads them.
+
+use super::Cause;
+
+impl Cause {
+    /// Returns what fails while a session is opened, and what to do about it; none for a cause of another kind.
+    pub fn step(self) -> Option<&'static str> {
+        Some(match self {
+            Self::Credentials => {
+                "A password or certificate cannot be read: look at the Secret and its mount. The log names the file."
+            }
+            Self::HostName => "The host name is not known: look at the name, at the Service, and at DNS.",
+            Self::Refused | Self::NoSocket => {
+                "Nothing listens there: is PostgreSQL up, are host and port right, does a NetworkPolicy stand between?"
+            }
+            Self::Silent => "No answer in time: a NetworkPolicy or firewall drops the packets, or the server hangs.",
+            Self::NotPostgres => "Something else than PostgreSQL answers there: look at host and port.",
+            Self::HungUp => {
+                "The server hangs up at once: it is starting or stopping, or a proxy or pooler has lost it."
+            }
+            Self::NoTls | Self::NotDirect => "The server offers no such TLS: compare sslmode with the server's ssl.",
+            Self::CertificateTime => {
+                "The server's certificate has expired, or does not count yet: renew it, and look at the clocks."
+            }
+            Self::UnknownIssuer | Self::OwnRoot => {
+                "The server's certificate is of another authority: was it renewed? sslrootcert must have the new one."
+            }
+            Self::WrongName => "The server's certificate is for another name: connect by a name that it has.",
+            Self::ClientCertificate => {
+                "The server refuses the scaler's certificate, or wants one: look at sslcert and sslkey."
+            }
+            Self::Tls => "TLS fails: compare sslmode and sslrootcert with the server's certificate.",
+            Self::MissingPassword => "The server asks for a password, and there is none: look at the Secret.",
+            Self::ChannelBinding | Self::AuthenticationMethod => {
+                "The server asks for another way of authentication: look at pg_hba.conf."
+            }
+            Self::Authentication => {
+                "The server refuses the password or the role: was it rotated, is the role NOLOGIN, does pg_hba.conf admit it?"
+            }
+            Self::Backend => "The pooler answers, and its PostgreSQL does not: the pooler's log says why.",
+            Self::MissingDatabase => "The server has no such database: was it dropped or renamed? Look at dbname.",
+            Self::Full => {
+                "The server has no connection left: see who holds them, or raise max_connections or the role's CONNECTION LIMIT."
+            }
+            Self::NotReady => "The server is starting or stopping: wait, and read its log if it lasts.",
+            _ => return None,
+        })
+    }
+}
