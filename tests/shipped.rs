@@ -11,7 +11,7 @@ use clapometer::config::{Config, Environment};
 /// The directories at which the shipped manifests mount Secrets and certificates.
 const MOUNTS: [&str; 3] = ["/secrets/", "/certs", "/var/run/"];
 
-/// The file that the documents put beside the configuration.
+/// The file that the documents put into the directory from which they start the program.
 const PASSWORD: &str = "clapometer.password";
 
 /// Lays out the mounted files under `root`, with something of the right form in each.
@@ -19,6 +19,7 @@ fn mount(root: &Path, yaml: &str) -> String {
     let mounted = MOUNTS.iter().fold(yaml.to_owned(), |text, mount| {
         text.replace(&format!(" {mount}"), &format!(" {}{mount}", root.display()))
     });
+    let mounted = mounted.replace(&format!(" {PASSWORD}"), &format!(" {}/{PASSWORD}", root.display()));
     let is_end = |character: char| ",}] \n".contains(character);
     for path in mounted.split(is_end).filter(|word| word.starts_with(&*root.to_string_lossy())) {
         let content = match Path::new(path).extension().and_then(|extension| extension.to_str()) {
@@ -38,7 +39,6 @@ fn loads(origin: &str, yaml: &str) -> Config {
     let path = directory.path().join("clapometer.yaml");
     let yaml = mount(directory.path(), yaml);
     fs::write(&path, &yaml).expect("a configuration file");
-    fs::write(directory.path().join(PASSWORD), "a password\n").expect("a password file");
     Config::load(Some(&path), &Environment::default()).unwrap_or_else(|faults| panic!("{origin}: {faults}\n{yaml}"))
 }
 
