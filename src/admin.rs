@@ -34,7 +34,7 @@ use self::{
     triggers::Histories,
 };
 use crate::{
-    metrics::{Build, Metrics},
+    metrics::{Build, Limit, Metrics},
     places::{Peer, Places},
     scaler::Catalog,
 };
@@ -69,6 +69,7 @@ pub struct Subject {
 
 /// The pages, each in every form.
 struct Pages {
+    metrics: Arc<Metrics>,
     open_metrics: PageCache,
     text_format: PageCache,
     status_json: PageCache,
@@ -90,6 +91,7 @@ pub async fn serve(listener: TcpListener, subject: Subject, shutdown: Cancellati
         };
         let place = places.take(Peer::from(address.ip()));
         let pages = Arc::clone(&pages);
+        let metrics = Arc::clone(&pages.metrics);
         tokio::spawn(async move {
             let service = service_fn(move |request: Request<Incoming>| {
                 let pages = Arc::clone(&pages);
@@ -100,7 +102,7 @@ pub async fn serve(listener: TcpListener, subject: Subject, shutdown: Cancellati
             tokio::select! {
                 // An error of the peer or a timeout ends this connection only.
                 _ = timeout(CONNECTION_TIMEOUT, http.serve_connection(TokioIo::new(socket), service)) => {}
-                () = place.gives_way() => {}
+                () = place.gives_way() => metrics.limit_reached(Limit::AdminConnections),
             }
         });
     }
@@ -118,6 +120,7 @@ impl Pages {
         };
         let (open_metrics, text_format) = (page(Metrics::encode), page(Metrics::encode_text));
         let histories = Histories::new(Arc::clone(&subject.metrics), subject.catalog.clone());
+        let metrics = Arc::clone(&subject.metrics);
         let gatherer = Arc::new(Gatherer::new(subject));
         let status_json = {
             let gatherer = Arc::clone(&gatherer);
@@ -128,7 +131,7 @@ impl Pages {
             PageCache::new(move |()| gatherer.status().html(&View::default()).into())
         };
         let filtered_page = PageCache::new(move |view| gatherer.status().html(view).into());
-        Self { open_metrics, text_format, status_json, status_page, filtered_page, histories, shutdown }
+        Self { metrics, open_metrics, text_format, status_json, status_page, filtered_page, histories, shutdown }
     }
 
     async fn page<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
@@ -140,7 +143,7 @@ impl Pages {
             "/livez" => text(StatusCode::OK, "ok\n"),
             "/readyz" if self.shutdown.is_cancelled() => text(StatusCode::SERVICE_UNAVAILABLE, "shutting down\n"),
             "/readyz" => text(StatusCode::OK, "ok\n"),
-            "/metrics" => self.metrics(takes_open_metrics(request.headers())).await,
+            "/metrics" => self.metrics_page(takes_open_metrics(request.headers())).await,
             "/" => self.status(request.uri().query().map(View::parse).unwrap_or_default()).await,
             "/api/status" => private("application/json", self.status_json.page(()).await),
             _ if path.starts_with(triggers::PREFIX) => self.histories.answer(request.uri()).await,
@@ -151,7 +154,7 @@ impl Pages {
         }
     }
 
-    async fn metrics(&self, is_open_metrics: bool) -> Response<Full<Bytes>> {
+    async fn metrics_page(&self, is_open_metrics: bool) -> Response<Full<Bytes>> {
         let mut response = match is_open_metrics {
             true => with_type(StatusCode::OK, OPEN_METRICS, self.open_metrics.page(()).await),
             false => with_type(StatusCode::OK, TEXT_FORMAT, self.text_format.page(()).await),

@@ -4,6 +4,7 @@
 //! open set, triggers, is capped. Counters are registered without `_total`, which the OpenMetrics
 //! encoding adds.
 
+mod limits;
 mod process;
 mod text_format;
 mod triggers;
@@ -26,8 +27,11 @@ use prometheus_client::{
 };
 use tokio::time::Instant;
 
-pub use self::triggers::{FaultTold, RefusalNews, RefusalTold, Refused, Told, TriggerId, TriggerKey, TriggerState};
-use self::{process::Process, triggers::Triggers, validity::Validity};
+pub use self::{
+    limits::Limit,
+    triggers::{FaultTold, RefusalNews, RefusalTold, Refused, Told, TriggerId, TriggerKey, TriggerState},
+};
+use self::{limits::Limits, process::Process, triggers::Triggers, validity::Validity};
 use crate::recorder::Recorder;
 
 /// A gauge of doubles.
@@ -204,6 +208,7 @@ pub struct Metrics {
     pub config_valid: Validity,
     /// The expiry of a certificate, in seconds since 1970.
     pub certificate_expiry: Family<CertificateLabels, FloatGauge>,
+    limits: Limits,
     triggers: Arc<Triggers>,
     /// The record of what KEDA was told, and when that changed.
     pub recorder: Recorder,
@@ -305,6 +310,7 @@ impl Metrics {
                 "clapometer_certificate_expiry_timestamp_seconds",
                 "When the certificate expires, in seconds since 1970.",
             ),
+            limits: Limits::new(r),
             triggers: Arc::new(Triggers::new(r)),
             read_at: Mutex::default(),
             recorder: Recorder::default(),
@@ -379,6 +385,11 @@ impl Metrics {
         for state in [ConnectionUse::Idle, ConnectionUse::Busy] {
             self.pool_connections.remove(&ConnectionLabels { database: name.to_owned(), state });
         }
+    }
+
+    /// Counts what was turned away because a limit was reached.
+    pub fn limit_reached(&self, limit: Limit) {
+        self.limits.reached(limit);
     }
 
     /// Records that KEDA asked for a trigger that is served.

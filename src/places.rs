@@ -2,6 +2,8 @@
 //!
 //! A peer that holds every place with connections that ask nothing would keep everybody else out. So a newcomer takes the
 //! place of the oldest connection of the peer that has most.
+//!
+//! Connections that are of use are better kept: [`Place::try_take_in`] takes none of them from their own peer.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -55,6 +57,7 @@ struct Holder {
 #[derive(Debug)]
 pub struct Place {
     places: Arc<Places>,
+    peer: Peer,
     number: u64,
     gives_way: CancellationToken,
 }
@@ -72,15 +75,18 @@ impl Places {
         if taken.by_peer.get(&peer).is_some_and(|places| *places >= self.of_a_peer) {
             taken.make_room(peer);
         } else if taken.places.len() >= self.limit {
-            let greediest = taken.by_peer.iter().max_by_key(|(_, places)| **places).map(|(peer, _)| *peer);
-            taken.make_room(greediest.unwrap_or(peer));
+            let greediest = taken.greediest().map_or(peer, |(greediest, _)| greediest);
+            taken.make_room(greediest);
         }
+        self.place(&mut taken, peer, CancellationToken::new())
+    }
+
+    fn place(self: &Arc<Self>, taken: &mut Taken, peer: Peer, gives_way: CancellationToken) -> Place {
         let number = taken.next_number;
         taken.next_number += 1;
-        let gives_way = CancellationToken::new();
         taken.places.insert(number, Holder { peer, gives_way: gives_way.clone() });
         *taken.by_peer.entry(peer).or_default() += 1;
-        Place { places: Arc::clone(self), number, gives_way }
+        Place { places: Arc::clone(self), peer, number, gives_way }
     }
 
     fn taken(&self) -> MutexGuard<'_, Taken> {
@@ -89,6 +95,11 @@ impl Places {
 }
 
 impl Taken {
+    /// Returns the peer that has most places, and their number.
+    fn greediest(&self) -> Option<(Peer, usize)> {
+        self.by_peer.iter().max_by_key(|(_, places)| **places).map(|(peer, places)| (*peer, *places))
+    }
+
     /// Lets the oldest connection of a peer give way.
     fn make_room(&mut self, peer: Peer) {
         let oldest = self.places.iter().find(|(_, holder)| holder.peer == peer).map(|(number, _)| *number);
@@ -111,8 +122,26 @@ impl Taken {
 
 impl Place {
     /// Waits until the connection has to give way. Never returns if it may stay.
-    pub async fn gives_way(&self) {
-        self.gives_way.cancelled().await;
+    pub fn gives_way(&self) -> impl Future<Output = ()> + use<> {
+        self.gives_way.clone().cancelled_owned()
+    }
+
+    /// Takes a place of another kind for the same connection.
+    ///
+    /// Connections of the same peer never give way to it, so that whoever shares an address with a flood keeps what it
+    /// has. Where there is no place left, the oldest one of the peer that has most gives way, if that peer would still
+    /// have as many as this one. Returns none otherwise.
+    pub fn try_take_in(&self, places: &Arc<Places>) -> Option<Place> {
+        let mut taken = places.taken();
+        let own = taken.by_peer.get(&self.peer).copied().unwrap_or_default();
+        if own >= places.of_a_peer {
+            return None;
+        }
+        if taken.places.len() >= places.limit {
+            let (greediest, _) = taken.greediest().filter(|(_, most)| *most > own + 1)?;
+            taken.make_room(greediest);
+        }
+        Some(places.place(&mut taken, self.peer, self.gives_way.clone()))
     }
 }
 
@@ -157,6 +186,20 @@ mod tests {
         assert_eq!(of_greedy.iter().map(gave_way).collect::<Vec<_>>(), [true, false, false, false]);
         let _another = places.take(modest);
         assert!(gave_way(&of_greedy[1]) && !gave_way(&modest_one), "the older one is of the peer that has fewer");
+    }
+
+    #[test]
+    fn a_connection_of_use_gives_way_to_a_modest_peer_only() {
+        let (newcomers, served) = (Places::new(9, 9), Places::new(4, 3));
+        let (greedy, modest) = (peer("10.0.0.1"), peer("10.0.0.2"));
+        let called = |peer: Peer| newcomers.take(peer).try_take_in(&served);
+        let of_greedy: Vec<Place> = (0..3).map(|_| called(greedy).unwrap()).collect();
+        assert!(called(greedy).is_none(), "it has its share");
+        let of_modest = [called(modest).unwrap(), called(modest).unwrap()];
+        assert_eq!(of_greedy.iter().map(gave_way).collect::<Vec<_>>(), [true, false, false]);
+        assert!(called(modest).is_none(), "it would have more than the other one");
+        assert!(!of_modest.iter().any(gave_way));
+        assert!(newcomers.taken().by_peer.is_empty() && served.taken().places.len() == 4);
     }
 
     #[test]

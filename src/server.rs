@@ -2,6 +2,8 @@
 
 mod accept;
 mod body_limit;
+mod connection_place;
+mod counted_log;
 mod health;
 mod preface;
 mod query_files;
@@ -116,7 +118,7 @@ pub async fn run(main: Config, addresses: Addresses, file: Option<PathBuf>, buil
     let cache = QueryCache::new(Arc::clone(&metrics), &supervisor);
     let scaler = Scaler::new(in_force.clone(), Arc::clone(&cache), Arc::clone(&metrics), shutdown.clone());
     let (health, health_service) = HealthReport::new(in_force.clone(), &supervisor);
-    let services = Services::new(scaler, health_service, config.server.reflection)?;
+    let services = Services::new(scaler, health_service, config.server.reflection, &metrics)?;
     let grpc_address = grpc.local_addr().unwrap_or(addresses.grpc);
     let admin_address = http.local_addr().unwrap_or(addresses.admin);
     let reloads = Arc::new(ReloadLog::default());

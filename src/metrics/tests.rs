@@ -41,6 +41,7 @@ fn full() -> Metrics {
         reloads: _,
         config_valid,
         certificate_expiry,
+        limits: _,
         triggers: _,
         recorder: _,
     } = &metrics;

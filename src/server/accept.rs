@@ -9,7 +9,6 @@ use rand::Rng;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
     time::{sleep, timeout},
 };
 use tokio_rustls::TlsAcceptor;
@@ -17,14 +16,17 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::body::Body;
 
 use super::{
+    connection_place::{ConnectionPlace, ConnectionPlaces},
+    counted_log::CountedLog,
     preface::{Preface, PrefaceReader},
     routes::{Answering, PeerServices, Services},
     tls::ServerIdentity,
 };
-use crate::{metrics::Metrics, places::Peer, scaler::ConnectionAge};
-
-/// The most connections at a time. A KEDA operator opens one.
-const CONNECTIONS: usize = 1_000;
+use crate::{
+    metrics::{Limit, Metrics},
+    places::Peer,
+    scaler::ConnectionAge,
+};
 
 /// The most concurrent streams of a connection: all triggers of a cluster share one connection.
 ///
@@ -66,7 +68,8 @@ pub(super) async fn serve(
     metrics: Arc<Metrics>,
     shutdown: CancellationToken,
 ) {
-    let permits = Arc::new(Semaphore::new(CONNECTIONS));
+    let places = ConnectionPlaces::new();
+    let gave_way = Arc::new(CountedLog::default());
     let connections = TaskTracker::new();
     let mut is_refusing = false;
     loop {
@@ -85,24 +88,28 @@ pub(super) async fn serve(
                 continue;
             }
         };
-        let Ok(permit) = Arc::clone(&permits).try_acquire_owned() else {
-            if !std::mem::replace(&mut is_refusing, true) {
-                tracing::warn!(limit = CONNECTIONS, "refusing connections beyond the limit");
-            }
-            continue;
-        };
         if std::mem::take(&mut is_refusing) {
             tracing::info!("accepting connections again");
         }
         let acceptor = limits.identity.as_ref().map(|identity| identity.acceptor());
-        let services = services.of(Peer::from(address.ip()));
-        let connection = connection(socket, acceptor, services, jittered(limits.maximum_age), shutdown.clone());
-        let metrics = Arc::clone(&metrics);
+        let peer = Peer::from(address.ip());
+        let services = services.of(peer);
+        let (place, gives_way) = places.take(peer);
+        let (maximum_age, shutdown) = (jittered(limits.maximum_age), shutdown.clone());
+        let (metrics, gave_way) = (Arc::clone(&metrics), Arc::clone(&gave_way));
         metrics.grpc_connections.inc();
         connections.spawn(async move {
-            connection.await;
+            tokio::select! {
+                () = connection(socket, acceptor, services, &place, maximum_age, shutdown) => {}
+                () = gives_way => {
+                    let limit = if place.is_served() { Limit::Connections } else { Limit::NewConnections };
+                    metrics.limit_reached(limit);
+                    if let Some(count) = gave_way.count() {
+                        tracing::warn!(count, "connections gave way to newer ones because there are too many of their peer, or of all");
+                    }
+                }
+            }
             metrics.grpc_connections.dec();
-            drop(permit);
         });
     }
     drop(listener);
@@ -120,6 +127,7 @@ async fn connection(
     socket: TcpStream,
     acceptor: Option<TlsAcceptor>,
     services: PeerServices,
+    place: &ConnectionPlace,
     maximum_age: Option<Duration>,
     shutdown: CancellationToken,
 ) {
@@ -129,7 +137,7 @@ async fn connection(
     }
     let Some(acceptor) = acceptor else {
         let (io, preface) = PrefaceReader::new(socket);
-        return serve_http2(io, preface, services, maximum_age, shutdown).await;
+        return serve_http2(io, preface, services, place, maximum_age, shutdown).await;
     };
     let handshake = tokio::select! {
         handshake = timeout(PREFACE_TIMEOUT, acceptor.accept(socket)) => handshake,
@@ -138,7 +146,7 @@ async fn connection(
     match handshake {
         Ok(Ok(stream)) => {
             let (io, preface) = PrefaceReader::new(stream);
-            serve_http2(io, preface, services, maximum_age, shutdown).await;
+            serve_http2(io, preface, services, place, maximum_age, shutdown).await;
         }
         // Every stranger can make a handshake fail, so this is not a warning.
         Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
@@ -151,6 +159,7 @@ async fn serve_http2<I>(
     io: I,
     preface: Preface,
     services: PeerServices,
+    place: &ConnectionPlace,
     maximum_age: Option<Duration>,
     shutdown: CancellationToken,
 ) where
@@ -158,7 +167,7 @@ async fn serve_http2<I>(
 {
     let age = maximum_age.map(|limit| ConnectionAge { is_over: CancellationToken::new(), limit });
     let age_of_streams = age.clone();
-    let service = service_fn(move |request| answer(&services, request, age_of_streams.as_ref()));
+    let service = service_fn(move |request| answer(&services, place, request, age_of_streams.as_ref()));
     let http = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         // gRPC does not use the date; grpc-go sends none either.
@@ -216,7 +225,12 @@ async fn serve_http2<I>(
 /// Answers one request, or refuses it if its content type is not gRPC's.
 ///
 /// A streaming method finds the age of its connection in the extensions.
-fn answer(services: &PeerServices, mut request: Request<Incoming>, age: Option<&ConnectionAge>) -> Answering {
+fn answer(
+    services: &PeerServices,
+    place: &ConnectionPlace,
+    mut request: Request<Incoming>,
+    age: Option<&ConnectionAge>,
+) -> Answering {
     let content_type = request.headers().get(CONTENT_TYPE).map(http::HeaderValue::as_bytes);
     if !content_type.is_some_and(is_grpc) {
         let mut response = Response::new(Body::empty());
@@ -226,7 +240,7 @@ fn answer(services: &PeerServices, mut request: Request<Incoming>, age: Option<&
     if let Some(age) = age.filter(|_| request.uri().path().contains(STREAMING)) {
         request.extensions_mut().insert(age.clone());
     }
-    services.answer(request)
+    services.answer(request, !place.carries_a_call())
 }
 
 /// Accepts `application/grpc` and `application/grpc+proto`, with or without parameters (gRPC over HTTP/2, "Requests").

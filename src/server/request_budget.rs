@@ -9,13 +9,15 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
-    time::Duration,
 };
 
-use tokio::time::Instant;
 use tonic::Status;
 
-use crate::places::Peer;
+use super::counted_log::CountedLog;
+use crate::{
+    metrics::{Limit, Metrics},
+    places::Peer,
+};
 
 /// The most bytes that all these requests may hold, and the most of one peer, so that another one is answered beside it:
 /// as much as 5,000 calls of usual triggers. The images run within 256 MiB.
@@ -25,22 +27,13 @@ const BUDGET_OF_A_PEER: usize = 32 * 1024 * 1024;
 /// The memory of a request beside its message: measured, and rounded up.
 const OVERHEAD: usize = 6 * 1024;
 
-/// The pause between two lines of the log about refused requests.
-const PAUSE: Duration = Duration::from_secs(60);
-
 /// The bytes that requests hold at this moment.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct RequestBudget {
     held: AtomicUsize,
     by_peer: Mutex<HashMap<Peer, Weak<PeerBudget>>>,
-    refused: Mutex<Refused>,
-}
-
-/// The requests that were refused since the last line of the log about them.
-#[derive(Debug, Default)]
-struct Refused {
-    requests: u64,
-    logged_at: Option<Instant>,
+    refused: CountedLog,
+    metrics: Arc<Metrics>,
 }
 
 /// The share of one peer, over all of its connections.
@@ -70,6 +63,11 @@ pub(super) enum Waits {
 }
 
 impl RequestBudget {
+    pub(super) fn new(metrics: Arc<Metrics>) -> Arc<Self> {
+        let (held, by_peer) = (AtomicUsize::new(0), Mutex::default());
+        Arc::new(Self { held, by_peer, refused: CountedLog::default(), metrics })
+    }
+
     /// Returns the share of a peer.
     pub(super) fn of(self: &Arc<Self>, peer: Peer) -> Arc<PeerBudget> {
         let mut by_peer = self.by_peer();
@@ -87,12 +85,8 @@ impl RequestBudget {
 
     /// Counts a refused request, and logs the count once a minute.
     fn refuse(&self) -> Status {
-        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
-        refused.requests += 1;
-        let now = Instant::now();
-        if refused.logged_at.is_none_or(|at| now.saturating_duration_since(at) >= PAUSE) {
-            let count = std::mem::take(&mut refused.requests);
-            refused.logged_at = Some(now);
+        self.metrics.limit_reached(Limit::Requests);
+        if let Some(count) = self.refused.count() {
             tracing::warn!(
                 count,
                 "requests were refused because too many of their peer, or of all, are not answered yet"
@@ -161,6 +155,11 @@ mod tests {
     use std::net::IpAddr;
 
     use super::*;
+    use crate::metrics::Build;
+
+    fn budget() -> Arc<RequestBudget> {
+        RequestBudget::new(Arc::new(Metrics::new(Build { version: "0", commit: "0", rustc: "0" })))
+    }
 
     fn share(budget: &Arc<RequestBudget>, peer: &str) -> Arc<PeerBudget> {
         budget.of(Peer::from(peer.parse::<IpAddr>().unwrap()))
@@ -180,7 +179,7 @@ mod tests {
 
     #[test]
     fn one_peer_leaves_room_for_others_and_all_give_it_back() {
-        let budget = Arc::new(RequestBudget::default());
+        let budget = budget();
         let (greedy, modest) = (share(&budget, "10.0.0.1"), share(&budget, "10.0.0.2"));
         let of_greedy = fill(&greedy);
         assert_eq!(of_greedy.len(), BUDGET_OF_A_PEER / OVERHEAD);
@@ -198,7 +197,7 @@ mod tests {
 
     #[test]
     fn a_request_that_never_waits_is_charged_only_while_it_is_incomplete() {
-        let budget = Arc::new(RequestBudget::default());
+        let budget = budget();
         let peer = share(&budget, "10.0.0.1");
         let charge = Charge::new(&peer, Waits::Never);
         charge.add_bytes(BUDGET, true).unwrap();

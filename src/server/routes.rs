@@ -28,6 +28,7 @@ use super::{
     request_budget::{Charge, PeerBudget, RequestBudget, Waits},
 };
 use crate::{
+    metrics::Metrics,
     places::Peer,
     proto::{FILE_DESCRIPTORS, external_scaler_server::ExternalScalerServer},
     scaler::Scaler,
@@ -72,7 +73,12 @@ struct ChargedBody {
 }
 
 impl Services {
-    pub(super) fn new(scaler: Scaler, health: HealthServer<impl Health>, reflection: bool) -> Result<Self, ServeError> {
+    pub(super) fn new(
+        scaler: Scaler,
+        health: HealthServer<impl Health>,
+        reflection: bool,
+        metrics: &Arc<Metrics>,
+    ) -> Result<Self, ServeError> {
         let scaler = ExternalScalerServer::new(scaler).max_decoding_message_size(MAXIMUM_MESSAGE);
         let mut others = RoutesBuilder::default();
         others.add_service(health.max_decoding_message_size(MAXIMUM_MESSAGE));
@@ -86,7 +92,7 @@ impl Services {
                 .add_service(builder().build_v1()?.max_decoding_message_size(MAXIMUM_MESSAGE))
                 .add_service(builder().build_v1alpha()?.max_decoding_message_size(MAXIMUM_MESSAGE));
         }
-        Ok(Self { scaler, others: others.routes().prepare(), budget: Arc::default() })
+        Ok(Self { scaler, others: others.routes().prepare(), budget: RequestBudget::new(Arc::clone(metrics)) })
     }
 
     /// Returns the services for a connection of a peer.
@@ -98,11 +104,16 @@ impl Services {
 impl PeerServices {
     /// Answers one request. KEDA's calls do not go through the router, which would clone, box and
     /// look up the same service for each of them.
-    pub(super) fn answer(&self, request: Request<Incoming>) -> Answering {
+    ///
+    /// A connection that `has_no_place` among those that carry calls gets answers only that cost nothing.
+    pub(super) fn answer(&self, request: Request<Incoming>, has_no_place: bool) -> Answering {
         let mut names = request.uri().path().split('/').skip(1);
         let (service, method) = (names.next(), names.next());
         let is_of_scaler = service == Some(ExternalScalerServer::<Scaler>::NAME);
         let waits = if is_of_scaler && method == Some(GET_METRIC_SPEC) { Waits::Never } else { Waits::Perhaps };
+        if has_no_place && waits == Waits::Perhaps {
+            return Answering::refusal(Status::resource_exhausted("too many connections are open").into_http());
+        }
         let charge = Charge::new(&self.budget, waits);
         if waits == Waits::Perhaps
             && let Err(refused) = charge.add_overhead()

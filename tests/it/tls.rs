@@ -8,6 +8,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use rcgen::{CertificateParams, date_time_ymd};
 use serde_json::Value;
+use tokio::net::TcpStream;
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint};
 
 pub(crate) use self::mount::Mount;
@@ -285,4 +286,19 @@ async fn when_certificates_end_is_a_metric() {
         // rcgen's certificates end in the year 4096.
         assert!(fixture.metric(&name).await > 6e10, "{certificate}");
     }
+}
+
+#[tokio::test]
+async fn a_client_is_answered_beside_a_thousand_strangers_who_never_begin_the_handshake() {
+    let fixture = MutualTls::new().await;
+    let keda = fixture.keda();
+    let mut silent = Vec::new();
+    for _ in 0..=1_000 {
+        silent.push(TcpStream::connect(fixture.serving.grpc).await.unwrap());
+    }
+    // Each is a new connection, from the address of the strangers.
+    for _ in 0..3 {
+        fixture.answers(&keda).await;
+    }
+    drop(silent);
 }

@@ -27,8 +27,8 @@ const GROWN: u64 = 3 * 32 * 1024 * 1024;
 const ANSWERED: Duration = Duration::from_secs(60);
 
 /// Sends one call, and returns its code once it is answered.
-async fn call(client: SendRequest<Bytes>, message: Bytes) -> Option<Code> {
-    let request = Request::post("http://clapometer/externalscaler.ExternalScaler/IsActive")
+pub(super) async fn call(client: SendRequest<Bytes>, method: &str, message: Bytes) -> Option<Code> {
+    let request = Request::post(format!("http://clapometer/externalscaler.ExternalScaler/{method}"))
         .header("content-type", "application/grpc")
         .header("te", "trailers")
         .body(())
@@ -39,7 +39,14 @@ async fn call(client: SendRequest<Bytes>, message: Bytes) -> Option<Code> {
     let mut head = response.await.ok()?;
     let status = match head.headers().get("grpc-status").cloned() {
         Some(status) => Some(status),
-        None => head.body_mut().trailers().await.ok()??.get("grpc-status").cloned(),
+        None => {
+            let body = head.body_mut();
+            // Trailers come after the data.
+            while let Some(data) = body.data().await {
+                body.flow_control().release_capacity(data.ok()?.len()).ok()?;
+            }
+            body.trailers().await.ok()??.get("grpc-status").cloned()
+        }
     };
     Some(Code::from_i32(status?.to_str().ok()?.parse().ok()?))
 }
@@ -59,8 +66,9 @@ async fn whole_requests_that_wait_for_a_slow_query_share_a_budget_and_another_cl
             let (client, connection) = h2::client::handshake(socket).await.unwrap();
             connections.push((client, tokio::spawn(connection)));
         }
-        let flood =
-            connections.iter().flat_map(|(client, _)| (0..calls).map(|_| call(client.clone(), message.clone())));
+        let flood = connections
+            .iter()
+            .flat_map(|(client, _)| (0..calls).map(|_| call(client.clone(), "IsActive", message.clone())));
         let flood = wait::bounded("the answer of every call", ANSWERED, join_all(flood));
         let asking = async {
             loop {
