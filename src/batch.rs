@@ -32,7 +32,7 @@ use crate::{
     blocking,
     conninfo::ConnectionSource,
     telemetry,
-    terminal::{completions, print},
+    terminal::{completions, print, usage},
 };
 
 /// The exit code of an operator's command that could not do everything that it was asked for.
@@ -59,9 +59,9 @@ pub fn main() -> ExitCode {
         eprintln!("{}", worker::execute(rest));
         return ExitCode::from(CANNOT_EXECUTE);
     }
-    let Arguments { schema, command } = match Arguments::read(words) {
+    let Arguments { schema, command } = match Arguments::read(words.clone()) {
         Ok(arguments) => arguments,
-        Err(error) => error.exit(),
+        Err(error) => usage::advised(error, words).exit(),
     };
     match command {
         Command::Migrate { action: MigrateAction::Print } => {

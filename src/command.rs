@@ -17,17 +17,19 @@ mod simulate;
 mod why;
 
 use std::{
+    net::SocketAddr,
     path::{Path, PathBuf},
     process::ExitCode,
 };
 
-use clap::{Args, CommandFactory, Parser, Subcommand, error::ErrorKind};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, error::ErrorKind};
 
 use crate::{
     blocking::runtime,
     config::{Config, Environment, bounded_text},
     diagnostics::Misconfiguration,
     metrics::Build,
+    terminal::usage,
     version::VERSION,
 };
 
@@ -152,6 +154,17 @@ impl ConfigFile {
     }
 }
 
+/// Reads a whole number. clap's own words for a wrong one do not say what would be right.
+fn whole<T: TryFrom<u64>>(text: &str) -> Result<T, String> {
+    let number: u64 = text.parse().map_err(|_| "must be a whole number, 0 or more".to_owned())?;
+    T::try_from(number).map_err(|_| "is too large a number".to_owned())
+}
+
+/// Reads an address to listen on.
+fn listen_address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "must be an IP address and a port, such as 0.0.0.0:9090".to_owned())
+}
+
 /// Returns the command line, from which the man pages are made.
 pub fn command_line() -> clap::Command {
     Cli::command()
@@ -160,7 +173,12 @@ pub fn command_line() -> clap::Command {
 /// Runs the command that the arguments name.
 pub fn main() -> ExitCode {
     // clap itself exits with 2 for wrong usage.
-    let exit = match Cli::parse().command {
+    // `-5` is a number, so that its option says what it may be.
+    let mut command = Cli::command().mut_subcommands(|command| command.allow_negative_numbers(true));
+    let matches = command.try_get_matches_from_mut(std::env::args_os());
+    let cli = matches.and_then(|matches| Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command)));
+    let cli = cli.unwrap_or_else(|error| usage::advised(error, std::env::args_os()).exit());
+    let exit = match cli.command {
         Command::Serve(serve) => serve.run(),
         Command::Check(check) => check.run(),
         Command::Get(get) => get.run(),

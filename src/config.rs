@@ -365,13 +365,17 @@ fn file_text(path: &Path) -> Result<String, String> {
 /// # Errors
 /// Says why it cannot be read, or that it is too large to be one.
 pub fn bounded_text(source: impl Read) -> Result<String, String> {
-    let mut text = String::new();
+    let mut content = Vec::new();
     source
         .take(source::LARGEST_FILE + 1)
-        .read_to_string(&mut text)
+        .read_to_end(&mut content)
         .map_err(|error| format!("cannot be read: {error}"))?;
-    if u64::try_from(text.len()).is_ok_and(|length| length > source::LARGEST_FILE) {
+    if u64::try_from(content.len()).is_ok_and(|length| length > source::LARGEST_FILE) {
         return Err("is larger than 1 MiB, which no configuration is".into());
     }
-    Ok(text)
+    String::from_utf8(content).map_err(|error| {
+        let read = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        let line = read.split(|byte| *byte == b'\n').count();
+        format!("cannot be read: it is not UTF-8 (line {line}); save it as UTF-8")
+    })
 }

@@ -17,6 +17,7 @@ mod secret;
 mod source;
 mod url;
 mod value;
+mod variables;
 
 pub use self::{
     address::Address,

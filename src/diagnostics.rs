@@ -135,6 +135,12 @@ impl fmt::Display for Misconfiguration {
 
 impl std::error::Error for Misconfiguration {}
 
+/// The beginning of a PEM text.
+const PEM: &str = "-----BEGIN ";
+
+/// What comes before a password in the connection strings of libpq, JDBC, ADO.NET and ODBC, in lower case.
+const SECRETS: [&str; 2] = ["password=", "pwd="];
+
 /// Gathers faults while checking goes on.
 #[derive(Debug, Default)]
 pub(crate) struct Diagnostics {
@@ -145,12 +151,14 @@ pub(crate) struct Diagnostics {
 impl Diagnostics {
     /// Notes one fault.
     pub(crate) fn add(&self, location: Location, path: impl Into<String>, message: impl Into<String>) {
-        self.faults.borrow_mut().push(Diagnostic { path: path.into(), location, message: message.into() });
+        let (path, message) = (without_credentials(&path.into()), without_credentials(&message.into()));
+        self.faults.borrow_mut().push(Diagnostic { path, location, message });
     }
 
     /// Notes something that is no fault.
     pub(crate) fn note(&self, location: Location, path: impl Into<String>, message: impl Into<String>) {
-        self.notes.borrow_mut().push(Diagnostic { path: path.into(), location, message: message.into() });
+        let (path, message) = (without_credentials(&path.into()), without_credentials(&message.into()));
+        self.notes.borrow_mut().push(Diagnostic { path, location, message });
     }
 
     /// Takes the notes out.
@@ -189,10 +197,47 @@ pub(crate) fn nearest<'k>(wrong: &str, known: impl IntoIterator<Item = &'k str>)
     (distance <= name.len().div_ceil(3)).then_some(name)
 }
 
-/// Quotes a text that was found: its first line, shortened, and nothing of a private key or a certificate.
+/// Returns whether a text is a connection string with a password, in whatever form, or may be one.
+pub(crate) fn has_password(text: &str) -> bool {
+    let joined: String = text.to_ascii_lowercase().split_whitespace().collect();
+    let is_url = joined.split_once("://").is_some_and(|(_, rest)| rest.contains('@'));
+    is_url || SECRETS.into_iter().any(|name| joined.contains(name))
+}
+
+/// Returns a message without the credentials that somebody wrote where a name should be: whoever gets a log or an answer has
+/// no business with them.
+fn without_credentials(text: &str) -> String {
+    let mut shown = String::new();
+    for word in text.split_inclusive(char::is_whitespace) {
+        let lower = word.to_ascii_lowercase();
+        let url = lower.find("://").filter(|at| lower[*at..].contains('@')).map(|at| at + "://".len());
+        let named = SECRETS.into_iter().find_map(|name| Some(lower.find(name)? + name.len()));
+        // Advice of ours has dots in the place of a password.
+        let is_told = |start: &usize| !word[*start..].trim_matches(['\'', '.', ' ']).is_empty();
+        match url.or(named).filter(is_told) {
+            Some(start) => {
+                let end = word.trim_end_matches([' ', '\n', '"', '\'', ',', ';', ':', ')']).len().max(start);
+                shown.extend([&word[..start], "(hidden)", &word[end..]]);
+            }
+            None => shown.push_str(word),
+        }
+    }
+    // The rest of it may be anywhere.
+    if let Some(start) = shown.find(PEM) {
+        shown.truncate(start);
+        shown.push_str("(PEM text)");
+    }
+    shown
+}
+
+/// Quotes a text that was found: its first line, shortened, and nothing of a private key, a certificate or a connection
+/// string that has a password.
 pub(crate) fn quoted(text: &str) -> String {
     if is_pem(text) {
         return "PEM text".to_owned();
+    }
+    if has_password(text) {
+        return "a connection string".to_owned();
     }
     let shown = text.lines().next().unwrap_or_default();
     match shown.char_indices().nth(LONGEST_SHOWN) {
@@ -205,12 +250,14 @@ pub(crate) fn quoted(text: &str) -> String {
 /// Returns a path for messages; a text that cannot be a path is shortened as by [`quoted`].
 pub(crate) fn shown_path(path: &Path) -> String {
     let text = path.display().to_string();
-    if is_pem(&text) || text.contains('\n') || text.chars().count() > LONGEST_SHOWN { quoted(&text) } else { text }
+    let is_unusual =
+        is_pem(&text) || has_password(&text) || text.contains('\n') || text.chars().count() > LONGEST_SHOWN;
+    if is_unusual { quoted(&text) } else { text }
 }
 
 /// Returns whether a text is the content of a PEM file.
 pub(crate) fn is_pem(text: &str) -> bool {
-    text.contains("-----BEGIN ")
+    text.contains(PEM)
 }
 
 #[cfg(test)]
@@ -241,6 +288,26 @@ mod tests {
         assert_eq!(quoted("-----BEGIN PRIVATE KEY-----\nAAAA"), "PEM text");
         assert_eq!(shown_path(Path::new("/tls/tls.key")), "/tls/tls.key");
         assert_eq!(shown_path(Path::new("-----BEGIN CERTIFICATE-----\nAAAA")), "PEM text");
+        assert_eq!(shown_path(Path::new("postgres://u:secret@h/d")), "a connection string");
+        for secret in
+            ["postgres://u:p@h/d", "host=h password = p", "jdbc:postgresql://h/d?PASSWORD=p", "Server=h;Pwd=p"]
+        {
+            assert_eq!(quoted(secret), "a connection string");
+        }
+        assert_eq!(quoted("http://h/d"), r#""http://h/d""#);
         assert_eq!(shown_path(Path::new("secret\nlines")), r#""secret"..."#);
+    }
+
+    #[test]
+    fn what_stands_where_a_name_should_be_is_told_without_its_password() {
+        for (text, expected) in [
+            ("admin.postgres://u:p@h/d: unknown key", "admin.postgres://(hidden): unknown key"),
+            ("found \"host=h password=p\", must be", "found \"host=h password=(hidden)\", must be"),
+            ("the variable a;pwd=p;b is not set", "the variable a;pwd=(hidden) is not set"),
+            ("the variable -----BEGIN KEY----- p is not set", "the variable (PEM text)"),
+            ("write password='...' or postgres://", "write password='...' or postgres://"),
+        ] {
+            assert_eq!(without_credentials(text), expected);
+        }
     }
 }

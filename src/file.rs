@@ -18,6 +18,8 @@ use std::{
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     fs::OFlags,
+    io::Errno,
+    process::geteuid,
 };
 
 /// The most bytes of a file. No configuration, credential or bundle of certificates has more, but a wrong path may.
@@ -58,9 +60,23 @@ pub fn read(path: &Path) -> io::Result<Vec<u8>> {
 pub fn read_within(path: &Path, within: Duration) -> io::Result<Vec<u8>> {
     aside(path, within, move |path| {
         let mut content = Vec::new();
-        Bounded::open(path, within)?.take(LARGEST + 1).read_to_end(&mut content)?;
-        Ok(content)
+        let read = Bounded::open(path, within).and_then(|file| file.take(LARGEST + 1).read_to_end(&mut content));
+        read.map(|_| content).map_err(explained)
     })
+}
+
+/// Says of an error what a person does not see in the system's words.
+fn explained(error: io::Error) -> io::Error {
+    let text = match error.raw_os_error().map(Errno::from_raw_os_error) {
+        Some(Errno::ISDIR) => "it is a directory; name a file in it".to_owned(),
+        Some(Errno::NXIO) => "it is a socket or a device, and no file".to_owned(),
+        Some(Errno::ACCESS) => {
+            let user = geteuid().as_raw();
+            format!("user {user} must not read it; in a pod, fsGroup and the volume's defaultMode say who may")
+        }
+        _ => return error,
+    };
+    io::Error::new(error.kind(), text)
 }
 
 /// Finds out whether a file has something to read, and takes nothing of it. Blocks, for two seconds at most.
@@ -193,6 +209,17 @@ mod tests {
         fs::remove_file(&pipe).unwrap();
         fs::write(&pipe, "a file").unwrap();
         assert_eq!(read(&pipe).unwrap(), b"a file");
+    }
+
+    #[test]
+    fn what_is_no_file_is_said_in_words() {
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("socket");
+        let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        assert_eq!(read(&socket).unwrap_err().to_string(), "it is a socket or a device, and no file");
+        assert_eq!(read(directory.path()).unwrap_err().to_string(), "it is a directory; name a file in it");
+        assert!(explained(io::Error::from(Errno::ACCESS)).to_string().contains("must not read it"));
+        assert_eq!(explained(io::Error::from(Errno::IO)).raw_os_error(), Some(Errno::IO.raw_os_error()));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! [`Database::read`] takes a reading. Errors are classified here as a [`Fault`]; nothing of the driver
 //! leaves this module.
 
+pub(crate) mod advice;
 mod called;
 pub(crate) mod classify;
 pub mod connect;

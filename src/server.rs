@@ -50,7 +50,7 @@ const DRAIN_LIMIT: Duration = Duration::from_secs(20);
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
     /// A listener cannot be bound.
-    #[error("cannot listen on {address} ({key})")]
+    #[error("cannot listen on {address} ({key}{})", remedy(source))]
     Listen {
         /// The address to bind.
         address: SocketAddr,
@@ -75,6 +75,16 @@ pub enum ServeError {
     /// A supervised background task has failed.
     #[error("the background task \"{0}\" has failed")]
     Task(&'static str),
+}
+
+/// Returns what to do about an address that cannot be listened on, where that is known.
+fn remedy(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "; another process has this port: end it, or choose another port",
+        io::ErrorKind::AddrNotAvailable => "; this machine has no such address, and 0.0.0.0 means all that it has",
+        io::ErrorKind::PermissionDenied => "; ports below 1024 need a privilege",
+        _ => "",
+    }
 }
 
 /// The addresses to listen on: the command line's, or else the configuration's.

@@ -5,6 +5,7 @@ pub mod completions;
 pub mod style;
 pub mod table;
 pub mod text;
+pub mod usage;
 
 use std::io::{self, Write};
 

@@ -71,10 +71,20 @@ pub(crate) fn described(error: &serde_saphyr::Error) -> String {
         other => {
             let words = other.to_string();
             let words = words.lines().next().and_then(|line| line.split(" at line ").next()).unwrap_or_default();
-            match words.contains("unexpected character") {
-                true => "a character that cannot stand there; put the text in quotes".into(),
-                false => words.to_owned(),
-            }
+            let advice = match words {
+                _ if words.contains("unexpected character") => {
+                    return "a character that cannot stand there; put the text in quotes".into();
+                }
+                _ if words.contains("tab") => "; YAML is indented by spaces",
+                _ if words.contains("mapping values are not allowed") => {
+                    "; a text with a colon needs quotes, and the keys of one mapping the same indentation"
+                }
+                _ if words.contains("did not find expected key") => {
+                    "; the keys of one mapping need the same indentation"
+                }
+                _ => "",
+            };
+            format!("{words}{advice}")
         }
     }
 }

@@ -64,7 +64,7 @@ impl Arguments {
     /// clap's errors, which [`clap::Error::exit`] prints. Asking for help or for the version is one of them.
     pub fn read(words: Vec<OsString>) -> Result<Self, clap::Error> {
         let ends_in_dashes = words.last().is_some_and(|last| last == "--");
-        let mut command = without_empty_variables(Self::command());
+        let mut command = lenient(Self::command());
         let matches = command.try_get_matches_from_mut(with_default_command(words))?;
         let arguments = Self::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
         match &arguments.command {
@@ -77,13 +77,14 @@ impl Arguments {
     }
 }
 
-/// Treats an empty variable as absent: a template leaves one where no value is given.
-fn without_empty_variables(command: clap::Command) -> clap::Command {
+/// Treats an empty variable as absent, because a template leaves one where no value is given; and takes `-5` for a number, so
+/// that its option says what it may be.
+fn lenient(command: clap::Command) -> clap::Command {
     let without = |argument: clap::Arg| {
         let value = argument.get_env().and_then(std::env::var_os);
         if value.is_some_and(|value| value.is_empty()) { argument.env(Resettable::Reset) } else { argument }
     };
-    command.mut_args(without).mut_subcommands(without_empty_variables)
+    command.allow_negative_numbers(true).mut_args(without).mut_subcommands(lenient)
 }
 
 /// Inserts [`DEFAULT`] where a command is missing: before an option of `work`, or before the `--` of a program.

@@ -76,7 +76,7 @@ impl OperatorError {
     fn exit_code(&self) -> u8 {
         match self {
             Self::Tables(error) | Self::Migration(MigrateError::Database(error)) => match error {
-                transaction::Error::Unavailable(_) | transaction::Error::Unanswered(_) => UNAVAILABLE,
+                transaction::Error::Unavailable { .. } | transaction::Error::Unanswered(_) => UNAVAILABLE,
                 transaction::Error::NotMigrated(_) => CONFIGURATION,
                 transaction::Error::Collision(_) | transaction::Error::Rejected { .. } => FAILED,
             },
@@ -95,11 +95,16 @@ pub(super) async fn run(connection: ConnectionSource, schema: Option<String>, co
             ExitCode::from(if complete { 0 } else { FAILED })
         }
         Err(error) => {
-            let told = match &error {
-                OperatorError::Tables(error) => transactions.explain(error),
-                OperatorError::Migration(error) => error.to_string(),
+            let (told, advice) = match &error {
+                OperatorError::Tables(error) | OperatorError::Migration(MigrateError::Database(error)) => {
+                    (transactions.explain(error), error.advice())
+                }
+                OperatorError::Migration(error) => (error.to_string(), None),
             };
             eprintln!("postgres-batch: {told}");
+            if let Some(advice) = advice {
+                eprintln!("  -> {advice}");
+            }
             ExitCode::from(error.exit_code())
         }
     }

@@ -361,7 +361,7 @@ struct Outage {
 impl Outage {
     fn observe<T>(&mut self, result: &Result<T, Error>) {
         let reason = match result {
-            Err(Error::Unavailable(reason) | Error::Unanswered(reason)) => Some(reason),
+            Err(Error::Unavailable { reason, .. } | Error::Unanswered(reason)) => Some(reason),
             _ => None,
         };
         match reason {

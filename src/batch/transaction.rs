@@ -20,7 +20,8 @@ use tokio_postgres::{
 use crate::{
     conninfo::ConnectionSource,
     postgres::{
-        classify::{WriteError, begin_error, write_error},
+        advice,
+        classify::{Cause, WriteError, begin_error, cause_of_connect, cause_of_write, write_error},
         connect::{self, Session},
     },
 };
@@ -49,8 +50,13 @@ pub type Parameter<'a> = (&'a (dyn ToSql + Sync), Type);
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// No session could be opened, or the server cannot serve now. Another try may succeed.
-    #[error("{0}")]
-    Unavailable(String),
+    #[error("{reason}")]
+    Unavailable {
+        /// The text of the error and of its causes.
+        reason: String,
+        /// What to do, where that is known.
+        advice: Option<String>,
+    },
     /// The session broke, or no answer came in time. Another try makes sense once it is known whether this transaction
     /// was committed.
     #[error("{0}")]
@@ -59,7 +65,10 @@ pub enum Error {
     #[error("another session was first: {0}")]
     Collision(String),
     /// The tables are missing, or are not those of the batch.
-    #[error("the tables of the batch are not there ({0}): run `postgres-batch migrate up`")]
+    #[error(
+        "the tables of the batch are not there ({0}): run `postgres-batch migrate up`; if they are in another schema, name \
+         it with --schema, and see that the role has USAGE on it"
+    )]
     NotMigrated(String),
     /// Any other error of the server. Another try will not help.
     #[error("{reason}")]
@@ -210,7 +219,10 @@ impl Transactions {
         let session = match self.session.take() {
             Some(session) if !session.client.is_closed() => session,
             _ => {
-                let connection = self.connection.resolve_aside().await.map_err(Error::Unavailable)?;
+                let connection = self.connection.resolve_aside().await.map_err(|reason| Error::Unavailable {
+                    reason,
+                    advice: Some(advice::on_session(Cause::Credentials, &self.connection)),
+                })?;
                 let within = self.connection.connect_timeout().unwrap_or(CONNECT);
                 match timeout_at(
                     by,
@@ -218,8 +230,16 @@ impl Transactions {
                 )
                 .await
                 {
-                    Ok(opened) => opened.map_err(|error| Error::Unavailable(error.to_string()))?,
-                    Err(_) => return Err(Error::Unavailable("no session before the deadline".to_owned())),
+                    Ok(opened) => opened.map_err(|error| Error::Unavailable {
+                        advice: Some(on_session(cause_of_connect(&error), &self.connection)),
+                        reason: error.to_string(),
+                    })?,
+                    Err(_) => {
+                        return Err(Error::Unavailable {
+                            reason: "no session before the deadline".to_owned(),
+                            advice: Some(on_session(Cause::Silent, &self.connection)),
+                        });
+                    }
                 }
             }
         };
@@ -246,7 +266,7 @@ async fn pipelined(
     // A BEGIN that fails on its own leaves no transaction, and then the statement commits by itself.
     let was_executed = rows.is_ok();
     let in_doubt = |error| match error {
-        Error::Unavailable(reason) if was_executed => Error::Unanswered(reason),
+        Error::Unavailable { reason, .. } if was_executed => Error::Unanswered(reason),
         other => other,
     };
     begun.map_err(|error| in_doubt(Error::from_kind(begin_error(&error), error)))?;
@@ -300,16 +320,70 @@ async fn into_schema(client: &Client, schema: Option<String>) -> Result<(), Erro
     Ok(())
 }
 
+/// Returns what to do about a session that could not be opened.
+fn on_session(cause: Cause, connection: &ConnectionSource) -> String {
+    match cause {
+        Cause::Full => {
+            "raise the server's max_connections, the database's or the role's CONNECTION LIMIT (a pooler's: \
+                        default_pool_size, max_client_conn), or let fewer Jobs run at a time (maxReplicaCount)"
+                .to_owned()
+        }
+        Cause::WrongServer => format!(
+            "name the primary in {}, or set {} to primary",
+            connection.name_of("host"),
+            connection.name_of("target_session_attrs")
+        ),
+        Cause::Silent => {
+            let timeout = connection.name_of("connect_timeout");
+            format!("{}; if the server is only slow, raise {timeout} (whole seconds)", advice::SILENT)
+        }
+        cause => advice::on_session(cause, connection),
+    }
+}
+
+/// Returns what to do about a statement that the server refused, where that is known.
+fn on_statement(error: &tokio_postgres::Error) -> Option<&'static str> {
+    match cause_of_write(error)? {
+        Cause::Privilege => Some(
+            "connect as a role with the grants of deploy/postgres/roles.sql: postgres_batch is for `work`, \
+             postgres_batch_operator for the other commands; `migrate` is for the tables' owner, who may CREATE in the \
+             schema",
+        ),
+        Cause::ReadOnly => {
+            Some("this server only reads: name the primary, or every host with PGTARGETSESSIONATTRS=read-write")
+        }
+        Cause::Datum => Some(
+            "a JSON document in PostgreSQL holds no \\u0000, no half of a surrogate pair and no number beyond the range \
+             of numeric, and a text only what the database's encoding has: write such a value in another way, as \
+             base64 for example",
+        ),
+        Cause::TooLong => Some("a key must be short enough for an index, about 2,600 bytes: give its hash instead"),
+        Cause::StatementTimeout | Cause::LockTimeout => {
+            Some("somebody holds a lock, or the server is busy: pg_stat_activity shows who; then try again")
+        }
+        _ => None,
+    }
+}
+
 impl Error {
     /// Returns whether another try may succeed.
     pub fn is_passing(&self) -> bool {
-        matches!(self, Self::Unavailable(_) | Self::Unanswered(_))
+        matches!(self, Self::Unavailable { .. } | Self::Unanswered(_))
+    }
+
+    /// Returns what a person may do about it, where that is known.
+    pub(super) fn advice(&self) -> Option<&str> {
+        match self {
+            Self::Unavailable { reason: _, advice } => advice.as_deref(),
+            Self::Rejected { reason: _, source } => on_statement(source),
+            Self::Unanswered(_) | Self::Collision(_) | Self::NotMigrated(_) => None,
+        }
     }
 
     fn from_kind(kind: WriteError, error: tokio_postgres::Error) -> Self {
         let reason = connect::explain(&error);
         match kind {
-            WriteError::Passing => Self::Unavailable(reason),
+            WriteError::Passing => Self::Unavailable { reason, advice: on_statement(&error).map(str::to_owned) },
             WriteError::Unanswered => Self::Unanswered(reason),
             WriteError::UniqueViolation => Self::Collision(reason),
             WriteError::MissingObject => Self::NotMigrated(reason),

@@ -43,8 +43,11 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let days = text.strip_suffix('d').and_then(|days| days.parse::<u32>().ok());
     let days = days.map(|days| Duration::from_secs(86_400) * days);
     days.or_else(|| configured::parse(text))
-        .filter(|duration| *duration <= LONGEST)
         .ok_or_else(|| "a duration is a whole number with a unit: 1500ms, 5s, 10m, 2h, 7d".to_owned())
+        .and_then(|duration| match duration <= LONGEST {
+            true => Ok(duration),
+            false => Err("the longest is ten years, 3650d".to_owned()),
+        })
 }
 
 /// PostgreSQL cuts a longer name, and the tables would be looked for in another schema than they are in.
@@ -65,7 +68,20 @@ pub(super) fn channel(text: &str) -> Result<notify_sql::Identifier, notify_sql::
 pub(super) fn json_document(text: &str) -> Result<String, String> {
     match serde_json::from_str::<serde::de::IgnoredAny>(text) {
         Ok(_) => Ok(text.to_owned()),
-        Err(error) => Err(format!("not a JSON document: {error}")),
+        Err(error) => Err(format!("not a JSON document: {error}{}", json_advice(text))),
+    }
+}
+
+/// Returns the advice on a text that is no JSON, by the mistake that its first character shows.
+fn json_advice(text: &str) -> &'static str {
+    match text.trim_start().as_bytes() {
+        [b'@', ..] => "; a file's content is given as \"$(cat FILE)\"",
+        [b'{' | b'[', ..] if text.contains('\'') && !text.contains('"') => {
+            "; JSON has double quotes around names and texts, and the shell's single quotes go around it all: '{\"id\": 7}'"
+        }
+        [b'{' | b'[' | b'"', ..] => "",
+        [] => "; leave it out if there is nothing to say",
+        _ => "; a text has double quotes, and the shell's single quotes around them: '\"text\"'",
     }
 }
 

@@ -114,10 +114,16 @@ pub async fn run(
         Ok(Claimed::Nothing) => (Outcome::NothingToDo, None),
         Ok(Claimed::Interrupted) => (Outcome::Interrupted, None),
         Ok(Claimed::Unknown(reason)) => (Outcome::Lost(format!("a claim may have been committed: {reason}")), None),
-        Err(Error::Unavailable(reason) | Error::Unanswered(reason)) => (Outcome::Unreachable(reason), None),
+        Err(error) if error.is_passing() => (Outcome::Unreachable(told(store, &error)), None),
         Err(error @ Error::Collision(_)) => (Outcome::Lost(error.to_string()), None),
-        Err(error) => (Outcome::Misconfigured(store.explain(&error)), None),
+        Err(error) => (Outcome::Misconfigured(told(store, &error)), None),
     }
+}
+
+/// Returns an error on one line, with what a person may do about it.
+fn told(store: &Store, error: &Error) -> String {
+    let reason = store.explain(error);
+    error.advice().map_or_else(|| reason.clone(), |advice| format!("{reason} -> {advice}"))
 }
 
 async fn run_attempt(

@@ -56,7 +56,9 @@ impl Chosen {
             (None, ..) => {
                 let kinds: Vec<String> = kinds.iter().map(ToString::to_string).collect();
                 let broken = unreadable.map_or_else(String::new, |unreadable| format!(" ({unreadable})"));
-                Err(format!("there is no {}{broken}", kinds.join(" and no ")))
+                let names: Vec<&str> = sources.iter().map(|source| source.name.as_str()).take(3).collect();
+                let of = if names.is_empty() { String::new() } else { format!(" in {}", names.join(", ")) };
+                Err(format!("there is no {}{of}{broken}", kinds.join(" and no ")))
             }
         }
     }
@@ -107,7 +109,7 @@ mod tests {
 
     #[test]
     fn a_file_without_an_object_says_what_is_wrong_with_it() {
-        assert_eq!(chosen("kind: Pod\n", None), Err("there is no ScaledJob and no ScaledObject".to_owned()));
+        assert_eq!(chosen("kind: Pod\n", None), Err("there is no ScaledJob and no ScaledObject in a.yaml".to_owned()));
         let problem = chosen("kind: {{ .Values.kind }}\n", Some("a")).expect_err("a template is no object");
         assert!(problem.contains("a.yaml:1: ") && problem.contains("helm template"), "{problem}");
     }

@@ -21,7 +21,7 @@ use self::{
     failure::Failure,
     object::ObjectOptions,
 };
-use super::{Exit, misused, runtime};
+use super::{Exit, misused, runtime, whole};
 use crate::{
     proto::{ScaledObjectRef, external_scaler_client::ExternalScalerClient},
     terminal::{print, style::ColorChoice},
@@ -78,7 +78,7 @@ pub(super) struct Get {
     #[arg(long = "metadata", value_name = "KEY=VALUE", num_args = 1..)]
     metadata: Vec<String>,
     /// maxReplicaCount of the ScaledJob or ScaledObject
-    #[arg(long, value_name = "N", default_value_t = 100, conflicts_with = "manifest")]
+    #[arg(long, value_name = "N", default_value_t = 100, conflicts_with = "manifest", value_parser = whole::<u32>)]
     max_replicas: u32,
     /// Then open StreamIsActive and print each change until Ctrl-C
     #[arg(long, conflicts_with = "manifest")]
@@ -154,7 +154,7 @@ impl Get {
     fn metadata(&self) -> Result<Vec<(&str, &str)>, String> {
         let mut pairs: Vec<(&str, &str)> = Vec::new();
         for (index, pair) in self.metadata.iter().enumerate() {
-            let Some((key, value)) = pair.split_once('=') else {
+            let Some((key, value)) = pair.split_once('=').filter(|(key, _)| !key.is_empty()) else {
                 // An argument without `=` may be a secret in the wrong place, so it is not quoted.
                 return Err(format!("--metadata number {} must be KEY=VALUE", index + 1));
             };

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use clap::Args;
 
-use super::{ConfigFile, Exit, build, misconfigured, misused, runtime};
+use super::{ConfigFile, Exit, build, listen_address, misconfigured, misused, runtime};
 use crate::{server, telemetry};
 
 const EXAMPLES: &str = "\
@@ -27,10 +27,10 @@ pub(super) struct Serve {
     #[command(flatten)]
     config: ConfigFile,
     /// The address for gRPC; overrides server.listen [default: 0.0.0.0:9090]
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR", value_parser = listen_address)]
     listen: Option<SocketAddr>,
     /// The address for probes and metrics; overrides admin.listen [default: 0.0.0.0:9091]
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR", value_parser = listen_address)]
     admin_listen: Option<SocketAddr>,
 }
 

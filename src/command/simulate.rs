@@ -14,7 +14,7 @@ use self::{
     report::Report,
     workload::{Arriving, Span},
 };
-use super::{Exit, chosen::Chosen, misused};
+use super::{Exit, chosen::Chosen, misused, whole};
 use crate::{
     keda::{
         comparison::{compare, recommended},
@@ -71,7 +71,7 @@ pub(super) struct Simulate {
     #[arg(long, value_name = "NAME")]
     object: Option<String>,
     /// The trigger to take if there are several; KEDA counts from 0
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole::<usize>)]
     trigger: Option<usize>,
     /// When rows arrive: a rate such as 9/m, a number of rows at once such as 60, or a CSV file of times, which may
     /// have the seconds of the work in a second column
@@ -100,7 +100,7 @@ pub(super) struct Simulate {
     #[arg(long, value_name = "VERSION", default_value_t = Version::NEWEST)]
     keda: Version,
     /// The number that decides on everything random; the same one gives the same output
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = whole::<u64>)]
     seed: u64,
     /// How often each is simulated
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=1000))]
@@ -172,9 +172,9 @@ impl Simulate {
         let object = &chosen.object;
         let triggers: Vec<Trigger<'_>> = object.triggers().collect();
         let trigger = match (self.trigger, triggers.as_slice()) {
-            (Some(place), triggers) => *triggers.get(place).ok_or_else(|| {
-                format!("--trigger {place}: {object} has {} triggers, counted from 0", triggers.len())
-            })?,
+            (Some(place), triggers) => *triggers
+                .get(place)
+                .ok_or_else(|| format!("--trigger {place}: counted from 0, {object} has only {}", triggers.len()))?,
             (None, [trigger]) => *trigger,
             (None, []) => return Err(format!("{object} has no trigger")),
             (None, triggers) => {

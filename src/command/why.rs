@@ -51,7 +51,7 @@ pub(super) struct Why {
     #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = since)]
     since: Duration,
     /// The admin port of a process; every address that the host resolves to is asked. May be repeated
-    #[arg(long = "admin-address", value_name = "HOST:PORT", default_value = "127.0.0.1:9091")]
+    #[arg(long = "admin-address", value_name = "HOST:PORT", default_value = "127.0.0.1:9091", value_parser = admin_address)]
     admin_addresses: Vec<String>,
     /// The ScaledJob or ScaledObject (YAML or JSON), to say what KEDA makes of the answers
     #[arg(long, value_name = "FILE")]
@@ -121,6 +121,16 @@ fn object(text: &str) -> Result<(String, String), String> {
     match text.split_once('/') {
         Some((namespace, name)) if is_name(namespace) && is_name(name) => Ok((namespace.to_owned(), name.to_owned())),
         _ => Err("must be NAMESPACE/NAME, such as billing/invoices".to_owned()),
+    }
+}
+
+/// Reads the address of an admin port, as it stands in a browser, too.
+fn admin_address(text: &str) -> Result<String, String> {
+    let address = text.strip_prefix("http://").unwrap_or(text).trim_end_matches('/');
+    let port = address.rsplit_once(':').filter(|(host, _)| !host.is_empty()).map(|(_, port)| port.parse::<u16>());
+    match port {
+        Some(Ok(1..)) if !address.contains('/') => Ok(address.to_owned()),
+        _ => Err("must be HOST:PORT, such as 127.0.0.1:9091".to_owned()),
     }
 }
 

@@ -294,6 +294,7 @@ fn params(section: &Section<'_>, libpq: Option<&ConnectionSource>) -> (Params, b
         match section.scalar(key) {
             Some(text) => {
                 params.texts.insert(key, text);
+                params.variables.remove(key);
             }
             None if section.has(key) => is_complete = false,
             None => {

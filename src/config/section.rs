@@ -157,7 +157,12 @@ impl<'a> Section<'a> {
                 Some(ValueSource::Variable { name: variable.to_owned(), value: self.site.variable(variable) })
             }
             _ => {
-                self.fault(name, "found a mapping, must be a scalar, {file: PATH} or {env: NAME}");
+                let is_of_pod = |name: &String| name == "valueFrom" || name.ends_with("KeyRef");
+                let advice = match reference.keys().any(is_of_pod) {
+                    true => "; only a pod has such references: set a variable there, and {env: NAME} here",
+                    false => "",
+                };
+                self.fault(name, format!("found a mapping, must be a scalar, {{file: PATH}} or {{env: NAME}}{advice}"));
                 None
             }
         }
@@ -232,7 +237,11 @@ impl<'a> Section<'a> {
         match &value.kind {
             ValueKind::Table(table) => Some(table),
             _ => {
-                self.fault(name, format!("found {}, must be a mapping of keys", kind(value)));
+                let advice = match &value.kind {
+                    ValueKind::Array(_) => "; write `name: ...` for each, without a dash",
+                    _ => "",
+                };
+                self.fault(name, format!("found {}, must be a mapping of keys{advice}", kind(value)));
                 None
             }
         }

@@ -29,10 +29,11 @@ pub struct Environment {
 }
 
 impl Environment {
-    /// The variables of this process; those that are not Unicode are passed over.
+    /// The variables of this process. Bytes of a value that are not UTF-8 become replacement characters, which whoever
+    /// uses the value refuses.
     pub fn of_process() -> Self {
         std::env::vars_os()
-            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.to_string_lossy().into_owned())))
             .collect()
     }
 
@@ -125,6 +126,10 @@ pub(crate) fn variables(environment: &Environment, below: &Tree, diagnostics: &D
         }
         if let Some(Location::Variable(other)) = tree.places.get(&path) {
             diagnostics.add(place, path.join("."), format!("is also set by {other}; unset one of them"));
+            continue;
+        }
+        if text.contains(char::REPLACEMENT_CHARACTER) {
+            diagnostics.add(place, path.join("."), "is not UTF-8");
             continue;
         }
         tree.insert(&path, text, &place, below);

@@ -13,6 +13,11 @@ use crate::{
 pub(crate) fn tree(text: &str, needed: &str, diagnostics: &Diagnostics) -> Tree {
     let mut tree = Tree::default();
     match yaml::document(text) {
+        Ok(Spanned { value: Yaml::Mapping(entries), .. }) if is_manifest(&entries) => {
+            let message = "the file is a Kubernetes manifest; the configuration is the text below its data, or the file \
+                           that the pod mounts";
+            diagnostics.add(Location::Whole, "", message);
+        }
         Ok(Spanned { value: Yaml::Mapping(entries), .. }) => {
             tree.values = tree.table(entries, &Path::new(), diagnostics);
         }
@@ -29,6 +34,11 @@ pub(crate) fn tree(text: &str, needed: &str, diagnostics: &Diagnostics) -> Tree 
         }
     }
     tree
+}
+
+/// Returns whether a document has the keys that every object of Kubernetes has, and no configuration.
+fn is_manifest(entries: &[(Spanned<String>, Spanned<Yaml>)]) -> bool {
+    ["apiVersion", "kind"].into_iter().all(|name| entries.iter().any(|(key, _)| key.value == name))
 }
 
 impl Tree {

@@ -16,30 +16,12 @@ use super::{
     source::ConnectionSource,
     url,
     value::ValueSource,
+    variables::{URL, VARIABLES, variable},
 };
 use crate::{
-    diagnostics::{Diagnostics, Location, Misconfiguration},
+    diagnostics::{Diagnostics, Location, Misconfiguration, has_password, is_pem},
     file,
 };
-
-/// The parameter that each variable sets.
-const VARIABLES: [(&str, &str); 15] = [
-    ("PGHOST", "host"),
-    ("PGHOSTADDR", "hostaddr"),
-    ("PGPORT", "port"),
-    ("PGDATABASE", "dbname"),
-    ("PGUSER", "user"),
-    ("PGPASSWORD", "password"),
-    ("PGSSLMODE", "sslmode"),
-    ("PGSSLROOTCERT", "sslrootcert"),
-    ("PGSSLCERT", "sslcert"),
-    ("PGSSLKEY", "sslkey"),
-    ("PGTARGETSESSIONATTRS", "target_session_attrs"),
-    ("PGCONNECT_TIMEOUT", "connect_timeout"),
-    ("PGCHANNELBINDING", "channel_binding"),
-    ("PGSSLNEGOTIATION", "sslnegotiation"),
-    ("PGOPTIONS", "options"),
-];
 
 /// Variables whose parameter must not be acted on differently from how it was meant: each is refused, or passed over, as
 /// its parameter in a connection string is.
@@ -62,9 +44,6 @@ const OTHERS: [(&str, &str); 16] = [
     ("PGMAXPROTOCOLVERSION", "max_protocol_version"),
 ];
 
-/// The variable that holds a whole URL; what it says wins over the others.
-const URL: &str = "DATABASE_URL";
-
 impl ConnectionSource {
     /// Reads libpq's environment through `lookup`: `DATABASE_URL`, whose parts win, then
     /// `PGHOST`, `PGPORT` and so on, then libpq's defaults. Empty variables count as unset.
@@ -75,7 +54,14 @@ impl ConnectionSource {
     /// Every fault at once, by variable; a file that is named and missing is one.
     pub fn from_environment(lookup: &dyn Fn(&str) -> Option<String>) -> Result<Self, Misconfiguration> {
         let diagnostics = Diagnostics::default();
-        let lookup = |name: &str| lookup(name).filter(|value| !value.is_empty());
+        let lookup = |name: &str| {
+            let value = lookup(name).filter(|value| !value.is_empty())?;
+            if value.contains(char::REPLACEMENT_CHARACTER) {
+                diagnostics.add(Location::Variable(name.into()), "", "is not UTF-8");
+                return None;
+            }
+            Some(value)
+        };
         for (name, parameter) in OTHERS {
             if let (Some(value), Some(way_out)) = (lookup(name), way_out(parameter))
                 && honoured(parameter, &value).is_err()
@@ -113,12 +99,18 @@ impl ConnectionSource {
         if let Some(user) = operating_system_user(&lookup).filter(|_| !texts.contains_key("user")) {
             texts.insert("user", ValueSource::plain(user));
         }
+        for key in texts.keys() {
+            if let Some(name) = variable(key) {
+                origins.entry(key).or_insert(name);
+            }
+        }
         let (passfile, missing) = passfile(&lookup);
         if let Some(path) = missing.filter(|_| !texts.contains_key("password")) {
             let message = format!("cannot read the file {}: it is not there", path.display());
             diagnostics.add(Location::Variable("PGPASSFILE".into()), "", message);
         }
-        let mut params = Params { texts, passfile, other_hosts: Vec::new(), prefix: String::new() };
+        let mut params =
+            Params { texts, passfile, variables: origins.clone(), other_hosts: Vec::new(), prefix: String::new() };
         match params.assemble() {
             Ok((loaded, connect_timeout)) if diagnostics.is_empty() => {
                 params.texts.remove("connect_timeout");
@@ -127,8 +119,7 @@ impl ConnectionSource {
             Ok(_) => Err(diagnostics.into_error(None)),
             Err(problems) => {
                 for problem in problems {
-                    let variable = VARIABLES.into_iter().find(|(_, key)| *key == problem.key).map(|(name, _)| name);
-                    let name = origins.get(problem.key).copied().or(variable).unwrap_or(URL);
+                    let name = origins.get(problem.key).copied().or_else(|| variable(problem.key)).unwrap_or(URL);
                     let path = if name == URL { problem.key } else { "" };
                     diagnostics.add(Location::Variable(name.into()), path, problem.message);
                 }
@@ -153,6 +144,8 @@ fn misplaced(key: &str, text: &str) -> Option<&'static str> {
              enableServiceLinks: false in the pod, and this to the database's own",
         ),
         Some(_) => Some("found a URL; give it as DATABASE_URL"),
+        None if is_pem(text) && !key.starts_with("ssl") => Some("holds PEM text, which only a file may be"),
+        None if has_password(text) => Some("found a connection string; give it as DATABASE_URL"),
         None => None,
     }
 }
@@ -279,6 +272,27 @@ mod tests {
         assert_eq!(message.lines().collect::<Vec<_>>(), expected);
         let message = resolved(&[("DATABASE_URL", "postgres://u:hunter2@h@h/")]).expect_err("a fault");
         assert!(message.starts_with("DATABASE_URL: ") && !message.contains("hunter2"), "{message}");
+    }
+
+    #[test]
+    fn a_parameter_has_the_name_of_its_variable_or_of_the_string_that_has_it() {
+        let names = |pairs: &[(&str, &str)]| {
+            let lookup = |name: &str| pairs.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
+            let source = ConnectionSource::from_environment(&lookup).expect("a source");
+            (source.names_of("host", "port"), source.names_of("user", "password"), source.name_of("sslmode"))
+        };
+        let expected = |host: &str, user: &str| (host.to_owned(), user.to_owned(), "PGSSLMODE".to_owned());
+        assert_eq!(names(&[("PGHOST", "h"), ("PGUSER", "u")]), expected("PGHOST and PGPORT", "PGUSER and PGPASSWORD"));
+        assert_eq!(
+            names(&[("DATABASE_URL", "postgres://u@localhost:1/d"), ("PGPASSWORD", "p")]),
+            expected("host and port in DATABASE_URL", "user in DATABASE_URL and PGPASSWORD"),
+        );
+    }
+
+    #[test]
+    fn what_is_not_utf_8_is_refused_where_it_stands() {
+        let message = resolved(&[("PGHOST", "h"), ("PGPASSWORD", "p\u{fffd}")]).expect_err("a fault");
+        assert_eq!(message, "PGPASSWORD: is not UTF-8");
     }
 
     #[test]

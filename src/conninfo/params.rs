@@ -17,7 +17,7 @@ use super::{
     value::ValueSource,
 };
 use crate::{
-    diagnostics::{is_pem, nearest, quoted, shown_path},
+    diagnostics::{has_password, is_pem, nearest, quoted, shown_path},
     file,
 };
 
@@ -35,7 +35,7 @@ const MOST_KEEPALIVES: u32 = 127;
 const CERTIFICATES: [&str; 3] = ["sslrootcert", "sslcert", "sslkey"];
 
 /// The parameters of one connection.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Params {
     /// By key, all of them of [`KEYS`](super::KEYS).
     pub(crate) texts: BTreeMap<&'static str, ValueSource>,
@@ -45,6 +45,16 @@ pub(crate) struct Params {
     pub(crate) other_hosts: Vec<String>,
     /// The prefix of a key in messages.
     pub(crate) prefix: String,
+    /// The variable that a key comes from, where the environment gives it.
+    pub(crate) variables: BTreeMap<&'static str, &'static str>,
+}
+
+/// Compares what makes the connection. Where it was written is only for messages.
+impl PartialEq for Params {
+    fn eq(&self, other: &Self) -> bool {
+        let Self { texts, passfile, other_hosts, prefix, variables: _ } = self;
+        (texts, passfile, other_hosts, prefix) == (&other.texts, &other.passfile, &other.other_hosts, &other.prefix)
+    }
 }
 
 /// A fault of one parameter.
@@ -150,6 +160,13 @@ impl Reader {
                 self.has_misplaced_url = true;
                 self.problem(key, "found a URL; give it as url");
             }
+            Ok(text) if is_pem(&text) && !CERTIFICATES.contains(&key) && !matches!(key, "password" | "url") => {
+                self.problem(key, "holds PEM text, which only a file may be");
+            }
+            Ok(text) if has_password(&text) && !matches!(key, "password" | "url") => {
+                self.has_misplaced_url = true;
+                self.problem(key, "found a connection string; give it as url");
+            }
             Ok(text) => {
                 if let Some(message) = foreign::placeholder(&text) {
                     self.problem(key, message);
@@ -243,7 +260,7 @@ impl Reader {
         }
         let way_out = match text.starts_with("--cluster=") {
             true => "for CockroachDB write dbname=CLUSTER.DATABASE",
-            false => "set search_path in databases, other settings with ALTER ROLE ... SET",
+            false => "set search_path in databases (postgres-batch: --schema), other settings with ALTER ROLE ... SET",
         };
         self.problem("options", format!("is not supported, except endpoint=NAME alone; {way_out}"));
         None

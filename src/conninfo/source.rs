@@ -2,7 +2,11 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use super::{connection::Connection, params::Params};
+use super::{
+    connection::Connection,
+    params::Params,
+    variables::{URL, variable},
+};
 use crate::blocking;
 
 /// The parameters of a connection as they were written; [`ConnectionSource::resolve`] reads the files behind them.
@@ -37,6 +41,36 @@ impl ConnectionSource {
 
     pub(crate) fn params(&self) -> &Params {
         &self.0.params
+    }
+
+    /// Returns the name under which a person finds a parameter: its key or its variable, or the connection string that
+    /// has it.
+    pub fn name_of(&self, parameter: &str) -> String {
+        let Params { texts, prefix, variables, .. } = &self.0.params;
+        let unset = || variable(parameter).filter(|_| !variables.is_empty() && !texts.contains_key(parameter));
+        match variables.get(parameter).copied().or_else(unset) {
+            Some(URL) => format!("{parameter} in {URL}"),
+            Some(name) => name.to_owned(),
+            None if texts.contains_key("url") && !texts.contains_key(parameter) => {
+                format!("{parameter} in {prefix}url")
+            }
+            None => format!("{prefix}{parameter}"),
+        }
+    }
+
+    /// Returns the names of two parameters, with what they have in common once.
+    pub fn names_of(&self, first: &str, second: &str) -> String {
+        let (one, other) = (self.name_of(first), self.name_of(second));
+        if let (Some((one, place)), Some((other, same))) = (one.split_once(" in "), other.split_once(" in "))
+            && place == same
+        {
+            return format!("{one} and {other} in {place}");
+        }
+        let prefix = &self.0.params.prefix;
+        match other.strip_prefix(prefix.as_str()) {
+            Some(short) if one.starts_with(prefix.as_str()) => format!("{one} and {short}"),
+            _ => format!("{one} and {other}"),
+        }
     }
 
     /// Reads every file that a parameter comes from.

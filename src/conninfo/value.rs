@@ -44,6 +44,9 @@ impl ValueSource {
             Self::File(path) => (format!("the file {}", shown_path(path)), small_file(path)?),
             Self::Variable { name, value } => {
                 let value = value.as_ref().ok_or_else(|| format!("the variable {name} is not set"))?;
+                if value.expose().contains(char::REPLACEMENT_CHARACTER) {
+                    return Err(format!("the variable {name} is not UTF-8"));
+                }
                 (format!("the variable {name}"), value.expose().to_owned())
             }
         };

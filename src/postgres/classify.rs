@@ -146,6 +146,8 @@ pub enum Cause {
     StatementPooling,
     /// The database does not exist.
     MissingDatabase,
+    /// The database takes no connections.
+    ClosedDatabase,
     /// The server has no room for another session.
     Full,
     /// The server is starting or stopping.
@@ -186,6 +188,8 @@ pub enum Cause {
     LockTimeout,
     /// A value cannot be computed with.
     Datum,
+    /// A value is too long for an index.
+    TooLong,
     /// The answer is not one number.
     Answer,
     /// Another cause.
@@ -217,6 +221,8 @@ pub(super) fn cause(error: &DbError) -> Cause {
         "55P03" => Cause::LockTimeout,
         "3D000" => Cause::MissingDatabase,
         "53300" => Cause::Full,
+        "55000" if error.routine() == Some("CheckMyDatabase") => Cause::ClosedDatabase,
+        "54000" => Cause::TooLong,
         code => match (code.get(..2), code.get(..3)) {
             (Some("22"), _) => Cause::Datum,
             (Some("28"), _) if error.message().contains("certificate") => Cause::ClientCertificate,
@@ -227,8 +233,18 @@ pub(super) fn cause(error: &DbError) -> Cause {
     }
 }
 
+/// Returns the cause of the error of a writer's statement; none if the server has not said it.
+pub(crate) fn cause_of_write(error: &Error) -> Option<Cause> {
+    let error = error.as_db_error()?;
+    Some(match error.code().code() {
+        // A standby's answer to BEGIN READ WRITE; the routine's name is the same in every language.
+        "0A000" if error.routine() == Some("call_bool_check_hook") => Cause::ReadOnly,
+        _ => cause(error),
+    })
+}
+
 /// Returns the reason why no session could be opened.
-pub(super) fn cause_of_connect(error: &connect::Error) -> Cause {
+pub(crate) fn cause_of_connect(error: &connect::Error) -> Cause {
     let source = match error {
         connect::Error::Credentials(_) => return Cause::Credentials,
         connect::Error::Timeout { .. } => return Cause::Silent,

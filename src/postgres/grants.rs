@@ -72,7 +72,7 @@ pub(super) fn grant_usage(schema: &str, role: &str) -> String {
 }
 
 /// Quotes a name where it needs it.
-fn identifier(name: &str) -> String {
+pub(super) fn identifier(name: &str) -> String {
     let is_plain = name.starts_with(|c: char| c.is_ascii_lowercase() || c == '_')
         && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
     if is_plain { name.to_owned() } else { escape_identifier(name) }

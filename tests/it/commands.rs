@@ -12,6 +12,7 @@ mod help;
 mod lint;
 mod migrate;
 mod mistakes;
+mod misuse;
 mod simulate;
 mod why;
 
@@ -27,7 +28,12 @@ const SOON: Duration = Duration::from_secs(30);
 
 /// Returns a configuration with one database, `claps`, and these queries (YAML, indented by two).
 fn configuration(access: &Access, queries: &str) -> String {
-    format!("databases:\n{}queries:\n{queries}", access.yaml("claps"))
+    let mut database = access.yaml("claps");
+    // On a busy machine a connection takes longer than the usual limit, of which `check` would warn.
+    if !database.contains("connect_timeout: ") {
+        database.push_str("    connect_timeout: 20s\n");
+    }
+    format!("databases:\n{database}queries:\n{queries}")
 }
 
 /// Runs a command that reads `clapometer.yaml`.

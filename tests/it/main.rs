@@ -5,6 +5,7 @@
 mod allocations;
 mod batch;
 mod budget;
+mod canaries;
 mod commands;
 mod conformance;
 mod credentials;

@@ -2,9 +2,11 @@
 
 use crate::{batch::store::Job, conninfo::ConnectionSource, diagnostics::Misconfiguration};
 
-/// Returns a variable's value. An empty variable counts as absent, as in libpq.
+/// Returns a variable's value. An empty variable counts as absent, as in libpq. Bytes that are not UTF-8 become replacement
+/// characters, which whoever reads the connection refuses.
 pub fn variable(name: &str) -> Option<String> {
-    std::env::var(name).ok().filter(|value| !value.is_empty())
+    let value = std::env::var_os(name)?.to_string_lossy().into_owned();
+    (!value.is_empty()).then_some(value)
 }
 
 /// Returns the Job of this process.

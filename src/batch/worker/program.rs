@@ -3,7 +3,7 @@
 
 use std::{
     collections::VecDeque,
-    ffi::{CString, OsString},
+    ffi::{CString, OsStr, OsString},
     fs::File,
     io::{self, Read, Write},
     os::unix::{
@@ -89,9 +89,9 @@ impl Program {
         } else {
             std::env::split_paths(&search_path.unwrap_or_default()).map(|directory| directory.join(&name)).collect()
         };
-        match candidates.into_iter().find(|path| is_executable(path)) {
-            Some(path) => Ok(Self { path, arguments }),
-            None => Err(format!("there is no executable {}", name.display())),
+        match candidates.iter().find(|path| is_executable(path)) {
+            Some(path) => Ok(Self { path: path.clone(), arguments }),
+            None => Err(not_found(&name, &candidates)),
         }
     }
 
@@ -264,6 +264,31 @@ fn reason(program: &Path, error: Errno) -> String {
     }
 }
 
+/// Returns what is wrong with a program that cannot be executed, and what to do.
+fn not_found(name: &OsStr, candidates: &[PathBuf]) -> String {
+    let name = name.display();
+    let Some((path, found)) = candidates.iter().find_map(|path| Some((path.display(), path.metadata().ok()?))) else {
+        let text = name.to_string();
+        return match text.split_whitespace().next() {
+            Some(first) if first != text && text.contains(['|', '&', ';', '<', '>', '$', '*']) => {
+                format!("there is no program {name:?}: it is for a shell, and none reads it here: -- sh -c '{text}'")
+            }
+            Some(first) if first != text => {
+                format!("there is no program {name:?}: write each word by itself, without quotes around all: -- {text}")
+            }
+            _ if text.contains('/') => format!("there is no program {name}: is it in this image, at this path?"),
+            _ => format!("there is no program {name} on PATH: install it in this image, or write its path"),
+        };
+    };
+    if found.is_dir() {
+        return format!("{path} is a directory: name a program in it");
+    }
+    if !found.is_file() {
+        return format!("{path} is no file: name a program");
+    }
+    format!("{path} is not executable: chmod +x it, or run it by its interpreter (-- python3 {path})")
+}
+
 fn is_executable(path: &Path) -> bool {
     path.metadata().is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
 }
@@ -343,8 +368,18 @@ mod tests {
     #[test]
     fn a_program_that_is_not_there_is_found_out_before_it_runs() {
         let nowhere = Program::find("no-such-program".into(), Vec::new(), Some("/usr/bin:/bin".into()));
-        assert_eq!(nowhere, Err("there is no executable no-such-program".to_owned()));
-        assert!(Program::find("/etc/passwd".into(), Vec::new(), None).is_err(), "not executable");
+        assert!(nowhere.unwrap_err().starts_with("there is no program no-such-program on PATH"));
+        let told = |name: &str| Program::find(name.into(), Vec::new(), Some("/usr/bin:/bin".into())).unwrap_err();
+        for (name, expected) in [
+            ("/etc/passwd", "/etc/passwd is not executable: chmod +x it"),
+            ("/etc", "/etc is a directory: "),
+            ("/dev/null", "/dev/null is no file: "),
+            ("/nowhere/program", "there is no program /nowhere/program: is it in this image"),
+            ("echo done", "there is no program \"echo done\": write each word by itself"),
+            ("echo $HOME", "there is no program \"echo $HOME\": it is for a shell"),
+        ] {
+            assert!(told(name).starts_with(expected), "{}", told(name));
+        }
         assert!(
             Program::find("".into(), Vec::new(), Some("/usr/bin:/bin".into())).is_err(),
             "not the directory itself"

@@ -4,7 +4,7 @@ use super::{excerpt::Excerpt, report::Origin};
 use crate::{
     config::{Config, Database},
     fault::{Fault, Unusable},
-    postgres::{Cause, QueryError},
+    postgres::{Cause, QueryError, advice},
     query::{PresetQuery, Query},
 };
 
@@ -15,92 +15,33 @@ pub(in crate::command) fn for_database(settings: &Database, config: &Config, err
         return own;
     }
     match error.cause {
-        Cause::Credentials => "correct the file or variable that the configuration refers to".to_owned(),
-        Cause::HostName => "this name is not known here: check its spelling; in Kubernetes it is \
-                            SERVICE.NAMESPACE.svc, seen from a pod"
-            .to_owned(),
-        Cause::Refused => "nothing answers there: check host and port, that PostgreSQL runs, that it listens on that \
-                           address (listen_addresses), and that no firewall or NetworkPolicy is in between"
-            .to_owned(),
-        Cause::NoSocket => format!(
-            "there is no such socket: databases.{name}.host must be the directory of the server's socket \
-             (unix_socket_directories), and port the number in its name; in a container it must be mounted"
-        ),
-        Cause::NotPostgres => format!(
-            "something else than PostgreSQL answers there: check databases.{name}.host and port (PostgreSQL's is \
-             usually 5432, PgBouncer's 6432)"
-        ),
-        Cause::HungUp => format!(
-            "check databases.{name}.host and port: something else may listen there, or a proxy or pooler whose server \
-             is away; if it is PostgreSQL, its log says why"
-        ),
-        Cause::Silent => format!(
-            "the server, or a firewall before it, does not answer: check host, port and NetworkPolicy; if the server \
-             is only slow, raise databases.{name}.connect_timeout"
-        ),
-        Cause::NoTls => format!(
-            "turn TLS on in the server (ssl = on, with a certificate); or, where nobody else is on the way, set \
-             databases.{name}.sslmode to disable"
-        ),
-        Cause::NotDirect => {
-            "leave sslnegotiation=direct out: it needs PostgreSQL 17, and no pooler in between".to_owned()
-        }
-        Cause::UnknownIssuer => format!(
-            "databases.{name}.sslrootcert must hold the certificate of the authority that signed the server's \
-             (clouds publish theirs as a file); without it, only the system's authorities are trusted"
-        ),
-        Cause::WrongName => format!(
-            "databases.{name}.host must be one of the names in the server's certificate (connect by that name, with \
-             hostaddr in url where it does not resolve); or get a certificate with this name; sslmode verify-ca \
-             checks no name, and trusts everybody with a certificate of the same authority"
-        ),
-        Cause::CertificateTime => "the server's certificate has ended or does not count yet: renew it on the server; \
-                                   or this machine's clock is wrong"
-            .to_owned(),
-        Cause::OwnRoot => format!(
-            "the server's certificate is its own root (CA:TRUE), which is refused for a server: sign the server's \
-             certificate with a CA of its own and give that CA as databases.{name}.sslrootcert (docs/credentials.md)"
-        ),
-        Cause::ClientCertificate => format!(
-            "the server wants a client's certificate, or another one: check databases.{name}.sslcert and sslkey, the \
-             server's ssl_ca_file, and the map in pg_hba.conf"
-        ),
-        Cause::Tls => format!(
-            "compare databases.{name}.sslmode and sslrootcert with the server: which versions of TLS does it speak \
-             (1.2 and 1.3 are offered), and is its certificate sound"
-        ),
-        Cause::MissingPassword => format!(
-            "the server asks for a password and there is none: set databases.{name}.password (better {{file: PATH}} or \
-             {{env: NAME}}), or add an entry that fits host, port, database and role to the password file; PGPASSWORD \
-             counts only where no file configures the database"
-        ),
-        Cause::ChannelBinding => "leave channel_binding=require out: it needs TLS, a password with SCRAM, and no \
-                                  pooler in between"
-            .to_owned(),
-        Cause::AuthenticationMethod => "let pg_hba.conf ask this role for scram-sha-256 or a client's certificate: \
-                                        GSSAPI, SSPI, LDAP by token and OAuth are not spoken here"
-            .to_owned(),
-        Cause::Authentication => format!(
-            "check that the role databases.{name}.user exists (grants.sql of `clapometer init` and \
-             deploy/postgres/roles.sql create it), its password, and the server's pg_hba.conf for this role, database, \
-             address and encryption"
-        ),
-        Cause::MissingDatabase => format!("check databases.{name}.dbname; `psql -l` lists what is there"),
         Cause::Full => format!(
             "raise the server's max_connections or the role's CONNECTION LIMIT (a pooler's: default_pool_size, \
              max_client_conn), or lower databases.{name}.pool_size"
         ),
-        Cause::Backend => "the pooler answers, and its PostgreSQL does not: the pooler's log says why".to_owned(),
-        Cause::NotReady => "the server is starting or stopping: try again in a moment".to_owned(),
         Cause::WrongServer => format!(
-            "name a host of the kind that databases.{name}.target_session_attrs asks for; if it is only behind \
-             (max_lag), wait, or GRANT pg_read_all_stats TO the role: without it a standby at rest looks behind"
+            "name a host of the kind that {} asks for; if it is only behind (max_lag), wait, or GRANT \
+             pg_read_all_stats TO the role: without it a standby at rest looks behind",
+            settings.connection.name_of("target_session_attrs")
         ),
         Cause::PrivilegedRole => format!(
             "make a role with deploy/postgres/roles.sql; or, at your own risk, set \
              databases.{name}.require_unprivileged_role to false"
         ),
-        _ => "try again; if it stays, the server's log says why".to_owned(),
+        Cause::Silent => {
+            format!("{}; if the server is only slow, raise databases.{name}.connect_timeout", advice::SILENT)
+        }
+        Cause::MissingPassword if settings.connection.name_of("password").ends_with(".password") => format!(
+            "the server asks for a password and there is none: set databases.{name}.password (better {{file: PATH}} or \
+             {{env: NAME}}), or add an entry that fits host, port, database and role to the password file; PGPASSWORD \
+             counts only where no file configures the database"
+        ),
+        Cause::Authentication => format!(
+            "check that the role {} exists (grants.sql of `clapometer init` and deploy/postgres/roles.sql create it), \
+             its password, and the server's pg_hba.conf for this role, database, address and encryption",
+            settings.connection.name_of("user")
+        ),
+        cause => advice::on_session(cause, &settings.connection),
     }
 }
 

@@ -1,13 +1,19 @@
 //! The address of a scaler, and the certificates for the connection.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use clap::Args;
 use http::Uri;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
 use crate::{
+    diagnostics::shown_path,
+    file,
     manifest::{Trigger, boolean},
+    pem,
     telemetry::error_chain,
 };
 
@@ -91,11 +97,16 @@ impl Address {
 
     fn tls(&self, server_name: Option<&str>) -> Result<ClientTlsConfig, String> {
         let mut tls = match &self.tls_ca {
-            Some(path) => ClientTlsConfig::new().ca_certificate(Certificate::from_pem(file("--tls-ca", path)?)),
+            Some(path) => {
+                pem::certificates(path).map_err(|error| unusable("--tls-ca", path, &error))?;
+                ClientTlsConfig::new().ca_certificate(Certificate::from_pem(content("--tls-ca", path)?))
+            }
             None => ClientTlsConfig::new().with_native_roots(),
         };
         if let (Some(cert), Some(key)) = (&self.tls_cert, &self.tls_key) {
-            tls = tls.identity(Identity::from_pem(file("--tls-cert", cert)?, file("--tls-key", key)?));
+            pem::certificates(cert).map_err(|error| unusable("--tls-cert", cert, &error))?;
+            pem::private_key(key).map_err(|error| unusable("--tls-key", key, &error))?;
+            tls = tls.identity(Identity::from_pem(content("--tls-cert", cert)?, content("--tls-key", key)?));
         }
         if let Some(name) = server_name {
             tls = tls.domain_name(name);
@@ -129,6 +140,13 @@ impl Target<'_> {
             Some(_) => return Err(format!("{origin}: must be HOST:PORT, http://HOST:PORT or https://HOST:PORT")),
             None => (if *is_secure { "https" } else { "http" }, address.as_str()),
         };
+        let port = rest.trim_end_matches('/').rsplit_once(':').map_or("", |(_, port)| port);
+        if port.parse::<u32>().is_ok_and(|port| port == 0 || port > u32::from(u16::MAX)) {
+            return Err(format!("{origin}: the port must be from 1 to 65535"));
+        }
+        if rest.matches(':').count() > 1 && !rest.contains('[') {
+            return Err(format!("{origin}: an IPv6 address stands in brackets, such as [::1]:9090"));
+        }
         let uri: Uri = format!("{scheme}://{rest}")
             .parse()
             .map_err(|error| format!("{origin}: must be HOST:PORT, such as 127.0.0.1:9090 ({error})"))?;
@@ -149,6 +167,10 @@ pub(super) async fn connect(endpoint: &Endpoint) -> Result<Channel, tonic::trans
     endpoint.connect().await
 }
 
-fn file(option: &str, path: &PathBuf) -> Result<Vec<u8>, String> {
-    std::fs::read(path).map_err(|error| format!("{option}: cannot read {}: {error}", path.display()))
+fn unusable(option: &str, path: &Path, error: &dyn std::fmt::Display) -> String {
+    format!("{option}: {}: {error}", shown_path(path))
+}
+
+fn content(option: &str, path: &Path) -> Result<Vec<u8>, String> {
+    file::read(path).map_err(|error| unusable(option, path, &error))
 }

@@ -88,6 +88,10 @@ fn connection_advice(message: &str, is_secure: bool) -> &'static str {
     if is_secure && (message.contains("InvalidContentType") || message.contains("corrupt message")) {
         return "the scaler seems to serve plain text: leave https:// and --tls-* out, or set server.tls";
     }
+    if message.contains("CaUsedAsEndEntity") {
+        return "the scaler's certificate is its own root (CA:TRUE), which is refused for a server: sign it with a CA of its \
+                own, and give that CA as --tls-ca";
+    }
     if message.contains("certificate") || message.contains("Certificate") || message.contains("alert") {
         return "compare the certificates: the CA of the scaler's certificate (--tls-ca), the names in it \
                 (--tls-server-name), and whether the scaler requires a client certificate (--tls-cert, --tls-key)";
@@ -99,7 +103,8 @@ fn connection_advice(message: &str, is_secure: bool) -> &'static str {
     if is_secure {
         return "the connection broke: see the scaler's log; does it accept the client certificate?";
     }
-    "the connection broke: see the scaler's log; if it serves TLS, put https:// before the address and give --tls-ca"
+    "the connection broke: is it the port for gRPC (server.listen, 9090) of clapometer? If it serves TLS, put https:// \
+     before the address and give --tls-ca; else see its log"
 }
 
 fn advice(code: Code) -> &'static str {

@@ -15,7 +15,7 @@ use super::{
     verdict::{Current, Verdict},
 };
 use crate::{
-    command::{Exit, chosen::Chosen, runtime},
+    command::{Exit, chosen::Chosen, runtime, whole},
     keda::{scaled_job::Jobs, version::Version},
     lint::{Options, Severity, lint},
     manifest::{Kind, Object, Trigger, boolean},
@@ -35,16 +35,16 @@ pub(super) struct ObjectOptions {
     #[arg(long, value_name = "NAME", requires = "manifest")]
     object: Option<String>,
     /// Ask for the trigger at this place only; KEDA counts from 0
-    #[arg(long, value_name = "N", requires = "manifest")]
+    #[arg(long, value_name = "N", requires = "manifest", value_parser = whole::<usize>)]
     trigger: Option<usize>,
     /// The ScaledJob's unfinished Jobs whose pod runs [default: 0]
-    #[arg(long, value_name = "N", requires = "manifest")]
+    #[arg(long, value_name = "N", requires = "manifest", value_parser = whole::<u32>)]
     running: Option<u32>,
     /// The ScaledJob's unfinished Jobs whose pod does not run yet [default: 0]
-    #[arg(long, value_name = "N", requires = "manifest")]
+    #[arg(long, value_name = "N", requires = "manifest", value_parser = whole::<u32>)]
     pending: Option<u32>,
     /// The replicas that the ScaledObject's target has [default: 0]
-    #[arg(long, value_name = "N", requires = "manifest")]
+    #[arg(long, value_name = "N", requires = "manifest", value_parser = whole::<u16>)]
     replicas: Option<u16>,
     /// The version of KEDA
     #[arg(long, value_name = "VERSION", default_value_t = Version::NEWEST, requires = "manifest")]
@@ -62,11 +62,7 @@ impl ObjectOptions {
         let current = self.current(&chosen.object)?;
         let triggers: Vec<Trigger<'_>> = chosen.object.triggers().collect();
         if let Some(place) = self.trigger.filter(|place| *place >= triggers.len()) {
-            return Err(format!(
-                "--trigger {place}: {} has {} triggers, counted from 0",
-                chosen.object,
-                triggers.len()
-            ));
+            return Err(format!("--trigger {place}: counted from 0, {} has only {}", chosen.object, triggers.len()));
         }
         let mut requests = Vec::new();
         for (index, trigger) in triggers.into_iter().enumerate() {

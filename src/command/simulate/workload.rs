@@ -73,7 +73,7 @@ impl Arriving {
             }
         };
         match arrivals.len() {
-            0 => Err("--arrivals: there is no row".to_owned()),
+            0 => Err("--arrivals: there is no row; raise the rate or --for, or look into the file".to_owned()),
             rows if rows > MOST_ROWS => {
                 Err(format!("--arrivals: {rows} rows are more than {MOST_ROWS}; shorten --for"))
             }

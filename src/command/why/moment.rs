@@ -13,7 +13,11 @@ pub(super) fn read(
 ) -> Result<OffsetDateTime, String> {
     let Some(text) = text else { return Ok(now.to_offset(offset_at(now))) };
     if let Ok(at) = OffsetDateTime::parse(text, &Rfc3339) {
-        return Ok(at);
+        // A clock may be a little ahead of another.
+        return match at <= now + Duration::minutes(1) {
+            true => Ok(at),
+            false => Err("--at: is in the future; nothing is known of that".to_owned()),
+        };
     }
     let time = clock(text).ok_or("--at: must be HH:MM, or RFC 3339 such as 2026-11-29T03:12:00+01:00")?;
     let today = now.to_offset(offset_at(now)).date();
@@ -76,6 +80,13 @@ mod tests {
         }
         let now = at("2026-11-29T09:00:00Z");
         assert_eq!(read(None, now, berlin).map(OffsetDateTime::offset), Ok(berlin(now)));
+    }
+
+    #[test]
+    fn nothing_is_known_of_the_future() {
+        let now = at("2026-11-29T09:00:00Z");
+        assert!(read(Some("2026-11-29T09:00:59Z"), now, berlin).is_ok());
+        assert!(read(Some("2026-11-29T09:01:01Z"), now, berlin).unwrap_err().contains("in the future"));
     }
 
     #[test]

@@ -81,7 +81,7 @@ impl Story<'_> {
         if away.len() == answered.len() {
             lines.push(String::new());
             self.say(
-                "No process answers. Is --admin-address right? In a cluster, `kubectl port-forward` brings a pod's admin port here.",
+                "No process answers. Is --admin-address that of admin.listen (9091)? In a cluster, `kubectl port-forward` brings a pod's admin port here.",
                 &mut lines,
             );
         }

@@ -3,19 +3,34 @@
 use std::fmt::Write as _;
 
 use super::ground::{SOON, batch, queue};
-use crate::support::{cluster::Cluster, database::Database, executable::Executable};
+use crate::support::{
+    cluster::{Cluster, Settings},
+    database::{Access, Database},
+    executable::Executable,
+};
 
 /// What is said, by the name of its mistake.
 #[derive(Default)]
-struct Told(String);
+struct Told {
+    text: String,
+    known: Vec<(String, &'static str)>,
+}
 
 impl Told {
+    /// Replaces what differs from run to run.
+    fn knows(&mut self, piece: impl ToString, name: &'static str) {
+        self.known.push((piece.to_string(), name));
+    }
+
     /// Runs the program, and keeps what is said.
     async fn by(&mut self, name: &str, program: Executable) {
         let finished = program.finish(SOON).await;
-        let said = format!("{}{}", finished.output, finished.errors);
+        let mut said = format!("{}{}", finished.output, finished.errors);
+        for (piece, name) in &self.known {
+            said = said.replace(piece, name);
+        }
         assert!(!said.contains("canary"), "{name}: a secret is told: {said}");
-        writeln!(self.0, "== {name} (exit {})", finished.code().unwrap_or(-1)).unwrap();
+        writeln!(self.text, "== {name} (exit {})", finished.code().unwrap_or(-1)).unwrap();
         for line in said.lines().filter(|line| !line.is_empty() && !line.starts_with("For more information")) {
             // The one number that differs from run to run.
             let line = match line.split_once("\"seconds\":") {
@@ -25,7 +40,7 @@ impl Told {
                 ),
                 None => line.to_owned(),
             };
-            writeln!(self.0, "{line}").unwrap();
+            writeln!(self.text, "{line}").unwrap();
         }
     }
 }
@@ -33,7 +48,7 @@ impl Told {
 #[tokio::test]
 async fn a_mistake_on_the_command_line_is_told_with_what_may_be_written() {
     let mut told = Told::default();
-    let table: [(&str, &[&str]); 24] = [
+    let table: [(&str, &[&str]); 35] = [
         ("a command with a slip", &["lst"]),
         ("an option with a slip", &["--leese", "5s"]),
         ("options before another command than work", &["--lease", "5s", "list"]),
@@ -58,18 +73,29 @@ async fn a_mistake_on_the_command_line_is_told_with_what_may_be_written() {
         ("a schema that is empty", &["--schema", "", "list"]),
         ("a program that is empty", &["--"]),
         ("pruning what runs", &["prune", "--older-than", "1d", "--status", "RUNNING"]),
+        ("pruning without an age", &["prune"]),
+        ("fewer than none", &["add", "--count", "-5"]),
+        ("a duration beyond all calendars", &["list", "--since", "10000d"]),
+        ("a payload that is no JSON", &["add", "--payload", "invoice 7"]),
+        ("a payload in single quotes", &["add", "--payload", "{'id': 7}"]),
+        ("a payload's file", &["add", "--payload", "@payload.json"]),
+        ("no payload", &["add", "--payload", ""]),
+        ("a schema with its table", &["--schema", &"s".repeat(64), "list"]),
+        ("a channel beyond all names", &["migrate", "up", "--with-notify", &"c".repeat(64)]),
+        ("a migration backwards", &["migrate", "down"]),
+        ("a shell that is none", &["completions", "powershell"]),
     ];
     for (name, arguments) in table {
         told.by(name, Executable::postgres_batch(arguments.iter().copied())).await;
     }
-    insta::assert_snapshot!(told.0);
+    insta::assert_snapshot!(told.text);
 }
 
 #[tokio::test]
 async fn a_mistake_in_the_environment_is_told_by_its_variable() {
     let mut told = Told::default();
     let url = "postgres://user:canary@db/claps";
-    let table: [(&str, &[(&str, &str)]); 12] = [
+    let table: [(&str, &[(&str, &str)]); 18] = [
         ("a URL as the host", &[("PGHOST", url)]),
         ("a URL as the database", &[("PGDATABASE", url)]),
         ("a Service's link as the port", &[("PGPORT", "tcp://10.0.0.1:5432")]),
@@ -82,6 +108,12 @@ async fn a_mistake_in_the_environment_is_told_by_its_variable() {
         ("a root certificate that is not there", &[("PGSSLMODE", "verify-full"), ("PGSSLROOTCERT", "/nowhere/ca.pem")]),
         ("a password file that is not there", &[("PGPASSFILE", "/nowhere/pgpass")]),
         ("a service file's name", &[("PGSERVICE", "claps")]),
+        ("a home that nobody replaces", &[("PGHOST", "db"), ("PGSSLMODE", "verify-ca"), ("PGSSLROOTCERT", "~/ca.pem")]),
+        ("a key as the certificate", &[("PGHOST", "db"), ("PGSSLCERT", "-----BEGIN PRIVATE KEY-----\ncanary\n")]),
+        ("settings of the session", &[("PGHOST", "db"), ("PGOPTIONS", "-c search_path=canary")]),
+        ("another driver's parameter", &[("DATABASE_URL", "postgres://user:canary@db/claps?sslmode=require&schema=q")]),
+        ("an @ in the password", &[("DATABASE_URL", "postgres://user:can@ary@db/claps?sslmode=require")]),
+        ("the text of another encoding", &[("PGHOST", "db"), ("PGPASSWORD", "canary\u{fffd}")]),
     ];
     for (name, variables) in table {
         let mut program = Executable::postgres_batch(["work"]);
@@ -90,7 +122,7 @@ async fn a_mistake_in_the_environment_is_told_by_its_variable() {
         }
         told.by(name, program).await;
     }
-    insta::assert_snapshot!(told.0);
+    insta::assert_snapshot!(told.text);
 }
 
 #[tokio::test]
@@ -105,7 +137,99 @@ async fn a_mistake_about_the_tables_is_told_with_the_command_that_mends_it() {
     told.by("a retry of nothing", batch(&ready, ["retry", "7"])).await;
     told.by("a cancel of nothing", batch(&ready, ["cancel", "7", "8"])).await;
     told.by("a payload with a NUL", batch(&ready, ["add", "--payload", "{\"id\": \"\\u0000\"}"])).await;
-    told.by("a program that is not there", batch(&ready, ["--", "/nowhere/program"])).await;
-    told.by("a directory as the program", batch(&ready, ["--", "/tmp"])).await;
-    insta::assert_snapshot!(told.0);
+    for (name, payload) in
+        [("half a character", "{\"name\": \"\\ud83d\"}"), ("a number beyond numeric", "{\"n\": 1e200000}")]
+    {
+        told.by(name, batch(&ready, ["add", "--payload", payload])).await;
+    }
+    // Text that does not get shorter by compression.
+    let digit = |n: u32| char::from_digit((n.wrapping_mul(n).wrapping_mul(2_654_435_761) >> 20) % 36, 36).unwrap();
+    let key: String = (0..9_000).map(digit).collect();
+    told.by("a key beyond an index", batch(&ready, ["add", "--key", &key])).await;
+    insta::assert_snapshot!(told.text);
+}
+
+#[tokio::test]
+async fn a_program_that_cannot_be_run_is_told_with_what_may_be_written() {
+    let mut told = Told::default();
+    let ready = queue(Cluster::shared().await).await;
+    for (name, program) in [
+        ("a program that is not there", "/nowhere/program"),
+        ("a program that is not on PATH", "no-such-program"),
+        ("a directory as the program", "/tmp"),
+        ("a device as the program", "/dev/null"),
+        ("a file that nobody may execute", "/etc/passwd"),
+        ("a line for a shell", "echo done && true"),
+        ("a line for nobody", "echo done"),
+    ] {
+        told.by(name, batch(&ready, ["--", program])).await;
+    }
+    insta::assert_snapshot!(told.text);
+}
+
+#[tokio::test]
+async fn a_database_that_refuses_is_told_by_the_variables_that_lead_to_it() {
+    let cluster = Cluster::with_settings(Settings::default().authenticate("host all nobody 127.0.0.1/32 reject")).await;
+    let ready = queue(&cluster).await;
+    ready
+        .execute(
+            "CREATE ROLE nobody LOGIN; CREATE ROLE few LOGIN PASSWORD 'p' CONNECTION LIMIT 0;
+             CREATE ROLE ungranted LOGIN PASSWORD 'p'; CREATE ROLE reader LOGIN PASSWORD 'p';
+             GRANT SELECT ON ALL TABLES IN SCHEMA public TO reader",
+        )
+        .await;
+    let (closed, private) = tokio::join!(Database::empty(&cluster), Database::empty(&cluster));
+    ready
+        .execute(&format!(
+            "ALTER DATABASE {} ALLOW_CONNECTIONS false; REVOKE CONNECT ON DATABASE {} FROM public",
+            closed.name(),
+            private.name()
+        ))
+        .await;
+    let standby = cluster.standby().await;
+    let mut told = Told::default();
+    told.knows(standby.port(), "<standby's port>");
+    told.knows(cluster.port(), "<port>");
+    for (piece, name) in
+        [(ready.name(), "<database>"), (closed.name(), "<closed database>"), (private.name(), "<private database>")]
+    {
+        told.knows(piece, name);
+    }
+    let as_role = |access: Access, name: &str, password: &str| {
+        let mut access = access.with_password(password);
+        access.user = name.to_owned();
+        access
+    };
+    for (name, access, variables) in [
+        ("no password", ready.owner(), &[("PGPASSWORD", "")][..]),
+        ("a wrong password", ready.owner().with_password("canary-wrong"), &[]),
+        ("an unknown role", as_role(ready.owner(), "unknown", "canary"), &[]),
+        ("refused by pg_hba.conf", as_role(ready.owner(), "nobody", "canary"), &[]),
+        ("a role without a place", as_role(ready.owner(), "few", "p"), &[]),
+        ("an unknown database", ready.owner(), &[("PGDATABASE", "nowhere")]),
+        ("a database that takes nobody", as_role(closed.owner(), "ungranted", "p"), &[]),
+        ("a database without CONNECT", as_role(private.owner(), "ungranted", "p"), &[]),
+        ("no grant", as_role(ready.owner(), "ungranted", "p"), &[]),
+        ("no TLS", ready.owner(), &[("PGSSLMODE", "require")]),
+        ("a directory as the root certificate", ready.owner(), &[("PGSSLMODE", "verify-full"), ("PGSSLROOTCERT", "/")]),
+        ("no server", ready.owner(), &[("PGPORT", "1")]),
+        ("no socket", ready.owner(), &[("PGHOST", "/nowhere/postgresql")]),
+        ("an unknown name", ready.owner(), &[("PGHOST", "db.invalid")]),
+        ("a primary is not wanted", ready.owner(), &[("PGTARGETSESSIONATTRS", "standby")]),
+    ] {
+        let mut program = batch(&ready, ["list"]).variables(access.environment());
+        for (variable, value) in variables {
+            program = program.variable(variable, value);
+        }
+        told.by(name, program).await;
+    }
+    let Access { port, dbname, user, .. } = ready.owner();
+    let url = format!("postgres://{user}:canary-wrong@127.0.0.1:{port}/{dbname}?sslmode=disable");
+    told.by("a wrong password in a URL", Executable::postgres_batch(["list"]).variable("DATABASE_URL", url)).await;
+    let add = |access: &Access| Executable::postgres_batch(["add"]).variables(access.environment());
+    told.by("a role that only reads", add(&as_role(ready.owner(), "reader", "p"))).await;
+    told.by("a standby", add(&ready.owner().by_way_of(([127, 0, 0, 1], standby.port()).into()))).await;
+    let migrate = Executable::postgres_batch(["--schema", "pg_catalog", "migrate", "up"]);
+    told.by("no place for tables", migrate.variables(as_role(ready.owner(), "ungranted", "p").environment())).await;
+    insta::assert_snapshot!(told.text);
 }

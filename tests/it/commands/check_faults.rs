@@ -104,10 +104,10 @@ async fn a_database_that_cannot_be_had_exits_with_69_and_the_others_are_checked(
     assert_eq!((finished.code(), &*finished.errors), (Some(69), ""), "{}", finished.output);
     for expected in [
         "Connection refused",
-        "-> nothing answers there: check host and port",
+        "-> nothing answers there: check databases.gone.host and port",
         "unasked  lost",
         "password authentication failed",
-        "-> check databases.locked-out.user and password",
+        "-> check that the role databases.locked-out.user exists",
         "ok       jobs",
         "enabled: false",
         "2 databases unavailable",

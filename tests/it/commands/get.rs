@@ -125,7 +125,7 @@ async fn tls_is_used_with_our_certificate_under_the_name_that_is_given() {
     let wrong: [(&[&str], &str); 3] = [
         (&theirs, "certificate"),
         (&[&ours[..], &["--tls-ca", "ca.crt"]].concat(), "compare the certificates"),
-        (&[], "if it serves TLS, put https://"),
+        (&[], "serves TLS, put https://"),
     ];
     for (arguments, advice) in wrong {
         let finished = get(arguments).await;

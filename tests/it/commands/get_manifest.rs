@@ -143,7 +143,7 @@ async fn options_that_do_not_fit_the_object_are_wrong_usage() {
         (&both, &[], "ScaledJob/invoices, ScaledObject/workers"),
         (WORKERS, &["--running", "1"], "--running and --pending are for a ScaledJob"),
         (JOBS, &["--replicas", "1"], "--replicas is for a ScaledObject"),
-        (JOBS, &["--trigger", "3"], "has 3 triggers, counted from 0"),
+        (JOBS, &["--trigger", "3"], "counted from 0, ScaledJob billing/invoices has only 3"),
         (JOBS, &["--namespace", "mail"], "--namespace mail: the manifest has the namespace billing"),
         ("kind: Pod\n", &[], "there is no ScaledJob and no ScaledObject"),
     ];

@@ -66,7 +66,10 @@ async fn wrong_usage_exits_with_2_and_says_what_is_wrong() {
         (&["get", "jobs", "--watch", "--json"], "cannot be used with"),
         (&["get", "jobs", "--tls-cert", "a.crt"], "--tls-key <FILE>"),
         (&["get", "jobs", "--address", "127.0.0.1"], "--address: needs a port; KEDA dials 443"),
-        (&["get", "jobs", "--tls-ca", "/nowhere/ca.crt"], "--tls-ca: cannot read /nowhere/ca.crt: No such file"),
+        (
+            &["get", "jobs", "--tls-ca", "/nowhere/ca.crt"],
+            "--tls-ca: /nowhere/ca.crt: the file cannot be read: No such file",
+        ),
         (&["get", "jobs", "--metadata", "query=other"], "--metadata query: the query is the argument QUERY"),
     ];
     for (arguments, expected) in cases {

@@ -315,7 +315,7 @@ async fn a_slow_connection_is_waited_for_and_told() {
             });
         }
     });
-    let access = database.scaler().by_way_of(address).with("pool_size", 1);
+    let access = database.scaler().by_way_of(address).with("pool_size", 1).with("connect_timeout", "800ms");
     let finished = run(&configuration(&access, "  jobs: {sql: SELECT 7}\n"), &["check"]).await;
     assert_eq!(finished.code(), Some(0), "{}", finished.output);
     assert!(finished.output.contains("the scaler gives up after 800ms"), "{}", finished.output);

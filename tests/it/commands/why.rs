@@ -54,9 +54,9 @@ async fn the_process_that_was_asked_tells_it_and_the_others_say_that_they_were_n
     }
     let unknown = why(&["default/other", "--at", "03:12", "--admin-address", &first]).await;
     assert_eq!(unknown.code(), Some(1), "{}", unknown.output);
-    let away = why(&[&object, "--admin-address", &nowhere, "--admin-address", "no-port"]).await;
+    let away = why(&[&object, "--admin-address", &nowhere, "--admin-address", "host.invalid:9091"]).await;
     assert_eq!(away.code(), Some(69), "{}", away.output);
-    assert!(away.output.contains("no-port does not answer"), "{}", away.output);
+    assert!(away.output.contains("host.invalid:9091 does not answer"), "{}", away.output);
     // The gRPC port is no admin port.
     let other = why(&[&object, "--admin-address", &asked.serving.grpc.to_string()]).await;
     assert_eq!(other.code(), Some(69), "{}", other.output);
@@ -68,6 +68,7 @@ async fn wrong_usage_is_said() {
         (&["invoices"][..], "must be NAMESPACE/NAME"),
         (&["a/b", "--at", "yesterday"], "--at: must be HH:MM, or RFC 3339"),
         (&["a/b", "--since", "2d"], "up to 24h"),
+        (&["a/b", "--admin-address", "no-port"], "must be HOST:PORT"),
         (&["a/b", "--manifest", "missing.yaml"], "--manifest: cannot read missing.yaml"),
         (&["a/b", "--manifest", "b.yaml"], "--manifest: the object is in the namespace other, not in a"),
         (&["a/c", "--manifest", "b.yaml"], "--manifest: no object is named c; there are ScaledJob/b"),
