@@ -82,6 +82,9 @@ func (w *World) dryRuns(ctx context.Context) (int, error) {
 		if err := w.Apply(ctx, "apiVersion: v1\nkind: Namespace\nmetadata: {name: "+namespace+"}\n"); err != nil {
 			return 0, err
 		}
+		if err := w.takesPods(ctx, namespace); err != nil {
+			return 0, err
+		}
 	}
 	documents, err := w.documents(ctx)
 	if err != nil {

@@ -92,6 +92,9 @@ stringData: {password: demo-clapometer}
 	if err != nil {
 		return err
 	}
+	if err := w.takesPods(ctx, tlsNamespace); err != nil {
+		return err
+	}
 	commands, err := w.commandsOfTLS()
 	if err != nil {
 		return err

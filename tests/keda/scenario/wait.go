@@ -38,6 +38,14 @@ func (w *World) serves(ctx context.Context, namespace, name string) error {
 	return nil
 }
 
+// takesPods waits until a new namespace has the ServiceAccount without which the API server refuses a pod.
+func (w *World) takesPods(ctx context.Context, namespace string) error {
+	return w.Eventually(ctx, func() error {
+		_, err := w.Kubernetes.CoreV1().ServiceAccounts(namespace).Get(ctx, "default", metav1.GetOptions{})
+		return err
+	})
+}
+
 // replicas waits until a Deployment is to have so many.
 func (w *World) replicas(ctx context.Context, namespace, deployment string, wanted int32) error {
 	return w.Eventually(ctx, func() error {
