@@ -304,21 +304,5 @@ mod properties {
                 prop_assert_eq!(outcome.idle_jobs, 0);
             }
         }
-
-        /// But for one poll: a Job that has ended still takes a place for a moment, and more Jobs have more of these.
-        #[test]
-        fn one_more_job_at_once_makes_no_row_wait_longer(rows in some_rows(), poll in 1..40u64, max in 1..12i64) {
-            let longest = |max| {
-                let rows = rows.iter().map(|(arrival, _)| (*arrival, 20 * SECOND)).collect();
-                let scenario = Scenario {
-                    scaled_job: ScaledJob::with_max_replica_count(max),
-                    first_poll: Some(0),
-                    pod_start: 3 * SECOND..=3 * SECOND,
-                    ..Scenario::new(CountedRows::Outstanding, poll * SECOND, rows)
-                };
-                run(&scenario, 1).worst_wait
-            };
-            prop_assert!(longest(max + 1) <= longest(max) + poll * SECOND);
-        }
     }
 }
