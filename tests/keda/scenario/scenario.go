@@ -23,6 +23,7 @@ import (
 type Scenario struct {
 	Name  string // what `scripts/keda NAME` runs
 	Claim string // one sentence, for the table
+	Long  bool   // it takes so long that it is run with --long, or by its name, only
 	// Run returns what was seen, with its figures, or what was seen instead.
 	Run func(context.Context, *World) (string, error)
 }
@@ -32,7 +33,7 @@ var All = [][]Scenario{
 	{Shipped},
 	{Claps, OlderDefinitions, ErrorTexts, TLS},
 	{Push, Migrate, Checks, Budget},
-	{Outage},
+	{Outage, ConnectionAge},
 	{Rollouts, Keeper},
 }
 
@@ -61,7 +62,10 @@ func Run(ctx context.Context, world *World, names []string, progress func(string
 	var results []Result
 	for i, group := range groups {
 		group = slices.DeleteFunc(slices.Clone(group), func(s Scenario) bool {
-			return i > 0 && len(names) > 0 && !slices.Contains(names, s.Name)
+			if len(names) == 0 {
+				return s.Long && !world.Long
+			}
+			return i > 0 && !slices.Contains(names, s.Name)
 		})
 		seen := make([]Result, len(group))
 		var running sync.WaitGroup
