@@ -9,9 +9,10 @@ mod grants;
 mod manifest;
 mod page;
 mod parts;
+mod steps;
 mod template;
 
-use std::{path::PathBuf, sync::Arc};
+use std::{env, io, path::PathBuf, sync::Arc};
 
 use clap::{Args, ValueEnum};
 
@@ -19,13 +20,14 @@ use self::{
     answers::{Answer, Answers},
     draft::{Draft, Place},
     found::Findings,
+    steps::Steps,
 };
 use super::{ConfigFile, Exit, build, check::advice_on_database, misconfigured, misused, runtime};
 use crate::{
     config::{self, Config},
     metrics::Metrics,
     notify_sql::NotifyTable,
-    postgres::{Database, Inspector, QueryError, Role, Table},
+    postgres::{Database, Inspector, QueryError, Table},
     shutdown::Supervisor,
     terminal::{print, text::printable},
 };
@@ -98,12 +100,7 @@ struct Parts {
     config: String,
     sql: String,
     manifest: String,
-}
-
-/// The things that the server was asked for.
-struct Answered {
-    role: Role,
-    subject: Subject,
+    steps: Steps,
 }
 
 /// The subject of the parts.
@@ -132,28 +129,30 @@ impl Init {
         if let Some(problem) = self.out.as_deref().and_then(files::in_the_way) {
             return misused("init", &format!("--out: {problem}"));
         }
+        let looked = inspected(&settings, async |inspector| subject(inspector, table.as_ref()).await);
+        let subject = match looked {
+            Ok(subject) => subject,
+            Err(failure) => return failure.report(&settings, &config),
+        };
+        // Only now: nobody answers questions about a database that is not there.
         let answers = Answers::of_process();
         let role = match &self.role {
             Some(role) => Answer::given(role.clone()),
             None => answers.text("The role as which the scaler will connect", ROLE, is_role),
         };
-        let asked = runtime().map(|runtime| runtime.block_on(ask(&settings, &role.value, table.as_ref())));
-        let answered = match asked {
-            Ok(Ok(answered)) => answered,
-            Ok(Err(failure)) => return failure.report(&settings, &config),
-            Err(error) => {
-                eprintln!("cannot start the runtime: {error}");
-                return Exit::Failure;
-            }
+        let known = inspected(&settings, async |inspector| inspector.role(&role.value).await.map_err(Failure::Refused));
+        let known = match known {
+            Ok(known) => known,
+            Err(failure) => return failure.report(&settings, &config),
         };
-        let place = match Place::of(&settings, role, answered.role) {
+        let place = match Place::of(&settings, role, known, self.psql()) {
             Ok(place) => place,
             Err(problem) => {
                 eprintln!("{problem}");
                 return Exit::Configuration;
             }
         };
-        let parts = match answered.subject {
+        let parts = match subject {
             Subject::Libraries(findings) if !findings.libraries.is_empty() => {
                 parts::of(&Draft::new(place, findings, &answers))
             }
@@ -175,6 +174,12 @@ impl Init {
             (None, 0) => Err("there is no database to look into; set PGHOST or DATABASE_URL".to_owned()),
             (None, _) => Err(format!("there are several databases; name one with --database: {}", names())),
         }
+    }
+
+    /// Returns the command that connects as this one does. psql does not know `DATABASE_URL`.
+    fn psql(&self) -> &'static str {
+        let is_url = self.config.path().is_none() && env::var_os("DATABASE_URL").is_some();
+        if is_url { "psql \"$DATABASE_URL\"" } else { "psql" }
     }
 
     fn show(&self, parts: &Parts) -> Exit {
@@ -202,6 +207,8 @@ impl Init {
 
 /// The reason why there is nothing to show.
 enum Failure {
+    /// Nothing asynchronous can run.
+    NoRuntime(io::Error),
     /// There is no session.
     Unavailable(QueryError),
     /// The server refused a question.
@@ -221,6 +228,10 @@ impl Failure {
         );
         let at = printable(&at);
         match self {
+            Self::NoRuntime(error) => {
+                eprintln!("cannot start the runtime: {error}");
+                Exit::Failure
+            }
             Self::Unavailable(error) => {
                 let message = printable(&error.message);
                 eprintln!("cannot look into the database{at}: {message}");
@@ -239,18 +250,26 @@ impl Failure {
     }
 }
 
-/// Asks the database all there is to ask.
-async fn ask(settings: &Arc<config::Database>, role: &str, table: Option<&NotifyTable>) -> Result<Answered, Failure> {
-    let metrics = Arc::new(Metrics::new(build()));
-    let (supervisor, _failures) = Supervisor::new();
-    let database = Database::new(Arc::clone(settings), metrics, &supervisor);
-    let (mut inspector, _server) = database.inspector().await.map_err(Failure::Unavailable)?;
-    let subject = match table {
-        Some(table) => Subject::Table(own_table(&mut inspector, table).await?),
-        None => Subject::Libraries(found::look(&mut inspector).await.map_err(Failure::Refused)?),
-    };
-    let role = inspector.role(role).await.map_err(Failure::Refused)?;
-    Ok(Answered { role, subject })
+/// Asks the database something, in a session of its own: between two questions a person may take any time.
+fn inspected<T>(
+    settings: &Arc<config::Database>,
+    ask: impl AsyncFnOnce(&mut Inspector) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    let runtime = runtime().map_err(Failure::NoRuntime)?;
+    runtime.block_on(async {
+        let metrics = Arc::new(Metrics::new(build()));
+        let (supervisor, _failures) = Supervisor::new();
+        let database = Database::new(Arc::clone(settings), metrics, &supervisor);
+        let (mut inspector, _server) = database.inspector().await.map_err(Failure::Unavailable)?;
+        ask(&mut inspector).await
+    })
+}
+
+async fn subject(inspector: &mut Inspector, table: Option<&NotifyTable>) -> Result<Subject, Failure> {
+    Ok(match table {
+        Some(table) => Subject::Table(own_table(inspector, table).await?),
+        None => Subject::Libraries(found::look(inspector).await.map_err(Failure::Refused)?),
+    })
 }
 
 async fn own_table(inspector: &mut Inspector, table: &NotifyTable) -> Result<Table, Failure> {

@@ -29,13 +29,12 @@ impl<T> Answer<T> {
         Self { value, is_assumed: true }
     }
 
-    /// Returns the mark for the end of the value's line, with a remark where there is one.
+    /// Returns the mark for the end of the value's line, with the reason for what was assumed where there is one.
     pub(super) fn mark(&self, remark: &str) -> String {
         match (self.is_assumed, remark) {
             (true, "") => format!("  {MARK}"),
             (true, remark) => format!("  {MARK}: {remark}"),
-            (false, "") => String::new(),
-            (false, remark) => format!("  # {remark}"),
+            (false, _) => String::new(),
         }
     }
 }
@@ -91,6 +90,8 @@ fn answered(
         let _ = write!(output, "{question} [{default}]: ").and_then(|()| output.flush());
         let mut line = String::new();
         if !input.read_line(&mut line).is_ok_and(|length| length > 0) {
+            // Ctrl-D leaves the cursor behind the question.
+            let _ = writeln!(output);
             return Answer::assumed(default.to_owned());
         }
         let text = match line.trim() {
@@ -128,7 +129,8 @@ mod tests {
     fn return_takes_the_default_and_the_end_of_the_input_leaves_it_assumed() {
         let (value, is_assumed, _) = asked("\n");
         assert_eq!((value.as_str(), is_assumed), ("mail", false));
-        let (value, is_assumed, _) = asked("");
+        let (value, is_assumed, output) = asked("");
         assert_eq!((value.as_str(), is_assumed), ("mail", true));
+        assert_eq!(output, "Name [mail]: \n");
     }
 }

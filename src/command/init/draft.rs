@@ -27,6 +27,8 @@ pub(super) struct Place {
     pub(super) name: String,
     pub(super) role: Answer<String>,
     pub(super) known: Role,
+    /// The command that connects to it as this program does.
+    pub(super) psql: &'static str,
 }
 
 /// All that is written.
@@ -58,13 +60,18 @@ pub(super) struct Counting {
 
 impl Place {
     /// Describes the database that was looked into.
-    pub(super) fn of(settings: &config::Database, role: Answer<String>, known: Role) -> Result<Self, String> {
+    pub(super) fn of(
+        settings: &config::Database,
+        role: Answer<String>,
+        known: Role,
+        psql: &'static str,
+    ) -> Result<Self, String> {
         let connection = settings.connection.resolve()?;
         let name = match slug(&connection.dbname) {
             name if name.is_empty() => "app".to_owned(),
             name => name,
         };
-        Ok(Self { connection, name, role, known })
+        Ok(Self { connection, name, role, known, psql })
     }
 
     /// Returns the hosts and the ports, as libpq writes them.

@@ -5,6 +5,7 @@ use std::path::Path;
 use super::{
     Parts,
     files::{CONFIG, MANIFEST, SQL},
+    steps::shown,
 };
 use crate::terminal::text::{printable, wrapped};
 
@@ -27,29 +28,21 @@ pub(super) fn document(parts: &Parts) -> String {
     ] {
         text += &format!("## {heading}: {file}\n\n```{language}\n{}\n```\n\n", part.trim_end());
     }
-    text + &next("clapometer init --out .", Path::new("."))
+    text + &next(Some("clapometer init --out ."), parts, Path::new("."))
 }
 
 /// The words for parts that are files now.
 pub(super) fn written(parts: &Parts, directory: &Path) -> String {
     let names: Vec<String> = [CONFIG, SQL, MANIFEST].map(|name| shown(directory, name)).into();
-    format!("{}Written: {}\n\n{}", paragraphs(parts), names.join(", "), next("", directory))
+    format!("{}Written: {}\n\n{}", paragraphs(parts), names.join(", "), next(None, parts, directory))
 }
 
 fn paragraphs(parts: &Parts) -> String {
     parts.found.iter().map(|paragraph| format!("{}\n\n", wrapped(&printable(paragraph), WIDTH).join("\n"))).collect()
 }
 
-fn next(write: &str, directory: &Path) -> String {
-    let mut commands = Vec::new();
-    commands.extend((!write.is_empty()).then(|| write.to_owned()));
-    commands.push(format!("psql -v ON_ERROR_STOP=1 -f {}", shown(directory, SQL)));
-    commands.push(format!("clapometer check --config {}", shown(directory, CONFIG)));
-    commands.push(format!("clapometer lint {}", shown(directory, MANIFEST)));
+fn next(first: Option<&str>, parts: &Parts, directory: &Path) -> String {
+    let mut commands: Vec<String> = first.map(str::to_owned).into_iter().collect();
+    commands.extend(parts.steps.commands(directory));
     format!("## Next\n\n```console\n{}\n```\n", commands.join("\n"))
-}
-
-fn shown(directory: &Path, name: &str) -> String {
-    let path = if directory == Path::new(".") { Path::new(name).to_owned() } else { directory.join(name) };
-    printable(&path.display().to_string())
 }

@@ -6,6 +6,7 @@ use super::{
     found::{Library, Queues},
     grants::{self, Reading},
     manifest,
+    steps::Steps,
 };
 use crate::terminal::text::plural;
 
@@ -18,6 +19,7 @@ pub(super) fn of(draft: &Draft) -> Parts {
         config: configuration::text(place, &configuration::queries(fleets)),
         sql: grants::text(place, &readings),
         manifest: manifest::text(fleets, scaler),
+        steps: Steps::of(place, true),
     }
 }
 

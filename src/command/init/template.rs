@@ -6,6 +6,7 @@ use super::{
     grants,
     manifest::{self, Scaled, Trigger},
     page::comment,
+    steps::Steps,
 };
 use crate::{postgres::Table, presets::Workers, terminal::text::printable};
 
@@ -35,6 +36,7 @@ pub(super) fn of(place: &Place, table: &Table) -> Parts {
         config: configuration::text(place, &queries(&name, &table.name_in_sql, &columns)),
         sql: grants::text(place, &[reading]),
         manifest: objects(&name),
+        steps: Steps::of(place, false),
     }
 }
 
@@ -51,6 +53,8 @@ pub(super) fn without_table(place: &Place, remarks: Vec<String>) -> Parts {
         config: configuration::text(place, &queries(QUERY, "/* Which table? */", "")),
         sql: grants::unknown(place),
         manifest: objects(QUERY),
+        // Without a table there is nothing to grant, and no role is made.
+        steps: Steps::of(place, false).without_new_role(),
     }
 }
 

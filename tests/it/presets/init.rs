@@ -1,5 +1,7 @@
 //! `clapometer init`: what it prints for a database works, with a role that has the printed grants and no others.
 
+mod terminal;
+
 use std::{fs, path::Path, time::Duration};
 
 use clapometer::manifest::{Kind, Manifest};

@@ -14,7 +14,7 @@ use std::{
 use rustix::process::Signal;
 use serde_json::Value;
 
-use super::{processes, tempdir, wait};
+use super::{processes, tempdir, terminal::Terminal, wait};
 
 /// The bound from exec to ready: it takes milliseconds, but a busy machine starts a debug build slowly.
 const READY: Duration = Duration::from_secs(20);
@@ -113,6 +113,11 @@ impl Executable {
             errors: Collected::read(errors.expect("stderr is piped")),
             child,
         }
+    }
+
+    /// Starts it at a terminal of its own.
+    pub(crate) fn at_terminal(self) -> Terminal {
+        Terminal::start(&self.command)
     }
 
     /// Starts a server, and waits until it says where it listens.

@@ -18,4 +18,5 @@ pub(crate) mod proxy;
 pub(crate) mod resolver;
 pub(crate) mod skip;
 pub(crate) mod tempdir;
+pub(crate) mod terminal;
 pub(crate) mod wait;
