@@ -29,7 +29,8 @@ impl Terminal {
     pub(crate) fn start(said: &Command) -> Self {
         // Only the first process of a session can have a terminal that controls it. This one becomes the program.
         let mut command = Command::new("setsid");
-        command.arg("--ctty").arg(said.get_program()).args(said.get_args());
+        // A shell lets what it starts in the background ignore SIGINT, and who runs there hands that on.
+        command.args(["--ctty", "env", "--default-signal=INT"]).arg(said.get_program()).args(said.get_args());
         command.env_clear().envs(said.get_envs().filter_map(|(name, value)| Some((name, value?))));
         command.current_dir(said.get_current_dir().expect("each executable has a directory of its own"));
         let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
