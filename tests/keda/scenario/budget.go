@@ -60,7 +60,7 @@ var Budget = Scenario{
 const (
 	budgetNamespace = "budget"
 	budgetTotal     = 10
-	rowsOfQueue     = 12
+	rowsOfQueue     = 8
 	// budgetBound is total/1 + total/2 + total/3 + total/4, each rounded up.
 	budgetBound = 10 + 5 + 4 + 3
 )
@@ -136,7 +136,7 @@ spec:
         - {name: password, secret: {secretName: postgresql}}
 `, demoPassword, budgetTotal)
 
-// A Job claims a row of its queue, works for two seconds, and says that it is done.
+// A Job claims a row of its queue, works for 20 s, longer than the four queues take to fill, and says that it is done.
 const queueManifest = `---
 apiVersion: keda.sh/v1alpha1
 kind: ScaledJob
@@ -168,7 +168,7 @@ spec:
                 UPDATE job SET claimed_at = clock_timestamp(), claimed_by = '$(JOB)'
                 WHERE id = (SELECT id FROM job WHERE queue = '%[1]s' AND claimed_at IS NULL ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED)
               - --command
-              - SELECT pg_sleep(2)
+              - SELECT pg_sleep(20)
               - --command
               - UPDATE job SET done_at = clock_timestamp() WHERE claimed_by = '$(JOB)'
   triggers:

@@ -32,9 +32,9 @@ type Scenario struct {
 var All = [][]Scenario{
 	{Shipped},
 	{Claps, OlderDefinitions, ErrorTexts, TLS},
-	{Push, Migrate, Checks, Budget},
+	{Push, Migrate, Checks},
 	{Outage, ConnectionAge},
-	{Rollouts, Keeper},
+	{Rollouts, Keeper, Budget},
 }
 
 // longest is how long one scenario may take: far longer than any does, so that one which hangs is named.
