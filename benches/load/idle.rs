@@ -44,9 +44,9 @@ pub(crate) async fn run() -> Value {
     let reference = ScaledObjectRef {
         name: "idle".to_owned(),
         namespace: "default".to_owned(),
-        scaler_metadata: [("query".to_owned(), "idle".to_owned())].into(),
+        scaler_metadata: [("query".to_owned(), "quiet".to_owned())].into(),
     };
-    let trigger = Trigger { reference, query: "idle".to_owned(), value: 42, target: 1, is_active: true };
+    let trigger = Trigger { reference, query: "quiet".to_owned(), value: 42, target: 1, is_active: true };
     let call = trigger.metrics().to(&connection);
     let statements = || cluster.log().matches(MARK).count();
 
