@@ -207,9 +207,16 @@ type process struct {
 	err     error
 }
 
-// start runs a program, whose output goes to NAME.log in the folder of logs.
+// start runs a program that the cluster cannot do without. Its output goes to NAME.log in the folder of logs.
 func (l *Lab) start(name string, args ...string) (*process, error) {
-	return l.startAs(name, name, args...)
+	started, err := l.startAs(name, name, args...)
+	if err == nil {
+		go func() {
+			<-started.done
+			l.options.Ended(started.ended())
+		}()
+	}
+	return started, err
 }
 
 func (l *Lab) startAs(name, program string, args ...string) (*process, error) {
@@ -245,10 +252,14 @@ func (p *process) ready(probe func() error) error {
 		}
 		select {
 		case <-p.done:
-			return fmt.Errorf("%s has ended (%v)\n%s", p.name, p.err, Tail(p.log))
+			return p.ended()
 		case <-time.After(100 * time.Millisecond):
 		}
 	}
+}
+
+func (p *process) ended() error {
+	return fmt.Errorf("%s has ended (%v)\n%s", p.name, p.err, Tail(p.log))
 }
 
 func trimmed(text []byte) string { return strings.TrimSpace(string(text)) }

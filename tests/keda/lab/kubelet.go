@@ -67,7 +67,8 @@ func (l *Lab) node(ctx context.Context, network *node.Network) error {
 
 // kubeletConfig leaves to the kubelet what it is here for. Not done are cgroups, eviction, image
 // garbage collection. ConfigMaps and Secrets reach a pod sooner than by default: the period of
-// syncing pods is 5 seconds instead of a minute.
+// syncing pods is 5 seconds instead of a minute. Resizing whole pods is off: where a pod's first start fails, as on a slow machine whose Secrets
+// come late, the kubelet would resize the cgroup that is not there, and crash (doPodResizeAction in kuberuntime_manager.go, 1.36.4).
 func (l *Lab) kubeletConfig(socket string) string {
 	return fmt.Sprintf(`apiVersion: kubelet.config.k8s.io/v1beta1
 kind: KubeletConfiguration
@@ -78,6 +79,7 @@ authentication:
   x509: {clientCAFile: %q}
 authorization: {mode: AlwaysAllow}
 cgroupsPerQOS: false
+featureGates: {InPlacePodLevelResourcesVerticalScaling: false}
 enforceNodeAllocatable: []
 localStorageCapacityIsolation: false
 failSwapOn: false

@@ -43,6 +43,8 @@ type Options struct {
 	Executables string // the folder of clapometer and postgres-batch
 	PostgreSQL  string // the folder of PostgreSQL's programs
 	KEDA        string // the folder with KEDA's folder `config`
+	// Ended is told when a program of the cluster has ended, and why.
+	Ended func(error)
 }
 
 // A Lab is the running cluster.

@@ -89,6 +89,9 @@ func Run(ctx context.Context, world *World, names []string, progress func(string
 		if i == 0 && seen[0].Err != nil {
 			return results, nil
 		}
+		if ctx.Err() != nil {
+			return results, context.Cause(ctx)
+		}
 	}
 	return results, nil
 }

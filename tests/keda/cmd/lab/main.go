@@ -55,6 +55,10 @@ func (r run) progress(what string) {
 }
 
 func (r run) all(ctx context.Context, names []string) error {
+	// Without one of its programs the cluster stands still, and whatever is waited for does not come.
+	ctx, end := context.WithCancelCause(ctx)
+	defer end(nil)
+	r.options.Ended = end
 	cluster, err := lab.Start(ctx, r.options, r.progress)
 	if err != nil {
 		if cluster != nil {
