@@ -87,7 +87,7 @@ func (l *Lab) Eventually(ctx context.Context, probe func() error) error {
 		}
 		select {
 		case <-ctx.Done():
-			return errors.Join(context.Cause(ctx), err)
+			return errors.Join(ctx.Err(), err)
 		case <-deadline:
 			return fmt.Errorf("not within %v: %w", patience, err)
 		case <-time.After(100 * time.Millisecond):

@@ -67,8 +67,9 @@ func (l *Lab) node(ctx context.Context, network *node.Network) error {
 
 // kubeletConfig leaves to the kubelet what it is here for. Not done are cgroups, eviction, image
 // garbage collection. ConfigMaps and Secrets reach a pod sooner than by default: the period of
-// syncing pods is 5 seconds instead of a minute. Resizing whole pods is off: where a pod's first start fails, as on a slow machine whose Secrets
-// come late, the kubelet would resize the cgroup that is not there, and crash (doPodResizeAction in kuberuntime_manager.go, 1.36.4).
+// syncing pods is 5 seconds instead of a minute, and they are read from the API server each time. The kubelet's cache of them waits a second for its
+// first answer, which is too little for a slow machine, and without cgroups a container whose first start fails so crashes the kubelet at the
+// second one: it takes the container for one to resize, and reads a cgroup that is not there (doPodResizeAction in kuberuntime_manager.go, 1.36.4).
 func (l *Lab) kubeletConfig(socket string) string {
 	return fmt.Sprintf(`apiVersion: kubelet.config.k8s.io/v1beta1
 kind: KubeletConfiguration
@@ -79,7 +80,7 @@ authentication:
   x509: {clientCAFile: %q}
 authorization: {mode: AlwaysAllow}
 cgroupsPerQOS: false
-featureGates: {InPlacePodLevelResourcesVerticalScaling: false}
+configMapAndSecretChangeDetectionStrategy: Get
 enforceNodeAllocatable: []
 localStorageCapacityIsolation: false
 failSwapOn: false
