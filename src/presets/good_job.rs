@@ -29,7 +29,7 @@ pub(super) static PRESET: Preset = Preset {
         state("its queue, job class or a label is paused", Neither),
         state("finished_at is set", Neither),
     ],
-    stalled: "none ever does: every process takes over what a dead one has left",
+    stalled: "they never occur, because every process takes over what a dead one has left",
     traps: &[
         "A process that is killed keeps its jobs locked until another one cleans up: such jobs are claimable here after \
          heartbeat_timeout.",

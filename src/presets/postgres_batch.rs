@@ -24,7 +24,7 @@ pub(super) static PRESET: Preset = Preset {
         state("a clap whose lease has not expired", Held),
         state("a retry that is still to come; done; given up", Neither),
     ],
-    stalled: "none ever does: every worker takes over what a dead one has left",
+    stalled: "they never occur, because every worker takes over what a dead one has left",
     traps: &[
         "The built-in queries outstanding-claps and clap-workers are this preset, with one-row and long-lived workers.",
     ],

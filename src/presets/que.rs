@@ -25,7 +25,7 @@ pub(super) static PRESET: Preset = Preset {
         state("run_at is still to come", Neither),
         state("finished_at or expired_at is set", Neither),
     ],
-    stalled: "none ever does: a lock ends with its session",
+    stalled: "they never occur, because a lock ends with its session",
     traps: &[
         "A locker fetches ahead, eight jobs unless told otherwise: what it has locked is held, so that no further worker \
          starts for it. Start it with --maximum-buffer-size 0 to share better.",

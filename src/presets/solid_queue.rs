@@ -40,11 +40,11 @@ pub(super) static PRESET: Preset = Preset {
         state("claimed by another process", Stalled),
         state("failed, finished", Neither),
     ],
-    stalled: "a dispatcher has to release scheduled and blocked ones; those of a dead process will be failed, and a person decides",
+    stalled: "a dispatcher has to release scheduled and blocked ones; those of a dead process are marked as failed, and a person decides about them",
     traps: &[
         "Jobs of a process that was killed fail (ProcessPrunedError) and are not run again by themselves: they count in neither.",
         "Only a dispatcher makes scheduled jobs ready. `bin/jobs` runs one beside the workers; with `workers: one-row` \
-         the preset takes it that yours do not, and counts ready jobs only.",
+         the preset assumes that yours run none, and counts ready jobs only.",
         "Solid Queue may have a database of its own: name that one.",
     ],
     index: None,
