@@ -177,7 +177,7 @@ impl Pages {
     }
 }
 
-/// Brings those metrics up to date that are looked at, not counted.
+/// Updates the metrics that are computed when they are scraped.
 fn publish(metrics: &Metrics, catalog: &Catalog) {
     for database in catalog.databases().values() {
         database.publish();
@@ -221,7 +221,7 @@ fn text(status: StatusCode, body: &'static str) -> Response<Full<Bytes>> {
     with_type(status, "text/plain; charset=utf-8", body)
 }
 
-/// Answers with what no cache may keep.
+/// Returns a response that no cache may keep.
 fn private(content_type: &'static str, body: Bytes) -> Response<Full<Bytes>> {
     let mut response = with_type(StatusCode::OK, content_type, body);
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));

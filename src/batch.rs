@@ -26,7 +26,7 @@ use self::{
     cli::{Arguments, Command, MigrateAction, Unusable, WorkArguments},
     operator::migrate,
     store::Store,
-    worker::{Rules, identity, interrupt, outcome::Report, work::Work},
+    worker::{Rules, ended::CANNOT_EXECUTE, identity, interrupt, outcome::Report, work::Work},
 };
 use crate::{
     blocking,
@@ -37,9 +37,6 @@ use crate::{
 
 /// The exit code of an operator's command that could not do everything that it was asked for.
 const FAILED: u8 = 1;
-
-/// The exit code for a program that cannot be executed, as a shell has it.
-const CANNOT_EXECUTE: u8 = 126;
 
 /// The exit code for a database that cannot be reached (EX_UNAVAILABLE of sysexits.h).
 const UNAVAILABLE: u8 = 69;

@@ -23,6 +23,7 @@ use std::{
 };
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, error::ErrorKind};
+use tokio::runtime::Runtime;
 
 use crate::{
     blocking::runtime,
@@ -40,7 +41,7 @@ enum Exit {
     Success,
     /// The command ran and found or met a failure.
     Failure,
-    /// The arguments are wrong. clap itself exits with the same code.
+    /// The arguments are wrong. The parser exits with the same code.
     Usage,
     /// The scaler or the database is unavailable (sysexits' EX_UNAVAILABLE).
     Unavailable,
@@ -116,7 +117,7 @@ impl ConfigFile {
         self.load_in(&Environment::of_process())
     }
 
-    /// Loads the same as somebody does who has no part of what it refers to.
+    /// Loads the configuration as on a machine that may lack the files and variables which it refers to.
     fn load_elsewhere(&self) -> Result<Config, Misconfiguration> {
         self.load_in(&Environment::of_process().elsewhere())
     }
@@ -141,7 +142,7 @@ impl ConfigFile {
         self.config.as_deref()
     }
 
-    /// Says why `serve` cannot read the configuration from here, if it cannot: it has to read it again.
+    /// Returns why `serve` cannot use this source of the configuration, if it cannot: `serve` has to read it again.
     fn is_not_followed(&self) -> Option<&'static str> {
         let path = self.path()?;
         (path == STANDARD_INPUT || path.is_dir())
@@ -154,7 +155,7 @@ impl ConfigFile {
     }
 }
 
-/// Reads a whole number. clap's own words for a wrong one do not say what would be right.
+/// Reads a whole number. The parser's own message about a wrong one does not say what would be right.
 fn whole<T: TryFrom<u64>>(text: &str) -> Result<T, String> {
     let number: u64 = text.parse().map_err(|_| "must be a whole number, 0 or more".to_owned())?;
     T::try_from(number).map_err(|_| "is too large a number".to_owned())
@@ -172,8 +173,7 @@ pub fn command_line() -> clap::Command {
 
 /// Runs the command that the arguments name.
 pub fn main() -> ExitCode {
-    // clap itself exits with 2 for wrong usage.
-    // `-5` is a number, so that its option says what it may be.
+    // The parser exits with 2 for wrong usage. `-5` is a number to it, so that its option says what it may be.
     let mut command = Cli::command().mut_subcommands(|command| command.allow_negative_numbers(true));
     let matches = command.try_get_matches_from_mut(std::env::args_os());
     let cli = matches.and_then(|matches| Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command)));
@@ -206,7 +206,17 @@ fn misconfigured(faults: &Misconfiguration) -> Exit {
     Exit::Configuration
 }
 
-/// Reports wrong usage that clap cannot see, as clap does.
+/// Starts the runtime; reports why it does not start.
+fn start_runtime() -> Result<Runtime, Exit> {
+    runtime().map_err(|error| {
+        eprintln!(
+            "cannot start the runtime: {error}; are there enough threads and file descriptors (`ulimit -u`, `ulimit -n`)?"
+        );
+        Exit::Failure
+    })
+}
+
+/// Reports wrong usage that the parser cannot see, as the parser does.
 fn misused(subcommand: &str, problem: &str) -> Exit {
     let mut cli = Cli::command();
     cli.build();

@@ -129,7 +129,7 @@ pub struct Config {
     pub queries_from: Option<QueriesFrom>,
     /// The query files, and what of them is in force.
     pub query_files: QueryFiles,
-    /// The things that the configuration refers to and that are not there, if it is looked at elsewhere: see
+    /// The files and variables that the configuration refers to and that are missing, if they may be: see
     /// [`Environment::elsewhere`].
     pub notes: Vec<Misconfiguration>,
     /// The databases that such a reference leaves unknown. They are not in `databases`.

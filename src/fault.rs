@@ -135,6 +135,39 @@ pub enum Kind {
 }
 
 impl Fault {
+    /// The faults whose text is always the same: all but those that name an SQLSTATE.
+    pub const FIXED: [Self; 29] = [
+        Self::Disabled,
+        Self::Unreachable,
+        Self::PrivilegedRole,
+        Self::WrongServer,
+        Self::Lagging,
+        Self::ConnectionLost,
+        Self::BreakerOpen,
+        Self::DeadlineExceeded,
+        Self::StatementTimeout,
+        Self::LockTimeout,
+        Self::Unusable(Unusable::Null),
+        Self::Unusable(Unusable::NoRow),
+        Self::Unusable(Unusable::SeveralRows),
+        Self::Unusable(Unusable::NotANumber),
+        Self::Unusable(Unusable::Infinite),
+        Self::Unusable(Unusable::Negative),
+        Self::Unusable(Unusable::WrongType),
+        Self::Unusable(Unusable::Masked),
+        Self::Unusable(Unusable::UnknownState),
+        Self::Unusable(Unusable::NullKey),
+        Self::Unusable(Unusable::RepeatedKey),
+        Self::Unusable(Unusable::TooManyKeys),
+        Self::Unusable(Unusable::NoBudget),
+        Self::Unusable(Unusable::NoSinceColumn),
+        Self::Exhausted(Limit::Cache),
+        Self::Exhausted(Limit::NamespaceQuota),
+        Self::Exhausted(Limit::TriggerStreams),
+        Self::Exhausted(Limit::Streams),
+        Self::Bug,
+    ];
+
     /// Returns the kind.
     pub fn kind(self) -> Kind {
         match self {
@@ -156,33 +189,19 @@ impl Fault {
 
     /// Returns the reasons for which a reading of a query can fail.
     pub fn reasons(is_grouped: bool) -> impl Iterator<Item = &'static str> + Clone {
-        const OF_EACH: [&str; 22] = [
-            "disabled",
-            "unreachable",
-            "privileged_role",
-            "wrong_server",
-            "lagging",
-            "connection_lost",
-            "server_unavailable",
-            "breaker_open",
-            "deadline_exceeded",
-            "statement_timeout",
-            "lock_timeout",
-            "conflict",
-            "rejected",
-            "null",
-            "no_row",
-            "not_a_number",
-            "infinite",
-            "negative",
-            "wrong_type",
-            "masked",
-            "unknown_state",
-            "bug",
-        ];
-        const OF_ONE_ROW: &[&str] = &["several_rows"];
-        const OF_GROUPS: &[&str] = &["null_key", "repeated_key", "too_many_keys", "no_budget", "no_since_column"];
-        OF_EACH.into_iter().chain(if is_grouped { OF_GROUPS } else { OF_ONE_ROW }.iter().copied())
+        let fixed = Self::FIXED.into_iter().filter(move |fault| match fault {
+            Self::Unusable(Unusable::SeveralRows) => !is_grouped,
+            Self::Unusable(
+                Unusable::NullKey
+                | Unusable::RepeatedKey
+                | Unusable::TooManyKeys
+                | Unusable::NoBudget
+                | Unusable::NoSinceColumn,
+            ) => is_grouped,
+            Self::Exhausted(_) => false,
+            _ => true,
+        });
+        fixed.map(Self::reason).chain(["server_unavailable", "conflict", "rejected"])
     }
 
     /// Returns a label from a closed set, for metrics and logs.
@@ -294,47 +313,23 @@ impl Limit {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]
     fn every_reason_of_a_reading_is_known_beforehand() {
         let state = SqlState::new("57P01").expect("a code");
-        let unusable = [
-            Unusable::Null,
-            Unusable::NoRow,
-            Unusable::SeveralRows,
-            Unusable::NotANumber,
-            Unusable::Infinite,
-            Unusable::Negative,
-            Unusable::WrongType,
-            Unusable::Masked,
-            Unusable::UnknownState,
-            Unusable::NullKey,
-            Unusable::RepeatedKey,
-            Unusable::TooManyKeys,
-            Unusable::NoBudget,
-            Unusable::NoSinceColumn,
-        ];
-        let faults = [
-            Fault::Disabled,
-            Fault::Unreachable,
-            Fault::PrivilegedRole,
-            Fault::WrongServer,
-            Fault::Lagging,
-            Fault::ConnectionLost,
-            Fault::ServerUnavailable(state),
-            Fault::BreakerOpen,
-            Fault::DeadlineExceeded,
-            Fault::StatementTimeout,
-            Fault::LockTimeout,
-            Fault::Conflict(state),
-            Fault::Rejected(state),
-            Fault::Bug,
-        ];
-        let possible: std::collections::BTreeSet<_> =
-            faults.into_iter().chain(unusable.map(Fault::Unusable)).map(Fault::reason).collect();
-        let known = Fault::reasons(true).chain(Fault::reasons(false)).collect();
-        assert_eq!(possible, known);
+        let possible: BTreeSet<_> = Fault::FIXED
+            .into_iter()
+            .filter(|fault| !matches!(fault, Fault::Exhausted(_)))
+            .chain([Fault::ServerUnavailable(state), Fault::Conflict(state), Fault::Rejected(state)])
+            .map(Fault::reason)
+            .collect();
+        let (of_one_row, of_groups) = (Fault::reasons(false), Fault::reasons(true));
+        assert!(of_one_row.clone().any(|reason| reason == "several_rows") && of_one_row.clone().count() == 23);
+        assert!(of_groups.clone().any(|reason| reason == "null_key") && of_groups.clone().count() == 27);
+        assert_eq!(of_one_row.chain(of_groups).collect::<BTreeSet<_>>(), possible);
     }
 
     #[test]

@@ -15,7 +15,6 @@ mod report;
 mod statement;
 #[cfg(test)]
 mod tests;
-mod yaml_text;
 
 use self::{builtin::Builtin, edit::Change, origin::Surroundings, plan::Candidate};
 use crate::{

@@ -1,6 +1,8 @@
 //! Any YAML document as a tree with the line of every key and item. What the values mean is said elsewhere: the
 //! configuration and the manifests are read with it.
 
+mod text;
+
 use std::fmt;
 
 use serde::{
@@ -9,32 +11,14 @@ use serde::{
 };
 use serde_saphyr::{DuplicateKeyPolicy, NonFiniteFloatPolicy, Spanned};
 
+pub(crate) use self::text::{block, quoted, scalar};
+
 /// Reads one document.
 ///
 /// # Errors
 /// It is no YAML, or there are several documents.
 pub(crate) fn document(text: &str) -> Result<Spanned<Yaml>, serde_saphyr::Error> {
     serde_saphyr::from_str_with_options(text, options())
-}
-
-/// Returns text as a scalar, in quotes unless no reader could take it for anything else.
-pub(crate) fn scalar(text: &str) -> String {
-    let words = ["true", "false", "null", "yes", "no", "on", "off", "y", "n"];
-    let is_plain = text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '/')
-        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_./".contains(&byte))
-        && !words.iter().any(|word| word.eq_ignore_ascii_case(text));
-    if is_plain {
-        return text.to_owned();
-    }
-    // JSON's quotes are YAML's, but for characters that JSON takes as they are.
-    let quoted = serde_json::Value::from(text).to_string();
-    let escaped = |c: char| if needs_escape(c) { format!("\\U{:08X}", u32::from(c)) } else { c.to_string() };
-    quoted.chars().map(escaped).collect()
-}
-
-/// Returns whether YAML does not accept a character as it is, or reads it as something else.
-pub(crate) fn needs_escape(c: char) -> bool {
-    c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}')
 }
 
 /// YAML 1.2's own types: `yes` is text and so is `1_000`. Keys that stand twice come through, so

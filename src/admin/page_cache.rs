@@ -1,4 +1,4 @@
-//! Makes a page seldom, for all who ask, and off the thread that serves.
+//! Makes a page at a bounded rate, once for all who ask, and off the thread that serves.
 //!
 //! A page with 2,000 triggers takes as long as hundreds of calls. A hundred scrapes at a time must neither hold up a call
 //! nor fill the memory with copies.

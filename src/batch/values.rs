@@ -1,4 +1,4 @@
-//! The values of the command line: how each is written, and what is said of one that is wrong.
+//! Reads the values of the command line, each with the message about a wrong one.
 
 use std::{ops::RangeInclusive, time::Duration};
 
@@ -50,7 +50,7 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
         })
 }
 
-/// PostgreSQL cuts a longer name, and the tables would be looked for in another schema than they are in.
+/// Reads the name of a schema. PostgreSQL would cut a longer one, and look for the tables in another schema.
 pub(super) fn schema(text: &str) -> Result<String, String> {
     if text.is_empty() {
         return Err("a schema's name must not be empty".to_owned());

@@ -92,7 +92,7 @@ fn sum_by_key(parts: &[Arc<Reading>]) -> Result<HashMap<Box<str>, Numbers>, Faul
     Ok(sums)
 }
 
-/// Returns whether a number is zero that was not in the sum before, as far as that is known.
+/// Returns whether a number is zero now and was above zero `before`; true if nothing is known of before.
 pub(super) fn has_become_zero(before: Option<&Reading>, now: &Reading) -> bool {
     let is_zero = |number: f64| number <= 0.0;
     let has_become_zero = |before: Numbers, now: Numbers| {

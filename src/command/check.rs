@@ -21,7 +21,7 @@ use self::{
     report::{ConnectionState, DatabaseReport, Report},
     tls::TlsReport,
 };
-use super::{ConfigFile, Exit, build, misconfigured, misused, runtime};
+use super::{ConfigFile, Exit, build, misconfigured, misused, start_runtime};
 use crate::{
     config::Config,
     file,
@@ -119,13 +119,10 @@ impl Check {
             return refuse(message, json);
         }
         let format = if json { OutputFormat::Json } else { OutputFormat::Text(colors) };
-        match runtime() {
-            Ok(runtime) => runtime.block_on(check_databases(&config, serving, &parameters, format)),
-            Err(error) => {
-                eprintln!("cannot start the runtime: {error}");
-                Exit::Failure
-            }
-        }
+        start_runtime().map_or_else(
+            |exit| exit,
+            |runtime| runtime.block_on(check_databases(&config, serving, &parameters, format)),
+        )
     }
 }
 

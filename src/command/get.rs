@@ -21,7 +21,7 @@ use self::{
     failure::Failure,
     object::ObjectOptions,
 };
-use super::{Exit, misused, runtime, whole};
+use super::{Exit, misused, start_runtime, whole};
 use crate::{
     proto::{ScaledObjectRef, external_scaler_client::ExternalScalerClient},
     terminal::{print, style::ColorChoice},
@@ -104,12 +104,9 @@ impl Get {
         let reference = self.reference(query, &target)?;
         let endpoint = target.endpoint()?;
         let colors = ColorChoice::for_stdout();
-        let runtime = match runtime() {
+        let runtime = match start_runtime() {
             Ok(runtime) => runtime,
-            Err(error) => {
-                eprintln!("cannot start the runtime: {error}");
-                return Ok(Exit::Failure);
-            }
+            Err(exit) => return Ok(exit),
         };
         let heading = self.heading(query, &target);
         let is_secure = target.is_secure();

@@ -145,11 +145,13 @@ impl Mapping {
                     mapping.write(text, depth + 1);
                     written
                 }
-                Node::Value(Json::String(lines)) if is_block(lines) => {
-                    let lines: String = lines.lines().map(|line| block_line(&indent, line)).collect();
-                    write!(text, "{indent}{name}: |-{comment}\n{lines}")
+                Node::Value(value) => {
+                    let lines = value.as_str().filter(|text| text.contains('\n'));
+                    match lines.and_then(|text| yaml::block(text, indent.len())) {
+                        Some(lines) => write!(text, "{indent}{name}: |-{comment}\n{lines}"),
+                        None => writeln!(text, "{indent}{name}: {}{comment}", flow(value)),
+                    }
                 }
-                Node::Value(value) => writeln!(text, "{indent}{name}: {}{comment}", flow(value)),
                 Node::Remark(remark) => writeln!(text, "{indent}# {name}: {remark}"),
             };
             written.expect("writing to a String cannot fail");
@@ -171,20 +173,7 @@ impl Serialize for Mapping {
     }
 }
 
-/// Returns whether text of several lines can be written as a block and read back unchanged.
-fn is_block(text: &str) -> bool {
-    text.contains('\n')
-        && !text.ends_with('\n')
-        && text.lines().all(|line| line.trim_end() == line)
-        && text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '(' || c == '-')
-        && !text.contains(|c: char| c != '\n' && yaml::needs_escape(c))
-}
-
-fn block_line(indent: &str, line: &str) -> String {
-    if line.is_empty() { "\n".to_owned() } else { format!("{indent}  {line}\n") }
-}
-
-/// A value on one line.
+/// Returns a value on one line.
 fn flow(value: &Json) -> String {
     match value {
         Json::String(text) => scalar(text),
@@ -198,7 +187,7 @@ fn flow(value: &Json) -> String {
     }
 }
 
-/// Text as YAML, in quotes unless no reader could take it for anything else.
+/// Returns a text as [`yaml::scalar`] does, but without quotes where it is an address or a duration.
 fn scalar(text: &str) -> String {
     if is_address(text) { text.to_owned() } else { yaml::scalar(text) }
 }

@@ -59,7 +59,7 @@ impl Entry<'_> {
         self.site.name()
     }
 
-    /// `true` or `false`.
+    /// Reads `true` or `false`.
     pub(super) fn boolean(&self) -> Option<bool> {
         let found = match (&self.value.kind, self.lenient_text().as_deref()) {
             (ValueKind::Boolean(found), _) => Some(*found),
@@ -113,7 +113,7 @@ impl Entry<'_> {
         self.checked(accepted, |_| json!(found))
     }
 
-    /// One of the words of its row, as what it means.
+    /// Reads one of the words of its row, and returns its meaning.
     pub(super) fn word<T: Copy>(&self, meanings: &[(&str, T)]) -> Option<T> {
         let text = as_text(&self.value);
         let meaning = meanings.iter().find(|(word, _)| Some(*word) == text).map(|(_, meaning)| *meaning);
@@ -124,13 +124,13 @@ impl Entry<'_> {
         self.checked(meaning, |_| json!(text))
     }
 
-    /// Text that reads as something.
+    /// Reads a text and parses it.
     pub(super) fn parsed<T: FromStr + ToString>(&self) -> Option<T> {
         let parsed = as_text(&self.value).and_then(|text| text.parse().ok());
         self.checked(parsed, |parsed: &T| json!(parsed.to_string()))
     }
 
-    /// Text, which a number or a boolean without quotes is not.
+    /// Reads a text; a number or a boolean without quotes is none.
     pub(super) fn text(&self) -> Option<String> {
         let text = as_text(&self.value).map(str::to_owned);
         if text.is_none() {
@@ -142,7 +142,7 @@ impl Entry<'_> {
         text
     }
 
-    /// Text without NUL that is not blank; of a column, not longer than PostgreSQL takes.
+    /// Reads a text without NUL that is not blank; the name of a column is not longer than PostgreSQL takes.
     pub(super) fn filled_text(&self) -> Option<String> {
         let text = self.text()?;
         let fault = if text.trim().is_empty() {

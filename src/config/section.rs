@@ -28,7 +28,7 @@ pub(super) struct Section<'a> {
 }
 
 impl<'a> Section<'a> {
-    /// The mapping of the whole file.
+    /// Returns the mapping of the whole file.
     pub(super) fn root(context: &'a Context<'a>, keys: &'static [Key]) -> Self {
         Self {
             site: Site::root(context),
@@ -39,7 +39,7 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// The row of a key, which counts as read.
+    /// Returns the row of a key, which counts as read from then on.
     fn row(&self, name: &'static str) -> &'static Key {
         self.read.borrow_mut().push(name);
         self.keys
@@ -48,7 +48,7 @@ impl<'a> Section<'a> {
             .unwrap_or_else(|| panic!("{name} has no row in the table of keys"))
     }
 
-    /// The value under a key as it is written, unless it is empty.
+    /// Returns the value under a key as it is written, and notes a fault if it is empty.
     fn written(&self, name: &str) -> Option<&'a Value> {
         let value = self.table?.get(name)?;
         if matches!(value.kind, ValueKind::Nil) {
@@ -145,7 +145,7 @@ impl<'a> Section<'a> {
         self.site.below(name).note(shown);
     }
 
-    /// `{file: ...}` or `{env: ...}`.
+    /// Reads a reference, `{file: ...}` or `{env: ...}`.
     fn referred(&self, name: &str, reference: &Map<String, Value>) -> Option<ValueSource> {
         let mut entries = reference.iter().map(|(name, value)| (name.as_str(), as_text(value)));
         match (entries.next(), entries.next()) {
@@ -181,7 +181,7 @@ impl<'a> Section<'a> {
         self.table.is_some_and(|table| table.contains_key(name))
     }
 
-    /// The mapping under a key; without the key a section without keys.
+    /// Returns the mapping under a key; where the key is missing, a section without keys.
     pub(super) fn section(&self, name: &'static str) -> Section<'a> {
         let (keys, references) = match &self.row(name).kind {
             Kind::Mapping(keys) => (*keys, References::Refused),
@@ -193,7 +193,7 @@ impl<'a> Section<'a> {
         self.child(name, keys, references, table)
     }
 
-    /// The sections in a mapping of [`Kind::Named`].
+    /// Returns the sections in a mapping of [`Kind::Named`].
     pub(super) fn named(&self) -> Vec<(&'a str, Section<'a>)> {
         let child = |(name, value): (&'a String, &'a Value)| {
             let table = self.mapping(name, value);
@@ -202,12 +202,12 @@ impl<'a> Section<'a> {
         self.table.into_iter().flatten().map(child).collect()
     }
 
-    /// A section that would be in this mapping of [`Kind::Named`] if anything were set in it.
+    /// Returns the section of a name that this mapping of [`Kind::Named`] does not have: nothing is set in it.
     pub(super) fn unset(&self, name: &str) -> Section<'a> {
         self.child(name, self.keys, self.references, None)
     }
 
-    /// The entries of a mapping of [`Kind::Parameters`], each with the row that describes them all.
+    /// Returns the entries of a mapping of [`Kind::Parameters`], each with the row that describes them all.
     pub(super) fn entries(&self) -> impl Iterator<Item = Entry<'_>> {
         let entries = self.table.into_iter().flatten().zip(self.keys.iter().cycle());
         entries.map(|((name, value), key)| Entry {
@@ -218,7 +218,7 @@ impl<'a> Section<'a> {
         })
     }
 
-    /// The names in this mapping.
+    /// Returns the names in this mapping.
     pub(super) fn names(&self) -> impl Iterator<Item = &'a str> {
         self.table.into_iter().flat_map(|table| table.keys()).map(String::as_str)
     }
@@ -252,7 +252,7 @@ impl<'a> Section<'a> {
         self.table.is_some()
     }
 
-    /// The section's path, as messages write it.
+    /// Returns the section's path, as messages write it.
     pub(super) fn path(&self) -> String {
         self.site.path()
     }
@@ -272,12 +272,12 @@ impl<'a> Section<'a> {
         self.site.below(name).fault(message);
     }
 
-    /// Notes that something is not there that a key refers to: a fault, unless the configuration is looked at elsewhere.
+    /// Notes that the file or variable of a key's reference is missing: a fault where the configuration is served, else a note.
     pub(super) fn missing(&self, name: &str, message: impl Into<String>) {
         self.site.below(name).missing(message);
     }
 
-    /// Returns whether the configuration is looked at somewhere else than where it is served.
+    /// Returns whether the configuration may be checked on another machine than the one that serves it.
     pub(super) fn is_elsewhere(&self) -> bool {
         self.site.is_elsewhere()
     }
@@ -307,48 +307,48 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// `true` or `false`.
+    /// Reads `true` or `false`.
     pub(super) fn boolean(&self, name: &'static str) -> Option<bool> {
         self.entry(name)?.boolean()
     }
 
-    /// A duration in the range of its row.
+    /// Reads a duration in the range of its row.
     pub(super) fn duration(&self, name: &'static str) -> Option<Duration> {
         self.entry(name)?.duration()
     }
 
-    /// A number in the range of its row that `accept` takes.
+    /// Reads a number in the range of its row that `accept` takes.
     pub(super) fn number<T>(&self, name: &'static str, accept: impl Fn(f64) -> Option<T>) -> Option<T> {
         self.entry(name)?.number(accept)
     }
 
-    /// A whole number in the range of its row.
+    /// Reads a whole number in the range of its row.
     pub(super) fn whole<T: TryFrom<u64>>(&self, name: &'static str) -> Option<T> {
         self.entry(name)?.whole()
     }
 
-    /// One of the words of its row.
+    /// Reads one of the words of its row.
     pub(super) fn word<T: Copy>(&self, name: &'static str, meanings: &[(&str, T)]) -> Option<T> {
         self.entry(name)?.word(meanings)
     }
 
-    /// Text that reads as something.
+    /// Reads a text and parses it.
     pub(super) fn parsed<T: FromStr + ToString>(&self, name: &'static str) -> Option<T> {
         self.entry(name)?.parsed()
     }
 
-    /// Text without NUL that is not blank; of a column, not longer than PostgreSQL takes.
+    /// Reads a text without NUL that is not blank; the name of a column is not longer than PostgreSQL takes.
     pub(super) fn text(&self, name: &'static str) -> Option<String> {
         self.entry(name)?.filled_text()
     }
 
-    /// The same, where the empty text says the same as leaving the key out.
+    /// Reads a text as [`Self::text`] does, but takes an empty one for an absent key.
     pub(super) fn text_or_none(&self, name: &'static str) -> Option<String> {
         let entry = self.entry(name)?;
         if as_text(&entry.value) == Some("") { None } else { entry.filled_text() }
     }
 
-    /// The texts of a list.
+    /// Reads the texts of a list.
     pub(super) fn texts(&self, name: &'static str) -> Option<Vec<String>> {
         self.entry(name)?.texts()
     }

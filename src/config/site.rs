@@ -28,22 +28,22 @@ pub(super) struct Site<'a> {
 }
 
 impl<'a> Site<'a> {
-    /// The configuration as a whole.
+    /// Returns the place of the whole configuration.
     pub(super) fn root(context: &'a Context<'a>) -> Self {
         Self { context, path: Path::new() }
     }
 
-    /// The place of a key below this one.
+    /// Returns the place of a key below this one.
     pub(super) fn below(&self, name: &str) -> Self {
         Self { context: self.context, path: self.path.iter().cloned().chain([name.to_owned()]).collect() }
     }
 
-    /// The path, as messages write it.
+    /// Returns the path, as messages write it.
     pub(super) fn path(&self) -> String {
         self.path.join(".")
     }
 
-    /// The last name of the path.
+    /// Returns the last name of the path.
     pub(super) fn name(&self) -> &str {
         self.path.last().map(String::as_str).unwrap_or_default()
     }
@@ -66,7 +66,7 @@ impl<'a> Site<'a> {
         places.all(|(_, location)| *location == Location::Whole)
     }
 
-    /// Notes that something is not there that this place refers to: a fault, unless the configuration is looked at elsewhere.
+    /// Notes that the file or variable of a reference is missing: a fault where the configuration is served, else a note.
     pub(super) fn missing(&self, message: impl Into<String>) {
         match self.context.environment.is_elsewhere() {
             true => self.context.diagnostics.note(self.location(), self.path(), message),
@@ -74,7 +74,7 @@ impl<'a> Site<'a> {
         }
     }
 
-    /// Returns whether the configuration is looked at somewhere else than where it is served.
+    /// Returns whether the configuration may be checked on another machine than the one that serves it.
     pub(super) fn is_elsewhere(&self) -> bool {
         self.context.environment.is_elsewhere()
     }
@@ -100,7 +100,7 @@ impl<'a> Site<'a> {
         self.context.effective.borrow_mut().files.push(file);
     }
 
-    /// The value of a variable.
+    /// Returns the value of a variable.
     pub(super) fn variable(&self, name: &str) -> Option<Secret> {
         self.context.environment.get(name).map(|value| Secret::new(value.to_owned()))
     }

@@ -18,7 +18,7 @@ use crate::diagnostics::{Diagnostics, Location};
 /// pod beside a Service of that name.
 pub const PREFIX: &str = "CLAPOMETER__";
 
-/// Larger files are refused unread: no configuration is, but a wrong path may be.
+/// The largest file that is read. No configuration is larger, but a wrong path may lead to such a file.
 pub(crate) const LARGEST_FILE: u64 = crate::file::LARGEST;
 
 /// Environment variables, taken once so that a configuration is read from one moment.
@@ -29,8 +29,8 @@ pub struct Environment {
 }
 
 impl Environment {
-    /// The variables of this process. Bytes of a value that are not UTF-8 become replacement characters, which whoever
-    /// uses the value refuses.
+    /// Returns the variables of this process. Bytes of a value that are not UTF-8 become replacement characters, and a value
+    /// with such a character is refused where it is used.
     pub fn of_process() -> Self {
         std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.to_string_lossy().into_owned())))
@@ -42,14 +42,14 @@ impl Environment {
         self.variables.get(name).map(String::as_str)
     }
 
-    /// Returns the same for a look at a configuration somewhere else than where it is served: a file or a variable that
-    /// it refers to and that is not there is no fault, but a note.
+    /// Returns the same variables, for a configuration that is checked on another machine than the one that serves it: a
+    /// missing file or variable that it refers to is then a note, and no fault.
     #[must_use]
     pub fn elsewhere(self) -> Self {
         Self { is_elsewhere: true, ..self }
     }
 
-    /// Returns whether the configuration is looked at somewhere else than where it is served.
+    /// Returns whether the configuration may be checked on another machine than the one that serves it.
     pub(super) fn is_elsewhere(&self) -> bool {
         self.is_elsewhere
     }
@@ -109,7 +109,7 @@ pub(crate) fn merged(trees: Vec<Tree>) -> Tree {
     Tree { values, places }
 }
 
-/// Reads the variables that start with [`PREFIX`]; `below` is what they override.
+/// Reads the variables that start with [`PREFIX`]; `below` has the keys that they override.
 pub(crate) fn variables(environment: &Environment, below: &Tree, diagnostics: &Diagnostics) -> Tree {
     let mut tree = Tree::default();
     for (name, text) in &environment.variables {
@@ -137,8 +137,8 @@ pub(crate) fn variables(environment: &Environment, below: &Tree, diagnostics: &D
     tree
 }
 
-/// The key that a part of a variable's name means: an existing one that is spelt so but for
-/// case, dashes and dots, else the part itself in lower case.
+/// Returns the key that a part of a variable's name means: an existing key that differs from it only in case, dashes and
+/// dots, or else the part itself in lower case.
 fn resolved(segment: &str, parent: &[String], below: &Tree) -> Result<String, String> {
     let wanted = segment.to_lowercase();
     if wanted.trim_matches('_').is_empty() {
@@ -155,7 +155,7 @@ fn resolved(segment: &str, parent: &[String], below: &Tree) -> Result<String, St
     }
 }
 
-/// A key as a variable's name spells it, in lower case.
+/// Returns a key as a variable's name spells it, in lower case.
 fn spelt(key: &str) -> String {
     key.to_lowercase().replace(['-', '.'], "_")
 }
@@ -190,6 +190,7 @@ impl Tree {
         })
     }
 }
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -11,11 +11,11 @@ use super::{
 };
 use crate::file;
 
-/// The password for the first of the servers that the file has one for.
+/// Returns the password of the file's first line that fits a server, for the first of the servers that has such a line.
 ///
 /// # Errors
 /// The file cannot be read, or others may read it: libpq passes such a file over, and the
-/// server's "no password supplied" would then be a riddle.
+/// server's "no password supplied" would not say why.
 pub(crate) fn password(file: &Path, addresses: &[Address], dbname: &str, user: &str) -> Result<Option<Secret>, String> {
     let entries = small_file(file)?;
     if let Some(password) = addresses.iter().find_map(|address| matching(&entries, address, dbname, user)) {

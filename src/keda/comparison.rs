@@ -173,7 +173,7 @@ impl Figures {
     }
 }
 
-/// Returns seconds.
+/// Returns simulated time in seconds.
 pub fn seconds(milliseconds: Milliseconds) -> f64 {
     std::time::Duration::from_millis(milliseconds).as_secs_f64()
 }

@@ -14,7 +14,7 @@ pub(super) struct Allowed {
 pub(super) struct Comment {
     /// Its line.
     pub(super) line: usize,
-    /// The name of a rule, as it is written. Empty if the comment says something else than `allow`.
+    /// The name of a rule, as it is written. Empty if the comment says something other than `allow`.
     pub(super) name: String,
 }
 

@@ -6,11 +6,11 @@ use super::{
     builtin::{Builtin, PARTS, Part, Server},
     origin::Origin,
     plan::{Database, Plan, Query},
-    yaml_text::{block, scalar},
 };
 use crate::{
     config::{Config, Environment},
     query::ParameterKind,
+    yaml::{block, quoted, scalar},
 };
 
 /// The directory in which the chart mounts Secrets.
@@ -118,7 +118,8 @@ fn database_text(database: &Database, secrets: Secrets) -> String {
 }
 
 fn query_text(query: &Query, database: &str) -> String {
-    let mut text = format!("  {}:\n    database: {database}\n    sql:{}", scalar(&query.name), block(&query.sql, 4));
+    let sql = block(&query.sql, 4).map_or_else(|| quoted(&query.sql) + "\n", |lines| format!("|-\n{lines}"));
+    let mut text = format!("  {}:\n    database: {database}\n    sql: {sql}", scalar(&query.name));
     let mut line = |key: &str, value: String| writeln!(text, "    {key}: {value}").expect("a String takes everything");
     if !query.parameters.is_empty() {
         let parameters = query.parameters.iter().map(|(name, kind)| format!("{}: {}", scalar(name), kind_name(*kind)));

@@ -5,11 +5,11 @@
 
 use std::{collections::BTreeMap, ops::Range};
 
-use super::{
-    builtin,
-    yaml_text::{quoted, scalar},
+use super::builtin;
+use crate::{
+    manifest::{Manifest, Node, Object, Value},
+    yaml::{quoted, scalar},
 };
-use crate::manifest::{Manifest, Node, Object, Value};
 
 /// Holds all of an object as it was applied last, passwords in its metadata included. `kubectl apply` writes it anew.
 pub(super) const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";

@@ -49,7 +49,7 @@ const GOAWAY_TIMEOUT: Duration = Duration::from_secs(20);
 /// The pause after `accept` has failed: the process is out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// The part of a path that tells the streaming methods, which must know the age of their connection.
+/// The part that only the paths of streaming methods have. These must know the age of their connection.
 const STREAMING: &str = "/Stream";
 
 /// The limits and the identity of a connection.

@@ -131,7 +131,7 @@ impl Reload {
         }
     }
 
-    /// Returns whether the main file is another one than the one that was read.
+    /// Returns whether the main file has changed since it was read.
     async fn was_overtaken(&self) -> bool {
         let is_same = |main: &Config| *main == self.main && main.queries_from == self.main.queries_from;
         !self.files.load().await.is_ok_and(|main| is_same(&main))

@@ -7,7 +7,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 /// The commands whose only file is that of `--config`.
 const CONFIGURED: [&str; 4] = ["serve", "check", "config", "init"];
 
-/// Adds to clap's error which argument is not UTF-8, or where a file belongs. `words` are the command line's.
+/// Adds to the parser's error which argument is not UTF-8, or where a file belongs. `words` are the command line's.
 pub fn advised(mut error: clap::Error, words: impl IntoIterator<Item = OsString>) -> clap::Error {
     let words: Vec<OsString> = words.into_iter().collect();
     let tip = match error.kind() {

@@ -2,7 +2,7 @@
 //!
 //! Each target replays its corpus (`tests/fuzz/corpus/<target>`) and then mutations of it, the same ones each time;
 //! `FUZZ_MUTATIONS` and `FUZZ_SEED` make more and others. `make fuzz` has libFuzzer mutate, led by the code that inputs
-//! reach. An input that breaks a target belongs into its corpus.
+//! reach. An input that breaks a target belongs in its corpus.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 

@@ -1,4 +1,4 @@
-//! Gathers the state of everything from whoever knows it.
+//! Gathers the state of everything from the parts that know it.
 
 use std::{fs, sync::Arc};
 

@@ -128,7 +128,7 @@ impl Status {
             ("triggers", self.trigger_list(view)),
             ("reloads", self.reload_list()),
         ];
-        // In the order of the template, so that nothing that was put in is looked at again.
+        // Each mark is searched for behind the one before it, and never in a text that was put in.
         let mut page = String::with_capacity(TEMPLATE.len() + parts.iter().map(|(_, part)| part.len()).sum::<usize>());
         let mut rest = TEMPLATE;
         while let Some((before, after)) = rest.split_once("{{") {

@@ -1,4 +1,4 @@
-//! The things that need a person, in the order in which they do: the first screen of the page.
+//! The problems that need a person, the most urgent first: the first screen of the page.
 
 use std::borrow::Cow;
 
@@ -80,10 +80,10 @@ impl Status {
             parts.push("the configuration on disk is rejected".to_owned());
         }
         if let files @ 1.. = self.files.rejected.len() {
-            parts.push(format!("{} rejected", counted(files, "query file is", "query files are")));
+            parts.push(format!("{} rejected", plural(files, "query file is", "query files are")));
         }
         if let ended @ 1.. = self.files.certificates.iter().filter(|(_, days)| *days < 0).count() {
-            parts.push(counted(ended, "certificate has expired", "certificates have expired"));
+            parts.push(plural(ended, "certificate has expired", "certificates have expired"));
         }
         let are = |count: usize| if count == 1 { "is" } else { "are" };
         if down > 0 {
@@ -105,16 +105,16 @@ impl Status {
         let is_bad = !parts.is_empty();
         let of_databases = |count: usize, what: &str| match count {
             0 => None,
-            count => Some(format!("{} {what}", counted(count, "database", "databases"))),
+            count => Some(format!("{} {what}", plural(count, "database", "databases"))),
         };
         parts.extend(of_databases(self.databases.iter().filter(|one| one.is_on_standby()).count(), "on a standby"));
         let deaf = self.databases.iter().filter(|one| one.is_deaf()).count();
         parts.extend(of_databases(deaf, "without notifications"));
         if let soon @ 1.. = self.files.certificates.iter().filter(|(_, days)| *days >= 0).count() {
-            parts.push(counted(soon, "certificate expires soon", "certificates expire soon"));
+            parts.push(plural(soon, "certificate expires soon", "certificates expire soon"));
         }
         if let unseen @ 1.. = self.queries.iter().filter(|query| query.silent_keys > 0).count() {
-            parts.push(format!("{} asked for unknown keys", counted(unseen, "query is", "queries are")));
+            parts.push(format!("{} asked for unknown keys", plural(unseen, "query is", "queries are")));
         }
         let silent = self.count(TriggerState::Silent);
         if silent > 0 {
@@ -163,7 +163,7 @@ impl Status {
         let is_down = |name: &String| {
             self.databases.iter().any(|database| database.name == *name && database.state == DatabaseState::Down)
         };
-        // What fails with its database is told by that.
+        // A query that fails because its database is down is no problem of its own.
         let failing = self.queries.iter().filter(|query| query.state == QueryState::Failing);
         for query in failing.filter(|query| !query.databases.iter().any(is_down)) {
             let text = query.error.as_deref().unwrap_or_default();
@@ -180,7 +180,7 @@ impl Status {
         }
         for state in [TriggerState::Refused, TriggerState::Failing, TriggerState::Silent] {
             let weight = if state == TriggerState::Silent { Weight::Note } else { Weight::Bad };
-            // A trigger that fails with its query is told by that.
+            // A trigger that fails because its query fails is no problem of its own.
             let is_told = |trigger: &&Trigger| state == TriggerState::Failing && self.is_failing(&trigger.query);
             let triggers = self.triggers.iter().filter(|trigger| trigger.state == state);
             let mut triggers = triggers.filter(|trigger| !is_told(trigger));
@@ -269,15 +269,10 @@ impl Database {
         self.state != DatabaseState::Down && self.has_left_primary
     }
 
-    /// Returns whether it answers, and notifications that are waited for do not arrive.
+    /// Returns whether it answers, but the notifications that its queries wait for do not arrive.
     fn is_deaf(&self) -> bool {
         self.state != DatabaseState::Down && self.notifications == Some(false)
     }
-}
-
-/// Returns a number with what it counts, such as "1 query is".
-fn counted(count: usize, one: &str, many: &str) -> String {
-    format!("{count} {}", if count == 1 { one } else { many })
 }
 
 fn capitalised(text: &str) -> String {

@@ -1,10 +1,13 @@
-//! Which triggers a page shows, as its address says.
+//! The part of the triggers that a page shows, as its address says.
 
-use std::fmt::Write as _;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
 use super::TriggerState;
 
-/// The most characters of a text to find.
+/// The characters that are escaped in an address: all but letters, digits and the marks of RFC 3986, 2.3.
+const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+
+/// The most characters of a text that is searched for.
 const LONGEST_FIND: usize = 100;
 
 /// The order of triggers.
@@ -24,7 +27,7 @@ pub(super) enum Sort {
 /// The part of the triggers that a page shows.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(in crate::admin) struct View {
-    /// In lower case.
+    /// The text that is searched for, in lower case; empty for all triggers.
     pub(super) find: String,
     pub(super) state: Option<TriggerState>,
     pub(super) sort: Sort,
@@ -47,7 +50,7 @@ impl Sort {
 }
 
 impl View {
-    /// Reads the query of an address. What it does not know it leaves out.
+    /// Reads the query of an address, and ignores what it does not know.
     pub(in crate::admin) fn parse(query: &str) -> Self {
         let mut view = Self::default();
         for (name, value) in query.split('&').filter_map(|pair| pair.split_once('=')) {
@@ -68,7 +71,7 @@ impl View {
         let Self { find, state, sort, page } = self;
         let mut pairs = Vec::new();
         if !find.is_empty() {
-            pairs.push(format!("find={}", encoded(find)));
+            pairs.push(format!("find={}", utf8_percent_encode(find, ESCAPED)));
         }
         pairs.extend(state.map(|state| format!("state={}", state.word())));
         if *sort != Sort::default() {
@@ -83,33 +86,7 @@ impl View {
 
 /// Decodes a value of an HTML form.
 fn decoded(text: &str) -> String {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let [first, tail @ ..] = rest {
-        rest = tail;
-        let digits = tail.get(..2).and_then(|digits| std::str::from_utf8(digits).ok());
-        let escaped = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()).filter(|_| *first == b'%');
-        match (first, escaped) {
-            (b'+', _) => bytes.push(b' '),
-            (_, Some(byte)) => {
-                bytes.push(byte);
-                rest = &tail[2..];
-            }
-            (byte, None) => bytes.push(*byte),
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
-}
-
-fn encoded(text: &str) -> String {
-    let mut encoded = String::new();
-    for byte in text.bytes() {
-        match byte {
-            b if b.is_ascii_alphanumeric() || b"-_.~".contains(&b) => encoded.push(char::from(b)),
-            b => write!(encoded, "%{b:02X}").expect("a string takes everything"),
-        }
-    }
-    encoded
+    percent_decode_str(&text.replace('+', " ")).decode_utf8_lossy().into_owned()
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! The end of the work of one attempt.
 
 /// The exit code of a program that cannot be executed, as a shell has it.
-const CANNOT_EXECUTE: i32 = 126;
+pub const CANNOT_EXECUTE: u8 = 126;
 
 /// The end of an attempt's work.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,7 +17,7 @@ pub struct Ended {
 impl Ended {
     /// The end of work that was never started.
     pub fn not_started(error: String) -> Self {
-        Self { exit_code: CANNOT_EXECUTE, error, never_started: true }
+        Self { exit_code: CANNOT_EXECUTE.into(), error, never_started: true }
     }
 
     /// The end of a wait.

@@ -52,7 +52,7 @@ pub enum RetryBy {
 }
 
 impl Outcome {
-    /// Returns the process's exit code. clap itself exits with 2 after a wrong usage.
+    /// Returns the process's exit code. The parser of the command line itself exits with 2 for wrong usage.
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Success | Self::NothingToDo | Self::AlreadySettled { .. } => 0,

@@ -43,7 +43,7 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 /// comes on stdin only.
 const LONGEST_VARIABLE: usize = 100 * 1024;
 
-/// The first argument of a process that becomes a program. It is not a command, and clap never sees it.
+/// The first argument of a process that becomes a program. It is not a command, and the parser of the command line never sees it.
 pub const EXECUTE: &str = "__execute";
 
 /// A program with its arguments. There is no shell in between.

@@ -15,7 +15,7 @@ use super::{
     verdict::{Current, Verdict},
 };
 use crate::{
-    command::{Exit, chosen::Chosen, runtime, whole},
+    command::{Exit, chosen::Chosen, start_runtime, whole},
     keda::{scaled_job::Jobs, version::Version},
     lint::{Options, Severity, lint},
     manifest::{Kind, Object, Trigger, boolean},
@@ -69,12 +69,9 @@ impl ObjectOptions {
             let is_left_out = self.trigger.is_some_and(|place| place != index);
             requests.push((trigger, self.request(get, &chosen.object, trigger, is_left_out)?));
         }
-        let runtime = match runtime() {
+        let runtime = match start_runtime() {
             Ok(runtime) => runtime,
-            Err(error) => {
-                eprintln!("cannot start the runtime: {error}");
-                return Ok(Exit::Failure);
-            }
+            Err(exit) => return Ok(exit),
         };
         let mut asked = Vec::new();
         for (index, (trigger, request)) in requests.into_iter().enumerate() {

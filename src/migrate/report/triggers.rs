@@ -6,11 +6,13 @@ use super::{
         builtin::{self, Builtin, Part, Server},
         edit::Change,
         plan::{Plan, Query},
-        yaml_text::{quoted, scalar},
     },
     LintLine, fenced, line, place,
 };
-use crate::manifest::{Kind, Node, Object};
+use crate::{
+    manifest::{Kind, Node, Object},
+    yaml::{quoted, scalar},
+};
 
 /// The sentences about a trigger, by whom they concern.
 #[derive(Default)]

@@ -4,7 +4,7 @@
 const NOT_TEXT: [&str; 10] = ["true", "false", "null", "yes", "no", "on", "off", "y", "n", "nan"];
 
 /// Returns a text as one line of YAML: as it is where nothing can misread it, else in double quotes.
-pub(super) fn scalar(text: &str) -> String {
+pub(crate) fn scalar(text: &str) -> String {
     let is_plain = text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '/')
         && text.chars().all(|c| c.is_ascii_alphanumeric() || "-_./".contains(c))
         && !NOT_TEXT.iter().any(|word| text.eq_ignore_ascii_case(word));
@@ -12,7 +12,7 @@ pub(super) fn scalar(text: &str) -> String {
 }
 
 /// Returns a text in double quotes, which JSON reads, too.
-pub(super) fn quoted(text: &str) -> String {
+pub(crate) fn quoted(text: &str) -> String {
     let mut line = String::with_capacity(text.len() + 2);
     line.push('"');
     for c in text.chars() {
@@ -20,10 +20,8 @@ pub(super) fn quoted(text: &str) -> String {
             '"' | '\\' => line.extend(['\\', c]),
             '\n' => line.push_str("\\n"),
             '\t' => line.push_str("\\t"),
-            ' '..='~' => line.push(c),
             // JSON has no escape for what is beyond four digits, and YAML takes all of it.
-            _ if c.is_alphanumeric() || c > '\u{ffff}' => line.push(c),
-            // What one cannot see should be seen.
+            _ if is_visible(c) || c > '\u{ffff}' => line.push(c),
             _ => line.push_str(&format!("\\u{:04x}", u32::from(c))),
         }
     }
@@ -31,25 +29,20 @@ pub(super) fn quoted(text: &str) -> String {
     line
 }
 
-/// Returns a text as the value of a key that stands `indent` spaces in: as a block where that says the same, else in
-/// quotes. It begins behind the key's colon and ends with a newline.
-pub(super) fn block(text: &str, indent: usize) -> String {
+/// Returns the lines of a text as a block (`|-`) below a key that stands `indent` spaces in; none where a block would not
+/// read back as the text.
+pub(crate) fn block(text: &str, indent: usize) -> Option<String> {
     let is_block = !text.is_empty()
         && !text.starts_with([' ', '\t', '\n'])
-        && !text.ends_with(['\n', ' ', '\t'])
-        && text.chars().all(|c| matches!(c, '\n' | '\t' | ' '..='~') || c.is_alphanumeric());
-    if !is_block {
-        return format!(" {}\n", quoted(text));
-    }
-    let mut block = String::from(" |-\n");
-    for line in text.split('\n') {
-        if !line.is_empty() {
-            block.extend(std::iter::repeat_n(' ', indent + 2));
-            block.push_str(line);
-        }
-        block.push('\n');
-    }
-    block
+        && !text.ends_with([' ', '\t', '\n'])
+        && text.chars().all(|c| matches!(c, '\n' | '\t') || is_visible(c));
+    let line = |line: &str| if line.is_empty() { "\n".to_owned() } else { format!("{:indent$}  {line}\n", "") };
+    is_block.then(|| text.split('\n').map(line).collect())
+}
+
+/// Returns whether a character shows what it is: a space does, and no other white space, and no mark that needs a letter.
+fn is_visible(c: char) -> bool {
+    matches!(c, ' '..='~') || c.escape_debug().eq([c])
 }
 
 #[cfg(test)]
@@ -57,12 +50,18 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::manifest::Manifest;
+    use crate::yaml::{Yaml, document};
 
     fn read_back(yaml: &str) -> Option<String> {
-        let text = format!("apiVersion: keda.sh/v1\nkind: ScaledJob\nspec:\n  x:{yaml}\n  y: 1\n");
-        let manifest = Manifest::read(&text);
-        Some(manifest.objects.first()?.spec(&["x"])?.text()?.to_owned())
+        let Yaml::Mapping(entries) = document(&format!("x:{yaml}\ny: 1\n")).ok()?.value else { return None };
+        match &entries.first()?.1.value {
+            Yaml::Text(text) => Some(text.clone()),
+            _ => None,
+        }
+    }
+
+    fn read_back_from_block(text: &str) -> Option<String> {
+        block(text, 0).map_or_else(|| Some(text.to_owned()), |lines| read_back(&format!(" |-\n{lines}")))
     }
 
     #[test]
@@ -77,16 +76,25 @@ mod tests {
         }
     }
 
+    #[test]
+    fn what_cannot_be_seen_is_escaped_and_keeps_a_text_out_of_a_block() {
+        assert_eq!(quoted("a\u{200b}b\u{a0}c\u{2028} — ü"), r#""a\u200bb\u00a0c\u2028 — ü""#);
+        assert_eq!(block("a\n\nb — ü", 2).as_deref(), Some("    a\n\n    b — ü\n"));
+        for text in ["", " a", "a ", "a\n", "a\u{200b}b", "a\r\nb"] {
+            assert_eq!(block(text, 2), None, "{text:?}");
+        }
+    }
+
     proptest! {
         #[test]
         fn every_text_reads_back_as_itself(text in "(?s).{0,60}") {
             prop_assert_eq!(read_back(&format!(" {}", quoted(&text))), Some(text.clone()));
-            prop_assert_eq!(read_back(&block(&text, 2)), Some(text.clone()));
+            prop_assert_eq!(read_back_from_block(&text), Some(text.clone()));
         }
 
         #[test]
         fn statements_read_back_as_themselves(text in "[-A-Za-z0-9 '\":#|>\t\n(){}é,*&!%@`]{0,60}") {
-            prop_assert_eq!(read_back(&block(&text, 2)), Some(text.clone()));
+            prop_assert_eq!(read_back_from_block(&text), Some(text.clone()));
             prop_assert_eq!(read_back(&format!(" {}", scalar(&text))), Some(text.clone()));
         }
     }
