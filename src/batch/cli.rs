@@ -1,4 +1,4 @@
-//! The command line: its options, and the checks that clap cannot make.
+//! The command line: its options, and the checks that its parser cannot make.
 
 use std::{ffi::OsString, time::Duration};
 
@@ -61,7 +61,7 @@ impl Arguments {
     /// Reads the words of a command line, the executable's name among them, and the environment.
     ///
     /// # Errors
-    /// clap's errors, which [`clap::Error::exit`] prints. Asking for help or for the version is one of them.
+    /// Those of the parser, which [`clap::Error::exit`] prints. Asking for help or for the version is one of them.
     pub fn read(words: Vec<OsString>) -> Result<Self, clap::Error> {
         let ends_in_dashes = words.last().is_some_and(|last| last == "--");
         let mut command = lenient(Self::command());
@@ -95,12 +95,12 @@ fn with_default_command(mut words: Vec<OsString>) -> Vec<OsString> {
             Some(b"--schema") => position += 2,
             Some(word) if word.starts_with(b"--schema=") => position += 1,
             Some(b"-h" | b"--help" | b"-V" | b"--version") => return words,
-            // A command, or a misspelt one, which clap reports.
+            // A command, or a misspelt one, which the parser reports.
             Some(word) if !word.starts_with(b"-") => return words,
             _ => break,
         }
     }
-    // Beyond the end the schema's name is missing, which clap reports too.
+    // Beyond the end the schema's name is missing, which the parser reports, too.
     if position <= words.len() {
         words.insert(position, DEFAULT.into());
     }
@@ -175,7 +175,7 @@ pub enum MigrateAction {
 /// `add`.
 #[derive(Debug, Args)]
 pub struct AddArguments {
-    /// How many, all alike
+    /// The number of requests to add, all alike
     #[arg(long, default_value_t = 1, value_parser = whole::<i32>(1..=100_000), value_name = "N",
           conflicts_with = "key")]
     pub count: i32,
@@ -188,7 +188,7 @@ pub struct AddArguments {
     #[arg(long, default_value = "{}", value_parser = json_document, value_name = "JSON")]
     pub payload: String,
 
-    /// How many attempts there may be, interrupted ones aside
+    /// The most attempts, not counting interrupted ones
     #[arg(long, default_value_t = 5, value_parser = whole::<i16>(1..=1000), value_name = "N")]
     pub max_attempts: i16,
 
@@ -216,7 +216,7 @@ pub struct ListArguments {
     #[arg(long, value_parser = duration, value_name = "DURATION")]
     pub since: Option<Duration>,
 
-    /// How many at the most
+    /// The most claps to list
     #[arg(long, default_value_t = 50, value_parser = whole::<i64>(1..=100_000), value_name = "N")]
     pub limit: i64,
 
@@ -249,12 +249,12 @@ pub struct PruneArguments {
     #[arg(long, value_parser = duration, value_name = "DURATION")]
     pub older_than: Duration,
 
-    /// Which states; DEAD ones are for people to look at, and go only when named
+    /// The states to delete. DEAD claps are deleted only if DEAD is named, so that a person can look at them first
     #[arg(long, value_delimiter = ',', ignore_case = true, default_value = "SUCCESS,CANCELLED",
           value_parser = terminal_status, value_name = "STATUS")]
     pub status: Vec<Status>,
 
-    /// How many in one transaction
+    /// The number of claps that each transaction deletes
     #[arg(long, default_value_t = 1000, value_parser = whole::<i64>(1..=100_000), value_name = "N")]
     pub batch: i64,
 
@@ -270,19 +270,19 @@ pub struct PruneArguments {
 /// `work`.
 #[derive(Debug, Args)]
 pub struct WorkArguments {
-    /// How long a clap stays ours after each heartbeat
+    /// The time for which a clap belongs to this worker after each heartbeat
     #[arg(long, env = "POSTGRES_BATCH_LEASE", hide_env_values = true, default_value = "60s", value_parser = duration, value_name = "DURATION")]
     pub lease: Duration,
 
-    /// From heartbeat to heartbeat; three must fit into a lease [default: a quarter of the lease]
+    /// The time between two heartbeats; three must fit into a lease [default: a quarter of the lease]
     #[arg(long, env = "POSTGRES_BATCH_BEAT", hide_env_values = true, value_parser = duration, value_name = "DURATION")]
     pub beat: Option<Duration>,
 
-    /// The longest an attempt may take; counts as a failure [default: no limit]
+    /// The longest time that an attempt may take; a longer one has failed [default: no limit]
     #[arg(long, env = "POSTGRES_BATCH_TIMEOUT", hide_env_values = true, value_parser = duration, value_name = "DURATION")]
     pub timeout: Option<Duration>,
 
-    /// From SIGTERM to SIGKILL, for the program; keep it 10 s below the pod's terminationGracePeriodSeconds
+    /// The time that the program gets between SIGTERM and SIGKILL; keep it 10 s below the pod's terminationGracePeriodSeconds
     #[arg(long, env = "POSTGRES_BATCH_GRACE", hide_env_values = true, default_value = "20s", value_parser = duration, value_name = "DURATION")]
     pub grace: Duration,
 
@@ -306,12 +306,12 @@ pub struct WorkArguments {
     )]
     pub reserve: Option<Duration>,
 
-    /// From a failure to the next attempt by a new Job; doubled by each further failure
+    /// The time between a failure and the next attempt by a new Job; each further failure doubles it
     #[arg(long, env = "POSTGRES_BATCH_BACKOFF", hide_env_values = true, default_value = "15s", value_parser = duration,
           value_name = "DURATION")]
     pub backoff: Duration,
 
-    /// The longest that gets
+    /// The longest time between a failure and the next attempt
     #[arg(long, env = "POSTGRES_BATCH_BACKOFF_CAP", hide_env_values = true, default_value = "1h",
           value_parser = duration, value_name = "DURATION")]
     pub backoff_cap: Duration,
@@ -321,7 +321,7 @@ pub struct WorkArguments {
           value_parser = exit_codes, value_name = "CODES")]
     pub permanent_exit_codes: ExitCodes,
 
-    /// How many interruptions by SIGTERM cost a clap no attempt
+    /// The number of interruptions by SIGTERM that cost a clap no attempt
     #[arg(long, env = "POSTGRES_BATCH_MAX_INTERRUPTIONS", hide_env_values = true, default_value_t = 10,
           value_parser = whole::<i32>(0..=1000), value_name = "N")]
     pub max_interruptions: i32,
@@ -408,7 +408,7 @@ impl WorkArguments {
     }
 }
 
-/// Options that clap accepts and that cannot work.
+/// Options that the parser accepts and that cannot work.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Unusable {
     /// An option is wrong: exit code 2.

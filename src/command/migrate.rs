@@ -23,7 +23,7 @@ scale, as far as these are there, and writes into DIR:
   report.md        what to do, what changes for KEDA, and what was not understood
 
 It changes nothing in a cluster and asks no database. Passwords are not written anywhere: the \
-configuration names files, and the report says what belongs into them. \
+configuration names files, and the report says what belongs in them. \
 docs/migration-from-builtin-trigger.md goes through it.
 
 Exit codes:

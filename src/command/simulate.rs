@@ -99,10 +99,10 @@ pub(super) struct Simulate {
     /// The version of KEDA
     #[arg(long, value_name = "VERSION", default_value_t = Version::NEWEST)]
     keda: Version,
-    /// The number that decides on everything random; the same one gives the same output
+    /// The seed of the random numbers: the same seed gives the same output
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = whole::<u64>)]
     seed: u64,
-    /// How often each is simulated
+    /// The number of runs of each ScaledJob that is compared, each with other random numbers
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=1000))]
     runs: u64,
     /// Write one page with plots to this file, too

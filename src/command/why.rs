@@ -14,7 +14,7 @@ use clap::Args;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use self::{ask::Answered, outlook::Outlook, story::Story};
-use super::{Exit, chosen::Chosen, misused, runtime};
+use super::{Exit, chosen::Chosen, misused, start_runtime};
 use crate::{
     config::duration,
     manifest::Kind,
@@ -47,7 +47,7 @@ pub(super) struct Why {
     /// The moment: RFC 3339, or HH:MM in local time, which is the latest one past [default: now]
     #[arg(long, value_name = "TIME")]
     at: Option<String>,
-    /// How much of the time before it is told, such as 30m or 6h
+    /// The time before the moment that is shown, too, such as 30m or 6h
     #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = since)]
     since: Duration,
     /// The admin port of a process; every address that the host resolves to is asked. May be repeated
@@ -71,12 +71,9 @@ impl Why {
             Ok(outlook) => outlook,
             Err(problem) => return misused("why", &problem),
         };
-        let runtime = match runtime() {
+        let runtime = match start_runtime() {
             Ok(runtime) => runtime,
-            Err(error) => {
-                eprintln!("cannot start the runtime: {error}");
-                return Exit::Failure;
-            }
+            Err(exit) => return exit,
         };
         let time = at.to_offset(time::UtcOffset::UTC).format(&Rfc3339).expect("RFC 3339 has every year of the clock");
         let mut path = format!("/api/triggers/{namespace}/{name}?since={}", self.since.as_secs());

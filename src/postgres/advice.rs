@@ -28,7 +28,7 @@ pub(crate) fn on_session(cause: Cause, connection: &ConnectionSource) -> String 
             name("port")
         ),
         Cause::NotPostgres => format!(
-            "something else than PostgreSQL answers there: check {} (PostgreSQL's is usually 5432, PgBouncer's \
+            "something other than PostgreSQL answers there: check {} (PostgreSQL's is usually 5432, PgBouncer's \
              6432)",
             names("host", "port")
         ),
@@ -57,7 +57,7 @@ pub(crate) fn on_session(cause: Cause, connection: &ConnectionSource) -> String 
              checks no name, and trusts everybody with a certificate of the same authority",
             name("host")
         ),
-        Cause::CertificateTime => "the server's certificate has ended or does not count yet: renew it on the server; \
+        Cause::CertificateTime => "the server's certificate has expired or is not valid yet: renew it on the server; \
                                    or this machine's clock is wrong"
             .to_owned(),
         Cause::OwnRoot => format!(

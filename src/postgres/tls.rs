@@ -72,13 +72,11 @@ fn certificates(key: &'static str, path: &Path) -> Result<Vec<CertificateDer<'st
 }
 
 fn verifier(connection: &Connection, provider: &Arc<CryptoProvider>) -> Result<Arc<dyn ServerCertVerifier>, Error> {
-    let names = match (connection.sslmode, &connection.sslrootcert) {
-        (SslMode::Disable | SslMode::Prefer, _) | (SslMode::Require, None) => {
-            return Ok(Arc::new(Unchecked(Arc::clone(provider))));
-        }
-        (SslMode::Require, Some(_)) | (SslMode::VerifyCa, _) => Names::Ignored,
-        (SslMode::VerifyFull, _) => Names::Checked,
-    };
+    if matches!(connection.sslmode, SslMode::Disable | SslMode::Prefer)
+        || (connection.sslmode == SslMode::Require && connection.sslrootcert.is_none())
+    {
+        return Ok(Arc::new(Lenient { chain: None, provider: Arc::clone(provider) }));
+    }
     let roots = match &connection.sslrootcert {
         Some(path) => trusted(certificates("sslrootcert", path)?)?,
         None => trusted(rustls_native_certs::load_native_certs().certs)?,
@@ -86,9 +84,9 @@ fn verifier(connection: &Connection, provider: &Arc<CryptoProvider>) -> Result<A
     let webpki = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
         .build()
         .map_err(|error| Error { key: "sslrootcert", problem: error.to_string() })?;
-    Ok(match names {
-        Names::Checked => webpki,
-        Names::Ignored => Arc::new(ChainOnly(webpki)),
+    Ok(match connection.sslmode {
+        SslMode::VerifyFull => webpki,
+        _ => Arc::new(Lenient { chain: Some(webpki), provider: Arc::clone(provider) }),
     })
 }
 
@@ -101,55 +99,15 @@ fn trusted(certificates: Vec<CertificateDer<'static>>) -> Result<RootCertStore, 
     Ok(roots)
 }
 
-enum Names {
-    Checked,
-    Ignored,
+/// Verifies less than `verify-full`: the chain and not the name (`verify-ca`), or neither (`prefer`, and `require` without a
+/// root certificate), which is encryption without identity.
+#[derive(Debug)]
+struct Lenient {
+    chain: Option<Arc<WebPkiServerVerifier>>,
+    provider: Arc<CryptoProvider>,
 }
 
-/// `prefer`, and `require` without a root certificate: encryption without identity.
-#[derive(Debug)]
-struct Unchecked(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Unchecked {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, cert, signature, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, cert, signature, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
-}
-
-/// `verify-ca`: the chain must hold, the name may differ.
-#[derive(Debug)]
-struct ChainOnly(Arc<WebPkiServerVerifier>);
-
-impl ServerCertVerifier for ChainOnly {
+impl ServerCertVerifier for Lenient {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -158,8 +116,9 @@ impl ServerCertVerifier for ChainOnly {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
+        let Some(chain) = &self.chain else { return Ok(ServerCertVerified::assertion()) };
         // rustls checks the chain before the name, so an error about the name means that the chain is good.
-        match self.0.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now) {
+        match chain.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now) {
             Err(rustls::Error::InvalidCertificate(
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
             )) => Ok(ServerCertVerified::assertion()),
@@ -173,7 +132,7 @@ impl ServerCertVerifier for ChainOnly {
         cert: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.0.verify_tls12_signature(message, cert, signature)
+        verify_tls12_signature(message, cert, signature, &self.provider.signature_verification_algorithms)
     }
 
     fn verify_tls13_signature(
@@ -182,10 +141,10 @@ impl ServerCertVerifier for ChainOnly {
         cert: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.0.verify_tls13_signature(message, cert, signature)
+        verify_tls13_signature(message, cert, signature, &self.provider.signature_verification_algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_verify_schemes()
+        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }

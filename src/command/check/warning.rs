@@ -120,7 +120,7 @@ pub(super) fn for_notify(settings: &Database, why: &str) -> Warning {
 
 /// Returns the warning that says what a role that can only read would need.
 pub(super) fn for_grants(grant: &str) -> Warning {
-    Warning::new("a role of its own needs for these queries no more than this").advise(grant)
+    Warning::new("for these queries a role of its own needs no more than this").advise(grant)
 }
 
 /// Returns a warning about a query that took longer than a call of KEDA may take.

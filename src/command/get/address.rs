@@ -29,7 +29,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The options `--address` and `--tls-*`.
 #[derive(Debug, Args)]
 pub(super) struct Address {
-    /// The scaler's address; https:// before it turns on TLS [default: 127.0.0.1:9090, or the
+    /// The scaler's address; with https:// in front of it, over TLS [default: 127.0.0.1:9090, or the
     /// scalerAddress of a manifest's trigger]
     #[arg(long, value_name = "HOST:PORT")]
     address: Option<String>,
