@@ -31,7 +31,7 @@ async fn each_broken_query_is_shown_where_it_is_broken_with_what_to_do() {
   negative: {sql: SELECT -1}
   text: {sql: "SELECT 'many'"}
   writes: {sql: "WITH gone AS (DELETE FROM job RETURNING 1) SELECT count(*) FROM gone"}
-  slow: {sql: SELECT count(*) FROM pg_sleep(20), timeout: 50ms}
+  slow: {sql: SELECT count(*) FROM pg_sleep(20), timeout: 2s}
   nan: {sql: "SELECT 'NaN'::float8"}
   nul-key: {sql: "SELECT queue, count(*) AS n FROM job GROUP BY queue", group_by: queue, value_column: n}
   enum-column: {sql: SELECT mood FROM person}
