@@ -44,11 +44,11 @@ pub struct Job {
 /// The ways to claim a clap, in the order in which a worker tries them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Claim {
-    /// A request that nobody has tried, if no clap is due: what most Jobs find, in one statement.
+    /// The first clap that is due, else a request that nobody has tried: what most Jobs find, in one statement.
     Fast,
     /// This Job's own clap: its earlier pod failed or vanished.
     Resume,
-    /// A clap that is due, whoever had it.
+    /// A clap that is due, whoever had it, also behind those whose attempts are spent.
     TakeOver,
     /// A request that nobody has tried.
     Fresh,

@@ -28,7 +28,7 @@ pub struct Migration {
 }
 
 /// All migrations, the oldest first.
-pub const MIGRATIONS: [Migration; 9] = [
+pub const MIGRATIONS: [Migration; 10] = [
     Migration { version: 1, name: "claps", sql: include_str!("../../../migrations/0001_claps.sql") },
     Migration { version: 2, name: "indexes", sql: include_str!("../../../migrations/0002_indexes.sql") },
     Migration { version: 3, name: "backlog_view", sql: include_str!("../../../migrations/0003_backlog_view.sql") },
@@ -46,6 +46,7 @@ pub const MIGRATIONS: [Migration; 9] = [
     },
     Migration { version: 8, name: "odd_rows", sql: include_str!("../../../migrations/0008_odd_rows.sql") },
     Migration { version: 9, name: "dead_entries", sql: include_str!("../../../migrations/0009_dead_entries.sql") },
+    Migration { version: 10, name: "due_claps", sql: include_str!("../../../migrations/0010_due_claps.sql") },
 ];
 
 /// The longest that `migrate up` may take. The tables are new, so that only waiting for another migration takes long.

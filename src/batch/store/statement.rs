@@ -9,8 +9,9 @@
 /// A statement of a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Statement {
-    /// Takes a request that nobody has tried, if no clap is due. $1 session, $2 Job, $3 its name, $4 pod, $5 node,
-    /// $6 lease in seconds, $7 the lock of [`Transactions::lock`].
+    /// Takes over the first clap that is due, unless its attempts are spent; if none is due, takes a request that nobody
+    /// has tried. $1 session, $2 Job, $3 its name, $4 pod, $5 node, $6 lease in seconds, $7 the lock of
+    /// [`Transactions::lock`].
     ///
     /// [`Transactions::lock`]: crate::batch::transaction::Transactions::lock
     Fast,

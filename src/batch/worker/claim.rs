@@ -1,4 +1,5 @@
-//! The claim: the fast way; and if that finds nothing, mark dead, resume, take over, take a fresh request, in this order.
+//! The claim: the fast way, which takes over what is due or takes a request; and if that finds nothing, mark dead, resume,
+//! take over, take a fresh request, in this order.
 //!
 //! No claim is in doubt when this ends. A claim whose answer was lost is either found, or its session is voided, which
 //! makes it impossible; if neither can be confirmed in time, the answer is [`Claimed::Unknown`].

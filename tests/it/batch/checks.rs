@@ -225,7 +225,7 @@ pub(super) async fn one_job_one_clap(database: &Database<'_>, overrides: &Overri
     Ok(())
 }
 
-/// The quick way takes a request while no clap is due, and leaves the rest to the others: what is due goes first.
+/// The quick way takes what is due first, and else a request. It leaves a clap to the others whose attempts are spent.
 pub(super) async fn what_is_due_goes_first(database: &Database<'_>, overrides: &Overrides) -> Result<()> {
     database.execute("INSERT INTO make_it_clap (max_attempts) VALUES (1), (5), (5), (5)").await;
     let mut store = store_with(database, overrides);
@@ -239,18 +239,24 @@ pub(super) async fn what_is_due_goes_first(database: &Database<'_>, overrides: &
     expire_leases(database).await;
     ensure!(quick("c").await?.is_none(), "the quick way overtook what is due");
     ensure!(store.mark_dead(soon()).await? == [1], "the crashed last attempt was not marked dead");
-    ensure!(claim(&mut store, Claim::Fast, &job("c")).await?.is_none(), "the quick way overtook what is due");
-    let Some(mine) = claim(&mut store, Claim::TakeOver, &job("c")).await? else { anyhow::bail!("nobody took over") };
+    let Some(mine) = claim(&mut store, Claim::Fast, &job("c")).await? else { anyhow::bail!("nobody took over") };
+    ensure!((mine.id, mine.iteration, mine.job_attempts) == (2, 2, 1), "took over {mine:?}");
+    ensure!(outcomes(database, 2).await? == ["LOST", "RUNNING"], "the attempts are booked otherwise");
 
     let hour = Backoff { base: LONG, cap: LONG, ..NO_BACKOFF };
     store.fail(&mine, &failure(), &hour, soon()).await?;
     let waits = claim(&mut store, Claim::Fast, &job("d")).await?;
     ensure!(waits.is_some_and(|clap| clap.id == 3), "a clap in back-off is not due");
     end_back_off(database).await;
-    ensure!(claim(&mut store, Claim::Fast, &job("e")).await?.is_none(), "the quick way overtook a retry");
+    let Some(again) = claim(&mut store, Claim::Fast, &job("e")).await? else { anyhow::bail!("nobody tried again") };
+    ensure!((again.id, again.iteration) == (2, 3), "the quick way overtook a retry: {again:?}");
     // The last resort, when somebody else is writing to what is due.
-    let new = claim(&mut store, Claim::Fresh, &job("e")).await?;
+    store.fail(&again, &failure(), &NO_BACKOFF, soon()).await?;
+    let new = claim(&mut store, Claim::Fresh, &job("f")).await?;
     ensure!(new.is_some_and(|clap| clap.id == 4), "a request that nobody has tried was not taken");
+    let Some(due) = claim(&mut store, Claim::Fast, &job("g")).await? else { anyhow::bail!("nobody tried again") };
+    store.fail(&due, &failure(), &hour, soon()).await?;
+    ensure!(claim(&mut store, Claim::Fast, &job("h")).await?.is_none(), "the quick way ignored the back-off");
     Ok(())
 }
 
@@ -324,7 +330,7 @@ pub(super) async fn an_unseen_claim_is_found_by_its_session(
     let found = store.find_by_session(&job("a"), session, soon()).await?;
     ensure!(seen.is_some() && found == seen, "claimed {seen:?}, found {found:?}");
     expire_leases(database).await;
-    for (way, job) in [(Claim::TakeOver, job("b")), (Claim::Resume, pod("a", "next"))] {
+    for (way, job) in [(Claim::Fast, job("b")), (Claim::TakeOver, job("b")), (Claim::Resume, pod("a", "next"))] {
         ensure!(store.claim(way, &job, voided, LONG, soon()).await?.is_none(), "{way:?}: a voided session claimed");
     }
     claim(&mut store, Claim::TakeOver, &job("b")).await?;
@@ -340,7 +346,11 @@ pub(super) async fn an_unconfirmed_attempt_is_free(database: &Database<'_>, over
     for number in 1..=10 {
         expire_leases(database).await;
         ensure!(store.mark_dead(soon()).await?.is_empty(), "an attempt that nobody confirmed killed the clap");
-        let way = if number == 1 { Claim::Resume } else { Claim::TakeOver };
+        let way = match number {
+            1 => Claim::Resume,
+            2 => Claim::Fast,
+            _ => Claim::TakeOver,
+        };
         let job = if number == 1 { pod("job-0", "next") } else { job(&format!("job-{number}")) };
         ensure!(unconfirmed(&mut store, way, &job).await?.is_some(), "attempt {number} found nothing");
         ensure!(

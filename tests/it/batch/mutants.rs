@@ -231,6 +231,22 @@ async fn a_due_clap_that_ignores_the_back_off() {
 }
 
 #[tokio::test]
+async fn a_quick_takeover_of_what_it_may_not_take() {
+    is_noticed(
+        "a quick takeover that ignores the lease",
+        |b| broken(&mut b.functions, "               AND lease_expires_at <= now()\n", ""),
+        checks::a_held_clap_is_nobody_elses,
+    )
+    .await;
+    for (mutant, condition) in [
+        ("a quick takeover that ignores the back-off", "               AND next_attempt_at <= now()\n"),
+        ("a quick takeover that ignores the budget", "WHERE is_free OR NOT is_spent"),
+    ] {
+        is_noticed(mutant, |b| broken(&mut b.functions, condition, ""), checks::what_is_due_goes_first).await;
+    }
+}
+
+#[tokio::test]
 async fn a_quick_claim_that_is_wrong_about_what_is_due() {
     let due = "next_attempt_at <= now() AND lease_expires_at <= now()";
     for (mutant, believed) in [

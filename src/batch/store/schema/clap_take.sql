@@ -53,19 +53,65 @@ BEGIN
            FOR NO KEY UPDATE SKIP LOCKED;
     END IF;
 
+    -- What is due goes first. A clap whose attempts are spent is left to mark_dead.
+    IF picked IS NULL AND $7 THEN
+        RETURN QUERY
+        WITH head AS MATERIALIZED (
+            SELECT id, iteration - interruptions >= max_attempts AS is_spent,
+                   status = 'RUNNING' AND unconfirmed AND interruptions < 10 AS is_free,
+                   greatest(iteration, (SELECT max(a.iteration) FROM clap_attempt a WHERE a.clap_id = clap.id)) AS last
+              FROM clap
+             WHERE status IN ('RUNNING', 'FAILED')
+               AND next_attempt_at <= now()
+               AND lease_expires_at <= now()
+               AND NOT EXISTS (SELECT 1 FROM clap_attempt WHERE job_uid = $2)
+               AND NOT EXISTS (SELECT 1 FROM clap_voided_session WHERE session_id = $1)
+             ORDER BY next_attempt_at
+             LIMIT 1
+               FOR NO KEY UPDATE SKIP LOCKED
+        ), pick AS (
+            SELECT id, is_free, last FROM head WHERE is_free OR NOT is_spent
+        ), lost AS (
+            UPDATE clap_attempt a
+               SET outcome = 'LOST', ended_at = now(),
+                   error = CASE WHEN pick.is_free THEN 'lease expired before the program was started' ELSE 'lease expired' END
+              FROM pick
+             WHERE a.clap_id = pick.id AND a.outcome = 'RUNNING'
+            RETURNING a.clap_id
+        ), taken AS (
+            UPDATE clap c
+               SET status = 'RUNNING', iteration = pick.last + 1,
+                   interruptions = c.interruptions + (pick.last - c.iteration) + pick.is_free::integer,
+                   session_id = $1, job_uid = $2, job_name = $3, pod_name = $4,
+                   started_at = clock_timestamp(),   -- this transaction may have waited before the last attempt's end was booked
+                   lease_expires_at = now() + make_interval(secs => $6), next_attempt_at = now(),
+                   exit_code = NULL, last_error = NULL, unconfirmed = $8
+              FROM pick, (SELECT count(*) FROM lost) AS closed_first   -- siblings have no order: this closes the old attempt first
+             WHERE c.id = pick.id
+            RETURNING c.id, c.iteration, c.max_attempts, c.started_at, c.cancel_requested_at IS NOT NULL AS cancel_requested
+        ), opened AS (
+            INSERT INTO clap_attempt (clap_id, iteration, session_id, job_uid, job_name, pod_name, node_name, started_at)
+            SELECT id, iteration, $1, $2, $3, $4, $5, started_at FROM taken
+        )
+        SELECT t.id, t.iteration, t.max_attempts, t.cancel_requested, m.duration_seconds, m.payload::text, 1::bigint, m.request_key,
+               coalesce(to_char(m.requested_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'), m.requested_at::text)
+          FROM taken t
+          JOIN make_it_clap m USING (id);
+    END IF;
+    IF picked IS NULL THEN
+        RETURN;
+    END IF;
+
+    INSERT INTO clap (id, status, session_id, iteration, max_attempts, job_uid, job_name, pod_name, started_at, lease_expires_at,
+                      unconfirmed)
+    VALUES (picked.id, 'RUNNING', $1, 1, picked.max_attempts, $2, $3, $4, now(), now() + make_interval(secs => $6), $8)
+        ON CONFLICT (id) DO NOTHING;
+    IF NOT FOUND THEN
+        RETURN;
+    END IF;
     RETURN QUERY
-    WITH taken AS (
-        INSERT INTO clap (id, status, session_id, iteration, max_attempts, job_uid, job_name, pod_name, started_at, lease_expires_at,
-                          unconfirmed)
-        SELECT picked.id, 'RUNNING', $1, 1, picked.max_attempts, $2, $3, $4, now(), now() + make_interval(secs => $6), $8
-         WHERE picked.id IS NOT NULL
-            ON CONFLICT (id) DO NOTHING
-        RETURNING id, iteration, max_attempts
-    ), opened AS (
-        INSERT INTO clap_attempt (clap_id, iteration, session_id, job_uid, job_name, pod_name, node_name)
-        SELECT id, iteration, $1, $2, $3, $4, $5 FROM taken
-    )
-    SELECT id, iteration, max_attempts, false, picked.duration_seconds, picked.payload::text, 1::bigint, picked.request_key,
-           coalesce(to_char(picked.requested_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'), picked.requested_at::text)
-      FROM taken;
+    INSERT INTO clap_attempt (clap_id, iteration, session_id, job_uid, job_name, pod_name, node_name)
+    VALUES (picked.id, 1, $1, $2, $3, $4, $5)
+    RETURNING picked.id, 1, picked.max_attempts, false, picked.duration_seconds, picked.payload::text, 1::bigint, picked.request_key,
+              coalesce(to_char(picked.requested_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'), picked.requested_at::text);
 END $$;
