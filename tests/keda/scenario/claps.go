@@ -112,8 +112,8 @@ func (w *World) quiet(ctx context.Context, jobs *jobs, observed time.Duration) e
 // jobs are the Jobs that were seen, also those that are gone.
 type jobs struct {
 	mu      sync.Mutex
-	seen    map[types.UID]bool
-	deleted map[types.UID]bool // while they were unfinished
+	seen    map[types.UID]time.Time // when they were noticed first
+	deleted map[types.UID]bool      // while they were unfinished
 	open    map[types.UID]bool
 	most    int // that were unfinished at the same time
 }
@@ -133,7 +133,7 @@ func (w *World) finished(ctx context.Context, jobs *jobs) error {
 	jobs.mu.Lock()
 	defer jobs.mu.Unlock()
 	for _, job := range listed.Items {
-		if !jobs.seen[job.UID] {
+		if jobs.seen[job.UID].IsZero() {
 			return fmt.Errorf("the Job %s was not seen", job.Name)
 		}
 	}
@@ -176,7 +176,7 @@ func (w *World) watchJobs(ctx context.Context) (*jobs, error) {
 	if err != nil {
 		return nil, err
 	}
-	j := &jobs{seen: map[types.UID]bool{}, deleted: map[types.UID]bool{}, open: map[types.UID]bool{}}
+	j := &jobs{seen: map[types.UID]time.Time{}, deleted: map[types.UID]bool{}, open: map[types.UID]bool{}}
 	go func() {
 		for event := range watching.ResultChan() {
 			if job, is := event.Object.(*batchv1.Job); is {
@@ -190,7 +190,9 @@ func (w *World) watchJobs(ctx context.Context) (*jobs, error) {
 func (j *jobs) notice(event watch.EventType, job *batchv1.Job) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	j.seen[job.UID] = true
+	if j.seen[job.UID].IsZero() {
+		j.seen[job.UID] = time.Now()
+	}
 	switch {
 	case finished(job):
 		delete(j.open, job.UID)

@@ -264,7 +264,7 @@ func (w *World) numbersOf(ctx context.Context, name, metrics string) ([]string, 
 		if builtin := strings.HasSuffix(metric.External.Metric.Name, "-postgresql"); builtin != (metrics == "postgresql") {
 			return nil, fmt.Errorf("%s still has the metric %s", name, metric.External.Metric.Name)
 		}
-		value, err := w.externalMetric(ctx, metric.External.Metric.Name, name)
+		value, err := w.externalMetric(ctx, migratedNamespace, metric.External.Metric.Name, name)
 		if err != nil {
 			return nil, err
 		}
@@ -278,9 +278,9 @@ func (w *World) numbersOf(ctx context.Context, name, metrics string) ([]string, 
 }
 
 // externalMetric reads a metric as the HPA does: from KEDA's metrics server.
-func (w *World) externalMetric(ctx context.Context, metric, scaledObject string) (string, error) {
+func (w *World) externalMetric(ctx context.Context, namespace, metric, scaledObject string) (string, error) {
 	answer, err := w.Kubectl(ctx, "", "get", "--raw", fmt.Sprintf("/apis/external.metrics.k8s.io/v1beta1/namespaces/%s/%s?labelSelector=scaledobject.keda.sh%%2Fname%%3D%s",
-		migratedNamespace, metric, scaledObject))
+		namespace, metric, scaledObject))
 	if err != nil {
 		return "", err
 	}

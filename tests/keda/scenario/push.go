@@ -17,7 +17,7 @@ import (
 var Push = Scenario{
 	Name: "push",
 	Claim: "with external-push a committed row starts the first worker at once; the HPA takes the rest from KEDA's metrics server; " +
-		"a ScaledObject whose query a reload brings later is pushed to at once; a target that a reload changes reaches the HPA without an edit",
+		"a ScaledObject whose query a reload brings later is pushed to at once; a target that a reload changes reaches the HPA, without an edit from KEDA 2.21 on",
 	Run: func(ctx context.Context, w *World) (string, error) {
 		stop, err := w.withWorkers(ctx)
 		if err != nil {
@@ -152,7 +152,7 @@ func (w *World) reloads(ctx context.Context) (late, reloaded time.Duration, err 
 	if err := configure(withTarget(10)); err != nil {
 		return 0, 0, err
 	}
-	if err := w.everyPodKnows(ctx, query); err != nil {
+	if err := w.everyPodKnows(ctx, query, 10); err != nil {
 		return 0, 0, err
 	}
 	if err := w.replicas(ctx, clapsNamespace, before, 1); err != nil {
@@ -176,6 +176,16 @@ func (w *World) reloads(ctx context.Context) (late, reloaded time.Duration, err 
 	edited := time.Now()
 	if err := configure(withTarget(4)); err != nil {
 		return 0, 0, err
+	}
+	if !w.since("2.21") {
+		// It opens no StreamMetricSpec.
+		if err := w.everyPodKnows(ctx, query, 4); err != nil {
+			return 0, 0, err
+		}
+		_, err := w.Kubectl(ctx, "", "--namespace="+clapsNamespace, "patch", "scaledobject/"+after, "--type=merge", `--patch={"spec": {"cooldownPeriod": 301}}`)
+		if err != nil {
+			return 0, 0, err
+		}
 	}
 	err = w.hpaTarget(ctx, after, "4")
 	return late, time.Since(edited), err
@@ -217,16 +227,19 @@ func (w *World) refusedStreams(ctx context.Context) (int, error) {
 	return w.metric(ctx, ownNamespace, "grpc_server_handled_total", `grpc_method="StreamIsActive"`, `grpc_code="PermissionDenied"`)
 }
 
-// everyPodKnows waits until each pod of clapometer answers for the query.
-func (w *World) everyPodKnows(ctx context.Context, query string) error {
+// everyPodKnows waits until each pod of clapometer answers for the query, with that target.
+func (w *World) everyPodKnows(ctx context.Context, query string, target int) error {
 	pods, err := w.Kubernetes.CoreV1().Pods(ownNamespace).List(ctx, metav1.ListOptions{})
 	if err != nil {
 		return err
 	}
 	for _, pod := range pods.Items {
 		err := w.Eventually(ctx, func() error {
-			_, err := w.Kubectl(ctx, "", "--namespace="+ownNamespace, "exec", pod.Name, "--",
+			answer, err := w.Kubectl(ctx, "", "--namespace="+ownNamespace, "exec", pod.Name, "--",
 				"/clapometer", "get", query, "--namespace", clapsNamespace)
+			if err == nil && !strings.Contains(answer, fmt.Sprintf(", target %d ", target)) {
+				err = fmt.Errorf("the pod %s has another target than %d:\n%s", pod.Name, target, answer)
+			}
 			return err
 		})
 		if err != nil {

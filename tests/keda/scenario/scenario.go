@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"k8s.io/apimachinery/pkg/util/version"
 
 	"clapometer/tests/keda/lab"
 )
@@ -35,6 +36,9 @@ var All = [][]Scenario{
 	{Push, Migrate, Checks},
 	{Outage, ConnectionAge},
 	{Rollouts, Keeper, Budget},
+	{Trickle, SeveralTriggers},
+	{ScaledObjects, Failover},
+	{LongOutage},
 }
 
 // longest is how long one scenario may take: far longer than any does, so that one which hangs is named.
@@ -43,14 +47,14 @@ const longest = 30 * time.Minute
 // A Result is what one scenario saw.
 type Result struct {
 	Scenario
-	Seen string
-	Err  error
-	Took time.Duration
+	Seen  string
+	Err   error
+	Ended time.Time
 }
 
 // Run runs the named scenarios, or all, then the executables, which are the names with a slash. The first group is always
-// run: it deploys what the others use.
-func Run(ctx context.Context, world *World, names []string, progress func(string)) ([]Result, error) {
+// run: it deploys what the others use. After each group it calls keep with the results of that group.
+func Run(ctx context.Context, world *World, names []string, progress func(string), keep func([]Result) error) ([]Result, error) {
 	groups := slices.Clone(All)
 	for _, name := range names {
 		if strings.Contains(name, "/") {
@@ -76,7 +80,7 @@ func Run(ctx context.Context, world *World, names []string, progress func(string
 				ctx, cancel := context.WithTimeout(ctx, longest)
 				text, err := scenario.Run(ctx, world)
 				cancel()
-				seen[j] = Result{scenario, text, err, time.Since(started)}
+				seen[j] = Result{scenario, text, err, time.Now()}
 				if err != nil {
 					progress(scenario.Name + ": FAILED: " + err.Error() + "\n" + world.Evidence(started))
 				} else {
@@ -86,6 +90,9 @@ func Run(ctx context.Context, world *World, names []string, progress func(string
 		}
 		running.Wait()
 		results = append(results, seen...)
+		if err := keep(seen); err != nil {
+			return results, err
+		}
 		if i == 0 && seen[0].Err != nil {
 			return results, nil
 		}
@@ -107,7 +114,13 @@ type World struct {
 	WithTLS       string // the same for the scenario tls
 	WithChecks    string // and for the scenario checks
 	Executables   string // the folder of clapometer and postgres-batch
-	Long          bool   // outages are as long as in earnest
+	KEDA          string // its version
+	Long          bool   // scenarios that take long are run, too
+}
+
+// since tells whether KEDA is of this version or a later one.
+func (w *World) since(first string) bool {
+	return version.MustParseGeneric(w.KEDA).AtLeast(version.MustParseGeneric(first))
 }
 
 // Names of the demo.

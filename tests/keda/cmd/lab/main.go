@@ -8,7 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"regexp"
+	"slices"
 	"time"
 
 	"clapometer/tests/keda/lab"
@@ -20,13 +20,14 @@ func main() {
 	programs := flag.String("programs", "", "the folder of what scripts/keda builds, from the repository")
 	executables := flag.String("executables", "", "the folder of clapometer and postgres-batch, from the repository")
 	postgreSQL := flag.String("postgresql", "", "the folder of PostgreSQL's programs")
-	versions := flag.String("versions", "", "what is run, for the table")
-	long := flag.Bool("long", false, "make outages as long as they are in earnest")
-	write := flag.Bool("write", false, "write the table into docs/keda.md")
+	keda := flag.String("keda", "", "the version of KEDA")
+	versions := flag.String("versions", "", "what it runs on, for the output")
+	long := flag.Bool("long", false, "run the scenarios that take long, too")
+	write := flag.Bool("write", false, "write what was seen into docs/keda.md")
 	flag.Parse()
 	os.Exit(lab.Isolate(*root, func(root string) int {
 		run := run{
-			started: time.Now(), root: root, programs: filepath.Join(root, *programs), versions: *versions, long: *long, write: *write,
+			started: time.Now(), root: root, programs: filepath.Join(root, *programs), keda: *keda, versions: *versions, long: *long, write: *write,
 			options: lab.Options{
 				Root: root, Programs: filepath.Join(root, *programs), Executables: filepath.Join(root, *executables),
 				PostgreSQL: *postgreSQL, KEDA: filepath.Join(root, *programs, "keda"),
@@ -44,6 +45,7 @@ type run struct {
 	started  time.Time
 	root     string
 	programs string
+	keda     string
 	versions string
 	long     bool
 	write    bool
@@ -69,14 +71,14 @@ func (r run) all(ctx context.Context, names []string) error {
 	world := &scenario.World{
 		Lab: cluster, Root: r.root, Definitions: filepath.Join(r.programs, "definitions"), Chart: filepath.Join(r.programs, "chart.yaml"),
 		FiveDatabases: filepath.Join(r.programs, "five-databases.yaml"), WithTLS: filepath.Join(r.programs, "with-tls.yaml"),
-		WithChecks: filepath.Join(r.programs, "with-checks.yaml"), Executables: r.options.Executables, Long: r.long,
+		WithChecks: filepath.Join(r.programs, "with-checks.yaml"), Executables: r.options.Executables, KEDA: r.keda,
+		Long: r.long,
 	}
-	results, err := scenario.Run(ctx, world, names, r.progress)
+	results, err := scenario.Run(ctx, world, names, r.progress, r.keep)
 	if err != nil {
 		return err
 	}
-	table := scenario.Table(results)
-	fmt.Printf("\n%s\n%s\n", r.versions, table)
+	fmt.Printf("\nKEDA %s, %s\n%s\n", r.keda, r.versions, scenario.NewTable(r.keda, results))
 	for _, result := range results {
 		if result.Err != nil {
 			err = errors.Join(err, fmt.Errorf("%s: not as claimed", result.Name))
@@ -85,26 +87,23 @@ func (r run) all(ctx context.Context, names []string) error {
 	if err != nil {
 		return fmt.Errorf("%w\nThe logs are in target/keda/logs", err)
 	}
-	if r.write {
-		return writeTable(filepath.Join(r.root, "docs/keda.md"), r.versions+"\n\n"+table)
-	}
 	return nil
 }
 
-var block = regexp.MustCompile(`(?s)(<!-- make keda -->\n).*?(<!-- end -->)`)
-
-// writeTable replaces what stands between the two comments of the document.
-func writeTable(path, table string) error {
+// keep writes what held, if it is to be written. What did not stays as it stood: the exit status says that there is something to look at.
+func (r run) keep(results []scenario.Result) error {
+	if !r.write {
+		return nil
+	}
+	path := filepath.Join(r.root, "docs/keda.md")
 	text, err := os.ReadFile(path)
 	if err != nil {
 		return err
 	}
-	if !block.Match(text) {
-		return fmt.Errorf("%s has no place for the table", path)
+	held := slices.DeleteFunc(slices.Clone(results), func(result scenario.Result) bool { return result.Err != nil })
+	written, err := scenario.Write(string(text), r.keda, r.versions, held)
+	if err != nil {
+		return err
 	}
-	written := block.ReplaceAllFunc(text, func(found []byte) []byte {
-		parts := block.FindSubmatch(found)
-		return []byte(string(parts[1]) + "\n" + table + "\n" + string(parts[2]))
-	})
-	return os.WriteFile(path, written, 0o644)
+	return os.WriteFile(path, []byte(written), 0o644)
 }
