@@ -35,6 +35,8 @@ pub(super) static PRESET: Preset = Preset {
         "rescue_after is 60 minutes here, as in Elixir's plugin Lifeline; in Python it is 300 s. Set it as yours is. \
          Without Lifeline, Elixir rescues nothing: after rescue_after such a row keeps a worker running for nothing.",
         "A queue that is paused is not seen: the pause is a producer's, and a new one starts without it.",
+        "global_limit, rate_limit and partitions of Oban Pro are not seen: jobs that they hold back count as claimable. Let \
+         maxReplicaCount end where the limit does.",
         "Times are UTC without a time zone; a session's TimeZone makes no difference.",
     ],
     index: None,

@@ -27,16 +27,25 @@ pub(super) static PRESET: Preset = Preset {
             "the same with policy singleton, stately or key_strict_fifo: one for each key that has none active",
             Claimable,
         ),
+        state("such a key whose active job is expired without retries left, which frees it", Rescued),
         state("created or retry, and start_after is still to come, or blocked", Neither),
+        state(
+            "blocked, and a job that others wait for was done 30 s ago: one for each queue, until a client releases them",
+            Rescued,
+        ),
         state("active, not expired", Held),
         state("active, expired, or without a heartbeat, with retries left", Rescued),
         state("active, expired, without retries left", Stalled),
         state("completed, cancelled, failed", Neither),
     ],
-    stalled: "a pg-boss client that supervises has to retry or fail them, which one does every 60 s",
+    stalled: "a pg-boss client that supervises has to retry, fail or release them, which one does every 60 s",
     traps: &[
         "An expired job cannot be fetched until a client that supervises has made it a retry, once in 60 s: a process \
          that fetches once and exits finds nothing. That is why it is stalled with workers: one-row.",
+        "A process that completes one job and exits has to call resolveFlow() before it exits: otherwise the jobs that \
+         depend on that one stay blocked, and nobody starts for them.",
+        "An expired job without retries left moves to its dead letter queue only when a client supervises: until then it \
+         counts as stalled, in its own queue.",
         "A worker that is killed leaves its job active until it expires, after 15 minutes unless the queue says otherwise.",
         "group_concurrency is an option of the worker and not in the database: jobs that it holds back count as claimable.",
     ],

@@ -30,17 +30,30 @@ SELECT name AS queue,
 FROM job
 WHERE NOT (is_ready AND is_keyed)
 UNION ALL
-SELECT name, 'claimable', NULL
+SELECT name, CASE WHEN bool_or(state = 'active') THEN {rescued} ELSE 'claimable' END, NULL
 FROM job
 WHERE is_keyed
 GROUP BY name, policy, key
 HAVING bool_or(is_ready)
-   AND NOT bool_or(state = 'active')
+   -- One that will be failed frees its key, but for key_strict_fifo, where it blocks it.
+   AND NOT bool_or(state = 'active'
+                   AND (is_expired AND retry_count >= retry_limit AND policy <> 'key_strict_fifo') IS NOT TRUE)
    AND (policy <> 'key_strict_fifo'
         OR (coalesce(bool_and(is_ready) FILTER (WHERE state = 'retry'), true)
             AND NOT EXISTS (SELECT FROM {schema}job AS f
                             WHERE f.name = job.name AND f.singleton_key = job.key
                               AND f.state = 'failed' AND f.policy = 'key_strict_fifo')))
+UNION ALL
+-- A running client releases blocked jobs every 5 s. Where none has for 30 s, one of each queue counts.
+SELECT waiting.name,
+       CASE WHEN done.completed_on < now() - interval '30 s' THEN {rescued} ELSE 'waiting' END,
+       CASE WHEN done.completed_on >= now() - interval '30 s' THEN done.completed_on + interval '30 s' END
+FROM (SELECT DISTINCT name FROM job WHERE blocked AND start_after <= now()) AS waiting
+CROSS JOIN (SELECT false AS blocking) AS absent
+CROSS JOIN LATERAL (SELECT min(p.completed_on) AS completed_on
+                    FROM {schema}job AS p
+                    WHERE blocking AND p.state = 'completed') AS done
+WHERE done.completed_on IS NOT NULL
 UNION ALL
 SELECT j.name, 'unknown', NULL
 FROM pg_enum AS e

@@ -47,6 +47,37 @@ function expect(what, found, expected) {
   console.log(`${isRight ? "ok    " : "WRONG "}${what}: ${JSON.stringify(found)}${isRight ? "" : `, expected ${JSON.stringify(expected)}`}`);
 }
 
+/** Jobs that a pg-boss client releases, and its fetch does not: one behind another's key, and one that depends on another. */
+async function released(boss, client, dbname) {
+  await boss.createQueue("last", { policy: "singleton", retryLimit: 0 });
+  await boss.send("last", {});
+  await boss.send("last", {});
+  await boss.fetch("last");
+  await client.query("UPDATE pgboss.job SET started_on = now() - interval '1 h' WHERE name = 'last' AND state = 'active'");
+  expect("pg-boss, behind an expired one without retries", counted(dbname, { preset: "pg-boss", queue: "last" }), { claimable: 0, held: 0, stalled: 2 });
+  expect("pg-boss, its own fetch gives nothing", (await boss.fetch("last")).length, 0);
+  await boss.supervise("last");
+  expect("pg-boss, a client has failed that one", counted(dbname, { preset: "pg-boss", queue: "last" }), { claimable: 1, held: 0, stalled: 0 });
+  expect("pg-boss, its own fetch gives the next", (await boss.fetch("last")).length, 1);
+
+  await boss.createQueue("parents");
+  await boss.createQueue("children");
+  await boss.flow([
+    { ref: "parent", name: "parents" },
+    { ref: "child", name: "children", dependsOn: ["parent"] },
+  ]);
+  const children = { preset: "pg-boss", queue: "children" };
+  expect("pg-boss, blocked", counted(dbname, children), { claimable: 0, held: 0, stalled: 0 });
+  const [parent] = await boss.fetch("parents");
+  await boss.complete("parents", parent.id);
+  await client.query("UPDATE pgboss.job SET completed_on = now() - interval '1 min' WHERE name = 'parents'");
+  expect("pg-boss, its parent is done, and no client runs", counted(dbname, children), { claimable: 0, held: 0, stalled: 1 });
+  expect("pg-boss, its own fetch gives nothing", (await boss.fetch("children")).length, 0);
+  await boss.resolveFlow();
+  expect("pg-boss, a client has released it", counted(dbname, children), { claimable: 1, held: 0, stalled: 0 });
+  expect("pg-boss, its own fetch gives it", (await boss.fetch("children")).length, 1);
+}
+
 async function pgBoss() {
   const dbname = "preset_pg_boss";
   const client = await database(dbname);
@@ -80,6 +111,7 @@ async function pgBoss() {
   await client.query("UPDATE pgboss.job SET started_on = now() - interval '1 h' WHERE name = 'plain' AND state = 'active'");
   expect("pg-boss, expired", counted(dbname, { preset: "pg-boss", queue: "plain" }), { claimable: 0, held: 0, stalled: 5 });
   expect("pg-boss, its own fetch gives nothing", (await boss.fetch("plain")).length, 0);
+  await released(boss, client, dbname);
   await boss.stop({ graceful: false });
   await client.end();
 }

@@ -1,6 +1,6 @@
 //! pg-boss, 12 and 10.
 
-use super::{Library, Picks, claimable, held, neither, rescued, stalled};
+use super::{Case, Library, Picks, claimable, held, neither, rescued, stalled};
 
 pub(super) const PG_BOSS: Library = Library {
     preset: "pg-boss",
@@ -27,7 +27,8 @@ pub(super) const PG_BOSS: Library = Library {
             policy text,
             heartbeat_on timestamptz,
             heartbeat_seconds integer,
-            blocked boolean NOT NULL DEFAULT false
+            blocked boolean NOT NULL DEFAULT false,
+            blocking boolean NOT NULL DEFAULT false
         ) PARTITION BY LIST (name);
         CREATE TABLE pgboss.job_common PARTITION OF pgboss.job DEFAULT;",
     later: "INSERT INTO pgboss.queue VALUES ('later');
@@ -55,6 +56,7 @@ const TABLES_OF_10: &str = "
         singleton_key text,
         start_after timestamptz NOT NULL DEFAULT now(),
         started_on timestamptz,
+        completed_on timestamptz,
         policy text
     ) PARTITION BY LIST (name);
     CREATE TABLE pgboss.job_common PARTITION OF pgboss.job DEFAULT;";
@@ -112,6 +114,31 @@ async fn every_state_counts_as_the_library_hands_it_out() {
                  VALUES ('singleton-busy', 'singleton', 'active', now()), ('singleton-busy', 'singleton', 'created', NULL)",
                 1,
             ),
+            Case {
+                stalled: 1,
+                ..rescued(
+                    "singleton-behind-a-last-one",
+                    "INSERT INTO pgboss.job (name, policy, state, started_on, retry_count)
+                     VALUES ('singleton-behind-a-last-one', 'singleton', 'active', now() - interval '16 min', 2),
+                            ('singleton-behind-a-last-one', 'singleton', 'created', NULL, 0),
+                            ('singleton-behind-a-last-one', 'singleton', 'created', NULL, 0)",
+                    1,
+                )
+            },
+            rescued(
+                "singleton-behind-an-expired-one",
+                "INSERT INTO pgboss.job (name, policy, state, started_on)
+                 VALUES ('singleton-behind-an-expired-one', 'singleton', 'active', now() - interval '16 min'),
+                        ('singleton-behind-an-expired-one', 'singleton', 'created', NULL)",
+                1,
+            ),
+            stalled(
+                "fifo-behind-a-last-one",
+                "INSERT INTO pgboss.job (name, policy, singleton_key, state, started_on, retry_count)
+                 VALUES ('fifo-behind-a-last-one', 'key_strict_fifo', 'a', 'active', now() - interval '16 min', 2),
+                        ('fifo-behind-a-last-one', 'key_strict_fifo', 'a', 'created', NULL, 0)",
+                1,
+            ),
             claimable(
                 "stately",
                 "INSERT INTO pgboss.job (name, policy, state) VALUES ('stately', 'stately', 'created'), ('stately', 'stately', 'retry')",
@@ -134,6 +161,38 @@ async fn every_state_counts_as_the_library_hands_it_out() {
                  VALUES ('fifo-retry-to-come', 'key_strict_fifo', 'a', 'retry', now() + interval '1 h'),
                         ('fifo-retry-to-come', 'key_strict_fifo', 'a', 'created', now())",
             ),
+        ])
+        .await;
+}
+
+/// Jobs that wait for others, and one that waits for its time besides.
+const CHILDREN: &str = "INSERT INTO pgboss.job (name, blocked, start_after)
+                        VALUES ('children', true, now()), ('children', true, now()), ('children', true, now() + interval '1 h')";
+
+#[tokio::test]
+async fn blocked_jobs_count_once_for_each_queue_while_no_client_releases_them() {
+    PG_BOSS
+        .states(&[
+            neither(
+                "parents",
+                "INSERT INTO pgboss.job (name, state, blocking, completed_on)
+                 VALUES ('parents', 'completed', true, now() - interval '31 s'), ('parents', 'completed', true, now())",
+            ),
+            rescued("children", CHILDREN, 1),
+            neither(
+                "to-come",
+                "INSERT INTO pgboss.job (name, blocked, start_after) VALUES ('to-come', true, now() + interval '1 h')",
+            ),
+        ])
+        .await;
+    // A living client would not have done it yet.
+    PG_BOSS
+        .states(&[
+            neither(
+                "parents",
+                "INSERT INTO pgboss.job (name, state, blocking, completed_on) VALUES ('parents', 'completed', true, now())",
+            ),
+            neither("children", CHILDREN),
         ])
         .await;
 }
