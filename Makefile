@@ -1,6 +1,6 @@
 # `make check` is what CI runs. Everything else here is a part of it, or takes longer.
 
-.PHONY: help demo keda-cases keda-migrate test check fmt lint doc advisories licences notices manifests shipped versions dist image keda keda-long presets presets-python presets-kill browser chaos faults truth fuzz load bench bench-notify soak
+.PHONY: help demo keda-cases keda-migrate test check fmt lint doc advisories licences notices manifests shipped versions dist image keda keda-long presets presets-python presets-states presets-kill browser chaos faults truth fuzz load bench bench-notify soak
 
 help:            ## shows this
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -70,6 +70,9 @@ presets:         ## holds presets to the real libraries of PyPI, npm, Go and cra
 
 presets-python:  ## the same for the three of PyPI, in one environment; needs Python 3.12; three minutes, of which two build and install
 	scripts/presets python
+
+presets-states:  ## holds seven presets to their libraries' own statements, on rows in random states (STATES_TABLES tables of each, 100)
+	scripts/presets states
 
 presets-kill:    ## kills real workers of seven libraries at random for KILLS_SECONDS (300), all side by side, and holds their presets to it
 	scripts/presets kill

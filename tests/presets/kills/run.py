@@ -3,13 +3,15 @@
 All libraries run side by side, for KILLS_SECONDS seconds (300). A round of one of them: jobs are enqueued, a few workers start, and
 each is killed (SIGKILL) at a random moment. Then nobody works, the preset is read, and its word is tried:
 
-- rows are claimable: one worker is started alone, and has to start a job;
+- rows are claimable: one worker is started alone, and has to start a job, and as many as there were if it may end them all; half of
+  the time the leases of the rows that are held are first made an hour longer, so that it can start none of these instead;
 - rows are held: no worker gets one before `next_change`, and when that has come they are held no longer;
 - nothing is claimable, held or due later: a worker gets nothing, and no open row is left but those that count as stalled.
 
 Some jobs are for later, some fail the first time, some share a lock, a queue or a key where the library has that. Nothing is
 expected to happen fast: a worker has MINUTES to find what is said to be there. Called by scripts/presets, with the server in
 PGHOST and PGPORT, and with the programs of the libraries in PRESETS_*. KILLS_SEED repeats the choices of a run, not its timing.
+KILLS_MUTANTS=1 puts wrong presets in place of the right ones: a run that finds nothing wrong with one of them fails.
 """
 
 import dataclasses
@@ -29,13 +31,18 @@ from psycopg.rows import namedtuple_row
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
 from counting import CLAPOMETER, counted, database
+from mutants import MUTANTS
 
 SECONDS = float(os.environ.get("KILLS_SECONDS") or "300")
+# Presets that count wrongly take the places of the presets, and each has to be found out.
+IS_MUTATED = bool(os.environ.get("KILLS_MUTANTS"))
 SEED = int(os.environ.get("KILLS_SEED") or random.SystemRandom().randrange(1_000_000))
 # The bound of everything that has to happen at some time. River's and Oban's next leader alone takes half a minute.
-MINUTES = 240
+MINUTES = 600
 # The time for which a worker that has to find nothing is watched.
 IDLE = 8
+# The time after which it is written down what a worker that was started for claimable rows still waits for.
+SLOW = 30
 
 HERE = pathlib.Path(__file__).parent
 PYTHON = [sys.executable, str(HERE / "worker.py")]
@@ -44,6 +51,28 @@ NODE = [os.environ.get("PRESETS_NODE", "node"), str(HERE / "worker.mjs")]
 
 class Wrong(Exception):
     """The preset said one thing, and the library did another."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Lease:
+    """What the time of a row that is held counts from, in the library's own words."""
+
+    table: str
+    column: str
+    # The rows that are held.
+    held: str
+    now: str = "now()"
+
+    @property
+    def prolonged(self):
+        """The statement that makes the leases of all held rows an hour longer."""
+        return f"UPDATE {self.table} SET {self.column} = {self.column} + interval '1 h' WHERE {self.held}"
+
+    @property
+    def restored(self):
+        """The statement that undoes it."""
+        is_prolonged = f"{self.column} > {self.now} + interval '30 min'"
+        return f"UPDATE {self.table} SET {self.column} = {self.column} - interval '1 h' WHERE {is_prolonged}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +91,8 @@ class Library:
     has_once: bool = True
     # Makes locks old, where the library cannot be told to take them for lost any earlier.
     age: str = ""
+    # The leases that end within seconds, of libraries that then hand out the rows of dead workers.
+    lease: Lease | None = None
 
 
 LIBRARIES = [
@@ -72,6 +103,7 @@ LIBRARIES = [
         options={"rescue_after": "5s"},
         replaced=("interval '3600 s'", "interval '5 s'"),
         queues=("mail",),
+        lease=Lease("river_job", "attempted_at", "state = 'running' AND attempted_at >= now() - interval '5 s'"),
     ),
     Library(
         preset="oban",
@@ -81,12 +113,19 @@ LIBRARIES = [
         replaced=("interval '3600 s'", "interval '5 s'"),
         queues=("mail",),
         has_once=False,
+        lease=Lease(
+            "oban_jobs",
+            "attempted_at",
+            "state = 'executing' AND attempted_at >= timezone('UTC', now()) - interval '5 s'",
+            now="timezone('UTC', now())",
+        ),
     ),
     Library(
         preset="pg-boss",
         worker=[*NODE, "pg-boss"],
         open_rows="pgboss.job WHERE state <= 'active'",
         queues=("mail", "singleton", "fifo"),
+        lease=Lease("pgboss.job", "started_on", "state = 'active' AND started_on >= now() - expire_seconds * interval '1 s'"),
     ),
     Library(
         preset="graphile-worker",
@@ -111,8 +150,15 @@ LIBRARIES = [
         replaced=("interval '300 s'", "interval '5 s'"),
         queues=("mail",),
         has_once=False,
+        lease=Lease("apalis.workers", "last_seen", "last_seen > now() - interval '5 s'"),
     ),
-    Library(preset="pgmq", worker=[*PYTHON, "pgmq"], open_rows="pgmq.q_jobs", queues=("jobs",)),
+    Library(
+        preset="pgmq",
+        worker=[*PYTHON, "pgmq"],
+        open_rows="pgmq.q_jobs",
+        queues=("jobs",),
+        lease=Lease("pgmq.q_jobs", "vt", "read_ct > 0 AND vt > now()"),
+    ),
 ]
 
 
@@ -137,6 +183,10 @@ class Play:
         if library.replaced:
             assert library.replaced[0] in statement, statement
             statement = statement.replace(*library.replaced)
+        if IS_MUTATED:
+            right, mutated = MUTANTS[library.preset]
+            assert right in statement, statement
+            statement = statement.replace(right, mutated)
         self.statement = f"""
             SELECT coalesce(sum(claimable), 0)::integer AS claimable,
                    coalesce(sum(outstanding - claimable), 0)::integer AS held,
@@ -187,6 +237,9 @@ class Play:
     def until(self, what, condition, seconds=MINUTES):
         deadline = time.monotonic() + seconds
         while not condition():
+            ended = [(name, process.poll()) for name, process in self.running.items() if process.poll() is not None]
+            if ended:
+                raise RuntimeError(f"{what}: meanwhile workers ended by themselves: {ended}")
             if time.monotonic() > deadline:
                 raise Wrong(f"{what}: not within {seconds} s")
             time.sleep(0.1)
@@ -206,7 +259,7 @@ class Play:
 
     def starts(self, worker):
         """How many jobs this worker has started, and when the first."""
-        statement = "SELECT count(*) AS jobs, min(at) AS first FROM kills_started WHERE worker = %s"
+        statement = "SELECT count(DISTINCT job) AS jobs, min(at) AS first FROM kills_started WHERE worker = %s"
         return self.connection.execute(statement, [worker]).fetchone()
 
     def counted(self, workers):
@@ -257,7 +310,8 @@ class Play:
     def is_settled(self):
         """With no worker alive, tries what the preset says. Returns whether nothing is left to do."""
         reading = self.read()
-        self.program_says(reading)
+        if not IS_MUTATED:
+            self.program_says(reading)
         if reading.claimable > 0:
             # Rows that others have are what a wrong count of free ones is made of.
             if self.library.has_once and self.random.random() < (0.6 if reading.held > 0 else 0.3):
@@ -284,19 +338,48 @@ class Play:
 
     def alone(self, reading):
         """One worker, started alone, has to find something. Often it is killed again, else it works until all is done."""
+        lease = self.library.lease if self.random.random() < 0.5 else None
+        if lease is not None:
+            # One transaction, so that both statements have the same time.
+            with self.connection.transaction():
+                reading = self.read()
+                self.connection.execute(lease.prolonged)
+        if reading.claimable > 0:
+            self.finds_something(reading, is_killed_early=lease is None and self.random.random() < 0.5)
+        if lease is not None:
+            self.connection.execute(lease.restored)
+
+    def finds_something(self, reading, is_killed_early):
         worker, begun = self.start(), time.monotonic()
         self.seen["alone"] += 1
+        try:
+            self.until("a worker starts a job", lambda: self.starts(worker).jobs > 0, SLOW)
+        except Wrong:
+            self.describe(worker, reading)
         try:
             self.until("a worker that was started for claimable rows starts a job", lambda: self.starts(worker).jobs > 0)
         except Wrong:
             self.seen["empty-handed"] += 1
             raise Wrong(f"found nothing: {reading}") from None
         self.seen["slowest"] = max(self.seen["slowest"], round(time.monotonic() - begun))
-        if self.random.random() < 0.5:
+        if is_killed_early:
             self.wait_for_nothing(2)
         else:
             self.until("a worker alone ends all that is claimable", self.is_quiet)
+            self.until(
+                f"a worker alone starts as many jobs as were claimable: {reading}",
+                lambda: self.starts(worker).jobs >= reading.claimable,
+            )
         self.kill(worker)
+
+    def describe(self, worker, reading):
+        """Writes down what a worker that has found nothing so far may wait for."""
+        sessions = """pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"""
+        with self.log as log:
+            print(f"{worker} has started nothing for {SLOW} s; the preset said {reading}, now {self.read()}", file=log)
+            for rows in (self.library.open_rows, sessions):
+                for row in self.connection.execute(f"SELECT * FROM {rows}"):
+                    print(row, file=log)
 
     def is_quiet(self):
         """Nothing is claimable, or will be within a minute: some locks of dead workers stay for hours."""
@@ -367,6 +450,7 @@ class Play:
 
 def main(names):
     wrong = []
+    broken = []
     plays = []
     lock = threading.Lock()
 
@@ -376,10 +460,14 @@ def main(names):
             play = Play(library)
             plays.append(play)
             play.play(time.monotonic() + SECONDS)
-        except Exception:
+        except Wrong as found:
             with lock:
                 wrong.append(library.preset)
-                print(f"WRONG {library.preset}: {traceback.format_exc()}", flush=True)
+                print(f"WRONG {library.preset}: {found}", flush=True)
+        except Exception:
+            with lock:
+                broken.append(library.preset)
+                print(f"BROKEN {library.preset}: {traceback.format_exc()}", flush=True)
         finally:
             for process in (play.running if play else {}).values():
                 process.kill()
@@ -395,8 +483,13 @@ def main(names):
         print("| preset | " + " | ".join(plays[0].seen) + " |\n|" + " --- |" * (len(plays[0].seen) + 1))
     for play in plays:
         print(f"| {play.library.preset} | " + " | ".join(str(count) for count in play.seen.values()) + " |")
-    print(f"wrong: {', '.join(wrong)}" if wrong else "all right")
-    sys.exit(1 if wrong else 0)
+    if IS_MUTATED:
+        missed = [library.preset for library in libraries if library.preset not in wrong]
+        print(f"mutants that were not found out: {', '.join(missed)}" if missed else "every mutant was found out")
+        sys.exit(1 if missed else 0)
+    bad = wrong + broken
+    print(f"wrong: {', '.join(bad)}" if bad else "all right")
+    sys.exit(1 if bad else 0)
 
 
 main(sys.argv[1:])
