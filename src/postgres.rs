@@ -73,12 +73,9 @@ use crate::{
     fault::{Fault, Unusable},
     metrics::{DatabaseLabels, Metrics},
     query::{Query, Value},
-    reading::{Breaker, ChannelState, ReadResult, Reading, Tenant},
+    reading::{Breaker, ChannelState, ReadResult, Reading, SILENCE, Tenant},
     shutdown::Supervisor,
 };
-
-/// The time that a silent server gets beyond a statement's own limit, which it should have enforced.
-const SILENCE: Duration = Duration::from_millis(500);
 
 /// The time that a reading may wait for a connection at least, whatever its statement's limit is:
 /// hundreds of triggers that KEDA asks in phase queue up here.

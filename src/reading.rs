@@ -13,6 +13,9 @@ use crate::fault::Fault;
 /// call that hangs freezes its ScaledObject or ScaledJob for ever.
 pub const CALL_DEADLINE: Duration = Duration::from_millis(2_400);
 
+/// The time that a silent server gets beyond a statement's own limit, which it should have enforced.
+pub const SILENCE: Duration = Duration::from_millis(500);
+
 /// The most keys of a grouped query.
 pub const MAXIMUM_KEYS: usize = 10_000;
 

@@ -120,10 +120,11 @@ fn tests_named_in(document: &str) -> Vec<String> {
     document.split('`').skip(1).step_by(2).filter(is_name).map(str::to_owned).collect()
 }
 
-/// Whether `tests/it` has this test: a function in the file that its path names.
+/// Whether there is this test: a function in the file that its path names, in `src` if it is in a module `tests`.
 fn is_a_test(name: &str) -> bool {
     let Some((module, function)) = name.rsplit_once("::") else { return false };
-    let path = format!("tests/it/{}.rs", module.replace("::", "/"));
+    let root = if module.ends_with("::tests") { "src" } else { "tests/it" };
+    let path = format!("{root}/{}.rs", module.replace("::", "/"));
     fs::read_to_string(path).is_ok_and(|code| code.contains(&format!("async fn {function}(")))
 }
 

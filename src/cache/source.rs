@@ -22,7 +22,7 @@ use crate::{
     fault::{Fault, Kind},
     metrics::{Metrics, QueryLabels},
     query::{Absent, Query, Value},
-    reading::{CALL_DEADLINE, Reading, Tenant},
+    reading::{CALL_DEADLINE, Reading, SILENCE, Tenant},
     telemetry::Causes,
 };
 
@@ -118,13 +118,16 @@ impl QuerySource {
             if let Some(reading) = part {
                 return Ok(reading);
             }
-            let reading = shard.reader.read(parameters, tenant).await.map_err(|(fault, detail)| {
-                let labels = shard.labels.clone();
-                Failure { fault, detail, labels }
-            })?;
+            let failure = |fault, detail| Failure { fault, detail, labels: shard.labels.clone() };
+            let reading =
+                shard.reader.read(parameters, tenant).await.map_err(|(fault, detail)| failure(fault, detail))?;
+            let took = reading.sent_at.elapsed();
+            if self.is_too_late(took) {
+                let detail = format!("the answer was noticed {took:.1?} after its statement was sent");
+                return Err(failure(Fault::DeadlineExceeded, detail));
+            }
             if !self.is_retired() {
-                let took = reading.sent_at.elapsed().as_secs_f64();
-                metrics.query_duration.get_or_create(&shard.labels).observe(took);
+                metrics.query_duration.get_or_create(&shard.labels).observe(took.as_secs_f64());
             }
             Ok(Arc::new(reading))
         }))
@@ -133,6 +136,12 @@ impl QuerySource {
         let of_the_sum = |fault| Failure { fault, detail: String::new(), labels: self.labels.clone() };
         let readings: Result<Vec<_>, _> = readings.into_iter().collect();
         (parts, readings.and_then(|readings| sum(&readings).map_err(of_the_sum)))
+    }
+
+    /// Returns whether a reading tells of a past that no call may be answered with: a reader's own time limit takes an
+    /// answer that has come however late it looks at it, as after a pause of the whole process.
+    fn is_too_late(&self, took: Duration) -> bool {
+        took > self.query.timeout + SILENCE && took >= self.query.max_age
     }
 
     /// Returns what is known of the query.

@@ -198,6 +198,23 @@ async fn a_slow_reading_outlives_the_calls_that_asked_for_it() {
     assert_eq!(world.statements(), 1);
 }
 
+/// A pause of the process, or of its machine: the answer is there when the time limit is looked at, and both have passed.
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_waited_for_a_paused_process_is_an_error_unless_max_age_allows_it() {
+    for (max_age, is_allowed) in [(Duration::ZERO, false), (45 * SECOND, true)] {
+        let world = World::new(max_age, 40 * SECOND, |_| None);
+        let cached = world.cached(1);
+        assert_eq!(cached.for_metrics(1, soon()).await, Err(Fault::DeadlineExceeded));
+        advance(37 * SECOND).await;
+        let joined = cached.for_metrics(1, soon()).await;
+        assert_eq!(
+            joined.map(|reading| value(&reading)),
+            if is_allowed { Ok(1.0) } else { Err(Fault::DeadlineExceeded) }
+        );
+        assert_eq!(world.statements(), 1);
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_panic_is_one_failure_and_the_next_call_asks_again() {
     let world = World::new(SECOND, Duration::ZERO, |number| if number == 1 { panic!("on purpose") } else { None });
