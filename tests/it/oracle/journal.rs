@@ -54,42 +54,46 @@ impl Journal {
         }
     }
 
-    /// Checks an answer that has just come.
+    /// Checks an answer that has just come to a question of `since`.
     ///
     /// # Panics
-    /// When the table did not hold this number within `age`.
-    pub(super) fn bears_out(&self, value: f64, age: Duration, asked: &str) {
-        let seen = self.seen(age);
+    /// When the table held no such number since `age` before the question.
+    pub(super) fn bears_out(&self, value: f64, since: Instant, age: Duration, asked: &str) {
+        let seen = self.seen(since, age);
         assert!(
             seen.iter().any(|number| f64::from(*number) == value),
-            "{asked}: {value} is a lie; within {age:?} the table held {:?} to {:?}",
+            "{asked}: {value} is a lie; since {age:?} before the question of {:?} ago the table held {:?} to {:?}",
+            since.elapsed(),
             seen.first(),
             seen.last()
         );
     }
 
-    /// Checks whether the table held an odd number, or an even one, within `age`.
+    /// Checks whether the table held an odd number, or an even one, since `age` before the question.
     ///
     /// # Panics
     /// When it did not.
-    pub(super) fn bears_out_parity(&self, is_odd: bool, age: Duration, asked: &str) {
-        let seen = self.seen(age);
+    pub(super) fn bears_out_parity(&self, is_odd: bool, since: Instant, age: Duration, asked: &str) {
+        let seen = self.seen(since, age);
         assert!(
             seen.iter().any(|number| (number % 2 == 1) == is_odd),
-            "{asked}: {is_odd} is a lie; there was {seen:?}"
+            "{asked}: {is_odd} is a lie; since {age:?} before the question of {:?} ago there was {seen:?}",
+            since.elapsed(),
         );
     }
 
-    /// Returns the smallest and the largest number that the table may have held within `age`.
-    pub(super) fn range(&self, age: Duration) -> (u32, u32) {
-        let seen = self.seen(age);
+    /// Returns the smallest and the largest number that the table may have held since `age` before `since`.
+    pub(super) fn range(&self, since: Instant, age: Duration) -> (u32, u32) {
+        let seen = self.seen(since, age);
         let (least, most) = (seen.iter().min(), seen.iter().max());
         (*least.expect("the latest is always there"), *most.expect("the latest is always there"))
     }
 
-    fn seen(&self, age: Duration) -> Vec<u32> {
+    /// Counts from the question and not from when its answer is looked at: what lies between them is time that this
+    /// process waits for a CPU, and says nothing about the answer.
+    fn seen(&self, since: Instant, age: Duration) -> Vec<u32> {
         let now = Instant::now();
-        let oldest = now.checked_sub(age).expect("the machine is older than the test");
+        let oldest = since.checked_sub(age).expect("the machine is older than the test");
         self.entries().iter().filter(|entry| entry.may_be_seen(oldest, now)).map(|entry| entry.number).collect()
     }
 
@@ -116,20 +120,20 @@ mod tests {
     #[test]
     fn what_is_there_and_what_may_be_there_is_true() {
         let journal = with_two_commits();
-        journal.bears_out(3.0, AGE, "q");
+        journal.bears_out(3.0, Instant::now(), AGE, "q");
         // A commit that was sent and not answered may be either.
         assert_eq!(journal.begin(), 4);
-        journal.bears_out(4.0, AGE, "q");
-        journal.bears_out(3.0, AGE, "q");
+        journal.bears_out(4.0, Instant::now(), AGE, "q");
+        journal.bears_out(3.0, Instant::now(), AGE, "q");
         journal.begin();
-        journal.bears_out(3.0, AGE, "q");
-        journal.bears_out_parity(true, AGE, "q");
+        journal.bears_out(3.0, Instant::now(), AGE, "q");
+        journal.bears_out_parity(true, Instant::now(), AGE, "q");
     }
 
     #[test]
     #[should_panic(expected = "0 is a lie")]
     fn a_silent_zero_is_a_lie() {
-        with_two_commits().bears_out(0.0, AGE, "q");
+        with_two_commits().bears_out(0.0, Instant::now(), AGE, "q");
     }
 
     #[tokio::test]
@@ -137,13 +141,23 @@ mod tests {
     async fn a_number_from_before_is_a_lie() {
         let journal = with_two_commits();
         tokio::time::sleep(2 * AGE).await;
-        journal.bears_out(2.0, AGE, "q");
+        journal.bears_out(2.0, Instant::now(), AGE, "q");
+    }
+
+    #[tokio::test]
+    async fn a_true_answer_that_is_looked_at_late_is_no_lie() {
+        let journal = Journal::new(1);
+        let asked_at = Instant::now();
+        journal.begin();
+        journal.committed();
+        tokio::time::sleep(2 * AGE).await;
+        journal.bears_out(1.0, asked_at, AGE, "q");
     }
 
     #[test]
     #[should_panic(expected = "4 is a lie")]
     fn a_number_that_is_not_yet_there_is_a_lie() {
-        with_two_commits().bears_out(4.0, AGE, "q");
+        with_two_commits().bears_out(4.0, Instant::now(), AGE, "q");
     }
 
     #[tokio::test]
@@ -151,6 +165,6 @@ mod tests {
     async fn activity_that_nothing_bears_out_is_a_lie() {
         let journal = with_two_commits();
         tokio::time::sleep(2 * AGE).await;
-        journal.bears_out_parity(false, AGE, "q");
+        journal.bears_out_parity(false, Instant::now(), AGE, "q");
     }
 }
