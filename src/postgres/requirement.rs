@@ -118,7 +118,8 @@ impl Requirement {
         if !is_of_the_kind {
             return Err(Mismatch::Kind { wanted: self.attrs, is_standby: state.is_standby });
         }
-        let is_recent = state.lag.is_some_and(|seconds| seconds <= self.max_lag.as_secs_f64());
+        // A transaction from the future says that the two servers' clocks differ, and nothing about its age.
+        let is_recent = state.lag.is_some_and(|seconds| seconds.abs() <= self.max_lag.as_secs_f64());
         if self.max_lag.is_zero() || !state.is_standby || is_recent {
             return Ok(());
         }
@@ -159,6 +160,13 @@ impl fmt::Display for Mismatch {
                 write!(f, "the server is {found}, and target_session_attrs is {}", wanted.name())
             }
             Self::Unknown => f.write_str("the server does not say whether it is a standby"),
+            Self::Lag { seconds: Some(seconds), max_lag } if *seconds < 0.0 => {
+                let ahead = seconds.abs();
+                write!(
+                    f,
+                    "the primary's clock is {ahead:.1} s ahead of the standby's, and max_lag is {max_lag:?}: set the clocks"
+                )
+            }
             Self::Lag { seconds: Some(seconds), max_lag } => {
                 write!(f, "the standby's replay is {seconds:.1} s behind, and max_lag is {max_lag:?}")
             }
@@ -204,6 +212,8 @@ mod tests {
         let unknown = ServerState { lag: None, ..STANDBY };
         assert!(asked(3_600).check(unknown).is_err());
         assert_eq!(asked(0).check(unknown), Ok(()));
+        let from_the_future = ServerState { lag: Some(-3_600.0), ..STANDBY };
+        assert!(asked(60).check(from_the_future).is_err(), "with such clocks an hour of lag would be none");
         assert_eq!(asked(1).check(PRIMARY), Ok(()));
     }
 }

@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// The most bytes that all these requests may hold, and the most of one peer, so that another one is answered beside it:
-/// as much as 5,000 calls of usual triggers. The images run within 256 MiB.
+/// as much as 5,000 calls of usual triggers. `docs/limits.md` has the sum of all budgets.
 const BUDGET: usize = 48 * 1024 * 1024;
 const BUDGET_OF_A_PEER: usize = 32 * 1024 * 1024;
 
