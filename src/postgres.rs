@@ -33,6 +33,7 @@ mod transport;
 use std::{
     convert::Infallible,
     future::pending,
+    pin::pin,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
@@ -130,7 +131,7 @@ impl Database {
         let labels = DatabaseLabels { database: settings.name.clone() };
         let health = Arc::new(Health::new(labels.clone()));
         let (renewed, alive) = (watch::Sender::new(Instant::now()), watch::Sender::new(Instant::now()));
-        let observed = Arc::new(Observed::new(labels.clone(), Arc::clone(&metrics)));
+        let observed = Arc::new(Observed::new(&settings, labels.clone(), Arc::clone(&metrics)));
         let connector = Connector {
             settings: Arc::clone(&settings),
             health: Arc::clone(&health),
@@ -250,15 +251,15 @@ impl Database {
         queue_deadline: Instant,
     ) -> Result<Reading, Failure> {
         let mut breaker = self.health.breaker();
-        let opened = async {
+        let mut opened = pin!(async {
             // The sender lives as long as `self`, so this ends only with an open breaker.
             let _ = breaker.wait_for(|breaker| *breaker == Breaker::Open).await;
-        };
-        tokio::pin!(opened);
-        let turn = async {
+        });
+        // Futures are pinned where they are made: one that is passed on by value is copied, kilobytes at a time.
+        let turn = pin!(async {
             let permit = self.fair_pool.acquire(tenant).await;
             (permit, self.pool.get().await)
-        };
+        });
         let turn = tokio::select! {
             biased;
             () = &mut opened => return Err(Failure::plain(Fault::BreakerOpen)),
@@ -274,14 +275,18 @@ impl Database {
         };
         let is_reused = Object::metrics(&connection).recycle_count > 0;
         let limit = statement.query.timeout + SILENCE;
-        let result = tokio::select! {
-            biased;
-            result = timeout(limit, self.transaction(&connection, statement, parameters)) => result,
-            () = &mut opened => {
-                self.abandon(connection);
-                return Err(Failure::plain(Fault::BreakerOpen));
+        let result = {
+            let transaction = pin!(self.transaction(&connection, statement, parameters));
+            tokio::select! {
+                biased;
+                result = timeout(limit, transaction) => Some(result),
+                () = &mut opened => None,
+                never = self.suspect() => match never {},
             }
-            never = self.suspect() => match never {},
+        };
+        let Some(result) = result else {
+            self.abandon(connection);
+            return Err(Failure::plain(Fault::BreakerOpen));
         };
         match result {
             Ok(Ok(Ok(reading))) => {
@@ -375,25 +380,25 @@ impl Database {
         let requirement = self.observed.requirement();
         let begin = self.begin(&statement.query, requirement);
         let has_begun = AtomicBool::new(false);
-        let read = async {
-            let begun = async {
+        let read = pin!(async {
+            let begun = pin!(async {
                 let begun = match requirement {
                     Some(_) => client.simple_query(&begin).await,
                     None => client.batch_execute(&begin).await.map(|()| Vec::new()),
                 };
                 has_begun.store(true, Ordering::Relaxed);
                 begun.map(|answers| (answers, Instant::now()))
-            };
-            let read = async { statement.read(statement.send(client, parameters).await?, sent_at).await };
+            });
+            let read = pin!(async { statement.read(statement.send(client, parameters).await?, sent_at).await });
             // After the statement, whose own error is the one to tell.
-            let looked = async {
+            let looked = pin!(async {
                 match must_look {
                     true => masked::look(client, statement.explain_text(client, parameters)).await.map(Some),
                     false => Ok(None),
                 }
-            };
+            });
             tokio::join!(begun, read, looked)
-        };
+        });
         let commit = async {
             match client.batch_execute("COMMIT").await {
                 // An error of COMMIT comes with that of the statement.
@@ -430,7 +435,7 @@ impl Database {
 
     /// Returns the beginning of a transaction for this query, which also asks the server what it is, if that matters.
     fn begin(&self, query: &Query, requirement: Option<Requirement>) -> String {
-        let mut text = begin(&self.settings, self.observed.search_path().as_deref(), query);
+        let mut text = begin(&self.settings, self.observed.set_path().as_deref(), query);
         if let Some(statement) = requirement.and_then(Requirement::statement) {
             text += "; ";
             text += statement;
@@ -469,7 +474,7 @@ impl Failure {
 /// would take as long to plan as a short statement takes in all.
 ///
 /// `row_security = off` turns rows that a policy would hide into an error (42501) instead of a silent zero.
-fn begin(database: &config::Database, own_path: Option<&str>, query: &Query) -> String {
+fn begin(database: &config::Database, set_path: Option<&str>, query: &Query) -> String {
     let mut text = format!(
         "BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY; \
          SET LOCAL statement_timeout = {}; \
@@ -482,10 +487,9 @@ fn begin(database: &config::Database, own_path: Option<&str>, query: &Query) -> 
         IDLE_IN_TRANSACTION.as_millis(),
         escape_literal(&format!("clapometer/{}", query.name)),
     );
-    let configured = database.search_path.as_deref().filter(|path| !path.is_empty());
-    if let Some(path) = configured.or(own_path) {
+    if let Some(statement) = set_path {
         text += "; ";
-        text += &search_path::set_local(path);
+        text += statement;
     }
     text
 }

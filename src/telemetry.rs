@@ -59,8 +59,7 @@ pub struct Log {
 pub fn init() -> Log {
     let from_environment = env::var("RUST_LOG").ok().and_then(|text| text.parse::<Targets>().ok());
     let wanted = from_environment.unwrap_or_else(|| Targets::new().with_default(DEFAULT_LEVEL));
-    let caps = Targets::new().with_default(DEPENDENCY_LEVEL).with_target(env!("CARGO_CRATE_NAME"), LevelFilter::TRACE);
-    let registry = tracing_subscriber::registry().with(caps).with(wanted);
+    let registry = tracing_subscriber::registry().with(caps(&wanted)).with(wanted);
     let log = Log::to(io::stderr());
     let lines = log.lines.clone();
     let format = env::var(FORMAT).unwrap_or_default();
@@ -78,6 +77,15 @@ pub fn init() -> Log {
         tracing::warn!("{FORMAT} is neither text nor json, so the log has the format that it has without it");
     }
     log
+}
+
+/// Returns the most that each crate may log where this is `wanted`.
+///
+/// Ours has no more than the most that is wanted of any. With more, no line of the driver or of HTTP/2 that nobody
+/// wants would be left out before it is made, and a reading has dozens of them.
+fn caps(wanted: &Targets) -> Targets {
+    let most = wanted.iter().map(|(_, level)| level).chain(wanted.default_level()).max().unwrap_or(LevelFilter::OFF);
+    Targets::new().with_default(DEPENDENCY_LEVEL).with_target(env!("CARGO_CRATE_NAME"), most)
 }
 
 /// Writes out an error with its causes, each once.
@@ -195,6 +203,20 @@ mod tests {
 
         fn flush(&mut self) -> io::Result<()> {
             Ok(())
+        }
+    }
+
+    #[test]
+    fn a_line_that_nobody_wants_is_left_out_before_it_is_made() {
+        for (wanted, most) in [
+            ("info", LevelFilter::INFO),
+            ("warn,clapometer::cache=debug", LevelFilter::DEBUG),
+            ("clapometer=trace", LevelFilter::TRACE),
+            ("off", LevelFilter::ERROR),
+        ] {
+            let caps = caps(&wanted.parse().unwrap());
+            assert_eq!(Layer::<tracing_subscriber::Registry>::max_level_hint(&caps), Some(most), "{wanted}");
+            assert!(!caps.would_enable("tokio_postgres", &tracing::Level::WARN), "{wanted}");
         }
     }
 

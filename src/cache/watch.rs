@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use futures_util::{StreamExt, future::ready, stream::select_all};
 use tokio::{
     sync::watch,
-    task::JoinHandle,
+    task::{JoinHandle, yield_now},
     time::{Instant, sleep_until},
 };
 use tokio_stream::wrappers::WatchStream;
@@ -153,7 +153,11 @@ async fn keep_fresh(cached: Arc<CachedQuery>) {
             state.in_flight
         };
         tokio::select! {
-            changed = outcomes.changed() => changed.expect("the cached query outlives its keeper"),
+            changed = outcomes.changed() => {
+                changed.expect("the cached query outlives its keeper");
+                // The streams first, whose clients wait for the outcome.
+                yield_now().await;
+            }
             () = sleep_until(due), if !in_flight => {}
             // A stream without a channel, or of a database that is gone, has ended, and is not waited for.
             Some(_) = invalidations.next(), if !in_flight => {}

@@ -8,8 +8,9 @@ use std::sync::{
 use tokio::sync::watch;
 use tokio_postgres::{Client, Error};
 
-use super::{connect::Session, requirement::Requirement};
+use super::{connect::Session, requirement::Requirement, search_path};
 use crate::{
+    config,
     metrics::{DatabaseLabels, Metrics},
     recorder::Incident,
 };
@@ -33,6 +34,8 @@ pub(super) struct SessionFacts {
 pub(super) struct Observed {
     labels: DatabaseLabels,
     metrics: Arc<Metrics>,
+    /// The statement that sets the configured `search_path` for a reading, if one is configured.
+    set_configured_path: Option<Arc<str>>,
     latest: Mutex<Option<Latest>>,
     /// The number of sessions that were opened.
     sessions: AtomicU64,
@@ -47,7 +50,8 @@ pub(super) struct Observed {
 /// The latest session's part in every reading.
 #[derive(Debug, Clone)]
 struct Latest {
-    search_path: Arc<str>,
+    /// The statement that sets its own `search_path` for a reading.
+    set_path: Arc<str>,
     requirement: Requirement,
 }
 
@@ -61,16 +65,20 @@ impl SessionFacts {
 }
 
 impl Observed {
-    pub(super) fn new(labels: DatabaseLabels, metrics: Arc<Metrics>) -> Self {
+    pub(super) fn new(settings: &config::Database, labels: DatabaseLabels, metrics: Arc<Metrics>) -> Self {
+        let configured_path = settings.search_path.as_deref().filter(|path| !path.is_empty());
+        let set_configured_path = configured_path.map(|path| search_path::set_local(path).into());
         let (is_standby, is_preferred) = (watch::Sender::new(None), watch::Sender::new(true));
         let (sessions, knew_primary) = (AtomicU64::new(0), AtomicBool::new(false));
-        Self { labels, metrics, latest: Mutex::default(), sessions, is_standby, knew_primary, is_preferred }
+        let latest = Mutex::default();
+        Self { labels, metrics, set_configured_path, latest, sessions, is_standby, knew_primary, is_preferred }
     }
 
     /// Records a new session and what it says. Returns whether the sessions before it led to a server of another kind.
     pub(super) fn session(&self, session: &Session, facts: SessionFacts) -> bool {
         let SessionFacts { is_standby, search_path } = facts;
-        *self.lock() = Some(Latest { search_path: search_path.into(), requirement: session.requirement });
+        let set_path = search_path::set_local(&search_path).into();
+        *self.lock() = Some(Latest { set_path, requirement: session.requirement });
         self.sessions.fetch_add(1, Ordering::Relaxed);
         self.is_preferred.send_replace(session.is_preferred);
         self.standby(is_standby) == Some(!is_standby)
@@ -112,9 +120,11 @@ impl Observed {
         *self.is_standby.borrow() == Some(true) && self.knew_primary.load(Ordering::Relaxed) && !prefers_standbys
     }
 
-    /// Returns the `search_path` of role, database and server, once there was a session.
-    pub(super) fn search_path(&self) -> Option<Arc<str>> {
-        self.lock().as_ref().map(|latest| Arc::clone(&latest.search_path))
+    /// Returns the statement that sets `search_path` for a reading: the configured one, or that of role, database and
+    /// server, once there was a session. Made once, because a reading would spend a tenth of its instructions on it.
+    pub(super) fn set_path(&self) -> Option<Arc<str>> {
+        let configured = self.set_configured_path.clone();
+        configured.or_else(|| self.lock().as_ref().map(|latest| Arc::clone(&latest.set_path)))
     }
 
     /// Returns what each reading must ask of its server; none where any server will do, or before the first session.
