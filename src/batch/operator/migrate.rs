@@ -409,7 +409,7 @@ mod tests {
 
     #[test]
     fn versions_count_from_one_without_gaps() {
-        assert_eq!(MIGRATIONS.map(|migration| migration.version), [1, 2, 3, 4, 5, 6, 7, 8, 9]);
+        assert_eq!(MIGRATIONS.map(|migration| migration.version), [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]);
     }
 
     #[test]
@@ -427,6 +427,7 @@ mod tests {
                 "08fa534b9947",
                 "d9819df03316",
                 "3ddbd3e179a2",
+                "03dc280bdba9",
             ]
         );
     }
