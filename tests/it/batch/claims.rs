@@ -169,7 +169,8 @@ async fn a_claim_among_many_that_are_due_reads_little() {
         let values = values.into_iter().chain(["$3", "$4", "$5"].map(|name| (name, "'x'".to_owned())));
         values.fold(Statement::TakeOver.sql().to_owned(), |sql, (name, value)| sql.replace(name, &value))
     };
-    let take = |session| format!("SELECT id FROM clap_take({session}, 'q{session}', NULL, NULL, NULL, 60, true, true)");
+    let take =
+        |session| format!("SELECT id FROM clap_take(-{session}, 'q{session}', NULL, NULL, NULL, 60, true, true)");
     let quick = pages_read(&client, take).await;
     assert_eq!(database.value::<i64>("SELECT count(*) FROM clap WHERE status = 'RUNNING'").await, 2, "taken over");
     let (marked, taken) =
