@@ -87,6 +87,8 @@ pub struct CachedQuery {
     key: CacheKey,
     metrics: Arc<Metrics>,
     outcome: cell::Sender<Outcome>,
+    /// The namespace in whose queue its readings wait for a connection.
+    tenant: cell::Sender<Tenant>,
     state: Mutex<State>,
 }
 
@@ -99,8 +101,6 @@ struct State {
     used_at: Instant,
     last_polls: LastPolls,
     watchers: watch::Watchers,
-    /// The namespace in whose queue its readings wait for a connection.
-    tenant: Tenant,
 }
 
 impl CachedQuery {
@@ -116,14 +116,15 @@ impl CachedQuery {
             used_at: now,
             last_polls: LastPolls::new(PIN),
             watchers: watch::Watchers::default(),
-            tenant: Some(namespace.into()),
         };
-        Arc::new(Self { key, metrics, outcome: cell::Sender::new(nothing), state: Mutex::new(state) })
+        let (outcome, tenant) = (cell::Sender::new(nothing), cell::Sender::new(Some(namespace.into())));
+        Arc::new(Self { key, metrics, outcome, tenant, state: Mutex::new(state) })
     }
 
     /// Notes that several namespaces use it, so that its readings do not wait in the queue of the first one.
+    /// One that waits there now leaves it.
     fn share(&self) {
-        self.lock().tenant = None;
+        self.tenant.send_if_modified(|tenant| tenant.take().is_some());
     }
 
     /// Returns a reading for GetMetrics of `trigger`: a fresh one, or the next.
@@ -216,7 +217,7 @@ impl CachedQuery {
         state.in_flight = true;
         let cached = Arc::clone(self);
         let attempt = state.attempt;
-        let tenant = state.tenant.clone();
+        let tenant = self.tenant.subscribe();
         let kept = self.kept(Instant::now());
         let before = self.outcome.borrow().result.as_ref().ok().cloned();
         tokio::spawn(async move {

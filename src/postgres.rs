@@ -214,7 +214,7 @@ impl Database {
         }
     }
 
-    /// Takes one reading on behalf of `tenant`.
+    /// Takes one reading on behalf of `tenant`, which may change while it waits for a connection.
     ///
     /// Ends by itself, after the statement's limit and a wait for a connection of [`QUEUE`] or that limit,
     /// whichever is longer.
@@ -225,7 +225,12 @@ impl Database {
     /// # Cancel safety
     /// Not safe: a dropped call closes its connection, but the server goes on. Run it in a task that is never
     /// aborted.
-    pub async fn read(&self, statement: &Statement, parameters: &[Value], tenant: &Tenant) -> ReadResult {
+    pub async fn read(
+        &self,
+        statement: &Statement,
+        parameters: &[Value],
+        tenant: &watch::Receiver<Tenant>,
+    ) -> ReadResult {
         if !self.settings.enabled {
             return Err((Fault::Disabled, String::new()));
         }
@@ -247,7 +252,7 @@ impl Database {
         &self,
         statement: &Statement,
         parameters: &[Value],
-        tenant: &Tenant,
+        tenant: &watch::Receiver<Tenant>,
         queue_deadline: Instant,
     ) -> Result<Reading, Failure> {
         let mut breaker = self.health.breaker();
@@ -257,7 +262,7 @@ impl Database {
         });
         // Futures are pinned where they are made: one that is passed on by value is copied, kilobytes at a time.
         let turn = pin!(async {
-            let permit = self.fair_pool.acquire(tenant).await;
+            let permit = self.fair_pool.acquire_for(tenant).await;
             (permit, self.pool.get().await)
         });
         let turn = tokio::select! {

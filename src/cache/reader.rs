@@ -25,10 +25,10 @@ pub trait QueryReader: Send + Sync {
     /// Returns the fault that a reading would bring now without a statement, if the database is not asked at all.
     fn refusal(&self) -> Option<Fault>;
 
-    /// Takes one reading on behalf of `tenant`. Ends by itself.
+    /// Takes one reading on behalf of `tenant`, which may change while it waits. Ends by itself.
     fn read<'a>(
         &'a self,
         parameters: &'a [Value],
-        tenant: &'a Tenant,
+        tenant: &'a watch::Receiver<Tenant>,
     ) -> Pin<Box<dyn Future<Output = ReadResult> + Send + 'a>>;
 }

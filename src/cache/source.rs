@@ -9,7 +9,7 @@ use std::{
 };
 
 use futures_util::future::join_all;
-use tokio::time::Instant;
+use tokio::{sync::watch, time::Instant};
 
 use super::{
     freshness::{ChannelRules, Rules},
@@ -87,7 +87,7 @@ impl QuerySource {
         kept: Parts,
         before: Option<&Reading>,
         parameters: &[Value],
-        tenant: &Tenant,
+        tenant: &watch::Receiver<Tenant>,
         metrics: &Metrics,
     ) -> (Parts, Result<Arc<Reading>, Failure>) {
         for shard in &self.shards {
@@ -111,7 +111,7 @@ impl QuerySource {
         &self,
         parts: Parts,
         parameters: &[Value],
-        tenant: &Tenant,
+        tenant: &watch::Receiver<Tenant>,
         metrics: &Metrics,
     ) -> (Parts, Result<Arc<Reading>, Failure>) {
         let readings = join_all(self.shards.iter().zip(parts).map(async |(shard, part)| {

@@ -48,7 +48,11 @@ impl QueryReader for Ticker {
         None
     }
 
-    fn read<'a>(&'a self, _: &'a [Value], _: &'a Tenant) -> Pin<Box<dyn Future<Output = ReadResult> + Send + 'a>> {
+    fn read<'a>(
+        &'a self,
+        _: &'a [Value],
+        _: &'a cell::Receiver<Tenant>,
+    ) -> Pin<Box<dyn Future<Output = ReadResult> + Send + 'a>> {
         let number = self.statements.fetch_add(1, Ordering::Relaxed) + 1;
         Box::pin(async move {
             let sent_at = Instant::now();

@@ -11,7 +11,10 @@ use std::{
     time::Duration,
 };
 
-use tokio::{sync::oneshot, time::Instant};
+use tokio::{
+    sync::{oneshot, watch},
+    time::Instant,
+};
 
 use crate::reading::Tenant;
 
@@ -56,11 +59,28 @@ impl FairPool {
         Arc::new(Self { permits, state: Mutex::default() })
     }
 
+    /// Waits for a permit in the queue of a namespace, and in that of another as soon as `tenant` changes.
+    ///
+    /// # Cancel safety
+    /// Safe, as [`FairPool::acquire`].
+    pub(super) async fn acquire_for(self: &Arc<Self>, tenant: &watch::Receiver<Tenant>) -> Permit {
+        let mut tenant = tenant.clone();
+        loop {
+            let now = tenant.borrow_and_update().clone();
+            tokio::select! {
+                biased;
+                permit = self.acquire(&now) => return permit,
+                // Without a sender nothing can change, and only the permit is waited for.
+                Ok(()) = tenant.changed() => {}
+            }
+        }
+    }
+
     /// Waits in the queue of a namespace for a permit.
     ///
     /// # Cancel safety
     /// Safe: a permit that comes too late is passed on.
-    pub(super) async fn acquire(self: &Arc<Self>, tenant: &Tenant) -> Permit {
+    async fn acquire(self: &Arc<Self>, tenant: &Tenant) -> Permit {
         let (sender, receiver) = oneshot::channel();
         {
             let mut state = self.lock();
@@ -213,6 +233,24 @@ mod tests {
         assert_eq!(served(&mut waiting).len(), 2, "one of the three is the other's");
         assert!(two.now_or_never().is_some(), "it waited for one, not for a hundred");
         drop(one);
+    }
+
+    #[tokio::test]
+    async fn what_several_namespaces_share_leaves_the_queue_of_the_first() {
+        let pool = FairPool::new(2);
+        let noisy = tenant("noisy");
+        drop(pool.acquire(&None).await);
+        let held = pool.acquire(&noisy).await;
+        let mut waiting: Vec<_> = (0..100).map(|_| Box::pin(pool.acquire(&noisy))).collect();
+        assert_eq!(served(&mut waiting).len(), 0);
+        let by = watch::Sender::new(noisy.clone());
+        let by_now = by.subscribe();
+        let shared = pool.acquire_for(&by_now);
+        tokio::pin!(shared);
+        assert!(shared.as_mut().now_or_never().is_none());
+        by.send_replace(None);
+        assert!(shared.now_or_never().is_some(), "it waits behind a hundred of the first namespace");
+        drop(held);
     }
 
     #[tokio::test]

@@ -45,7 +45,7 @@ impl QueryReader for PostgresReader {
     fn read<'a>(
         &'a self,
         parameters: &'a [Value],
-        tenant: &'a Tenant,
+        tenant: &'a watch::Receiver<Tenant>,
     ) -> Pin<Box<dyn Future<Output = ReadResult> + Send + 'a>> {
         Box::pin(self.database.read(&self.statement, parameters, tenant))
     }

@@ -257,7 +257,7 @@ impl ScriptedDatabase {
         let query = &statement.query;
         let answer = Answer::decode(query, input);
         *self.answer.lock().unwrap() = answer.encoded();
-        let counted = self.runtime.block_on(self.database.read(statement, &[], &None));
+        let counted = self.runtime.block_on(self.database.read(statement, &[], &tokio::sync::watch::channel(None).1));
         match (counted, answer.meaning(query)) {
             (Ok(reading), Some(meaning)) => {
                 assert_eq!(reading.rows, meaning, "{}: {answer:?}", query.name);

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::advance;
+use tokio::{sync::watch, time::advance};
 
 use super::*;
 use crate::{
@@ -51,7 +51,11 @@ impl QueryReader for FakeShard {
         self.is_away.load(Ordering::Relaxed).then_some(Fault::BreakerOpen)
     }
 
-    fn read<'a>(&'a self, _: &'a [Value], _: &'a Tenant) -> Pin<Box<dyn Future<Output = ReadResult> + Send + 'a>> {
+    fn read<'a>(
+        &'a self,
+        _: &'a [Value],
+        _: &'a watch::Receiver<Tenant>,
+    ) -> Pin<Box<dyn Future<Output = ReadResult> + Send + 'a>> {
         Box::pin(async move {
             *self.statements.lock().unwrap() += 1;
             let rows = self.answer.lock().unwrap().clone().map_err(|fault| (fault, String::new()))?;

@@ -57,7 +57,11 @@ impl QueryReader for FakeReader {
         None
     }
 
-    fn read<'a>(&'a self, _: &'a [Value], _: &'a Tenant) -> Pin<Box<dyn Future<Output = ReadResult> + Send + 'a>> {
+    fn read<'a>(
+        &'a self,
+        _: &'a [Value],
+        _: &'a watch::Receiver<Tenant>,
+    ) -> Pin<Box<dyn Future<Output = ReadResult> + Send + 'a>> {
         let answer = *self.0.lock().unwrap();
         let sent_at = Instant::now();
         Box::pin(async move {
