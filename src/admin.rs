@@ -51,6 +51,9 @@ const CONNECTION_TIMEOUT: Duration = Duration::from_secs(20);
 /// The longest time that a peer may take to send the head of a request.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// The certificates whose end is known, by their keys in the configuration.
+pub const CERTIFICATES: [&str; 2] = ["server.tls.cert", "server.tls.client_ca"];
+
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";

@@ -274,6 +274,10 @@ impl CachedQuery {
         if let Some(stalled) = reading.stalled {
             self.metrics.query_stalled.get_or_create(labels).set(stalled);
         }
+        if let Some(short_keys) = reading.short_keys {
+            let short_keys = i64::try_from(short_keys).unwrap_or(i64::MAX);
+            self.metrics.query_short_keys.get_or_create(labels).set(short_keys);
+        }
         match &reading.rows {
             // A query with parameters has a value for each of their sets.
             Rows::One(_) if !self.key.source.query().parameters.is_empty() => {}

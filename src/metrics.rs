@@ -29,7 +29,9 @@ use tokio::time::Instant;
 
 pub use self::{
     limits::Limit,
-    triggers::{FaultTold, RefusalNews, RefusalTold, Refused, Told, TriggerId, TriggerKey, TriggerState},
+    triggers::{
+        FaultTold, RefusalNews, RefusalTold, Refused, Told, TriggerId, TriggerKey, TriggerLabels, TriggerState,
+    },
 };
 use self::{limits::Limits, process::Process, triggers::Triggers, validity::Validity};
 use crate::recorder::Recorder;
@@ -174,6 +176,8 @@ pub struct Metrics {
     pub query_joined_calls: Family<QueryLabels, Counter>,
     /// Keys of grouped queries that triggers ask for and that no reading since the start has had.
     pub query_unseen_keys: Family<QueryLabels, IntGauge>,
+    /// Keys that a budget leaves fewer Jobs than they have rows.
+    pub query_short_keys: Family<QueryLabels, IntGauge>,
     /// Rows of a preset that nobody gets until a person or another process does something.
     pub query_stalled: Family<QueryLabels, FloatGauge>,
     /// Distinct pairs of query and parameters in the cache.
@@ -251,11 +255,8 @@ impl Metrics {
                 "clapometer_query_joined_calls",
                 "Calls that were answered by a statement already under way.",
             ),
-            query_unseen_keys: family(
-                r,
-                "clapometer_query_unseen_keys",
-                "Keys of a grouped query that triggers ask for and no reading has had since start.",
-            ),
+            query_unseen_keys: family(r, "clapometer_query_unseen_keys", "Keys asked for that no reading has had."),
+            query_short_keys: family(r, "clapometer_query_short_keys", "Keys that a budget leaves short of Jobs."),
             query_stalled: family(
                 r,
                 "clapometer_query_stalled",
@@ -372,6 +373,7 @@ impl Metrics {
             family.remove(query);
         }
         self.query_unseen_keys.remove(query);
+        self.query_short_keys.remove(query);
     }
 
     /// Removes the gauges of a database that is no longer configured. Its counters stay.

@@ -66,6 +66,8 @@ pub struct Reading {
     pub changes_at: Option<Instant>,
     /// The number of rows, of all keys together, that wait for a person or another process; only presets know it.
     pub stalled: Option<f64>,
+    /// The number of keys that a budget leaves fewer Jobs than they have rows; only a budget knows it.
+    pub short_keys: Option<usize>,
 }
 
 /// The rows of a reading.

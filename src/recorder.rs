@@ -28,6 +28,10 @@ use self::{
 /// The time for which a change is remembered.
 pub const LIFETIME: Duration = Duration::from_secs(24 * 3_600);
 
+/// The name of the object in whose name `clapometer get` asks by default. A person who looks is not KEDA, and is not
+/// missed.
+pub const LOOKING: &str = "clapometer-get";
+
 /// The most bytes of everything that is remembered.
 const CAPACITY: usize = 16 * 1024 * 1024;
 

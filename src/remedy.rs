@@ -75,7 +75,9 @@ fn of_server(state: SqlState) -> &'static str {
 
 fn of_rejection(state: SqlState) -> &'static str {
     match state.as_str() {
-        "42501" => "A grant is missing: the log names the table. GRANT SELECT ON it TO the scaler's role.",
+        "42501" => {
+            "A grant is missing, or row level security hides rows: the log says which, and the table. GRANT SELECT ON it TO the scaler's role, or ALTER ROLE ... BYPASSRLS."
+        }
         "42P01" | "42703" | "42883" | "42704" | "3F000" => {
             "A table, column or function is gone: the log names it. Was there a migration, or is it in another schema (`search_path`)?"
         }

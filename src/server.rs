@@ -5,6 +5,7 @@ mod body_limit;
 mod connection_place;
 mod counted_log;
 mod health;
+mod lookout;
 mod preface;
 mod query_files;
 mod reload;
@@ -136,6 +137,7 @@ pub async fn run(main: Config, addresses: Addresses, file: Option<PathBuf>, buil
         admin::Subject { metrics: Arc::clone(&metrics), catalog: in_force, reloads: Arc::clone(&reloads), build };
     supervisor.spawn("admin", admin::serve(http, subject, shutdown.clone()));
     let limits = accept::ConnectionLimits { maximum_age: config.server.connection_age, identity: identity.clone() };
+    supervisor.spawn("lookout", lookout::follow(Arc::clone(&metrics)));
     let accepting = accept::serve(grpc, services, limits, Arc::clone(&metrics), shutdown.clone());
     let drained = CancellationToken::new();
     let drain_guard = drained.clone().drop_guard();

@@ -134,6 +134,9 @@ struct Query {
     /// The number of keys that are asked for in vain and count as zero.
     #[serde(skip)]
     silent_keys: usize,
+    /// The Jobs that its keys share, and the number of keys that get fewer than they have rows, if any does.
+    #[serde(skip)]
+    short: Option<(u64, usize)>,
     read_at: Option<Moment>,
     age_seconds: Option<f64>,
     duration_seconds: Option<f64>,

@@ -12,10 +12,10 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::private;
+use super::{CERTIFICATES, private};
 use crate::{
     blocking,
-    metrics::Metrics,
+    metrics::{CertificateLabels, Metrics},
     recorder::{History, Incident, LIFETIME, Window},
     scaler::Catalog,
 };
@@ -72,6 +72,7 @@ fn answer(uri: &Uri, metrics: &Metrics, catalog: &Catalog) -> Response<Full<Byte
     };
     let mut history = metrics.recorder.history(&decoded(namespace), &decoded(name), window);
     name_databases(&mut history, catalog);
+    history.expired_certificates = expired_certificates(metrics, history.now);
     let status = if history.triggers.is_empty() { StatusCode::NOT_FOUND } else { StatusCode::OK };
     let body = serde_json::to_vec(&history).expect("a history has no keys that are not text");
     with_status(status, body.into())
@@ -82,6 +83,8 @@ fn name_databases(history: &mut History, catalog: &Catalog) {
     for trigger in &mut history.triggers {
         let source = catalog.allowed(&trigger.query, &history.namespace);
         trigger.silent_keys = source.as_ref().map_or(0, |source| source.silent_keys(Instant::now()));
+        let short_keys = source.as_ref().and_then(|source| source.state(Instant::now()).latest?.short_keys);
+        trigger.short_keys = short_keys.unwrap_or_default();
         let budget = source.as_ref().and_then(|source| source.query().budget.as_ref());
         trigger.budget = budget.map(|budget| budget.total);
         trigger.databases = source.map(|source| source.query().databases.clone()).unwrap_or_default();
@@ -97,6 +100,17 @@ fn name_databases(history: &mut History, catalog: &Catalog) {
         | Incident::Hearing { database } => is_used(database),
         Incident::Reload { .. } | Incident::ReloadRejected { .. } => true,
     });
+}
+
+/// Returns the keys of the certificates with which nobody can connect any more.
+fn expired_certificates(metrics: &Metrics, now: OffsetDateTime) -> Vec<String> {
+    let has_expired = |certificate: &&'static str| {
+        let ends_at = metrics.certificate_expiry.get(&CertificateLabels { certificate });
+        ends_at.is_some_and(|ends_at| {
+            OffsetDateTime::UNIX_EPOCH.saturating_add(time::Duration::saturating_seconds_f64(ends_at.get())) <= now
+        })
+    };
+    CERTIFICATES.into_iter().filter(has_expired).map(str::to_owned).collect()
 }
 
 /// Reads `at` and `since`.
@@ -139,6 +153,19 @@ fn with_status(status: StatusCode, body: Bytes) -> Response<Full<Bytes>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_a_certificate_that_has_ended_is_told() {
+        let now = OffsetDateTime::UNIX_EPOCH + time::Duration::days(20_000);
+        let metrics = Metrics::new(crate::metrics::Build { version: "0", commit: "0", rustc: "0" });
+        let ends = |certificate, days: f64| {
+            metrics.certificate_expiry.get_or_create(&CertificateLabels { certificate }).set(days * 86_400.0);
+        };
+        assert_eq!(expired_certificates(&metrics, now), Vec::<String>::new());
+        ends("server.tls.cert", 20_000.1);
+        ends("server.tls.client_ca", 19_999.9);
+        assert_eq!(expired_certificates(&metrics, now), ["server.tls.client_ca"]);
+    }
 
     #[test]
     fn a_window_is_read_and_what_is_wrong_is_said() {

@@ -92,7 +92,13 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     fn reading(sent_at: Instant, changes_at: Option<Instant>) -> Reading {
-        Reading { rows: Rows::One(Numbers { value: 1.0, activity: None }), sent_at, changes_at, stalled: None }
+        Reading {
+            rows: Rows::One(Numbers { value: 1.0, activity: None }),
+            sent_at,
+            changes_at,
+            stalled: None,
+            short_keys: None,
+        }
     }
 
     #[test]

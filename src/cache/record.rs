@@ -37,6 +37,8 @@ pub struct LatestReading {
     pub numbers: Option<Numbers>,
     /// The number of keys of a grouped query.
     pub keys: Option<usize>,
+    /// The number of keys that a budget leaves fewer Jobs than they have rows.
+    pub short_keys: Option<usize>,
     /// The time at which its statement was sent.
     pub sent_at: Instant,
     /// The time until its answer.
@@ -74,7 +76,8 @@ impl Record {
         };
         let took = now.saturating_duration_since(reading.sent_at);
         let mut state = self.lock();
-        state.latest = Some(LatestReading { numbers, keys, sent_at: reading.sent_at, took });
+        state.latest =
+            Some(LatestReading { numbers, keys, short_keys: reading.short_keys, sent_at: reading.sent_at, took });
         if !still_fails {
             state.fault = None;
         }
@@ -137,7 +140,7 @@ mod tests {
 
     fn reading(value: f64) -> Reading {
         let rows = Rows::One(Numbers { value, activity: None });
-        Reading { rows, sent_at: Instant::now(), changes_at: None, stalled: None }
+        Reading { rows, sent_at: Instant::now(), changes_at: None, stalled: None, short_keys: None }
     }
 
     #[tokio::test(start_paused = true)]

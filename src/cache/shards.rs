@@ -69,6 +69,7 @@ pub fn sum(parts: &[Arc<Reading>]) -> Result<Arc<Reading>, Fault> {
         sent_at: parts.iter().map(|part| part.sent_at).fold(parts[0].sent_at, Instant::min),
         changes_at: parts.iter().filter_map(|part| part.changes_at).min(),
         stalled: parts.iter().filter_map(|part| part.stalled).reduce(|a, b| a + b),
+        short_keys: parts.iter().filter_map(|part| part.short_keys).reduce(|a, b| a + b),
     }))
 }
 

@@ -29,6 +29,9 @@ use crate::{
 /// The time for which the log does not say again that a query takes longer than that.
 const LATE_PAUSE: Duration = Duration::from_secs(600);
 
+/// The time for which the log does not say again that a budget is short: one that is well used is so most of the time.
+const SHORT_PAUSE: Duration = Duration::from_secs(3_600);
+
 /// The number of characters of a key that the log shows.
 const SHOWN: usize = 100;
 
@@ -43,6 +46,7 @@ pub struct QuerySource {
     failing: AtomicUsize,
     causes: Mutex<Causes>,
     late_told_at: Mutex<Option<Instant>>,
+    short_told_at: Mutex<Option<Instant>>,
     retired: AtomicBool,
 }
 
@@ -53,8 +57,8 @@ impl QuerySource {
         let shards = readers.into_iter().map(|reader| Shard::new(&query, reader)).collect();
         let (failing, causes, retired) = (AtomicUsize::new(0), Mutex::default(), AtomicBool::new(false));
         let record = Record::new(query.parameters.is_empty() && query.group_by.is_none());
-        let (keys, late_told_at) = (GroupKeys::new(), Mutex::default());
-        Arc::new(Self { query, shards, labels, keys, record, failing, causes, late_told_at, retired })
+        let (keys, late_told_at, short_told_at) = (GroupKeys::new(), Mutex::default(), Mutex::default());
+        Arc::new(Self { query, shards, labels, keys, record, failing, causes, late_told_at, short_told_at, retired })
     }
 
     /// Returns the query.
@@ -152,6 +156,16 @@ impl QuerySource {
     /// Records a good reading.
     pub(super) fn has_read(&self, reading: &Reading) {
         self.record.read(reading, Instant::now(), self.failing.load(Ordering::Relaxed) > 0);
+        if let (Some(keys @ 1..), Some(budget)) = (reading.short_keys, &self.query.budget)
+            && is_due(&self.short_told_at, SHORT_PAUSE)
+        {
+            tracing::info!(
+                query = %self.labels.query,
+                keys,
+                total = budget.total,
+                "a budget is used up: keys are told fewer Jobs than they have rows"
+            );
+        }
     }
 
     /// Records an attempt that failed, whatever the fault.
@@ -185,15 +199,9 @@ impl QuerySource {
 
     /// Logs that a reading took longer than a call may wait, unless that was said a while ago.
     pub(super) fn took(&self, took: Duration) {
-        if took < CALL_DEADLINE {
+        if took < CALL_DEADLINE || !is_due(&self.late_told_at, LATE_PAUSE) {
             return;
         }
-        let now = Instant::now();
-        let mut told_at = self.late_told_at.lock().unwrap_or_else(PoisonError::into_inner);
-        if told_at.is_some_and(|told_at| now < told_at + LATE_PAUSE) {
-            return;
-        }
-        *told_at = Some(now);
         tracing::warn!(
             query = %self.labels.query,
             database = %self.labels.database,
@@ -257,6 +265,17 @@ impl QuerySource {
             tracing::info!(query = %self.labels.query, database = %self.labels.database, "query answers again");
         }
     }
+}
+
+/// Returns whether something was not said within the `pause` before now, and notes that it is said now.
+fn is_due(told_at: &Mutex<Option<Instant>>, pause: Duration) -> bool {
+    let now = Instant::now();
+    let mut told_at = told_at.lock().unwrap_or_else(PoisonError::into_inner);
+    let is_due = told_at.is_none_or(|told_at| now >= told_at + pause);
+    if is_due {
+        *told_at = Some(now);
+    }
+    is_due
 }
 
 /// Returns whether a fault is the query's own. Those of the database are logged where they are noticed.

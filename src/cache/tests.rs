@@ -61,7 +61,7 @@ impl QueryReader for Ticker {
                 return Err((fault, String::new()));
             }
             let rows = (self.rows)(u32::try_from(number).expect("few statements"));
-            Ok(Reading { rows, sent_at, changes_at: None, stalled: None })
+            Ok(Reading { rows, sent_at, changes_at: None, stalled: None, short_keys: None })
         })
     }
 }

@@ -1,6 +1,7 @@
 //! `clapometer why`: tells what KEDA was told about an object at a moment, as the flight recorders of the processes know it.
 
 mod ask;
+mod causes;
 mod moment;
 mod outlook;
 mod story;
@@ -63,8 +64,8 @@ impl Why {
         let (namespace, name) = &self.object;
         let now = OffsetDateTime::now_utc();
         // Before the runtime starts: the local time is unknown in a process with several threads.
-        let at = match moment::read(self.at.as_deref(), now, moment::local_offset) {
-            Ok(at) => at,
+        let (begins_at, at) = match moment::read(self.at.as_deref(), now, moment::local_offset) {
+            Ok(moment) => moment,
             Err(problem) => return misused("why", &problem),
         };
         let outlook = match self.manifest.as_ref().map(|path| outlook(path, namespace, name)).transpose() {
@@ -83,7 +84,7 @@ impl Why {
         }
         let answered = runtime.block_on(ask::all(&self.admin_addresses, &path));
         let exit = exit(&answered);
-        let story = Story { namespace, name, at, is_now: self.at.is_none(), outlook };
+        let story = Story { namespace, name, begins_at, at, is_now: self.at.is_none(), outlook };
         print(&story.page(&answered, ColorChoice::for_stdout()));
         exit
     }

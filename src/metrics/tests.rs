@@ -24,6 +24,7 @@ fn full() -> Metrics {
         query_errors: _,
         query_joined_calls: _,
         query_unseen_keys,
+        query_short_keys,
         query_stalled,
         gauges: _,
         pool_size,
@@ -52,7 +53,9 @@ fn full() -> Metrics {
         drop(family.get_or_create(&query));
     }
     drop(query_duration.get_or_create(&query));
-    drop(query_unseen_keys.get_or_create(&query));
+    for family in [query_unseen_keys, query_short_keys] {
+        drop(family.get_or_create(&query));
+    }
     for family in [pool_size, pool_waiting, database_up, breaker_open, role_privileged, is_standby, listen_up] {
         drop(family.get_or_create(&database));
     }

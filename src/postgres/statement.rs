@@ -112,14 +112,14 @@ impl Statement {
             return self.read_groups(rows, sent_at).await;
         }
         let Some(row) = rows.next().await.transpose()? else {
-            return Ok(without_row(&self.query).map(|numbers| reading(Rows::One(numbers), sent_at, None, None)));
+            return Ok(without_row(&self.query).map(|numbers| reading(Rows::One(numbers), sent_at, None, None, None)));
         };
         if rows.next().await.transpose()?.is_some() {
             return Ok(Err(Fault::Unusable(Unusable::SeveralRows)));
         }
         Ok(self.cells(&row, 0).and_then(|cells| {
             let numbers = self.numbers(cells)?;
-            Ok(reading(Rows::One(numbers), sent_at, cells.seconds_to_change, cells.stalled))
+            Ok(reading(Rows::One(numbers), sent_at, cells.seconds_to_change, cells.stalled, None))
         }))
     }
 
@@ -159,12 +159,10 @@ impl Statement {
                 return Ok(Err(Fault::Unusable(Unusable::TooManyKeys)));
             }
         }
-        if let Some(budget) = &self.query.budget
-            && let Err(unusable) = share(budget, &mut by_key, &shared)
-        {
-            return Ok(Err(Fault::Unusable(unusable)));
-        }
-        Ok(Ok(reading(Rows::ByKey(by_key), sent_at, soonest, stalled)))
+        let shared = self.query.budget.as_ref().map(|budget| share(budget, &mut by_key, &shared)).transpose();
+        Ok(shared
+            .map(|short_keys| reading(Rows::ByKey(by_key), sent_at, soonest, stalled, short_keys))
+            .map_err(Fault::Unusable))
     }
 
     fn key(&self, row: &Row) -> Result<Box<str>, Fault> {
@@ -252,14 +250,14 @@ pub fn without_row(query: &Query) -> Result<Numbers, Fault> {
     }
 }
 
-/// Puts the shares of a budget in the place of what each key would like to have.
+/// Puts the shares of a budget in the place of what each key would like to have, and returns how many keys get less.
 ///
 /// `shared` has the weight and the time of each key. What a key is told above what it holds is what it may start.
 fn share(
     budget: &Budget,
     by_key: &mut HashMap<Box<str>, Numbers>,
     shared: &HashMap<Box<str>, (Option<f64>, Option<f64>)>,
-) -> Result<(), Unusable> {
+) -> Result<usize, Unusable> {
     let mut demands = Vec::with_capacity(by_key.len());
     for (key, Numbers { value, activity }) in by_key.iter() {
         let (weight, since) = shared.get(key).copied().unwrap_or_default();
@@ -279,21 +277,28 @@ fn share(
         return Err(Unusable::NoSinceColumn);
     }
     let shares = budget::shares(budget.total, &demands);
+    let short_keys = demands.iter().zip(&shares).filter(|(demand, share)| **share < demand.outstanding).count();
     let told: Vec<(Box<str>, u64, u64)> =
         demands.iter().zip(shares).map(|(demand, share)| (demand.key.into(), share, demand.held)).collect();
     for (key, share, held) in told {
         let numbers = Numbers { value: scaling::float(share), activity: Some(scaling::float(share - held)) };
         by_key.insert(key, numbers);
     }
-    Ok(())
+    Ok(short_keys)
 }
 
-fn reading(rows: Rows, sent_at: Instant, seconds_to_change: Option<f64>, stalled: Option<f64>) -> Reading {
+fn reading(
+    rows: Rows,
+    sent_at: Instant,
+    seconds_to_change: Option<f64>,
+    stalled: Option<f64>,
+    short_keys: Option<usize>,
+) -> Reading {
     // A change in the past is due now. One too far away for an Instant never comes.
     let changes_at = seconds_to_change
         .and_then(|seconds| Duration::try_from_secs_f64(seconds.max(0.0)).ok())
         .and_then(|wait| sent_at.checked_add(wait));
-    Reading { rows, sent_at, changes_at, stalled }
+    Reading { rows, sent_at, changes_at, stalled, short_keys }
 }
 
 fn wrapped(query: &Query) -> String {

@@ -7,7 +7,7 @@ use time::{OffsetDateTime, serde::rfc3339};
 use tokio::time::Instant;
 
 use super::{
-    LIFETIME, Recorder, Store, Tenths,
+    LIFETIME, LOOKING, Recorder, Store, Tenths,
     log::{Entry, Packed, Unpacked},
     tenths_of,
     trigger::{Told, Trigger},
@@ -53,6 +53,15 @@ pub struct History {
     /// The end of what is told.
     #[serde(with = "rfc3339")]
     pub until: OffsetDateTime,
+    /// The number of triggers of other objects that KEDA asks for.
+    #[serde(default)]
+    pub others_asked: usize,
+    /// The number of those that it asked for within [`LIFETIME`] and does not any more, by the rhythm of each.
+    #[serde(default)]
+    pub others_silent: usize,
+    /// The keys of the server's certificates that have expired.
+    #[serde(default)]
+    pub expired_certificates: Vec<String>,
     /// Its triggers, in the order in which they first asked. Metadata that changed makes another trigger.
     pub triggers: Vec<TriggerHistory>,
     /// The incidents of the process and its databases.
@@ -82,6 +91,9 @@ pub struct TriggerHistory {
     /// The number of keys of its query that are asked for, are in no answer, and count as zero.
     #[serde(default)]
     pub silent_keys: usize,
+    /// The number of keys that its query's budget leaves fewer Jobs than they have rows now.
+    #[serde(default)]
+    pub short_keys: usize,
     /// The number of Jobs that its query shares among its keys, if it does.
     #[serde(default)]
     pub budget: Option<u64>,
@@ -245,6 +257,7 @@ impl Recorder {
         let range = clock.tenths(from)..=clock.tenths(until);
         let object = self.hasher.hash_one((namespace, name));
         let store = self.lock();
+        let (others_asked, others_silent) = store.others(object, clock.now);
         let triggers = store.triggers_of(object, namespace, name, clock, &range);
         let incidents = store.incidents.iter().filter(|(at, _)| range.contains(&i64::from(*at)));
         History {
@@ -256,6 +269,9 @@ impl Recorder {
             from,
             at,
             until,
+            others_asked,
+            others_silent,
+            expired_certificates: Vec::new(),
             triggers,
             incidents: incidents
                 .map(|(at, incident)| Happening { at: clock.wall(*at), incident: incident.clone() })
@@ -271,6 +287,21 @@ impl Store {
         let strangers = self.tenants.get(&None).and_then(|strangers| strangers.forgot);
         let forgot = owner.map_or(self.forgot, |owner| owner.forgot).max(strangers);
         forgot.unwrap_or(0).max(now.saturating_sub(tenths_of(LIFETIME)))
+    }
+
+    /// Counts the triggers of other objects that were answered: those that are asked for now, and those that are silent.
+    fn others(&self, object: u64, now: Tenths) -> (usize, usize) {
+        let oldest = now.saturating_sub(tenths_of(LIFETIME));
+        let others = self
+            .triggers
+            .values()
+            .filter(|trigger| trigger.object != object && trigger.payer.is_some() && *trigger.name != *LOOKING);
+        others.filter(|trigger| trigger.asked_at >= oldest).fold((0, 0), |(asked, silent), trigger| {
+            match now.saturating_sub(trigger.asked_at) > trigger.longest_pause() {
+                true => (asked, silent + 1),
+                false => (asked + 1, silent),
+            }
+        })
     }
 
     fn triggers_of(
@@ -336,6 +367,7 @@ impl Store {
             last_asked_at: clock.wall(trigger.asked_at),
             interval_seconds: (trigger.pause > 0).then(|| f64::from(trigger.pause) / 10.0),
             silent_keys: 0,
+            short_keys: 0,
             budget: None,
             is_silent: clock.now.saturating_sub(trigger.asked_at) > trigger.longest_pause(),
             changes: changes

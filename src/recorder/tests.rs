@@ -252,3 +252,30 @@ async fn incidents_are_told_and_bounded() {
     let incidents = recorder.history("billing", "invoices", window).incidents;
     assert_eq!((incidents.len(), &incidents[INCIDENTS - 1].incident), (INCIDENTS, &reload("é".repeat(100))));
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_triggers_of_other_objects_are_counted_by_whether_keda_still_asks() {
+    let recorder = Recorder::default();
+    let others = || {
+        let history =
+            recorder.history("billing", "invoices", Window { at: None, before: Duration::ZERO, after: Duration::ZERO });
+        (history.others_asked, history.others_silent)
+    };
+    let of = |id: u64, name: &'static str| Asker { name, ..asker(id) };
+    recorder.told(asker(1), Answer::Value(0.0), Instant::now());
+    assert_eq!(others(), (0, 0));
+    for (id, name) in [(2, "mails"), (3, "exports"), (4, LOOKING)] {
+        recorder.told(of(id, name), Answer::Value(0.0), Instant::now());
+    }
+    recorder.told(Asker { name: "made-up", ..refused() }, Answer::Refused(WRONG), Instant::now());
+    assert_eq!(others(), (2, 0));
+    for _ in 0..4 {
+        seconds(30).await;
+        recorder.told(of(3, "exports"), Answer::Value(0.0), Instant::now());
+    }
+    assert_eq!(others(), (1, 1));
+    seconds(600).await;
+    assert_eq!(others(), (0, 2));
+    seconds(LIFETIME.as_secs()).await;
+    assert_eq!(others(), (0, 0));
+}

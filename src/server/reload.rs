@@ -194,14 +194,18 @@ impl Reload {
                 ("rejected", false, Reloaded::Rejected(problem.shown.clone()))
             }
         };
+        self.metrics.reloads.get_or_create(&ReloadLabels { result }).inc();
+        self.metrics.config_valid.set(is_valid);
+        if problem.is_none() && !is_changed && is_told && now.has_faults() {
+            // A query file was rejected, which is noted, and nothing else happened.
+            return;
+        }
         self.metrics.recorder.happened(match &reloaded {
             Reloaded::Applied(changed) => Incident::Reload { changed: changed.clone() },
             Reloaded::Rejected(faults) => {
                 Incident::ReloadRejected { fault: faults.first().cloned().unwrap_or_default() }
             }
         });
-        self.metrics.reloads.get_or_create(&ReloadLabels { result }).inc();
-        self.metrics.config_valid.set(is_valid);
         self.reloads.note(reloaded);
     }
 

@@ -1,9 +1,11 @@
 //! A budget: the keys of a grouped query share a number of Jobs.
 
 use clapometer::proto::ScaledObjectRef;
+use serde_json::Value;
 use tonic::Code;
 
 use crate::support::{
+    admin,
     cluster::Cluster,
     database::Database,
     fixture::{Fixture, named},
@@ -96,6 +98,32 @@ async fn what_no_budget_can_share_is_an_error_and_never_a_zero() {
     // A key without rows needs no Job.
     world.holds("('a', 1, 1, 1, NULL), ('b', 1, 1, 1, NULL), ('c', 0, 0, 1, NULL)").await;
     assert_eq!(world.told(&["a", "b", "c"]).await, [(1.0, true), (1.0, true), (0.0, false)]);
+}
+
+#[tokio::test]
+async fn a_budget_that_is_used_up_is_told_on_every_surface() {
+    let world = World::with("{total: 4}").await;
+    let short_keys = async || world.fixture.metric("clapometer_query_short_keys", "query=\"jobs\"").await;
+    let json = async |path: &str| -> Value {
+        serde_json::from_str(&admin::get(world.fixture.serving.admin, path).await).unwrap()
+    };
+    let told = "a budget is used up: keys are told fewer Jobs than they have rows";
+
+    world.holds("('a', 2, 2, 1, NULL), ('b', 2, 0, 1, NULL)").await;
+    assert_eq!(world.told(&["a"]).await, [(2.0, true)]);
+    assert_eq!((short_keys().await, world.fixture.logged(told)), (Some(0.0), 0));
+    assert_eq!(json("/api/status").await["problems"].as_array().unwrap().len(), 0);
+
+    world.holds("('a', 9, 9, 1, NULL), ('b', 4, 0, 1, NULL)").await;
+    for _ in 0..3 {
+        assert_eq!(world.told(&["a"]).await, [(0.0, false)]);
+    }
+    assert_eq!((short_keys().await, world.fixture.logged(told)), (Some(1.0), 1));
+    let problem = &json("/api/status").await["problems"][0];
+    assert_eq!((&problem["word"], &problem["subject"]), (&"budget".into(), &"query jobs".into()));
+    assert_eq!(problem["text"], "1 key is told fewer Jobs than it has rows: the budget of 4 is used up");
+    let trigger = &json("/api/triggers/default/a").await["triggers"][0];
+    assert_eq!((&trigger["budget"], &trigger["short_keys"]), (&4.into(), &1.into()));
 }
 
 #[tokio::test]

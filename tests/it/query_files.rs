@@ -13,6 +13,7 @@ use serde_json::Value;
 use tonic::Code;
 
 use crate::support::{
+    admin,
     cluster::Cluster,
     database::{Access, Database},
     executable::Executable,
@@ -182,6 +183,26 @@ async fn of_thirty_teams_nobody_notices_the_faults_of_another() {
     assert_eq!(fixture.statements(&name(1)).await, before, "a team that changed nothing keeps its reading");
     let log = fixture.serving.process.errors();
     assert!(!log.contains("configuration not reloaded"), "the main file has no fault: {log}");
+}
+
+#[tokio::test]
+async fn a_file_that_is_rejected_is_one_entry_among_the_reloads() {
+    let database = Database::empty(Cluster::shared().await).await;
+    let executable = Executable::serve(&main_file(&database.scaler()));
+    let files = Files::beside(&executable);
+    files.write(1, &queries(1, 1));
+    let fixture = Fixture::start(executable).await;
+    files.write(1, "queries: {team-01: {sqll: SELECT 0}}\n");
+    fixture.reaches_metric("clapometer_config_valid", &label(1), 0.0, NOTICED).await;
+    files.write(2, &queries(2, 2));
+    fixture.scaler.reaches(&of_team(2), 2.0, NOTICED).await;
+
+    let status: Value = serde_json::from_str(&admin::get(fixture.serving.admin, "/api/status").await).unwrap();
+    let results: Vec<&Value> = status["reloads"].as_array().unwrap().iter().map(|reload| &reload["result"]).collect();
+    assert_eq!(results, ["applied", "rejected"], "{status}");
+    assert_eq!(status["reloads"][0]["changed"], "queries.team-02 added");
+    let history = admin::get(fixture.serving.admin, "/api/triggers/team-01/nobody").await;
+    assert_eq!(history.matches("\"reload\"").count(), 1, "{history}");
 }
 
 #[tokio::test]

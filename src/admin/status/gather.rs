@@ -10,21 +10,16 @@ use super::{
 };
 use crate::{
     admin::{
-        Subject,
+        CERTIFICATES, Subject,
         reloads::{self, Reloaded},
     },
     cache::QuerySource,
     fault::Fault,
     metrics::{self, CertificateLabels, QueryLabels},
-    postgres, reading, remedy,
+    postgres, reading,
+    recorder::LOOKING,
+    remedy,
 };
-
-/// The name of the object in whose name `clapometer get` asks by default. A person who looks is not KEDA, and is not
-/// missed.
-const LOOKING: &str = "clapometer-get";
-
-/// The certificates whose end is known, by their keys in the configuration.
-const CERTIFICATES: [&str; 2] = ["server.tls.cert", "server.tls.client_ca"];
 
 /// The days before the end of a certificate in which it needs a person, as the alert has it.
 const DAYS_BEFORE_THE_END: i64 = 7;
@@ -76,6 +71,7 @@ impl Gatherer {
         let crate::cache::QueryState { latest, fault, history } = source.state(clock.instant());
         let databases = query.databases.clone();
         let numbers = latest.and_then(|latest| latest.numbers);
+        let short_keys = latest.and_then(|latest| latest.short_keys).filter(|keys| *keys > 0);
         let read_at = latest.map(|latest| clock.moment(latest.sent_at));
         Query {
             name: query.name.clone(),
@@ -91,6 +87,7 @@ impl Gatherer {
             activity: numbers.map(|numbers| numbers.activity.unwrap_or(numbers.value)),
             keys: latest.and_then(|latest| latest.keys),
             silent_keys: source.silent_keys(clock.instant()),
+            short: query.budget.as_ref().map(|budget| budget.total).zip(short_keys),
             read_at,
             age_seconds: read_at.map(|read_at| rounded(read_at.age.as_secs_f64())),
             duration_seconds: latest.map(|latest| rounded(latest.took.as_secs_f64())),

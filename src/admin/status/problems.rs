@@ -178,6 +178,15 @@ impl Status {
             let (weight, word, subject) = (Weight::Note, "unknown", Subject::Query(&query.name));
             problems.push(Problem { weight, word, subject, since: None, text, remedy: Some(remedy) });
         }
+        for query in &self.queries {
+            let Some((total, keys)) = query.short else { continue };
+            let keys =
+                plural(keys, "key is told fewer Jobs than it has rows", "keys are told fewer Jobs than they have rows");
+            let text = format!("{keys}: the budget of {total} is used up").into();
+            let remedy = "The Jobs of other keys have to end first, or raise `total` of its `budget`.";
+            let (weight, word, subject) = (Weight::Note, "budget", Subject::Query(&query.name));
+            problems.push(Problem { weight, word, subject, since: None, text, remedy: Some(remedy) });
+        }
         for state in [TriggerState::Refused, TriggerState::Failing, TriggerState::Silent] {
             let weight = if state == TriggerState::Silent { Weight::Note } else { Weight::Bad };
             // A trigger that fails because its query fails is no problem of its own.

@@ -61,7 +61,7 @@ impl QueryReader for FakeShard {
             let rows = self.answer.lock().unwrap().clone().map_err(|fault| (fault, String::new()))?;
             let sent_at = Instant::now();
             let changes_at = self.changes_in.lock().unwrap().take().map(|wait| sent_at + wait);
-            Ok(Reading { rows, sent_at, changes_at, stalled: Some(1.0) })
+            Ok(Reading { rows, sent_at, changes_at, stalled: Some(1.0), short_keys: Some(1) })
         })
     }
 }

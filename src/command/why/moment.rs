@@ -2,7 +2,8 @@
 
 use time::{Duration, OffsetDateTime, PrimitiveDateTime, Time, UtcOffset, format_description::well_known::Rfc3339};
 
-/// Reads RFC 3339, or `HH:MM` in local time: the latest one past. No text is now.
+/// Reads RFC 3339, or `HH:MM` in local time: the latest one past. No text is now. Returns the beginning of the moment and its
+/// end: without seconds, a whole minute is meant.
 ///
 /// # Errors
 /// Says what the text must be.
@@ -10,17 +11,18 @@ pub(super) fn read(
     text: Option<&str>,
     now: OffsetDateTime,
     offset_at: impl Fn(OffsetDateTime) -> UtcOffset,
-) -> Result<OffsetDateTime, String> {
-    let Some(text) = text else { return Ok(now.to_offset(offset_at(now))) };
+) -> Result<(OffsetDateTime, OffsetDateTime), String> {
+    let local_now = now.to_offset(offset_at(now));
+    let Some(text) = text else { return Ok((local_now, local_now)) };
     if let Ok(at) = OffsetDateTime::parse(text, &Rfc3339) {
         // A clock may be a little ahead of another.
         return match at <= now + Duration::minutes(1) {
-            true => Ok(at),
+            true => Ok((at, at)),
             false => Err("--at: is in the future; nothing is known of that".to_owned()),
         };
     }
     let time = clock(text).ok_or("--at: must be HH:MM, or RFC 3339 such as 2026-11-29T03:12:00+01:00")?;
-    let today = now.to_offset(offset_at(now)).date();
+    let today = local_now.date();
     let on = |days_ago: i64| {
         let local = PrimitiveDateTime::new(today - Duration::days(days_ago), time);
         // The clocks may have been changed since: the offset is that of the moment itself.
@@ -29,7 +31,10 @@ pub(super) fn read(
     };
     // A day on which the clocks are changed may lack a time, so there is one more.
     let latest = (0..3).map(on).find(|at| *at <= now);
-    latest.ok_or_else(|| "--at: there is no such time".to_owned())
+    let at = latest.ok_or("--at: there is no such time")?;
+    let is_minute = text.bytes().filter(|byte| *byte == b':').count() == 1;
+    let end = if is_minute { at + Duration::seconds(59) } else { at };
+    Ok((at, end.min(local_now.to_offset(at.offset()))))
 }
 
 /// Returns the offset of local time at a moment; UTC where it is not known.
@@ -76,10 +81,22 @@ mod tests {
             ("2026-10-25T08:00:00Z", "01:00", "2026-10-25T01:00:00+02:00"),
             ("2026-11-29T09:00:00Z", "2026-11-28T03:12:00-05:00", "2026-11-28T03:12:00-05:00"),
         ] {
-            assert_eq!(read(Some(text), at(now), berlin), Ok(at(expected)), "{text} at {now}");
+            assert_eq!(read(Some(text), at(now), berlin).map(|(begin, _)| begin), Ok(at(expected)), "{text} at {now}");
         }
         let now = at("2026-11-29T09:00:00Z");
-        assert_eq!(read(None, now, berlin).map(OffsetDateTime::offset), Ok(berlin(now)));
+        assert_eq!(read(None, now, berlin).map(|(begin, _)| begin.offset()), Ok(berlin(now)));
+    }
+
+    #[test]
+    fn a_time_without_seconds_is_the_whole_minute_as_far_as_it_is_past() {
+        for (now, text, end) in [
+            ("2026-11-29T09:00:00Z", "03:12", "2026-11-29T03:12:59+01:00"),
+            ("2026-11-29T09:00:00Z", "03:12:00", "2026-11-29T03:12:00+01:00"),
+            ("2026-11-29T09:00:20Z", "10:00", "2026-11-29T10:00:20+01:00"),
+            ("2026-11-29T09:00:00Z", "2026-11-29T03:12:00Z", "2026-11-29T03:12:00Z"),
+        ] {
+            assert_eq!(read(Some(text), at(now), berlin).map(|(_, end)| end), Ok(at(end)), "{text} at {now}");
+        }
     }
 
     #[test]

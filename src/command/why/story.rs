@@ -8,7 +8,6 @@ use super::{ask::Answered, outlook::Outlook};
 use crate::{
     keda::scaled_job::ScalerAnswer,
     recorder::{Change, Event, History, Incident, TriggerHistory},
-    remedy,
     terminal::{
         reading_width,
         style::{ColorChoice, Style},
@@ -28,20 +27,28 @@ const MOST_LINES: usize = 40;
 /// Calls within this time belong to one poll.
 const ONE_POLL: Duration = Duration::from_secs(5);
 
+/// The age of a process up to which it is told that it cannot know what was before.
+const YOUNG: Duration = Duration::from_secs(600);
+
+/// The places that know what a process does not.
+const ELSEWHERE: &str = "Look at the other pods, at the metrics, and at `kubectl logs --previous`; `kubectl describe pod` has the restarts and their causes.";
+
 /// The question that was asked: an object, and a moment.
 pub(super) struct Story<'a> {
     pub(super) namespace: &'a str,
     pub(super) name: &'a str,
-    /// The moment, in the zone in which all times are shown.
+    /// The beginning of the moment, which may be a whole minute.
+    pub(super) begins_at: OffsetDateTime,
+    /// Its end, in the zone in which all times are shown.
     pub(super) at: OffsetDateTime,
     pub(super) is_now: bool,
     pub(super) outlook: Option<Outlook>,
 }
 
 /// The value and the activity that a trigger had been told at the moment.
-struct State<'a> {
-    trigger: &'a TriggerHistory,
-    value: Option<&'a Change>,
+pub(super) struct State<'a> {
+    pub(super) trigger: &'a TriggerHistory,
+    pub(super) value: Option<&'a Change>,
     activity: Option<&'a Change>,
 }
 
@@ -50,8 +57,9 @@ impl Story<'_> {
     pub(super) fn page(&self, answered: &[Answered], colors: ColorChoice) -> String {
         let heading = format!("{}/{}", self.namespace, self.name);
         let moment = if self.is_now { "now, " } else { "" };
-        let mut lines =
-            vec![format!("{} at {moment}{}", colors.paint(Style::Heading, &heading), self.full_time(self.at))];
+        let (time, minute) =
+            (self.full_time(self.begins_at), if self.begins_at < self.at { ", and the minute after it" } else { "" });
+        let mut lines = vec![format!("{} at {moment}{time}{minute}", colors.paint(Style::Heading, &heading))];
         let mut asked: Vec<(&str, &History)> = Vec::new();
         let mut never: Vec<(&str, &History)> = Vec::new();
         let mut away = Vec::new();
@@ -65,8 +73,9 @@ impl Story<'_> {
         for (address, history) in asked {
             lines.push(String::new());
             // Now is now by the process's own clock.
-            let at = if self.is_now { history.at.to_offset(self.at.offset()) } else { self.at };
-            Story { at, ..*self }.tell(address, history, self.at, colors, &mut lines);
+            let own = history.at.to_offset(self.at.offset());
+            let (begins_at, at) = if self.is_now { (own, own) } else { (self.begins_at, self.at) };
+            Story { begins_at, at, ..*self }.tell(address, history, self.at, colors, &mut lines);
         }
         for (address, history) in never {
             let since = self.time(history.remembers_since);
@@ -99,8 +108,13 @@ impl Story<'_> {
     ) {
         let since = self.time(history.remembers_since);
         lines.push(format!("{}, which remembers since {since}", colors.paint(Style::Heading, address)));
-        if history.remembers_since > self.at {
-            self.say("It began to remember after that, so it cannot know.", lines);
+        let started = self.time(history.started_at);
+        if history.started_at > self.at {
+            self.say(&format!("The process started after that, at {started}, so it cannot know. {ELSEWHERE}"), lines);
+        } else if history.remembers_since > self.at {
+            self.say(&format!("It has forgotten what was before {since}, so it cannot know. {ELSEWHERE}"), lines);
+        } else if self.at - history.started_at < YOUNG {
+            self.say(&format!("The process started at {started}, and cannot know what was before. {ELSEWHERE}"), lines);
         }
         if history.now + CLOCK_DIFFERENCE < self.at {
             self.say(&format!("By its clock that is still to come: it is {} there.", self.time(history.now)), lines);
@@ -121,14 +135,18 @@ impl Story<'_> {
             (true, Some(state)) => self.say(&self.told_of_silence(state, history), lines),
             (true, None) => {
                 let first = history.triggers.iter().map(|trigger| trigger.first_asked_at).min();
-                let first = first.map_or_else(String::new, |first| format!(": it first did at {}", self.time(first)));
-                self.say(&format!("KEDA had not asked for it{first}."), lines);
+                let first = first.map_or_else(|| "never".to_owned(), |first| format!("at {}", self.time(first)));
+                match history.remembers_since > self.at {
+                    true => self.say(&format!("KEDA first asked it for the object {first}."), lines),
+                    false => self.say(&format!("KEDA had not asked for it: it first did {first}."), lines),
+                }
             }
             (false, _) => present.iter().for_each(|state| {
                 self.say(&self.told(state), lines);
-                self.advice(state, history).iter().for_each(|advice| self.say(advice, lines));
+                self.causes(state, history).iter().for_each(|cause| self.say(cause, lines));
             }),
         }
+        self.tell_beginning(&states, history, lines);
         if let Some(outlook) = &self.outlook {
             let answers: Vec<ScalerAnswer> = present.iter().filter_map(|state| state.answer()).collect();
             let has_failed = present.iter().any(|state| state.has_failed());
@@ -137,6 +155,22 @@ impl Story<'_> {
             }
         }
         self.list(history, colors, lines);
+    }
+
+    /// Tells what was different when the moment began.
+    fn tell_beginning(&self, states: &[State<'_>], history: &History, lines: &mut Vec<String>) {
+        let beginning = Story { at: self.begins_at, ..*self };
+        let is_same = |one: Option<&Change>, other: Option<&Change>| match (one, other) {
+            (Some(one), Some(other)) => std::ptr::eq(one, other),
+            _ => false,
+        };
+        for before in beginning.states(history) {
+            if before.value.is_some() && !states.iter().any(|state| is_same(state.value, before.value)) {
+                self.say(&format!("It was different at {}:", self.time(self.begins_at)), lines);
+                self.say(&beginning.told(&before), lines);
+                beginning.causes(&before, history).iter().for_each(|cause| self.say(cause, lines));
+            }
+        }
     }
 
     /// Returns what the triggers had been told at the moment, without those that something newer had replaced.
@@ -156,78 +190,17 @@ impl Story<'_> {
     }
 
     /// Returns from when on KEDA did not ask for a trigger, and until when, if that was so at the moment.
-    fn silence(&self, trigger: &TriggerHistory, history: &History) -> Option<(OffsetDateTime, Option<OffsetDateTime>)> {
+    pub(super) fn silence(
+        &self,
+        trigger: &TriggerHistory,
+        history: &History,
+    ) -> Option<(OffsetDateTime, Option<OffsetDateTime>)> {
         let ended = trigger.changes.iter().find_map(|change| match change.event {
             Event::Silence { since } if since < self.at && self.at < change.at => Some((since, Some(change.at))),
             _ => None,
         });
         let lasts = trigger.is_silent && trigger.last_asked_at < self.at && self.at <= history.now;
         ended.or_else(|| lasts.then_some((trigger.last_asked_at, None)))
-    }
-
-    fn told_of_silence(&self, state: &State<'_>, history: &History) -> String {
-        let trigger = state.trigger;
-        let query = &trigger.query;
-        match self.silence(trigger, history) {
-            Some((since, Some(until))) => {
-                format!("KEDA did not ask for {query} from {} to {}.", self.time(since), self.time(until))
-            }
-            Some((since, None)) => format!(
-                "KEDA has not asked for {query} since {}. Was the object deleted or paused? Is another pod asked, or does KEDA's \
-                 operator hang or fail to reach this one?",
-                self.time(since)
-            ),
-            None => String::new(),
-        }
-    }
-
-    /// Says what to do about what a trigger had been told, as far as that is known.
-    fn advice(&self, state: &State<'_>, history: &History) -> Option<String> {
-        let Some((code, text)) = state.error() else {
-            let is_zero =
-                matches!(state.value.map(|change| &change.event), Some(Event::Value { value }) if *value == 0.0);
-            let keys = state.trigger.silent_keys;
-            if is_zero && keys > 0 {
-                let keys = plural(keys, "key that is asked for is", "keys that are asked for are");
-                let text = "in no answer, and counts as zero: is the trigger's key spelt right? The log names it.";
-                return Some(format!("Of its query {keys} {text}"));
-            }
-            return state.trigger.budget.map(|total| {
-                format!("Its query shares {total} Jobs among its keys, so that a value may be less than the rows of its key.")
-            });
-        };
-        if code == "Unavailable"
-            && let Some((at, database, reason, step)) = self.outage(state, history)
-        {
-            let failed = format!("Database {database} had failed at {}", self.time(at));
-            return Some(match step {
-                Some(step) => format!("{failed}. {step}"),
-                None => {
-                    let remedy = remedy::of_reason(reason).unwrap_or_default();
-                    format!("{failed}: {}. {remedy}", remedy::reason_in_words(reason))
-                }
-            });
-        }
-        remedy::of_status(code, text).map(str::to_owned)
-    }
-
-    /// Returns when a database of a trigger had failed, its name, the reason, and the step at which no session was opened, if
-    /// it had not answered again by the moment.
-    fn outage<'a>(
-        &self,
-        state: &State<'_>,
-        history: &'a History,
-    ) -> Option<(OffsetDateTime, &'a str, &'a str, Option<&'a str>)> {
-        let before = || history.incidents.iter().rev().filter(|happening| happening.at <= self.at);
-        state.trigger.databases.iter().find_map(|database| {
-            before().find_map(|happening| match &happening.incident {
-                Incident::DatabaseUp { database: name } if name == database => Some(None),
-                Incident::DatabaseDown { database: name, reason, step } if name == database => {
-                    Some(Some((happening.at, name.as_str(), reason.as_str(), step.as_deref())))
-                }
-                _ => None,
-            })?
-        })
     }
 
     /// Says what a trigger had been told.
@@ -282,6 +255,9 @@ impl Story<'_> {
             let (text, style) = incident(&happening.incident);
             (happening.at, text, style)
         }));
+        if history.started_at >= history.from {
+            changes.push((history.started_at, "the process started".to_owned(), Style::Quiet));
+        }
         changes.sort_by_key(|(at, _, _)| *at);
         let before = changes.partition_point(|(at, _, _)| *at <= self.at);
         let first = before.saturating_sub(MOST_LINES / 2).min(changes.len().saturating_sub(MOST_LINES));
@@ -332,7 +308,7 @@ impl Story<'_> {
     }
 
     /// Returns a time, with its day if that is not the moment's.
-    fn time(&self, at: OffsetDateTime) -> String {
+    pub(super) fn time(&self, at: OffsetDateTime) -> String {
         let local = at.to_offset(self.at.offset());
         let time = format!("{:02}:{:02}:{:02}", local.hour(), local.minute(), local.second());
         if local.date() == self.at.date() { time } else { format!("{} {time}", local.date()) }
@@ -372,7 +348,7 @@ impl<'a> State<'a> {
     }
 
     /// Returns the code and the text of the error that it was told.
-    fn error(&self) -> Option<(&'a str, &'a str)> {
+    pub(super) fn error(&self) -> Option<(&'a str, &'a str)> {
         [self.value, self.activity].into_iter().flatten().find_map(|change| match &change.event {
             Event::NoValue { code, text } | Event::NoActivity { code, text } | Event::Refusal { code, text } => {
                 Some((code.as_str(), text.as_str()))

@@ -54,6 +54,7 @@ fn trigger(first: &str, last: &str, changes: Vec<Change>) -> TriggerHistory {
         last_asked_at: at(last),
         interval_seconds: Some(30.0),
         silent_keys: 0,
+        short_keys: 0,
         budget: None,
         is_silent: false,
         changes,
@@ -74,6 +75,9 @@ fn history(moment: &str, triggers: Vec<TriggerHistory>) -> History {
         from: moment - time::Duration::hours(1),
         at: moment,
         until: moment + time::Duration::minutes(10),
+        others_asked: 0,
+        others_silent: 0,
+        expired_certificates: Vec::new(),
         triggers,
         incidents: Vec::new(),
     }
@@ -86,7 +90,8 @@ fn outlook() -> Option<Outlook> {
 fn told(moment: &str, outlook: Option<Outlook>, histories: Vec<(&str, Result<History, String>)>) -> String {
     let answered: Vec<Answered> =
         histories.into_iter().map(|(address, history)| Answered { address: address.to_owned(), history }).collect();
-    let story = Story { namespace: "billing", name: "invoices", at: at(moment), is_now: false, outlook };
+    let story =
+        Story { namespace: "billing", name: "invoices", begins_at: at(moment), at: at(moment), is_now: false, outlook };
     story.page(&answered, ColorChoice::Plain)
 }
 
@@ -153,6 +158,10 @@ fn a_budget_and_a_zero_of_an_unknown_key_are_told() {
         flat(&told_of("03:12:00", vec![one]))
     };
     let (budget, key) = ("Its query shares 40 Jobs among its keys", "is the trigger's key spelt right?");
+    let mut one = trigger("00:10:00", "08:59:50", vec![value("01:30:00", 0.0), active("01:30:00", false)]);
+    (one.short_keys, one.budget) = (2, Some(40));
+    let page = flat(&told_of("03:12:00", vec![one]));
+    assert!(page.contains("they are used up: now 2 keys are told fewer than they have rows."), "{page}");
     assert!(told(3.0, 1, Some(40)).contains(budget) && !told(3.0, 1, Some(40)).contains(key));
     assert!(told(0.0, 1, None).contains(key) && !told(0.0, 1, None).contains("Its query shares"));
     assert!(!told(0.0, 0, None).contains(key));
@@ -198,8 +207,17 @@ fn a_moment_before_a_process_remembers_or_before_it_was_asked_is_told_as_such() 
     young.started_at = at("04:00:00");
     young.remembers_since = at("04:00:00");
     let page = told("03:12:00", None, vec![("a:1", Ok(young))]);
-    assert!(flat(&page).contains("It began to remember after that, so it cannot know."), "{page}");
-    assert!(flat(&page).contains("KEDA had not asked for it: it first did at 05:00:00."), "{page}");
+    let flat_page = flat(&page);
+    assert!(flat_page.contains("The process started after that, at 04:00:00, so it cannot know. Look at"), "{page}");
+    assert!(flat_page.contains("KEDA first asked it for the object at 05:00:00."), "{page}");
+    assert!(flat_page.contains("04:00:00 the process started"), "{page}");
+    let mut forgetful = history("03:12:00", vec![trigger("05:00:00", "08:59:50", Vec::new())]);
+    forgetful.remembers_since = at("04:00:00");
+    let page = flat(&told("03:12:00", None, vec![("a:1", Ok(forgetful))]));
+    assert!(page.contains("It has forgotten what was before 04:00:00"), "{page}");
+    let page = flat(&told_of("03:12:00", vec![trigger("05:00:00", "08:59:50", Vec::new())]));
+    assert!(page.contains("KEDA had not asked for it: it first did at 05:00:00."), "{page}");
+    assert!(!page.contains("The process started"), "{page}");
 }
 
 #[test]
@@ -223,4 +241,128 @@ fn an_objects_name_has_a_namespace_and_the_characters_of_kubernetes() {
     for wrong in ["invoices", "/invoices", "billing/", "a/b/c", "a/b c", "a/b?at=1", "a/%2e"] {
         assert!(super::object(wrong).is_err(), "{wrong}");
     }
+}
+
+/// Returns what is told of one trigger at 03:12:00, after these incidents.
+fn told_after(incidents: Vec<(&str, Incident)>, triggers: Vec<TriggerHistory>) -> String {
+    let mut of_incidents = history("03:12:00", triggers);
+    of_incidents.incidents =
+        incidents.into_iter().map(|(time, incident)| Happening { at: at(time), incident }).collect();
+    flat(&told("03:12:00", None, vec![("a:1", Ok(of_incidents))]))
+}
+
+fn down(reason: &str, step: Option<&str>) -> Incident {
+    let (database, step) = ("claps".to_owned(), step.map(str::to_owned));
+    Incident::DatabaseDown { database, reason: reason.to_owned(), step }
+}
+
+fn reload(changed: &str) -> Incident {
+    Incident::Reload { changed: changed.to_owned() }
+}
+
+#[test]
+fn the_first_cause_of_an_outage_comes_first_and_each_is_told_once() {
+    let told = |incidents: Vec<(&str, Incident)>| {
+        let changes = vec![value("01:30:00", 12.0), away("03:05:00")];
+        let page = told_after(incidents, vec![trigger("00:10:00", "08:59:50", changes)]);
+        page.split_once("What changed").expect("there is a list").0.to_owned()
+    };
+    let step = Some("No answer in time.");
+    let up = || Incident::DatabaseUp { database: "claps".to_owned() };
+    let page = told(vec![
+        ("02:30:00", down("wrong_server", None)),
+        ("02:31:00", up()),
+        ("03:04:00", down("lagging", None)),
+        ("03:04:10", down("lagging", None)),
+        ("03:04:20", down("connection_lost", None)),
+        ("03:04:30", down("deadline_exceeded", None)),
+        ("03:04:40", down("unreachable", step)),
+    ]);
+    let told_at = |words: &str| page.find(words).unwrap_or_else(|| panic!("no {words}: {page}"));
+    assert!(
+        told_at("Database claps had failed at 03:04:00: the database is a standby")
+            < told_at("Look at the standby's replay")
+    );
+    assert!(
+        told_at("Look at the standby's replay")
+            < told_at("It failed for another reason at 03:04:30: the database did not")
+    );
+    assert!(
+        told_at("another reason at 03:04:30") < told_at("It failed for another reason at 03:04:40. No answer in time.")
+    );
+    assert!(!page.contains("03:04:10") && !page.contains("03:04:20") && !page.contains("02:30:00"), "{page}");
+    let page = told(vec![("03:04:00", down("unreachable", step)), ("03:12:01", down("lagging", None))]);
+    assert!(page.contains("had failed at 03:04:00. No answer in time.") && !page.contains("lag"), "{page}");
+}
+
+#[test]
+fn a_reload_of_its_query_is_told_beside_what_it_changed() {
+    let lasting = || vec![trigger("00:10:00", "08:59:50", vec![value("01:30:00", 12.0), active("01:30:00", true)])];
+    let told = |changed: &str| told_after(vec![("02:30:00", reload(changed))], lasting());
+    let page = told("queries.other.sql, queries.jobs.max_age");
+    let words = "A reload changed queries.jobs.max_age at 02:30:00. The value has not changed since: a reading is told again until";
+    assert!(page.contains(words), "{page}");
+    assert!(told("queries.jobs.sql and 3 more").contains("A reload changed queries.jobs.sql at 02:30:00. The value"));
+    for other in ["queries.jobs-2.sql", "queries.other.sql", "databases.claps.host", "log.level"] {
+        assert!(!told(other).contains("A reload changed"), "{other}");
+    }
+    // With another target the trigger goes on as another one.
+    let mut before = trigger("00:10:00", "02:29:50", vec![value("01:30:00", 12.0)]);
+    before.target = Some(2.0);
+    let now = trigger("02:30:20", "08:59:50", vec![value("02:30:20", 12.0), active("02:30:20", true)]);
+    let page = told_after(vec![("02:30:00", reload("queries.jobs.target"))], vec![before, now]);
+    assert!(
+        page.contains("A reload changed queries.jobs.target at 02:30:00. Before that, KEDA was told 12 / 2."),
+        "{page}"
+    );
+    let failing = || vec![trigger("00:10:00", "08:59:50", vec![value("01:30:00", 12.0), away("02:31:00")])];
+    let host = ("02:30:00", reload("databases.claps.host, queries.jobs.sql"));
+    let page = told_after(vec![host, ("02:30:50", down("unreachable", Some("No such name.")))], failing());
+    let words = "No such name. A reload changed databases.claps.host at 02:30:00. Before that, KEDA was told 12 / 5.";
+    assert!(page.contains(words), "{page}");
+    let mut refusal = trigger("02:30:20", "08:59:50", vec![refused("02:30:20")]);
+    (refusal.target, refusal.databases) = (None, Vec::new());
+    let page = told_after(vec![("02:30:00", reload("queries.jobs.namespaces"))], vec![refusal]);
+    assert!(page.contains("A reload changed queries.jobs.namespaces at 02:30:00."), "{page}");
+}
+
+#[test]
+fn a_silence_says_whether_keda_asks_for_anything_at_all() {
+    let told = |others_asked: usize, others_silent: usize, expired: &[&str]| {
+        let mut lasting = trigger("00:10:00", "02:58:04", vec![value("01:30:00", 0.0)]);
+        lasting.is_silent = true;
+        let mut silent = history("03:12:00", vec![lasting]);
+        (silent.others_asked, silent.others_silent) = (others_asked, others_silent);
+        silent.expired_certificates = expired.iter().map(|key| (*key).to_owned()).collect();
+        flat(&told("03:12:00", None, vec![("a:1", Ok(silent))]))
+    };
+    assert!(told(0, 0, &[]).contains("Was the object deleted or paused? Is another pod asked"));
+    assert!(told(0, 12, &[]).contains("Nor does it ask for 12 other triggers: its operator does not run"));
+    assert!(told(0, 1, &[]).contains("Nor does it ask for 1 other trigger: its operator"));
+    assert!(told(3, 9, &[]).contains("It does ask for 3 other triggers, so that its operator reaches this pod."));
+    let page = told(0, 12, &["server.tls.cert"]);
+    assert!(page.contains("The certificate of server.tls.cert has expired, so that KEDA cannot connect."), "{page}");
+    assert!(!page.contains("Nor does"), "{page}");
+}
+
+#[test]
+fn a_minute_is_told_by_its_end_and_what_was_different_at_its_beginning() {
+    let told = |changes: Vec<Change>| {
+        let asked = history("03:12:00", vec![trigger("00:10:00", "08:59:50", changes)]);
+        let answered = [Answered { address: "a:1".to_owned(), history: Ok(asked) }];
+        let (begins_at, at) = (at("03:12:00"), at("03:12:59"));
+        let story = Story { namespace: "billing", name: "invoices", begins_at, at, is_now: false, outlook: None };
+        let page = flat(&story.page(&answered, ColorChoice::Plain));
+        page.split_once("What changed").expect("there is a list").0.to_owned()
+    };
+    let page = told(vec![value("01:30:00", 12.0), away("03:12:20")]);
+    assert!(page.starts_with("billing/invoices at 2026-11-29 03:12:00 +01:00, and the minute after it"), "{page}");
+    assert!(page.contains("an error instead of a value, since 03:12:20"), "{page}");
+    let before =
+        "It was different at 03:12:00: KEDA asked for jobs about every 30s and was told 12 / 5 (value / target)";
+    assert!(page.contains(before), "{page}");
+    let page = told(vec![value("01:30:00", 12.0), away("03:12:20"), value("03:12:50", 40.0)]);
+    assert!(page.contains("was told 40 / 5 (value / target), since 03:12:50"), "{page}");
+    let page = told(vec![value("02:30:00", 12.0)]);
+    assert!(!page.contains("It was different"), "{page}");
 }

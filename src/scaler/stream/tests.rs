@@ -66,7 +66,13 @@ impl QueryReader for FakeReader {
         let sent_at = Instant::now();
         Box::pin(async move {
             let value = answer.map_err(|fault| (fault, String::new()))?;
-            Ok(Reading { rows: Rows::One(Numbers { value, activity: None }), sent_at, changes_at: None, stalled: None })
+            Ok(Reading {
+                rows: Rows::One(Numbers { value, activity: None }),
+                sent_at,
+                changes_at: None,
+                stalled: None,
+                short_keys: None,
+            })
         })
     }
 }

@@ -42,6 +42,7 @@ fn query(name: String, state: QueryState, history: Vec<Option<f64>>) -> Query {
         activity: Some(17.0),
         keys: None,
         silent_keys: 0,
+        short: None,
         read_at: Some(moment(3)),
         age_seconds: Some(3.0),
         duration_seconds: Some(0.0123),

@@ -1,0 +1,176 @@
+//! The causes of what a trigger was told, and of a silence, as sentences that say what to do.
+
+use time::OffsetDateTime;
+
+use super::story::{State, Story};
+use crate::{
+    recorder::{Event, History, Incident, TriggerHistory},
+    remedy,
+    terminal::text::{number, plural, printable},
+};
+
+/// The most causes of one outage that are told after the first one, the latest.
+const LATER_CAUSES: usize = 2;
+
+impl Story<'_> {
+    /// Says why a trigger had been told this, and what to do about it, as far as that is known.
+    pub(super) fn causes(&self, state: &State<'_>, history: &History) -> Vec<String> {
+        let outage = match state.error() {
+            Some(("Unavailable", _)) => self.outage(state.trigger, history),
+            _ => Vec::new(),
+        };
+        let reload = self.reload(state, history, !outage.is_empty());
+        let mut causes = match state.error() {
+            _ if !outage.is_empty() => outage,
+            Some((code, text)) => remedy::of_status(code, text).map(str::to_owned).into_iter().collect(),
+            None => of_value(state).into_iter().collect(),
+        };
+        causes.extend(reload);
+        causes
+    }
+
+    /// Says that KEDA did not ask for a trigger, and where to look.
+    pub(super) fn told_of_silence(&self, state: &State<'_>, history: &History) -> String {
+        let trigger = state.trigger;
+        let query = &trigger.query;
+        match self.silence(trigger, history) {
+            Some((since, Some(until))) => {
+                format!("KEDA did not ask for {query} from {} to {}.", self.time(since), self.time(until))
+            }
+            Some((since, None)) => {
+                format!("KEDA has not asked for {query} since {}. {}", self.time(since), of_silence(history))
+            }
+            None => String::new(),
+        }
+    }
+
+    /// Tells the causes of an outage that had not ended by the moment. The first one comes first, because others often follow
+    /// from it: a breaker that tries, a server that is asked while it restarts.
+    fn outage(&self, trigger: &TriggerHistory, history: &History) -> Vec<String> {
+        let of_database = |database: &String| {
+            let mut causes: Vec<(OffsetDateTime, &str, Option<&str>)> = Vec::new();
+            for happening in history.incidents.iter().filter(|happening| happening.at <= self.at) {
+                match &happening.incident {
+                    Incident::DatabaseUp { database: name } if name == database => causes.clear(),
+                    Incident::DatabaseDown { database: name, reason, step } if name == database => {
+                        let (reason, step) = (reason.as_str(), step.as_deref());
+                        if causes.iter().all(|(_, known, known_step)| (*known, *known_step) != (reason, step)) {
+                            causes.push((happening.at, reason, step));
+                        }
+                    }
+                    _ => {}
+                }
+            }
+            if causes.len() > LATER_CAUSES + 1 {
+                causes.drain(1..causes.len() - LATER_CAUSES);
+            }
+            let told = causes.into_iter().enumerate().map(|(index, (at, reason, step))| {
+                let failed = match index {
+                    0 => format!("Database {database} had failed at {}", self.time(at)),
+                    _ => format!("It failed for another reason at {}", self.time(at)),
+                };
+                match step {
+                    Some(step) => format!("{failed}. {}", printable(step)),
+                    None => {
+                        let remedy = remedy::of_reason(reason).unwrap_or_default();
+                        format!("{failed}: {}. {remedy}", remedy::reason_in_words(reason))
+                    }
+                }
+            });
+            told.collect::<Vec<_>>()
+        };
+        trigger.databases.iter().flat_map(of_database).collect()
+    }
+
+    /// Names the latest reload that changed a trigger's query or, if it was told an error, one of its databases. An outage has
+    /// no cause in a query.
+    fn reload(&self, state: &State<'_>, history: &History, is_outage: bool) -> Option<String> {
+        let trigger = state.trigger;
+        let databases = trigger.databases.iter().filter(|_| state.error().is_some());
+        let mut names: Vec<String> = databases.map(|database| format!("databases.{database}")).collect();
+        if !is_outage {
+            names.push(format!("queries.{}", trigger.query));
+        }
+        let is_of = |key: &str, name: &str| key.strip_prefix(name).is_some_and(|rest| rest.starts_with(['.', ' ']));
+        let past = history.incidents.iter().rev().filter(|happening| happening.at <= self.at);
+        let (at, keys) = past.into_iter().find_map(|happening| {
+            let Incident::Reload { changed } = &happening.incident else { return None };
+            let keys = changed
+                .split(", ")
+                .map(|key| key.split(" and ").next().unwrap_or(key))
+                .filter(|key| names.iter().any(|name| is_of(key, name)));
+            let keys: Vec<&str> = keys.collect();
+            (!keys.is_empty()).then_some((happening.at, keys))
+        })?;
+        let told = format!("A reload changed {} at {}.", printable(&keys.join(", ")), self.time(at));
+        let effect = match state.value {
+            Some(change) if matches!(change.event, Event::Value { .. }) && change.at < at => {
+                match keys.iter().any(|key| key.ends_with(".max_age")) {
+                    true => " The value has not changed since: a reading is told again until it is `max_age` old."
+                        .to_owned(),
+                    false => " The value has not changed since.".to_owned(),
+                }
+            }
+            _ => value_before(trigger, at, history)
+                .map_or_else(String::new, |before| format!(" Before that, KEDA was told {before}.")),
+        };
+        Some(told + &effect)
+    }
+}
+
+/// Returns the value and the target that the triggers of a query had been told before a time.
+fn value_before(trigger: &TriggerHistory, at: OffsetDateTime, history: &History) -> Option<String> {
+    let siblings = history.triggers.iter().filter(|sibling| sibling.query == trigger.query);
+    let values = siblings.flat_map(|sibling| {
+        sibling.changes.iter().filter(|change| change.at < at).filter_map(|change| match change.event {
+            Event::Value { value } => Some((change.at, value, sibling.target)),
+            _ => None,
+        })
+    });
+    let (_, value, target) = values.max_by_key(|(at, ..)| *at)?;
+    Some(number(value) + &target.map_or_else(String::new, |target| format!(" / {}", number(target))))
+}
+
+/// Says what may lower a value that is no error.
+fn of_value(state: &State<'_>) -> Option<String> {
+    let trigger = state.trigger;
+    let is_zero = matches!(state.value.map(|change| &change.event), Some(Event::Value { value }) if *value == 0.0);
+    if is_zero && trigger.silent_keys > 0 {
+        let keys = plural(trigger.silent_keys, "key that is asked for is", "keys that are asked for are");
+        let text = "in no answer, and counts as zero: is the trigger's key spelt right? The log names it.";
+        return Some(format!("Of its query {keys} {text}"));
+    }
+    trigger.budget.map(|total| match trigger.short_keys {
+        0 => format!(
+            "Its query shares {total} Jobs among its keys, so that a value may be less than the rows of its key. Now it is so for none."
+        ),
+        keys => format!(
+            "Its query shares {total} Jobs among its keys, and they are used up: now {}. The Jobs of other keys have to end \
+             first, or raise `total` of its `budget`.",
+            plural(keys, "key is told fewer than it has rows", "keys are told fewer than they have rows")
+        ),
+    })
+}
+
+/// Says where to look when KEDA does not ask: a certificate, its operator, or the object.
+fn of_silence(history: &History) -> String {
+    if !history.expired_certificates.is_empty() {
+        return format!(
+            "The certificate of {} has expired, so that KEDA cannot connect. Renew it: a new file is read by itself.",
+            printable(&history.expired_certificates.join(" and "))
+        );
+    }
+    match (history.others_asked, history.others_silent) {
+        (0, 0) => "Was the object deleted or paused? Is another pod asked, or does KEDA's operator hang or fail to reach this one?".to_owned(),
+        (0, silent) => format!(
+            "Nor does it ask for {}: its operator does not run, asks another pod, or does not reach this one (network, TLS). \
+             The operator's log says which.",
+            plural(silent, "other trigger", "other triggers")
+        ),
+        (asked, _) => format!(
+            "It does ask for {}, so that its operator reaches this pod. Was the object deleted or paused, or its \
+             `scalerAddress` changed? Else the operator's loop for it hangs: its log names the object.",
+            plural(asked, "other trigger", "other triggers")
+        ),
+    }
+}

@@ -1,0 +1,227 @@
+//! Says in the log what no request would: that KEDA does not ask any more, and that a certificate ends.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use tokio::time::{Instant, sleep};
+
+use crate::{
+    admin::CERTIFICATES,
+    metrics::{CertificateLabels, Metrics, TriggerLabels},
+    recorder::LOOKING,
+};
+
+/// The pause between two looks, each of which writes a few lines at most. No silence is shorter than two minutes.
+const PAUSE: Duration = Duration::from_secs(60);
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// The time before the end of a certificate in which it needs a person, as the alert has it.
+const SOON: Duration = Duration::from_secs(7 * 86_400);
+
+/// What was told already.
+#[derive(Default)]
+struct Lookout {
+    silent: HashSet<Arc<TriggerLabels>>,
+    certificates: HashMap<&'static str, Remaining>,
+}
+
+/// The time that a certificate has left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Remaining {
+    Enough,
+    Days,
+    Hours,
+    Nothing,
+}
+
+/// Something that changed since the look before.
+#[derive(Debug, PartialEq, Eq)]
+enum News {
+    /// KEDA does not ask for so many triggers any more, and still asks for others. The one that it last asked for is named.
+    Stopped { count: usize, asked: usize, latest: Arc<TriggerLabels>, silent: Duration },
+    /// KEDA asks again for so many triggers, one of which is named.
+    Resumed { count: usize, one: Arc<TriggerLabels> },
+    /// A certificate has less time left than before.
+    Ending(&'static str, Remaining),
+}
+
+/// Looks again and again, for as long as the process lives.
+pub(super) async fn follow(metrics: Arc<Metrics>) {
+    let mut lookout = Lookout::default();
+    loop {
+        for news in lookout.look(&metrics, Instant::now(), SystemTime::now()) {
+            news.log();
+        }
+        sleep(PAUSE).await;
+    }
+}
+
+impl Lookout {
+    fn look(&mut self, metrics: &Metrics, now: Instant, wall: SystemTime) -> Vec<News> {
+        self.triggers(metrics, now).into_iter().chain(self.certificates(metrics, wall)).collect()
+    }
+
+    fn triggers(&mut self, metrics: &Metrics, now: Instant) -> Vec<News> {
+        let (mut states, _) = metrics.trigger_states(now);
+        // Names that were made up were never served.
+        states.retain(|state| state.was_served && state.labels.name != LOOKING);
+        let (silent, asked): (Vec<_>, Vec<_>) = states.into_iter().partition(|state| state.is_silent(now));
+        let stopped = silent.iter().filter(|state| !self.silent.contains(&state.labels));
+        let count = stopped.clone().count();
+        let latest = stopped.max_by_key(|state| state.asked_at).map(|state| News::Stopped {
+            count,
+            asked: asked.len(),
+            latest: Arc::clone(&state.labels),
+            silent: now.saturating_duration_since(state.asked_at),
+        });
+        let resumed: Vec<_> = asked.iter().filter(|state| self.silent.contains(&state.labels)).collect();
+        let one = resumed.first().map(|one| News::Resumed { count: resumed.len(), one: Arc::clone(&one.labels) });
+        let news = latest.into_iter().chain(one).collect();
+        self.silent = silent.into_iter().map(|state| state.labels).collect();
+        news
+    }
+
+    fn certificates(&mut self, metrics: &Metrics, wall: SystemTime) -> Vec<News> {
+        let mut news = Vec::new();
+        for certificate in CERTIFICATES {
+            let Some(ends_at) = metrics.certificate_expiry.get(&CertificateLabels { certificate }).map(|end| end.get())
+            else {
+                continue;
+            };
+            let remaining = remaining(ends_at, wall);
+            let before = self.certificates.insert(certificate, remaining).unwrap_or(Remaining::Enough);
+            if remaining != before && remaining != Remaining::Enough {
+                news.push(News::Ending(certificate, remaining));
+            }
+        }
+        news
+    }
+}
+
+/// Returns what is left until a time in seconds since 1970.
+fn remaining(ends_at: f64, wall: SystemTime) -> Remaining {
+    let now = wall.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let ends_at = Duration::try_from_secs_f64(ends_at).unwrap_or_default();
+    match ends_at.saturating_sub(now) {
+        Duration::ZERO => Remaining::Nothing,
+        left if left < DAY => Remaining::Hours,
+        left if left < SOON => Remaining::Days,
+        _ => Remaining::Enough,
+    }
+}
+
+impl News {
+    fn log(self) {
+        match self {
+            Self::Stopped { count, asked, latest, silent } => {
+                let TriggerLabels { namespace, name, query } = &*latest;
+                let silent = Duration::from_secs(silent.as_secs());
+                tracing::warn!(
+                    count,
+                    asked,
+                    namespace,
+                    name,
+                    query,
+                    ?silent,
+                    "KEDA has stopped asking for triggers; the one that it last asked for is named"
+                );
+            }
+            Self::Resumed { count, one } => {
+                let TriggerLabels { namespace, name, query } = &*one;
+                tracing::info!(count, namespace, name, query, "KEDA asks for triggers again; one of them is named");
+            }
+            Self::Ending(certificate, Remaining::Nothing) => {
+                tracing::error!(certificate, "a certificate has expired: KEDA cannot connect; renew it");
+            }
+            Self::Ending(certificate, Remaining::Hours) => {
+                tracing::warn!(certificate, "a certificate expires within a day; renew it");
+            }
+            Self::Ending(certificate, _) => {
+                tracing::warn!(certificate, "a certificate expires within a week; renew it")
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::advance;
+
+    use super::*;
+    use crate::metrics::{Build, Refused, Told, TriggerId};
+
+    fn metrics() -> Metrics {
+        Metrics::new(Build { version: "0", commit: "0", rustc: "0" })
+    }
+
+    fn trigger(name: &str) -> TriggerId<'_> {
+        TriggerId { hash: 1, namespace: "billing", name, query: "jobs" }
+    }
+
+    fn poll(metrics: &Metrics, names: &[&str]) {
+        for name in names {
+            let key = metrics.trigger_asked(trigger(name), Instant::now());
+            metrics.trigger_told(key, Told::Value(1.0), Instant::now());
+        }
+    }
+
+    /// Returns the kind, the counts and the name of each news about triggers.
+    fn told(lookout: &mut Lookout, metrics: &Metrics) -> Vec<(&'static str, usize, usize, String)> {
+        let news = lookout.look(metrics, Instant::now(), SystemTime::UNIX_EPOCH).into_iter();
+        news.map(|news| match news {
+            News::Stopped { count, asked, latest, .. } => ("stopped", count, asked, latest.name.clone()),
+            News::Resumed { count, one } => ("resumed", count, 0, one.name.clone()),
+            News::Ending(..) => panic!("no certificate is known"),
+        })
+        .collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silence_is_told_once_and_so_is_its_end() {
+        let (metrics, mut lookout) = (metrics(), Lookout::default());
+        let refused = Refused { code: "PermissionDenied", message: "not configured", text: Some(1) };
+        metrics.trigger_refused(trigger("made-up"), refused, Instant::now());
+        poll(&metrics, &["mails", "exports", LOOKING]);
+        assert!(told(&mut lookout, &metrics).is_empty());
+        for _ in 0..5 {
+            advance(Duration::from_secs(30)).await;
+            poll(&metrics, &["mails"]);
+        }
+        assert_eq!(told(&mut lookout, &metrics), [("stopped", 1, 1, "exports".to_owned())]);
+        assert!(told(&mut lookout, &metrics).is_empty());
+        advance(Duration::from_secs(600)).await;
+        assert_eq!(told(&mut lookout, &metrics), [("stopped", 1, 0, "mails".to_owned())]);
+        poll(&metrics, &["mails", "exports"]);
+        let news = told(&mut lookout, &metrics);
+        assert_eq!((news.len(), news[0].0, news[0].1), (1, "resumed", 2));
+        assert!(told(&mut lookout, &metrics).is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_certificate_is_told_at_each_step_to_its_end_and_again_after_it_was_renewed() {
+        let (metrics, mut lookout) = (metrics(), Lookout::default());
+        let mut told = |days: f64| {
+            let end = &metrics.certificate_expiry;
+            end.get_or_create(&CertificateLabels { certificate: CERTIFICATES[0] }).set(days * 86_400.0);
+            let news = lookout.look(&metrics, Instant::now(), SystemTime::UNIX_EPOCH + 1_000 * DAY);
+            news.into_iter()
+                .map(|news| match news {
+                    News::Ending(_, remaining) => remaining,
+                    other => panic!("no trigger is known: {other:?}"),
+                })
+                .collect::<Vec<_>>()
+        };
+        assert!(told(1_030.0).is_empty());
+        assert_eq!(told(1_006.9), [Remaining::Days]);
+        assert!(told(1_006.0).is_empty());
+        assert_eq!(told(1_000.5), [Remaining::Hours]);
+        assert_eq!(told(1_000.0), [Remaining::Nothing]);
+        assert!(told(999.0).is_empty());
+        assert!(told(1_090.0).is_empty());
+        assert_eq!(told(999.0), [Remaining::Nothing]);
+    }
+}
