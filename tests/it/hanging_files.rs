@@ -1,6 +1,6 @@
 //! Files that never answer, and threads that cannot be made: nothing hangs, and nobody else notices.
 
-use std::{fs, path::Path, process::Command, time::Duration};
+use std::{fs, path::Path, time::Duration};
 
 use rustix::{
     fs::{CWD, FileType, Mode, mknodat},
@@ -109,11 +109,7 @@ async fn a_thread_that_cannot_be_made_is_no_bug_and_no_end() {
     let jobs = trigger("jobs", &[]);
     assert_eq!(fixture.scaler.value(&jobs).await.unwrap(), 7.0);
 
-    // Only the user of a process may lower its limits.
-    let pid = fixture.serving.process.pid().as_raw_nonzero();
-    let mut limiting = Command::new("prlimit");
-    limiting.arg(format!("--pid={pid}")).arg("--nproc=0:");
-    assert!(processes::unprivileged(&mut limiting).status().unwrap().success());
+    processes::prlimit(fixture.serving.process.pid(), &["--nproc=0:"]);
     for _ in 0..3 {
         database.execute(END_SESSIONS).await;
         fixture.serving.process.signal(Signal::HUP);

@@ -15,6 +15,9 @@ use crate::support::{cluster::SCALER_PASSWORD, grpc::trigger, processes, proxy::
 const OBSERVED: Duration = Duration::from_secs(1);
 const OBSERVED_IN_SILENCE: Duration = Duration::from_secs(5);
 
+/// The step of a clock, in seconds.
+const STEP: i32 = 3_600;
+
 /// A fault of a database, of the way to it, or of the machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fault {
@@ -45,6 +48,11 @@ pub(super) enum Fault {
     ReplicaPaused,
     CpuThrottled,
     DescriptorsExhausted,
+    ThreadsExhausted,
+    ScalerClockAhead,
+    ScalerClockBehind,
+    ServerClockAhead,
+    ServerClockBehind,
     ResolverSilent,
     NameMoved,
     ReplayPaused,
@@ -63,7 +71,7 @@ const SLOW: &[Code] = &[Code::DeadlineExceeded];
 const WRONG: &[Code] = &[Code::FailedPrecondition];
 
 impl Fault {
-    pub(super) const ALL: [Self; 36] = [
+    pub(super) const ALL: [Self; 41] = [
         Self::Blackhole,
         Self::Reset,
         Self::Close,
@@ -100,6 +108,11 @@ impl Fault {
         Self::PoolerFrozen,
         Self::PoolerRestarted,
         Self::TableLeftBehind,
+        Self::ThreadsExhausted,
+        Self::ScalerClockAhead,
+        Self::ScalerClockBehind,
+        Self::ServerClockAhead,
+        Self::ServerClockBehind,
     ];
 
     /// Returns its name, the codes that it may cause, and whether there must be one.
@@ -133,6 +146,12 @@ impl Fault {
             Self::ReplicaPaused => ("replica-paused", NONE, MayFail),
             Self::CpuThrottled => ("cpu-throttled", LATE, MayFail),
             Self::DescriptorsExhausted => ("descriptors-exhausted", LOST, Fail),
+            Self::ThreadsExhausted => ("threads-exhausted", LATE, MayFail),
+            Self::ScalerClockAhead => ("scaler-clock-ahead", NONE, MayFail),
+            Self::ScalerClockBehind => ("scaler-clock-behind", NONE, MayFail),
+            // A statement that runs while the server's clock steps has run into its limit by it.
+            Self::ServerClockAhead => ("server-clock-ahead", SLOW, MayFail),
+            Self::ServerClockBehind => ("server-clock-behind", SLOW, MayFail),
             Self::ResolverSilent => ("resolver-silent", LATE, Fail),
             Self::NameMoved => ("name-moved", LATE, MayFail),
             Self::ReplayPaused => ("standby-replay-paused", LOST, Fail),
@@ -164,6 +183,18 @@ impl Fault {
 
     fn needs_pooler(self) -> bool {
         matches!(self, Self::PoolerDemoted | Self::PoolerFrozen | Self::PoolerRestarted | Self::TableLeftBehind)
+    }
+
+    /// Whether it is made on its own only: the test at random judges answers by clocks, and has no thread to spare.
+    pub(super) fn is_made_alone(self) -> bool {
+        matches!(
+            self,
+            Self::ThreadsExhausted
+                | Self::ScalerClockAhead
+                | Self::ScalerClockBehind
+                | Self::ServerClockAhead
+                | Self::ServerClockBehind
+        )
     }
 
     /// Returns those that can be made here.
@@ -240,9 +271,17 @@ impl Fault {
                 *testbed.throttle.lock().await = Some(tokio::spawn(throttle(testbed.serving.process.pid())));
             }
             Self::DescriptorsExhausted => {
-                testbed.take_descriptors().await;
+                testbed.exhaust("nofile");
                 testbed.end_sessions().await;
             }
+            Self::ThreadsExhausted => {
+                testbed.exhaust("nproc");
+                testbed.end_sessions().await;
+            }
+            Self::ScalerClockAhead => testbed.scaler_clock.is_off_by(STEP.into()),
+            Self::ScalerClockBehind => testbed.scaler_clock.is_off_by((-STEP).into()),
+            Self::ServerClockAhead => testbed.step_server_clock(STEP).await,
+            Self::ServerClockBehind => testbed.step_server_clock(-STEP).await,
             Self::ResolverSilent => {
                 testbed.resolver.fall_silent();
                 testbed.end_sessions().await;
@@ -302,7 +341,10 @@ impl Fault {
                 let _ = throttle.await;
                 testbed.serving.process.signal(Signal::CONT);
             }
-            Self::DescriptorsExhausted => testbed.give_descriptors_back().await,
+            Self::DescriptorsExhausted => testbed.give_back("nofile"),
+            Self::ThreadsExhausted => testbed.give_back("nproc"),
+            Self::ScalerClockAhead | Self::ScalerClockBehind => testbed.scaler_clock.is_off_by(0),
+            Self::ServerClockAhead | Self::ServerClockBehind => testbed.server_clock.is_off_by(0),
             Self::ResolverSilent => testbed.resolver.answer(testbed.wires.now().address().ip()),
             // The old address never comes back.
             Self::NameMoved | Self::PoolerRestarted => {}

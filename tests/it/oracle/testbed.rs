@@ -3,19 +3,20 @@
 use std::{
     net::SocketAddr,
     sync::atomic::{AtomicBool, AtomicUsize, Ordering},
-    time::Duration,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use rustix::process::{self, Resource, Rlimit};
 use tokio::{sync::Mutex, task::JoinHandle};
 use tokio_postgres::{Client, NoTls};
 
 use crate::support::{
+    clock::Clock,
     cluster::{Cluster, Settings},
     database::{Access, Database},
     executable::{Executable, Serving},
     grpc::{Scaler, trigger},
     pooler::Pooler,
+    processes,
     proxy::{Mode, Proxy},
     resolver::Resolver,
     wait,
@@ -49,6 +50,9 @@ pub(super) struct Testbed {
     pub(super) dbname: String,
     pub(super) wires: Wires,
     pub(super) resolver: Resolver,
+    /// The clocks of the scaler's host and of the primary's.
+    pub(super) scaler_clock: Clock,
+    pub(super) server_clock: Clock,
     pub(super) serving: Serving,
     pub(super) scaler: Scaler,
     /// Another scaler on the same databases.
@@ -57,14 +61,13 @@ pub(super) struct Testbed {
     pub(super) held: Mutex<Option<Client>>,
     /// The task that stops the scaler for most of the time.
     pub(super) throttle: Mutex<Option<JoinHandle<()>>>,
-    /// The scaler's usual limit of descriptors, while another one is in force.
-    descriptors: Mutex<Option<Rlimit>>,
     writer: Mutex<Option<Client>>,
 }
 
 impl Testbed {
     pub(super) async fn new() -> Self {
-        let settings = Settings::default().durable().set("max_connections", 40);
+        let (scaler_clock, server_clock) = (Clock::new(), Clock::new());
+        let settings = Settings::default().durable().set("max_connections", 40).by_clock(server_clock.clone());
         // It lives for as long as the test process: its databases and sessions refer to it.
         let primary: &'static Cluster = Box::leak(Box::new(Cluster::with_settings(settings).await));
         let database = Database::empty(primary).await;
@@ -86,7 +89,9 @@ impl Testbed {
         ];
         let configuration = format!("databases:\n{}queries:{QUERIES}", databases.concat());
         let start = async || {
-            let serving = resolver.used_by(Executable::serve(&configuration)).serving().await;
+            // Root has a way around limits.
+            let executable = scaler_clock.used_by(resolver.used_by(Executable::serve(&configuration)));
+            let serving = executable.unprivileged().serving().await;
             let scaler = Scaler::at(serving.grpc);
             for query in ["strict", "pooled", "replica"] {
                 scaler.reaches(&trigger(query, &[]), 1.0, Duration::from_secs(10)).await;
@@ -95,7 +100,7 @@ impl Testbed {
         };
         let ((serving, scaler), (second, _)) = (start().await, start().await);
         let dbname = database.name().to_owned();
-        let (replay, held, throttle, descriptors, writer) = Default::default();
+        let (replay, held, throttle, writer) = Default::default();
         let has_failed_over = AtomicBool::new(false);
         Self {
             primary,
@@ -107,12 +112,13 @@ impl Testbed {
             dbname,
             wires,
             resolver,
+            scaler_clock,
+            server_clock,
             serving,
             scaler,
             second,
             held,
             throttle,
-            descriptors,
             writer,
         }
     }
@@ -157,18 +163,34 @@ impl Testbed {
         client.batch_execute(statements).await.unwrap_or_else(|error| panic!("{statements}: {error:?}"));
     }
 
-    /// Lets the scaler open no further descriptor: numbers from zero on are above the limit.
-    pub(super) async fn take_descriptors(&self) {
-        let none = Rlimit { current: Some(0), ..process::getrlimit(Resource::Nofile) };
-        let pid = self.serving.process.pid();
-        let usual = process::prlimit(Some(pid), Resource::Nofile, none).expect("a soft limit may be lowered");
-        *self.descriptors.lock().await = Some(usual);
+    /// Lets the scaler have nothing more of a resource: numbers from zero on are above the limit.
+    pub(super) fn exhaust(&self, resource: &str) {
+        self.limit(resource, "0");
     }
 
-    pub(super) async fn give_descriptors_back(&self) {
-        let usual = self.descriptors.lock().await.take().expect("they were taken");
-        let pid = self.serving.process.pid();
-        process::prlimit(Some(pid), Resource::Nofile, usual).expect("a soft limit may be raised again");
+    pub(super) fn give_back(&self, resource: &str) {
+        let hard = processes::prlimit(
+            self.serving.process.pid(),
+            &["--raw", "--noheadings", "--output=HARD", &format!("--{resource}")],
+        );
+        self.limit(resource, hard.trim());
+    }
+
+    fn limit(&self, resource: &str, soft: &str) {
+        processes::prlimit(self.serving.process.pid(), &[&format!("--{resource}={soft}:")]);
+    }
+
+    /// Sets the clock of the primary's host off by so many seconds, and sees that the server goes by it.
+    pub(super) async fn step_server_clock(&self, seconds: i32) {
+        self.server_clock.is_off_by(seconds.into());
+        let right = SystemTime::now().duration_since(UNIX_EPOCH).expect("it is after 1970").as_secs_f64();
+        let client = self.session().await.expect("the database is there");
+        let row = client
+            .query_one("SELECT extract(epoch FROM clock_timestamp())::float8", &[])
+            .await
+            .expect("it may be asked");
+        let off = row.get::<_, f64>(0) - right - f64::from(seconds);
+        assert!(off.abs() < f64::from(seconds.abs()) / 2.0, "the server's clock is {off} s off what it was set to");
     }
 
     pub(super) async fn end_sessions(&self) {

@@ -16,7 +16,7 @@ use rand::Rng;
 use rustix::process::Signal;
 use tokio::sync::OnceCell;
 
-use super::{binaries, certificates::Certificates, processes, tempdir, wait};
+use super::{binaries, certificates::Certificates, clock::Clock, processes, tempdir, wait};
 
 /// The superuser's password over TCP; on the Unix socket no password is asked for.
 pub(crate) const SUPERUSER_PASSWORD: &str = "canary-superuser-password";
@@ -41,6 +41,8 @@ pub(crate) struct Settings {
     pub(crate) certificates: Option<Certificates>,
     /// Lines that go before the usual ones in `pg_hba.conf`.
     pub(crate) host_based_authentication: Vec<String>,
+    /// The clock that it goes by, if not the machine's.
+    pub(crate) clock: Option<Clock>,
 }
 
 impl Settings {
@@ -53,6 +55,12 @@ impl Settings {
     /// Makes commits wait for the disk, as in production.
     pub(crate) fn durable(self) -> Self {
         self.set("fsync", "on").set("synchronous_commit", "on").set("full_page_writes", "on")
+    }
+
+    /// Makes it go by this clock.
+    pub(crate) fn by_clock(mut self, clock: Clock) -> Self {
+        self.clock = Some(clock);
+        self
     }
 
     /// Turns TLS on.
@@ -74,6 +82,7 @@ pub(crate) struct Cluster {
     directory: PathBuf,
     port: u16,
     postmaster: Mutex<Option<Child>>,
+    clock: Option<Clock>,
     /// Databases that serve as templates, by name, once they are ready.
     pub(super) templates: tokio::sync::Mutex<Vec<String>>,
 }
@@ -97,7 +106,9 @@ impl Cluster {
         run(Command::new("cp").arg("-a").arg(pristine).arg(&data));
         let port = free_port();
         configure(&directory, port, &settings);
-        let cluster = Self { directory, port, postmaster: Mutex::new(None), templates: tokio::sync::Mutex::default() };
+        let clock = settings.clock;
+        let (postmaster, templates) = Default::default();
+        let cluster = Self { directory, port, postmaster, clock, templates };
         cluster.start().await;
         cluster
     }
@@ -107,6 +118,7 @@ impl Cluster {
         let log = File::options().append(true).create(true).open(self.log_path()).expect("the log is writable");
         let mut command = Command::new(binaries::directory().join("postgres"));
         command.arg("-D").arg(self.data()).current_dir(self.data()).env_clear().stdin(Stdio::null());
+        command.envs(self.clock.iter().flat_map(Clock::environment));
         command.stdout(log.try_clone().expect("a file handle can be copied")).stderr(log);
         let child = processes::unprivileged(&mut command).spawn().expect("postgres is executable");
         *self.postmaster() = Some(child);

@@ -69,6 +69,17 @@ impl Executable {
         self
     }
 
+    /// Loads a library before all others, and after those that were named before.
+    pub(crate) fn preloads(self, library: &Path) -> Self {
+        let name = "LD_PRELOAD";
+        let known = self.command.get_envs().find_map(|(known, value)| (known == name).then_some(value).flatten());
+        let libraries = match known {
+            Some(known) => format!("{}:{}", known.display(), library.display()),
+            None => library.display().to_string(),
+        };
+        self.variable(name, libraries)
+    }
+
     /// Sets several.
     pub(crate) fn variables(mut self, variables: Vec<(&'static str, String)>) -> Self {
         self.command.envs(variables);

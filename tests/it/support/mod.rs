@@ -7,12 +7,14 @@
 pub(crate) mod admin;
 pub(crate) mod binaries;
 pub(crate) mod certificates;
+pub(crate) mod clock;
 pub(crate) mod cluster;
 pub(crate) mod database;
 pub(crate) mod executable;
 pub(crate) mod fixture;
 pub(crate) mod grpc;
 pub(crate) mod pooler;
+pub(crate) mod preloaded;
 pub(crate) mod processes;
 pub(crate) mod proxy;
 pub(crate) mod resolver;

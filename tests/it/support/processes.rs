@@ -53,6 +53,15 @@ pub(crate) fn give_away(path: &Path) -> PathBuf {
     path.to_owned()
 }
 
+/// Reads or lowers limits of a process that runs as the user of [`unprivileged`], who alone may do so; returns what is said.
+pub(crate) fn prlimit(pid: Pid, arguments: &[&str]) -> String {
+    let mut command = Command::new("prlimit");
+    command.arg(format!("--pid={}", pid.as_raw_nonzero())).args(arguments);
+    let output = unprivileged(&mut command).output().expect("prlimit is there");
+    assert!(output.status.success(), "prlimit {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
 /// Returns the user and group that stand in for root: `nobody`, which every system has.
 fn unprivileged_ids() -> Option<(u32, u32)> {
     if !getuid().is_root() {

@@ -1,33 +1,28 @@
 //! A resolver that the test controls, in the place of the machine's own.
 
-use std::{fs, net::IpAddr, path::PathBuf, process::Command};
+use std::{fs, net::IpAddr, path::PathBuf};
 
-use super::{executable::Executable, tempdir};
+use super::{executable::Executable, preloaded, tempdir};
 
 /// The names of a program: all of them have one address, which may change, or are not answered at all.
 pub(crate) struct Resolver {
     directory: PathBuf,
+    library: PathBuf,
 }
 
 impl Resolver {
-    /// Makes one that answers every name with this address. It is compiled by `cc`, which Rust links with, too.
+    /// Makes one that answers every name with this address.
     pub(crate) fn new(address: IpAddr) -> Self {
         let directory = tempdir::new("resolver");
-        let source = directory.join("resolver.c");
-        fs::write(&source, include_str!("resolver.c")).expect("the directory is ours");
-        let mut compiler = Command::new("cc");
-        compiler.args(["-shared", "-fPIC", "-o"]).arg(directory.join("resolver.so")).arg(source).arg("-ldl");
-        let compiled = compiler.output().expect("cc is there, which Rust needs");
-        assert!(compiled.status.success(), "{}", String::from_utf8_lossy(&compiled.stderr));
-        let resolver = Self { directory };
+        let library = preloaded::compile(&directory, "resolver", include_str!("resolver.c"));
+        let resolver = Self { directory, library };
         resolver.answer(address);
         resolver
     }
 
     /// Makes a program use it.
     pub(crate) fn used_by(&self, program: Executable) -> Executable {
-        let path = |name: &str| self.directory.join(name).display().to_string();
-        program.variable("LD_PRELOAD", path("resolver.so")).variable("RESOLVER", path("answer"))
+        program.preloads(&self.library).variable("RESOLVER", self.directory.join("answer").display().to_string())
     }
 
     /// Answers every name with this address from now on.

@@ -1,6 +1,6 @@
 //! Streaming standbys, and their promotion.
 
-use std::{fs, process::Command, sync::Mutex, time::Duration};
+use std::{fs, process::Command, time::Duration};
 
 use super::{super::database, Cluster, free_port, processes, run, tempdir, wait};
 
@@ -15,7 +15,8 @@ impl Cluster {
         run(Command::new("cp").arg("-a").arg(self.data()).arg(&data));
         self.start().await;
         let port = free_port();
-        let standby = Self { directory, port, postmaster: Mutex::new(None), templates: tokio::sync::Mutex::default() };
+        let (postmaster, templates) = Default::default();
+        let standby = Self { directory, port, postmaster, clock: None, templates };
         standby.configure(&format!("port = {port}\nunix_socket_directories = '{}'\n", standby.directory.display()));
         standby.follow(self).await;
         standby.catches_up_with(self).await;
