@@ -32,6 +32,9 @@ pub const LIFETIME: Duration = Duration::from_secs(24 * 3_600);
 /// missed.
 pub const LOOKING: &str = "clapometer-get";
 
+/// The time within which KEDA has asked for something if it asks this process at all: two of its default intervals.
+pub const LATELY: Duration = Duration::from_secs(60);
+
 /// The most bytes of everything that is remembered.
 const CAPACITY: usize = 16 * 1024 * 1024;
 

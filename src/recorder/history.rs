@@ -7,7 +7,7 @@ use time::{OffsetDateTime, serde::rfc3339};
 use tokio::time::Instant;
 
 use super::{
-    LIFETIME, LOOKING, Recorder, Store, Tenths,
+    LATELY, LIFETIME, LOOKING, Recorder, Store, Tenths,
     log::{Entry, Packed, Unpacked},
     tenths_of,
     trigger::{Told, Trigger},
@@ -53,7 +53,7 @@ pub struct History {
     /// The end of what is told.
     #[serde(with = "rfc3339")]
     pub until: OffsetDateTime,
-    /// The number of triggers of other objects that KEDA asks for.
+    /// The number of triggers of other objects that KEDA has asked for within a minute.
     #[serde(default)]
     pub others_asked: usize,
     /// The number of those that it asked for within [`LIFETIME`] and does not any more, by the rhythm of each.
@@ -289,7 +289,8 @@ impl Store {
         forgot.unwrap_or(0).max(now.saturating_sub(tenths_of(LIFETIME)))
     }
 
-    /// Counts the triggers of other objects that were answered: those that are asked for now, and those that are silent.
+    /// Counts the triggers of other objects that were answered: those that were asked for within [`LATELY`], and those that are
+    /// silent. One between them says nothing about whether KEDA asks at all.
     fn others(&self, object: u64, now: Tenths) -> (usize, usize) {
         let oldest = now.saturating_sub(tenths_of(LIFETIME));
         let others = self
@@ -297,9 +298,11 @@ impl Store {
             .values()
             .filter(|trigger| trigger.object != object && trigger.payer.is_some() && *trigger.name != *LOOKING);
         others.filter(|trigger| trigger.asked_at >= oldest).fold((0, 0), |(asked, silent), trigger| {
-            match now.saturating_sub(trigger.asked_at) > trigger.longest_pause() {
-                true => (asked, silent + 1),
-                false => (asked + 1, silent),
+            let age = now.saturating_sub(trigger.asked_at);
+            match (age <= tenths_of(LATELY), age > trigger.longest_pause()) {
+                (true, _) => (asked + 1, silent),
+                (false, true) => (asked, silent + 1),
+                (false, false) => (asked, silent),
             }
         })
     }

@@ -10,12 +10,16 @@ use tokio::time::{Instant, sleep};
 
 use crate::{
     admin::CERTIFICATES,
-    metrics::{CertificateLabels, Metrics, TriggerLabels},
-    recorder::LOOKING,
+    metrics::{CertificateLabels, Metrics, TriggerLabels, TriggerState},
+    recorder::{LATELY, LOOKING},
 };
 
-/// The pause between two looks, each of which writes a few lines at most. No silence is shorter than two minutes.
+/// The pause between two looks, each of which writes a few lines at most. No trigger is silent before two minutes.
 const PAUSE: Duration = Duration::from_secs(60);
+
+/// The time without any request that is worth a line. Behind a Service, KEDA's one connection comes to another pod every few
+/// minutes, and the pod that it leaves hears nothing until it comes back.
+const ALONE: Duration = Duration::from_secs(3_600);
 
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -26,6 +30,8 @@ const SOON: Duration = Duration::from_secs(7 * 86_400);
 #[derive(Default)]
 struct Lookout {
     silent: HashSet<Arc<TriggerLabels>>,
+    /// The time since which KEDA asks this process.
+    present_since: Option<Instant>,
     certificates: HashMap<&'static str, Remaining>,
 }
 
@@ -41,7 +47,7 @@ enum Remaining {
 /// Something that changed since the look before.
 #[derive(Debug, PartialEq, Eq)]
 enum News {
-    /// KEDA does not ask for so many triggers any more, and still asks for others. The one that it last asked for is named.
+    /// KEDA does not ask for so many triggers any more, and has lately `asked` for others. The one that it last asked for is named.
     Stopped { count: usize, asked: usize, latest: Arc<TriggerLabels>, silent: Duration },
     /// KEDA asks again for so many triggers, one of which is named.
     Resumed { count: usize, one: Arc<TriggerLabels> },
@@ -69,16 +75,25 @@ impl Lookout {
         let (mut states, _) = metrics.trigger_states(now);
         // Names that were made up were never served.
         states.retain(|state| state.was_served && state.labels.name != LOOKING);
-        let (silent, asked): (Vec<_>, Vec<_>) = states.into_iter().partition(|state| state.is_silent(now));
-        let stopped = silent.iter().filter(|state| !self.silent.contains(&state.labels));
+        let age = |state: &TriggerState| now.saturating_duration_since(state.asked_at);
+        let asked = states.iter().filter(|state| age(state) <= LATELY).count();
+        self.present_since = (asked > 0).then(|| self.present_since.unwrap_or(now));
+        let has_stopped = |state: &TriggerState| match self.present_since {
+            Some(since) => state.is_missed(since, now),
+            None => state.is_silent(now) && age(state) > ALONE,
+        };
+        let is_told = |state: &TriggerState| self.silent.contains(&state.labels);
+        let (silent, heard): (Vec<_>, Vec<_>) =
+            states.into_iter().partition(|state| has_stopped(state) || is_told(state) && state.is_silent(now));
+        let stopped = silent.iter().filter(|state| !is_told(state));
         let count = stopped.clone().count();
         let latest = stopped.max_by_key(|state| state.asked_at).map(|state| News::Stopped {
             count,
-            asked: asked.len(),
+            asked,
             latest: Arc::clone(&state.labels),
-            silent: now.saturating_duration_since(state.asked_at),
+            silent: age(state),
         });
-        let resumed: Vec<_> = asked.iter().filter(|state| self.silent.contains(&state.labels)).collect();
+        let resumed: Vec<_> = heard.iter().filter(|state| is_told(state)).collect();
         let one = resumed.first().map(|one| News::Resumed { count: resumed.len(), one: Arc::clone(&one.labels) });
         let news = latest.into_iter().chain(one).collect();
         self.silent = silent.into_iter().map(|state| state.labels).collect();
@@ -117,6 +132,19 @@ fn remaining(ends_at: f64, wall: SystemTime) -> Remaining {
 impl News {
     fn log(self) {
         match self {
+            Self::Stopped { count, asked: 0, latest, silent } => {
+                let TriggerLabels { namespace, name, query } = &*latest;
+                let silent = Duration::from_secs(silent.as_secs());
+                tracing::info!(
+                    count,
+                    asked = 0,
+                    namespace,
+                    name,
+                    query,
+                    ?silent,
+                    "KEDA asks this process for nothing any more: it asks another pod, or its operator is away or cannot connect"
+                );
+            }
             Self::Stopped { count, asked, latest, silent } => {
                 let TriggerLabels { namespace, name, query } = &*latest;
                 let silent = Duration::from_secs(silent.as_secs());
@@ -193,12 +221,29 @@ mod tests {
         }
         assert_eq!(told(&mut lookout, &metrics), [("stopped", 1, 1, "exports".to_owned())]);
         assert!(told(&mut lookout, &metrics).is_empty());
+        poll(&metrics, &["mails", "exports"]);
+        assert_eq!(told(&mut lookout, &metrics), [("resumed", 1, 0, "exports".to_owned())]);
+        assert!(told(&mut lookout, &metrics).is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pod_that_keda_leaves_for_another_says_so_after_an_hour_and_nothing_when_it_comes_back() {
+        let (metrics, mut lookout) = (metrics(), Lookout::default());
+        poll(&metrics, &["mails", "exports"]);
+        assert!(told(&mut lookout, &metrics).is_empty());
         advance(Duration::from_secs(600)).await;
-        assert_eq!(told(&mut lookout, &metrics), [("stopped", 1, 0, "mails".to_owned())]);
+        assert!(told(&mut lookout, &metrics).is_empty());
+        poll(&metrics, &["mails"]);
+        assert!(told(&mut lookout, &metrics).is_empty(), "the turn of the other is to come");
+        advance(Duration::from_secs(30)).await;
+        poll(&metrics, &["exports"]);
+        assert!(told(&mut lookout, &metrics).is_empty());
+        advance(Duration::from_secs(3_601)).await;
+        assert_eq!(told(&mut lookout, &metrics), [("stopped", 2, 0, "exports".to_owned())]);
+        assert!(told(&mut lookout, &metrics).is_empty());
         poll(&metrics, &["mails", "exports"]);
         let news = told(&mut lookout, &metrics);
         assert_eq!((news.len(), news[0].0, news[0].1), (1, "resumed", 2));
-        assert!(told(&mut lookout, &metrics).is_empty());
     }
 
     #[tokio::test]

@@ -66,7 +66,12 @@ pub struct FaultTold {
 impl TriggerState {
     /// Returns whether KEDA has missed four polls, by the trigger's own rhythm.
     pub fn is_silent(&self, now: Instant) -> bool {
-        now.saturating_duration_since(self.asked_at) > silent_after(self.rhythm)
+        self.is_missed(self.asked_at, now)
+    }
+
+    /// Returns whether KEDA has missed four polls, by the trigger's own rhythm, of those that it could make since `from`.
+    pub fn is_missed(&self, from: Instant, now: Instant) -> bool {
+        now.saturating_duration_since(self.asked_at.max(from)) > silent_after(self.rhythm)
     }
 }
 
