@@ -128,6 +128,14 @@ impl QuerySource {
             let took = reading.sent_at.elapsed();
             if self.is_too_late(took) {
                 let detail = format!("the answer was noticed {took:.1?} after its statement was sent");
+                if is_due(&self.late_told_at, LATE_PAUSE) {
+                    tracing::warn!(
+                        query = %self.labels.query,
+                        database = %shard.labels.database,
+                        error = detail,
+                        "an answer was noticed too late: did the process or its machine stand still?"
+                    );
+                }
                 return Err(failure(Fault::DeadlineExceeded, detail));
             }
             if !self.is_retired() {
@@ -137,13 +145,22 @@ impl QuerySource {
         }))
         .await;
         let parts = readings.iter().map(|reading| reading.as_ref().ok().cloned()).collect();
-        let of_the_sum = |fault| Failure { fault, detail: String::new(), labels: self.labels.clone() };
+        let of_the_sum = |fault, detail| Failure { fault, detail, labels: self.labels.clone() };
         let readings: Result<Vec<_>, _> = readings.into_iter().collect();
-        (parts, readings.and_then(|readings| sum(&readings).map_err(of_the_sum)))
+        let sum = readings.and_then(|readings| sum(&readings).map_err(|fault| of_the_sum(fault, String::new())));
+        let sum = sum.and_then(|sum| {
+            // The parts wait for the last of them, which may have waited for a connection. A kept one was `max_age` old at most.
+            let age = sum.sent_at.elapsed();
+            match age > self.query.timeout + SILENCE + self.query.max_age {
+                true => Err(of_the_sum(Fault::DeadlineExceeded, format!("the oldest part was sent {age:.1?} ago"))),
+                false => Ok(sum),
+            }
+        });
+        (parts, sum)
     }
 
-    /// Returns whether a reading tells of a past that no call may be answered with: a reader's own time limit takes an
-    /// answer that has come however late it looks at it, as after a pause of the whole process.
+    /// Returns whether a reading tells of a past that no call may be answered with. After a pause of the whole process a reader
+    /// finds the answer and its expired limit at once, and takes the answer.
     fn is_too_late(&self, took: Duration) -> bool {
         took > self.query.timeout + SILENCE && took >= self.query.max_age
     }

@@ -9,7 +9,10 @@ use std::{
     time::Duration,
 };
 
-use tokio::{sync::watch, time::advance};
+use tokio::{
+    sync::watch,
+    time::{advance, sleep},
+};
 
 use super::*;
 use crate::{
@@ -29,6 +32,8 @@ struct FakeShard {
     name: String,
     answer: Mutex<Result<Rows, Fault>>,
     changes_in: Mutex<Option<Duration>>,
+    /// The time for which it waits for a connection.
+    waits: Mutex<Duration>,
     statements: Mutex<u32>,
     is_away: AtomicBool,
     channel: watch::Sender<ChannelState>,
@@ -57,6 +62,8 @@ impl QueryReader for FakeShard {
         _: &'a watch::Receiver<Tenant>,
     ) -> Pin<Box<dyn Future<Output = ReadResult> + Send + 'a>> {
         Box::pin(async move {
+            let wait = *self.waits.lock().unwrap();
+            sleep(wait).await;
             *self.statements.lock().unwrap() += 1;
             let rows = self.answer.lock().unwrap().clone().map_err(|fault| (fault, String::new()))?;
             let sent_at = Instant::now();
@@ -85,6 +92,7 @@ impl World {
                     name: format!("s{number}"),
                     answer: Mutex::new(Ok(rows)),
                     changes_in: Mutex::default(),
+                    waits: Mutex::default(),
                     statements: Mutex::default(),
                     is_away: AtomicBool::new(false),
                     channel: watch::Sender::new(healthy),
@@ -199,6 +207,19 @@ async fn while_one_database_is_known_to_be_away_none_is_asked() {
     world.shards[2].is_away.store(true, Ordering::Relaxed);
     assert_eq!(world.value().await, Err(Fault::BreakerOpen));
     assert_eq!(world.statements(), [0, 0, 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_part_that_waited_for_another_too_long_is_not_told() {
+    let world = World::counting(&[1, 20]);
+    *world.shards[1].waits.lock().unwrap() = 9 * SECOND;
+    assert_eq!(world.value().await, Err(Fault::DeadlineExceeded));
+    advance(5 * SECOND).await;
+    assert_eq!(world.value().await, Err(Fault::DeadlineExceeded), "nine seconds old, and `max_age` is one");
+    assert_eq!(world.statements(), [1, 1]);
+    *world.shards[1].waits.lock().unwrap() = Duration::ZERO;
+    assert_eq!(world.value().await, Ok(21.0));
+    assert_eq!(world.statements(), [2, 2]);
 }
 
 #[tokio::test(start_paused = true)]
