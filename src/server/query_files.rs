@@ -14,8 +14,19 @@ const MOST_FAULTS: usize = 10;
 /// The most lines that one look at the files writes.
 const MOST_LINES: usize = 50;
 
-/// Logs and notes what has changed since `before`, and publishes which files are valid. Returns whether there was any news.
-pub(super) fn report(now: &QueryFiles, before: &QueryFiles, metrics: &Metrics, reloads: &ReloadLog) -> bool {
+/// What a look at the files showed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum News {
+    /// Nothing that the log was told.
+    Nothing,
+    /// Something that only the log was told: a file is good again, or the directory cannot be listed.
+    Told,
+    /// A file is faulty, which is noted as a rejected reload, too.
+    Rejected,
+}
+
+/// Logs and notes what has changed since `before`, and publishes which files are valid.
+pub(super) fn report(now: &QueryFiles, before: &QueryFiles, metrics: &Metrics, reloads: &ReloadLog) -> News {
     publish(now, metrics);
     let mut shown = Vec::new();
     let mut is_news = now.unlisted != before.unlisted;
@@ -40,6 +51,11 @@ pub(super) fn report(now: &QueryFiles, before: &QueryFiles, metrics: &Metrics, r
             false => untold += 1,
         }
     }
+    let news = match (shown.is_empty(), is_news) {
+        (false, _) => News::Rejected,
+        (true, true) => News::Told,
+        (true, false) => News::Nothing,
+    };
     if !shown.is_empty() {
         metrics.recorder.happened(Incident::ReloadRejected { fault: shown.first().cloned().unwrap_or_default() });
         reloads.note(Reloaded::Rejected(shown));
@@ -47,7 +63,7 @@ pub(super) fn report(now: &QueryFiles, before: &QueryFiles, metrics: &Metrics, r
     if untold > 0 {
         tracing::error!(untold, "more query files have changed than are logged; clapometer check tells all");
     }
-    is_news
+    news
 }
 
 fn report_directory(files: &QueryFiles) {

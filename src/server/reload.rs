@@ -19,7 +19,7 @@ use tokio::{
 };
 
 use super::{
-    query_files,
+    query_files::{self, News},
     tls::{Expiry, ServerIdentity},
 };
 use crate::{
@@ -170,12 +170,12 @@ impl Reload {
 
     fn report(&self, problem: Option<&Problem>, before: &Config) {
         let (now, then) = (&self.config.query_files, &before.query_files);
-        let is_told = query_files::report(now, then, &self.metrics, &self.reloads);
+        let news = query_files::report(now, then, &self.metrics, &self.reloads);
         let is_changed = &self.config != before;
         let (result, is_valid, reloaded) = match problem {
             None => {
                 let changed = self.config.changes_since(before);
-                if is_changed || !is_told {
+                if is_changed || news == News::Nothing {
                     tracing::info!(changed, "configuration reloaded");
                 }
                 ("applied", true, Reloaded::Applied(changed))
@@ -185,7 +185,7 @@ impl Reload {
                     let changed = self.config.changes_since(before);
                     tracing::info!(changed, "query files reloaded");
                 }
-                if self.rejected.as_ref() != Some(problem) || !is_changed && !is_told {
+                if self.rejected.as_ref() != Some(problem) || !is_changed && news == News::Nothing {
                     tracing::error!(
                         problem = problem.text,
                         "configuration not reloaded; the last good one stays in force"
@@ -196,8 +196,8 @@ impl Reload {
         };
         self.metrics.reloads.get_or_create(&ReloadLabels { result }).inc();
         self.metrics.config_valid.set(is_valid);
-        if problem.is_none() && !is_changed && is_told && now.has_faults() {
-            // A query file was rejected, which is noted, and nothing else happened.
+        if problem.is_none() && !is_changed && news == News::Rejected {
+            // It is noted, and nothing else happened.
             return;
         }
         self.metrics.recorder.happened(match &reloaded {

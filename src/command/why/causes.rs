@@ -111,6 +111,7 @@ impl Story<'_> {
                     false => " The value has not changed since.".to_owned(),
                 }
             }
+            Some(change) if change.at < at => " KEDA was told an error before that already.".to_owned(),
             _ => value_before(trigger, at, history)
                 .map_or_else(String::new, |before| format!(" Before that, KEDA was told {before}.")),
         };
@@ -142,7 +143,7 @@ fn of_value(state: &State<'_>) -> Option<String> {
     }
     trigger.budget.map(|total| match trigger.short_keys {
         0 => format!(
-            "Its query shares {total} Jobs among its keys, so that a value may be less than the rows of its key. Now it is so for none."
+            "Its query shares {total} Jobs among its keys, so that a value may be less than the rows of its key. Now no key is told fewer."
         ),
         keys => format!(
             "Its query shares {total} Jobs among its keys, and they are used up: now {}. The Jobs of other keys have to end \

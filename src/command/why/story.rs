@@ -57,9 +57,11 @@ impl Story<'_> {
     pub(super) fn page(&self, answered: &[Answered], colors: ColorChoice) -> String {
         let heading = format!("{}/{}", self.namespace, self.name);
         let moment = if self.is_now { "now, " } else { "" };
-        let (time, minute) =
-            (self.full_time(self.begins_at), if self.begins_at < self.at { ", and the minute after it" } else { "" });
-        let mut lines = vec![format!("{} at {moment}{time}{minute}", colors.paint(Style::Heading, &heading))];
+        let time = match self.begins_at < self.at {
+            true => format!("from {} to {}", self.full_time(self.begins_at), self.time(self.at)),
+            false => format!("at {moment}{}", self.full_time(self.at)),
+        };
+        let mut lines = vec![format!("{} {time}", colors.paint(Style::Heading, &heading))];
         let mut asked: Vec<(&str, &History)> = Vec::new();
         let mut never: Vec<(&str, &History)> = Vec::new();
         let mut away = Vec::new();

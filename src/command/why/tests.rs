@@ -320,6 +320,13 @@ fn a_reload_of_its_query_is_told_beside_what_it_changed() {
     let page = told_after(vec![host, ("02:30:50", down("unreachable", Some("No such name.")))], failing());
     let words = "No such name. A reload changed databases.claps.host at 02:30:00. Before that, KEDA was told 12 / 5.";
     assert!(page.contains(words), "{page}");
+    let older = vec![trigger("00:10:00", "08:59:50", vec![value("01:30:00", 12.0), away("02:00:00")])];
+    let page = told_after(
+        vec![("02:00:00", down("unreachable", Some("No such name."))), ("02:30:00", reload("databases.claps.user"))],
+        older,
+    );
+    let words = "A reload changed databases.claps.user at 02:30:00. KEDA was told an error before that already.";
+    assert!(page.contains(words), "{page}");
     let mut refusal = trigger("02:30:20", "08:59:50", vec![refused("02:30:20")]);
     (refusal.target, refusal.databases) = (None, Vec::new());
     let page = told_after(vec![("02:30:00", reload("queries.jobs.namespaces"))], vec![refusal]);
@@ -356,7 +363,7 @@ fn a_minute_is_told_by_its_end_and_what_was_different_at_its_beginning() {
         page.split_once("What changed").expect("there is a list").0.to_owned()
     };
     let page = told(vec![value("01:30:00", 12.0), away("03:12:20")]);
-    assert!(page.starts_with("billing/invoices at 2026-11-29 03:12:00 +01:00, and the minute after it"), "{page}");
+    assert!(page.starts_with("billing/invoices from 2026-11-29 03:12:00 +01:00 to 03:12:59"), "{page}");
     assert!(page.contains("an error instead of a value, since 03:12:20"), "{page}");
     let before =
         "It was different at 03:12:00: KEDA asked for jobs about every 30s and was told 12 / 5 (value / target)";
