@@ -59,7 +59,7 @@ image:           ## builds both images with buildah and runs them (root, Debian)
 keda:            ## runs everything on the real KEDA and writes what was seen into docs/keda.md; needs root, and Go, which builds for 40 minutes once
 	scripts/keda --write
 
-keda-long:       ## the same, and the scenarios that take long: about an hour
+keda-long:       ## the same, and the scenarios that take long: about an hour; writes what was seen, too
 	scripts/keda --long --write
 
 browser:         ## looks at the status page in Chromium, which root gets from Debian; half a minute after the build

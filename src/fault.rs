@@ -317,6 +317,49 @@ mod tests {
 
     use super::*;
 
+    /// Returns whether the text of a fault is always the same. A fault that is new has to get its place here, and in [`Fault::FIXED`]
+    /// if it is.
+    fn is_fixed(fault: Fault) -> bool {
+        match fault {
+            Fault::ServerUnavailable(_) | Fault::Conflict(_) | Fault::Rejected(_) => false,
+            Fault::Disabled
+            | Fault::Unreachable
+            | Fault::PrivilegedRole
+            | Fault::WrongServer
+            | Fault::Lagging
+            | Fault::ConnectionLost
+            | Fault::BreakerOpen
+            | Fault::DeadlineExceeded
+            | Fault::StatementTimeout
+            | Fault::LockTimeout
+            | Fault::Unusable(
+                Unusable::Null
+                | Unusable::NoRow
+                | Unusable::SeveralRows
+                | Unusable::NotANumber
+                | Unusable::Infinite
+                | Unusable::Negative
+                | Unusable::WrongType
+                | Unusable::Masked
+                | Unusable::UnknownState
+                | Unusable::NullKey
+                | Unusable::RepeatedKey
+                | Unusable::TooManyKeys
+                | Unusable::NoBudget
+                | Unusable::NoSinceColumn,
+            )
+            | Fault::Exhausted(Limit::Cache | Limit::NamespaceQuota | Limit::TriggerStreams | Limit::Streams)
+            | Fault::Bug => true,
+        }
+    }
+
+    #[test]
+    fn every_fault_with_a_fixed_text_is_listed_once() {
+        assert!(Fault::FIXED.into_iter().all(is_fixed));
+        let texts: BTreeSet<_> = Fault::FIXED.into_iter().map(|fault| fault.to_string()).collect();
+        assert_eq!(texts.len(), Fault::FIXED.len());
+    }
+
     #[test]
     fn every_reason_of_a_reading_is_known_beforehand() {
         let state = SqlState::new("57P01").expect("a code");

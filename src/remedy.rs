@@ -31,7 +31,7 @@ pub fn of_fault(fault: Fault) -> &'static str {
             "Was there a failover? Promote a standby, or name the server that `target_session_attrs` asks for in `host`."
         }
         Fault::Lagging => {
-            "Look at the standby's replay: is it paused, held up by a long query, or cut off from the primary? `max_lag` is the limit."
+            "Look at the standby's replay: is it paused, held up by a long query, or cut off from the primary? Do the servers' clocks differ? `max_lag` is the limit."
         }
         Fault::ConnectionLost => {
             "If it lasts, the server restarts, or something on the way ends connections: read the server's log."

@@ -39,7 +39,7 @@ fn parse(path: &str) -> Option<Vec<String>> {
             None => {
                 let end = rest.find(|c| c == ',' || is_space(c)).unwrap_or(rest.len());
                 let (word, after) = rest.split_at(end);
-                (word.to_lowercase(), after)
+                (word.to_ascii_lowercase(), after)
             }
         };
         if schema.is_empty() {

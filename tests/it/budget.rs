@@ -1,5 +1,7 @@
 //! A budget: the keys of a grouped query share a number of Jobs.
 
+use std::time::Duration;
+
 use clapometer::proto::ScaledObjectRef;
 use serde_json::Value;
 use tonic::Code;
@@ -10,6 +12,7 @@ use crate::support::{
     database::Database,
     fixture::{Fixture, named},
     grpc::trigger,
+    wait,
 };
 
 const TABLE: &str = "
@@ -118,6 +121,8 @@ async fn a_budget_that_is_used_up_is_told_on_every_surface() {
     for _ in 0..3 {
         assert_eq!(world.told(&["a"]).await, [(0.0, false)]);
     }
+    wait::first("the log says so", Duration::from_secs(60), async || (world.fixture.logged(told) > 0).then_some(()))
+        .await;
     assert_eq!((short_keys().await, world.fixture.logged(told)), (Some(1.0), 1));
     let problem = &json("/api/status").await["problems"][0];
     assert_eq!((&problem["word"], &problem["subject"]), (&"budget".into(), &"query jobs".into()));

@@ -41,7 +41,6 @@ console.log(
       plans.failJobsByTimeout("pgboss", "job", policies, true),
       plans.failJobsByHeartbeat("pgboss", "job", policies, true),
     ],
-    resolve: plans.resolveFlowJobs("pgboss", "job", policies).text,
     getJob,
     resetLockedAt: asked.at(-1),
   }),

@@ -202,8 +202,12 @@ func (w *World) fallbackStarts(ctx context.Context) (string, error) {
 	if err := w.fallbackIs(ctx, fallingBack, "True", 3); err != nil {
 		return "", err
 	}
-	if status, reason, err := w.Condition(ctx, scaledObjects, numbersNamespace, fallingBack, "Ready"); err != nil || status != "True" {
-		return "", fmt.Errorf("while it falls back Ready is %s (%s): %w", status, reason, err)
+	status, reason, err := w.Condition(ctx, scaledObjects, numbersNamespace, fallingBack, "Ready")
+	if err != nil {
+		return "", err
+	}
+	if status != "True" {
+		return "", fmt.Errorf("while it falls back Ready is %s (%s)", status, reason)
 	}
 	if _, err := w.SQLAt(ctx, numbersDatabase, "ALTER TABLE gone RENAME TO number"); err != nil {
 		return "", err
