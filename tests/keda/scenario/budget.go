@@ -70,71 +70,25 @@ var (
 	queueDatabase = Database{clapsNamespace, "my-release-postgresql", "queues"}
 )
 
-var budgetClapometer = fmt.Sprintf(`
-apiVersion: v1
-kind: Namespace
-metadata: {name: budget}
----
-apiVersion: v1
-kind: Secret
-metadata: {name: postgresql, namespace: budget}
-stringData: {password: %s}
----
-apiVersion: v1
-kind: ConfigMap
-metadata: {name: clapometer, namespace: budget}
-data:
-  clapometer.yaml: |
-    server: {listen: "0.0.0.0:9090"}
-    admin: {listen: "0.0.0.0:9091"}
-    built_in_queries: false
-    databases:
-      queues:
-        host: my-release-postgresql.keda-with-postgresql.svc.cluster.local
-        dbname: queues
-        user: postgres
-        password: {file: /secrets/password}
-        sslmode: disable
-    queries:
-      queues:
-        sql: >-
-          SELECT queue, count(*) FILTER (WHERE done_at IS NULL) AS outstanding,
-          count(*) FILTER (WHERE claimed_at IS NULL) AS claimable, max(claimed_at) AS latest_claim
-          FROM job GROUP BY queue
-        group_by: queue
-        value_column: outstanding
-        activity_column: claimable
-        budget: {total: %d, since_column: latest_claim}
----
-apiVersion: v1
-kind: Service
-metadata: {name: clapometer, namespace: budget}
-spec:
-  selector: {app: clapometer}
-  ports: [{name: grpc, port: 9090}]
----
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: clapometer, namespace: budget}
-spec:
-  replicas: 2
-  selector: {matchLabels: {app: clapometer}}
-  template:
-    metadata: {labels: {app: clapometer}}
-    spec:
-      enableServiceLinks: false
-      securityContext: {runAsNonRoot: true, runAsUser: 65532, fsGroup: 65532}
-      containers:
-        - name: clapometer
-          image: clapometer
-          imagePullPolicy: Never
-          args: [serve, --config, /etc/clapometer/clapometer.yaml]
-          readinessProbe: {httpGet: {path: /readyz, port: 9091}, periodSeconds: 1}
-          volumeMounts: [{name: config, mountPath: /etc/clapometer}, {name: password, mountPath: /secrets}]
-      volumes:
-        - {name: config, configMap: {name: clapometer}}
-        - {name: password, secret: {secretName: postgresql}}
-`, demoPassword, budgetTotal)
+var budgetClapometer = "apiVersion: v1\nkind: Namespace\nmetadata: {name: budget}\n---" + ownClapometer(budgetNamespace, 2, fmt.Sprintf(`
+databases:
+  queues:
+    host: my-release-postgresql.keda-with-postgresql.svc.cluster.local
+    dbname: queues
+    user: postgres
+    password: {file: /secrets/password}
+    sslmode: disable
+queries:
+  queues:
+    sql: >-
+      SELECT queue, count(*) FILTER (WHERE done_at IS NULL) AS outstanding,
+      count(*) FILTER (WHERE claimed_at IS NULL) AS claimable, max(claimed_at) AS latest_claim
+      FROM job GROUP BY queue
+    group_by: queue
+    value_column: outstanding
+    activity_column: claimable
+    budget: {total: %d, since_column: latest_claim}
+`, budgetTotal))
 
 // A Job claims a row of its queue, works for 20 s, longer than the four queues take to fill, and says that it is done.
 const queueManifest = `---
@@ -158,7 +112,7 @@ spec:
               - {name: PGHOST, value: my-release-postgresql.keda-with-postgresql.svc.cluster.local}
               - {name: PGDATABASE, value: queues}
               - {name: PGUSER, value: postgres}
-              - {name: PGPASSWORD, valueFrom: {secretKeyRef: {name: postgresql, key: password}}}
+              - {name: PGPASSWORD, valueFrom: {secretKeyRef: {name: clapometer, key: password}}}
               - {name: JOB, valueFrom: {fieldRef: {fieldPath: "metadata.labels['batch.kubernetes.io/job-name']"}}}
             args:
               - psql
