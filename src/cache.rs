@@ -123,7 +123,7 @@ impl CachedQuery {
 
     /// Notes that several namespaces use it, so that its readings do not wait in the queue of the first one.
     /// One that waits there now leaves it.
-    fn share(&self) {
+    fn has_several_namespaces(&self) {
         self.tenant.send_if_modified(|tenant| tenant.take().is_some());
     }
 

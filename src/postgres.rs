@@ -74,7 +74,7 @@ use crate::{
     fault::{Fault, Unusable},
     metrics::{DatabaseLabels, Metrics},
     query::{Query, Value},
-    reading::{Breaker, ChannelState, ReadResult, Reading, SILENCE, Tenant},
+    reading::{Breaker, ChannelState, OVERTIME, ReadResult, Reading, Tenant},
     shutdown::Supervisor,
 };
 
@@ -279,7 +279,7 @@ impl Database {
             Err(_) => return Err(Failure::plain(Fault::DeadlineExceeded)),
         };
         let is_reused = Object::metrics(&connection).recycle_count > 0;
-        let limit = statement.query.timeout + SILENCE;
+        let limit = statement.query.timeout + OVERTIME;
         let result = {
             let transaction = pin!(self.transaction(&connection, statement, parameters));
             tokio::select! {

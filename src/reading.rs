@@ -14,7 +14,7 @@ use crate::fault::Fault;
 pub const CALL_DEADLINE: Duration = Duration::from_millis(2_400);
 
 /// The time that a silent server gets beyond a statement's own limit, which it should have enforced.
-pub const SILENCE: Duration = Duration::from_millis(500);
+pub const OVERTIME: Duration = Duration::from_millis(500);
 
 /// The most keys of a grouped query.
 pub const MAXIMUM_KEYS: usize = 10_000;

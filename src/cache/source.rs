@@ -22,7 +22,7 @@ use crate::{
     fault::{Fault, Kind},
     metrics::{Metrics, QueryLabels},
     query::{Absent, Query, Value},
-    reading::{CALL_DEADLINE, Reading, SILENCE, Tenant},
+    reading::{CALL_DEADLINE, OVERTIME, Reading, Tenant},
     telemetry::Causes,
 };
 
@@ -151,7 +151,7 @@ impl QuerySource {
         let sum = sum.and_then(|sum| {
             // The parts wait for the last of them, which may have waited for a connection. A kept one was `max_age` old at most.
             let age = sum.sent_at.elapsed();
-            match age > self.query.timeout + SILENCE + self.query.max_age {
+            match age > self.query.timeout + OVERTIME + self.query.max_age {
                 true => Err(of_the_sum(Fault::DeadlineExceeded, format!("the oldest part was sent {age:.1?} ago"))),
                 false => Ok(sum),
             }
@@ -162,7 +162,7 @@ impl QuerySource {
     /// Returns whether a reading tells of a past that no call may be answered with. After a pause of the whole process a reader
     /// finds the answer and its expired limit at once, and takes the answer.
     fn is_too_late(&self, took: Duration) -> bool {
-        took > self.query.timeout + SILENCE && took >= self.query.max_age
+        took > self.query.timeout + OVERTIME && took >= self.query.max_age
     }
 
     /// Returns what is known of the query.

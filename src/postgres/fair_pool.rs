@@ -128,7 +128,7 @@ impl State {
         if self.taken >= permits {
             return None;
         }
-        let share = if self.by_tenant.len() > 1 { permits.saturating_sub(1).max(1) } else { permits };
+        let most = if self.by_tenant.len() > 1 { permits.saturating_sub(1).max(1) } else { permits };
         for _ in 0..self.waiting.len() {
             let tenant = self.waiting.pop_front()?;
             let Some(entry) = self.by_tenant.get_mut(&tenant) else { continue };
@@ -136,7 +136,7 @@ impl State {
             while entry.queue.front().is_some_and(oneshot::Sender::is_closed) {
                 entry.queue.pop_front();
             }
-            if entry.holds >= share {
+            if entry.holds >= most {
                 if !entry.queue.is_empty() {
                     self.waiting.push_back(tenant);
                 }

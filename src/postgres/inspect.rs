@@ -12,7 +12,7 @@ use tokio_postgres::error::ErrorPosition;
 
 pub use self::survey::{Column, Role, Table};
 use super::{
-    Database, Privileges, SILENCE, Statement, TransactionError,
+    Database, OVERTIME, Privileges, Statement, TransactionError,
     classify::{Cause, cause, cause_of_connect, statement_fault},
     connect::{self, Session},
     grants::{self, Named},
@@ -224,7 +224,7 @@ impl Inspector {
         }
         let begin = self.database.begin(&statement.query, None);
         let client = &self.session.client;
-        let asked = timeout(statement.query.timeout + SILENCE, async {
+        let asked = timeout(statement.query.timeout + OVERTIME, async {
             client.batch_execute(&begin).await?;
             grants::relations(client, statement).await
         });
@@ -244,7 +244,7 @@ impl Inspector {
         }
         let begin = self.database.begin(query, None);
         let client = &self.session.client;
-        let asked = timeout(query.timeout + SILENCE, async {
+        let asked = timeout(query.timeout + OVERTIME, async {
             client.batch_execute(&begin).await?;
             client.query_typed_one(seen, &[]).await?.try_get(0)
         });
@@ -283,7 +283,7 @@ impl Inspector {
     }
 
     async fn roll_back(&mut self) {
-        if timeout(SILENCE, self.session.client.batch_execute("ROLLBACK")).await.is_err() {
+        if timeout(OVERTIME, self.session.client.batch_execute("ROLLBACK")).await.is_err() {
             self.replace_session().await;
         }
     }
@@ -292,7 +292,7 @@ impl Inspector {
         if self.session.client.is_closed() {
             self.session = self.database.session(CONNECT.max(self.database.settings.connect_timeout)).await?;
         }
-        let limit = statement.query.timeout + SILENCE;
+        let limit = statement.query.timeout + OVERTIME;
         match timeout(limit, self.database.transaction(&self.session.client, statement, parameters)).await {
             Ok(Ok(Ok(reading))) => Ok(reading),
             Ok(Ok(Err(fault))) => Err(QueryError::ours(fault, Cause::Answer, fault.to_string())),
@@ -317,7 +317,7 @@ impl Inspector {
         }
         let begin = self.database.begin(&statement.query, None);
         let client = &self.session.client;
-        let limit = statement.query.timeout + SILENCE;
+        let limit = statement.query.timeout + OVERTIME;
         let asked = timeout(limit, async {
             client.batch_execute(&begin).await?;
             Plan::of(client, statement, parameters).await

@@ -87,6 +87,8 @@ mod tests {
             ("PG_TEMP,App,\"App\"", "\"app\", \"App\", pg_temp"),
             ("\"a, \"\"pg_temp\"\", b\" , c", "\"a, \"\"pg_temp\"\", b\", \"c\", pg_temp"),
             ("my-schema", "\"my-schema\", pg_temp"),
+            // PostgreSQL folds ASCII letters only.
+            ("ÄRGER", "\"Ärger\", pg_temp"),
         ] {
             assert_eq!(set_local(path), format!("SET LOCAL search_path = {set}"), "{path}");
         }

@@ -197,12 +197,25 @@ async fn a_file_that_is_rejected_is_one_entry_among_the_reloads() {
     files.write(2, &queries(2, 2));
     fixture.scaler.reaches(&of_team(2), 2.0, NOTICED).await;
 
-    let status: Value = serde_json::from_str(&admin::get(fixture.serving.admin, "/api/status").await).unwrap();
-    let results: Vec<&Value> = status["reloads"].as_array().unwrap().iter().map(|reload| &reload["result"]).collect();
-    assert_eq!(results, ["applied", "rejected"], "{status}");
-    assert_eq!(status["reloads"][0]["changed"], "queries.team-02 added");
+    let reloads = async || {
+        let status: Value = serde_json::from_str(&admin::get(fixture.serving.admin, "/api/status").await).unwrap();
+        status["reloads"].as_array().unwrap().clone()
+    };
+    let results = |reloads: &[Value]| -> Vec<String> {
+        reloads.iter().map(|reload| reload["result"].as_str().unwrap().to_owned()).collect()
+    };
+    let latest = reloads().await;
+    assert_eq!(results(&latest), ["applied", "rejected"], "{latest:?}");
+    assert_eq!(latest[0]["changed"], "queries.team-02 added");
     let history = admin::get(fixture.serving.admin, "/api/triggers/team-01/nobody").await;
     assert_eq!(history.matches("\"reload\"").count(), 1, "{history}");
+
+    // Its recovery is an entry, too, while another file is still rejected.
+    files.write(2, "queries: {team-02: {sqll: SELECT 0}}\n");
+    fixture.reaches_metric("clapometer_config_valid", &label(2), 0.0, NOTICED).await;
+    files.write(1, &queries(1, 1));
+    fixture.reaches_metric("clapometer_config_valid", &label(1), 1.0, NOTICED).await;
+    assert_eq!(results(&reloads().await), ["applied", "rejected", "applied", "rejected"]);
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use tokio_postgres::{
 use super::{CONNECT, Inspector, QueryError};
 use crate::{
     fault::Fault,
-    postgres::{Cause, SILENCE},
+    postgres::{Cause, OVERTIME},
 };
 
 /// The beginning of each transaction. A policy that would hide rows is an error, as for readings.
@@ -156,7 +156,7 @@ impl Inspector {
 
     async fn ask(&mut self, text: &str, parameters: &[(&(dyn ToSql + Sync), Type)]) -> Result<Vec<Row>, QueryError> {
         let client = &self.session.client;
-        let asked = timeout(CONNECT + SILENCE, async {
+        let asked = timeout(CONNECT + OVERTIME, async {
             client.batch_execute(BEGIN).await?;
             client.query_typed(text, parameters).await
         });
@@ -169,7 +169,7 @@ impl Inspector {
                 Err(QueryError::of(&error))
             }
             Err(_) => {
-                let message = format!("no answer within {:?}", CONNECT + SILENCE);
+                let message = format!("no answer within {:?}", CONNECT + OVERTIME);
                 Err(QueryError::ours(Fault::DeadlineExceeded, Cause::Silent, message))
             }
         }
