@@ -5,6 +5,7 @@
 
 pub(crate) mod advice;
 mod called;
+mod caveats;
 pub(crate) mod classify;
 pub mod connect;
 mod connections;
@@ -51,6 +52,7 @@ use tokio_stream::{Stream, StreamExt, wrappers::WatchStream};
 
 pub use self::{
     called::{Function, FunctionSnapshot},
+    caveats::Caveat,
     classify::Cause,
     grants::Named,
     inspect::{Column, Inspection, Inspector, QueryError, Role, Server, Table},

@@ -3,10 +3,9 @@
 //! For an operator's terminal: a function can hide rows that clapometer would have missed, and it reads
 //! with a snapshot that does not fit its locks. Names are found as text, so that this may name too many.
 
-use serde_json::Value as Json;
 use tokio_postgres::{Client, Error, types::Type};
 
-use super::explain::Explained;
+use super::explain::{Explained, expressions};
 
 /// Follows the words before a parenthesis, and the views, from the plan (`$1`) and the SQL (`$2`) into the bodies of
 /// functions and views.
@@ -97,17 +96,4 @@ impl Function {
         };
         rows.iter().map(function).collect()
     }
-}
-
-/// Returns all texts of a plan, a line each.
-fn expressions(plan: &Explained) -> String {
-    let mut texts = String::new();
-    for value in plan.nodes().into_iter().filter_map(Json::as_object).flat_map(|node| node.values()) {
-        let listed = value.as_array().into_iter().flatten();
-        for text in listed.chain([value]).filter_map(Json::as_str) {
-            texts.push_str(text);
-            texts.push('\n');
-        }
-    }
-    texts
 }

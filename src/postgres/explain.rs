@@ -34,6 +34,19 @@ pub(crate) fn text<'a>(node: &'a Json, key: &str) -> Option<&'a str> {
     node.get(key).and_then(Json::as_str)
 }
 
+/// Returns all texts of a plan, a line each.
+pub(super) fn expressions(plan: &Explained) -> String {
+    let mut texts = String::new();
+    for value in plan.nodes().into_iter().filter_map(Json::as_object).flat_map(|node| node.values()) {
+        let listed = value.as_array().into_iter().flatten();
+        for text in listed.chain([value]).filter_map(Json::as_str) {
+            texts.push_str(text);
+            texts.push('\n');
+        }
+    }
+    texts
+}
+
 impl<'a> FromSql<'a> for Explained {
     fn from_sql(_: &Type, raw: &'a [u8]) -> Result<Self, Box<dyn StdError + Sync + Send>> {
         Ok(Self(serde_json::from_slice(raw)?))

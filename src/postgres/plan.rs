@@ -8,6 +8,7 @@ use tokio_postgres::{Client, Error, types::Type};
 use super::{
     Statement,
     called::Function,
+    caveats::Caveat,
     explain::{Explained, text},
     loose_key,
 };
@@ -47,6 +48,8 @@ pub struct Plan {
     pub functions: Vec<Function>,
     /// The type or the collation that makes one key of several spellings.
     pub loose_key: Option<String>,
+    /// The reasons why a count can be another than the rows that there are now.
+    pub caveats: Vec<Caveat>,
 }
 
 /// A table that a plan reads.
@@ -92,6 +95,7 @@ impl Plan {
         // A finding less is no reason to show no plan.
         plan.functions = Function::called_by(client, &explained, &statement.query.sql).await.unwrap_or_default();
         plan.loose_key = loose_key::of(client, statement, parameters, &explained).await.unwrap_or_default();
+        plan.caveats = Caveat::of(client, &explained).await.unwrap_or_default();
         Ok(Some(plan))
     }
 
@@ -120,6 +124,7 @@ impl Plan {
             relations: relations.collect(),
             functions: Vec::new(),
             loose_key: None,
+            caveats: Vec::new(),
         })
     }
 }

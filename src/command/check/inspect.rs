@@ -111,7 +111,8 @@ fn query_report(statement: &Statement, database: &str, origin: Origin, inspectio
         warnings.extend(warning::for_function(function));
     }
     warnings.extend(plan.iter().filter_map(|plan| plan.loose_key.as_deref()).map(warning::for_loose_key));
-    let plan = plan.map(|Plan { cost, rows, relations, functions: _, loose_key: _ }| PlanReport {
+    warnings.extend(plan.iter().flat_map(|plan| &plan.caveats).map(warning::for_caveat));
+    let plan = plan.map(|Plan { cost, rows, relations, functions: _, loose_key: _, caveats: _ }| PlanReport {
         cost,
         rows,
         relations: relations.iter().map(|relation| format!("{}.{}", relation.schema, relation.name)).collect(),

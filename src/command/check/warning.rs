@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::{
     config::Database,
-    postgres::{Function, FunctionSnapshot, Relation, RowSecurity, Server},
+    postgres::{Caveat, Function, FunctionSnapshot, Relation, RowSecurity, Server},
     presets,
     query::{PresetQuery, Query},
     reading::CALL_DEADLINE,
@@ -233,6 +233,31 @@ pub(super) fn for_loose_key(reason: &str) -> Warning {
          of them than the answer gets the number of a key without rows"
     ))
     .advise("select and group by one spelling, such as lower(...) or a cast to text, and name that one in triggers")
+}
+
+/// Returns the warning about a count that can be another than the rows that there are now.
+pub(super) fn for_caveat(caveat: &Caveat) -> Warning {
+    match caveat {
+        Caveat::MaterializedView(name) => Warning::new(format!(
+            "{name} is a materialized view: it has the rows of its latest REFRESH, however long ago that was"
+        ))
+        .advise("count the tables behind it, or make it a plain view"),
+        Caveat::Subscribed(name) => Warning::new(format!(
+            "{name} is filled by logical replication: what has not arrived is not counted, and nothing arrives while the \
+             subscription is stopped or in error"
+        ))
+        .advise("ask the publisher; max_lag bounds the lag of standbys only"),
+        Caveat::Foreign(name) => Warning::new(format!(
+            "{name} is of another server: rows that a policy hides there are missing without an error, and its lag is \
+             not seen"
+        ))
+        .advise("ask that server itself, as a database of its own"),
+        Caveat::SessionZone { column, zone } => Warning::new(format!(
+            "{column} has no time zone, and the present is compared with it in the session's, which is {zone}: where \
+             writers mean another one, rows are due hours too early or too late"
+        ))
+        .advise("compare it with now() AT TIME ZONE 'UTC', or whatever zone its writers use"),
+    }
 }
 
 /// Returns whether a server's own address and port are this machine's.

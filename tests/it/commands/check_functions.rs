@@ -1,7 +1,12 @@
-//! `clapometer check` warns of what a plan hides: functions that read, and keys of several spellings.
+//! `clapometer check` warns of what a plan hides: functions that read, keys of several spellings, rows that are elsewhere.
 
 use super::{configuration, run};
-use crate::support::{cluster::Cluster, database::Database};
+use crate::support::{
+    cluster::{Cluster, SCALER_PASSWORD},
+    database::Database,
+    fixture::Fixture,
+    grpc::trigger,
+};
 
 const FUNCTIONS: &str = "
     CREATE TABLE job (queue text, state text);
@@ -116,5 +121,92 @@ async fn keys_of_several_spellings_are_told() {
         let text = block(&finished.output, query).join(" ").split_whitespace().collect::<Vec<_>>().join(" ");
         assert_eq!(text.contains("several spellings"), reason.is_some(), "{query}: {text}\n{}", finished.output);
         assert!(reason.is_none_or(|reason| text.contains(reason)), "{query}: {text}");
+    }
+}
+
+/// Returns a query's block on one line.
+fn line(output: &str, query: &str) -> String {
+    block(output, query).join(" ").split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[tokio::test]
+async fn rows_that_are_elsewhere_or_of_another_moment_are_told() {
+    let cluster = Cluster::private().await;
+    let database = Database::empty(&cluster).await;
+    database
+        .execute(
+            "CREATE TABLE job (run_at timestamp, due timestamptz, day date);
+             INSERT INTO job SELECT now(), now() FROM generate_series(1, 60);
+             CREATE MATERIALIZED VIEW old AS SELECT * FROM job;
+             CREATE VIEW outer_view AS SELECT * FROM old;
+             CREATE TABLE replicated (id int) PARTITION BY RANGE (id);
+             CREATE TABLE replicated_1 PARTITION OF replicated FOR VALUES FROM (0) TO (10);
+             INSERT INTO replicated VALUES (1);
+             GRANT SELECT ON ALL TABLES IN SCHEMA public TO scaler;
+             CREATE PUBLICATION p FOR TABLE replicated WITH (publish_via_partition_root = true);
+             CREATE SUBSCRIPTION s CONNECTION 'dbname=nowhere' PUBLICATION p WITH (connect = false);
+             SET allow_system_table_mods = on;
+             INSERT INTO pg_subscription_rel (srsubid, srrelid, srsubstate) SELECT oid, 'replicated'::regclass, 'r' FROM pg_subscription;
+             ALTER ROLE scaler SET TimeZone = 'America/New_York'",
+        )
+        .await;
+    let queries = "
+  materialized: {sql: SELECT count(*) FROM outer_view}
+  subscribed: {sql: SELECT count(*) FROM replicated}
+  local: {sql: SELECT count(*) FROM job WHERE run_at <= now()}
+  turned: {sql: \"SELECT count(*) FROM job AS j WHERE now() - interval '1 min' > j.run_at\"}
+  zoned: {sql: \"SELECT count(*) FROM job WHERE run_at <= now() AT TIME ZONE 'UTC'\"}
+  absolute: {sql: SELECT count(*) FROM job WHERE due <= now() AND run_at IS NOT NULL}
+";
+    let finished = run(&configuration(&database.scaler(), queries), &["check"]).await;
+    let local = "public.job.run_at has no time zone, and the present is compared with it in the session's, which is \
+                 America/New_York";
+    for (query, expected) in [
+        ("materialized", Some("public.old is a materialized view")),
+        ("subscribed", Some("public.replicated is filled by logical replication")),
+        ("local", Some(local)),
+        ("turned", Some(local)),
+        ("zoned", None),
+        ("absolute", None),
+    ] {
+        let text = line(&finished.output, query);
+        assert_eq!(text.contains("warning"), expected.is_some(), "{query}: {text}\n{}", finished.output);
+        assert!(expected.is_none_or(|expected| text.contains(expected)), "{query}: {text}");
+    }
+    database.execute("ALTER ROLE scaler SET TimeZone = 'Etc/UTC'; ALTER SUBSCRIPTION s SET (slot_name = NONE); DROP SUBSCRIPTION s").await;
+    let finished = run(&configuration(&database.scaler(), queries), &["check"]).await;
+    assert!(!line(&finished.output, "local").contains("warning"), "{}", finished.output);
+    assert!(!line(&finished.output, "subscribed").contains("warning"), "{}", finished.output);
+}
+
+/// PostgreSQL's own silent zero: the policy of the other server hides the rows, where its own `row_security` is on.
+#[tokio::test]
+async fn a_table_of_another_server_is_told_because_its_policies_hide_rows() {
+    let cluster = Cluster::private().await;
+    let database = Database::empty(&cluster).await;
+    let is_there: i64 =
+        database.value("SELECT count(*) FROM pg_available_extensions WHERE name = 'postgres_fdw'").await;
+    if is_there == 0 {
+        return crate::support::skip::skip("postgres_fdw is not installed");
+    }
+    let (name, port) = (database.name(), cluster.port());
+    database
+        .execute(&format!(
+            "CREATE TABLE job (); INSERT INTO job SELECT FROM generate_series(1, 60); GRANT SELECT ON job TO scaler;
+             ALTER TABLE job ENABLE ROW LEVEL SECURITY;
+             CREATE EXTENSION postgres_fdw;
+             CREATE SERVER there FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '127.0.0.1', port '{port}', dbname '{name}');
+             CREATE USER MAPPING FOR scaler SERVER there OPTIONS (user 'scaler', password '{SCALER_PASSWORD}');
+             CREATE FOREIGN TABLE far () SERVER there OPTIONS (table_name 'job');
+             GRANT SELECT ON far TO scaler"
+        ))
+        .await;
+    let queries = "\n  far: {sql: SELECT count(*) FROM far}\n  listed: {sql: SELECT count(*) FROM (SELECT FROM far OFFSET 0) AS f}\n";
+    let fixture = Fixture::with(&database.scaler(), queries).await;
+    assert_eq!(fixture.scaler.value(&trigger("far", &[])).await.unwrap(), 0.0);
+    let finished = run(&configuration(&database.scaler(), queries), &["check"]).await;
+    for query in ["far", "listed"] {
+        let text = line(&finished.output, query);
+        assert!(text.contains("public.far") && text.contains("is of another server"), "{query}: {text}");
     }
 }

@@ -1,0 +1,124 @@
+//! The relations and comparisons of a plan whose numbers are not those of this server at this moment.
+//!
+//! PostgreSQL answers from them without an error, so that what is missing looks like nothing to do. For an operator's
+//! terminal: names are found as text, so that this may name too many.
+
+use serde_json::Value as Json;
+use tokio_postgres::{Client, Error, types::Type};
+
+use super::explain::{Explained, expressions, text};
+
+/// What the catalog knows about relations, given as schemas (`$1`) and names (`$2`), and about the expressions of a plan
+/// (`$3`): a kind, a name, and a time zone.
+///
+/// A subscription may name a partitioned table while the plan has its partitions. `now()` is compared with a column
+/// without a time zone in the zone of the session; in UTC that is what nearly every library writes. `AT TIME ZONE` is
+/// `timezone('UTC'::text, now())` in plans of PostgreSQL 13.
+const CAVEATS: &str = r#"
+-- clapometer check: caveats
+WITH present (clock) AS (
+    VALUES ('(?<!::text, )(now\(\)|(statement|transaction|clock)_timestamp\(\)|CURRENT_TIMESTAMP|LOCALTIMESTAMP)'
+            '(?![^<>=,\n]*AT TIME ZONE)')
+), relation AS (
+    SELECT c.oid, c.relkind, coalesce(pg_partition_root(c.oid), c.oid) AS root
+      FROM unnest($1::text[], $2::text[]) AS asked (schema_name, relation_name)
+      JOIN pg_catalog.pg_namespace AS n ON n.nspname = asked.schema_name
+      JOIN pg_catalog.pg_class AS c ON c.relnamespace = n.oid AND c.relname = asked.relation_name
+), found (kind, oid, name, zone) AS (
+    SELECT 'view', relation.oid, NULL, NULL
+      FROM relation
+     WHERE relation.relkind = 'm'
+ UNION
+    SELECT 'subscribed', relation.root, NULL, NULL
+      FROM relation
+      JOIN pg_catalog.pg_subscription_rel AS s ON s.srrelid IN (relation.oid, relation.root)
+ UNION
+    SELECT 'clock', relation.root, a.attname::text, current_setting('TimeZone')
+      FROM relation
+      JOIN pg_catalog.pg_attribute AS a ON a.attrelid = relation.oid AND a.attnum > 0 AND NOT a.attisdropped
+     CROSS JOIN present
+     WHERE a.atttypid = 'timestamp'::regtype
+       AND a.attname ~ '^\w+$'
+       AND current_setting('TimeZone') !~* '^(etc/)?(utc|gmt|uct|zulu|universal|greenwich)$'
+       AND ($3 ~ format('\m%s"?\)*\s*[<>=]+\s*\(*%s', a.attname, present.clock)
+            OR $3 ~ format('%s[^<>=,\n]*[<>=]+\s*\(*(\w+\.)?"?%s\M', present.clock, a.attname))
+)
+SELECT found.kind, concat_ws('.', quote_ident(n.nspname), quote_ident(c.relname), quote_ident(found.name)), found.zone
+  FROM found
+  JOIN pg_catalog.pg_class AS c ON c.oid = found.oid
+  JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+ ORDER BY 1, 2"#;
+
+/// A reason why a count can be another than the rows that there are now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Caveat {
+    /// A materialized view of this name, which has the rows of its latest REFRESH.
+    MaterializedView(String),
+    /// A table of this name, which a subscription fills.
+    Subscribed(String),
+    /// Tables of another server, as the plan names them.
+    Foreign(String),
+    /// A column without a time zone, which is compared with the present in the session's zone.
+    SessionZone {
+        /// Its schema, table and name.
+        column: String,
+        /// The session's time zone.
+        zone: String,
+    },
+}
+
+impl Caveat {
+    /// Looks at a plan and asks the catalog, in the transaction that is open.
+    pub(super) async fn of(client: &Client, plan: &Explained) -> Result<Vec<Self>, Error> {
+        let mut caveats = foreign(plan);
+        let named = |node: &Json| Some((text(node, "Schema")?.to_owned(), text(node, "Relation Name")?.to_owned()));
+        let (schemas, names): (Vec<String>, Vec<String>) = plan.nodes().into_iter().filter_map(named).unzip();
+        let expressions = expressions(plan);
+        let parameters: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 3] =
+            [(&schemas, Type::TEXT_ARRAY), (&names, Type::TEXT_ARRAY), (&expressions, Type::TEXT)];
+        for row in client.query_typed(CAVEATS, &parameters).await? {
+            let (kind, name): (&str, String) = (row.try_get(0)?, row.try_get(1)?);
+            caveats.push(match kind {
+                "view" => Self::MaterializedView(name),
+                "subscribed" => Self::Subscribed(name),
+                _ => Self::SessionZone { column: name, zone: row.try_get(2)? },
+            });
+        }
+        Ok(caveats)
+    }
+}
+
+/// Returns the tables of other servers. A join or an aggregate that such a server does itself has no table of its own.
+fn foreign(plan: &Explained) -> Vec<Caveat> {
+    let mut names: Vec<String> = Vec::new();
+    for node in plan.nodes() {
+        if text(node, "Node Type") != Some("Foreign Scan") {
+            continue;
+        }
+        let table = text(node, "Schema").zip(text(node, "Relation Name"));
+        let name = table.map(|(schema, name)| format!("{schema}.{name}"));
+        names.extend(name.or_else(|| text(node, "Relations").map(str::to_owned)));
+    }
+    names.sort();
+    names.dedup();
+    names.into_iter().map(Caveat::Foreign).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn tables_of_another_server_are_named_whoever_aggregates() {
+        let plan = json!([{"Plan": {"Node Type": "Append", "Plans": [
+            {"Node Type": "Foreign Scan", "Schema": "app", "Relation Name": "job", "Alias": "job"},
+            {"Node Type": "Foreign Scan", "Relations": "Aggregate on (app.done)"},
+            {"Node Type": "Foreign Scan", "Schema": "app", "Relation Name": "job", "Alias": "job_1"},
+            {"Node Type": "Seq Scan", "Schema": "app", "Relation Name": "own"},
+        ]}}]);
+        let named = ["Aggregate on (app.done)", "app.job"].map(|name| Caveat::Foreign(name.to_owned()));
+        assert_eq!(foreign(&plan.into()), named);
+    }
+}
