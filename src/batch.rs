@@ -1,8 +1,8 @@
 //! `postgres-batch`: the Job that KEDA starts, and the operator's commands.
 //!
-//! One process is one pod of one Job, and works on one clap. [`worker`] claims it, runs its work and books the end;
-//! [`operator`] has the commands; [`store`] has every statement on the tables. A worker owns its clap by a lease on the
-//! database's clock and by a fencing token. It keeps nothing in its session, and may die at any moment.
+//! One process is one pod of one Job, and works on one clap. [`worker`] claims it, runs its work and records the
+//! outcome; [`operator`] has the commands; [`store`] has every statement on the tables. A worker owns its clap by a
+//! lease on the database's clock and by a fencing token. It keeps nothing in its session, and may die at any moment.
 
 pub mod cli;
 pub mod operator;
@@ -35,7 +35,7 @@ use crate::{
     terminal::{completions, print, usage},
 };
 
-/// The exit code of an operator's command that could not do everything that it was asked for.
+/// The exit code of an operator's command that did only a part of what it was asked to do.
 const FAILED: u8 = 1;
 
 /// The exit code for a database that cannot be reached (EX_UNAVAILABLE of sysexits.h).
@@ -44,7 +44,7 @@ const UNAVAILABLE: u8 = 69;
 /// The exit code for a wrong configuration (EX_CONFIG of sysexits.h).
 const CONFIGURATION: u8 = 78;
 
-/// The longest that writing a Job's last line may take.
+/// The time limit for writing a Job's last line.
 const REPORT: Duration = Duration::from_secs(2);
 
 /// Runs `postgres-batch`: reads the arguments and the environment, and returns the exit code.
@@ -109,7 +109,7 @@ async fn work(connection: ConnectionSource, schema: Option<String>, rules: &Rule
     ExitCode::from(code)
 }
 
-/// Writes a Job's last line: to standard output, unless that belongs to the program.
+/// Writes a Job's last line to standard output, or to standard error if standard output belongs to the program.
 fn report(report: &Report, work: &Work) {
     let belongs_to_program = match work {
         Work::Wait(_) => false,
@@ -121,8 +121,8 @@ fn report(report: &Report, work: &Work) {
         let mut stream: Box<dyn Write> = if belongs_to_program { Box::new(stderr()) } else { Box::new(stdout()) };
         let _ = writeln!(stream, "{line}").and_then(|()| stream.flush());
     };
-    // A reader that is gone changes nothing, and one that has stopped reading must not keep the Job from its end: the
-    // outcome is booked, and the exit code says it too.
+    // A failure to write does not matter: the outcome is recorded, and the exit code says it, too. A reader that has
+    // stopped reading must not keep the process alive.
     let (written, done) = std::sync::mpsc::channel();
     let of_thread = write.clone();
     let spawned = std::thread::Builder::new().spawn(move || {
@@ -131,7 +131,7 @@ fn report(report: &Report, work: &Work) {
     });
     match spawned {
         Ok(_) => drop(done.recv_timeout(REPORT)),
-        // Without a thread the line is worth the risk.
+        // If no thread can be started, write here, although it may block.
         Err(_) => write(),
     }
 }

@@ -1,7 +1,8 @@
-//! Shares a number of Jobs among the keys of a grouped query. Pure: each replica tells the same of the same rows.
+//! Shares a number of Jobs among the keys of a grouped query. Pure: all replicas compute the same shares from the same
+//! rows.
 //!
-//! Slots are poured like water into vessels of unequal width: each free one goes to the key that has the least for its
-//! weight. Since they are given one by one, neither a larger total nor more rows ever take one from a key.
+//! Free slots are given one at a time, each to the key that has the fewest slots for its weight (weighted max-min
+//! fairness). So neither a larger total nor more rows of its own ever reduce the share of a key.
 
 use std::{
     cmp::{Ordering, Reverse},
@@ -13,7 +14,7 @@ use crate::scaling;
 /// The demand of one key.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Demand<'a> {
-    /// The key, which decides last.
+    /// The key. It decides if all else is equal.
     pub key: &'a str,
     /// The rows that are claimable or held.
     pub outstanding: u64,
@@ -21,7 +22,8 @@ pub struct Demand<'a> {
     pub held: u64,
     /// The key's weight among the others: finite, above zero.
     pub weight: f64,
-    /// The time since which it waits, in seconds of any clock; absent if it has never had a slot. The earliest comes first.
+    /// The time of the key's latest claim, in seconds on any clock that all keys share; `None` if it has never had a
+    /// slot. The earliest comes first.
     pub since: Option<f64>,
 }
 
@@ -29,15 +31,15 @@ pub struct Demand<'a> {
 #[derive(Debug, Clone, Copy)]
 struct Claimant<'a> {
     demand: Demand<'a>,
-    /// The place in what is returned.
+    /// The index of the key's share in the result.
     place: usize,
     has: u64,
 }
 
-/// Returns the number of Jobs for each demand, in the order in which they came.
+/// Returns the number of Jobs for each demand, in the order of `demands`.
 ///
-/// Each gets at least what it holds and at most what is outstanding; all together get at most `total`, or what they
-/// hold if that is more.
+/// Each key gets at least what it holds and at most what is outstanding. All keys together get at most `total`, or what
+/// they hold if that is more.
 pub fn shares(total: u64, demands: &[Demand<'_>]) -> Vec<u64> {
     let mut shares: Vec<u64> = demands.iter().map(|demand| demand.held).collect();
     let mut free = total.saturating_sub(shares.iter().fold(0, |sum, held| sum.saturating_add(*held)));
@@ -58,8 +60,8 @@ pub fn shares(total: u64, demands: &[Demand<'_>]) -> Vec<u64> {
 }
 
 impl Claimant<'_> {
-    /// The height of the water: what it has for its weight. A key that has nothing comes before every other one, however
-    /// small its weight, so that none starves.
+    /// Returns the slots for the weight. A key without slots comes before every other one, however small its weight, so
+    /// that no key starves.
     fn level(&self) -> f64 {
         scaling::float(self.has) / self.demand.weight
     }

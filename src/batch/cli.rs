@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{config::duration::show, notify_sql, terminal::completions::Shell, version::VERSION};
 
-/// The command where none is named.
+/// The command that runs if none is named.
 const DEFAULT: &str = "work";
 
 const CONNECTION_HELP: &str = "\
@@ -43,7 +43,7 @@ const USAGE: &str = "\
 postgres-batch [work] [OPTIONS] [-- PROGRAM...]
        postgres-batch [--schema NAME] COMMAND";
 
-/// One clap per Job: claims a row, does its work, books the end.
+/// One clap per Job: claims a row, does its work, records the outcome.
 #[derive(Debug, Parser)]
 #[command(name = "postgres-batch", version = VERSION, override_usage = USAGE, after_help = CONNECTION_HELP)]
 pub struct Arguments {
@@ -52,7 +52,7 @@ pub struct Arguments {
           value_parser = schema)]
     pub schema: Option<String>,
 
-    /// What to do; [`DEFAULT`] where the words name no command.
+    /// The command; [`DEFAULT`] if the command line names none.
     #[command(subcommand)]
     pub command: Command,
 }
@@ -77,8 +77,8 @@ impl Arguments {
     }
 }
 
-/// Treats an empty variable as absent, because a template leaves one where no value is given; and takes `-5` for a number, so
-/// that its option says what it may be.
+/// Treats an empty variable as absent, because a template writes one where no value is given. Accepts `-5` as a value,
+/// so that the option's own check can say what is allowed.
 fn lenient(command: clap::Command) -> clap::Command {
     let without = |argument: clap::Arg| {
         let value = argument.get_env().and_then(std::env::var_os);
@@ -87,7 +87,7 @@ fn lenient(command: clap::Command) -> clap::Command {
     command.allow_negative_numbers(true).mut_args(without).mut_subcommands(lenient)
 }
 
-/// Inserts [`DEFAULT`] where a command is missing: before an option of `work`, or before the `--` of a program.
+/// Inserts [`DEFAULT`] if the command is missing: before an option of `work`, or before the `--` of a program.
 fn with_default_command(mut words: Vec<OsString>) -> Vec<OsString> {
     let mut position = 1;
     loop {
@@ -100,7 +100,7 @@ fn with_default_command(mut words: Vec<OsString>) -> Vec<OsString> {
             _ => break,
         }
     }
-    // Beyond the end the schema's name is missing, which the parser reports, too.
+    // If there is no next word, the name of the schema is missing. The parser reports this, too.
     if position <= words.len() {
         words.insert(position, DEFAULT.into());
     }
@@ -114,7 +114,7 @@ pub enum Command {
     Work(Box<WorkArguments>),
     /// Create or inspect the tables
     Migrate {
-        /// What to do with them.
+        /// The action.
         #[command(subcommand)]
         action: MigrateAction,
     },
@@ -408,12 +408,12 @@ impl WorkArguments {
     }
 }
 
-/// Options that the parser accepts and that cannot work.
+/// The reason why options that the parser accepted cannot work.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Unusable {
     /// An option is wrong: exit code 2.
     Usage(String),
-    /// The machine is not as it must be: exit code 78.
+    /// The environment is wrong, for example the program is missing: exit code 78.
     Configuration(String),
 }
 

@@ -1,6 +1,6 @@
 //! The operator's commands: `migrate`, `add`, `list`, `show`, `retry`, `cancel`, `prune` and `explain`.
 //!
-//! A command is a statement or two and an [`Answer`], which is text for people or one JSON document.
+//! A command runs one or two statements and returns an [`Answer`]: text for people, or one JSON document.
 
 mod commands;
 mod explain;
@@ -28,16 +28,16 @@ use crate::{
     terminal::{self, print, style::ColorChoice},
 };
 
-/// The longest that an operator's statement may take on the server.
+/// The time limit of an operator's statement on the server.
 const STATEMENT: Duration = Duration::from_secs(30);
 
-/// The longest that a statement may take with connecting and waiting for its answer.
+/// The time limit of a statement, with connecting and waiting for the answer.
 const WITHIN: Duration = Duration::from_secs(40);
 
-/// The interval at which a command that takes long says so on a terminal.
+/// The interval at which a slow command shows its progress on a terminal.
 const PROGRESS: Duration = Duration::from_secs(1);
 
-/// Returns the cursor to the line's beginning and deletes the line.
+/// The escape sequence that moves the cursor to the start of the line and clears the line.
 const CLEAR_LINE: &str = "\r\x1b[K";
 
 /// The answer to a command.
@@ -58,7 +58,7 @@ enum View {
     Human {
         /// The terminal's width, if standard output is one.
         width: Option<usize>,
-        /// The choice whether text is coloured.
+        /// The rule that decides whether text is coloured.
         colors: ColorChoice,
     },
 }
@@ -132,7 +132,7 @@ async fn with_progress<T>(answer: impl Future<Output = T>, deleted: &Cell<usize>
                     deleted => format!(", {deleted} claps deleted"),
                 };
                 eprint!("{CLEAR_LINE}the database works on it: {} s{deleted}", started.elapsed().as_secs());
-                // A terminal that is gone ends nothing that is under way.
+                // A terminal that is gone must not end the command.
                 let _ = io::stderr().flush();
                 is_shown = true;
             }

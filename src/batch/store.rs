@@ -242,13 +242,13 @@ impl Store {
         rows.first().map(|row| column(row, "cancel_requested")).transpose()
     }
 
-    /// Books the work as done; `None` means fenced.
+    /// Records the work as done; `None` means fenced.
     pub async fn succeed(&mut self, attempt: &Attempt, by: Instant) -> Result<Option<Status>, Error> {
         let parameters: [Parameter<'_>; 2] = [(&attempt.id, Type::INT8), (&attempt.session.0, Type::INT8)];
         self.settle(Statement::Succeed, &parameters, by).await
     }
 
-    /// Books a failure, and returns the clap's new state, FAILED or DEAD; `None` means fenced.
+    /// Records a failure, and returns the clap's new state, FAILED or DEAD; `None` means fenced.
     pub async fn fail(
         &mut self,
         attempt: &Attempt,
@@ -298,13 +298,13 @@ impl Store {
         self.settle(Statement::Release, &parameters, by).await
     }
 
-    /// Books that the work was stopped on an operator's request; `None` means fenced.
+    /// Records that the work was stopped on an operator's request; `None` means fenced.
     pub async fn cancelled(&mut self, attempt: &Attempt, by: Instant) -> Result<Option<Status>, Error> {
         let parameters: [Parameter<'_>; 2] = [(&attempt.id, Type::INT8), (&attempt.session.0, Type::INT8)];
         self.settle(Statement::Cancelled, &parameters, by).await
     }
 
-    /// Reads how an attempt was booked, and the clap's state now; `None` means that the clap's row was deleted.
+    /// Reads the recorded end of an attempt, and the clap's state now; `None` means that the clap's row was deleted.
     pub async fn settled(
         &mut self,
         session: SessionId,

@@ -26,10 +26,10 @@ use crate::{
     },
 };
 
-/// The longest attempt to connect to one address, unless `PGCONNECT_TIMEOUT` sets another.
+/// The time limit for connecting to one address, unless `PGCONNECT_TIMEOUT` sets another one.
 const CONNECT: Duration = Duration::from_secs(3);
 
-/// The time by which this side waits longer than the server, so that the server's own timeout comes first.
+/// The time for which the client waits beyond the server's own timeout, so that the server's timeout comes first.
 const ANSWER_SLACK: Duration = Duration::from_millis(500);
 
 /// Lets the server notice within about ten seconds that this host is gone. Without it a backend whose transaction was
@@ -54,7 +54,7 @@ pub enum Error {
     Unavailable {
         /// The text of the error and of its causes.
         reason: String,
-        /// What to do, where that is known.
+        /// The advice, if there is any.
         advice: Option<String>,
     },
     /// The session broke, or no answer came in time. Another try makes sense once it is known whether this transaction
@@ -126,7 +126,8 @@ impl Transactions {
         self.run_with(Some(self.lock), sql, parameters, by).await
     }
 
-    /// Runs one statement as [`Transactions::run`] does, which takes the lock of [`Transactions::lock`] itself.
+    /// Runs a statement that takes the lock of [`Transactions::lock`] itself. Otherwise the same as
+    /// [`Transactions::run`].
     ///
     /// # Errors
     /// Those of [`Transactions::run`].
@@ -165,7 +166,7 @@ impl Transactions {
             Err(_) => Err(Error::Unanswered(format!("no answer within {:.1} s", left.as_secs_f64()))),
         };
         match &result {
-            // It had the lock, so no earlier transaction of this process is under way.
+            // This transaction had the lock, so no earlier one of this process is under way.
             Ok(_) => self.abandoned = false,
             Err(Error::Unanswered(_)) => self.abandoned = true,
             Err(_) => {}
@@ -176,7 +177,7 @@ impl Transactions {
         result
     }
 
-    /// Returns what to tell a person about an error, with the schema that was named.
+    /// Returns the text of an error for people. It names the schema if the operator named one.
     pub(super) fn explain(&self, error: &Error) -> String {
         match (error, &self.schema) {
             (Error::NotMigrated(reason), Some(schema)) => {
@@ -298,7 +299,8 @@ fn begin(limit: Duration, lock: Option<i64>, abandoned: bool) -> String {
 }
 
 /// Returns the statement that ends the backend of an abandoned transaction, if it waits for messages or cannot send its
-/// answers. Its client, this process, has given it up. A backend that is in its COMMIT does neither, and is waited for.
+/// answers. Its client, which is this process, has given it up. A backend in COMMIT does neither, so that the lock
+/// waits for it.
 fn end_abandoned(lock: i64) -> String {
     format!(
         "SELECT pg_terminate_backend(l.pid) \
@@ -320,7 +322,7 @@ async fn into_schema(client: &Client, schema: Option<String>) -> Result<(), Erro
     Ok(())
 }
 
-/// Returns what to do about a session that could not be opened.
+/// Returns advice on a session that could not be opened.
 fn on_session(cause: Cause, connection: &ConnectionSource) -> String {
     match cause {
         Cause::Full => {
@@ -341,7 +343,7 @@ fn on_session(cause: Cause, connection: &ConnectionSource) -> String {
     }
 }
 
-/// Returns what to do about a statement that the server refused, where that is known.
+/// Returns advice on a statement that the server refused, if there is any.
 fn on_statement(error: &tokio_postgres::Error) -> Option<&'static str> {
     match cause_of_write(error)? {
         Cause::Privilege => Some(
@@ -371,7 +373,7 @@ impl Error {
         matches!(self, Self::Unavailable { .. } | Self::Unanswered(_))
     }
 
-    /// Returns what a person may do about it, where that is known.
+    /// Returns advice on the error, if there is any.
     pub(super) fn advice(&self) -> Option<&str> {
         match self {
             Self::Unavailable { reason: _, advice } => advice.as_deref(),

@@ -1,4 +1,4 @@
-//! Reads the values of the command line, each with the message about a wrong one.
+//! Parsers for the values of the command line. Each returns its own message about a wrong value.
 
 use std::{ops::RangeInclusive, time::Duration};
 
@@ -8,7 +8,7 @@ use crate::{config::duration as configured, notify_sql};
 /// The longest duration: ten years. A longer one could overflow a timestamp.
 const LONGEST: Duration = Duration::from_secs(10 * 365 * 86_400);
 
-/// Makes a reader of whole numbers in a range.
+/// Returns a parser for whole numbers in a range.
 pub(super) fn whole<T: TryFrom<i64>>(range: RangeInclusive<i64>) -> impl Fn(&str) -> Result<T, String> + Clone {
     move |text| {
         let number =
@@ -50,7 +50,8 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
         })
 }
 
-/// Reads the name of a schema. PostgreSQL would cut a longer one, and look for the tables in another schema.
+/// Reads the name of a schema. PostgreSQL would truncate a name of more than 63 bytes, and look for the tables in
+/// another schema.
 pub(super) fn schema(text: &str) -> Result<String, String> {
     if text.is_empty() {
         return Err("a schema's name must not be empty".to_owned());
@@ -72,7 +73,7 @@ pub(super) fn json_document(text: &str) -> Result<String, String> {
     }
 }
 
-/// Returns the advice on a text that is no JSON, by the mistake that its first character shows.
+/// Returns advice on a text that is not JSON. Its first character shows the likely mistake.
 fn json_advice(text: &str) -> &'static str {
     match text.trim_start().as_bytes() {
         [b'@', ..] => "; a file's content is given as \"$(cat FILE)\"",

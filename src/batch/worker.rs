@@ -1,4 +1,4 @@
-//! One Job: it claims a clap, runs its work and books the end.
+//! One Job: it claims a clap, runs its work and records the outcome.
 
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ use super::{
 /// late booking harmless.
 const SETTLE: Duration = Duration::from_secs(5);
 
-/// The pause between two tries to book an end.
+/// The pause between two tries to record an end.
 const RETRY: Duration = Duration::from_millis(250);
 
 /// Kubernetes' own back-off between the pods of a Job: 10 s, doubled each time, at most six minutes.
@@ -85,8 +85,8 @@ enum End {
     Ended(Ended, Option<Stop>),
     /// The clap was lost, and the work was killed.
     Lost(String),
-    /// The program has booked its own success.
-    Booked,
+    /// The program has recorded its own success.
+    Recorded,
 }
 
 /// Runs one Job to its end. Returns the outcome, and the attempt if the Job had one.
@@ -140,7 +140,7 @@ async fn run_attempt(
         confirmed = lease.confirm(store, attempt) => confirmed.map_err(|event| match event {
             Event::CancelRequested => not_started(Stop::Cancelled),
             Event::Lost(reason) => End::Lost(reason),
-            Event::Booked => End::Booked,
+            Event::Recorded => End::Recorded,
         }),
     };
     let end = match confirmed.map(|()| rules.work.start(attempt)) {
@@ -151,7 +151,7 @@ async fn run_attempt(
     let (ended, stop) = match end {
         End::Ended(ended, stop) => (ended, stop),
         End::Lost(reason) => return Outcome::Lost(reason),
-        End::Booked => return Outcome::Success,
+        End::Recorded => return Outcome::Success,
     };
     let verdict = Verdict::new(ended, stop, rules, attempt);
     settle(store, rules, attempt, &verdict, lease.deadline().max(Instant::now() + SETTLE)).await
@@ -169,25 +169,25 @@ async fn work(
     let started = Instant::now();
     let mut stop = None;
     let mut kill_at = started;
-    let mut booked = false;
+    let mut recorded = false;
     loop {
         let asked = tokio::select! {
             () = running.ended() => {
-                if booked {
-                    return End::Booked;
+                if recorded {
+                    return End::Recorded;
                 }
                 // No heartbeat is sent meanwhile, and nothing can change any more how the work has ended.
                 return End::Ended(running.last_words(lease.deadline()).await, stop);
             }
-            event = lease.keep(store, attempt), if !booked => match event {
+            event = lease.keep(store, attempt), if !recorded => match event {
                 Event::Lost(reason) => {
                     running.kill();
                     // The wait is bounded: a process in an uninterruptible sleep must not keep the Job alive.
                     let _ = timeout(SETTLE, running.ended()).await;
                     return End::Lost(reason);
                 }
-                Event::Booked => {
-                    booked = true;
+                Event::Recorded => {
+                    recorded = true;
                     continue;
                 }
                 Event::CancelRequested => Stop::Cancelled,
@@ -216,7 +216,7 @@ async fn over(moment: Option<Instant>) {
     }
 }
 
-/// The end that is to be booked.
+/// The end that is to be recorded.
 #[derive(Debug, PartialEq)]
 enum Verdict {
     Success,
@@ -261,7 +261,7 @@ impl Verdict {
         }
     }
 
-    /// Returns the outcome that the attempt's row has once this is booked.
+    /// Returns the outcome that the attempt's row has once this is recorded.
     fn booked_as(&self) -> AttemptOutcome {
         match self {
             Self::Success => AttemptOutcome::Success,
@@ -302,28 +302,28 @@ impl Rules {
     }
 }
 
-/// Books the end. Tries again until it is confirmed, and gives up at `by`.
+/// Records the end. Tries again until it is confirmed, and gives up at `by`.
 async fn settle(store: &mut Store, rules: &Rules, attempt: &Attempt, verdict: &Verdict, by: Instant) -> Outcome {
     let mut in_ascii = None;
     loop {
         let verdict = in_ascii.as_ref().unwrap_or(verdict);
-        let booked = match verdict {
+        let recorded = match verdict {
             Verdict::Success => store.succeed(attempt, by).await,
             Verdict::Failed(failure, backoff) => store.fail(attempt, failure, backoff, by).await,
             Verdict::NotStarted(error, backoff) => store.not_started(attempt, error, backoff, by).await,
             Verdict::Interrupted => store.release(attempt, rules.max_interruptions, by).await,
             Verdict::Cancelled => store.cancelled(attempt, by).await,
         };
-        let reason = match booked {
+        let reason = match recorded {
             Ok(Some(status)) => return verdict.outcome(status, rules.retry_by),
             Ok(None) => match store.settled(attempt.session, by).await {
-                // An earlier try was committed, and its answer was lost; or the program booked its own success.
+                // An earlier try was committed, and its answer was lost; or the program recorded its own success.
                 Ok(Some((outcome, status))) if outcome == verdict.booked_as() => {
                     return verdict.outcome(status, rules.retry_by);
                 }
                 Ok(Some((AttemptOutcome::Success, _))) => return Outcome::Success,
                 Ok(Some((outcome, status))) => {
-                    return Outcome::Lost(format!("the attempt was booked {outcome}; the clap is {status}"));
+                    return Outcome::Lost(format!("the attempt was recorded as {outcome}; the clap is {status}"));
                 }
                 Ok(None) => return Outcome::Lost("the clap was deleted".to_owned()),
                 Err(error) => error,
@@ -336,7 +336,7 @@ async fn settle(store: &mut Store, rules: &Rules, attempt: &Attempt, verdict: &V
                 in_ascii = verdict.in_ascii()
             }
             error if error.is_passing() && Instant::now() + RETRY < by => sleep(RETRY).await,
-            error => return Outcome::Lost(format!("the end could not be booked: {error}")),
+            error => return Outcome::Lost(format!("the end could not be recorded: {error}")),
         }
     }
 }

@@ -1,4 +1,5 @@
-//! The whole loop: ScaledJobs that share a budget, polled apart, Jobs that start late, and answers of different ages.
+//! Simulates the whole loop: ScaledJobs that share a budget and are polled at different times, Jobs that start late,
+//! and readings of different ages.
 //!
 //! The figures of docs/scale.md come from here.
 
@@ -12,7 +13,7 @@ use crate::keda::scaled_job::{Jobs, ScaledJob, ScalerAnswer};
 const KEYS: [&str; 4] = ["a", "b", "c", "d"];
 const TOTAL: u64 = 10;
 
-/// Milliseconds.
+/// The interval between polls of one key. All times are in milliseconds.
 const POLL: u64 = 5_000;
 const LONGEST_START: u64 = 20_000;
 const COMPLETION: u64 = 1_500;
@@ -33,11 +34,11 @@ struct Queue {
     held: u64,
     /// The Jobs that have not claimed yet.
     starting: u64,
-    /// The Jobs that have let go of their row, and that KEDA does not see complete yet.
+    /// The Jobs that have ended their work, but do not count as complete for KEDA yet.
     ending: u64,
 }
 
-/// The greatest numbers of a run.
+/// The maxima of a run, and the number of rows that were worked.
 #[derive(Debug, Default)]
 struct Peak {
     /// Jobs that start or hold a row.
@@ -46,7 +47,7 @@ struct Peak {
     done: u64,
 }
 
-/// Runs an hour. `is_shared` says whether there is a budget, or each object may use all of it.
+/// Simulates an hour. If `is_shared` is false, each queue may use the whole total.
 fn run(seed: u64, is_shared: bool) -> Peak {
     let mut random = StdRng::seed_from_u64(seed);
     let mut agenda = BinaryHeap::new();
@@ -108,7 +109,7 @@ fn run(seed: u64, is_shared: bool) -> Peak {
     peak
 }
 
-/// Returns what KEDA is told of each key.
+/// Returns the scaler's answer for each key.
 fn told(queues: &[Queue; KEYS.len()], is_shared: bool) -> Vec<ScalerAnswer> {
     let demands = KEYS.iter().zip(queues).map(|(key, queue)| {
         let Queue { claimable, held, .. } = *queue;
@@ -126,7 +127,7 @@ fn told(queues: &[Queue; KEYS.len()], is_shared: bool) -> Vec<ScalerAnswer> {
     shares.iter().zip(&demands).map(answer).collect()
 }
 
-/// The bound of docs/scale.md: the j-th key to start finds j - 1 others that share with it.
+/// Returns the bound of docs/scale.md. The j-th key to start finds j - 1 others to share with.
 fn bound() -> u64 {
     (1..=u64::try_from(KEYS.len()).expect("few")).map(|sharing| TOTAL.div_ceil(sharing)).sum()
 }

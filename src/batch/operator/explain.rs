@@ -129,14 +129,15 @@ async fn plans(transactions: &mut Transactions) -> Result<Vec<Plan>, Error> {
     Ok(plans)
 }
 
-/// Returns the search of an installed function of the tables.
+/// Returns the query by which an installed function finds its rows, as [`searching`] does.
 async fn function(client: &Client, name: &str) -> Result<String, Error> {
     let rows = client.query_typed(FUNCTION, &[(&name, Type::TEXT)]).await?;
     let body: &str = rows.first().map_or(Ok(""), |row| row.try_get("prosrc"))?;
     Ok(searching(body))
 }
 
-/// Returns the query that finds what a function works on: the last one into a variable, else the one whose rows it returns.
+/// Returns the query that finds the rows of a function: the last one that selects into `picked`, else the one whose
+/// rows the function returns.
 fn searching(body: &str) -> String {
     if let Some((before, after)) = body.rsplit_once("INTO picked") {
         let select = before.rfind("SELECT").map_or(before, |start| &before[start..]);

@@ -1,10 +1,10 @@
-//! The statements of a worker, a file each; every text names itself in its first comment.
+//! The statements of a worker, one file each. The first comment of each text is its name.
 //!
 //! Three of them call functions of the tables, whose present text is in `store/schema/`. They name the columns of the
 //! result, so that tables of an earlier version refuse the statement before it changes anything.
 //!
-//! What is found by its id says `(status = 'RUNNING') IS TRUE`: a bare comparison would let the planner use a partial index,
-//! whose dead entries it does not know, in place of the primary key.
+//! Statements that find a row by its id write `(status = 'RUNNING') IS TRUE`. With a bare comparison the planner may
+//! use a partial index instead of the primary key, because it does not know how many dead entries that index has.
 
 /// A statement of a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -25,30 +25,30 @@ pub enum Statement {
     Fresh,
     /// Finds a claim whose answer was lost, or voids its session. $1 session, $2 Job.
     FindBySession,
-    /// Takes the flag from requests that are pending although they have a clap. No parameters.
+    /// Clears the flag of requests that are marked as pending although they have a clap. No parameters.
     MendPending,
     /// Reads the clap that this Job had before. $1 Job.
     PreviousClap,
     /// Renews the lease, and confirms the attempt. $1 clap, $2 session, $3 lease in seconds; no row: fenced.
     Renew,
-    /// Books the work as done. $1 clap, $2 session; no row: fenced.
+    /// Records the work as done. $1 clap, $2 session; no row: fenced.
     Succeed,
-    /// Books a failure. $1 clap, $2 session, $3 exit code, $4 error, $5 permanent, $6 seconds reserved for the same
+    /// Records a failure. $1 clap, $2 session, $3 exit code, $4 error, $5 permanent, $6 seconds reserved for the same
     /// Job, $7 first back-off in seconds, $8 longest back-off in seconds.
     Fail,
-    /// Gives the clap back whose program could not be started. $1 clap, $2 session, $3 error, $4 first back-off in
+    /// Gives back a clap whose program could not be started. $1 clap, $2 session, $3 error, $4 first back-off in
     /// seconds, $5 longest back-off in seconds.
     NotStarted,
-    /// Gives the clap back. $1 clap, $2 session, $3 how many interruptions cost no attempt.
+    /// Gives a clap back. $1 clap, $2 session, $3 number of interruptions that cost no attempt.
     Release,
-    /// Books that the work was stopped on request. $1 clap, $2 session.
+    /// Records that the work was stopped on request. $1 clap, $2 session.
     Cancelled,
-    /// Reads how an attempt was booked. $1 session.
+    /// Reads the recorded end of an attempt. $1 session.
     Settled,
 }
 
 impl Statement {
-    /// Its text.
+    /// Returns the SQL.
     pub fn sql(self) -> &'static str {
         match self {
             Self::Fast => include_str!("worker/fast.sql"),

@@ -1,8 +1,8 @@
-//! The claim: the fast way, which takes over what is due or takes a request; and if that finds nothing, mark dead, resume,
-//! take over, take a fresh request, in this order.
+//! The claim. One fast statement takes over a clap that is due, or takes a request. If it finds nothing, the worker
+//! marks dead claps, resumes, takes over, and takes a fresh request, in this order.
 //!
-//! No claim is in doubt when this ends. A claim whose answer was lost is either found, or its session is voided, which
-//! makes it impossible; if neither can be confirmed in time, the answer is [`Claimed::Unknown`].
+//! After a lost answer the worker either finds its claim, or voids the session of the claim, which can then never be
+//! committed. If neither can be confirmed in time, the result is [`Claimed::Unknown`].
 
 use std::time::Duration;
 
@@ -23,10 +23,10 @@ const PATIENCE: Duration = Duration::from_secs(15);
 /// The pause between two tries to reach the database.
 const RETRY: Duration = Duration::from_millis(250);
 
-/// The pause before another look at a clap of this Job that somebody is writing to at this moment.
+/// The pause before this Job's clap is looked up again while another session writes to it.
 const CONTENDED: Duration = Duration::from_millis(50);
 
-/// The most times that a claim marks claps as dead, a few each time, before it goes on to those that it may take.
+/// The most batches of claps that a claim marks as dead before it goes on to those that it may take.
 const MOST_MARKED: usize = 10;
 
 /// The result of a claim.
@@ -52,14 +52,14 @@ pub enum Claimed {
 /// The result of one round of statements.
 enum Found {
     Claimed(Claimed),
-    /// Another pod holds this Job's clap for that long.
+    /// Another pod may hold this Job's clap for this long.
     Busy(Duration),
 }
 
 /// Claims one clap, and waits while another pod of the same Job holds it.
 ///
-/// # Errors
-/// One that is passing once the database could not be reached for [`PATIENCE`], any other at once.
+/// # Errors A passing error ([`Error::is_passing`]) once the database could not be reached for [`PATIENCE`]; any other
+/// error at once.
 pub async fn claim(
     store: &mut Store,
     job: &Job,
@@ -99,7 +99,7 @@ struct Round<'a> {
     job: &'a Job,
     terms: Terms,
     session: SessionId,
-    /// The time at which a claim was sent that got no answer, until it is known what became of it.
+    /// The time at which the latest claim was sent, if its answer was lost and its result is not known yet.
     unanswered: Option<Instant>,
 }
 
@@ -134,7 +134,7 @@ impl Round<'_> {
         Ok(Found::Claimed(Claimed::Nothing))
     }
 
-    /// Claims in the first of these ways that finds a clap.
+    /// Tries these ways in their order, until one finds a clap.
     async fn first_of(
         &mut self,
         claims: &[Claim],
@@ -155,8 +155,8 @@ impl Round<'_> {
         Ok(None)
     }
 
-    /// Finds the claim whose answer was lost, or makes sure that it can never be committed. Does nothing if every claim
-    /// was answered.
+    /// Finds the claim whose answer was lost, or makes sure that it can never be committed. Does nothing if no answer
+    /// was lost.
     async fn resolve(&mut self, by: Instant) -> Result<Option<Claimed>, Error> {
         let Some(sent_at) = self.unanswered else { return Ok(None) };
         let found = self.store.find_by_session(self.job, self.session, by).await?;
@@ -169,7 +169,8 @@ impl Round<'_> {
         Ok(None)
     }
 
-    /// Ends without a clap. A claim whose answer was lost, and which is found, goes to the caller, who gives it back.
+    /// Ends after an interrupt. If a claim whose answer was lost is found, it is returned, and the caller gives it
+    /// back.
     async fn withdraw(&mut self, by: Instant) -> Result<Claimed, Error> {
         match self.resolve(by).await {
             Ok(found) => Ok(found.unwrap_or(Claimed::Interrupted)),
@@ -177,13 +178,13 @@ impl Round<'_> {
         }
     }
 
-    /// Returns what an error means after which there is no further try.
+    /// Returns the result of a claim that gives up after an error.
     fn given_up(&self, error: Error) -> Result<Claimed, Error> {
         if self.unanswered.is_some() { Ok(Claimed::Unknown(error.to_string())) } else { Err(error) }
     }
 }
 
-/// Decides what a Job does that found nothing to claim, and had a clap before.
+/// Decides what to do if a Job finds nothing to claim but had a clap before.
 fn judged(previous: &PreviousClap) -> Found {
     let PreviousClap { id, status, mine, spent, lease } = *previous;
     match status {

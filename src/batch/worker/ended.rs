@@ -1,6 +1,6 @@
 //! The end of the work of one attempt.
 
-/// The exit code of a program that cannot be executed, as a shell has it.
+/// The exit code of a program that cannot be executed, as in a shell.
 pub const CANNOT_EXECUTE: u8 = 126;
 
 /// The end of an attempt's work.

@@ -19,7 +19,7 @@ pub const MARGIN: Duration = Duration::from_secs(1);
 /// The longest wait before a failed heartbeat is tried again.
 const RETRY: Duration = Duration::from_millis(250);
 
-/// The length of a lease, and how often it is renewed.
+/// The length of a lease, and the interval at which it is renewed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Terms {
     /// The time from a heartbeat to the moment when any worker may take over.
@@ -36,15 +36,15 @@ pub struct Lease {
     next_heartbeat: Instant,
 }
 
-/// An event that a heartbeat found, or missed.
+/// The reason why a lease is no longer renewed.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Event {
     /// The clap belongs to somebody else, or may do so; the text says why. The work must be killed.
     Lost(String),
     /// An operator has asked to cancel the clap.
     CancelRequested,
-    /// The program has booked its own success, in its own transaction.
-    Booked,
+    /// The program has recorded its own success, in its own transaction.
+    Recorded,
 }
 
 impl Lease {
@@ -58,12 +58,12 @@ impl Lease {
         self.deadline
     }
 
-    /// Renews the lease again and again until something happens.
+    /// Renews the lease until there is an [`Event`].
     ///
     /// A heartbeat without an answer is repeated until the deadline.
     ///
-    /// # Cancel safety
-    /// A dropped heartbeat may still reach the database; the deadline is then too early, which is safe.
+    /// # Cancel safety A dropped heartbeat may still reach the database. The deadline is then earlier than necessary,
+    /// which is safe.
     pub async fn keep(&mut self, store: &mut Store, attempt: &Attempt) -> Event {
         loop {
             sleep_until(self.next_heartbeat.min(self.deadline)).await;
@@ -75,8 +75,8 @@ impl Lease {
 
     /// Sends heartbeats until one is confirmed.
     ///
-    /// The first one comes before the program is started. Until it is committed the attempt has cost the clap nothing: a
-    /// worker that never learned of its claim must not use up the row's budget.
+    /// The first heartbeat is sent before the program is started. Until it is committed, the attempt does not count: a
+    /// worker that never learned of its claim must not use up the row's attempts.
     ///
     /// # Errors
     /// The event, if the work must not go on.
@@ -104,8 +104,10 @@ impl Lease {
 /// Finds out why no row has this worker's session any more.
 async fn fenced(store: &mut Store, attempt: &Attempt, by: Instant) -> Event {
     match store.settled(attempt.session, by).await {
-        Ok(Some((AttemptOutcome::Success, _))) => Event::Booked,
-        Ok(Some((outcome, status))) => Event::Lost(format!("the attempt was booked {outcome}; the clap is {status}")),
+        Ok(Some((AttemptOutcome::Success, _))) => Event::Recorded,
+        Ok(Some((outcome, status))) => {
+            Event::Lost(format!("the attempt was recorded as {outcome}; the clap is {status}"))
+        }
         Ok(None) => Event::Lost("the clap was deleted".to_owned()),
         Err(error) => Event::Lost(format!("no row answered to the session, and its attempt cannot be read: {error}")),
     }

@@ -7,7 +7,7 @@ use crate::batch::{status::Status, store::Attempt};
 /// The outcome of a Job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// The work is done, and booked as done.
+    /// The work is done, and recorded as done.
     Success,
     /// No clap is due and no request waits.
     NothingToDo,

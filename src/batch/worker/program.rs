@@ -1,5 +1,5 @@
-//! The program that works on a row. It has its own process group, dies with its worker, and the worker keeps the end
-//! of its stderr.
+//! The program that works on a row. It has its own process group and dies with its worker. The worker keeps the last
+//! bytes of its stderr.
 
 use std::{
     collections::VecDeque,
@@ -64,10 +64,10 @@ pub struct Child {
     said: Arc<Mutex<Said>>,
 }
 
-/// The output that has come by stderr.
+/// The output that the program has written to stderr.
 #[derive(Debug, Default)]
 struct Said {
-    /// The end of it.
+    /// The last bytes, [`TAIL`] at most.
     tail: VecDeque<u8>,
     /// The reason why the program was never started.
     not_started: Option<String>,
@@ -101,7 +101,8 @@ impl Program {
     /// The operating system's error.
     pub fn start(&self, attempt: &Attempt) -> io::Result<Child> {
         let changes = signal(SignalKind::child())?;
-        // The child writes it before its error if it cannot become the program, which never sees it.
+        // If the child cannot execute the program, it writes this mark and then its error. The program never sees the
+        // mark.
         let mark = format!("{EXECUTE} {:032x}: ", rand::random::<u128>());
         let mut command = Command::new(std::env::current_exe()?);
         command
@@ -124,7 +125,7 @@ impl Program {
         let said: Arc<Mutex<Said>> = Arc::default();
         let (closed, output) = oneshot::channel();
         let ours = Arc::clone(&said);
-        // Made first: without it nothing may have been started.
+        // The thread is started before the program: if that fails, no program runs unobserved.
         let (hand_over, handed_over) = mpsc::channel();
         std::thread::Builder::new().name("stderr".to_owned()).spawn(move || {
             if let Ok(stderr) = handed_over.recv() {
@@ -151,8 +152,7 @@ impl Program {
 impl Child {
     /// Waits for the end, then kills what is left of the group.
     ///
-    /// # Cancel safety
-    /// Safe: the status is kept.
+    /// # Cancel safety Safe: the status is kept for the next call.
     pub async fn ended(&mut self) {
         loop {
             self.reap();
@@ -249,7 +249,7 @@ pub fn execute(words: &[OsString]) -> String {
     format!("{mark}cannot run {shown}: {}{}", error.desc(), reason(Path::new(program), error))
 }
 
-/// Returns what a person needs to know beside the kernel's error.
+/// Returns an explanation of the kernel's error, if there is any.
 fn reason(program: &Path, error: Errno) -> String {
     let mut start = [0; 256];
     let length = File::open(program).and_then(|mut file| file.read(&mut start)).unwrap_or(0);

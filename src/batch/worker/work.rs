@@ -11,7 +11,7 @@ use crate::batch::store::Attempt;
 /// The exit code of a wait that fails.
 const FAILED: i32 = 1;
 
-/// The exit code of a process that died of SIGTERM, as a shell has it.
+/// The exit code of a process that died of SIGTERM, as in a shell.
 const TERMINATED: i32 = 128 + 15;
 
 /// The work for each row.
@@ -49,7 +49,7 @@ pub enum Running {
     Wait {
         /// The time at which the wait is over.
         until: Instant,
-        /// The end that it then has.
+        /// The outcome at that time.
         ended: Ended,
     },
     /// A child process.
@@ -72,10 +72,9 @@ impl Work {
 }
 
 impl Running {
-    /// Waits for the end.
+    /// Waits until the work has ended.
     ///
-    /// # Cancel safety
-    /// Safe: the end is kept.
+    /// # Cancel safety Safe: the outcome is kept for the next call.
     pub async fn ended(&mut self) {
         match self {
             Self::Wait { until, .. } => sleep_until(*until).await,
@@ -83,7 +82,7 @@ impl Running {
         }
     }
 
-    /// Returns the end, with as much of the last output as comes before `by`. Call it once, after [`Running::ended`].
+    /// Returns the outcome, with the last output that arrives before `by`. Call it once, after [`Running::ended`].
     pub async fn last_words(&mut self, by: Instant) -> Ended {
         match self {
             Self::Wait { ended, .. } => ended.clone(),
