@@ -1,23 +1,22 @@
-//! Work that would hold up the thread that serves, each piece on a thread of its own.
+//! Runs blocking work, each piece on a thread of its own, so that it does not delay the thread that serves.
 //!
-//! The runtime's own pool for such work panics where the system has no thread left, and waits for its threads when it
-//! ends. Here a thread that cannot be made is an error, and one that hangs is left behind.
+//! The runtime's own blocking pool panics if the system cannot start a thread, and waits for its threads at shutdown.
+//! Here a thread that cannot be started is an error, and a thread that hangs is left behind.
 
 use std::{io, sync::Arc, thread, time::Duration};
 
 use tokio::{runtime, sync::oneshot};
 
-/// The time for which the threads live that the runtime resolves names on.
+/// The time for which the runtime's blocking pool keeps an idle thread.
 const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 3_600);
 
 /// Builds a runtime of one thread. A second worker thread costs the scaler 1.5 times the CPU per request, and more
 /// when many streams wake at once.
 ///
-/// Names are resolved on further threads of the runtime. Where the system has no thread left, such work waits for one of
-/// them, but panics if there is none. So one is made now, and kept.
+/// The runtime resolves names on its blocking pool. If the system cannot start a thread, this work waits for an idle
+/// thread of the pool, and panics if the pool has none. So one thread is started now, and kept.
 ///
-/// # Errors
-/// The system has no room for it.
+/// # Errors The runtime cannot be built.
 pub fn runtime() -> io::Result<runtime::Runtime> {
     let runtime = runtime::Builder::new_current_thread().enable_all().thread_keep_alive(FOR_EVER).build()?;
     if thread::Builder::new().spawn(|| ()).is_ok() {
@@ -28,26 +27,23 @@ pub fn runtime() -> io::Result<runtime::Runtime> {
 
 /// Runs `work` on a thread with this name, and returns its result.
 ///
-/// # Errors
-/// The thread cannot be made, or `work` has panicked.
+/// # Errors The thread cannot be started, or `work` has panicked.
 ///
-/// # Cancel safety
-/// The thread goes on without the caller, and its result is dropped.
+/// # Cancel safety The thread goes on without the caller, and its result is dropped.
 pub async fn run<T: Send + 'static>(name: &str, work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
     let (done, result) = oneshot::channel();
     let work = move || {
-        // Whoever asked may have given up.
+        // The caller may have given up.
         let _ = done.send(work());
     };
     thread::Builder::new().name(name.to_owned()).spawn(work)?;
     result.await.map_err(|_| io::Error::other("the thread has panicked"))
 }
 
-/// Runs `work` as [`run`] does, but here where no thread can be made: to hold up the others for a moment is better than not
-/// to do it.
+/// Runs `work` as [`run`] does, or on this thread if none can be started: a short delay for other tasks is better than
+/// leaving the work undone.
 ///
-/// # Panics
-/// When `work` does.
+/// # Panics Panics if `work` panics.
 pub async fn run_or_here<T: Send + 'static>(name: &str, work: impl Fn() -> T + Send + Sync + 'static) -> T {
     let work = Arc::new(work);
     let of_thread = Arc::clone(&work);

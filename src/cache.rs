@@ -59,14 +59,14 @@ struct Outcome {
     ended_at: Instant,
     /// The answers of the databases, each on its own.
     parts: Parts,
-    /// Their sum.
+    /// The sum of the answers.
     result: Result<Arc<Reading>, Fault>,
 }
 
 /// The times of a call: its arrival and its deadline.
 #[derive(Debug, Clone, Copy)]
 pub struct Call {
-    /// Its arrival, which stands for the present in all that it does without waiting.
+    /// The time of arrival. It is used as the present until the call has to wait.
     pub came_at: Instant,
     /// The time by which it is answered, with a fault if there is no reading.
     pub deadline: Instant,
@@ -121,8 +121,8 @@ impl CachedQuery {
         Arc::new(Self { key, metrics, outcome, tenant, state: Mutex::new(state) })
     }
 
-    /// Notes that several namespaces use it, so that its readings do not wait in the queue of the first one.
-    /// One that waits there now leaves it.
+    /// Records that several namespaces use this query, so that its readings do not wait in the queue of the first one.
+    /// A reading that is waiting there leaves that queue.
     fn has_several_namespaces(&self) {
         self.tenant.send_if_modified(|tenant| tenant.take().is_some());
     }
@@ -191,8 +191,8 @@ impl CachedQuery {
 
     /// Returns the parts that the next attempt need not read again.
     ///
-    /// A notification, or a failure, concerns its own database only, and the others are kept if none of them is older
-    /// than `max_age`. If one is, all are read: else each would be read at a time of its own from then on.
+    /// A notification or a failure concerns one database, and the parts of the others are kept. If one of these is
+    /// older than `max_age`, all databases are read: otherwise each would be read at its own times from then on.
     fn kept(&self, now: Instant) -> Parts {
         let outcome = self.outcome.borrow();
         let max_age = self.key.source.query().max_age;
@@ -204,14 +204,14 @@ impl CachedQuery {
             }
             kept.push(part.cloned());
         }
-        // All are good, and their sum is not.
+        // Each part is good, but they cannot be added up: read all of them again.
         if kept.iter().all(Option::is_some) {
             kept.fill(None);
         }
         kept
     }
 
-    /// Starts an attempt, in a task that belongs to no call: calls give up, the attempt goes on.
+    /// Starts an attempt in a task of its own, so that it goes on when the calls that wait for it give up.
     fn start_attempt(self: &Arc<Self>, state: &mut State) {
         state.attempt += 1;
         state.in_flight = true;
@@ -223,21 +223,21 @@ impl CachedQuery {
         tokio::spawn(async move {
             let began_at = Instant::now();
             let CacheKey { source, parameters } = &cached.key;
-            let counting = AssertUnwindSafe(source.read(kept, before.as_deref(), parameters, &tenant, &cached.metrics))
+            let reading = AssertUnwindSafe(source.read(kept, before.as_deref(), parameters, &tenant, &cached.metrics))
                 .catch_unwind();
-            let (parts, counted) = counting.await.unwrap_or_else(|_| {
+            let (parts, sum) = reading.await.unwrap_or_else(|_| {
                 let (labels, detail) = (source.labels.clone(), "the reading panicked".to_owned());
                 (vec![None; source.shards.len()], Err(Failure { fault: Fault::Bug, detail, labels }))
             });
-            cached.finish_attempt(attempt, began_at, parts, counted);
+            cached.finish_attempt(attempt, began_at, parts, sum);
         });
     }
 
-    fn finish_attempt(&self, attempt: u64, began_at: Instant, parts: Parts, counted: Result<Arc<Reading>, Failure>) {
+    fn finish_attempt(&self, attempt: u64, began_at: Instant, parts: Parts, sum: Result<Arc<Reading>, Failure>) {
         let mut state = self.lock();
         state.in_flight = false;
         let ended_at = Instant::now();
-        let result = match counted {
+        let result = match sum {
             Ok(reading) => {
                 if std::mem::take(&mut state.is_failing) {
                     self.key.source.stopped_failing();
@@ -279,7 +279,7 @@ impl CachedQuery {
             self.metrics.query_short_keys.get_or_create(labels).set(short_keys);
         }
         match &reading.rows {
-            // A query with parameters has a value for each of their sets.
+            // A query with parameters has no single value to show.
             Rows::One(_) if !self.key.source.query().parameters.is_empty() => {}
             Rows::One(numbers) => {
                 self.metrics.query_value.get_or_create(labels).set(numbers.value);

@@ -138,7 +138,7 @@ impl std::error::Error for Misconfiguration {}
 /// The beginning of a PEM text.
 const PEM: &str = "-----BEGIN ";
 
-/// What comes before a password in the connection strings of libpq, JDBC, ADO.NET and ODBC, in lower case.
+/// The words before a password in the connection strings of libpq, JDBC, ADO.NET and ODBC, in lower case.
 const SECRETS: [&str; 2] = ["password=", "pwd="];
 
 /// Gathers faults while checking goes on.

@@ -1,7 +1,7 @@
-//! What to do about each answer that is an error, in a sentence for whoever was woken up by it.
+//! Advice on each answer that is an error, in one sentence for the person who was woken up by it.
 //!
-//! The status page and `clapometer why` say it beside the status text, and docs/runbook.md has the same sentences. They name
-//! nothing of an installation.
+//! The status page and `clapometer why` show it beside the status text, and docs/runbook.md has the same sentences.
+//! They do not contain names of an installation.
 
 use crate::fault::{Fault, Limit, SqlState, Unusable};
 

@@ -1,4 +1,4 @@
-//! The latest reloads of the configuration, for people who look.
+//! The latest reloads of the configuration, for the status page.
 
 use std::{
     collections::VecDeque,
@@ -24,9 +24,9 @@ pub(super) struct Reload {
 /// The result of a reload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reloaded {
-    /// It is in force: the names of the keys that it changed.
+    /// The new configuration is in force. Names the keys that it changed.
     Applied(String),
-    /// The last good configuration stays in force: each fault, without what was found.
+    /// The last good configuration stays in force. Lists the faults, without the values that were found.
     Rejected(Vec<String>),
 }
 
@@ -35,7 +35,7 @@ pub enum Reloaded {
 pub struct ReloadLog(Mutex<VecDeque<Reload>>);
 
 impl ReloadLog {
-    /// Notes a reload.
+    /// Records a reload.
     pub fn note(&self, result: Reloaded) {
         let result = match result {
             Reloaded::Applied(changed) => Reloaded::Applied(shortened(changed)),
@@ -53,7 +53,7 @@ impl ReloadLog {
         reloads.push_front(Reload { at: Instant::now(), result });
     }
 
-    /// Returns them, the latest first.
+    /// Returns the reloads, the latest first.
     pub(super) fn latest(&self) -> Vec<Reload> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
     }

@@ -28,7 +28,7 @@ pub(super) struct Status {
     untracked_requests: u64,
     /// The latest first.
     reloads: Vec<Reload>,
-    /// What needs a person and is in none of the lists.
+    /// Problems that need a person and are in none of the lists.
     #[serde(skip)]
     files: Files,
 }

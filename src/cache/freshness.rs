@@ -21,7 +21,7 @@ const REREAD_AFTER: [Duration; 3] = [Duration::ZERO, Duration::from_millis(100),
 /// The rules of one cached query at one moment.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Rules {
-    /// The greatest age of a reading, where notifications do not say more.
+    /// The greatest age of a reading, unless notifications allow more.
     pub(super) max_age: Duration,
     /// The rules of the notification channel, where the query listens.
     pub(super) channel: Option<ChannelRules>,
@@ -30,7 +30,7 @@ pub(super) struct Rules {
 /// The state of a query's notification channel, as far as rules depend on it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ChannelRules {
-    /// The greatest age of a reading that no notification has invalidated; none while notifications may not arrive.
+    /// The greatest age of a reading that no notification has invalidated; `None` while notifications may get lost.
     pub(super) resync: Option<Duration>,
     /// The latest notification, loss or return of LISTEN: a reading that was sent before it is stale.
     pub(super) invalidated_at: Instant,
@@ -42,7 +42,7 @@ impl Rules {
         self.channel.and_then(|channel| channel.resync).unwrap_or(self.max_age)
     }
 
-    /// Returns the moment from which on a reading is stale.
+    /// Returns the moment from which a reading is stale.
     pub(super) fn stale_from(&self, reading: &Reading) -> Instant {
         self.due_by(reading, self.bound())
     }
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn while_notifications_arrive_an_unmarked_reading_lives_until_resync() {
+    fn while_notifications_arrive_a_reading_lives_until_resync() {
         let sent = Instant::now();
         let marked = sent - 2 * SECOND;
         let healthy =
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mark_makes_what_was_sent_before_it_stale() {
+    fn an_invalidation_makes_earlier_readings_stale() {
         let sent = Instant::now();
         let rules =
             Rules { max_age: SECOND, channel: Some(ChannelRules { resync: Some(5 * SECOND), invalidated_at: sent }) };
@@ -140,11 +140,13 @@ mod tests {
     }
 
     #[test]
-    fn a_mark_echoes_after_a_tenth_of_a_second_and_after_one() {
-        let mark = Instant::now();
-        let rules =
-            Rules { max_age: SECOND, channel: Some(ChannelRules { resync: Some(9 * SECOND), invalidated_at: mark }) };
-        let due = |after: u64| rules.due(Some(&reading(mark + Duration::from_millis(after), None)), mark) - mark;
+    fn an_invalidation_counts_again_after_a_tenth_of_a_second_and_after_one() {
+        let invalidated_at = Instant::now();
+        let rules = Rules { max_age: SECOND, channel: Some(ChannelRules { resync: Some(9 * SECOND), invalidated_at }) };
+        let due = |after: u64| {
+            rules.due(Some(&reading(invalidated_at + Duration::from_millis(after), None)), invalidated_at)
+                - invalidated_at
+        };
         assert_eq!(due(0), Duration::ZERO);
         assert_eq!(due(1), Duration::from_millis(100));
         assert_eq!(due(101), SECOND);

@@ -1,4 +1,4 @@
-//! The results of the attempts of a query, for people who look: the latest reading, the fault, and the last hour.
+//! The results of a query's attempts, for the status page: the latest reading, the fault, and the last hour.
 
 use std::{
     collections::VecDeque,
@@ -13,7 +13,7 @@ use crate::{
     reading::{Numbers, Reading, Rows},
 };
 
-/// The number of minutes that are remembered: 16 bytes each, so that a query takes a kilobyte.
+/// The number of minutes that are remembered. Each takes 16 bytes, so that a query takes a kilobyte.
 const MINUTES: usize = 60;
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -41,7 +41,7 @@ pub struct LatestReading {
     pub short_keys: Option<usize>,
     /// The time at which its statement was sent.
     pub sent_at: Instant,
-    /// The time until its answer.
+    /// The time from sending the statement to its answer.
     pub took: Duration,
 }
 
@@ -68,7 +68,7 @@ impl Record {
         Self { has_one_value, state: Mutex::new(state) }
     }
 
-    /// Notes a good reading. It ends the fault, unless the query `still_fails` with other parameters.
+    /// Records a good reading. It ends the fault, unless the query `still_fails` with other parameters.
     pub(super) fn read(&self, reading: &Reading, now: Instant, still_fails: bool) {
         let (numbers, keys) = match &reading.rows {
             Rows::One(numbers) => (Some(*numbers).filter(|_| self.has_one_value), None),
@@ -89,14 +89,14 @@ impl Record {
         }
     }
 
-    /// Notes an attempt that failed.
+    /// Records a failed attempt.
     pub(super) fn failed(&self, fault: Fault, now: Instant) {
         let mut state = self.lock();
         let since = state.fault.map_or(now, |(_, since)| since);
         state.fault = Some((fault, since));
     }
 
-    /// Notes that nothing fails any more: what failed is no longer asked for.
+    /// Clears the fault. Nobody asks for the failing parameters any more.
     pub(super) fn mended(&self) {
         self.lock().fault = None;
     }
@@ -114,7 +114,7 @@ impl Record {
 }
 
 impl State {
-    /// Begins the minutes that have begun by now.
+    /// Adds the minutes that have begun since the last call.
     fn turn(&mut self, now: Instant) {
         if self.minutes.is_empty() {
             self.minutes.resize(MINUTES, None);

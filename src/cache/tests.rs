@@ -1,4 +1,4 @@
-//! The cache's guarantees, with a reader that counts its calls and a clock that stands still.
+//! The cache's guarantees, with a reader that counts its calls, and a paused clock.
 
 use std::{
     pin::Pin,
@@ -202,7 +202,8 @@ async fn a_slow_reading_outlives_the_calls_that_asked_for_it() {
     assert_eq!(world.statements(), 1);
 }
 
-/// A pause of the process, or of its machine: the answer is there when the time limit is looked at, and both have passed.
+/// While the process or its machine was paused, the answer arrived and the time limit passed. Both are noticed at the
+/// same moment.
 #[tokio::test(start_paused = true)]
 async fn an_answer_that_waited_for_a_paused_process_is_an_error_unless_max_age_allows_it() {
     for (max_age, is_allowed) in [(Duration::ZERO, false), (45 * SECOND, true)] {

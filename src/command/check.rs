@@ -135,7 +135,7 @@ fn refuse(message: &str, json: bool) -> Exit {
     Exit::Configuration
 }
 
-/// The outcome of a check that found no other fault than those of query files.
+/// Returns the exit code of a configuration whose only faults, if any, are in query files.
 fn valid(config: &Config) -> Exit {
     if config.query_files.has_faults() { Exit::Configuration } else { Exit::Success }
 }

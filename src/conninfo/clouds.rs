@@ -1,5 +1,5 @@
-//! Connection strings as clouds, drivers and pages about them give them: each is taken as it is meant, or refused with what
-//! to write instead.
+//! Connection strings as cloud providers, drivers and their manuals print them. Each is accepted with its intended
+//! meaning, or refused with advice on what to write instead.
 
 use std::collections::BTreeMap;
 
@@ -16,13 +16,14 @@ enum Expected {
 use Expected::{Refused, Taken};
 use SslMode::{Disable, Prefer, Require, VerifyCa, VerifyFull};
 
-/// The end of a password, which no message may have.
+/// A part of each password. No message may contain it.
 const CANARY: &str = "canary";
 
-/// The strings: who gives each, its text, in which `CA` is the path of a file that exists, and what comes of it.
+/// The origin, the text and the expected result of each string. `CA` in a text stands for the path of a file that
+/// exists.
 #[rustfmt::skip]
 const STRINGS: &[(&str, &str, Expected)] = &[
-    // Clouds' own strings.
+    // Strings of cloud providers.
     ("RDS, psql", "host=db.abc.eu-west-1.rds.amazonaws.com port=5432 dbname=app user=me password=canary sslmode=verify-full sslrootcert=CA", Taken("db.abc.eu-west-1.rds.amazonaws.com:5432", "app", "me", VerifyFull)),
     ("RDS, URL", "postgresql://me:canary@db.abc.eu-west-1.rds.amazonaws.com:5432/app?sslmode=require", Taken("db.abc.eu-west-1.rds.amazonaws.com:5432", "app", "me", Require)),
     ("RDS without sslmode", "postgres://me:canary@db.abc.eu-west-1.rds.amazonaws.com/app", Refused("sslmode: is missing; it must be set for a server that is not on this machine")),
@@ -66,7 +67,7 @@ const STRINGS: &[(&str, &str, Expected)] = &[
     ("Fly.io", "postgres://u:canary@app-db.flycast:5432/d?sslmode=disable", Taken("app-db.flycast:5432", "d", "u", Disable)),
     ("Several hosts", "postgresql://u:canary@a:5432,b:5433,c/d?target_session_attrs=read-write&sslmode=require&load_balance_hosts=disable", Taken("a:5432, b:5433, c:5432", "d", "u", Require)),
     ("In the cluster", "postgresql://u:canary@app-rw.db.svc.cluster.local:5432/app?sslmode=verify-full&sslrootcert=CA", Taken("app-rw.db.svc.cluster.local:5432", "app", "u", VerifyFull)),
-    // Drivers' strings.
+    // Strings of drivers.
     ("libpq, direct TLS", "postgresql://u:canary@h/d?sslmode=verify-full&sslrootcert=system&sslnegotiation=direct", Taken("h:5432", "d", "u", VerifyFull)),
     ("libpq, direct TLS, weak", "postgresql://u:canary@localhost/d?sslmode=prefer&sslnegotiation=direct", Refused("direct needs sslmode=require, verify-ca or verify-full")),
     ("libpq, keepalives", "postgresql://u:canary@h/d?sslmode=require&keepalives=1&keepalives_idle=30&keepalives_interval=10&keepalives_count=5&tcp_user_timeout=20000", Taken("h:5432", "d", "u", Require)),

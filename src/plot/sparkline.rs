@@ -14,8 +14,8 @@ const MARGIN: f64 = 2.0;
 
 /// Returns values, oldest first, as a small line with the area below it, from 0 or the least value to the greatest.
 ///
-/// Where there is no value there is no line. It has the colour of the text around it, and says nothing to a screen
-/// reader: whoever draws it says in words what it shows.
+/// The line has a gap at a missing value, and the colour of the text around it. It is hidden from screen readers, so
+/// the caller must describe it in words.
 pub fn sparkline(values: &[Option<f64>]) -> String {
     let values: Vec<_> = values.iter().map(|value| value.filter(|value| value.is_finite())).collect();
     let (least, most) = values.iter().flatten().fold((0.0, 0.0), |(a, b): (f64, f64), v| (a.min(*v), b.max(*v)));

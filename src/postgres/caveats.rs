@@ -8,8 +8,8 @@ use tokio_postgres::{Client, Error, types::Type};
 
 use super::explain::{Explained, expressions, text};
 
-/// What the catalog knows about relations, given as schemas (`$1`) and names (`$2`), and about the expressions of a plan
-/// (`$3`): a kind, a name, and a time zone.
+/// Finds caveats in the catalog, about relations given as schemas (`$1`) and names (`$2`), and about the expressions of
+/// a plan (`$3`). Returns a kind, a name, and a time zone.
 ///
 /// A subscription may name a partitioned table while the plan has its partitions. `now()` is compared with a column
 /// without a time zone in the zone of the session; in UTC that is what nearly every library writes. `AT TIME ZONE` is

@@ -112,7 +112,7 @@ pub enum Cause {
     Silent,
     /// A Unix socket that is not there.
     NoSocket,
-    /// What answers is no PostgreSQL server.
+    /// The answer is not that of a PostgreSQL server.
     NotPostgres,
     /// The connection was closed before anything was said.
     HungUp,

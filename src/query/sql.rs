@@ -4,7 +4,7 @@
 //! *Source:* PostgreSQL's documentation, "Lexical Structure", with `standard_conforming_strings`
 //! on, as it is since 9.1.
 
-/// One stretch of a statement.
+/// A token of a statement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Token<'a> {
     /// White space.
@@ -28,19 +28,19 @@ pub(crate) enum Token<'a> {
 pub enum Malformed {
     /// A string, a quoted identifier or a comment does not end.
     Unterminated,
-    /// A parenthesis closes that was never opened, or the other way round.
+    /// The parentheses do not match.
     Unbalanced,
-    /// There is more after a `;`.
+    /// Another statement follows a `;`.
     SeveralStatements,
 }
 
-/// The stretches of a statement, which together are its text.
+/// The tokens of a statement. Together they are its whole text.
 pub(crate) struct Tokens<'a> {
     rest: &'a str,
     is_terminated: bool,
 }
 
-/// Takes a statement apart.
+/// Splits a statement into its tokens.
 pub(crate) fn tokens(sql: &str) -> Tokens<'_> {
     Tokens { rest: sql, is_terminated: true }
 }
@@ -80,14 +80,14 @@ impl Tokens<'_> {
         self.rest.len()
     }
 
-    /// The length of something that has an end, or the rest if it has none.
+    /// Returns the length of a token, or that of the remaining text if the token is not terminated.
     fn ended(&mut self, length: Option<usize>) -> usize {
         self.is_terminated &= length.is_some();
         length.unwrap_or(self.rest.len())
     }
 }
 
-/// PostgreSQL's white space, which is not Unicode's.
+/// Returns whether PostgreSQL treats a character as white space. Unicode has more of them.
 fn is_space(c: char) -> bool {
     matches!(c, ' ' | '\t' | '\n' | '\r' | '\x0b' | '\x0c')
 }
@@ -110,7 +110,7 @@ enum Backslash {
     Escapes,
 }
 
-/// The length of a quoted stretch that starts with `quote`; a doubled quote does not end it.
+/// Returns the length of a quoted token that starts with `quote`. A doubled quote does not end it.
 fn quoted(text: &str, quote: char, backslash: Backslash) -> Option<usize> {
     let mut characters = text.char_indices().skip(1).peekable();
     while let Some((at, c)) = characters.next() {
@@ -155,7 +155,8 @@ fn dollar_quoted(text: &str, tag: &str) -> Option<usize> {
     text[tag.len()..].find(tag).map(|at| at + 2 * tag.len())
 }
 
-/// The highest `n` of the statement's `$n`; 0 without any. A number beyond `u32` is its maximum.
+/// Returns the highest `n` of the placeholders `$n`, or 0 if there is none. A number too large for `u32` counts as
+/// `u32::MAX`.
 pub fn highest_placeholder(sql: &str) -> u32 {
     tokens(sql)
         .filter_map(|token| match token {
@@ -174,8 +175,8 @@ pub fn line_comments(sql: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// Returns the first character, outside of quotes and comments, that a word processor or a web page has put in place of a
-/// plain space, quote or dash. PostgreSQL takes each for a letter.
+/// Returns the first character, outside of quotes and comments, that a word processor or a web page has put in place of
+/// a plain space, quote or dash. PostgreSQL treats each of them as a letter.
 pub fn look_alike(sql: &str) -> Option<(char, &'static str)> {
     let found = |c: char| {
         Some(match c {
@@ -192,8 +193,8 @@ pub fn look_alike(sql: &str) -> Option<(char, &'static str)> {
     })
 }
 
-/// Returns whether a text is meant as SQL: it starts with SELECT, WITH, VALUES, TABLE or a parenthesis,
-/// white space and comments aside.
+/// Returns whether a text is meant as SQL. Such a text starts, after white space and comments, with SELECT, WITH,
+/// VALUES, TABLE or a parenthesis.
 pub fn looks_like_sql(text: &str) -> bool {
     let first =
         tokens(text).find(|token| !matches!(token, Token::Space | Token::LineComment(_) | Token::BlockComment(_)));
@@ -234,8 +235,8 @@ pub fn is_one_statement(sql: &str) -> Result<(), Malformed> {
     }
 }
 
-/// The statement without one `;` at its end, so that it can stand in parentheses; a comment
-/// after the `;` stays.
+/// Returns the statement without the `;` at its end, so that it can be put in parentheses. A comment after the `;`
+/// stays.
 pub fn without_terminator(sql: &str) -> String {
     let mut last = None;
     let mut at = 0;
@@ -252,9 +253,9 @@ pub fn without_terminator(sql: &str) -> String {
     }
 }
 
-/// The form in which a trigger's SQL is compared with a configured one: outside of quotes and
-/// comments a run of white space is one space (one newline after a line comment, which it
-/// ends), none at either end, and one `;` at the end dropped.
+/// Returns the form in which a trigger's SQL is compared with a configured one. Outside of quotes and comments each run
+/// of white space becomes one space, or one newline if it ends a line comment. White space at both ends and one `;` at
+/// the end are dropped.
 pub fn normalised(sql: &str) -> String {
     let statement = without_terminator(sql);
     let mut text = String::with_capacity(statement.len());

@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::ParameterKind;
 
-/// A parsed parameter. Equal values are the same parameter of the same cached query.
+/// A parsed parameter. Equal values share one cached query.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Value {
     /// `text`.
@@ -23,7 +23,7 @@ pub enum Value {
 }
 
 impl Value {
-    /// Returns the bytes that it takes beyond its own size.
+    /// Returns the number of bytes that the value holds on the heap.
     pub fn bytes(&self) -> usize {
         match self {
             Self::Text(text) => text.len(),
@@ -33,8 +33,7 @@ impl Value {
 
     /// Parses a parameter's text.
     ///
-    /// # Errors
-    /// Says what would be right, without the text: it may be a secret in the wrong place.
+    /// # Errors Describes the expected form. The text is not repeated, because it may be a secret in the wrong place.
     pub fn parse(kind: ParameterKind, text: &str) -> Result<Self, &'static str> {
         match kind {
             ParameterKind::Text if text.contains('\0') => Err("text without a zero byte"),

@@ -35,22 +35,22 @@ pub struct History {
     pub namespace: String,
     /// Its name.
     pub name: String,
-    /// When the process began to record.
+    /// The time at which the process began to record.
     #[serde(with = "rfc3339")]
     pub started_at: OffsetDateTime,
-    /// Since when nothing of this object is forgotten.
+    /// The time since which nothing of this object is forgotten.
     #[serde(with = "rfc3339")]
     pub remembers_since: OffsetDateTime,
     /// The time of the answer.
     #[serde(with = "rfc3339")]
     pub now: OffsetDateTime,
-    /// The beginning of what is told.
+    /// The beginning of the time that is shown.
     #[serde(with = "rfc3339")]
     pub from: OffsetDateTime,
     /// The moment that is asked about.
     #[serde(with = "rfc3339")]
     pub at: OffsetDateTime,
-    /// The end of what is told.
+    /// The end of the time that is shown.
     #[serde(with = "rfc3339")]
     pub until: OffsetDateTime,
     /// The number of triggers of other objects that KEDA has asked for within a minute.
@@ -78,10 +78,10 @@ pub struct TriggerHistory {
     /// The target; none for a trigger that was refused.
     #[serde(serialize_with = "number_if_any")]
     pub target: Option<f64>,
-    /// When KEDA first asked.
+    /// The time at which KEDA first asked.
     #[serde(with = "rfc3339")]
     pub first_asked_at: OffsetDateTime,
-    /// When KEDA last asked.
+    /// The time at which KEDA last asked.
     #[serde(with = "rfc3339")]
     pub last_asked_at: OffsetDateTime,
     /// The usual time between two polls; none before the second one.
@@ -155,9 +155,9 @@ pub enum Event {
         /// The status text.
         text: String,
     },
-    /// KEDA asked, which it had not done for three times its usual interval.
+    /// KEDA asked again after a pause of more than three times its usual interval.
     Silence {
-        /// When it had asked before.
+        /// The time at which KEDA had asked before.
         #[serde(with = "rfc3339")]
         since: OffsetDateTime,
     },

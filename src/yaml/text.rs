@@ -1,9 +1,9 @@
-//! Texts as YAML that reads back as these very texts.
+//! Writes texts as YAML that reads back unchanged.
 
-/// Words that YAML, or a parser of an older one, does not take for text.
+/// Words that a YAML parser, at least one of an older version, does not read as text.
 const NOT_TEXT: [&str; 10] = ["true", "false", "null", "yes", "no", "on", "off", "y", "n", "nan"];
 
-/// Returns a text as one line of YAML: as it is where nothing can misread it, else in double quotes.
+/// Returns a text as one line of YAML: plain if no parser can misread it, else in double quotes.
 pub(crate) fn scalar(text: &str) -> String {
     let is_plain = text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '/')
         && text.chars().all(|c| c.is_ascii_alphanumeric() || "-_./".contains(c))
@@ -11,7 +11,7 @@ pub(crate) fn scalar(text: &str) -> String {
     if is_plain { text.to_owned() } else { quoted(text) }
 }
 
-/// Returns a text in double quotes, which JSON reads, too.
+/// Returns a text in double quotes. The result is also valid JSON.
 pub(crate) fn quoted(text: &str) -> String {
     let mut line = String::with_capacity(text.len() + 2);
     line.push('"');
@@ -20,7 +20,7 @@ pub(crate) fn quoted(text: &str) -> String {
             '"' | '\\' => line.extend(['\\', c]),
             '\n' => line.push_str("\\n"),
             '\t' => line.push_str("\\t"),
-            // JSON has no escape for what is beyond four digits, and YAML takes all of it.
+            // JSON's \u has four digits. YAML accepts these characters as they are.
             _ if is_visible(c) || c > '\u{ffff}' => line.push(c),
             _ => line.push_str(&format!("\\u{:04x}", u32::from(c))),
         }
@@ -29,8 +29,8 @@ pub(crate) fn quoted(text: &str) -> String {
     line
 }
 
-/// Returns the lines of a text as a block (`|-`) below a key that stands `indent` spaces in; none where a block would not
-/// read back as the text.
+/// Returns a text as a block scalar (`|-`) for a key that is indented by `indent` spaces, or `None` if the block would
+/// not read back as the text.
 pub(crate) fn block(text: &str, indent: usize) -> Option<String> {
     let is_block = !text.is_empty()
         && !text.starts_with([' ', '\t', '\n'])
@@ -40,7 +40,8 @@ pub(crate) fn block(text: &str, indent: usize) -> Option<String> {
     is_block.then(|| text.split('\n').map(line).collect())
 }
 
-/// Returns whether a character shows what it is: a space does, and no other white space, and no mark that needs a letter.
+/// Returns whether a reader can see which character this is. A plain space counts as visible; other white space and
+/// combining marks do not.
 fn is_visible(c: char) -> bool {
     matches!(c, ' '..='~') || c.escape_debug().eq([c])
 }

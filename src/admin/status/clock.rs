@@ -1,4 +1,4 @@
-//! Times of the monotonic clock as people read them.
+//! Converts times of the monotonic clock into times that people read.
 
 use std::time::{Duration, SystemTime};
 
@@ -6,7 +6,7 @@ use serde::{Serialize, Serializer};
 use time::OffsetDateTime;
 use tokio::time::Instant;
 
-/// One moment by both clocks.
+/// One moment on the monotonic and on the wall clock.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Clock {
     now: Instant,
@@ -17,7 +17,7 @@ pub(super) struct Clock {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Moment {
     wall: OffsetDateTime,
-    /// The time that has passed since.
+    /// The time that has passed since the moment.
     pub(super) age: Duration,
 }
 
@@ -27,18 +27,18 @@ impl Clock {
         Self { now: Instant::now(), wall: SystemTime::now().into() }
     }
 
-    /// Returns the present by the monotonic clock.
+    /// Returns the present on the monotonic clock.
     pub(super) fn instant(&self) -> Instant {
         self.now
     }
 
-    /// Returns the whole days until a time in seconds since 1970; below zero if it is past.
+    /// Returns the whole days until a time in seconds since 1970; negative if it is past.
     pub(super) fn days_until(&self, since_1970: f64) -> i64 {
         let ends_at = OffsetDateTime::UNIX_EPOCH.saturating_add(time::Duration::saturating_seconds_f64(since_1970));
         (ends_at - self.wall).whole_seconds().div_euclid(86_400)
     }
 
-    /// Returns a moment with its age. One that is later than the clock is the present.
+    /// Returns the moment of `at`, with its age. A moment later than the clock counts as the present.
     pub(super) fn moment(&self, at: Instant) -> Moment {
         let age = self.now.saturating_duration_since(at);
         Moment { wall: self.wall - age, age }

@@ -21,7 +21,7 @@ pub(super) struct Problem<'a> {
     pub(super) subject: Subject<'a>,
     pub(super) since: Option<Moment>,
     pub(super) text: Cow<'a, str>,
-    /// What to do, as far as it is known.
+    /// The advice, if there is any.
     pub(super) remedy: Option<&'static str>,
 }
 
@@ -30,7 +30,7 @@ pub(super) struct Problem<'a> {
 pub(super) enum Weight {
     Bad,
     Warning,
-    /// It may be on purpose.
+    /// The cause may be intended.
     Note,
 }
 
@@ -44,7 +44,7 @@ pub(super) enum Subject<'a> {
         namespace: &'a str,
         name: &'a str,
     },
-    /// So many triggers in this state that are not named.
+    /// This many more triggers are in this state, and are not named.
     MoreTriggers(usize, TriggerState),
     /// KEDA asks for nothing.
     Keda,
@@ -71,7 +71,7 @@ impl Status {
         self.triggers.iter().filter(|trigger| trigger.state == state).count()
     }
 
-    /// Returns a sentence without a full stop, and whether all is well.
+    /// Returns a sentence without a full stop, and the weight of the worst problem; `None` if all is well.
     pub(super) fn headline(&self) -> (String, Option<Weight>) {
         let down = self.databases.iter().filter(|database| database.state == DatabaseState::Down).count();
         let failing = self.queries.iter().filter(|query| query.state == QueryState::Failing).count();
@@ -234,7 +234,7 @@ impl Status {
     fn problems_of_files(&self) -> Vec<Problem<'_>> {
         let mut problems = Vec::new();
         if self.files.is_rejected {
-            // The first of the rejected ones in a row is when it began.
+            // The problem began with the first of the rejected reloads in a row.
             let rejected = self.reloads.iter().take_while(|reload| reload.result == ReloadResult::Rejected);
             let since = rejected.last().map(|reload| reload.at);
             let text = self.reloads.first().and_then(|latest| latest.faults.first()).map_or("", String::as_str).into();
@@ -273,12 +273,12 @@ impl Status {
 }
 
 impl Database {
-    /// Returns whether it answers as a standby, and did as a primary before.
+    /// Returns whether the database answers as a standby now, and answered as a primary before.
     fn is_on_standby(&self) -> bool {
         self.state != DatabaseState::Down && self.has_left_primary
     }
 
-    /// Returns whether it answers, but the notifications that its queries wait for do not arrive.
+    /// Returns whether the database answers, but the notifications that its queries wait for do not arrive.
     fn is_deaf(&self) -> bool {
         self.state != DatabaseState::Down && self.notifications == Some(false)
     }

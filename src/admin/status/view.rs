@@ -13,7 +13,7 @@ const LONGEST_FIND: usize = 100;
 /// The order of triggers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) enum Sort {
-    /// What needs a person comes first.
+    /// Triggers that need a person come first.
     #[default]
     State,
     Name,

@@ -1,4 +1,4 @@
-//! Sums over several databases, with readers that do as they are told and a clock that stands still.
+//! Sums over several databases, with readers whose answers the test sets, and a paused clock.
 
 use std::{
     pin::Pin,

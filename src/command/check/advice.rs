@@ -165,7 +165,8 @@ fn points_to_quote(at: Option<&Excerpt>) -> bool {
     matches!(at, Some(Excerpt::Sql { text, column, .. }) if text.chars().nth(*column) == Some('"'))
 }
 
-/// Advises on the statement of a preset, whose text nobody here can correct; none where the usual advice holds.
+/// Advises on the statement of a preset, whose text the reader cannot correct. Returns `None` if the usual advice
+/// holds.
 fn for_preset(query: &Query, preset: &PresetQuery, database: &str, cause: Cause) -> Option<String> {
     let (name, expects) = (&query.name, &preset.expects);
     Some(match cause {
@@ -183,7 +184,7 @@ fn for_preset(query: &Query, preset: &PresetQuery, database: &str, cause: Cause)
     })
 }
 
-/// Advises on a sum over several databases that cannot be made, although each of them answers.
+/// Advises on a sum that failed although each of its databases answered.
 pub(super) fn for_sum(query: &Query) -> &'static str {
     match query.group_by {
         Some(_) => "choose a coarser key; 10,000 is the limit of all databases together",

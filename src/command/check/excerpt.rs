@@ -6,15 +6,14 @@ use serde::Serialize;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "in", rename_all = "snake_case")]
 pub(super) enum Excerpt {
-    /// In what the scaler puts around the operator's SQL.
+    /// In the text that the scaler puts around the operator's SQL.
     Wrapper,
     /// In the operator's SQL: the line from 1, its text, and the column from 0.
     Sql { line: usize, text: String, column: usize },
 }
 
 impl Excerpt {
-    /// Finds a position (in characters from 1) in a statement whose first and last line are the
-    /// scaler's.
+    /// Finds a position (in characters, from 1) in a statement. Its first and last lines are the scaler's own.
     pub(super) fn locate(statement: &str, position: usize) -> Option<Self> {
         let before: Vec<char> = statement.chars().take(position.checked_sub(1)?).collect();
         let line = before.iter().filter(|c| **c == '\n').count();

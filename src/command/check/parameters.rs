@@ -14,8 +14,7 @@ pub(super) struct Parameters(HashMap<(String, String), Value>);
 impl Parameters {
     /// Finds the query and the parameter of each argument, and reads its value.
     ///
-    /// # Errors
-    /// Names the first argument that fits no parameter, and the parameters that there are.
+    /// # Errors Names the first argument that is wrong; for an unknown parameter, also the known ones.
     pub(super) fn parse(arguments: &[String], config: &Config) -> Result<Self, String> {
         let mut values = HashMap::new();
         for argument in arguments {
@@ -41,7 +40,7 @@ impl Parameters {
         Ok(Self(values))
     }
 
-    /// Returns a query's values in their order.
+    /// Returns the values of a query, in the order of its parameters.
     ///
     /// # Errors
     /// Returns the full names of the missing parameters.

@@ -37,19 +37,19 @@ pub(super) struct ActivityUpdates {
     catalog: watch::Receiver<Arc<Catalog>>,
     cache: Arc<QueryCache>,
     metrics: Arc<Metrics>,
-    /// The activity by the latest attempt; none while the database is away.
+    /// The activity according to the latest attempt; `None` while the database is away.
     known: Option<bool>,
     /// The latest message.
     sent: Option<bool>,
     remind_at: Instant,
 }
 
-/// The thing that a stream reports about.
+/// The subject that a stream reports on.
 pub(super) enum Subject {
     /// The keeper, which is never active.
     Keeper,
-    /// A query that a reload may bring. Until then the stream is silent: a refusal would make KEDA wait for up to a
-    /// minute before it tries again.
+    /// A query that is not configured yet. The stream stays silent until a reload adds it: a refusal would make KEDA
+    /// wait for up to a minute before it tries again.
     Unknown,
     /// A trigger, with the readings of its query.
     Trigger(Box<(Trigger, Watch)>),
@@ -89,7 +89,7 @@ impl ActivityUpdates {
         Self { reference, permit, subject, catalog, cache, metrics, known: None, sent: None, remind_at: Instant::now() }
     }
 
-    /// Waits for the next message; none once the query is gone.
+    /// Waits for the next message. Returns `None` once the query is gone.
     pub(super) async fn next(&mut self) -> Option<IsActiveResponse> {
         loop {
             let is_new_keeper = matches!(self.subject, Subject::Keeper) && self.sent.is_none();
@@ -135,7 +135,7 @@ impl ActivityUpdates {
         self.known.filter(is_due)
     }
 
-    /// Resolves the trigger in a new catalog; none if its query is gone.
+    /// Resolves the trigger in a new catalog. Returns `None` if its query is gone.
     fn follow_reload(&mut self) -> Option<()> {
         let catalog = Arc::clone(&self.catalog.borrow_and_update());
         let metadata = Metadata::parse(&self.reference).ok()?;
@@ -150,7 +150,7 @@ impl ActivityUpdates {
         self.permit.admit(trigger.id).ok()?;
         let namespace = &self.reference.namespace;
         let cached = self.cache.get_or_insert(&trigger.key, namespace).ok()?;
-        // The old watch will not do even if the cached query is the same: thresholds may have changed.
+        // A new watch is needed even for the same cached query, because thresholds may have changed.
         self.subject = Subject::watching(trigger, &cached);
         self.known = None;
         Some(())

@@ -5,7 +5,7 @@ use tokio::time::Instant;
 use super::*;
 use crate::admin::status::{Files, Process, clock::Clock};
 
-/// A text that ends whatever it stands in.
+/// A text that would end every HTML element or attribute that contains it.
 const HOSTILE: &str = "</script></style><img src=x onerror='alert(1)'>\"{{now}}\u{0}\n";
 
 fn moment(seconds: u64) -> Moment {
