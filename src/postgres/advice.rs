@@ -1,13 +1,16 @@
-//! Advice on a session that cannot be opened, in the names under which its connection was written down.
+//! Advice on a session that cannot be opened. It names keys or variables as the connection was configured.
 
 use super::{classify::Cause, grants::identifier};
 use crate::conninfo::ConnectionSource;
 
-/// The advice where a server is silent, which each program ends with its own remedy for a slow one.
+/// The advice if a server is silent. Each program adds its own remedy for a slow server.
 pub(crate) const SILENT: &str =
     "the server, or a firewall before it, does not answer: check host, port and NetworkPolicy";
 
-/// Returns what to do about a session that could not be opened.
+/// The advice where a pooler reports that its server is away.
+pub(crate) const BACKEND: &str = "the pooler answers, but the PostgreSQL behind it does not: the pooler's log says why";
+
+/// Returns advice on a session that could not be opened.
 pub(crate) fn on_session(cause: Cause, connection: &ConnectionSource) -> String {
     let name = |parameter: &str| connection.name_of(parameter);
     let names = |first: &str, second: &str| connection.names_of(first, second);
@@ -39,7 +42,7 @@ pub(crate) fn on_session(cause: Cause, connection: &ConnectionSource) -> String 
         ),
         Cause::Silent => SILENT.to_owned(),
         Cause::NoTls => format!(
-            "turn TLS on in the server (ssl = on, with a certificate); or, where nobody else is on the way, set {} to \
+            "turn TLS on in the server (ssl = on, with a certificate); or, if the network path is trusted, set {} to \
              disable",
             name("sslmode")
         ),
@@ -54,7 +57,7 @@ pub(crate) fn on_session(cause: Cause, connection: &ConnectionSource) -> String 
         Cause::WrongName => format!(
             "{} must be one of the names in the server's certificate (connect by that name, with hostaddr in a \
              connection string where it does not resolve); or get a certificate with this name; sslmode verify-ca \
-             checks no name, and trusts everybody with a certificate of the same authority",
+             checks no name, and trusts every certificate of the same authority",
             name("host")
         ),
         Cause::CertificateTime => "the server's certificate has expired or is not valid yet: renew it on the server; \
@@ -84,7 +87,7 @@ pub(crate) fn on_session(cause: Cause, connection: &ConnectionSource) -> String 
                                   pooler in between"
             .to_owned(),
         Cause::AuthenticationMethod => "let pg_hba.conf ask this role for scram-sha-256 or a client's certificate: \
-                                        GSSAPI, SSPI, LDAP by token and OAuth are not spoken here"
+                                        GSSAPI, SSPI, LDAP by token and OAuth are not supported"
             .to_owned(),
         Cause::Authentication => format!(
             "check that the role {} exists (deploy/postgres/roles.sql creates those of both programs), {}, and the \
@@ -102,7 +105,7 @@ pub(crate) fn on_session(cause: Cause, connection: &ConnectionSource) -> String 
             let dbname = identifier(&connection.as_loaded().dbname);
             format!("name another database in {}, or: ALTER DATABASE {dbname} ALLOW_CONNECTIONS true;", name("dbname"))
         }
-        Cause::Backend => "the pooler answers, and its PostgreSQL does not: the pooler's log says why".to_owned(),
+        Cause::Backend => BACKEND.to_owned(),
         Cause::NotReady => "the server is starting or stopping: try again in a moment".to_owned(),
         _ => "try again; if it stays, the server's log says why".to_owned(),
     }

@@ -76,7 +76,7 @@ pub struct Relation {
 pub enum RowSecurity {
     /// There is none.
     Off,
-    /// It is on, and the role stands above it: otherwise the statement would have failed (42501).
+    /// It is on, and the role bypasses it: otherwise the statement would have failed (42501).
     Bypassed,
 }
 

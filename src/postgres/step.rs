@@ -22,7 +22,7 @@ impl Cause {
             }
             Self::NoTls | Self::NotDirect => "The server offers no such TLS: compare sslmode with the server's ssl.",
             Self::CertificateTime => {
-                "The server's certificate has expired, or does not count yet: renew it, and look at the clocks."
+                "The server's certificate has expired, or is not valid yet: renew it, and look at the clocks."
             }
             Self::UnknownIssuer | Self::OwnRoot => {
                 "The server's certificate is of another authority: was it renewed? sslrootcert must have the new one."
@@ -39,7 +39,7 @@ impl Cause {
             Self::Authentication => {
                 "The server refuses the password or the role: was it rotated, is the role NOLOGIN, does pg_hba.conf admit it?"
             }
-            Self::Backend => "The pooler answers, and its PostgreSQL does not: the pooler's log says why.",
+            Self::Backend => "The pooler answers, but the PostgreSQL behind it does not: the pooler's log says why.",
             Self::MissingDatabase => "The server has no such database: was it dropped or renamed? Look at dbname.",
             Self::Full => {
                 "The server has no connection left: see who holds them, or raise max_connections or the role's CONNECTION LIMIT."

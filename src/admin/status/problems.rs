@@ -154,7 +154,7 @@ impl Status {
                 problems.push(Problem { weight, word, subject, since: None, text, remedy });
             }
             if database.is_deaf() {
-                let text = "notifications do not arrive; numbers are right, and get as old as max_age".into();
+                let text = "notifications do not arrive; numbers are right, but may be as old as max_age".into();
                 let remedy = "The log says why. Behind a pooler in transaction mode set `listen_host` to the server itself; a standby has none.";
                 let (weight, word, remedy) = (Weight::Warning, "deaf", Some(remedy));
                 problems.push(Problem { weight, word, subject, since: None, text, remedy });
@@ -251,7 +251,7 @@ impl Status {
             let (since, text) = told.map_or((None, ""), |(at, fault)| (Some(at), fault.as_str()));
             let remedy = Some(match file.ends_with(".yaml") {
                 true => {
-                    "Its team corrects it. Its last good version is served, or since a restart none; the log has every fault."
+                    "Its team has to correct it. Its last good version is served, but none after a restart. The log has every fault."
                 }
                 false => "The directory cannot be listed: look at the volume, and at the log.",
             });

@@ -259,7 +259,7 @@ fn reason(program: &Path, error: Errno) -> String {
             let interpreter = String::from_utf8_lossy(interpreter);
             format!(" (its first line names the interpreter {:?})", interpreter.trim_matches(' '))
         }
-        (Errno::ENOEXEC, None) => " (it is no program of this machine, and has no #! line)".to_owned(),
+        (Errno::ENOEXEC, None) => " (it is not a program for this machine, and has no #! line)".to_owned(),
         _ => String::new(),
     }
 }
@@ -271,10 +271,12 @@ fn not_found(name: &OsStr, candidates: &[PathBuf]) -> String {
         let text = name.to_string();
         return match text.split_whitespace().next() {
             Some(first) if first != text && text.contains(['|', '&', ';', '<', '>', '$', '*']) => {
-                format!("there is no program {name:?}: it is for a shell, and none reads it here: -- sh -c '{text}'")
+                format!("there is no program {name:?}: it needs a shell: -- sh -c '{text}'")
             }
             Some(first) if first != text => {
-                format!("there is no program {name:?}: write each word by itself, without quotes around all: -- {text}")
+                format!(
+                    "there is no program {name:?}: write each word separately, without quotes around all: -- {text}"
+                )
             }
             _ if text.contains('/') => format!("there is no program {name}: is it in this image, at this path?"),
             _ => format!("there is no program {name} on PATH: install it in this image, or write its path"),
@@ -284,9 +286,9 @@ fn not_found(name: &OsStr, candidates: &[PathBuf]) -> String {
         return format!("{path} is a directory: name a program in it");
     }
     if !found.is_file() {
-        return format!("{path} is no file: name a program");
+        return format!("{path} is not a file: name a program");
     }
-    format!("{path} is not executable: chmod +x it, or run it by its interpreter (-- python3 {path})")
+    format!("{path} is not executable: chmod +x it, or run it with its interpreter (-- python3 {path})")
 }
 
 fn is_executable(path: &Path) -> bool {
@@ -373,10 +375,10 @@ mod tests {
         for (name, expected) in [
             ("/etc/passwd", "/etc/passwd is not executable: chmod +x it"),
             ("/etc", "/etc is a directory: "),
-            ("/dev/null", "/dev/null is no file: "),
+            ("/dev/null", "/dev/null is not a file: "),
             ("/nowhere/program", "there is no program /nowhere/program: is it in this image"),
-            ("echo done", "there is no program \"echo done\": write each word by itself"),
-            ("echo $HOME", "there is no program \"echo $HOME\": it is for a shell"),
+            ("echo done", "there is no program \"echo done\": write each word separately"),
+            ("echo $HOME", "there is no program \"echo $HOME\": it needs a shell"),
         ] {
             assert!(told(name).starts_with(expected), "{}", told(name));
         }

@@ -20,8 +20,8 @@ pub(in crate::command) fn for_database(settings: &Database, config: &Config, err
              max_client_conn), or lower databases.{name}.pool_size"
         ),
         Cause::WrongServer => format!(
-            "name a host of the kind that {} asks for; if it is only behind (max_lag), wait, or GRANT \
-             pg_read_all_stats TO the role: without it a standby at rest looks behind",
+            "name a host of the kind that {} asks for; if a standby is only behind (max_lag), wait; if it is idle and \
+             looks behind, GRANT pg_read_all_stats TO the role",
             settings.connection.name_of("target_session_attrs")
         ),
         Cause::PrivilegedRole => format!(
@@ -80,7 +80,7 @@ pub(super) fn for_query(
     match error.cause {
         Cause::MissingTable if origin == Origin::BuiltIn => format!(
             "`postgres-batch migrate up` makes it; if it is in another schema, set databases.{database}.search_path; \
-             if you do not use postgres-batch, never mind"
+             ignore this if you do not use postgres-batch"
         ),
         Cause::MissingTable => format!(
             "create it, write its schema before its name, or set databases.{database}.search_path; and is \
@@ -97,7 +97,7 @@ pub(super) fn for_query(
             format!("write the table's name, or its alias where it has one, before the column in queries.{name}.sql")
         }
         Cause::Grouping => format!(
-            "take the column out of queries.{name}.sql; or, for a number for each of its values, GROUP BY it and set \
+            "take the column out of queries.{name}.sql; or, to count for each of its values, GROUP BY it and set \
              group_by and value_column"
         ),
         Cause::MissingColumn => format!("correct queries.{name}.sql: the column's name, or its table"),
@@ -112,10 +112,12 @@ pub(super) fn for_query(
              type text as column::text = $1"
         ),
         Cause::NoCast if matches!(at, Some(Excerpt::Wrapper)) => format!(
-            "what is reported must be a number: count(*), or a column of a number's type; an enum, a date or JSON is \
-             none (queries.{name}.value_column names the column)"
+            "the reported column must be a number, such as count(*); an enum, a date or JSON is not one \
+             (queries.{name}.value_column names the column)"
         ),
-        Cause::NoCast => format!("queries.{name}.sql uses a value as a type that it cannot have: look where it points"),
+        Cause::NoCast => {
+            format!("queries.{name}.sql uses a value as a type that it cannot have: look at the marked place")
+        }
         Cause::Syntax if error.message.contains("cross-database") => format!(
             "a session reads one database: leave its name out of queries.{name}.sql, and set \
              databases.{database}.dbname, or queries.{name}.database to another entry of databases"
@@ -132,13 +134,13 @@ pub(super) fn for_query(
                 .to_owned(),
         },
         Cause::StatementPooling => format!(
-            "a reading is a transaction: set pool_mode = transaction for this database in PgBouncer, or let \
-             databases.{database} lead past it"
+            "a reading is a transaction: set pool_mode = transaction for this database in PgBouncer, or point \
+             databases.{database} to the server itself"
         ),
         Cause::Full => format!(
             "the pooler has no free connection: raise its default_pool_size, or lower databases.{database}.pool_size"
         ),
-        Cause::Backend => "the pooler answers, and its PostgreSQL does not: the pooler's log says why".to_owned(),
+        Cause::Backend => advice::BACKEND.to_owned(),
         Cause::RowSecurity => "a policy would hide rows from this role, and a count of the others would be a silent \
                                zero: give it BYPASSRLS, or count through a view or a SECURITY DEFINER function of \
                                the table's owner"
@@ -152,7 +154,7 @@ pub(super) fn for_query(
              databases.{database}.lock_timeout"
         ),
         Cause::Datum if error.message.contains("enum") => {
-            format!("correct queries.{name}.sql; SELECT unnest(enum_range(NULL::TYPE)) lists what the enum has")
+            format!("correct queries.{name}.sql; SELECT unnest(enum_range(NULL::TYPE)) lists the enum's values")
         }
         Cause::Datum => format!("correct queries.{name}.sql, or the data that it reads"),
         Cause::Silent | Cause::Connection | Cause::NotReady => "try again; the server's log says why".to_owned(),
@@ -211,7 +213,8 @@ fn for_answer(query: &Query, unusable: Unusable) -> &'static str {
         Unusable::RepeatedKey => "GROUP BY the same column that group_by names",
         Unusable::TooManyKeys => "choose a coarser key; 10,000 is the limit",
         Unusable::NoBudget => {
-            "count rows in value_column and activity_column, and those that can be claimed in both; weights are above 0"
+            "value_column and activity_column must be numbers of rows, activity_column at most value_column; weights must be \
+             finite and above 0"
         }
         Unusable::NoSinceColumn => "set budget.since_column, or a total of at least the number of keys",
     }

@@ -21,7 +21,7 @@ const LARGE: i64 = 8 << 20;
 /// The value from which its thousandths exceed an int64, in which Kubernetes holds them.
 const OVERFLOW: f64 = 9_223_372_036_854_775.0;
 
-/// A finding that is no failure.
+/// A finding that is not a failure.
 #[derive(Debug, Serialize)]
 pub(super) struct Warning {
     pub(super) text: String,
@@ -38,13 +38,13 @@ impl Warning {
     }
 }
 
-/// Returns what is remarkable about a server and the session's role.
+/// Returns the warnings about a server and the session's role.
 pub(super) fn for_server(server: &Server) -> Vec<Warning> {
     let mut warnings = Vec::new();
     if !server.privileges.is_empty() {
         warnings.push(
             Warning::new(format!(
-                "the role can do more than read ({}); no read-only transaction holds it back",
+                "the role can do more than read ({}); a read-only transaction does not prevent that",
                 server.privileges
             ))
             .advise("deploy/postgres/roles.sql makes a role that can only read"),
@@ -58,29 +58,29 @@ pub(super) fn for_server(server: &Server) -> Vec<Warning> {
     }
     if server.is_any_of_several {
         warnings.push(
-            Warning::new("target_session_attrs is any: where the first host is away, a standby answers with the past")
+            Warning::new("target_session_attrs is any: if the first host is away, a standby answers, with numbers that may be old")
                 .advise(
-                    "leave it out, so that only a primary is asked; or bound what a standby may be behind: max_lag",
+                    "leave it out, so that only a primary is asked; or limit the lag of a standby with max_lag",
                 ),
         );
     }
     if server.is_standby {
         warnings.push(
             Warning::new("a standby: its counts lag behind the primary's, and NOTIFY cannot be heard on it")
-                .advise("fine where that is meant; else set target_session_attrs: read-write"),
+                .advise("if this is not intended, set target_session_attrs: read-write"),
         );
     }
     let is_remote = server.address.as_ref().is_some_and(|address| !is_loopback(address));
     if server.tls.is_none() && is_remote {
         warnings.push(
-            Warning::new("no TLS: whoever is on the way can read and change what is sent")
+            Warning::new("no TLS: anybody on the network path can read and change what is sent")
                 .advise("turn ssl on in the server, then set sslmode: verify-full and sslrootcert"),
         );
     }
     warnings
 }
 
-/// Returns what is remarkable about the way to a server.
+/// Returns the warnings about the connection to a server.
 pub(super) fn for_connection(settings: &Database, server: &Server) -> Vec<Warning> {
     let (name, limit) = (&settings.name, settings.connect_timeout);
     let mut warnings = Vec::new();
@@ -94,8 +94,11 @@ pub(super) fn for_connection(settings: &Database, server: &Server) -> Vec<Warnin
     }
     if let Some(asked) = settings.connection.connect_timeout().filter(|asked| *asked > limit) {
         warnings.push(
-            Warning::new(format!("the connection string's connect_timeout of {asked:?} counts as {limit:?}"))
-                .advise(format!("KEDA would wait for nothing; more is set by databases.{name}.connect_timeout")),
+            Warning::new(format!("the connection string's connect_timeout of {asked:?} counts as {limit:?}")).advise(
+                format!(
+                    "KEDA's calls end before that; to wait longer all the same, set databases.{name}.connect_timeout"
+                ),
+            ),
         );
     }
     warnings
@@ -110,17 +113,17 @@ pub(super) fn for_room(settings: &Database, room: usize, message: &str) -> Warni
     ))
 }
 
-/// Returns the warning about notifications that do not arrive.
+/// Returns the warning that notifications do not arrive.
 pub(super) fn for_notify(settings: &Database, why: &str) -> Warning {
     let name = &settings.name;
-    Warning::new(format!("NOTIFY is not heard: {why}; readings are polled instead")).advise(format!(
-        "behind a pooler LISTEN needs a way past it: set databases.{name}.listen_host and listen_port to the server's own"
+    Warning::new(format!("notifications do not arrive: {why}; the queries are polled instead")).advise(format!(
+        "if this is a pooler, set databases.{name}.listen_host and listen_port to those of the server itself"
     ))
 }
 
-/// Returns the warning that says what a role that can only read would need.
+/// Returns the warning with the grants that a role needs that can only read.
 pub(super) fn for_grants(grant: &str) -> Warning {
-    Warning::new("for these queries a role of its own needs no more than this").advise(grant)
+    Warning::new("a role that is used only for these queries needs no more than this").advise(grant)
 }
 
 /// Returns a warning about a query that took longer than a call of KEDA may take.
@@ -137,7 +140,7 @@ pub(super) fn for_duration(query: &Query, took: Duration) -> Option<Warning> {
     })
 }
 
-/// Returns what is remarkable about a preset's rows.
+/// Returns the warnings about a preset's rows.
 pub(super) fn for_preset(query: &PresetQuery, stalled: f64, is_queue_seen: Option<bool>) -> Vec<Warning> {
     let mut warnings = Vec::new();
     let preset = presets::find(query.name);
@@ -161,14 +164,14 @@ pub(super) fn for_preset(query: &PresetQuery, stalled: f64, is_queue_seen: Optio
 pub(super) fn for_value(query: &Query, value: f64) -> Option<Warning> {
     (value >= OVERFLOW).then(|| {
         Warning::new(
-            "larger than what Kubernetes counts with, which are 64-bit thousandths: it overflows there, and nothing \
-             may be scaled",
+            "larger than what Kubernetes counts with, which are 64-bit thousandths: the number overflows, and perhaps \
+             nothing is scaled",
         )
         .advise(format!("divide it (queries.{}.divide_by), and the target with it", query.name))
     })
 }
 
-/// Returns what is remarkable about a table that a query reads.
+/// Returns the warnings about a table that a query reads.
 pub(super) fn for_relation(relation: &Relation, counts_nothing: bool) -> Vec<Warning> {
     let Relation { schema, name, is_scanned_whole, rows, bytes, row_security, namesakes } = relation;
     let mut warnings = Vec::new();
@@ -176,25 +179,25 @@ pub(super) fn for_relation(relation: &Relation, counts_nothing: bool) -> Vec<War
         let others: Vec<String> = namesakes.iter().map(|schema| format!("{schema}.{name}")).collect();
         warnings.push(
             Warning::new(format!("counts nothing in {schema}.{name}; there is also {}", others.join(", ")))
-                .advise("if that one is meant, write its schema in the SQL or set the database's search_path"),
+                .advise("if another one is meant, write its schema in the SQL or set the database's search_path"),
         );
     }
     if *row_security == RowSecurity::Bypassed {
         warnings.push(Warning::new(format!(
-            "row level security is on for {schema}.{name}; this role stands above it and counts every row"
+            "row level security is on for {schema}.{name}; this role bypasses it and counts every row"
         )));
     }
     if *is_scanned_whole && *bytes >= LARGE {
         let rows = rows.map_or_else(String::new, |rows| format!(", about {rows:.0} rows"));
         warnings.push(
             Warning::new(format!("each reading scans all of {schema}.{name} ({} MB{rows})", bytes >> 20))
-                .advise("an index on what its WHERE tests makes it cheap"),
+                .advise("an index on the columns of its WHERE makes it cheap"),
         );
     }
     warnings
 }
 
-/// Returns what a function that a query calls can do to its numbers.
+/// Returns the warnings about a function that a query calls.
 pub(super) fn for_function(function: &Function) -> Vec<Warning> {
     let Function { name, snapshot, hides_rows } = function;
     let mut warnings = Vec::new();
@@ -210,15 +213,15 @@ pub(super) fn for_function(function: &Function) -> Vec<Warning> {
         FunctionSnapshot::None => {}
         FunctionSnapshot::OfCaller => warnings.push(
             Warning::new(format!(
-                "{name}() reads with the query's snapshot, which is older than the function's locks: where somebody \
-                 uses TRUNCATE, it can see a table empty that never was"
+                "{name}() reads with the query's snapshot, which is older than the function's locks: beside \
+                 TRUNCATE it can see an empty table that never was empty"
             ))
             .advise("write what it reads as plain SQL in the query, or as a view"),
         ),
         FunctionSnapshot::Own => warnings.push(
             Warning::new(format!(
-                "{name}() is VOLATILE and reads with another snapshot for each statement: numbers of one reading can \
-                 be of different moments"
+                "{name}() is VOLATILE and reads with another snapshot for each statement: the numbers of one reading \
+                 can be of different moments"
             ))
             .advise("write what it reads as plain SQL in the query, or as a view"),
         ),
@@ -226,16 +229,16 @@ pub(super) fn for_function(function: &Function) -> Vec<Warning> {
     warnings
 }
 
-/// Returns a warning about keys of a grouped query that have several spellings; `reason` is a type or a collation.
+/// Returns the warning that a key of a grouped query may have several spellings; `reason` is a type or a collation.
 pub(super) fn for_loose_key(reason: &str) -> Warning {
     Warning::new(format!(
-        "the keys are grouped by a {reason}: rows of several spellings are one key, and a trigger that names another \
-         of them than the answer gets the number of a key without rows"
+        "the keys are grouped by a {reason}: several spellings are one key, and a trigger that uses another spelling \
+         than the answer gets the number of a key without rows"
     ))
-    .advise("select and group by one spelling, such as lower(...) or a cast to text, and name that one in triggers")
+    .advise("select and group by one spelling, such as lower(...) or a cast to text, and use it in triggers")
 }
 
-/// Returns the warning about a count that can be another than the rows that there are now.
+/// Returns the warning that a count may differ from the rows that there are now.
 pub(super) fn for_caveat(caveat: &Caveat) -> Warning {
     match caveat {
         Caveat::MaterializedView(name) => Warning::new(format!(
@@ -248,15 +251,15 @@ pub(super) fn for_caveat(caveat: &Caveat) -> Warning {
         ))
         .advise("ask the publisher; max_lag bounds the lag of standbys only"),
         Caveat::Foreign(name) => Warning::new(format!(
-            "{name} is of another server: rows that a policy hides there are missing without an error, and its lag is \
-             not seen"
+            "{name} is of another server: rows that a policy hides there are missing without an error, and the lag \
+             of that server is not seen"
         ))
         .advise("ask that server itself, as a database of its own"),
         Caveat::SessionZone { column, zone } => Warning::new(format!(
-            "{column} has no time zone, and the present is compared with it in the session's, which is {zone}: where \
-             writers mean another one, rows are due hours too early or too late"
+            "{column} has no time zone, and is compared with the present in that of the session, {zone}: if its writers \
+             use another one, rows are due hours too early or too late"
         ))
-        .advise("compare it with now() AT TIME ZONE 'UTC', or whatever zone its writers use"),
+        .advise("compare it with now() AT TIME ZONE 'UTC', or the zone that its writers use"),
     }
 }
 

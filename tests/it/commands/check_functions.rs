@@ -159,7 +159,7 @@ async fn rows_that_are_elsewhere_or_of_another_moment_are_told() {
   absolute: {sql: SELECT count(*) FROM job WHERE due <= now() AND run_at IS NOT NULL}
 ";
     let finished = run(&configuration(&database.scaler(), queries), &["check"]).await;
-    let local = "public.job.run_at has no time zone, and the present is compared with it in the session's, which is \
+    let local = "public.job.run_at has no time zone, and is compared with the present in that of the session, \
                  America/New_York";
     for (query, expected) in [
         ("materialized", Some("public.old is a materialized view")),
