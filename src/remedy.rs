@@ -24,7 +24,7 @@ pub fn of_fault(fault: Fault) -> &'static str {
     match fault {
         Fault::Disabled => "Somebody has switched the database off: `enabled` of the database switches it on.",
         Fault::Unreachable => {
-            "The log has the step that fails: name, TCP, TLS, password, connections. So has `clapometer check`."
+            "The log and `clapometer check` have the step that fails: name, TCP, TLS, password, connections."
         }
         Fault::PrivilegedRole => "Use the role of deploy/postgres/roles.sql: this one can do more than read.",
         Fault::WrongServer => {
@@ -34,7 +34,7 @@ pub fn of_fault(fault: Fault) -> &'static str {
             "Look at the standby's replay: is it paused, held up by a long query, or cut off from the primary? Do the servers' clocks differ? `max_lag` is the limit."
         }
         Fault::ConnectionLost => {
-            "If it lasts, the server restarts, or something on the way ends connections: read the server's log."
+            "If it lasts, the server keeps restarting, or a proxy or firewall ends connections: read the server's log."
         }
         Fault::ServerUnavailable(state) => of_server(state),
         Fault::BreakerOpen => {
@@ -50,7 +50,7 @@ pub fn of_fault(fault: Fault) -> &'static str {
         }
         Fault::LockTimeout => "Find the session that holds the lock: a migration, VACUUM FULL (`pg_blocking_pids`).",
         Fault::Conflict(_) => {
-            "On a standby replay cancels the query (`max_standby_streaming_delay`). Else look for deadlocks."
+            "On a standby, replay cancels the query (`max_standby_streaming_delay`). On a primary, look for deadlocks."
         }
         Fault::Rejected(state) => of_rejection(state),
         Fault::Unusable(unusable) => of_answer(unusable),
@@ -95,9 +95,9 @@ fn of_answer(unusable: Unusable) -> &'static str {
         }
         Unusable::SeveralRows => "Count in the SQL, so that one row comes, or use `group_by`.",
         Unusable::NotANumber | Unusable::Infinite => {
-            "Look for a division by zero in the SQL, or for such a value in the table."
+            "Look for a division by zero in the SQL, or for NaN or infinity in the table."
         }
-        Unusable::Negative => "Look at what the SQL subtracts; greatest(..., 0) if less than zero means zero.",
+        Unusable::Negative => "Look at what the SQL subtracts; write greatest(..., 0) if a negative number means zero.",
         Unusable::WrongType => "Cast the column to a number in the SQL.",
         Unusable::Masked => "GRANT pg_read_all_stats TO the scaler's role.",
         Unusable::UnknownState => {
