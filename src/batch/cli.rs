@@ -180,11 +180,11 @@ pub struct AddArguments {
           conflicts_with = "key")]
     pub count: i32,
 
-    /// The seed's work: how long it takes
+    /// The duration of the seed's work, which is a wait
     #[arg(long = "duration", default_value_t = 0, value_parser = whole::<i32>(0..=i32::MAX.into()), value_name = "SECONDS")]
     pub duration_seconds: i32,
 
-    /// What the program needs to know
+    /// The payload: a JSON document for the program
     #[arg(long, default_value = "{}", value_parser = json_document, value_name = "JSON")]
     pub payload: String,
 
@@ -192,7 +192,7 @@ pub struct AddArguments {
     #[arg(long, default_value_t = 5, value_parser = whole::<i16>(1..=1000), value_name = "N")]
     pub max_attempts: i16,
 
-    /// Adds nothing if a request has this key already
+    /// Add nothing if a request has this key already
     #[arg(long, value_parser = NonEmptyStringValueParser::new())]
     pub key: Option<String>,
 
@@ -286,7 +286,7 @@ pub struct WorkArguments {
     #[arg(long, env = "POSTGRES_BATCH_GRACE", hide_env_values = true, default_value = "20s", value_parser = duration, value_name = "DURATION")]
     pub grace: Duration,
 
-    /// Who tries again after a failure
+    /// The Job that tries again after a failure: a new one, or the same
     #[arg(long, env = "POSTGRES_BATCH_RETRY_BY", hide_env_values = true, default_value = "queue")]
     pub retry_by: RetryBy,
 

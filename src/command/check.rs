@@ -53,15 +53,15 @@ Examples:
 /// Check the configuration, the databases and every query
 ///
 /// Validates the configuration, connects to each database as `serve` does, and runs each query
-/// once, in the same read-only transaction as for KEDA. A directory as --config holds the main
-/// file, `clapometer.yaml`, and query files, in the subdirectory that `queries_from` names or
-/// beside it: a team checks its file against the rules of the main one.
+/// once, in the same read-only transaction as for KEDA. --config may be a directory with the main
+/// file, `clapometer.yaml`, and with query files, in the subdirectory that `queries_from` names or
+/// beside the main file. So a team can check its file against the rules of the main one.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Check {
     #[command(flatten)]
     config: ConfigFile,
-    /// Only validate the configuration; connect to nothing. Files and variables that it refers to need not be there
+    /// Only validate the configuration; connect to nothing. Files and variables that it refers to may be missing
     #[arg(long)]
     offline: bool,
     /// The value of a query's parameter; may be repeated. A query without all its values is skipped

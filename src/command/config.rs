@@ -19,14 +19,14 @@ Examples:
 /// Print the configuration in force, with defaults, without secrets
 ///
 /// Connects to nothing. The output is a valid configuration, except that secrets are redacted. It
-/// has the queries of query files, too; what is wrong with such a file goes to standard error.
+/// includes the queries of query files; the faults of such a file go to standard error.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct PrintConfig {
     #[command(flatten)]
     config: ConfigFile,
 
-    /// Print JSON instead of YAML; of a wrong configuration, what is wrong with it
+    /// Print JSON instead of YAML; for a wrong configuration, its faults
     #[arg(long, conflicts_with = "schema")]
     json: bool,
 
