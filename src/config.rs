@@ -1,10 +1,9 @@
-//! The configuration: what an operator writes, checked into types that need no second look.
+//! The configuration that an operator writes, parsed into types that need no further checks.
 //!
-//! Data flows one way, in a file or two for each step. `yaml` and `source` gather the file and the environment
-//! into one tree that remembers where each key stands. `server`, `admin`, `database` and `query`
-//! have the table of keys, and read the tree by it into types, noting every fault. `effective` has
-//! the values that they took, for `clapometer config`; `schema` and `reference` write the table in other forms.
-//! Nothing here connects to anything.
+//! Data flows one way, in a file or two for each step. `yaml` and `source` gather the file and the environment into one
+//! tree that remembers the place of each key. `server`, `admin`, `database` and `query` have the table of keys, and
+//! read the tree by it into types, noting every fault. `effective` has the values that they took, for `clapometer
+//! config`; `schema` and `reference` write the table in other forms. Nothing here connects to anything.
 
 mod admin;
 mod bounds;
@@ -136,7 +135,7 @@ pub struct Config {
     pub unknown_databases: BTreeSet<String>,
     /// For each query of a query file the name of that file.
     origins: BTreeMap<String, String>,
-    /// The names of the built-in queries that nothing has changed.
+    /// The names of the built-in queries that are unchanged.
     built_in: BTreeSet<String>,
     /// The values that were read, as `clapometer config` shows them.
     effective: Effective,
@@ -270,7 +269,7 @@ impl Config {
         }
         let section = root.section("databases");
         let databases = database::read(&section, libpq);
-        // By name, not by what could be made of them: a query must not be blamed for its database.
+        // By name, whether or not they are valid: a query must not be blamed for its database.
         let names: BTreeSet<String> =
             databases.keys().map(String::as_str).chain(section.names()).map(str::to_owned).collect();
         let unknown_databases = names.iter().filter(|name| !databases.contains_key(*name)).cloned().collect();
@@ -296,7 +295,7 @@ impl Config {
         })
     }
 
-    /// Returns whether a query is built in and nothing has changed it.
+    /// Returns whether a query is built in and unchanged.
     pub fn is_builtin(&self, query: &str) -> bool {
         self.built_in.contains(query)
     }

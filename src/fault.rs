@@ -73,7 +73,7 @@ pub enum Unusable {
     TooManyKeys,
     /// A number that a budget cannot share.
     NoBudget,
-    /// More keys than the budget has Jobs, and no time that says whose turn it is.
+    /// There are more keys than the budget has Jobs, and no `since_column` that says which key comes next.
     NoSinceColumn,
 }
 

@@ -1,8 +1,8 @@
 //! Reads files with a bound on time and on size.
 //!
-//! A pipe that nobody writes to answers never, and is waited for with a deadline. On a mount whose server is gone the call
-//! itself does not return. So each file is read on a thread of its own, which is left behind where it hangs. There is one
-//! for each path at most: whoever reads the path next waits for that thread.
+//! A pipe without a writer never has data, so each read has a deadline. On a mount whose server is gone the system call
+//! itself does not return. So each file is read on a thread of its own, which is left behind if it hangs. There is at
+//! most one thread for each path: the next reader of the path waits for it.
 
 use std::{
     collections::HashSet,
@@ -65,7 +65,7 @@ pub fn read_within(path: &Path, within: Duration) -> io::Result<Vec<u8>> {
     })
 }
 
-/// Says of an error what a person does not see in the system's words.
+/// Adds an explanation to an error whose system text is not clear enough.
 fn explained(error: io::Error) -> io::Error {
     let text = match error.raw_os_error().map(Errno::from_raw_os_error) {
         Some(Errno::ISDIR) => "it is a directory; name a file in it".to_owned(),
@@ -87,25 +87,23 @@ pub fn can_be_read(path: &Path) -> io::Result<()> {
     aside(path, WITHIN, |path| Bounded::open(path, WITHIN)?.wait())
 }
 
-/// Returns what the system knows of a file. Blocks, for two seconds at most.
+/// Returns the metadata of a file. Blocks, for two seconds at most.
 ///
-/// # Errors
-/// It says nothing, or not in time.
+/// # Errors The metadata cannot be read, or not in time.
 pub fn metadata(path: &Path) -> io::Result<Metadata> {
     aside(path, WITHIN, |path| fs::metadata(path))
 }
 
-/// Returns whether a file is there. One whose mount hangs is: whoever reads it says what is wrong. Blocks, for two seconds
-/// at most.
+/// Returns whether a file exists. If its mount hangs, this returns true, and reading the file reports the error.
+/// Blocks, for two seconds at most.
 pub fn exists(path: &Path) -> bool {
     metadata(path).map_or_else(|error| error.kind() == io::ErrorKind::TimedOut, |_| true)
 }
 
-/// Does something with a path on a thread of its own, or here where the system has no thread left. Blocks, for twice the
-/// time at most.
+/// Runs `work` on a path on a thread of its own, or on this thread if none can be started. Blocks, for twice the time
+/// at most.
 ///
-/// # Errors
-/// Those of `work`, or it is not done in time.
+/// # Errors Those of `work`, or that it is not done in time.
 pub fn aside<T: Send + 'static>(
     path: &Path,
     within: Duration,
@@ -234,7 +232,7 @@ mod tests {
     #[test]
     fn a_call_that_does_not_return_costs_one_thread_until_it_does() {
         let (_directory, pipe) = pipe();
-        // Opened as here, a pipe without a writer is as a mount that hangs.
+        // Opened in this way, a pipe without a writer blocks like a mount that hangs.
         let hang = |path: &Path| fs::read(path);
         let short = Duration::from_millis(50);
         assert_eq!(aside(&pipe, short, hang).unwrap_err().kind(), io::ErrorKind::TimedOut);

@@ -1,7 +1,7 @@
 //! KEDA's side of an external trigger: the calls that it makes, and what it does with the answers.
 //!
-//! The rules are KEDA's own, each named where it is applied. The demo and the tests play KEDA with
-//! them, and `clapometer get` shows what would come of an answer.
+//! The rules are KEDA's own, each named where it is applied. The demo and the tests simulate KEDA with them, and
+//! `clapometer get` shows what KEDA would do with an answer.
 
 #[cfg(test)]
 mod cases;

@@ -1,8 +1,8 @@
 //! Says what KEDA will do with a manifest that its author may not expect.
 //!
-//! Each trap is a [`Rule`] with a name, a severity, the versions of KEDA that it holds for, and the place in KEDA's source
-//! where it comes from. The rules stand beside what they look at, in the files below. Nothing here reads files, knows a
-//! cluster, or prints. `docs/lint.md` has a section for each rule.
+//! Each trap is a [`Rule`] with a name, a severity, the versions of KEDA that it holds for, and the place in KEDA's
+//! source where it comes from. The rules are grouped by what they look at, in the files below. Nothing here reads
+//! files, knows a cluster, or prints. `docs/lint.md` has a section for each rule.
 
 mod allowed;
 mod counting;

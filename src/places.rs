@@ -1,4 +1,4 @@
-//! Gives connections their places: a bounded number, and a share of it for each peer address.
+//! Limits the number of connections: a bounded number of places, and a share of them for each peer.
 //!
 //! A peer that holds every place with connections that ask nothing would keep everybody else out. So a newcomer takes the
 //! place of the oldest connection of the peer that has most.
@@ -13,8 +13,8 @@ use std::{
 
 use tokio_util::sync::CancellationToken;
 
-/// The party on whose account connections are counted: an IPv4 address, or the /64 network of an IPv6 address, since
-/// whoever has one address of it has all.
+/// The peer that connections are counted for: an IPv4 address, or the /64 network of an IPv6 address, since one host
+/// usually has the whole network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Peer(IpAddr);
 

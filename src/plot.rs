@@ -1,6 +1,6 @@
 //! Plots as SVG, drawn by hand: bars, lines and sparklines, for light and dark screens.
 //!
-//! A plot has no part outside itself, and may stand in a page as it is. Texts are escaped here.
+//! A plot needs no other file, and can be inserted into a page unchanged. Texts are escaped here.
 
 mod bars;
 mod lines;

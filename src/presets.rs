@@ -1,8 +1,8 @@
 //! Presets: the statement, the states and the traps of each queue library that is known.
 //!
-//! Data, and the little that makes SQL of it. [`crate::config`] makes queries of presets, and the commands print them.
-//! Each library has a file with what it is, and one with its SQL, which says of each open row what it counts as.
-//! Everything else of the statement is the same for all of them, and is put around that SQL here.
+//! Mostly data, with a few functions that turn it into SQL. [`crate::config`] makes queries of presets, and the
+//! commands print them. Each library has a file with what it is, and one with its SQL, which says of each open row what
+//! it counts as. Everything else of the statement is the same for all of them, and is put around that SQL here.
 
 mod apalis;
 mod good_job;
@@ -76,7 +76,7 @@ pub struct Preset {
     pub states: &'static [State],
     /// The thing that stalled rows wait for, in a sentence.
     pub stalled: &'static str,
-    /// The things that surprise.
+    /// The pitfalls, a sentence each.
     pub traps: &'static [&'static str],
     /// The statement that makes the index by which many finished rows cost nothing; absent where the library has one.
     /// It is shown, and never run.

@@ -28,8 +28,7 @@ use self::{
 /// The time for which a change is remembered.
 pub const LIFETIME: Duration = Duration::from_secs(24 * 3_600);
 
-/// The name of the object in whose name `clapometer get` asks by default. A person who looks is not KEDA, and is not
-/// missed.
+/// The name that `clapometer get` uses by default. Its calls are not KEDA's, so that their end is not a silence.
 pub const LOOKING: &str = "clapometer-get";
 
 /// The time within which KEDA has asked for something if it asks this process at all: two of its default intervals.
@@ -248,7 +247,7 @@ impl Store {
         self.triggers.insert(key, trigger);
     }
 
-    /// Keeps a trigger under another key, so that its own is free.
+    /// Moves a trigger to another key, so that its own is free.
     fn retire(&mut self, key: u64, object: u64) {
         let Some(trigger) = self.triggers.remove(&key) else { return };
         // As random as the key itself.
@@ -265,7 +264,8 @@ impl Store {
         known.unwrap_or_else(|| Arc::from(name))
     }
 
-    /// Returns who pays for the changes of an object: its namespace, once one of its triggers was answered.
+    /// Returns the tenant whose quota the changes of an object count for: its namespace, once one of its triggers was
+    /// answered.
     fn tenant_of(&self, object: u64, namespace: &str) -> TenantName {
         let mut siblings = self.objects.get(&object).into_iter().flatten().filter_map(|key| self.triggers.get(key));
         siblings.any(|trigger| trigger.payer.is_some()).then(|| self.namespace(namespace))

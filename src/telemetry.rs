@@ -81,8 +81,8 @@ pub fn init() -> Log {
 
 /// Returns the most that each crate may log where this is `wanted`.
 ///
-/// Ours has no more than the most that is wanted of any. With more, no line of the driver or of HTTP/2 that nobody
-/// wants would be left out before it is made, and a reading has dozens of them.
+/// The level of our own crate is not above the highest level that is wanted. Otherwise the unwanted lines of the driver
+/// and of HTTP/2 would be formatted before they are dropped, and a reading has dozens of them.
 fn caps(wanted: &Targets) -> Targets {
     let most = wanted.iter().map(|(_, level)| level).chain(wanted.default_level()).max().unwrap_or(LevelFilter::OFF);
     Targets::new().with_default(DEPENDENCY_LEVEL).with_target(env!("CARGO_CRATE_NAME"), most)

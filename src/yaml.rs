@@ -1,5 +1,5 @@
-//! Any YAML document as a tree with the line of every key and item. What the values mean is said elsewhere: the
-//! configuration and the manifests are read with it.
+//! Reads any YAML document into a tree with the line of every key and item. The configuration and the manifests are
+//! read with it, and decide what the values mean.
 
 mod text;
 
@@ -15,8 +15,7 @@ pub(crate) use self::text::{block, quoted, scalar};
 
 /// Reads one document.
 ///
-/// # Errors
-/// It is no YAML, or there are several documents.
+/// # Errors The text is not YAML, or there are several documents.
 pub(crate) fn document(text: &str) -> Result<Spanned<Yaml>, serde_saphyr::Error> {
     serde_saphyr::from_str_with_options(text, options())
 }
@@ -37,7 +36,7 @@ fn options() -> serde_saphyr::Options {
     }
 }
 
-/// The parser's words, less what it quotes of the file: that may be a secret.
+/// Returns the parser's message without its quotes of the file, which may be secrets.
 pub(crate) fn described(error: &serde_saphyr::Error) -> String {
     use serde_saphyr::Error;
     match error.without_snippet() {

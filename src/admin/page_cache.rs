@@ -1,4 +1,5 @@
-//! Makes a page at a bounded rate, once for all who ask, and off the thread that serves.
+//! Makes a page at a bounded rate, once for all requests that wait for it, and on another thread than the one that
+//! serves.
 //!
 //! A page with 2,000 triggers takes as long as hundreds of calls. A hundred scrapes at a time must neither hold up a call
 //! nor fill the memory with copies.
@@ -13,14 +14,14 @@ use tokio::{
 
 use crate::blocking;
 
-/// Bytes of pages that are made in a second: a page with 2,000 triggers is made once a second, and a small one at once.
-/// So all pages together that slow readers keep in memory are bounded, too.
+/// The bytes of pages that are made in a second: a page with 2,000 triggers is made once a second, and a small one at
+/// once. This also bounds the memory of the pages that slow readers have not received yet.
 const BYTES_A_SECOND: u32 = 768 * 1024;
 
 /// The most views of a page that are kept.
 const VIEWS: usize = 8;
 
-/// One page, as it was last made; the latest views of it, where it has views.
+/// One page as it was last made, or the latest views of a page that has views.
 pub(super) struct PageCache<V = ()> {
     make: Arc<dyn Fn(&V) -> Bytes + Send + Sync>,
     latest: Mutex<Latest<V>>,
@@ -29,7 +30,7 @@ pub(super) struct PageCache<V = ()> {
 struct Latest<V> {
     /// The latest first.
     made: VecDeque<Made<V>>,
-    /// The time from which on the next one may be made.
+    /// The earliest time at which the next page may be made.
     next_at: Instant,
 }
 
@@ -46,11 +47,10 @@ impl<V: Clone + PartialEq + Send + Sync + 'static> PageCache<V> {
         Self { make: Arc::new(make), latest: Mutex::new(latest) }
     }
 
-    /// Returns a page that was begun after this call: it shows whatever happened before. All who ask for the same view
-    /// meanwhile share it.
+    /// Returns a page that was begun after this call, so that it shows whatever happened before. Calls that ask for the
+    /// same view meanwhile share it.
     ///
-    /// # Cancel safety
-    /// Whoever asks next makes the page instead.
+    /// # Cancel safety The next caller makes the page instead.
     pub(super) async fn page(&self, view: V) -> Bytes {
         let asked_at = Instant::now();
         let mut latest = self.latest.lock().await;
@@ -59,7 +59,8 @@ impl<V: Clone + PartialEq + Send + Sync + 'static> PageCache<V> {
         }
         sleep_until(latest.next_at).await;
         let began_at = Instant::now();
-        // Until it is made it counts as large, so that a caller who comes and goes starts one thread a second.
+        // Until the page is made it counts as large, so that a caller that connects and disconnects starts at most one
+        // thread a second.
         latest.next_at = began_at + Duration::from_secs(1);
         latest.made.retain(|made| made.view != view);
         latest.made.truncate(VIEWS - 1);

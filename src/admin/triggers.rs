@@ -35,11 +35,11 @@ const JSON: &str = "application/json";
 /// tenth of a processor.
 const PAUSES: u32 = 9;
 
-/// Makes the answers, one at a time and off the thread that serves.
+/// Makes the answers, one at a time, on another thread than the one that serves.
 pub(super) struct Histories {
     metrics: Arc<Metrics>,
     catalog: watch::Receiver<Arc<Catalog>>,
-    /// The time from which on the next one may be made.
+    /// The earliest time at which the next answer may be made.
     next_at: Mutex<Instant>,
 }
 
@@ -102,7 +102,7 @@ fn name_databases(history: &mut History, catalog: &Catalog) {
     });
 }
 
-/// Returns the keys of the certificates with which nobody can connect any more.
+/// Returns the keys of the server's certificates that have expired.
 fn expired_certificates(metrics: &Metrics, now: OffsetDateTime) -> Vec<String> {
     let has_expired = |certificate: &&'static str| {
         let ends_at = metrics.certificate_expiry.get(&CertificateLabels { certificate });
@@ -135,7 +135,7 @@ fn window(query: &str) -> Result<Window, &'static str> {
     Ok(window)
 }
 
-/// Decodes a part of a path or of a query. A plus sign is one: times have it.
+/// Decodes a part of a path or of a query. A plus sign stands for itself, because times contain it.
 fn decoded(text: &str) -> String {
     percent_decode_str(text).decode_utf8_lossy().into_owned()
 }

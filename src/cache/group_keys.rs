@@ -19,7 +19,7 @@ const SEEN: usize = 20_000;
 /// The most keys that are remembered as asked for in vain.
 const UNSEEN: usize = 10_000;
 
-/// The most keys asked for in vain that are logged: a trigger with ever new ones must not fill the log.
+/// The most unseen keys that are logged: a trigger with ever new keys must not fill the log.
 const LOGGED: usize = 100;
 
 /// The time after which a key that no trigger asks for is forgotten, as a cached query is.
@@ -32,7 +32,7 @@ pub(super) enum Asked {
     Known,
     /// No reading has had it, and this is the first call for it.
     FirstInVain,
-    /// No reading has had it, which is logged already, or it is one of too many.
+    /// No reading has had it. That is logged already, or too many others are.
     InVain,
 }
 

@@ -10,8 +10,8 @@ use crate::{
     reading::{Breaker, ChannelState, ReadResult, Tenant},
 };
 
-/// Takes readings of one query from one database: the cache's port to it. A trait, because a reading can be faked
-/// honestly, so that the cache's own tests drive the clock.
+/// Takes readings of one query from one database: the cache's port. It is a trait so that the cache's own tests can
+/// fake readings and drive the clock.
 pub trait QueryReader: Send + Sync {
     /// Returns the name of the database.
     fn database(&self) -> &str;
@@ -19,7 +19,7 @@ pub trait QueryReader: Send + Sync {
     /// Returns the state of the notification channel, where the query has one.
     fn channel(&self) -> Option<watch::Receiver<ChannelState>>;
 
-    /// Returns whether statements are sent, and its changes.
+    /// Returns the state of the breaker, and its changes.
     fn breaker(&self) -> watch::Receiver<Breaker>;
 
     /// Returns the fault that a reading would bring now without a statement, if the database is not asked at all.

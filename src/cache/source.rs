@@ -26,10 +26,10 @@ use crate::{
     telemetry::Causes,
 };
 
-/// The time for which the log does not say again that a query takes longer than that.
+/// The time for which the log does not repeat that a query takes longer than a call may wait.
 const LATE_PAUSE: Duration = Duration::from_secs(600);
 
-/// The time for which the log does not say again that a budget is short: one that is well used is so most of the time.
+/// The time for which the log does not repeat that a budget is used up: a well used budget is so most of the time.
 const SHORT_PAUSE: Duration = Duration::from_secs(3_600);
 
 /// The number of characters of a key that the log shows.
@@ -70,7 +70,7 @@ impl QuerySource {
     pub(super) fn rules(&self) -> impl Iterator<Item = Rules> {
         let hears = |shard: &Shard| shard.channel.as_ref().is_none_or(|channel| channel.borrow().is_healthy);
         let resync = self.query.notify.as_ref().and_then(|notify| notify.resync);
-        // Only if every notification is known to arrive does silence say that the sum is still right.
+        // No notification means no change only if the notifications of every database are known to arrive.
         let resync = resync.filter(|_| self.shards.iter().all(hears));
         let max_age = self.query.max_age;
         self.shards.iter().map(move |shard| {
@@ -79,8 +79,8 @@ impl QuerySource {
         })
     }
 
-    /// Reads all databases at once, but for those of which a reading is `kept`, and adds up. Something that has become zero
-    /// since the sum `before` is only believed if all of them say so now: a notification about the others may be on its way.
+    /// Reads all databases at once, except those with a `kept` reading, and adds up. If a number has become zero since
+    /// the sum `before`, the kept databases are read, too: a notification from them may be on its way.
     ///
     /// Ends by itself. While one of them is known to be away, none is asked.
     ///
@@ -159,8 +159,8 @@ impl QuerySource {
         (parts, sum)
     }
 
-    /// Returns whether a reading tells of a past that no call may be answered with. After a pause of the whole process a reader
-    /// finds the answer and its expired limit at once, and takes the answer.
+    /// Returns whether a reading is too old for any call. After a pause of the whole process a reader finds both the
+    /// answer and an expired time limit, and takes the answer.
     fn is_too_late(&self, took: Duration) -> bool {
         took > self.query.timeout + OVERTIME && took >= self.query.max_age
     }
@@ -208,13 +208,13 @@ impl QuerySource {
         self.keys.is_unseen(key)
     }
 
-    /// Returns the number of keys that triggers ask for in vain, where such a key counts as zero.
+    /// Returns the number of keys that triggers ask for and no reading has had, if such a key counts as zero.
     pub fn silent_keys(&self, now: Instant) -> usize {
         let is_silent = self.query.group_by.is_some() && self.query.on_no_row == Absent::Zero;
         if is_silent { self.keys.unseen(now) } else { 0 }
     }
 
-    /// Logs that a reading took longer than a call may wait, unless that was said a while ago.
+    /// Logs that a reading took longer than a call may wait, unless that was logged recently.
     pub(super) fn took(&self, took: Duration) {
         if took < CALL_DEADLINE || !is_due(&self.late_told_at, LATE_PAUSE) {
             return;
@@ -241,7 +241,7 @@ impl QuerySource {
         }
     }
 
-    /// Notes that the query is no longer configured: what is still under way publishes nothing.
+    /// Records that the query is no longer configured. Attempts that are still under way publish nothing.
     pub fn retire(&self, metrics: &Metrics) {
         self.retired.store(true, Ordering::Relaxed);
         metrics.forget_query(&self.labels);
@@ -284,7 +284,7 @@ impl QuerySource {
     }
 }
 
-/// Returns whether something was not said within the `pause` before now, and notes that it is said now.
+/// Returns whether something was not logged within the `pause` before now, and records that it is logged now.
 fn is_due(told_at: &Mutex<Option<Instant>>, pause: Duration) -> bool {
     let now = Instant::now();
     let mut told_at = told_at.lock().unwrap_or_else(PoisonError::into_inner);

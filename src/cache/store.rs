@@ -29,7 +29,7 @@ const CAPACITY: Quota = Quota { entries: 10_000, bytes: 16 * 1024 * 1024 };
 /// The limit of one namespace, so that one tenant cannot push out the cached queries of others.
 const NAMESPACE_CAPACITY: Quota = Quota { entries: CAPACITY.entries / 4, bytes: CAPACITY.bytes / 4 };
 
-/// The number that is evicted at once: finding the longest unused takes a walk over all.
+/// The number of cached queries that are evicted at once, because finding the longest unused ones takes a scan of all.
 const EVICTED_AT_ONCE: usize = 64;
 
 /// All cached queries, by query and parameters.

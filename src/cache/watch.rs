@@ -16,7 +16,7 @@ use crate::{
     reading::{Breaker, Reading},
 };
 
-/// The longest rest after an attempt because of the time that it took.
+/// The longest pause after an attempt that took long.
 const LONGEST_REST: Duration = Duration::from_secs(1);
 
 /// The watchers of one cached query and the task that reads for them.

@@ -134,7 +134,7 @@ impl Init {
             Ok(subject) => subject,
             Err(failure) => return failure.report(&settings, &config),
         };
-        // Only now: nobody answers questions about a database that is not there.
+        // The questions come only now: first the database must be reachable.
         let answers = Answers::of_process();
         let role = match &self.role {
             Some(role) => Answer::given(role.clone()),

@@ -1,4 +1,4 @@
-//! `clapometer simulate`: what a ScaledJob would do under a workload, and what its neighbours would.
+//! `clapometer simulate`: simulates a ScaledJob under a workload, and variants of it.
 
 mod html;
 mod json;
@@ -211,7 +211,7 @@ impl Simulate {
         let kind = if trigger.is_external() { "external" } else { trigger.kind() };
         let known = TARGETS.iter().find(|(name, ..)| *name == kind);
         let written = known.and_then(|(_, key, default)| trigger.number(key).or(*default));
-        // What is divided and rounded up before KEDA divides is divided by both.
+        // A value that the query divides and rounds up, and that KEDA divides again, is divided by both.
         let divisor = if trigger.is_external() { trigger.number("divideBy").unwrap_or(1.0) } else { 1.0 };
         let target = self.target.or(written.map(|target| target * divisor));
         match target {

@@ -9,7 +9,7 @@ use crate::{
     scaling::{Activation, Divisor, Rounding, Target},
 };
 
-/// More Jobs than a cluster has under one budget. A share is given slot by slot.
+/// More Jobs than any cluster runs under one budget. The bound exists because shares are given slot by slot.
 const LARGEST_TOTAL: u64 = 100_000;
 
 pub(super) const BUDGET: Key = Key::new(
@@ -48,7 +48,7 @@ const KEYS: &[Key] = &[
     .instead_of(&["since", "waiting_since"]),
 ];
 
-/// The other keys of the query that a budget has a say in.
+/// The other keys of the query that a budget restricts.
 pub(super) struct Beside<'a> {
     pub(super) group_by: Option<&'a str>,
     pub(super) value_column: Option<&'a str>,

@@ -17,8 +17,8 @@ use crate::{
 /// The longest timeout. A minute is far beyond every deadline here; more would only hide a mistake.
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The longest `connect_timeout` that a connection string sets. Strings ask for 10 or 30 s, made for programs that connect
-/// once; KEDA would wait for nothing.
+/// The longest `connect_timeout` that a connection string sets. Strings ask for 10 or 30 s, for programs that connect
+/// once; calls of KEDA end long before that.
 const LONGEST_OF_STRING: Duration = Duration::from_secs(2);
 
 /// The longest `max_lag`: a standby that may be further behind says nothing about the present.
@@ -286,7 +286,7 @@ fn listen_hosts(section: &Section<'_>) -> Vec<String> {
 
 /// The parameters of the connection as they are written, and whether each that is set could be read.
 fn params(section: &Section<'_>, libpq: Option<&ConnectionSource>) -> (Params, bool) {
-    // A url of our own says all that the environment could.
+    // A `url` in the entry replaces everything that the environment sets.
     let mut params = libpq.filter(|_| !section.has("url")).map(|libpq| libpq.params().clone()).unwrap_or_default();
     params.prefix = format!("{}.", section.path());
     let mut is_complete = true;

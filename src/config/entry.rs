@@ -1,4 +1,4 @@
-//! One value of a section: reads it as its row says, or notes what would be right.
+//! Reads one value of a section by its row of the table, or records a fault that says what would be right.
 
 use std::{borrow::Cow, str::FromStr, time::Duration};
 

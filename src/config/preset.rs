@@ -14,7 +14,7 @@ use crate::{
     query::PresetQuery,
 };
 
-/// The longest time of an option: a row that nobody has touched for so long is nobody's.
+/// The longest time of an option. A row that no worker has touched for this long belongs to no worker.
 const LONGEST: Duration = Duration::from_secs(30 * 24 * 3_600);
 
 const NAMES: [&str; presets::ALL.len()] = {

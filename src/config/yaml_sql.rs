@@ -1,5 +1,4 @@
-//! The check for what YAML does to SQL before anybody reads it: it folds lines into one, and takes ` #` for the
-//! beginning of a comment.
+//! Checks for SQL that YAML has changed: YAML folds lines into one, and reads ` #` as the beginning of a comment.
 //!
 //! The statement that is left may well be valid, and count something else.
 
@@ -39,7 +38,7 @@ fn statement(file: &Tree, name: &str) -> Option<String> {
     }
 }
 
-/// Returns what is wrong with a statement, whose key stands on the first of these lines.
+/// Returns what is wrong with a statement. Its key is on the first of these lines.
 fn told(written: &[&str], sql: &str) -> Option<&'static str> {
     if sql::line_comments(sql).any(|comment| swallows(written, comment)) {
         return Some(

@@ -23,8 +23,8 @@ use crate::{
     file,
 };
 
-/// Variables whose parameter must not be acted on differently from how it was meant: each is refused, or passed over, as
-/// its parameter in a connection string is.
+/// Variables of parameters that are not supported. Each is refused or ignored, as its parameter in a connection string
+/// is.
 const OTHERS: [(&str, &str); 16] = [
     ("PGSERVICE", "service"),
     ("PGSERVICEFILE", "servicefile"),

@@ -1,5 +1,5 @@
-//! Text that people paste from other drivers, from clouds' pages and from templates: how it is told from a connection
-//! string of libpq, and what to write instead.
+//! Recognises text that people paste from other drivers, from cloud providers' pages and from templates, and says what
+//! to write instead.
 //!
 //! No message quotes a value: each may hold a password.
 
@@ -116,8 +116,8 @@ pub(super) fn word(key: &str, word: &str) -> Option<&'static str> {
     words.iter().find_map(|(theirs, ours)| theirs.eq_ignore_ascii_case(word).then_some(*ours))
 }
 
-/// Returns what is wrong with a text that is a template's placeholder: it would be sent as it is, and the server would
-/// speak of a wrong password.
+/// Returns what is wrong with a text that is a template's placeholder. It would be sent unchanged, and the server would
+/// report a wrong password.
 pub(super) fn placeholder(text: &str) -> Option<&'static str> {
     let text = text.trim();
     let is_name =

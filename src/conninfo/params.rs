@@ -201,7 +201,7 @@ impl Reader {
         let sslmode = self.sslmode(&params.other_hosts);
         let target_session_attrs = match self.word("target_session_attrs", &SESSION_ATTRS) {
             Word::Known(attrs) => attrs,
-            // Whichever of several answers first may be a standby, which answers with the past.
+            // The first of several hosts to answer may be a standby, whose numbers may be old.
             Word::Unset if addresses.as_ref().is_some_and(|addresses| addresses.len() > 1) => SessionAttrs::ReadWrite,
             Word::Unset | Word::Unknown => SessionAttrs::Any,
         };
@@ -270,7 +270,7 @@ impl Reader {
         self.problems.iter().any(|problem| problem.key == key)
     }
 
-    /// Direct TLS must not be a matter of taste of whoever answers, as in libpq.
+    /// As in libpq, direct TLS needs an `sslmode` that demands TLS: the server must not be able to decline it.
     fn sslnegotiation(&mut self, sslmode: Option<SslMode>) -> SslNegotiation {
         let Word::Known(SslNegotiation::Direct) = self.word("sslnegotiation", &SSL_NEGOTIATIONS) else {
             return SslNegotiation::Postgres;

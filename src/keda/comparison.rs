@@ -1,4 +1,4 @@
-//! A ScaledJob under a workload, beside the ScaledJobs that differ from it in little.
+//! Compares a ScaledJob under a workload with ScaledJobs that differ from it in a few settings.
 //!
 //! All of them get the same rows, the same pods and the same seeds, so that what differs comes from what was changed.
 
@@ -33,7 +33,7 @@ pub struct Variant {
     pub polling_interval: Milliseconds,
 }
 
-/// The figures that came of a variant.
+/// The figures of a variant.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Figures {
     /// Waits of all rows of all runs, in ascending order.
@@ -54,12 +54,12 @@ pub struct Figures {
     pub end: Option<Milliseconds>,
 }
 
-/// A variant with what came of it.
+/// A variant with its figures.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Candidate {
     /// The variant that was simulated.
     pub variant: Variant,
-    /// The figures that came of it.
+    /// The figures of the variant.
     pub figures: Figures,
     /// It is the one that was asked about.
     pub is_given: bool,
@@ -134,7 +134,8 @@ impl Variant {
 }
 
 impl Candidate {
-    /// The best has the least: whether something is wrong with it, and the wait of the unlucky with a price for idle Jobs.
+    /// Returns the key to sort by, the best first: faults, then the waits of the slowest rows plus a price for idle
+    /// Jobs.
     fn rank(&self, max_replica_count: Option<i64>) -> (u8, f64) {
         let Figures { rows, unclaimed, idle_jobs, peak, end, .. } = &self.figures;
         let exceeds = max_replica_count.is_some_and(|max| *peak > max);

@@ -24,7 +24,7 @@ pub struct Rule {
 pub enum Severity {
     /// Does not work, or not as written. `clapometer lint` exits with 1.
     Error,
-    /// Works, and will surprise.
+    /// Works, but not as its author may expect.
     Warning,
     /// Good to know.
     Note,

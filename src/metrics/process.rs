@@ -47,7 +47,7 @@ fn cpu_seconds() -> Option<f64> {
     Some(ticks / f64::from(u32::try_from(clock_ticks_per_second()).ok()?))
 }
 
-/// Returns the size of the address space and of what of it is in memory.
+/// Returns the size of the address space and of its part that is in memory.
 fn memory() -> Option<(f64, f64)> {
     let statm = fs::read_to_string("/proc/self/statm").ok()?;
     let mut pages = statm.split_whitespace().map(str::parse::<f64>);

@@ -99,7 +99,7 @@ fn database_text(database: &Database, secrets: Secrets) -> String {
                     Part::Text(value) if *key == "port" && value.bytes().all(|byte| byte.is_ascii_digit()) => {
                         line(key, value);
                     }
-                    // The nearest that there is: TLS if the server has it, unverified.
+                    // The nearest equivalent: TLS if the server has it, unverified.
                     Part::Text(value) if *key == "sslmode" && value == "allow" => line(key, "prefer"),
                     Part::Text(value) => line(key, &scalar(value)),
                 }

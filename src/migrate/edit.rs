@@ -44,7 +44,7 @@ pub(super) fn apply(text: &str, manifest: &Manifest, changes: &[Change]) -> Edit
     for change in changes {
         by_object.entry(change.object).or_default().push(change);
     }
-    // All at once, as a rule. One that cannot be made must not keep the others from theirs.
+    // Usually all changes are made at once. If one of them cannot be made, the others still are.
     let all: Vec<(usize, Vec<&Change>)> = by_object.into_iter().collect();
     if let Some(text) = attempt(text, manifest, &all) {
         return Edited { text, undone: Vec::new() };

@@ -62,7 +62,7 @@ pub(super) struct Asked {
     pub(super) values: Vec<String>,
 }
 
-/// The whole.
+/// All databases and queries, and what each trigger asks for.
 #[derive(Debug, Default)]
 pub(super) struct Plan {
     pub(super) databases: Vec<Database>,

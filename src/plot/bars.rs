@@ -40,7 +40,7 @@ impl Bars<'_> {
         for (label, values) in &self.groups {
             let mut x = middle - bar * count(values.len()) / 2.0;
             for ((index, value), colour) in values.iter().enumerate().zip(COLOURS) {
-                // A value at the foot of the scale still has a bar to be seen.
+                // A value at the lower end of the scale still has a visible bar.
                 let y = canvas.y(*value).min(HEIGHT - BOTTOM - 1.0);
                 canvas.write(format_args!(
                     "<rect class=\"plot-{index}\" x=\"{x:.1}\" y=\"{y:.1}\" width=\"{w:.1}\" height=\"{h:.1}\" fill=\"{colour}\"/>\

@@ -1,10 +1,9 @@
-//! LISTEN: hears that numbers may have changed, and knows whether it can hear.
+//! LISTEN: receives notifications that numbers may have changed, and checks that notifications arrive.
 //!
-//! A notification is a hint, never the truth: it makes readings younger sooner. Each database has
-//! one connection for it, beside the pool. It counts as healthy only once a NOTIFY of our own, sent
-//! through the pool, has arrived: behind PgBouncer in transaction mode LISTEN succeeds, but nothing
-//! ever arrives. Each loss and each return of LISTEN invalidates every channel, so that no change in
-//! between is missed.
+//! A notification is a hint, never a number: it only makes the next reading come earlier. Each database has one
+//! connection for it, beside the pool. It counts as healthy only once a NOTIFY of our own, sent through the pool, has
+//! arrived: behind PgBouncer in transaction mode LISTEN succeeds, but nothing ever arrives. Each loss and each return
+//! of LISTEN invalidates every channel, so that no change in between is missed.
 
 mod channels;
 
@@ -65,8 +64,8 @@ struct Listener {
     metrics: Arc<Metrics>,
     labels: DatabaseLabels,
     wanted: watch::Receiver<ByName>,
-    /// The channel of this process alone, for the NOTIFY that proves the way. It never changes: a
-    /// pooler leaves each LISTEN of ours behind in one of its own sessions.
+    /// The channel of this process alone, for the NOTIFY that proves that notifications arrive. It never changes,
+    /// because a pooler leaves each LISTEN of ours behind in one of its own sessions.
     own: String,
     /// The causes for which notifications do not arrive, as far as the log says them.
     causes: Causes,
@@ -275,8 +274,8 @@ impl Listener {
                 changed = renewed.changed() => {
                     return Err(changed.map_or(SessionEnd::Database, |()| SessionEnd::Outdated));
                 }
-                // A notification outruns the standby's replay: a reading that it caused would be the last for long,
-                // and old.
+                // A notification arrives before the standby has replayed the change. A reading that it caused would be
+                // old, and no other one would follow for long.
                 () = on_a_standby(&mut is_standby) => {
                     let cause = "readings come from a standby, which is behind notifications";
                     return Err(SessionEnd::Failed(cause.to_owned()));

@@ -1,6 +1,6 @@
 //! Keys of grouped queries that PostgreSQL takes for one although they are spelt in several ways.
 //!
-//! A trigger names one spelling; the rows of the others are counted under whichever PostgreSQL returns.
+//! A trigger names one spelling. The rows of all spellings are counted under the one that PostgreSQL returns.
 
 use std::collections::BTreeMap;
 

@@ -30,7 +30,7 @@ SELECT pg_has_role('pg_read_all_stats', 'USAGE')";
 enum Masks {
     /// All but these.
     AllBut(&'static [&'static str]),
-    /// These.
+    /// Only these.
     Only(&'static [&'static str]),
 }
 

@@ -1,4 +1,4 @@
-//! The facts that a database's sessions have said about their server and their role, for all that come after.
+//! The facts that the sessions of a database have learnt about the server and the role, for later sessions.
 
 use std::sync::{
     Arc, Mutex, MutexGuard, PoisonError,
@@ -147,7 +147,7 @@ impl Observed {
         self.is_preferred.subscribe()
     }
 
-    /// Takes it that the next sessions lead to a preferred host.
+    /// Assumes that the next sessions lead to a preferred host.
     pub(super) fn went_back(&self) {
         self.is_preferred.send_replace(true);
     }

@@ -1,7 +1,7 @@
 //! The kind of server that a database's readings must come from, and whether a session still leads to one.
 //!
-//! A standby answers with the past, and behind a pooler a session outlives a failover. So a server
-//! is asked when a session is opened, and again in the round trip of each reading.
+//! The numbers of a standby may be old, and behind a pooler a session outlives a failover. So a server is asked for its
+//! kind when a session is opened, and again in the round trip of each reading.
 
 use std::{fmt, time::Duration};
 
@@ -33,7 +33,7 @@ ELSE extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp()) END
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Requirement {
     attrs: SessionAttrs,
-    /// The time by which a standby may be behind; zero: as far as it likes.
+    /// The time by which a standby may be behind; zero: any time.
     max_lag: Duration,
 }
 

@@ -1,6 +1,7 @@
 //! The privileges of the scaler's role beyond reading.
 //!
-//! READ ONLY is no boundary: a superuser runs `COPY ... TO PROGRAM` inside it. The role is.
+//! The role is the boundary, and READ ONLY is not: a superuser can run `COPY ... TO PROGRAM` in a read-only
+//! transaction.
 
 use tokio_postgres::{Client, Error};
 

@@ -1,4 +1,4 @@
-//! The state of a database, for people who look.
+//! The state of a database, for the status page.
 
 use tokio::time::Instant;
 

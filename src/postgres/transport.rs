@@ -55,22 +55,22 @@ pub(super) struct Transport {
     pub(super) largest_message: usize,
 }
 
-/// An act of a server that is not the protocol, or not what was asked for.
+/// A server's violation of the protocol, or of what was asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Misbehaviour {
     /// It has no TLS.
     #[error("the server does not support TLS")]
     NoTls,
-    /// It answers like no PostgreSQL server.
+    /// Its answer is not that of a PostgreSQL server.
     #[error("what answers is no PostgreSQL server")]
     NotPostgres,
     /// It closed the connection instead of an answer to the first bytes.
     #[error("the server closed the connection at once")]
     HungUp,
-    /// It did so when TLS began with the first byte.
+    /// It closed the connection when TLS began with the first byte.
     #[error("the server does not take TLS without being asked for it first (sslnegotiation=direct)")]
     NotDirect,
-    /// It sends what must not fill our memory.
+    /// It sends more than our memory limits allow.
     #[error("the server sent {0}")]
     TooMuch(&'static str),
 }

@@ -15,7 +15,7 @@ const REQUEST: usize = 512;
 /// One metric with its name.
 const ANSWER: usize = 128;
 
-/// tonic's own: after so many bytes a stream lets others write.
+/// tonic's own value: after this many bytes a stream lets others write.
 const YIELD: usize = 32 * 1024;
 
 /// Encodes `T` and decodes `U`.

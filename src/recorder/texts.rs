@@ -10,7 +10,7 @@ use super::{Cause, TenantName, log::Packed};
 /// The bytes of a text beside its characters: its record, and its places in the tables, which are up to half empty.
 const TEXT_BYTES: usize = 192;
 
-/// The texts that somebody holds.
+/// The texts that are in use.
 #[derive(Debug, Default)]
 pub(super) struct Texts {
     hasher: RandomState,
@@ -25,7 +25,7 @@ struct Text {
     code: &'static str,
     text: Box<str>,
     holders: u32,
-    /// Whoever brought it.
+    /// The tenant that brought it, whose quota it counts for.
     payer: TenantName,
 }
 
@@ -61,7 +61,8 @@ impl Texts {
         }
     }
 
-    /// Notes that a holder is gone. Returns who paid for the text, and its bytes, once there is no holder left.
+    /// Records that a holder is gone. Once there is none left, returns the tenant whose quota the text counted for, and
+    /// its bytes.
     pub(super) fn release(&mut self, number: u32) -> Option<(TenantName, usize)> {
         let place = self.texts.get_mut(usize::try_from(number).ok()?)?;
         let text = place.as_mut()?;

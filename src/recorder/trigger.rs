@@ -12,7 +12,7 @@ const ONE_POLL: Tenths = 10;
 /// The shortest pause between two polls that can be a silence: three of KEDA's default polling intervals.
 const SHORTEST_SILENCE: Tenths = 900;
 
-/// The number of its usual pauses that make a silence.
+/// The number of usual pauses after which a pause counts as a silence.
 const PAUSES: Tenths = 3;
 
 /// One trigger.
@@ -26,7 +26,7 @@ pub(super) struct Trigger {
     pub(super) name: Box<str>,
     pub(super) query: Box<str>,
     pub(super) target: Option<f64>,
-    /// Whose memory it takes.
+    /// The tenant whose quota it counts for.
     pub(super) payer: TenantName,
     pub(super) began_at: Tenths,
     pub(super) asked_at: Tenths,

@@ -93,7 +93,7 @@ pub struct Trigger {
     pub target: Target,
     /// The number that the activity must exceed.
     pub activation: Activation,
-    /// Which number is activity_source.
+    /// The number that decides about activity.
     pub activity_source: ActivitySource,
     /// The divisor of the value.
     pub divide_by: Divisor,
@@ -112,8 +112,8 @@ impl Trigger {
         (&self.query().name, self.target)
     }
 
-    /// Returns whether a text that it binds begins or ends with white space: right for a value that has it, and more
-    /// often a slip of the pen that counts nothing.
+    /// Returns whether a text that it binds begins or ends with white space: this is right for a value that has it, but
+    /// more often a mistake, and then nothing is counted.
     pub fn has_untrimmed_text(&self) -> bool {
         let is_untrimmed = |text: &str| text.trim() != text;
         self.group.as_deref().is_some_and(is_untrimmed)
@@ -255,7 +255,7 @@ impl<'a> Metadata<'a> {
         })
     }
 
-    /// Notes the keys that would make another number of what a budget tells: it is a number of Jobs already.
+    /// Records a problem for each key that would change a budget's number, which is a number of Jobs already.
     fn check_budget(&self, query: &Query, problems: &mut KeyProblems<'a>) {
         if query.budget.is_none() {
             return;

@@ -98,7 +98,7 @@ impl Scaler {
     fn log_refusal(&self, reference: &ScaledObjectRef, query: &str, status: &Status, now: Instant) {
         let ScaledObjectRef { name, namespace, .. } = reference;
         let code = code_name(status.code());
-        // A limit refuses whoever comes at the wrong time, so that its refusals come and go with each call.
+        // Refusals by a limit depend on the moment of the call, so that they begin and end with each call.
         let text = (status.code() != Code::ResourceExhausted)
             .then(|| self.refusal_log.hasher.hash_one((code, status.message())));
         let news = if is_nameable(reference) {

@@ -1,4 +1,4 @@
-//! Tells which causes of one outage are worth a line of the log: each when it changes, and none each time it is met.
+//! Decides which causes of one outage are logged: a cause is logged when it changes, and not each time it occurs.
 
 use std::time::Duration;
 

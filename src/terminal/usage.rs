@@ -1,4 +1,4 @@
-//! Advice on a command line that clap refuses, where its own words leave a person alone.
+//! Advice on a command line that clap refuses, for errors that clap does not explain.
 
 use std::ffi::OsString;
 

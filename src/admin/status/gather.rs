@@ -1,4 +1,4 @@
-//! Gathers the state of everything from the parts that know it.
+//! Gathers the state that the page shows from the modules that have it.
 
 use std::{fs, sync::Arc};
 
@@ -24,7 +24,7 @@ use crate::{
 /// The days before the end of a certificate in which it needs a person, as the alert has it.
 const DAYS_BEFORE_THE_END: i64 = 7;
 
-/// The answer to whoever asks for the state.
+/// The source of the answers about the state.
 pub(in crate::admin) struct Gatherer {
     subject: Subject,
     name: String,

@@ -63,7 +63,7 @@ impl Markup {
         self
     }
 
-    /// Writes a text from elsewhere: escaped, without control characters, and cut where nobody reads on.
+    /// Writes a text from elsewhere: escaped, without control characters, and cut if it is too long.
     fn text(&mut self, text: &str) -> &mut Self {
         for (index, character) in text.chars().enumerate() {
             match character {
@@ -83,7 +83,7 @@ impl Markup {
         self
     }
 
-    /// Writes a name. Whatever the direction of its letters is, it changes nothing around it.
+    /// Writes a name. It is isolated, so that right-to-left letters in it do not reorder the text around it.
     fn name(&mut self, name: &str) -> &mut Self {
         self.raw("<bdi>").text(name).raw("</bdi>")
     }
@@ -320,7 +320,7 @@ fn problem(markup: &mut Markup, problem: &Problem<'_>) {
     }
     if let Some(remedy) = problem.remedy {
         markup.raw("<span class=\"error\">");
-        // A word in backquotes is written like that somewhere else.
+        // A word in backquotes is code.
         for (index, part) in remedy.split('`').enumerate() {
             let (begin, end) = if index % 2 == 1 { ("<code>", "</code>") } else { ("", "") };
             markup.raw(begin).text(part).raw(end);

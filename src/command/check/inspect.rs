@@ -1,4 +1,4 @@
-//! Connects to a database, runs its queries, and reports what came of it.
+//! Connects to a database, runs its queries, and reports the results.
 
 use std::{collections::BTreeSet, sync::Arc};
 

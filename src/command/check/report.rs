@@ -20,16 +20,16 @@ use crate::{
 /// The whole report.
 #[derive(Debug, Serialize)]
 pub(super) struct Report {
-    /// The faults of query files. What else there is was checked.
+    /// The faults of query files. Everything else was checked.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) faults: Vec<serde_json::Value>,
-    /// The things that the configuration refers to and that are not here, with `--offline`.
+    /// With `--offline`: files and variables that the configuration refers to and that are missing here.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) notes: Vec<serde_json::Value>,
     /// TLS towards KEDA, if it is configured.
     pub(super) serving: Option<TlsReport>,
     pub(super) databases: Vec<DatabaseReport>,
-    /// The queries with several databases, whose numbers above are those of one of them.
+    /// The queries with several databases. The entries of the databases have the numbers of one database each.
     pub(super) sums: Vec<SumReport>,
 }
 
@@ -137,7 +137,7 @@ pub(super) enum QueryOutcome {
     Skipped {
         missing: Vec<String>,
     },
-    /// A built-in query without its tables, which may well be as intended.
+    /// A built-in query without its tables, which may be intended.
     Absent(Problem),
     Failed(Problem),
     /// Its database could not be asked; of a sum, one of its databases gave no number.

@@ -1,4 +1,4 @@
-//! The words of a report: a block for each database, a few lines for each query.
+//! A report as text: a block for each database, a few lines for each query.
 
 use super::{
     page::{INDENT, Page, WORD},
@@ -103,7 +103,7 @@ fn groups(page: &mut Page, name: &str, keys: usize, first: &[(String, QueryAnswe
     }
 }
 
-/// The last line: how many of what.
+/// The last line: the numbers of queries, databases and outcomes.
 pub(super) fn summary(report: &Report, colors: ColorChoice) -> String {
     let answered = report.count(|outcome| matches!(outcome, QueryOutcome::Answered(_) | QueryOutcome::Grouped { .. }));
     let failed = report.count(|outcome| matches!(outcome, QueryOutcome::Failed(_)));
@@ -164,7 +164,8 @@ fn server_facts(page: &mut Page, database: &DatabaseReport, server: &ServerInfo)
     page.fact("search_path", &server.search_path);
 }
 
-/// One line for the built-in queries that have no tables: whoever does not use postgres-batch need not read more.
+/// One line for the built-in queries that have no tables, because people who do not use postgres-batch need not read
+/// more.
 fn absent(page: &mut Page, queries: &[QueryReport]) {
     let names: Vec<&str> = queries.iter().filter(|query| query.is_absent()).map(|query| query.name.as_str()).collect();
     if names.is_empty() {

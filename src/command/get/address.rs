@@ -23,7 +23,7 @@ const LOCAL: &str = "127.0.0.1:9090";
 /// The port that KEDA dials where an address has none.
 const HTTPS_PORT: &str = "443";
 
-/// The longest that DNS, TCP and TLS may take together.
+/// The time limit for DNS, TCP and TLS together.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The options `--address` and `--tls-*`.
@@ -72,7 +72,7 @@ impl Address {
         let (host, port) = named.rsplit_once(':').unwrap_or((named, HTTPS_PORT));
         let is_secure = trigger.text("enableTLS").and_then(boolean) == Some(true);
         match &self.address {
-            // The way there is another one, the certificate is the same.
+            // The address differs, but the certificate is the same.
             Some(address) if is_secure => self.target_at(address.clone(), "--address", true, Some(host.to_owned())),
             Some(address) => self.target_at(address.clone(), "--address", false, None),
             None => self.target_at(format!("{host}:{port}"), "scalerAddress", is_secure, None),

@@ -18,7 +18,7 @@ use crate::{
     scaler::{UNSEEN_KEY, UNTRIMMED_TEXT},
 };
 
-/// The longest that a call may take: twice the scaler's own limit. KEDA sets none.
+/// The time limit of a call: twice the scaler's own limit. KEDA sets none.
 const CALL_SECONDS: u64 = 5;
 
 /// The remark on a key of a grouped query that the scaler has never read.
@@ -100,7 +100,7 @@ impl Answers {
         })
     }
 
-    /// Returns explanations of what may surprise.
+    /// Returns explanations of surprising answers.
     pub(super) fn remarks(&self) -> Vec<&'static str> {
         let combination = match (self.answer.value > 0.0, self.answer.active) {
             (true, false) => Some(

@@ -1,9 +1,9 @@
-//! The triggers of an object, each with what came of asking for it.
+//! The triggers of an object, each with its outcome.
 
 use super::{answers::Answers, failure::Failure};
 use crate::manifest::Trigger;
 
-/// A trigger, and what came of it.
+/// A trigger with its outcome.
 pub(super) struct Asked<'a> {
     /// Its place in the object, from 0.
     pub(super) index: usize,

@@ -44,12 +44,12 @@ pub(super) fn calls(answers: &Answers, colors: ColorChoice) -> [String; 3] {
     ]
 }
 
-/// Returns what may surprise about an answer.
+/// Returns explanations of a surprising answer.
 pub(super) fn notes(answers: &Answers) -> Vec<&'static str> {
     answers.at_least.then_some(count_cap::REMARK).into_iter().chain(answers.remarks()).collect()
 }
 
-/// Returns a key with its text, which goes on below itself.
+/// Returns a key with its text. The further lines of the text are aligned below its first.
 pub(super) fn line(key: &str, text: &str, colors: ColorChoice) -> String {
     let room = reading_width().saturating_sub(2 + KEY);
     let text = wrapped(&printable(text), room).join(&format!("\n  {}", " ".repeat(KEY)));

@@ -15,13 +15,13 @@ use crate::{
 pub(super) struct Current {
     pub(super) jobs: Jobs,
     pub(super) replicas: i32,
-    /// Nobody said so.
+    /// The options do not say it.
     pub(super) is_assumed: bool,
 }
 
 /// The verdict on an object, which says what KEDA does.
 pub(super) enum Verdict {
-    /// The annotation lets it do nothing.
+    /// An annotation pauses the object.
     Paused,
     Jobs(JobVerdict),
     Replicas(ObjectVerdict),

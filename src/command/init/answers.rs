@@ -1,10 +1,10 @@
-//! Questions that no database answers: asked at a terminal, answered by a default elsewhere.
+//! Questions that a database cannot answer. They are asked at a terminal, and answered by defaults elsewhere.
 
 use std::io::{self, BufRead, IsTerminal, Write};
 
 use crate::presets::Workers;
 
-/// The mark on a line whose value nobody was asked for.
+/// The mark on a line whose value was assumed.
 pub(super) const MARK: &str = "# assumed";
 
 /// The source of answers: a person at a terminal, or the defaults.
@@ -24,7 +24,7 @@ impl<T> Answer<T> {
         Self { value, is_assumed: false }
     }
 
-    /// A value that nobody was asked for.
+    /// A value that was assumed.
     pub(super) fn assumed(value: T) -> Self {
         Self { value, is_assumed: true }
     }

@@ -10,7 +10,7 @@ use crate::{
     terminal::text::plural,
 };
 
-/// More rows take longer than anybody waits.
+/// More rows would take too long to simulate.
 const MOST_ROWS: usize = 200_000;
 
 /// `--arrivals`

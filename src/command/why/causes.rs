@@ -9,7 +9,7 @@ use crate::{
     terminal::text::{number, plural, printable},
 };
 
-/// The most causes of one outage that are told after the first one, the latest.
+/// The number of the latest causes of one outage that are told after the first one.
 const LATER_CAUSES: usize = 2;
 
 impl Story<'_> {
@@ -132,7 +132,7 @@ fn value_before(trigger: &TriggerHistory, at: OffsetDateTime, history: &History)
     Some(number(value) + &target.map_or_else(String::new, |target| format!(" / {}", number(target))))
 }
 
-/// Says what may lower a value that is no error.
+/// Says what may lower a value although there is no error.
 fn of_value(state: &State<'_>) -> Option<String> {
     let trigger = state.trigger;
     let is_zero = matches!(state.value.map(|change| &change.event), Some(Event::Value { value }) if *value == 0.0);

@@ -10,7 +10,7 @@ use crate::{
     terminal::text::plural,
 };
 
-/// An object, as far as it says what comes of answers.
+/// The part of an object that decides what KEDA does with answers.
 #[derive(Clone, Copy)]
 pub(super) enum Outlook {
     Job { job: ScaledJob, others: usize },

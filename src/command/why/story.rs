@@ -15,10 +15,10 @@ use crate::{
     },
 };
 
-/// The time by which a process's clock may be behind without a word: what it says of now was written a moment ago.
+/// The time by which a process's clock may be behind without a remark: its answer was written a moment ago.
 const CLOCK_DIFFERENCE: Duration = Duration::from_secs(2);
 
-/// The difference of two clocks that is not told when now is asked about: an answer may take so long.
+/// The difference of two clocks that is not mentioned in a report about now: an answer may take this long.
 const ANSWER: Duration = Duration::from_secs(10);
 
 /// The most changes that are shown of a process, those around the moment.
@@ -27,10 +27,10 @@ const MOST_LINES: usize = 40;
 /// Calls within this time belong to one poll.
 const ONE_POLL: Duration = Duration::from_secs(5);
 
-/// The age of a process up to which it is told that it cannot know what was before.
+/// The age of a process up to which the report says that it cannot know what was before.
 const YOUNG: Duration = Duration::from_secs(600);
 
-/// The places that know what a process does not.
+/// The advice on where to look for what a process does not know.
 const ELSEWHERE: &str = "Look at the other pods, at the metrics, and at `kubectl logs --previous`; `kubectl describe pod` has the restarts and their causes.";
 
 /// The question that was asked: an object, and a moment.

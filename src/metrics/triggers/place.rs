@@ -20,7 +20,7 @@ const VARIANTS: usize = 8;
 /// changed or removed since.
 const ONE_POLL: Duration = Duration::from_secs(60);
 
-/// A refusal that comes back within this time never was over: it belongs to another trigger of the same labels.
+/// A refusal that comes back within this time was never over: it belongs to another trigger with the same labels.
 const SAME_REFUSAL: Duration = Duration::from_secs(300);
 
 /// The least and the greatest pause between two polls: the requests of one poll come together.

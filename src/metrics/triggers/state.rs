@@ -64,18 +64,19 @@ pub struct FaultTold {
 }
 
 impl TriggerState {
-    /// Returns whether KEDA has missed four polls, by the trigger's own rhythm.
+    /// Returns whether KEDA has missed four polls, by the trigger's own interval.
     pub fn is_silent(&self, now: Instant) -> bool {
         self.is_missed(self.asked_at, now)
     }
 
-    /// Returns whether KEDA has missed four polls, by the trigger's own rhythm, of those that it could make since `from`.
+    /// Returns whether KEDA has missed four polls, by the trigger's own interval, of those that it could make since
+    /// `from`.
     pub fn is_missed(&self, from: Instant, now: Instant) -> bool {
         now.saturating_duration_since(self.asked_at.max(from)) > silent_after(self.rhythm)
     }
 }
 
-/// Returns the pause after which a trigger with this rhythm counts as silent.
+/// Returns the pause after which a trigger with this interval counts as silent.
 pub(super) fn silent_after(rhythm: Duration) -> Duration {
     rhythm.max(POLLING_INTERVAL) * MISSING_POLLS
 }

@@ -106,7 +106,7 @@ pub struct Role {
     pub exists: bool,
     /// True if it is a superuser.
     pub is_superuser: bool,
-    /// True if row level security does not hold for it.
+    /// True if the role bypasses row level security.
     pub bypasses_row_security: bool,
     /// True if it may log in.
     pub can_log_in: bool,

@@ -64,7 +64,7 @@ pub(super) struct StreamPermit {
     rpc: &'static str,
 }
 
-/// The party on whose account a stream is counted.
+/// The trigger or namespace that a stream is counted for.
 enum Holder {
     /// A trigger whose query is known.
     Trigger(u64),
