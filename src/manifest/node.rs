@@ -67,11 +67,6 @@ impl Node {
         self.at(path)?.text()
     }
 
-    /// Returns the whole number under a path of keys.
-    pub fn integer_at(&self, path: &[&str]) -> Option<i64> {
-        self.at(path)?.integer()
-    }
-
     /// Returns the text that this is.
     pub fn text(&self) -> Option<&str> {
         let Value::Text(text) = &self.value else { return None };

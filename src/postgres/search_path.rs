@@ -6,6 +6,8 @@
 
 use postgres_protocol::escape::{escape_identifier, escape_literal};
 
+use crate::query::sql::is_space;
+
 /// The schema of a session's temporary tables.
 const TEMPORARY: &str = "pg_temp";
 
@@ -68,10 +70,6 @@ fn quoted_identifier(mut rest: &str) -> Option<(String, &str)> {
             None => return Some((identifier, after)),
         }
     }
-}
-
-fn is_space(c: char) -> bool {
-    matches!(c, ' ' | '\t' | '\n' | '\r' | '\x0b' | '\x0c')
 }
 
 #[cfg(test)]

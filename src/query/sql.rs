@@ -88,7 +88,7 @@ impl Tokens<'_> {
 }
 
 /// Returns whether PostgreSQL treats a character as white space. Unicode has more of them.
-fn is_space(c: char) -> bool {
+pub(crate) fn is_space(c: char) -> bool {
     matches!(c, ' ' | '\t' | '\n' | '\r' | '\x0b' | '\x0c')
 }
 

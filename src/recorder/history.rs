@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, hash::BuildHasher, ops::RangeInclusive, time::Duration};
 
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 use time::{OffsetDateTime, serde::rfc3339};
 use tokio::time::Instant;
 
@@ -12,7 +12,7 @@ use super::{
     tenths_of,
     trigger::{Told, Trigger},
 };
-use crate::scaling;
+use crate::json;
 
 /// The most changes of a trigger that are told, the latest ones.
 const MOST_CHANGES: usize = 1_000;
@@ -76,7 +76,7 @@ pub struct TriggerHistory {
     /// The databases of the query; none if it is not configured now.
     pub databases: Vec<String>,
     /// The target; none for a trigger that was refused.
-    #[serde(serialize_with = "number_if_any")]
+    #[serde(serialize_with = "json::number_if_any")]
     pub target: Option<f64>,
     /// The time at which KEDA first asked.
     #[serde(with = "rfc3339")]
@@ -121,7 +121,7 @@ pub enum Event {
     /// GetMetrics told another value.
     Value {
         /// The value.
-        #[serde(serialize_with = "number")]
+        #[serde(serialize_with = "json::number")]
         value: f64,
     },
     /// IsActive told another activity.
@@ -420,21 +420,4 @@ impl Before {
 
 fn saturated(duration: Duration) -> time::Duration {
     time::Duration::try_from(duration).unwrap_or(time::Duration::MAX)
-}
-
-/// Writes a whole number without a fraction.
-fn number<S: Serializer>(number: &f64, serializer: S) -> Result<S::Ok, S::Error> {
-    /// The largest integer up to which doubles tell all integers apart.
-    const EXACT: f64 = 9_007_199_254_740_992.0;
-    match number.fract() == 0.0 && number.abs() <= EXACT {
-        true => scaling::integer(*number).serialize(serializer),
-        false => number.serialize(serializer),
-    }
-}
-
-fn number_if_any<S: Serializer>(value: &Option<f64>, serializer: S) -> Result<S::Ok, S::Error> {
-    match value {
-        Some(value) => number(value, serializer),
-        None => serializer.serialize_none(),
-    }
 }
