@@ -16,7 +16,8 @@ const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 3_600);
 /// The runtime resolves names on its blocking pool. If the system cannot start a thread, this work waits for an idle
 /// thread of the pool, and panics if the pool has none. So one thread is started now, and kept.
 ///
-/// # Errors The runtime cannot be built.
+/// # Errors
+/// The runtime cannot be built.
 pub fn runtime() -> io::Result<runtime::Runtime> {
     let runtime = runtime::Builder::new_current_thread().enable_all().thread_keep_alive(FOR_EVER).build()?;
     if thread::Builder::new().spawn(|| ()).is_ok() {
@@ -27,9 +28,11 @@ pub fn runtime() -> io::Result<runtime::Runtime> {
 
 /// Runs `work` on a thread with this name, and returns its result.
 ///
-/// # Errors The thread cannot be started, or `work` has panicked.
+/// # Errors
+/// The thread cannot be started, or `work` has panicked.
 ///
-/// # Cancel safety The thread goes on without the caller, and its result is dropped.
+/// # Cancel safety
+/// The thread goes on without the caller, and its result is dropped.
 pub async fn run<T: Send + 'static>(name: &str, work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
     let (done, result) = oneshot::channel();
     let work = move || {
@@ -43,7 +46,8 @@ pub async fn run<T: Send + 'static>(name: &str, work: impl FnOnce() -> T + Send 
 /// Runs `work` as [`run`] does, or on this thread if none can be started: a short delay for other tasks is better than
 /// leaving the work undone.
 ///
-/// # Panics Panics if `work` panics.
+/// # Panics
+/// Panics if `work` panics.
 pub async fn run_or_here<T: Send + 'static>(name: &str, work: impl Fn() -> T + Send + Sync + 'static) -> T {
     let work = Arc::new(work);
     let of_thread = Arc::clone(&work);

@@ -89,7 +89,8 @@ pub fn can_be_read(path: &Path) -> io::Result<()> {
 
 /// Returns the metadata of a file. Blocks, for two seconds at most.
 ///
-/// # Errors The metadata cannot be read, or not in time.
+/// # Errors
+/// The metadata cannot be read, or not in time.
 pub fn metadata(path: &Path) -> io::Result<Metadata> {
     aside(path, WITHIN, |path| fs::metadata(path))
 }
@@ -103,7 +104,8 @@ pub fn exists(path: &Path) -> bool {
 /// Runs `work` on a path on a thread of its own, or on this thread if none can be started. Blocks, for twice the time
 /// at most.
 ///
-/// # Errors Those of `work`, or that it is not done in time.
+/// # Errors
+/// Those of `work`, or that it is not done in time.
 pub fn aside<T: Send + 'static>(
     path: &Path,
     within: Duration,

@@ -15,7 +15,8 @@ pub(crate) use self::text::{block, quoted, scalar};
 
 /// Reads one document.
 ///
-/// # Errors The text is not YAML, or there are several documents.
+/// # Errors
+/// The text is not YAML, or there are several documents.
 pub(crate) fn document(text: &str) -> Result<Spanned<Yaml>, serde_saphyr::Error> {
     serde_saphyr::from_str_with_options(text, options())
 }

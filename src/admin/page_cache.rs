@@ -50,7 +50,8 @@ impl<V: Clone + PartialEq + Send + Sync + 'static> PageCache<V> {
     /// Returns a page that was begun after this call, so that it shows whatever happened before. Calls that ask for the
     /// same view meanwhile share it.
     ///
-    /// # Cancel safety The next caller makes the page instead.
+    /// # Cancel safety
+    /// The next caller makes the page instead.
     pub(super) async fn page(&self, view: V) -> Bytes {
         let asked_at = Instant::now();
         let mut latest = self.latest.lock().await;

@@ -33,7 +33,8 @@ impl Value {
 
     /// Parses a parameter's text.
     ///
-    /// # Errors Describes the expected form. The text is not repeated, because it may be a secret in the wrong place.
+    /// # Errors
+    /// Describes the expected form. The text is not repeated, because it may be a secret in the wrong place.
     pub fn parse(kind: ParameterKind, text: &str) -> Result<Self, &'static str> {
         match kind {
             ParameterKind::Text if text.contains('\0') => Err("text without a zero byte"),

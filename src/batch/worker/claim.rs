@@ -58,7 +58,8 @@ enum Found {
 
 /// Claims one clap, and waits while another pod of the same Job holds it.
 ///
-/// # Errors A passing error ([`Error::is_passing`]) once the database could not be reached for [`PATIENCE`]; any other
+/// # Errors
+/// A passing error ([`Error::is_passing`]) once the database could not be reached for [`PATIENCE`]; any other
 /// error at once.
 pub async fn claim(
     store: &mut Store,

@@ -62,7 +62,8 @@ impl Lease {
     ///
     /// A heartbeat without an answer is repeated until the deadline.
     ///
-    /// # Cancel safety A dropped heartbeat may still reach the database. The deadline is then earlier than necessary,
+    /// # Cancel safety
+    /// A dropped heartbeat may still reach the database. The deadline is then earlier than necessary,
     /// which is safe.
     pub async fn keep(&mut self, store: &mut Store, attempt: &Attempt) -> Event {
         loop {

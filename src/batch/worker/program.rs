@@ -152,7 +152,8 @@ impl Program {
 impl Child {
     /// Waits for the end, then kills what is left of the group.
     ///
-    /// # Cancel safety Safe: the status is kept for the next call.
+    /// # Cancel safety
+    /// Safe: the status is kept for the next call.
     pub async fn ended(&mut self) {
         loop {
             self.reap();

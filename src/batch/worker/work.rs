@@ -74,7 +74,8 @@ impl Work {
 impl Running {
     /// Waits until the work has ended.
     ///
-    /// # Cancel safety Safe: the outcome is kept for the next call.
+    /// # Cancel safety
+    /// Safe: the outcome is kept for the next call.
     pub async fn ended(&mut self) {
         match self {
             Self::Wait { until, .. } => sleep_until(*until).await,

@@ -14,7 +14,8 @@ pub(super) struct Parameters(HashMap<(String, String), Value>);
 impl Parameters {
     /// Finds the query and the parameter of each argument, and reads its value.
     ///
-    /// # Errors Names the first argument that is wrong; for an unknown parameter, also the known ones.
+    /// # Errors
+    /// Names the first argument that is wrong; for an unknown parameter, also the known ones.
     pub(super) fn parse(arguments: &[String], config: &Config) -> Result<Self, String> {
         let mut values = HashMap::new();
         for argument in arguments {
