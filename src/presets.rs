@@ -76,7 +76,7 @@ pub struct Preset {
     pub states: &'static [State],
     /// The thing that stalled rows wait for, in a sentence.
     pub stalled: &'static str,
-    /// The pitfalls, a sentence each.
+    /// The traps, a sentence each.
     pub traps: &'static [&'static str],
     /// The statement that makes the index by which many finished rows cost nothing; absent where the library has one.
     /// It is shown, and never run.

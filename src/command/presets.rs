@@ -30,7 +30,7 @@ const INDEX: &str = "The library has none for this query. clapometer never makes
 /// List the queue libraries that clapometer knows, or show one of them
 ///
 /// A preset is a query that counts the rows of a queue library as the library hands them out. With
-/// a name it prints what each state counts as, its pitfalls, the options, what the role has to
+/// a name it prints what each state counts as, the traps, the options, what the role has to
 /// read, and the SQL. Connects to nothing.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]

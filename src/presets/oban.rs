@@ -32,11 +32,11 @@ pub(super) static PRESET: Preset = Preset {
     ],
     stalled: "a running Oban has to rescue them, or to discard those without attempts",
     traps: &[
-        "rescue_after is 60 minutes here, as in Elixir's plugin Lifeline; in Python it is 300 s. Set it as yours is. \
+        "rescue_after is 60 minutes here, as in Elixir's plugin Lifeline; in Python it is 300 s. Set it to your value. \
          Without Lifeline, Elixir rescues nothing: after rescue_after such a row keeps a worker running for nothing.",
-        "A queue that is paused is not seen: the pause is a producer's, and a new one starts without it.",
-        "global_limit, rate_limit and partitions of Oban Pro are not seen: jobs that they hold back count as claimable. Let \
-         maxReplicaCount end where the limit does.",
+        "Paused queues are not seen: the pause belongs to a producer, and a new producer starts without it.",
+        "global_limit, rate_limit and partitions of Oban Pro are not seen: jobs that they hold back count as claimable. Set \
+         maxReplicaCount to the limit.",
         "Times are UTC without a time zone; a session's TimeZone makes no difference.",
     ],
     index: None,

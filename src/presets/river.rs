@@ -37,7 +37,7 @@ pub(super) static PRESET: Preset = Preset {
         "A worker's own Timeout may be longer than that, or -1, which never ends: River does not rescue its job then, but \
          here it counts as claimable. Set rescue_after to the longest Timeout.",
         "Only a running client makes scheduled jobs available. They count as claimable when they are due, so that \
-         one is started.",
+         a client is started.",
     ],
     index: None,
     sql: Sql::Rows(include_str!("river.sql")),
