@@ -8,7 +8,7 @@
 use std::fmt;
 
 /// A reason why there is no reading.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     /// The operator has switched the database off (`enabled: false`).
     Disabled,
@@ -45,7 +45,7 @@ pub enum Fault {
 }
 
 /// A reason why an answer is not usable.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unusable {
     /// The number is NULL, and `on_null` is `error`.
     Null,
@@ -78,7 +78,7 @@ pub enum Unusable {
 }
 
 /// A limit of our own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Limit {
     /// The number of cached queries: all of them are watched or in flight.
     Cache,
@@ -91,7 +91,7 @@ pub enum Limit {
 }
 
 /// A five-character SQLSTATE.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct SqlState([u8; 5]);
 
 impl SqlState {
@@ -120,7 +120,7 @@ impl fmt::Display for SqlState {
 }
 
 /// The kind of a fault; the scaler has one gRPC code for each.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// The database cannot serve now: UNAVAILABLE.
     Unavailable,

@@ -117,7 +117,7 @@ pub struct Parameter {
 }
 
 /// The types that a parameter can have.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ParameterKind {
     /// Any text without a zero byte.
     Text,

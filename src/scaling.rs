@@ -23,7 +23,7 @@ const INTEGER_TOLERANCE: f64 = 1e-9;
 const LARGEST_TOLERANCE: f64 = SMALLEST;
 
 /// The treatment of a quotient's fraction.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rounding {
     /// Up: 61 / 10 is 7.
     Ceil,

@@ -3,7 +3,7 @@
 use std::fmt;
 
 /// The state of a clap.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 #[value(rename_all = "UPPER")]
 pub enum Status {
     /// A request without a clap: nobody has tried it yet. The tables never store this.
