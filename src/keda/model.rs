@@ -5,6 +5,8 @@
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod trace;
 
 use std::{
     cmp::Reverse,
