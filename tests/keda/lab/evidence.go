@@ -109,15 +109,15 @@ func latest(event corev1.Event) time.Time {
 	return slices.MaxFunc(times, time.Time.Compare)
 }
 
-// PodLogs returns the last two minutes of the logs of the pods that a selector names.
-func (l *Lab) PodLogs(ctx context.Context, namespace, selector string) (string, error) {
+// PodLogs returns the logs, from a time on, of the pods that a selector names.
+func (l *Lab) PodLogs(ctx context.Context, namespace, selector string, from time.Time) (string, error) {
 	pods, err := l.Kubernetes.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{LabelSelector: selector})
 	if err != nil {
 		return "", err
 	}
 	var all strings.Builder
 	for _, pod := range pods.Items {
-		log, err := l.podLog(ctx, pod, corev1.PodLogOptions{SinceSeconds: new(int64(120))})
+		log, err := l.podLog(ctx, pod, corev1.PodLogOptions{SinceTime: new(metav1.NewTime(from))})
 		if err != nil {
 			return "", err
 		}

@@ -26,6 +26,7 @@ func (l *Lab) node(ctx context.Context, network *node.Network) error {
 	if err != nil {
 		return err
 	}
+	l.Signal = runtime.Signal
 	socket := filepath.Join(scratch, "runtime.sock")
 	go func() {
 		if err := runtime.Serve(socket); err != nil {

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"k8s.io/client-go/dynamic"
@@ -55,6 +56,8 @@ type Lab struct {
 	Config     *rest.Config
 	// Kubeconfig is the path of the same for kubectl.
 	Kubeconfig string
+	// Signal sends a signal to every process of the pod with a namespace and a name.
+	Signal func(namespace, name string, signal syscall.Signal) error
 
 	options    Options
 	programs   string

@@ -220,9 +220,13 @@ spec:
 `, m.name, m.namespace(), address, m.metadata)
 }
 
-// isLogged checks that KEDA's operator has logged the text about an object.
+// isLogged checks that KEDA's operator has logged the text about an object in the last two minutes.
 func (w *World) isLogged(ctx context.Context, name, text string) error {
-	log, err := w.PodLogs(ctx, "keda", "app=keda-operator")
+	return w.isLoggedSince(ctx, time.Now().Add(-2*time.Minute), name, text)
+}
+
+func (w *World) isLoggedSince(ctx context.Context, from time.Time, name, text string) error {
+	log, err := w.PodLogs(ctx, "keda", "app=keda-operator", from)
 	if err != nil {
 		return err
 	}

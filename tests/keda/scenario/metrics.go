@@ -8,30 +8,38 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
-
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // metric returns the sum of a metric over all pods of clapometer in a namespace, and over the series that have all these labels.
 func (w *World) metric(ctx context.Context, namespace, name string, labels ...string) (int, error) {
-	pods, err := w.Kubernetes.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{LabelSelector: "app.kubernetes.io/name=clapometer"})
-	if err != nil {
-		return 0, err
+	series, err := w.series(ctx, namespace, name, labels...)
+	total := 0.0
+	for _, value := range series {
+		total += value
 	}
-	total := 0
-	for _, pod := range pods.Items {
+	return int(total), err
+}
+
+// series returns the values of a metric's series that have all these labels, of all pods of clapometer in a namespace.
+func (w *World) series(ctx context.Context, namespace, name string, labels ...string) ([]float64, error) {
+	pods, err := w.clapometers(ctx, namespace)
+	if err != nil {
+		return nil, err
+	}
+	var all []float64
+	for _, pod := range pods {
 		page, err := get(ctx, "http://"+pod.Status.PodIP+":9091/metrics")
 		if err != nil {
-			return 0, fmt.Errorf("the pod %s: %w", pod.Name, err)
+			return nil, fmt.Errorf("the pod %s: %w", pod.Name, err)
 		}
-		part, err := sum(page, name+"{", labels)
+		part, err := read(page, name+"{", labels)
 		page.Close()
 		if err != nil {
-			return 0, fmt.Errorf("the pod %s: %w", pod.Name, err)
+			return nil, fmt.Errorf("the pod %s: %w", pod.Name, err)
 		}
-		total += part
+		all = append(all, part...)
 	}
-	return total, nil
+	return all, nil
 }
 
 func get(ctx context.Context, url string) (io.ReadCloser, error) {
@@ -46,8 +54,8 @@ func get(ctx context.Context, url string) (io.ReadCloser, error) {
 	return response.Body, nil
 }
 
-func sum(page io.Reader, name string, labels []string) (int, error) {
-	total := 0.0
+func read(page io.Reader, name string, labels []string) ([]float64, error) {
+	var values []float64
 	lines := bufio.NewScanner(page)
 next:
 	for lines.Scan() {
@@ -62,9 +70,9 @@ next:
 		_, value, _ := strings.Cut(lines.Text(), "} ")
 		number, err := strconv.ParseFloat(value, 64)
 		if err != nil {
-			return 0, err
+			return nil, err
 		}
-		total += number
+		values = append(values, number)
 	}
-	return int(total), lines.Err()
+	return values, lines.Err()
 }

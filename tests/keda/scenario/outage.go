@@ -41,7 +41,7 @@ var Outage = Scenario{
 		if err != nil {
 			return "", err
 		}
-		twice, err := w.Number(ctx, "SELECT count(*) FROM (SELECT FROM clap_attempt WHERE outcome = 'SUCCESS' GROUP BY clap_id HAVING count(*) > 1) AS twice")
+		twice, err := w.succeededTwice(ctx)
 		if err != nil {
 			return "", err
 		}
@@ -103,6 +103,11 @@ func (w *World) away(ctx context.Context, jobs *jobs) (away, recovered time.Dura
 	returned := time.Now()
 	err = w.isReady(ctx, scaledJobs, clapsNamespace, "postgres-batch")
 	return returned.Sub(stopped), time.Since(returned), err
+}
+
+// succeededTwice returns how many claps have two attempts with success.
+func (w *World) succeededTwice(ctx context.Context) (int, error) {
+	return w.Number(ctx, "SELECT count(*) FROM (SELECT FROM clap_attempt WHERE outcome = 'SUCCESS' GROUP BY clap_id HAVING count(*) > 1) AS twice")
 }
 
 // running waits until so many claps or more are RUNNING.

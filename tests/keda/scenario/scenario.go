@@ -37,8 +37,12 @@ var All = [][]Scenario{
 	{Outage, ConnectionAge},
 	{Rollouts, Keeper, Budget},
 	{Trickle, SeveralTriggers},
-	{ScaledObjects, Failover},
-	{LongOutage},
+	{Strategies, ScaledObjects},
+	{ScalerFaults, Services, Failover},
+	{FrozenDatabase, LongOutage},
+	{Builtin, Renewal},
+	{OperatorRestart},
+	{Walkthrough},
 }
 
 // longest is how long one scenario may take: far longer than any does, so that one which hangs is named.

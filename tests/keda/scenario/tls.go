@@ -10,6 +10,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"clapometer/tests/keda/lab"
 )
 
 // TLS follows docs/tls.md word by word, but for clapometer's namespace, and then makes each mistake of its table.
@@ -18,13 +20,8 @@ var TLS = Scenario{
 	Claim: "docs/tls.md's commands and the chart let KEDA in by its own certificate; a trigger that says something else about TLS is not let in: " +
 		"the operator's log says why, its ScaledObject is not Ready, its ScaledJob stays Ready",
 	Run: func(ctx context.Context, w *World) (string, error) {
-		defer func() {
-			ctx := context.WithoutCancel(ctx)
-			_, _ = w.Kubectl(ctx, "", "delete", "namespace", tlsNamespace, "--wait=false")
-			_, _ = w.Kubectl(ctx, "", "--namespace=keda", "delete", "configmap/clapometer-ca")
-			_, _ = w.Kubectl(ctx, "", "delete", "clustertriggerauthentication/clapometer")
-		}()
-		if err := w.serveTLS(ctx); err != nil {
+		defer w.removeTLS(ctx)
+		if _, err := w.serveTLS(ctx); err != nil {
 			return "", err
 		}
 		var manifests string
@@ -77,8 +74,12 @@ var tlsTriggers = []tlsTrigger{
 	{"tls-to-plain-text", scalerAddress, tlsEnabled, tlsOurs, "first record does not look like a TLS handshake"},
 }
 
-// serveTLS installs a clapometer with certificates as docs/tls.md makes them.
-func (w *World) serveTLS(ctx context.Context) error {
+// serveTLS installs a clapometer with certificates as docs/tls.md makes them, and returns the folder that they were made in.
+func (w *World) serveTLS(ctx context.Context) (string, error) {
+	// An earlier scenario's namespace may still be on its way out.
+	if _, err := w.Kubectl(ctx, "", "wait", "namespace/"+tlsNamespace, "--for=delete", lab.Timeout); err != nil {
+		return "", err
+	}
 	err := w.Apply(ctx, fmt.Sprintf(`
 apiVersion: v1
 kind: Namespace
@@ -90,31 +91,31 @@ metadata: {name: clapometer-database, namespace: %[1]s}
 stringData: {password: demo-clapometer}
 `, tlsNamespace))
 	if err != nil {
-		return err
+		return "", err
 	}
 	if err := w.takesPods(ctx, tlsNamespace); err != nil {
-		return err
+		return "", err
 	}
 	commands, err := w.commandsOfTLS()
 	if err != nil {
-		return err
+		return "", err
 	}
 	work, err := w.TempDir()
 	if err != nil {
-		return err
+		return "", err
 	}
 	shell := w.Command(ctx, "bash", "-euo", "pipefail", "-c", commands)
 	shell.Dir = work
 	if output, err := shell.CombinedOutput(); err != nil {
-		return fmt.Errorf("docs/tls.md's commands: %w: %s", err, output)
+		return "", fmt.Errorf("docs/tls.md's commands: %w: %s", err, output)
 	}
 	chart, err := os.ReadFile(w.WithTLS)
 	if err != nil {
-		return err
+		return "", err
 	}
 	authority, err := os.ReadFile(filepath.Join(work, "ca.crt"))
 	if err != nil {
-		return err
+		return "", err
 	}
 	others := fmt.Sprintf(`
 ---
@@ -137,9 +138,16 @@ spec:
   configMapTargetRef: [{parameter: caCert, name: authority-alone, key: ca.crt}]
 `, tlsNamespace, authority)
 	if err := w.Apply(ctx, string(chart)+others); err != nil {
-		return err
+		return "", err
 	}
-	return w.serves(ctx, tlsNamespace, "clapometer")
+	return work, w.serves(ctx, tlsNamespace, "clapometer")
+}
+
+func (w *World) removeTLS(ctx context.Context) {
+	ctx = context.WithoutCancel(ctx)
+	_, _ = w.Kubectl(ctx, "", "delete", "namespace", tlsNamespace, "--wait=false")
+	_, _ = w.Kubectl(ctx, "", "--namespace=keda", "delete", "configmap/clapometer-ca")
+	_, _ = w.Kubectl(ctx, "", "delete", "clustertriggerauthentication/clapometer")
 }
 
 // commandsOfTLS returns the commands of the steps 1 to 4, without those that are for cert-manager only.

@@ -21,16 +21,43 @@ var Trickle = Scenario{
 		"`clapometer simulate` says of the same rows; how long rows wait depends on the machine",
 	Long: true,
 	Run: func(ctx context.Context, w *World) (string, error) {
-		seen, err := w.trickled(ctx, 60, 3*time.Second)
+		seen, err := w.trickled(ctx, nil, 60, 3*time.Second)
 		if err != nil {
 			return "", err
 		}
 		if seen.counted.claps != 60 || seen.counted.jobs != 60 || seen.counted.idle != 0 || seen.counted.most > 10 || seen.simulated.IdleJobs != 0 {
 			return "", fmt.Errorf("%v", seen)
 		}
-		return seen.String(), nil
+		return seen.String(), w.keepTrace(seen.trace)
 	},
 }
+
+// Strategies lets the same rows trickle in under the strategies that the outstanding rows are not to be counted for.
+var Strategies = Scenario{
+	Name: "strategies",
+	Claim: "the same under `accurate`, `eager` and a `custom` that subtracts half of the Jobs: each starts idle Jobs where the outstanding rows are counted, " +
+		"as `clapometer simulate` says, too, and each row is done once",
+	Long: true,
+	Run: func(ctx context.Context, w *World) (string, error) {
+		var all []string
+		for _, strategy := range []map[string]string{
+			{"strategy": "accurate"}, {"strategy": "eager"}, {"strategy": "custom", "customScalingRunningJobPercentage": "0.5"},
+		} {
+			seen, err := w.trickled(ctx, strategy, 20, 2*time.Second)
+			if err != nil {
+				return "", fmt.Errorf("%v: %w", strategy, err)
+			}
+			if seen.counted.claps != 20 || seen.counted.attempts != 20 || seen.counted.idle == 0 || seen.simulated.IdleJobs == 0 {
+				return "", fmt.Errorf("%v: %v", strategy, seen)
+			}
+			all = append(all, fmt.Sprintf("`%s`: %v", strategy["strategy"], seen))
+		}
+		return strings.Join(all, "; "), nil
+	},
+}
+
+// clapsPoll is the `pollingInterval` of the shipped ScaledJob.
+const clapsPoll = 5 * time.Second
 
 // A trickle is what became of rows that came one by one, beside what was to be expected.
 type trickle struct {
@@ -52,9 +79,18 @@ func (t trickle) String() string {
 		t.trace.wait().Seconds(), t.trace.start().Seconds(), t.simulated.Jobs, t.simulated.IdleJobs, t.simulated.WaitSeconds["max"])
 }
 
-// trickled inserts rows of eight seconds of work, one each so often, and waits until all are done.
-func (w *World) trickled(ctx context.Context, rows int, every time.Duration) (trickle, error) {
-	jobs, err := w.withScaledJob(ctx, "", func(*jobs) error {
+// trickled inserts rows of eight seconds of work, one each so often, and waits until all are done. strategy is what
+// `scalingStrategy` has beside what is shipped.
+func (w *World) trickled(ctx context.Context, strategy map[string]string, rows int, every time.Duration) (trickle, error) {
+	patch := ""
+	if strategy != nil {
+		fields, err := json.Marshal(strategy)
+		if err != nil {
+			return trickle{}, err
+		}
+		patch = fmt.Sprintf(`{"spec": {"scalingStrategy": %s}}`, fields)
+	}
+	jobs, err := w.withScaledJob(ctx, patch, func(*jobs) error {
 		ticks := time.NewTicker(every)
 		defer ticks.Stop()
 		for range rows {
@@ -79,14 +115,25 @@ func (w *World) trickled(ctx context.Context, rows int, every time.Duration) (tr
 	if seen.trace, err = w.trace(ctx, jobs); err != nil {
 		return trickle{}, err
 	}
-	seen.simulated, err = w.simulate(ctx, seen.trace)
+	seen.simulated, err = w.simulate(ctx, strategy, seen.trace)
 	return seen, err
 }
 
-// simulate has `clapometer simulate` say what becomes of the same rows under the shipped ScaledJob.
-func (w *World) simulate(ctx context.Context, seen trace) (simulated, error) {
+// simulate has `clapometer simulate` say what becomes of the same rows under the shipped ScaledJob with a strategy.
+func (w *World) simulate(ctx context.Context, strategy map[string]string, seen trace) (simulated, error) {
 	work, err := w.TempDir()
 	if err != nil {
+		return simulated{}, err
+	}
+	manifest, err := os.ReadFile(filepath.Join(w.Root, scaledJobFile))
+	if err != nil {
+		return simulated{}, err
+	}
+	text := string(manifest)
+	for field, value := range strategy {
+		text = strings.Replace(text, "  scalingStrategy:\n", fmt.Sprintf("  scalingStrategy:\n    %s: %q\n", field, value), 1)
+	}
+	if err := os.WriteFile(filepath.Join(work, "scaled-job.yaml"), []byte(text), 0o644); err != nil {
 		return simulated{}, err
 	}
 	var arrivals strings.Builder
@@ -97,7 +144,7 @@ func (w *World) simulate(ctx context.Context, seen trace) (simulated, error) {
 		return simulated{}, err
 	}
 	starts := seen.starts()
-	simulate := w.Command(ctx, filepath.Join(w.Executables, "clapometer"), "simulate", filepath.Join(w.Root, scaledJobFile), "--arrivals", "arrivals.csv",
+	simulate := w.Command(ctx, filepath.Join(w.Executables, "clapometer"), "simulate", "scaled-job.yaml", "--arrivals", "arrivals.csv",
 		"--start", fmt.Sprintf("%dms..%dms", slices.Min(starts), slices.Max(starts)), "--keda", w.KEDA, "--json")
 	simulate.Dir = work
 	output, err := simulate.Output()
@@ -156,6 +203,16 @@ SELECT (extract(epoch FROM r.requested_at) * 1000)::bigint, (extract(epoch FROM 
 		seen = append(seen, rowTrace{one.arrived - first, one.claimed - first, one.done - first, created.UnixMilli() - first})
 	}
 	return seen, nil
+}
+
+// keepTrace writes the trace to a file. A copy of it is tests/keda/trickle.csv, which src/keda/model/trace.rs holds the model against.
+func (w *World) keepTrace(seen trace) error {
+	var text strings.Builder
+	fmt.Fprintf(&text, "# KEDA %s: milliseconds from the first row's arrival\narrived,job created,claimed,done\n", w.KEDA)
+	for _, row := range seen {
+		fmt.Fprintf(&text, "%d,%d,%d,%d\n", row.arrived, row.created, row.claimed, row.done)
+	}
+	return os.WriteFile(filepath.Join(w.Root, "target/keda/logs/trickle.csv"), []byte(text.String()), 0o644)
 }
 
 // wait is the longest from a row's arrival to its claim.
