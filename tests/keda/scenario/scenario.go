@@ -40,7 +40,9 @@ var All = [][]Scenario{
 	{Strategies, ScaledObjects},
 	{ScalerFaults, Services, Failover},
 	{FrozenDatabase, LongOutage},
-	{Builtin, Renewal},
+	{Builtin},
+	// These two restart KEDA's operator.
+	{Renewal},
 	{OperatorRestart},
 	{Walkthrough},
 }
