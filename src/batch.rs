@@ -32,7 +32,7 @@ use crate::{
     blocking,
     conninfo::ConnectionSource,
     telemetry,
-    terminal::{completions, print, usage},
+    terminal::{complain, completions, print, usage},
 };
 
 /// The exit code of an operator's command that did only a part of what it was asked to do.
@@ -53,7 +53,7 @@ pub fn main() -> ExitCode {
     if let [_, first, rest @ ..] = &words[..]
         && first == worker::EXECUTE
     {
-        eprintln!("{}", worker::execute(rest));
+        complain(&worker::execute(rest));
         return ExitCode::from(CANNOT_EXECUTE);
     }
     let Arguments { schema, command } = match Arguments::read(words.clone()) {
@@ -137,6 +137,6 @@ fn report(report: &Report, work: &Work) {
 }
 
 fn misconfigured(message: &str) -> ExitCode {
-    eprintln!("postgres-batch: {message}");
+    complain(&format!("postgres-batch: {message}"));
     ExitCode::from(CONFIGURATION)
 }

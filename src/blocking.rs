@@ -3,8 +3,15 @@
 //! The runtime's own blocking pool panics if the system cannot start a thread, and waits for its threads at shutdown.
 //! Here a thread that cannot be started is an error, and a thread that hangs is left behind.
 
-use std::{io, sync::Arc, thread, time::Duration};
+use std::{
+    io,
+    panic::{self, AssertUnwindSafe},
+    sync::Arc,
+    thread,
+    time::Duration,
+};
 
+use nix::sys::signal::SigSet;
 use tokio::{runtime, sync::oneshot};
 
 /// The time for which the runtime's blocking pool keeps an idle thread.
@@ -16,12 +23,17 @@ const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 3_600);
 /// The runtime resolves names on its blocking pool. If the system cannot start a thread, this work waits for an idle
 /// thread of the pool, and panics if the pool has none. So one thread is started now, and kept.
 ///
+/// A process inherits which signals are blocked. With SIGTERM or SIGCHLD among them it would neither stop nor see that
+/// its program has ended, so that none stays blocked.
+///
 /// # Errors
 /// The runtime cannot be built.
 pub fn runtime() -> io::Result<runtime::Runtime> {
+    SigSet::empty().thread_set_mask()?;
     let runtime = runtime::Builder::new_current_thread().enable_all().thread_keep_alive(FOR_EVER).build()?;
-    if thread::Builder::new().spawn(|| ()).is_ok() {
-        drop(runtime.spawn_blocking(|| ()));
+    if thread::Builder::new().spawn(|| ()).is_ok_and(|probe| probe.join().is_ok()) {
+        // There was room a moment ago. If there is none now, names wait as above.
+        let _ = panic::catch_unwind(AssertUnwindSafe(|| drop(runtime.spawn_blocking(|| ()))));
     }
     Ok(runtime)
 }

@@ -30,7 +30,7 @@ use crate::{
     config::{Config, Environment, bounded_text},
     diagnostics::Misconfiguration,
     metrics::Build,
-    terminal::usage,
+    terminal::{complain, usage},
     version::VERSION,
 };
 
@@ -202,16 +202,16 @@ const fn build() -> Build {
 
 /// Reports the faults of a configuration.
 fn misconfigured(faults: &Misconfiguration) -> Exit {
-    eprintln!("{faults}");
+    complain(&faults.to_string());
     Exit::Configuration
 }
 
 /// Starts the runtime; reports why it does not start.
 fn start_runtime() -> Result<Runtime, Exit> {
     runtime().map_err(|error| {
-        eprintln!(
+        complain(&format!(
             "cannot start the runtime: {error}; are there enough threads and file descriptors (`ulimit -u`, `ulimit -n`)?"
-        );
+        ));
         Exit::Failure
     })
 }

@@ -21,11 +21,19 @@ pub fn print(text: &str) {
     let mut output = io::stdout().lock();
     match output.write_all(text.as_bytes()).and_then(|()| output.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            eprintln!("cannot write to standard output: {error}");
+            complain(&format!("cannot write to standard output: {error}"));
             std::process::exit(1);
         }
         Ok(()) | Err(_) => {}
     }
+}
+
+/// Writes a line to standard error.
+///
+/// If nobody can read it, because its reader has closed the pipe or the disk is full, that is no error: the exit code
+/// still says what happened.
+pub fn complain(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
 }
 
 /// The width of the terminal that standard output is, if it is one.

@@ -25,7 +25,7 @@ use super::{
 use crate::{
     conninfo::ConnectionSource,
     notify_sql::Identifier,
-    terminal::{self, print, style::ColorChoice},
+    terminal::{self, complain, print, style::ColorChoice},
 };
 
 /// The time limit of an operator's statement on the server.
@@ -101,9 +101,9 @@ pub(super) async fn run(connection: ConnectionSource, schema: Option<String>, co
                 }
                 OperatorError::Migration(error) => (error.to_string(), None),
             };
-            eprintln!("postgres-batch: {told}");
+            complain(&format!("postgres-batch: {told}"));
             if let Some(advice) = advice {
-                eprintln!("  -> {advice}");
+                complain(&format!("  -> {advice}"));
             }
             ExitCode::from(error.exit_code())
         }
@@ -122,7 +122,7 @@ async fn with_progress<T>(answer: impl Future<Output = T>, deleted: &Cell<usize>
         match tokio::time::timeout(PROGRESS, &mut answer).await {
             Ok(answer) => {
                 if is_shown {
-                    eprint!("{CLEAR_LINE}");
+                    let _ = write!(io::stderr(), "{CLEAR_LINE}");
                 }
                 return answer;
             }
@@ -131,9 +131,9 @@ async fn with_progress<T>(answer: impl Future<Output = T>, deleted: &Cell<usize>
                     0 => String::new(),
                     deleted => format!(", {deleted} claps deleted"),
                 };
-                eprint!("{CLEAR_LINE}the database works on it: {} s{deleted}", started.elapsed().as_secs());
+                let seconds = started.elapsed().as_secs();
                 // A terminal that is gone must not end the command.
-                let _ = io::stderr().flush();
+                let _ = write!(io::stderr(), "{CLEAR_LINE}the database works on it: {seconds} s{deleted}");
                 is_shown = true;
             }
         }

@@ -52,6 +52,8 @@ pub enum Claim {
     TakeOver,
     /// A request that nobody has tried.
     Fresh,
+    /// The same, without reading it: a request that cannot be read must not stop the others.
+    Unread,
 }
 
 /// The fencing token of one attempt.
@@ -81,16 +83,23 @@ pub struct Attempt {
     pub max_attempts: i16,
     /// The fencing token.
     pub session: SessionId,
-    /// The time that the seed's work takes.
-    pub duration: Duration,
-    /// The request's payload, a JSON document.
-    pub payload: String,
-    /// The request's key, if it has one.
-    pub request_key: Option<String>,
-    /// The time of the request, as RFC 3339 in UTC.
-    pub requested_at: String,
+    /// The request, if the claim has read it.
+    pub request: Option<Request>,
     /// The number of this Job's attempt, from one.
     pub job_attempts: u32,
+}
+
+/// A request as its program sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request {
+    /// The time that the seed's work takes.
+    pub duration: Duration,
+    /// The payload, a JSON document.
+    pub payload: String,
+    /// The key, if it has one.
+    pub key: Option<String>,
+    /// The time of the request, as RFC 3339 in UTC.
+    pub requested_at: String,
 }
 
 /// The clap that a Job had before.
@@ -155,13 +164,14 @@ impl Store {
         self.transactions.explain(error)
     }
 
-    /// Marks claps as DEAD whose last attempt crashed, and returns their ids.
+    /// Marks claps as DEAD whose last attempt crashed, or that nobody can work on: a few of those that are due, and this
+    /// Job's own. Returns the id of each with the reason.
     ///
     /// # Errors
     /// Those of [`Transactions::run`]; the same holds for all methods here.
-    pub async fn mark_dead(&mut self, by: Instant) -> Result<Vec<i64>, Error> {
-        let rows = self.run(Statement::MarkDead, &[], by).await?;
-        rows.iter().map(|row| column(row, "id")).collect()
+    pub async fn mark_dead(&mut self, job: &Job, by: Instant) -> Result<Vec<(i64, String)>, Error> {
+        let rows = self.run(Statement::MarkDead, &[(&job.uid, Type::TEXT)], by).await?;
+        rows.iter().map(|row| Ok((column(row, "id")?, column(row, "reason")?))).collect()
     }
 
     /// Claims a clap, if this way finds one.
@@ -181,6 +191,7 @@ impl Store {
             Claim::Resume => Statement::Resume,
             Claim::TakeOver => Statement::TakeOver,
             Claim::Fresh => Statement::Fresh,
+            Claim::Unread => Statement::Unread,
         };
         let seconds = lease.as_secs_f64();
         let lock = self.transactions.lock();
@@ -193,11 +204,23 @@ impl Store {
             (&seconds, Type::FLOAT8),
             (&lock, Type::INT8),
         ];
-        let rows = match claim {
-            Claim::Fast | Claim::Fresh => self.run_locking_itself(statement, &parameters, by).await?,
-            Claim::Resume | Claim::TakeOver => self.run(statement, &parameters[..6], by).await?,
-        };
-        rows.first().map(|row| attempt(row, session)).transpose()
+        match claim {
+            Claim::Fast | Claim::Fresh => {
+                let rows = self.run_locking_itself(statement, &parameters, by).await?;
+                let Some(row) = rows.first() else { return Ok(None) };
+                Ok(Some(Attempt { request: Some(request(row)?), ..attempt(row, session)? }))
+            }
+            Claim::Resume | Claim::TakeOver | Claim::Unread => {
+                let rows = self.run(statement, &parameters[..6], by).await?;
+                rows.first().map(|row| attempt(row, session)).transpose()
+            }
+        }
+    }
+
+    /// Reads the request of an attempt; `None` means that it was deleted.
+    pub async fn request(&mut self, attempt: &Attempt, by: Instant) -> Result<Option<Request>, Error> {
+        let rows = self.run(Statement::Request, &[(&attempt.id, Type::INT8)], by).await?;
+        rows.first().map(request).transpose()
     }
 
     /// Looks up a claim whose answer was lost, and returns it if it was committed. If it was not, the session is voided:
@@ -375,19 +398,26 @@ impl Outage {
     }
 }
 
+/// Returns the attempt of a row, without its request.
 fn attempt(row: &Row, session: SessionId) -> Result<Attempt, Error> {
-    let seconds: i32 = column(row, "duration_seconds")?;
     let job_attempts: i64 = column(row, "job_attempts")?;
     Ok(Attempt {
         id: column(row, "id")?,
         iteration: column(row, "iteration")?,
         max_attempts: column(row, "max_attempts")?,
         session,
+        request: None,
+        job_attempts: u32::try_from(job_attempts).unwrap_or(u32::MAX),
+    })
+}
+
+fn request(row: &Row) -> Result<Request, Error> {
+    let seconds: i32 = column(row, "duration_seconds")?;
+    Ok(Request {
         duration: Duration::from_secs(u64::try_from(seconds).unwrap_or(0)),
         payload: column(row, "payload")?,
-        request_key: column(row, "request_key")?,
+        key: column(row, "request_key")?,
         requested_at: column(row, "requested_at")?,
-        job_attempts: u32::try_from(job_attempts).unwrap_or(u32::MAX),
     })
 }
 

@@ -21,7 +21,7 @@ use crate::{
     conninfo::ConnectionSource,
     postgres::{
         advice,
-        classify::{Cause, WriteError, begin_error, cause_of_connect, cause_of_write, write_error},
+        classify::{Cause, WriteError, begin_error, cause_of_connect, cause_of_write, is_about_a_value, write_error},
         connect::{self, Session},
     },
 };
@@ -61,8 +61,8 @@ pub enum Error {
     /// was committed.
     #[error("{0}")]
     Unanswered(String),
-    /// A unique index refused the row: another session was first.
-    #[error("another session was first: {0}")]
+    /// A unique index refused the row: it is there already.
+    #[error("there is such a row already: {0}")]
     Collision(String),
     /// The tables are missing, or are not those of the batch.
     #[error(
@@ -373,11 +373,20 @@ impl Error {
         matches!(self, Self::Unavailable { .. } | Self::Unanswered(_))
     }
 
+    /// Returns whether the server could not compute or send a value, such as one that its encoding cannot convert.
+    pub fn is_about_a_value(&self) -> bool {
+        matches!(self, Self::Rejected { source, .. } if is_about_a_value(source))
+    }
+
     /// Returns advice on the error, if there is any.
     pub(super) fn advice(&self) -> Option<&str> {
         match self {
             Self::Unavailable { reason: _, advice } => advice.as_deref(),
             Self::Rejected { reason: _, source } => on_statement(source),
+            Self::Collision(reason) if reason.contains("make_it_clap_pkey") => Some(
+                "the sequence of make_it_clap.id is behind the ids, as after a restore or logical replication: SELECT \
+                 setval(pg_get_serial_sequence('make_it_clap', 'id'), (SELECT max(id) FROM make_it_clap))",
+            ),
             Self::Unanswered(_) | Self::Collision(_) | Self::NotMigrated(_) => None,
         }
     }

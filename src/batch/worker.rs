@@ -25,7 +25,7 @@ use self::{
 };
 use super::{
     status::{AttemptOutcome, Status},
-    store::{Attempt, Backoff, Failure, Job, Store},
+    store::{Attempt, Backoff, Failure, Job, Request, Store},
     transaction::Error,
 };
 
@@ -35,6 +35,12 @@ const SETTLE: Duration = Duration::from_secs(5);
 
 /// The pause between two tries to record an end.
 const RETRY: Duration = Duration::from_millis(250);
+
+/// The most times that a request is read before it counts as one that cannot be read.
+const READS: usize = 3;
+
+/// The exit code that is recorded for an attempt whose request cannot be read (EX_IOERR of sysexits.h).
+const UNREADABLE: i32 = 74;
 
 /// Kubernetes' own back-off between the pods of a Job: 10 s, doubled each time, at most six minutes.
 const POD_BACKOFF_BASE: Duration = Duration::from_secs(10);
@@ -137,13 +143,17 @@ async fn run_attempt(
     let confirmed = tokio::select! {
         biased;
         () = interrupt.cancelled() => Err(not_started(Stop::Interrupted)),
-        confirmed = lease.confirm(store, attempt) => confirmed.map_err(|event| match event {
-            Event::CancelRequested => not_started(Stop::Cancelled),
-            Event::Lost(reason) => End::Lost(reason),
-            Event::Recorded => End::Recorded,
-        }),
+        confirmed = lease.confirm(store, attempt) => confirmed.map_err(end_of),
     };
-    let end = match confirmed.map(|()| rules.work.start(attempt)) {
+    let request = match confirmed {
+        Err(end) => Err(end),
+        Ok(()) => tokio::select! {
+            biased;
+            () = interrupt.cancelled() => Err(not_started(Stop::Interrupted)),
+            request = read(store, attempt, &mut lease) => request,
+        },
+    };
+    let end = match request.map(|request| rules.work.start(attempt, &request)) {
         Err(end) => end,
         Ok(Ok(mut running)) => work(store, rules, attempt, &mut lease, &mut running, interrupt).await,
         Ok(Err(error)) => End::Ended(Ended::not_started(format!("cannot start the program: {error}")), None),
@@ -155,6 +165,42 @@ async fn run_attempt(
     };
     let verdict = Verdict::new(ended, stop, rules, attempt);
     settle(store, rules, attempt, &verdict, lease.deadline().max(Instant::now() + SETTLE)).await
+}
+
+/// Returns the request, and reads it first if the claim has not.
+///
+/// A heartbeat that is confirmed after an error shows that the database is there, and that the request is the trouble. That
+/// is a failure of the attempt, so that such a request costs its attempts and no more.
+async fn read(store: &mut Store, attempt: &Attempt, lease: &mut Lease) -> Result<Request, End> {
+    if let Some(request) = &attempt.request {
+        return Ok(request.clone());
+    }
+    let mut reason = String::new();
+    for _ in 0..READS {
+        match store.request(attempt, lease.deadline()).await {
+            Ok(Some(request)) => return Ok(request),
+            Ok(None) => {
+                return Err(End::Lost(
+                    "the clap is gone: somebody deleted it, or a failover forgot the claim".to_owned(),
+                ));
+            }
+            Err(error) if error.is_passing() || error.is_about_a_value() => reason = error.to_string(),
+            // A grant that is missing, for example, is not the request's fault.
+            Err(error) => return Err(End::Ended(Ended::not_started(error.to_string()), None)),
+        }
+        lease.confirm(store, attempt).await.map_err(end_of)?;
+    }
+    let error = format!("the request cannot be read: {reason}");
+    Err(End::Ended(Ended { exit_code: UNREADABLE, error, never_started: false }, None))
+}
+
+/// Returns the end of an attempt whose work was not started.
+fn end_of(event: Event) -> End {
+    match event {
+        Event::CancelRequested => End::Ended(Ended::not_started("not started".to_owned()), Some(Stop::Cancelled)),
+        Event::Lost(reason) => End::Lost(reason),
+        Event::Recorded => End::Recorded,
+    }
 }
 
 /// Waits for the end of the work: renews the lease meanwhile, and asks the work to stop if it must.
@@ -325,7 +371,11 @@ async fn settle(store: &mut Store, rules: &Rules, attempt: &Attempt, verdict: &V
                 Ok(Some((outcome, status))) => {
                     return Outcome::Lost(format!("the attempt was recorded as {outcome}; the clap is {status}"));
                 }
-                Ok(None) => return Outcome::Lost("the clap was deleted".to_owned()),
+                Ok(None) => {
+                    return Outcome::Lost(
+                        "the clap is gone: somebody deleted it, or a failover forgot the claim".to_owned(),
+                    );
+                }
                 Err(error) => error,
             },
             Err(error) => error,
@@ -366,17 +416,7 @@ mod tests {
     }
 
     fn attempt(job_attempts: u32) -> Attempt {
-        Attempt {
-            id: 1,
-            iteration: 1,
-            max_attempts: 5,
-            session: SessionId::draw(),
-            duration: Duration::ZERO,
-            payload: "{}".to_owned(),
-            request_key: None,
-            requested_at: "2026-01-01T00:00:00.000000Z".to_owned(),
-            job_attempts,
-        }
+        Attempt { id: 1, iteration: 1, max_attempts: 5, session: SessionId::draw(), request: None, job_attempts }
     }
 
     fn verdict(exit_code: i32, stop: Option<Stop>) -> Verdict {

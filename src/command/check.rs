@@ -28,7 +28,7 @@ use crate::{
     metrics::Metrics,
     postgres::Database,
     shutdown::Supervisor,
-    terminal::{print, style::ColorChoice},
+    terminal::{complain, print, style::ColorChoice},
 };
 
 const EXAMPLES: &str = "\
@@ -88,7 +88,7 @@ impl Check {
             Err(faults) => return misconfigured(&faults),
         };
         if !json {
-            config.query_files.faults().iter().for_each(|faults| eprintln!("{faults}"));
+            config.query_files.faults().iter().for_each(|faults| complain(&faults.to_string()));
         }
         let tls = config.server.tls.as_ref().filter(|tls| !offline || tls.files().all(|path| file::exists(path)));
         let serving = match tls.map(TlsReport::read).transpose() {
@@ -131,7 +131,7 @@ fn refuse(message: &str, json: bool) -> Exit {
     if json {
         return unusable(&serde_json::json!({"faults": [{"message": message}]}));
     }
-    eprintln!("{message}");
+    complain(message);
     Exit::Configuration
 }
 

@@ -3,7 +3,10 @@
 use clap::Args;
 
 use super::{ConfigFile, Exit, misconfigured};
-use crate::{config::Config, terminal::print};
+use crate::{
+    config::Config,
+    terminal::{complain, print},
+};
 
 const EXAMPLES: &str = "\
 In YAML a remark at each key names the line of the file or the variable that sets it; a key without
@@ -43,7 +46,7 @@ impl PrintConfig {
         }
         let loaded = self.config.load();
         for faults in loaded.iter().flat_map(|config| config.query_files.faults()) {
-            eprintln!("{faults}");
+            complain(&faults.to_string());
         }
         match loaded {
             Ok(config) if self.json => print(&config.effective_json()),

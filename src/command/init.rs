@@ -29,7 +29,7 @@ use crate::{
     notify_sql::NotifyTable,
     postgres::{Database, Inspector, QueryError, Table},
     shutdown::Supervisor,
-    terminal::{print, text::printable},
+    terminal::{complain, print, text::printable},
 };
 
 /// The role of the shipped manifests and of deploy/postgres/roles.sql.
@@ -148,7 +148,7 @@ impl Init {
         let place = match Place::of(&settings, role, known, self.psql()) {
             Ok(place) => place,
             Err(problem) => {
-                eprintln!("{problem}");
+                complain(&problem);
                 return Exit::Configuration;
             }
         };
@@ -198,7 +198,7 @@ impl Init {
                 Exit::Success
             }
             Err(problem) => {
-                eprintln!("{problem}");
+                complain(&problem);
                 Exit::Failure
             }
         }
@@ -229,21 +229,21 @@ impl Failure {
         let at = printable(&at);
         match self {
             Self::NoRuntime(error) => {
-                eprintln!("cannot start the runtime: {error}");
+                complain(&format!("cannot start the runtime: {error}"));
                 Exit::Failure
             }
             Self::Unavailable(error) => {
                 let message = printable(&error.message);
-                eprintln!("cannot look into the database{at}: {message}");
-                eprintln!("-> {}", printable(&advice_on_database(settings, config, &error)));
+                complain(&format!("cannot look into the database{at}: {message}"));
+                complain(&format!("-> {}", printable(&advice_on_database(settings, config, &error))));
                 Exit::Unavailable
             }
             Self::Refused(error) => {
-                eprintln!("the database{at} refused a question: {}", printable(&error.message));
+                complain(&format!("the database{at} refused a question: {}", printable(&error.message)));
                 Exit::Failure
             }
             Self::NoTable(name) => {
-                eprintln!("there is no table or view {} in the database{at}", printable(&name));
+                complain(&format!("there is no table or view {} in the database{at}", printable(&name)));
                 Exit::Failure
             }
         }

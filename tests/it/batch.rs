@@ -15,5 +15,6 @@ mod pooled;
 mod program;
 mod store;
 mod story;
+mod surroundings;
 mod usage;
 mod view;

@@ -14,6 +14,9 @@ use crate::batch::{
 /// The most claps that an answer has a line for each; more are summed up.
 const LINES: usize = 50;
 
+/// The most claps that one statement changes, so that it ends within its limit however many there are.
+const AT_A_TIME: usize = 10_000;
+
 /// Requests to be added.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Request {
@@ -107,15 +110,18 @@ struct Changed {
     statuses: BTreeMap<i64, String>,
 }
 
-/// Runs a statement that returns the claps which it changed, then reads the state of every clap that was asked for.
+/// Runs a statement that returns the claps which it changed, then reads the state of every clap that was asked for; both
+/// for [`AT_A_TIME`] claps at a time.
 async fn change(transactions: &mut Transactions, sql: &str, asked: &[i64]) -> Result<Changed, Error> {
     let (mut effects, mut statuses) = (BTreeMap::new(), BTreeMap::new());
-    for row in transactions.run(sql, &[(&asked, Type::INT8_ARRAY)], by()).await? {
-        effects.insert(row.try_get("id")?, row.try_get("effect")?);
-    }
-    let sql = include_str!("../store/operator/statuses.sql");
-    for row in transactions.run(sql, &[(&asked, Type::INT8_ARRAY)], by()).await? {
-        statuses.insert(row.try_get("id")?, row.try_get("status")?);
+    for some in asked.chunks(AT_A_TIME) {
+        for row in transactions.run(sql, &[(&some, Type::INT8_ARRAY)], by()).await? {
+            effects.insert(row.try_get("id")?, row.try_get("effect")?);
+        }
+        let sql = include_str!("../store/operator/statuses.sql");
+        for row in transactions.run(sql, &[(&some, Type::INT8_ARRAY)], by()).await? {
+            statuses.insert(row.try_get("id")?, row.try_get("status")?);
+        }
     }
     Ok(Changed { effects, statuses })
 }

@@ -114,7 +114,7 @@ async fn plans(transactions: &mut Transactions) -> Result<Vec<Plan>, Error> {
     let asked: [(&'static str, &str, &[Parameter<'_>]); 9] = [
         ("scaling", SCALING, &[]),
         ("fast", &take, &fast),
-        ("mark_dead", Statement::MarkDead.sql(), &[]),
+        ("mark_dead", Statement::MarkDead.sql(), &[(&text, Type::TEXT)]),
         ("resume", Statement::Resume.sql(), &fast[..6]),
         ("take_over", Statement::TakeOver.sql(), &fast[..6]),
         ("fresh", &take, &fresh),

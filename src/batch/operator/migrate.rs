@@ -14,6 +14,7 @@ use crate::{
     batch::transaction::{Error, Parameter, Transactions},
     notify_sql::{Identifier, NotifyTable, NotifyTrigger, Operation},
     postgres::classify::is_lock_timeout,
+    terminal::complain,
 };
 
 /// One step in the history of the tables.
@@ -28,7 +29,7 @@ pub struct Migration {
 }
 
 /// All migrations, the oldest first.
-pub const MIGRATIONS: [Migration; 10] = [
+pub const MIGRATIONS: [Migration; 11] = [
     Migration { version: 1, name: "claps", sql: include_str!("../../../migrations/0001_claps.sql") },
     Migration { version: 2, name: "indexes", sql: include_str!("../../../migrations/0002_indexes.sql") },
     Migration { version: 3, name: "backlog_view", sql: include_str!("../../../migrations/0003_backlog_view.sql") },
@@ -47,6 +48,7 @@ pub const MIGRATIONS: [Migration; 10] = [
     Migration { version: 8, name: "odd_rows", sql: include_str!("../../../migrations/0008_odd_rows.sql") },
     Migration { version: 9, name: "dead_entries", sql: include_str!("../../../migrations/0009_dead_entries.sql") },
     Migration { version: 10, name: "due_claps", sql: include_str!("../../../migrations/0010_due_claps.sql") },
+    Migration { version: 11, name: "stray_rows", sql: include_str!("../../../migrations/0011_stray_rows.sql") },
 ];
 
 /// The longest that `migrate up` may take. The tables are new, so that only waiting for another migration takes long.
@@ -157,6 +159,26 @@ impl Migration {
     }
 }
 
+/// Lets the functions find their tables where these are now. Each names its schema, because an application's `search_path`
+/// may be another; a schema that was renamed, as after a restore, leaves the old name in them.
+const FIND_TABLES: &str = "\
+DO $$
+DECLARE
+    lost regprocedure;
+BEGIN
+    FOR lost IN
+        SELECT p.oid
+          FROM pg_proc p, unnest(p.proconfig) setting
+         WHERE p.pronamespace = (SELECT oid FROM pg_namespace WHERE nspname = current_schema())
+           AND p.proname IN ('clap_sync_pending', 'clap_sync_truncated', 'clap_keep_pending', 'clap_succeed')
+           AND setting LIKE 'search_path=%'
+           AND NOT string_to_array(replace(substr(setting, 13), '\"$user\"', quote_ident(current_user)), ', ')
+                   @> ARRAY[quote_ident(current_schema())]
+    LOOP
+        EXECUTE format('ALTER FUNCTION %s SET search_path FROM CURRENT', lost);
+    END LOOP;
+END $$";
+
 /// Applies the missing migrations, each in a transaction of its own, and returns them.
 ///
 /// # Errors
@@ -231,7 +253,7 @@ async fn patiently<T>(
             return Err(MigrateError::InUse(holder));
         }
         if holder != named {
-            eprintln!("postgres-batch: the tables are in use; waiting for {holder}");
+            complain(&format!("postgres-batch: the tables are in use; waiting for {holder}"));
             named = holder;
         }
         sleep(PAUSE).await;
@@ -342,6 +364,7 @@ async fn apply(transactions: &mut Transactions) -> Result<Vec<Migration>, Migrat
         .await?;
         done.extend(applied.then_some(migration));
     }
+    patiently(transactions, by, async |client| client.batch_execute(FIND_TABLES).await.map_err(failed)).await?;
     Ok(done)
 }
 
@@ -409,7 +432,7 @@ mod tests {
 
     #[test]
     fn versions_count_from_one_without_gaps() {
-        assert_eq!(MIGRATIONS.map(|migration| migration.version), [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]);
+        assert_eq!(MIGRATIONS.map(|migration| migration.version), [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]);
     }
 
     #[test]
@@ -428,6 +451,7 @@ mod tests {
                 "d9819df03316",
                 "3ddbd3e179a2",
                 "03dc280bdba9",
+                "a7a356800768",
             ]
         );
     }

@@ -8,6 +8,7 @@ use super::{Answer, View, by};
 use crate::{
     batch::{
         status::Status,
+        store::Statement,
         transaction::{Error, Parameter, Transactions},
     },
     terminal::{
@@ -131,7 +132,8 @@ pub(super) async fn show(transactions: &mut Transactions, id: i64, view: View) -
     let Some(row) = rows.first() else {
         return Ok(Answer { text: format!("clap {id}: there is none\n"), complete: false });
     };
-    let mut text = headline(row, colors)?;
+    let request = transactions.run(Statement::Request.sql(), &[(&id, Type::INT8)], by()).await;
+    let mut text = headline(row, request, colors)?;
     let attempts = transactions.run(ATTEMPTS_TABLE, &[(&id, Type::INT8)], by()).await?;
     if !attempts.is_empty() {
         let heading = [
@@ -151,11 +153,21 @@ pub(super) async fn show(transactions: &mut Transactions, id: i64, view: View) -
     Ok(Answer { text, complete: true })
 }
 
-/// Returns the rows of a statement as one JSON array, which PostgreSQL makes.
+/// Returns the rows of a statement as one JSON array, which PostgreSQL makes. It escapes the control characters of ASCII,
+/// and here the others are, which some terminals obey as well.
 async fn document(transactions: &mut Transactions, sql: &str, parameters: &[Parameter<'_>]) -> Result<String, Error> {
     let wrapped = format!("SELECT coalesce(json_agg(q), '[]')::text AS document FROM ({sql}) q");
     let rows = transactions.run(&wrapped, parameters, by()).await?;
-    Ok(rows.first().map(|row| row.try_get("document")).transpose()?.unwrap_or_else(|| "[]".to_owned()))
+    let text: &str = rows.first().map_or(Ok("[]"), |row| row.try_get("document"))?;
+    Ok(text.chars().fold(String::with_capacity(text.len()), |mut json, character| {
+        match character {
+            '\u{7f}'..='\u{9f}' => {
+                let _ = write!(json, "\\u{:04x}", u32::from(character));
+            }
+            _ => json.push(character),
+        }
+        json
+    }))
 }
 
 /// Returns a line with the numbers that KEDA sees.
@@ -214,7 +226,8 @@ fn remark(row: &Row, status: Status) -> Result<String, Error> {
     })
 }
 
-fn headline(row: &Row, colors: ColorChoice) -> Result<String, Error> {
+/// Returns the clap's state and its facts. A request that cannot be read is one of them.
+fn headline(row: &Row, request: Result<Vec<Row>, Error>, colors: ColorChoice) -> Result<String, Error> {
     let status = status(row)?;
     let id: i64 = row.try_get("id")?;
     let mut text = format!("clap {id}  {}", colors.paint(style(status), status.as_str()));
@@ -229,13 +242,18 @@ fn headline(row: &Row, colors: ColorChoice) -> Result<String, Error> {
     let duration: i32 = row.try_get("duration_seconds")?;
     let requested: Option<f64> = row.try_get("requested")?;
     let requested = requested.map_or("at no time".to_owned(), |seconds| format!("{} ago", span(seconds)));
-    let key: Option<String> = row.try_get("request_key")?;
-    let payload: String = row.try_get("payload")?;
     let error: Option<String> = row.try_get("last_error")?;
     let mut facts = vec![("requested", format!("{requested}, {duration} s of work"))];
-    facts.extend(key.map(|key| ("key", printable(&key))));
-    if payload != "{}" {
-        facts.push(("payload", payload));
+    match request {
+        Ok(rows) => {
+            for row in &rows {
+                let key: Option<String> = row.try_get("request_key")?;
+                let payload: String = row.try_get("payload")?;
+                facts.extend(key.map(|key| ("key", printable(&key))));
+                facts.extend((payload != "{}").then(|| ("payload", printable(&payload))));
+            }
+        }
+        Err(error) => facts.push(("payload", format!("cannot be read: {}", printable(&error.to_string())))),
     }
     let job = job(row)?;
     if !job.is_empty() {
@@ -270,12 +288,13 @@ pub(super) fn style(status: Status) -> Style {
 fn attempt(row: &Row) -> Result<Vec<Cell>, Error> {
     let text = |name: &str| row.try_get::<_, Option<String>>(name).map(Option::unwrap_or_default);
     let exit: Option<i32> = row.try_get("exit_code")?;
+    let took: Option<f64> = row.try_get("took")?;
     let job = row.try_get::<_, Option<String>>("job_name")?.map_or_else(|| text("job_uid"), Ok)?;
     Ok(vec![
         Cell::from(row.try_get::<_, i32>("iteration")?),
         Cell::from(text("outcome")?),
         Cell::from(text("started")?),
-        Cell::from(span(row.try_get("took")?)),
+        took.map(span).map(Cell::from).unwrap_or_default(),
         exit.map(Cell::from).unwrap_or_default(),
         Cell::from(job),
         Cell::from(text("pod_name")?),

@@ -15,7 +15,7 @@ pub enum Statement {
     ///
     /// [`Transactions::lock`]: crate::batch::transaction::Transactions::lock
     Fast,
-    /// Marks claps as DEAD whose last attempt crashed. No parameters; a row per clap.
+    /// Marks claps as DEAD whose last attempt crashed, or that nobody can work on. $1 Job; a row per clap.
     MarkDead,
     /// Resumes this Job's clap; parameters as [`Statement::Fast`], without the lock.
     Resume,
@@ -23,6 +23,10 @@ pub enum Statement {
     TakeOver,
     /// Takes a request that nobody has tried; parameters as [`Statement::Fast`].
     Fresh,
+    /// Takes a request that nobody has tried, without reading it; parameters as [`Statement::Resume`].
+    Unread,
+    /// Reads a request. $1 clap.
+    Request,
     /// Finds a claim whose answer was lost, or voids its session. $1 session, $2 Job.
     FindBySession,
     /// Clears the flag of requests that are marked as pending although they have a clap. No parameters.
@@ -56,6 +60,8 @@ impl Statement {
             Self::Resume => concat!(include_str!("worker/resume.sql"), include_str!("worker/open_attempt.sql")),
             Self::TakeOver => concat!(include_str!("worker/take_over.sql"), include_str!("worker/open_attempt.sql")),
             Self::Fresh => include_str!("worker/fresh.sql"),
+            Self::Unread => include_str!("worker/unread.sql"),
+            Self::Request => include_str!("worker/request.sql"),
             Self::FindBySession => include_str!("worker/find_by_session.sql"),
             Self::MendPending => include_str!("worker/mend_pending.sql"),
             Self::PreviousClap => include_str!("worker/previous_clap.sql"),

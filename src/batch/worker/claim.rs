@@ -67,7 +67,7 @@ pub async fn claim(
     terms: Terms,
     interrupt: &CancellationToken,
 ) -> Result<Claimed, Error> {
-    let mut round = Round { store, job, terms, session: SessionId::draw(), unanswered: None };
+    let mut round = Round { store, job, terms, session: SessionId::draw(), unanswered: None, reads: true };
     let mut give_up = Instant::now() + PATIENCE;
     loop {
         if interrupt.is_cancelled() {
@@ -102,6 +102,9 @@ struct Round<'a> {
     session: SessionId,
     /// The time at which the latest claim was sent, if its answer was lost and its result is not known yet.
     unanswered: Option<Instant>,
+    /// True as long as claims read the request that they take. One that cannot be read, because of its size or of the
+    /// database's encoding, would stop all others: after an error it is read apart.
+    reads: bool,
 }
 
 impl Round<'_> {
@@ -109,19 +112,28 @@ impl Round<'_> {
         if let Some(claimed) = self.resolve(by).await? {
             return Ok(Found::Claimed(claimed));
         }
-        if let Some(claimed) = self.first_of(&[Claim::Fast], by, interrupt).await? {
-            return Ok(Found::Claimed(claimed));
+        if self.reads {
+            self.reads = false;
+            match self.first_of(&[Claim::Fast], by, interrupt).await {
+                Ok(Some(claimed)) => return Ok(Found::Claimed(claimed)),
+                Ok(None) => self.reads = true,
+                Err(error) if error.is_about_a_value() => {
+                    tracing::warn!(%error, "a request may be impossible to read; claiming without reading");
+                }
+                Err(error) => return Err(error),
+            }
         }
         for _ in 0..MOST_MARKED {
-            let dead = self.store.mark_dead(by).await?;
+            let dead = self.store.mark_dead(self.job, by).await?;
             if dead.is_empty() {
                 break;
             }
-            for id in dead {
-                tracing::warn!(clap.id = id, "marked dead: its lease expired on the last attempt");
+            for (id, reason) in dead {
+                tracing::warn!(clap.id = id, "marked dead: {reason}");
             }
         }
-        if let Some(claimed) = self.first_of(&[Claim::Resume, Claim::TakeOver, Claim::Fresh], by, interrupt).await? {
+        let fresh = if self.reads { Claim::Fresh } else { Claim::Unread };
+        if let Some(claimed) = self.first_of(&[Claim::Resume, Claim::TakeOver, fresh], by, interrupt).await? {
             return Ok(Found::Claimed(claimed));
         }
         if let Some(previous) = self.store.previous_clap(self.job, by).await? {

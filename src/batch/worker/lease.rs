@@ -109,7 +109,7 @@ async fn fenced(store: &mut Store, attempt: &Attempt, by: Instant) -> Event {
         Ok(Some((outcome, status))) => {
             Event::Lost(format!("the attempt was recorded as {outcome}; the clap is {status}"))
         }
-        Ok(None) => Event::Lost("the clap was deleted".to_owned()),
+        Ok(None) => Event::Lost("the clap is gone: somebody deleted it, or a failover forgot the claim".to_owned()),
         Err(error) => Event::Lost(format!("no row answered to the session, and its attempt cannot be read: {error}")),
     }
 }

@@ -31,7 +31,7 @@ use tokio::{
 };
 
 use super::ended::Ended;
-use crate::batch::store::Attempt;
+use crate::batch::store::{Attempt, Request};
 
 /// The most bytes of stderr that are kept for `last_error`.
 const TAIL: usize = 4 * 1024;
@@ -99,7 +99,7 @@ impl Program {
     ///
     /// # Errors
     /// The operating system's error.
-    pub fn start(&self, attempt: &Attempt) -> io::Result<Child> {
+    pub fn start(&self, attempt: &Attempt, request: &Request) -> io::Result<Child> {
         let changes = signal(SignalKind::child())?;
         // If the child cannot execute the program, it writes this mark and then its error. The program never sees the
         // mark.
@@ -114,13 +114,13 @@ impl Program {
             .env("CLAP_ID", attempt.id.to_string())
             .env("CLAP_ITERATION", attempt.iteration.to_string())
             .env("CLAP_SESSION_ID", attempt.session.get().to_string())
-            .env("CLAP_DURATION_SECONDS", attempt.duration.as_secs().to_string())
+            .env("CLAP_DURATION_SECONDS", request.duration.as_secs().to_string())
             .env_remove("CLAP_PAYLOAD")
             .stdin(Stdio::piped())
             .stderr(Stdio::piped())
             .process_group(0);
-        if attempt.payload.len() <= LONGEST_VARIABLE {
-            command.env("CLAP_PAYLOAD", &attempt.payload);
+        if request.payload.len() <= LONGEST_VARIABLE {
+            command.env("CLAP_PAYLOAD", &request.payload);
         }
         let said: Arc<Mutex<Said>> = Arc::default();
         let (closed, output) = oneshot::channel();
@@ -142,7 +142,7 @@ impl Program {
             group: Pid::from_child(&child),
             changes,
             status: None,
-            input: tokio::spawn(feed(ChildStdin::from_std(stdin)?, document(attempt))),
+            input: tokio::spawn(feed(ChildStdin::from_std(stdin)?, document(attempt, request))),
             output,
             said,
         })
@@ -297,10 +297,11 @@ fn is_executable(path: &Path) -> bool {
 }
 
 /// Returns the row as one JSON document. The payload is PostgreSQL's own text, so that no number loses a digit.
-fn document(attempt: &Attempt) -> String {
-    let Attempt { id, iteration, max_attempts, session, duration, payload, request_key, requested_at, .. } = attempt;
+fn document(attempt: &Attempt, request: &Request) -> String {
+    let Attempt { id, iteration, max_attempts, session, .. } = attempt;
+    let Request { duration, payload, key, requested_at } = request;
     let (session, duration) = (session.get(), duration.as_secs());
-    let (request_key, requested_at) = (serde_json::json!(request_key), serde_json::json!(requested_at));
+    let (request_key, requested_at) = (serde_json::json!(key), serde_json::json!(requested_at));
     format!(
         "{{\"id\":{id},\"iteration\":{iteration},\"max_attempts\":{max_attempts},\"session_id\":{session},\
          \"request_key\":{request_key},\"requested_at\":{requested_at},\"duration_seconds\":{duration},\"payload\":{payload}}}\n"
@@ -317,8 +318,10 @@ async fn feed(mut stdin: ChildStdin, document: String) {
 /// It has a thread of its own: a slow reader of the worker's stderr must not delay a heartbeat.
 fn pass_through(mut stderr: ChildStderr, mark: &str, said: &Mutex<Said>) {
     let mut buffer = [0; 8 * 1024];
+    let mut is_line_open = false;
     while let Ok(count @ 1..) = stderr.read(&mut buffer) {
         let mut bytes = &buffer[..count];
+        is_line_open = bytes.last().is_some_and(|last| *last != b'\n');
         {
             let mut said = said.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some(error) = bytes.strip_prefix(mark.as_bytes()) {
@@ -331,6 +334,10 @@ fn pass_through(mut stderr: ChildStderr, mark: &str, said: &Mutex<Said>) {
         }
         // If the worker's stderr is closed, the program's must still be read, or the program blocks.
         let _ = io::stderr().write_all(bytes);
+    }
+    // The worker's report is a line of its own.
+    if is_line_open {
+        let _ = io::stderr().write_all(b"\n");
     }
 }
 

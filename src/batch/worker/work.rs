@@ -6,7 +6,7 @@ use super::{
     ended::Ended,
     program::{self, Program},
 };
-use crate::batch::store::Attempt;
+use crate::batch::store::{Attempt, Request};
 
 /// The exit code of a wait that fails.
 const FAILED: i32 = 1;
@@ -61,12 +61,12 @@ impl Work {
     ///
     /// # Errors
     /// The operating system's error, if no process can be started.
-    pub fn start(&self, attempt: &Attempt) -> std::io::Result<Running> {
+    pub fn start(&self, attempt: &Attempt, request: &Request) -> std::io::Result<Running> {
         Ok(match self {
             Self::Wait(ending) => {
-                Running::Wait { until: Instant::now() + attempt.duration, ended: ending.outcome(attempt) }
+                Running::Wait { until: Instant::now() + request.duration, ended: ending.outcome(attempt) }
             }
-            Self::Run(program) => Running::Program(program.start(attempt)?),
+            Self::Run(program) => Running::Program(program.start(attempt, request)?),
         })
     }
 }
@@ -127,8 +127,6 @@ impl Ending {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::batch::store::SessionId;
 
@@ -138,10 +136,7 @@ mod tests {
             iteration,
             max_attempts: 5,
             session: SessionId::draw(),
-            duration: Duration::ZERO,
-            payload: "{}".to_owned(),
-            request_key: None,
-            requested_at: "2026-01-01T00:00:00.000000Z".to_owned(),
+            request: None,
             job_attempts: 1,
         };
         (1..=5).map(|iteration| ending.outcome(&attempt(iteration)).exit_code).collect()

@@ -10,7 +10,7 @@ use crate::{
     command::Exit,
     proto::{ScaledObjectRef, external_scaler_client::ExternalScalerClient},
     terminal::{
-        print,
+        complain, print,
         style::{ColorChoice, Style},
         text::printable,
     },
@@ -33,7 +33,7 @@ pub(super) async fn until_interrupted(
         result = tokio::signal::ctrl_c() => match result {
             Ok(()) => Exit::Success,
             Err(error) => {
-                eprintln!("cannot listen for signals: {error}");
+                complain(&format!("cannot listen for signals: {error}"));
                 Exit::Failure
             }
         },

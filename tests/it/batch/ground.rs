@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use crate::support::{
     cluster::Cluster,
-    database::{Access, Database},
+    database::{Access, Database, connect},
     executable::{Executable, Finished, log_lines},
 };
 
@@ -34,6 +34,21 @@ pub(super) async fn queue(cluster: &Cluster) -> Database<'_> {
         migrate::up(&mut transactions(&template.owner(), None)).await.expect("the migrations are sound");
     })
     .await
+}
+
+/// A database with the batch's tables in another encoding than UTF-8.
+pub(super) async fn queue_in<'cluster>(cluster: &'cluster Cluster, encoding: &str) -> Database<'cluster> {
+    let database = Database::empty(cluster).await;
+    let postgres = connect(&cluster.superuser("postgres")).await;
+    let name = database.name();
+    postgres.batch_execute(&format!("DROP DATABASE {name}")).await.expect("nobody uses it yet");
+    let create = format!(
+        "CREATE DATABASE {name} OWNER owner TEMPLATE template0 ENCODING '{encoding}' LC_COLLATE 'C' LC_CTYPE 'C'"
+    );
+    postgres.batch_execute(&create).await.expect("the C locale takes every encoding");
+    database.execute("GRANT ALL ON SCHEMA public TO owner").await;
+    batch(&database, ["migrate", "up"]).finish(SOON).await;
+    database
 }
 
 /// A way to connect as the library wants it.

@@ -85,6 +85,23 @@ async fn a_queue_per_schema_keeps_its_rows_to_itself() {
     assert_eq!(database.value::<i64>("SELECT pending FROM one.clap_backlog").await, 0);
 }
 
+/// A schema that is renamed, as after a restore beside the old one: the command that the error names mends it.
+#[tokio::test]
+async fn a_queue_whose_schema_was_renamed_works_again_after_migrate_up() {
+    let database = Database::empty(Cluster::shared().await).await;
+    let run = async |arguments: &[&'static str]| {
+        batch(&database, [&["--schema", "New"], arguments].concat()).finish(SOON).await
+    };
+    batch(&database, ["--schema", "old", "migrate", "up"]).finish(SOON).await;
+    database.execute("ALTER SCHEMA old RENAME TO \"New\"").await;
+    assert_eq!(run(&["add"]).await.output, "added clap 1\n");
+    let refused = run(&["work"]).await;
+    assert_eq!(refused.code(), Some(78), "{refused:?}");
+    assert!(refused.output.contains("--schema \\\"New\\\" migrate up"), "{refused:?}");
+    assert_eq!(run(&["migrate", "up"]).await.code(), Some(0));
+    assert_eq!(report(&run(&["work"]).await)["outcome"], "SUCCESS");
+}
+
 #[tokio::test]
 async fn the_seeds_own_tables_are_left_alone_and_the_way_on_is_told() {
     let database = Database::seed(Cluster::shared().await).await;

@@ -240,7 +240,7 @@ async fn a_quick_takeover_of_what_it_may_not_take() {
     .await;
     for (mutant, condition) in [
         ("a quick takeover that ignores the back-off", "               AND next_attempt_at <= now()\n"),
-        ("a quick takeover that ignores the budget", "WHERE is_free OR NOT is_spent"),
+        ("a quick takeover that ignores the budget", "(is_free OR NOT is_spent)\n               AND "),
     ] {
         is_noticed(mutant, |b| broken(&mut b.functions, condition, ""), checks::what_is_due_goes_first).await;
     }

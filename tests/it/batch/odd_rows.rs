@@ -1,13 +1,17 @@
 //! Rows in every state that the constraints admit, as an application, an operator or a restore may leave them: none of
 //! them stops another row, and none starts Jobs for nothing.
 
-use clapometer::batch::worker::{
-    claim::{Claimed, claim},
-    lease::Terms,
+use clapometer::batch::{
+    status::Status,
+    store::{Claim, SessionId},
+    worker::{
+        claim::{Claimed, claim},
+        lease::Terms,
+    },
 };
 use tokio_util::sync::CancellationToken;
 
-use super::ground::{LONG, SOON, batch, job, queue, report, store};
+use super::ground::{LONG, SOON, batch, end_back_off, job, queue, queue_in, report, request, soon, store};
 use crate::support::{cluster::Cluster, database::connect};
 
 /// A clap of the odd request 1, by its columns: status, iteration, interruptions, lease, next attempt, owner.
@@ -84,6 +88,150 @@ async fn no_row_stops_another_or_starts_jobs_for_nothing() {
         }
     }
     assert!(tried > 500, "only {tried} states were tried");
+}
+
+/// A restore may leave a clap without its request, and an operator numbers that are as high as they go.
+#[tokio::test]
+async fn a_clap_that_nobody_can_work_on_is_marked_dead() {
+    let database = queue(Cluster::shared().await).await;
+    let client = database.connect().await;
+    let mut store = store(&database);
+    let terms = Terms { lease: LONG, heartbeat: LONG / 4 };
+    let high = "iteration = 999999999, interruptions = 999999999";
+    let attempt = "INSERT INTO clap_attempt (clap_id, iteration, session_id, job_uid, ended_at, outcome)
+                   VALUES (1, 2147483647, 1, 'odd', now(), 'FAILED')";
+    for status in ["RUNNING", "FAILED"] {
+        for (odd, reason) in [
+            ("DELETE FROM make_it_clap WHERE id = 1".to_owned(), "its request is missing"),
+            (format!("UPDATE clap SET {high}"), "its attempts have no higher number left"),
+            (attempt.to_owned(), "its attempts have no higher number left"),
+        ] {
+            client.batch_execute("TRUNCATE make_it_clap RESTART IDENTITY CASCADE").await.unwrap();
+            let restored = format!(
+                "BEGIN; SET LOCAL session_replication_role = replica;
+                 INSERT INTO make_it_clap (pending) VALUES (false);
+                 INSERT INTO clap (id, status, session_id, iteration, max_attempts, job_uid, started_at)
+                 VALUES (1, '{status}', 1, 1, 5, 'odd', now());
+                 {odd}; COMMIT"
+            );
+            client.batch_execute(&restored).await.unwrap();
+            client.batch_execute("INSERT INTO make_it_clap (id) VALUES (2)").await.unwrap();
+            let found = claim(&mut store, &job("job"), terms, &CancellationToken::new()).await;
+            let claimed = matches!(&found, Ok(Claimed::Attempt(attempt, _)) if attempt.id == 2);
+            assert!(claimed, "{restored}: {found:?}");
+            let left = "SELECT format('%s %s', status, last_error) FROM clap WHERE id = 1";
+            assert_eq!(database.value::<String>(left).await, format!("DEAD {reason}"), "{restored}");
+            assert_eq!(database.value::<i64>("SELECT claimable FROM clap_backlog").await, 0, "{restored}");
+        }
+    }
+}
+
+/// An operator who wants a clap done once more sets its status.
+#[tokio::test]
+async fn a_clap_that_somebody_made_due_again_can_succeed_again() {
+    let database = queue(Cluster::shared().await).await;
+    request(&database, 1, 0).await;
+    for _ in 0..2 {
+        let worked = batch(&database, ["work"]).finish(SOON).await;
+        assert_eq!(report(&worked)["outcome"], "SUCCESS", "{worked:?}");
+        database.execute("UPDATE clap SET status = 'FAILED'").await;
+    }
+    // A worker looks for it in another way when it is behind a clap that it may not take.
+    let attempt = store(&database).claim(Claim::TakeOver, &job("last"), SessionId::draw(), LONG, soon()).await;
+    let attempt = attempt.unwrap().expect("it is due");
+    assert_eq!(store(&database).succeed(&attempt, soon()).await.unwrap(), Some(Status::Success));
+    let attempts = "SELECT string_agg(format('%s %s', outcome, error), ', ' ORDER BY iteration) FROM clap_attempt";
+    let again = "LOST succeeded, and somebody made its clap due again";
+    assert_eq!(database.value::<String>(attempts).await, format!("{again}, {again}, SUCCESS "));
+}
+
+#[tokio::test]
+async fn a_success_counts_although_its_attempts_row_was_deleted() {
+    let database = queue(Cluster::shared().await).await;
+    request(&database, 1, 0).await;
+    let mut store = store(&database);
+    let attempt = store.claim(Claim::Fresh, &job("one"), SessionId::draw(), LONG, soon()).await.unwrap().unwrap();
+    database.execute("TRUNCATE clap_attempt").await;
+    assert_eq!(store.succeed(&attempt, soon()).await.unwrap(), Some(Status::Success));
+}
+
+/// The claps that are due before it are not for this Job.
+#[tokio::test]
+async fn a_job_whose_last_attempt_crashed_ends_although_many_others_are_due() {
+    let database = queue(Cluster::shared().await).await;
+    request(&database, 30, 0).await;
+    database
+        .execute(
+            "INSERT INTO clap (id, status, session_id, iteration, max_attempts, started_at, next_attempt_at)
+             SELECT n, 'FAILED', 1, 1, 5, now(), now() - interval '1 h' FROM generate_series(1, 29) n;
+             INSERT INTO clap (id, status, session_id, iteration, max_attempts, job_uid, started_at)
+             VALUES (30, 'RUNNING', 30, 5, 5, 'mine', now());
+             INSERT INTO clap_attempt (clap_id, iteration, session_id, job_uid) VALUES (30, 5, 30, 'mine')",
+        )
+        .await;
+    let finished = batch(&database, ["work"]).variable("JOB_UID", "mine").finish(SOON).await;
+    assert_eq!(report(&finished)["outcome"], "ALREADY_SETTLED", "{finished:?}");
+    assert_eq!(database.value::<String>("SELECT status FROM clap WHERE id = 30").await, "DEAD");
+}
+
+/// The largest numbers that the columns take: for a clap that is to be tried until it succeeds.
+#[tokio::test]
+async fn a_clap_of_a_thousand_attempts_fails_and_is_retried_as_any_other() {
+    let database = queue(Cluster::shared().await).await;
+    request(&database, 3, 0).await;
+    database
+        .execute(
+            "INSERT INTO clap (id, status, session_id, iteration, max_attempts, started_at, finished_at)
+             VALUES (1, 'FAILED', 1, 1500, 32767, now(), now()), (2, 'DEAD', 1, 32767, 32767, now(), now()),
+                    (3, 'DEAD', 1, 5, 5, now(), now())",
+        )
+        .await;
+    let failed = batch(&database, ["work"]).variable("FINAL_STATE", "FAILED").finish(SOON).await;
+    assert_eq!((failed.code(), &report(&failed)["iteration"]), (Some(10), &1501.into()), "{failed:?}");
+    let retried = batch(&database, ["retry", "--all-dead"]).finish(SOON).await;
+    assert_eq!((retried.code(), &*retried.output), (Some(1), "clap 2: not retried (DEAD)\nclap 3: due now (FAILED)\n"));
+    end_back_off(&database).await;
+    database.execute("UPDATE clap_attempt SET started_at = '-infinity'").await;
+    let shown = batch(&database, ["show", "1"]).finish(SOON).await;
+    assert_eq!(shown.code(), Some(0), "{shown:?}");
+}
+
+/// What a restore leaves whose triggers did not run, and whose sequence starts anew.
+#[tokio::test]
+async fn a_request_that_no_worker_would_find_is_found_after_retry() {
+    let database = queue(Cluster::shared().await).await;
+    database
+        .execute("BEGIN; SET LOCAL session_replication_role = replica; INSERT INTO make_it_clap (id, pending) VALUES (1, false); COMMIT")
+        .await;
+    let retried = batch(&database, ["retry", "1"]).finish(SOON).await;
+    assert_eq!((retried.code(), &*retried.output), (Some(0), "clap 1: due now (PENDING)\n"), "{retried:?}");
+    let worked = batch(&database, ["work"]).finish(SOON).await;
+    assert_eq!(report(&worked)["clap"], 1, "{worked:?}");
+    let added = batch(&database, ["add"]).finish(SOON).await;
+    assert!(added.code() == Some(1) && added.errors.contains("SELECT setval("), "{added:?}");
+}
+
+/// WIN1252 takes the byte 0x81, and nothing in UTF-8 stands for it: no worker can read such a request.
+#[tokio::test]
+async fn a_request_that_cannot_be_read_costs_its_attempts_and_stops_no_other() {
+    let database = queue_in(Cluster::shared().await, "WIN1252").await;
+    let unreadable = "to_jsonb(convert_from('\\x81', 'WIN1252'))";
+    database
+        .execute(&format!("INSERT INTO make_it_clap (payload, max_attempts) VALUES ({unreadable}, 2), ('{{}}', 5)"))
+        .await;
+    for (code, clap) in [(10, 1), (11, 1), (0, 2)] {
+        let worked = batch(&database, ["work"]).finish(SOON).await;
+        assert_eq!((worked.code(), &report(&worked)["clap"]), (Some(code), &clap.into()), "{worked:?}");
+        end_back_off(&database).await;
+    }
+    for command in [&["list"][..], &["show", "1"]] {
+        let shown = batch(&database, command.iter().copied()).finish(SOON).await;
+        assert!(
+            shown.code() == Some(0) && shown.output.contains("the request cannot be read"),
+            "{command:?}: {shown:?}"
+        );
+    }
+    assert_eq!(database.value::<i64>("SELECT claimable FROM clap_backlog").await, 0);
 }
 
 /// What an ORM does that saves a whole row after it has read it: the triggers know better.

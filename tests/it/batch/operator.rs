@@ -80,6 +80,18 @@ async fn escape_sequences_of_a_program_do_not_reach_the_terminal() {
     }
 }
 
+/// Some terminals obey the control characters beyond ASCII as well: U+009B begins a sequence as ESC [ does.
+#[tokio::test]
+async fn control_characters_of_a_payload_do_not_reach_the_terminal() {
+    let database = queue(Cluster::shared().await).await;
+    run(&database, ["add", "--payload", "\"a\u{9b}31mb\u{85}\""]).await;
+    for command in [&["show", "1"][..], &["show", "1", "--json"], &["list", "--json"]] {
+        let shown = run(&database, command.iter().copied()).await;
+        assert!(shown.output.contains("31mb") && !shown.output.contains(['\u{9b}', '\u{85}']), "{shown:?}");
+    }
+    assert_eq!(json(&database, ["show", "1"]).await["clap"]["payload"], "a\u{9b}31mb\u{85}");
+}
+
 #[tokio::test]
 async fn a_dead_clap_comes_back_for_one_more_attempt() {
     let database = queue(Cluster::shared().await).await;

@@ -4,10 +4,10 @@ use std::{fs, path::Path};
 
 use rustix::process::{Pid, Signal};
 
-use super::ground::{SOON, batch, end_back_off, expire_leases, queue, report, request};
+use super::ground::{SOON, batch, end_back_off, expire_leases, queue, queue_in, report, request};
 use crate::support::{
     cluster::Cluster,
-    database::{Database, connect},
+    database::Database,
     executable::{Executable, Running},
     wait::{eventually, first},
 };
@@ -232,16 +232,7 @@ async fn a_program_that_cannot_be_started_costs_no_attempt_and_backs_off() {
 /// A database in LATIN1 has no arrow; the failure is booked all the same.
 #[tokio::test]
 async fn a_failure_is_booked_whatever_the_databases_encoding() {
-    let cluster = Cluster::shared().await;
-    let database = Database::empty(cluster).await;
-    let postgres = connect(&cluster.superuser("postgres")).await;
-    let name = database.name();
-    postgres.batch_execute(&format!("DROP DATABASE {name}")).await.unwrap();
-    let create =
-        format!("CREATE DATABASE {name} OWNER owner TEMPLATE template0 ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C'");
-    postgres.batch_execute(&create).await.unwrap();
-    database.execute("GRANT ALL ON SCHEMA public TO owner").await;
-    batch(&database, ["migrate", "up"]).finish(SOON).await;
+    let database = queue_in(Cluster::shared().await, "LATIN1").await;
     request(&database, 1, 0).await;
     let finished = shell(&database, &[], "echo 'a \u{2192} b' >&2; exit 3").finish(SOON).await;
     assert_eq!(finished.code(), Some(10), "{finished:?}");

@@ -1,6 +1,6 @@
--- list_table: the columns that a person sees of each row of `list`; a time without an end has no distance from now
+-- list_table: the columns that a person sees of each row of `list`, without what may be too big to read; a time without an end has no distance from now
 SELECT q.id, q.status, q.iteration, q.interruptions, q.max_attempts::int AS max_attempts, q.duration_seconds,
-       q.payload::text AS payload, q.request_key, q.job_uid, q.job_name, q.pod_name, q.last_error,
+       q.job_uid, q.job_name, q.pod_name, q.last_error,
        q.cancel_requested_at IS NOT NULL AS cancel_requested,
        CASE WHEN isfinite(q.requested_at) THEN extract(epoch FROM now() - q.requested_at)::float8 END AS requested,
        CASE WHEN isfinite(q.started_at) THEN extract(epoch FROM now() - q.started_at)::float8 END AS started,

@@ -7,11 +7,12 @@ BEGIN
         UPDATE clap
            SET status = 'SUCCESS', finished_at = now(), lease_expires_at = now(), exit_code = 0, last_error = NULL
          WHERE id = $1 AND session_id = $2 AND (status = 'RUNNING') IS TRUE
-        RETURNING session_id
+        RETURNING session_id, status
+    ), closed AS (
+        UPDATE clap_attempt a
+           SET outcome = 'SUCCESS', ended_at = now(), exit_code = 0
+          FROM done
+         WHERE a.session_id = done.session_id
     )
-    UPDATE clap_attempt a
-       SET outcome = 'SUCCESS', ended_at = now(), exit_code = 0
-      FROM done
-     WHERE a.session_id = done.session_id
-    RETURNING 'SUCCESS';
+    SELECT status FROM done;   -- also if somebody has deleted the attempt's row meanwhile
 END $$;

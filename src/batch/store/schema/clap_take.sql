@@ -53,7 +53,7 @@ BEGIN
            FOR NO KEY UPDATE SKIP LOCKED;
     END IF;
 
-    -- What is due goes first. A clap whose attempts are spent is left to mark_dead.
+    -- What is due goes first. A clap whose attempts are spent, or that nobody can work on, is left to mark_dead.
     IF picked IS NULL AND $7 THEN
         RETURN QUERY
         WITH head AS MATERIALIZED (
@@ -70,13 +70,19 @@ BEGIN
              LIMIT 1
                FOR NO KEY UPDATE SKIP LOCKED
         ), pick AS (
-            SELECT id, is_free, last FROM head WHERE is_free OR NOT is_spent
+            SELECT id, is_free, last
+              FROM head
+             WHERE (is_free OR NOT is_spent)
+               AND last < 999999999
+               AND (SELECT true FROM make_it_clap m WHERE m.id = head.id)   -- a restore may have left it without its request
         ), lost AS (
             UPDATE clap_attempt a
-               SET outcome = 'LOST', ended_at = now(),
-                   error = CASE WHEN pick.is_free THEN 'lease expired before the program was started' ELSE 'lease expired' END
+               SET outcome = 'LOST', ended_at = coalesce(ended_at, now()),
+                   error = CASE WHEN a.outcome = 'SUCCESS' THEN 'succeeded, and somebody made its clap due again'
+                                WHEN pick.is_free THEN 'lease expired before the program was started'
+                                ELSE 'lease expired' END
               FROM pick
-             WHERE a.clap_id = pick.id AND a.outcome = 'RUNNING'
+             WHERE a.clap_id = pick.id AND a.outcome IN ('RUNNING', 'SUCCESS')   -- one attempt is open, and one at most succeeds
             RETURNING a.clap_id
         ), taken AS (
             UPDATE clap c

@@ -5,7 +5,7 @@ WITH done AS (
            status = CASE WHEN $5 OR iteration - interruptions >= max_attempts THEN 'DEAD' ELSE 'FAILED' END,
            lease_expires_at = now() + make_interval(secs => $6),
            next_attempt_at = now()
-               + make_interval(secs => least($8, $7 * power(2, iteration - interruptions - 1)) * (0.9 + 0.2 * random()))
+               + make_interval(secs => least($8, $7 * power(2, least(iteration - interruptions - 1, 60))) * (0.9 + 0.2 * random()))
      WHERE id = $1 AND session_id = $2 AND (status = 'RUNNING') IS TRUE
     RETURNING session_id, status
 ), closed AS (

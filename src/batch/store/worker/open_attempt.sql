@@ -1,9 +1,11 @@
 , lost AS (
     UPDATE clap_attempt a
-       SET outcome = 'LOST', ended_at = now(),
-           error = CASE WHEN pick.is_free THEN 'lease expired before the program was started' ELSE 'lease expired' END
+       SET outcome = 'LOST', ended_at = coalesce(ended_at, now()),
+           error = CASE WHEN a.outcome = 'SUCCESS' THEN 'succeeded, and somebody made its clap due again'
+                        WHEN pick.is_free THEN 'lease expired before the program was started'
+                        ELSE 'lease expired' END
       FROM pick
-     WHERE a.clap_id = pick.id AND a.outcome = 'RUNNING'
+     WHERE a.clap_id = pick.id AND a.outcome IN ('RUNNING', 'SUCCESS')   -- one attempt is open, and one at most succeeds
     RETURNING a.clap_id
 ), taken AS (
     UPDATE clap c
@@ -15,13 +17,10 @@
            exit_code = NULL, last_error = NULL, unconfirmed = true
       FROM pick, (SELECT count(*) FROM lost) AS closed_first   -- siblings have no order: this closes the old attempt first
      WHERE c.id = pick.id
-    RETURNING c.id, c.iteration, c.max_attempts, c.started_at, c.cancel_requested_at IS NOT NULL AS cancel_requested
+    RETURNING c.id, c.iteration, c.max_attempts, c.started_at
 ), opened AS (
     INSERT INTO clap_attempt (clap_id, iteration, session_id, job_uid, job_name, pod_name, node_name, started_at)
     SELECT id, iteration, $1, $2, $3, $4, $5, started_at FROM taken
 )
-SELECT t.id, t.iteration, t.max_attempts, t.cancel_requested, m.duration_seconds, m.payload::text AS payload,
-       (SELECT count(*) FROM clap_attempt WHERE job_uid = $2) + 1 AS job_attempts, m.request_key,
-       coalesce(to_char(m.requested_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'), m.requested_at::text) AS requested_at
-  FROM taken t
-  JOIN make_it_clap m USING (id)
+SELECT id, iteration, max_attempts, (SELECT count(*) FROM clap_attempt WHERE job_uid = $2) + 1 AS job_attempts
+  FROM taken

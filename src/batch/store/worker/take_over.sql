@@ -1,5 +1,5 @@
 -- take_over: takes over a clap whose lease has expired or whose back-off is over, whichever Job had it
-WITH pick AS MATERIALIZED (
+WITH head AS MATERIALIZED (
     SELECT id, status = 'RUNNING' AND unconfirmed AND interruptions < 10 AS is_free,
            greatest(iteration, (SELECT max(a.iteration) FROM clap_attempt a WHERE a.clap_id = clap.id)) AS last
       FROM clap
@@ -12,4 +12,9 @@ WITH pick AS MATERIALIZED (
      ORDER BY next_attempt_at   -- as in the index: a hundred thousand may be due since the same moment
      LIMIT 1
        FOR NO KEY UPDATE SKIP LOCKED
+), pick AS (   -- those that nobody can work on are left to mark_dead
+    SELECT id, is_free, last
+      FROM head
+     WHERE last < 999999999
+       AND (SELECT true FROM make_it_clap m WHERE m.id = head.id)
 )

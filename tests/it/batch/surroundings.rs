@@ -1,0 +1,61 @@
+//! What a process finds when it starts: signals that are blocked, and a stderr that takes nothing.
+
+use std::path::Path;
+
+use super::{
+    ground::{SOON, queue, report, request},
+    program::shell,
+};
+use crate::support::{cluster::Cluster, executable::Executable, wait::first};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_postgres-batch");
+
+/// A supervisor that blocks signals while it starts a process leaves them blocked in it.
+#[tokio::test]
+async fn a_worker_whose_signals_are_blocked_sees_its_program_end_and_stops_when_asked() {
+    let database = queue(Cluster::shared().await).await;
+    request(&database, 2, 600).await;
+    let blocked = |arguments: &[&'static str]| {
+        let words = [&["--block-signal=CHLD,TERM,INT,HUP", PROGRAM, "work"], arguments].concat();
+        Executable::new(Path::new("/usr/bin/env"), words).variables(database.owner().environment())
+    };
+    let finished = blocked(&["--", "true"]).finish(SOON).await;
+    assert_eq!((finished.code(), &report(&finished)["clap"]), (Some(0), &1.into()), "{finished:?}");
+
+    let waiting = blocked(&[]).start();
+    let held = async || (database.value::<i64>("SELECT held FROM clap_backlog").await == 1).then_some(());
+    first("the worker is at work", SOON, held).await;
+    let finished = waiting.terminate(SOON).await;
+    assert_eq!(finished.code(), Some(143), "{finished:?}");
+}
+
+/// The exit code is what Kubernetes decides by, also where a message cannot be written.
+#[tokio::test]
+async fn an_exit_code_is_right_although_nobody_can_read_why() {
+    let nowhere = [("PGHOST", "127.0.0.1"), ("PGPORT", "1"), ("PGUSER", "nobody")];
+    for (arguments, code) in [
+        (&["list"][..], 69),
+        (&["work", "--", "/nowhere/program"], 78),
+        (&["work", "--lease", "1ms"], 2),
+        (&["migrate", "print"], 0),
+    ] {
+        let full = ["-c", "exec \"$0\" \"$@\" 2>/dev/full", PROGRAM];
+        let words = [&full[..], arguments].concat();
+        let mut program = Executable::new(Path::new("/bin/sh"), words);
+        for (name, value) in nowhere {
+            program = program.variable(name, value);
+        }
+        let finished = program.finish(SOON).await;
+        assert_eq!(finished.code(), Some(code), "{arguments:?}: {finished:?}");
+    }
+}
+
+/// Whoever reads the report reads the last line.
+#[tokio::test]
+async fn the_report_is_a_line_of_its_own_although_the_program_has_not_ended_its_last_one() {
+    let database = queue(Cluster::shared().await).await;
+    request(&database, 1, 0).await;
+    let finished = shell(&database, &[], "printf 'no newline' >&2; exit 3").finish(SOON).await;
+    let last: serde_json::Value = serde_json::from_str(finished.errors.lines().last().unwrap()).unwrap();
+    assert_eq!((&last["outcome"], &last["exit_code"]), (&"FAILED".into(), &10.into()), "{finished:?}");
+}
