@@ -377,11 +377,11 @@ impl Database {
         statement: &Statement,
         parameters: &[Value],
     ) -> Result<Result<Reading, Fault>, TransactionError> {
-        let must_look = match statement.masking.next_step(self.observed.sessions()) {
-            Step::Refuse => return Ok(Err(Fault::Unusable(Unusable::Masked))),
-            Step::Look => true,
-            Step::Read => false,
-        };
+        let sessions = self.observed.sessions();
+        let step = statement.masking.next_step(sessions);
+        if step == Step::Refuse {
+            return Ok(Err(Fault::Unusable(Unusable::Masked)));
+        }
         self.metrics.query_statements.get_or_create(&statement.labels).inc();
         let sent_at = Instant::now();
         let requirement = self.observed.requirement();
@@ -399,9 +399,10 @@ impl Database {
             let read = pin!(async { statement.read(statement.send(client, parameters).await?, sent_at).await });
             // After the statement, whose own error is the one to tell.
             let looked = pin!(async {
-                match must_look {
-                    true => masked::look(client, statement.explain_text(client, parameters)).await.map(Some),
-                    false => Ok(None),
+                match step {
+                    Step::Look => masked::look(client, statement.explain_text(client, parameters)).await.map(Some),
+                    Step::Ask => masked::ask(client).await.map(Some),
+                    Step::Read | Step::Refuse => Ok(None),
                 }
             });
             tokio::join!(begun, read, looked)
@@ -427,8 +428,8 @@ impl Database {
         }
         let failed = |error| TransactionError::SqlError { error, had_begun: true };
         let mut read = read.map_err(failed)?;
-        if let Some(is_masked) = looked.map_err(failed)?
-            && statement.masking.record(self.observed.sessions(), is_masked)
+        if let Some(seen) = looked.map_err(failed)?
+            && statement.masking.record(sessions, seen)
         {
             return Ok(Err(Fault::Unusable(Unusable::Masked)));
         }

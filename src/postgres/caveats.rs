@@ -13,7 +13,8 @@ use super::explain::{Explained, expressions, text};
 ///
 /// A subscription may name a partitioned table while the plan has its partitions. `now()` is compared with a column
 /// without a time zone in the zone of the session; in UTC that is what nearly every library writes. `AT TIME ZONE` is
-/// `timezone('UTC'::text, now())` in plans of PostgreSQL 13.
+/// `timezone('UTC'::text, now())` in plans of PostgreSQL 13. Where a citext meets a text, such as a parameter, PostgreSQL
+/// compares both as text.
 const CAVEATS: &str = r#"
 -- clapometer check: caveats
 WITH present (clock) AS (
@@ -42,6 +43,14 @@ WITH present (clock) AS (
        AND current_setting('TimeZone') !~* '^(etc/)?(utc|gmt|uct|zulu|universal|greenwich)$'
        AND ($3 ~ format('\m%s"?\)*\s*[<>=]+\s*\(*%s', a.attname, present.clock)
             OR $3 ~ format('%s[^<>=,\n]*[<>=]+\s*\(*(\w+\.)?"?%s\M', present.clock, a.attname))
+ UNION
+    SELECT 'case', relation.root, a.attname::text, NULL
+      FROM relation
+      JOIN pg_catalog.pg_attribute AS a ON a.attrelid = relation.oid AND a.attnum > 0 AND NOT a.attisdropped
+      JOIN pg_catalog.pg_type AS t ON t.oid = a.atttypid AND t.typname = 'citext'
+     WHERE a.attname ~ '^\w+$'
+       AND ($3 ~ format('\m%s"?\)::text\s*(=|<>|!?~~)', a.attname)
+            OR $3 ~ format('[=>~]\s*\(?(\w+\.)?"?%s"?\)::text', a.attname))
 )
 SELECT found.kind, concat_ws('.', quote_ident(n.nspname), quote_ident(c.relname), quote_ident(found.name)), found.zone
   FROM found
@@ -65,12 +74,20 @@ pub enum Caveat {
         /// The session's time zone.
         zone: String,
     },
+    /// A column of type citext, given with its schema and table, that is compared as text.
+    CaseCounts(String),
+    /// Counters and estimates of PostgreSQL's own statistics.
+    Statistics,
 }
+
+/// The beginnings and the parts of the functions that read counters which a crash resets.
+const COUNTER: (&str, [&str; 4]) = ("pg_stat_get_", ["tuples_", "_tuples", "_since_", "numscans"]);
 
 impl Caveat {
     /// Looks at a plan and asks the catalog, in the transaction that is open.
     pub(super) async fn of(client: &Client, plan: &Explained) -> Result<Vec<Self>, Error> {
         let mut caveats = foreign(plan);
+        caveats.extend(reads_statistics(plan).then_some(Self::Statistics));
         let named = |node: &Json| Some((text(node, "Schema")?.to_owned(), text(node, "Relation Name")?.to_owned()));
         let (schemas, names): (Vec<String>, Vec<String>) = plan.nodes().into_iter().filter_map(named).unzip();
         let expressions = expressions(plan);
@@ -81,6 +98,7 @@ impl Caveat {
             caveats.push(match kind {
                 "view" => Self::MaterializedView(name),
                 "subscribed" => Self::Subscribed(name),
+                "case" => Self::CaseCounts(name),
                 _ => Self::SessionZone { column: name, zone: row.try_get(2)? },
             });
         }
@@ -104,6 +122,26 @@ fn foreign(plan: &Explained) -> Vec<Caveat> {
     names.into_iter().map(Caveat::Foreign).collect()
 }
 
+/// Returns whether a plan computes with what PostgreSQL remembers about its tables. The scan of a table may list columns
+/// that nobody uses, so its own list does not count.
+fn reads_statistics(plan: &Explained) -> bool {
+    let is_counter = |word: &str| {
+        let (beginning, parts) = COUNTER;
+        word.strip_prefix(beginning).is_some_and(|rest| parts.iter().any(|part| rest.contains(part)))
+    };
+    let is_estimate = |line: &str| line.contains(".reltuples") || line.split(|c| !is_part(c)).any(is_counter);
+    plan.nodes().into_iter().filter_map(Json::as_object).any(|node| {
+        let is_scan = node.contains_key("Relation Name");
+        let used = node.iter().filter(|(key, _)| !(is_scan && *key == "Output")).map(|(_, value)| value);
+        let texts = used.flat_map(|value| value.as_array().into_iter().flatten().chain([value]));
+        texts.filter_map(Json::as_str).any(is_estimate)
+    })
+}
+
+fn is_part(c: char) -> bool {
+    c.is_ascii_alphanumeric() || c == '_'
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -120,5 +158,25 @@ mod tests {
         ]}}]);
         let named = ["Aggregate on (app.done)", "app.job"].map(|name| Caveat::Foreign(name.to_owned()));
         assert_eq!(foreign(&plan.into()), named);
+    }
+
+    #[test]
+    fn statistics_count_where_they_are_used_and_not_where_a_scan_lists_them() {
+        let plan = |top: &str| {
+            json!([{"Plan": {"Node Type": "Limit", "Output": [top], "Plans": [
+                {"Node Type": "Seq Scan", "Relation Name": "pg_class", "Output": ["c.relname", "c.reltuples"]},
+            ]}}])
+        };
+        for used in [
+            "((pg_class.reltuples)::double precision)",
+            "(pg_stat_get_live_tuples(c.oid))",
+            "(sum((pg_stat_get_tuples_inserted(c.oid) - pg_stat_get_tuples_deleted(c.oid))))",
+            "(pg_stat_get_ins_since_vacuum(c.oid))",
+        ] {
+            assert!(reads_statistics(&plan(used).into()), "{used}");
+        }
+        for plain in ["(count(*))", "(pg_stat_get_activity(NULL::integer))", "(pg_stat_get_backend_pid(s.beid))"] {
+            assert!(!reads_statistics(&plan(plain).into()), "{plain}");
+        }
     }
 }

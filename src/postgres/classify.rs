@@ -251,11 +251,12 @@ pub(crate) fn cause_of_write(error: &Error) -> Option<Cause> {
 
 /// Returns the reason why no session could be opened.
 pub(crate) fn cause_of_connect(error: &connect::Error) -> Cause {
-    let source = match error {
+    let source = match error.chief() {
         connect::Error::Credentials(_) => return Cause::Credentials,
         connect::Error::Timeout { .. } => return Cause::Silent,
         connect::Error::Mismatch { .. } => return Cause::WrongServer,
-        connect::Error::Closed { .. } => return Cause::HungUp,
+        // Several have a chief, unless there are none.
+        connect::Error::Closed { .. } | connect::Error::Several(_) => return Cause::HungUp,
         connect::Error::Refused { source, .. } => &**source,
     };
     if let Some(server) = source.as_db_error() {

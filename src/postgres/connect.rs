@@ -8,7 +8,7 @@ use tokio::{
     task::JoinHandle,
     time::{sleep, timeout},
 };
-use tokio_postgres::{AsyncMessage, CancelToken, Notification, Socket, config};
+use tokio_postgres::{AsyncMessage, CancelToken, Notification, Socket, config, error::SqlState};
 
 use super::{
     requirement::{Mismatch, Requirement, ServerState},
@@ -118,34 +118,59 @@ pub enum Error {
         #[source]
         source: Arc<tokio_postgres::Error>,
     },
+    /// None of several addresses gave a session: their errors, in the addresses' order.
+    #[error("{}", of_all(.0))]
+    Several(Vec<Error>),
 }
 
 impl Error {
+    /// Returns the one that says what to do: of several a refusal of the credentials, else a server of another kind,
+    /// else that of the last address. The other addresses may be dead and only that one is not as configured.
+    pub fn chief(&self) -> &Self {
+        let Self::Several(errors) = self else { return self };
+        let last = |is_it: fn(&Self) -> bool| errors.iter().rev().find(|error| is_it(error));
+        last(Self::is_authentication)
+            .or_else(|| last(|error| matches!(error, Self::Mismatch { .. })))
+            .or(errors.last())
+            .unwrap_or(self)
+    }
+
     /// Returns whether the server refused the credentials, which may have been rotated meanwhile.
     pub fn is_authentication(&self) -> bool {
-        match self {
-            Self::Refused { source, .. } => source.code().is_some_and(|code| code.code().starts_with("28")),
-            Self::Credentials(_) | Self::Timeout { .. } | Self::Mismatch { .. } | Self::Closed { .. } => false,
-        }
+        self.code().is_some_and(|code| code.starts_with("28"))
     }
 
     /// Returns the fault of a reading that gets no session because of this error.
     pub(super) fn fault(&self) -> Fault {
-        match self {
+        match self.chief() {
             Self::Mismatch { mismatch, .. } => mismatch.fault(),
-            Self::Credentials(_) | Self::Timeout { .. } | Self::Closed { .. } | Self::Refused { .. } => {
-                Fault::Unreachable
-            }
+            _ => Fault::Unreachable,
         }
     }
 
     /// Returns whether a PostgreSQL has refused the session, for whatever reason: it is alive.
     pub fn is_from_server(&self) -> bool {
-        match self {
-            Self::Refused { source, .. } => source.code().is_some(),
-            Self::Credentials(_) | Self::Timeout { .. } | Self::Mismatch { .. } | Self::Closed { .. } => false,
+        self.code().is_some()
+    }
+
+    /// Returns the SQLSTATE with which a server refused the session.
+    fn code(&self) -> Option<&str> {
+        match self.chief() {
+            Self::Refused { source, .. } => source.code().map(SqlState::code),
+            _ => None,
         }
     }
+}
+
+/// Returns the texts of several errors, each once.
+fn of_all(errors: &[Error]) -> String {
+    let mut texts: Vec<String> = Vec::new();
+    for text in errors.iter().map(ToString::to_string) {
+        if !texts.contains(&text) {
+            texts.push(text);
+        }
+    }
+    shortened(texts.join("; "))
 }
 
 /// A session that was just opened, before its driver has a task.
@@ -168,7 +193,7 @@ struct Opened {
 /// bytes. A server that sends a message longer than `largest_message` bytes loses its connection.
 ///
 /// # Errors
-/// The last failure, once all have failed.
+/// The failure of each address, once all have failed.
 pub async fn open(
     connection: &Connection,
     max_lag: Duration,
@@ -185,18 +210,18 @@ pub async fn open(
         let (transport, address) = (transport.clone(), address.to_string());
         async move {
             let opened = timeout(per_address, open_one(&config, transport, requirement, place, &address)).await;
-            opened.unwrap_or(Err(Error::Timeout { address, within: per_address }))
+            opened.unwrap_or(Err(Error::Timeout { address, within: per_address })).map_err(|error| (place, error))
         }
     };
     let patience = per_address / 2 / u32::try_from(connection.addresses.len().max(1)).unwrap_or(u32::MAX);
     let mut waiting = connection.addresses.iter().enumerate();
     let mut attempts = FuturesUnordered::new();
-    let mut failure = Error::Credentials("no address to connect to".to_owned());
+    let mut failures = Vec::new();
     let mut fallback = None;
     let opened = loop {
         attempts.extend(waiting.next().map(attempt));
         if attempts.is_empty() {
-            break fallback.ok_or(failure)?;
+            break fallback.ok_or_else(|| no_session(failures))?;
         }
         tokio::select! {
             biased;
@@ -205,7 +230,7 @@ pub async fn open(
                     fallback.get_or_insert(opened);
                 }
                 Ok(opened) => break opened,
-                Err(error) => failure = error,
+                Err(failure) => failures.push(failure),
             },
             () = sleep(patience), if waiting.len() > 0 => {}
         }
@@ -213,6 +238,17 @@ pub async fn open(
     let Opened { client, connection, is_preferred, is_fallback: _ } = opened;
     let driver = Driver(Some(tokio::spawn(drive(connection, hear))));
     Ok(Session { client, requirement, is_preferred, driver })
+}
+
+/// Puts together why no address gave a session, whichever failed first: the text of an outage that goes on stays the same.
+fn no_session(mut failures: Vec<(usize, Error)>) -> Error {
+    failures.sort_by_key(|(place, _)| *place);
+    let mut errors: Vec<Error> = failures.into_iter().map(|(_, error)| error).collect();
+    match errors.len() {
+        0 => Error::Credentials("no address to connect to".to_owned()),
+        1 => errors.remove(0),
+        _ => Error::Several(errors),
+    }
 }
 
 /// Opens a session with one address, and checks what kind of server that is, if the kind matters.

@@ -72,8 +72,23 @@ pub(super) struct Masking(Mutex<Option<Verdict>>);
 struct Verdict {
     /// The number of sessions that there had been.
     sessions: u64,
-    is_masked: bool,
+    seen: Seen,
     looked_at: Instant,
+}
+
+/// The outcome of a look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Seen {
+    /// True if the statement reads statistics that PostgreSQL masks for ordinary roles.
+    reads_masked: bool,
+    /// True if nothing is masked for the session's role.
+    sees_all: bool,
+}
+
+impl Seen {
+    fn is_masked(self) -> bool {
+        self.reads_masked && !self.sees_all
+    }
 }
 
 /// The step that comes before a reading.
@@ -81,7 +96,9 @@ struct Verdict {
 pub(super) enum Step {
     /// Nothing: the plan was looked at.
     Read,
-    /// A look at the plan, in the same round trip.
+    /// The question what the role may see, in the same round trip: it may have been revoked.
+    Ask,
+    /// A look at the plan as well.
     Look,
     /// There is no reading.
     Refuse,
@@ -89,29 +106,31 @@ pub(super) enum Step {
 
 impl Masking {
     /// Returns what comes before the next reading: a look once for each new session, and each minute while it is
-    /// refused.
+    /// refused; the question with each reading of a statement that lives on the role's grant.
     pub(super) fn next_step(&self, sessions: u64) -> Step {
         match *self.0.lock().unwrap_or_else(PoisonError::into_inner) {
-            Some(verdict) if !verdict.is_masked && verdict.sessions == sessions => Step::Read,
-            Some(verdict) if verdict.is_masked && verdict.looked_at.elapsed() < LOOK_AGAIN => Step::Refuse,
-            _ => Step::Look,
+            Some(verdict) if verdict.seen.is_masked() && verdict.looked_at.elapsed() < LOOK_AGAIN => Step::Refuse,
+            Some(verdict) if verdict.seen.is_masked() || verdict.sessions != sessions => Step::Look,
+            Some(verdict) if verdict.seen.reads_masked => Step::Ask,
+            Some(_) => Step::Read,
+            None => Step::Look,
         }
     }
 
-    /// Records what a look has shown, and returns it.
-    pub(super) fn record(&self, sessions: u64, is_masked: bool) -> bool {
-        let verdict = Verdict { sessions, is_masked, looked_at: Instant::now() };
+    /// Records the outcome of a look or of the question, and returns whether the statement is refused.
+    pub(super) fn record(&self, sessions: u64, seen: Seen) -> bool {
+        let verdict = Verdict { sessions, seen, looked_at: Instant::now() };
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(verdict);
-        is_masked
+        seen.is_masked()
     }
 }
 
 /// Looks at a statement's plan, the rows of `EXPLAIN (VERBOSE, COSTS OFF)`, in the transaction that is open: whether the
-/// statement reads what is masked for the role.
+/// statement reads what is masked for ordinary roles, and whether this one sees it.
 pub(super) async fn look(
     client: &Client,
     explain: impl Future<Output = Result<RowStream, Error>>,
-) -> Result<bool, Error> {
+) -> Result<Seen, Error> {
     let explained = async {
         let lines = explain.await?;
         pin_mut!(lines);
@@ -121,9 +140,17 @@ pub(super) async fn look(
         }
         Ok::<_, Error>(plan.is_masked())
     };
-    let asked = async { client.query_typed_one(SEES_ALL, &[]).await?.try_get::<_, bool>(0) };
-    let (reads_masked, sees_all) = tokio::try_join!(explained, asked)?;
-    Ok(reads_masked && !sees_all)
+    let (reads_masked, sees_all) = tokio::try_join!(explained, sees_all(client))?;
+    Ok(Seen { reads_masked, sees_all })
+}
+
+/// Asks what the role sees now, for a statement whose plan is known to read what is masked for ordinary roles.
+pub(super) async fn ask(client: &Client) -> Result<Seen, Error> {
+    Ok(Seen { reads_masked: true, sees_all: sees_all(client).await? })
+}
+
+async fn sees_all(client: &Client) -> Result<bool, Error> {
+    client.query_typed_one(SEES_ALL, &[]).await?.try_get(0)
 }
 
 /// Follows the lines of `EXPLAIN (VERBOSE, COSTS OFF)`.
@@ -248,10 +275,13 @@ Limit
     async fn a_plan_is_looked_at_once_for_each_new_session_and_each_minute_while_refused() {
         let masking = Masking::default();
         assert_eq!(masking.next_step(1), Step::Look);
-        assert!(!masking.record(1, false));
+        assert!(!masking.record(1, Seen { reads_masked: false, sees_all: false }));
         assert_eq!(masking.next_step(1), Step::Read);
         assert_eq!(masking.next_step(2), Step::Look);
-        assert!(masking.record(2, true));
+        assert!(!masking.record(2, Seen { reads_masked: true, sees_all: true }));
+        assert_eq!(masking.next_step(2), Step::Ask);
+        assert_eq!(masking.next_step(3), Step::Look);
+        assert!(masking.record(2, Seen { reads_masked: true, sees_all: false }));
         assert_eq!(masking.next_step(3), Step::Refuse);
         tokio::time::advance(LOOK_AGAIN).await;
         assert_eq!(masking.next_step(3), Step::Look);

@@ -101,7 +101,7 @@ impl Connector {
             }
             let session = opened.map_err(|error| {
                 let others =
-                    if matches!(error, connect::Error::Timeout { .. }) { self.others() } else { String::new() };
+                    if matches!(error.chief(), connect::Error::Timeout { .. }) { self.others() } else { String::new() };
                 (error.fault(), cause_of_connect(&error), format!("{error}{others}"))
             })?;
             let facts = self.check(&session.client).await?;

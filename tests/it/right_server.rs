@@ -83,6 +83,24 @@ async fn of_several_hosts_a_standby_is_not_asked_unless_that_is_written() {
 }
 
 #[tokio::test]
+async fn each_host_says_why_it_gives_no_session() {
+    let primary = Cluster::private().await;
+    let gone = Cluster::private().await;
+    gone.stop().await;
+    let database = Database::empty(&primary).await;
+    database.execute(ROWS).await;
+    let standby = "    target_session_attrs: standby";
+    for ports in [[primary.port(), gone.port()], [gone.port(), primary.port()]] {
+        let checked = check(database.name(), &ports, standby).await;
+        assert_eq!(checked.code(), Some(69), "{checked:?}");
+        let text = checked.output.split_whitespace().collect::<Vec<_>>().join(" ");
+        let (kind, refused) = (format!("127.0.0.1:{}: the server is a primary", primary.port()), "Connection refused");
+        assert!(text.contains(&kind) && text.contains(refused), "{text}");
+        assert!(text.contains("-> name a host of the kind"), "what to do follows from the server that answers: {text}");
+    }
+}
+
+#[tokio::test]
 async fn a_preferred_host_is_gone_back_to_and_the_standby_is_seen_meanwhile() {
     let primary = Cluster::private().await;
     let (database, standby) = behind(&primary).await;

@@ -84,6 +84,27 @@ async fn a_count_of_masked_statistics_is_refused_and_check_names_the_grant() {
 }
 
 #[tokio::test]
+async fn a_grant_to_see_all_statistics_that_is_revoked_is_missed_at_once() {
+    let cluster = Cluster::private().await;
+    let database = Database::empty(&cluster).await;
+    let superuser = database::connect(&cluster.superuser(database.name())).await;
+    superuser.batch_execute("GRANT pg_read_all_stats TO scaler").await.unwrap();
+    // Of the superuser's session the role sees the state only with the grant. The scaler has one session throughout.
+    let queries = "
+  others: {sql: \"SELECT count(*) FROM pg_stat_activity WHERE state IS NOT NULL AND usename = 'postgres'\", max_age: 0s}
+";
+    let fixture = Fixture::with(&database.scaler().with("pool_size", "1"), queries).await;
+    let others = trigger("others", &[]);
+    assert!(fixture.scaler.value(&others).await.unwrap() >= 1.0);
+    assert!(fixture.scaler.value(&others).await.unwrap() >= 1.0);
+    superuser.batch_execute("REVOKE pg_read_all_stats FROM scaler").await.unwrap();
+    // GetMetrics first: IsActive tells what the poll before it was told.
+    let refused = fixture.scaler.value(&others).await;
+    assert!(refused.as_ref().is_err_and(|status| status.message().contains("masks")), "{refused:?}");
+    assert_eq!(fixture.scaler.refusal(&others).await.code(), Code::FailedPrecondition);
+}
+
+#[tokio::test]
 async fn masked_statistics_are_seen_in_every_shape_that_a_plan_shows() {
     let database = Database::empty(Cluster::shared().await).await;
     database

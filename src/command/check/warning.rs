@@ -260,6 +260,16 @@ pub(super) fn for_caveat(caveat: &Caveat) -> Warning {
              use another one, rows are due hours too early or too late"
         ))
         .advise("compare it with now() AT TIME ZONE 'UTC', or the zone that its writers use"),
+        Caveat::CaseCounts(column) => Warning::new(format!(
+            "{column} is of type citext and is compared with a text, for which PostgreSQL tells upper case from lower case: \
+             another spelling of the same word finds no rows"
+        ))
+        .advise("cast the other side, as in $1::citext"),
+        Caveat::Statistics => Warning::new(
+            "it reads counters or estimates that PostgreSQL keeps about tables: whatever these hold, they are 0 after a \
+             crash, after pg_stat_reset() and on a standby that was promoted",
+        )
+        .advise("count the rows of the tables themselves"),
     }
 }
 

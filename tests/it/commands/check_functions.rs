@@ -179,6 +179,51 @@ async fn rows_that_are_elsewhere_or_of_another_moment_are_told() {
     assert!(!line(&finished.output, "subscribed").contains("warning"), "{}", finished.output);
 }
 
+#[tokio::test]
+async fn statistics_and_words_whose_case_counts_are_told() {
+    let database = Database::empty(Cluster::shared().await).await;
+    let citext: i64 = database.value("SELECT count(*) FROM pg_available_extensions WHERE name = 'citext'").await;
+    if citext == 0 {
+        return crate::support::skip::skip("citext is not installed");
+    }
+    database
+        .execute(
+            "CREATE EXTENSION citext; CREATE TABLE job (queue citext, kind text);
+             INSERT INTO job SELECT 'Mail', 'Mail' FROM generate_series(1, 60); GRANT SELECT ON job TO scaler",
+        )
+        .await;
+    let queries = "
+  live: {sql: \"SELECT n_live_tup FROM pg_stat_user_tables WHERE relname = 'job'\"}
+  difference: {sql: \"SELECT sum(n_tup_ins - n_tup_del) FROM pg_stat_all_tables WHERE relname = 'job'\"}
+  estimate: {sql: \"SELECT abs(reltuples) FROM pg_class WHERE relname = 'job'\"}
+  tables: {sql: \"SELECT count(*) FROM pg_class WHERE relname = 'job'\"}
+  text: {sql: SELECT count(*) FROM job WHERE queue = $1, parameters: {queue: text}}
+  turned: {sql: SELECT count(*) FROM job WHERE $1 = queue, parameters: {queue: text}}
+  cast: {sql: 'SELECT count(*) FROM job WHERE queue = $1::citext', parameters: {queue: text}}
+  plain: {sql: SELECT count(*) FROM job WHERE kind = $1, parameters: {queue: text}}
+";
+    let with_parameters: Vec<String> =
+        ["text", "turned", "cast", "plain"].map(|query| format!("--param={query}.queue=mail")).into();
+    let arguments: Vec<&str> = ["check"].into_iter().chain(with_parameters.iter().map(String::as_str)).collect();
+    let finished = run(&configuration(&database.scaler(), queries), &arguments).await;
+    let statistics = Some("counters or estimates that PostgreSQL keeps");
+    let case = Some("public.job.queue is of type citext");
+    for (query, expected) in [
+        ("live", statistics),
+        ("difference", statistics),
+        ("estimate", statistics),
+        ("tables", None),
+        ("text", case),
+        ("turned", case),
+        ("cast", None),
+        ("plain", None),
+    ] {
+        let text = line(&finished.output, query);
+        assert_eq!(text.contains("warning"), expected.is_some(), "{query}: {text}\n{}", finished.output);
+        assert!(expected.is_none_or(|expected| text.contains(expected)), "{query}: {text}");
+    }
+}
+
 /// PostgreSQL's own silent zero: the policy of the other server hides the rows, where its own `row_security` is on.
 #[tokio::test]
 async fn a_table_of_another_server_is_told_because_its_policies_hide_rows() {
