@@ -23,7 +23,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     net::TcpListener,
     sync::watch,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -34,8 +34,9 @@ use self::{
     triggers::Histories,
 };
 use crate::{
-    metrics::{Build, Limit, Metrics},
+    metrics::{Build, DatabaseFailureLabels, Limit, Metrics, QueryFailureLabels, QueryLabels},
     places::{Peer, Places},
+    postgres::Cause,
     scaler::Catalog,
 };
 
@@ -185,9 +186,24 @@ fn publish(metrics: &Metrics, catalog: &Catalog) {
     for database in catalog.databases().values() {
         database.publish();
     }
+    let now = Instant::now();
+    let mut failing = Vec::new();
     for source in catalog.sources() {
         source.publish(metrics);
+        if let Some((fault, _)) = source.state(now).fault {
+            let QueryLabels { query, database } = source.labels().clone();
+            let sqlstate = fault.sqlstate().map_or_else(String::new, |state| state.to_string());
+            failing.push(QueryFailureLabels { query, database, reason: fault.reason(), sqlstate });
+        }
     }
+    metrics.query_failures.set(failing);
+    let failing = catalog.databases().iter().filter_map(|(name, database)| {
+        let state = database.state();
+        let fault = state.outcome?.err()?;
+        let cause = state.cause.map_or("", Cause::name);
+        Some(DatabaseFailureLabels { database: name.clone(), reason: fault.reason(), cause })
+    });
+    metrics.database_failures_now.set(failing.collect());
 }
 
 /// Returns whether a client asks for OpenMetrics 1.0.0 at least as much as for the text format.

@@ -4,6 +4,7 @@
 //! calls that asked for it: the attempt is a task of its own, later calls join it, and its result
 //! serves every call while it is fresh. Polls and streams read the same cached query.
 
+mod announced;
 mod freshness;
 mod group_keys;
 mod last_poll;
@@ -27,6 +28,7 @@ use tokio::{
 };
 
 use self::{
+    announced::Suspicion,
     last_poll::LastPolls,
     shards::{Failure, Parts},
     source::is_of_the_query,
@@ -100,6 +102,8 @@ struct State {
     failed_at: Option<Instant>,
     used_at: Instant,
     last_polls: LastPolls,
+    /// The latest change of each database that no notification has announced yet.
+    suspicions: Vec<Option<Suspicion>>,
     watchers: watch::Watchers,
 }
 
@@ -115,6 +119,7 @@ impl CachedQuery {
             failed_at: None,
             used_at: now,
             last_polls: LastPolls::new(PIN),
+            suspicions: vec![None; key.source.shards.len()],
             watchers: watch::Watchers::default(),
         };
         let (outcome, tenant) = (cell::Sender::new(nothing), cell::Sender::new(Some(namespace.into())));
@@ -258,6 +263,11 @@ impl CachedQuery {
                 Err(failure.fault)
             }
         };
+        let source = &self.key.source;
+        if !source.is_retired() {
+            let before = &self.outcome.borrow().parts;
+            source.announced.compare(&source.shards, (before, &parts), &mut state.suspicions, &self.metrics);
+        }
         // Under the lock, so that outcomes are published in the order of their attempts.
         let before = self.outcome.send_replace(Outcome { attempt, began_at, ended_at, parts, result });
         state.watchers.wake(&before, &self.outcome.borrow());

@@ -45,7 +45,7 @@ pub use self::{
     query_files::{Listing, QueryFile, QueryFiles, Standing},
     server::{Server, ServerTls},
     source::{Environment, PREFIX},
-    summary::Inventory,
+    summary::{Inventory, part_of_key},
 };
 use self::{
     effective::Effective,

@@ -204,6 +204,14 @@ impl Fault {
         fixed.map(Self::reason).chain(["server_unavailable", "conflict", "rejected"])
     }
 
+    /// Returns PostgreSQL's code, if the fault names one.
+    pub fn sqlstate(self) -> Option<SqlState> {
+        match self {
+            Self::ServerUnavailable(state) | Self::Conflict(state) | Self::Rejected(state) => Some(state),
+            _ => None,
+        }
+    }
+
     /// Returns a label from a closed set, for metrics and logs.
     pub fn reason(self) -> &'static str {
         match self {

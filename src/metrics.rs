@@ -4,6 +4,8 @@
 //! open set, triggers, is capped. Counters are registered without `_total`, which the OpenMetrics
 //! encoding adds.
 
+mod facts;
+mod labels;
 mod limits;
 mod process;
 mod text_format;
@@ -21,136 +23,30 @@ use std::{
 };
 
 use prometheus_client::{
-    encoding::{EncodeLabelSet, EncodeLabelValue, text},
+    encoding::{EncodeLabelSet, text},
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram, info::Info},
     registry::Registry,
 };
 use tokio::time::Instant;
 
+use self::{facts::Facts, limits::Limits, process::Process, triggers::Triggers, validity::Validity};
 pub use self::{
+    labels::{
+        Build, CertificateLabels, ConnectionLabels, ConnectionUse, DatabaseFailureLabels, DatabaseLabels, FaultLabels,
+        HandledLabels, QueryFailureLabels, QueryLabels, ReloadLabels, RpcLabels, StreamLabels,
+    },
     limits::Limit,
     triggers::{
-        FaultTold, RefusalNews, RefusalTold, Refused, Told, TriggerId, TriggerKey, TriggerLabels, TriggerState,
+        FaultTold, RefusalNews, RefusalTold, Refused, Thresholds, Told, TriggerId, TriggerKey, TriggerLabels,
+        TriggerState,
     },
 };
-use self::{limits::Limits, process::Process, triggers::Triggers, validity::Validity};
 use crate::recorder::Recorder;
 
 /// A gauge of doubles.
 pub type FloatGauge = Gauge<f64, AtomicU64>;
 /// A gauge of counts.
 pub type IntGauge = Gauge<i64, AtomicI64>;
-
-/// The labels of an RPC.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct RpcLabels {
-    /// `unary` or `server_stream`.
-    pub grpc_type: &'static str,
-    /// The service's full name.
-    pub grpc_service: &'static str,
-    /// The method.
-    pub grpc_method: &'static str,
-}
-
-/// The labels of an RPC that has ended.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct HandledLabels {
-    /// `unary` or `server_stream`.
-    pub grpc_type: &'static str,
-    /// The service's full name.
-    pub grpc_service: &'static str,
-    /// The method.
-    pub grpc_method: &'static str,
-    /// The status code's name, as go-grpc-prometheus spells it (`DeadlineExceeded`).
-    pub grpc_code: &'static str,
-}
-
-/// The labels of a query.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct QueryLabels {
-    /// The query's name.
-    pub query: String,
-    /// The database's name.
-    pub database: String,
-}
-
-/// The labels of a query's failures.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct FaultLabels {
-    /// The query's name.
-    pub query: String,
-    /// The database's name.
-    pub database: String,
-    /// [`crate::fault::Fault::reason`].
-    pub reason: &'static str,
-}
-
-/// The labels of a database.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct DatabaseLabels {
-    /// The database's name.
-    pub database: String,
-}
-
-/// The labels of a pool's connections.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct ConnectionLabels {
-    /// The database's name.
-    pub database: String,
-    /// `idle` or `busy`.
-    pub state: ConnectionUse,
-}
-
-/// The use of a pooled connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum ConnectionUse {
-    /// It waits in the pool.
-    Idle,
-    /// It runs a statement.
-    Busy,
-}
-
-impl EncodeLabelValue for ConnectionUse {
-    fn encode(&self, encoder: &mut prometheus_client::encoding::LabelValueEncoder) -> fmt::Result {
-        match self {
-            Self::Idle => "idle",
-            Self::Busy => "busy",
-        }
-        .encode(encoder)
-    }
-}
-
-/// The label of a kind of stream.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct StreamLabels {
-    /// The method.
-    pub rpc: &'static str,
-}
-
-/// The label of a reload's result.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct ReloadLabels {
-    /// `applied` or `rejected`.
-    pub result: &'static str,
-}
-
-/// The label of a certificate.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct CertificateLabels {
-    /// The configuration key of its file.
-    pub certificate: &'static str,
-}
-
-/// The labels of this build.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct Build {
-    /// The package's version.
-    pub version: &'static str,
-    /// The commit, or `unknown`.
-    pub commit: &'static str,
-    /// The compiler.
-    pub rustc: &'static str,
-}
 
 /// All metrics of the process.
 #[derive(Debug)]
@@ -180,6 +76,12 @@ pub struct Metrics {
     pub query_short_keys: Family<QueryLabels, IntGauge>,
     /// Rows of a preset that nobody gets until a person or another process does something.
     pub query_stalled: Family<QueryLabels, FloatGauge>,
+    /// Changes that a reading found and no notification announced.
+    pub unannounced_changes: Family<QueryLabels, Counter>,
+    /// The queries that fail, each with the reason.
+    pub query_failures: Facts<QueryFailureLabels>,
+    /// When a reload last changed a query or one of its databases, in seconds since 1970.
+    pub query_changed: Family<QueryLabels, FloatGauge>,
     /// Distinct pairs of query and parameters in the cache.
     pub gauges: IntGauge,
     /// Connections that a pool may open.
@@ -194,10 +96,14 @@ pub struct Metrics {
     pub breaker_open: Family<DatabaseLabels, IntGauge>,
     /// Failures that count towards opening the breaker.
     pub database_failures: Family<DatabaseLabels, Counter>,
+    /// The databases that fail, each with the reason.
+    pub database_failures_now: Facts<DatabaseFailureLabels>,
     /// 1 if the role of a database can do more than read, else 0.
     pub role_privileged: Family<DatabaseLabels, IntGauge>,
     /// 1 if readings of a database come from a standby, else 0; absent before the first session.
     pub is_standby: Family<DatabaseLabels, IntGauge>,
+    /// The time at which the role's `search_path` last changed, in seconds since 1970; 0 if it never did.
+    pub search_path_changed: Family<DatabaseLabels, FloatGauge>,
     /// 1 if notifications of a database are known to arrive, else 0.
     pub listen_up: Family<DatabaseLabels, IntGauge>,
     /// Notifications that were received.
@@ -208,6 +114,8 @@ pub struct Metrics {
     pub streams: Family<StreamLabels, IntGauge>,
     /// Reloads, by result.
     pub reloads: Family<ReloadLabels, Counter>,
+    /// When the configuration was last reloaded, by result, in seconds since 1970.
+    pub reloaded_at: Family<ReloadLabels, FloatGauge>,
     /// 1 for each file of the configuration that was good when it was last read, else 0.
     pub config_valid: Validity,
     /// The expiry of a certificate, in seconds since 1970.
@@ -262,6 +170,21 @@ impl Metrics {
                 "clapometer_query_stalled",
                 "Rows of a preset that wait for a person or another process, all keys together.",
             ),
+            unannounced_changes: family(
+                r,
+                "clapometer_query_unannounced_changes",
+                "Changes that a reading found and no notification announced, of a query that waits for notifications.",
+            ),
+            query_failures: single(
+                r,
+                "clapometer_query_failure",
+                "1 for each query that fails, by the latest reason and PostgreSQL's code.",
+            ),
+            query_changed: family(
+                r,
+                "clapometer_query_changed_timestamp_seconds",
+                "When a reload changed the query or its database, in seconds since 1970. Absent if none has.",
+            ),
             gauges: single(r, "clapometer_gauges", "Queries with distinct parameters whose latest reading is held."),
             pool_size: family(r, "clapometer_pool_size", "Connections that the pool may open."),
             pool_connections: family(r, "clapometer_pool_connections", "Open connections of the pool, by state."),
@@ -281,6 +204,11 @@ impl Metrics {
                 "clapometer_database_failures",
                 "Failed connects, broken connections and silences of the database.",
             ),
+            database_failures_now: single(
+                r,
+                "clapometer_database_failure",
+                "1 for each database whose latest answer was a failure, by its reason and cause.",
+            ),
             role_privileged: family(
                 r,
                 "clapometer_database_role_privileged",
@@ -291,6 +219,11 @@ impl Metrics {
                 "clapometer_database_is_standby",
                 "1 if readings come from a standby, else 0. Absent before the first session.",
             ),
+            search_path_changed: family(
+                r,
+                "clapometer_database_search_path_changed_timestamp_seconds",
+                "When the search_path of the database's role changed, in seconds since 1970. 0 if it has not.",
+            ),
             listen_up: family(
                 r,
                 "clapometer_listen_up",
@@ -300,6 +233,11 @@ impl Metrics {
             grpc_connections: single(r, "clapometer_grpc_connections", "Open gRPC connections."),
             streams: family(r, "clapometer_streams", "Open streams, by RPC."),
             reloads: family(r, "clapometer_config_reloads", "Reloads of the configuration, by result."),
+            reloaded_at: family(
+                r,
+                "clapometer_config_reload_timestamp_seconds",
+                "When the configuration was last reloaded, by result, in seconds since 1970. Absent if it was not.",
+            ),
             config_valid: single(
                 r,
                 "clapometer_config_valid",
@@ -369,7 +307,8 @@ impl Metrics {
     /// Removes the gauges of a query that is no longer configured. Its counters stay: a counter must never fall.
     pub fn forget_query(&self, query: &QueryLabels) {
         self.read_at.lock().unwrap_or_else(PoisonError::into_inner).remove(query);
-        for family in [&self.query_value, &self.query_activity, &self.query_age, &self.query_stalled] {
+        let Self { query_value, query_activity, query_age, query_stalled, query_changed, .. } = self;
+        for family in [query_value, query_activity, query_age, query_stalled, query_changed] {
             family.remove(query);
         }
         self.query_unseen_keys.remove(query);
@@ -384,6 +323,7 @@ impl Metrics {
         for family in [pool_size, pool_waiting, database_up, breaker_open, role_privileged, is_standby, listen_up] {
             family.remove(&labels);
         }
+        self.search_path_changed.remove(&labels);
         for state in [ConnectionUse::Idle, ConnectionUse::Busy] {
             self.pool_connections.remove(&ConnectionLabels { database: name.to_owned(), state });
         }
@@ -436,7 +376,7 @@ impl Metrics {
 }
 
 /// Returns the time since 1970 by the wall clock, for metrics that are times.
-fn since_1970() -> Duration {
+pub fn since_1970() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 

@@ -24,6 +24,7 @@ use self::{
     texts::Texts,
     trigger::Trigger,
 };
+use crate::terminal::text::plural;
 
 /// The time for which a change is remembered.
 pub const LIFETIME: Duration = Duration::from_secs(24 * 3_600);
@@ -72,6 +73,8 @@ pub struct Asker<'a> {
     pub query: &'a str,
     /// The target that KEDA divides by; none where the metadata has no valid one.
     pub target: Option<f64>,
+    /// The number that the activity must exceed; none where the metadata has no valid one.
+    pub activation: Option<f64>,
 }
 
 /// An answer that KEDA was given.
@@ -164,8 +167,10 @@ impl Recorder {
 
     /// Records a reload, or that a database went down or came up.
     pub fn happened(&self, mut incident: Incident) {
-        if let Incident::Reload { changed: text } | Incident::ReloadRejected { fault: text } = &mut incident {
-            text.truncate(text.floor_char_boundary(LONGEST_TEXT));
+        match &mut incident {
+            Incident::Reload { changed } => *changed = shortened_list(changed, LONGEST_TEXT),
+            Incident::ReloadRejected { fault } => fault.truncate(fault.floor_char_boundary(LONGEST_TEXT)),
+            _ => {}
         }
         let at = self.tenths(Instant::now());
         let mut store = self.lock();
@@ -182,6 +187,26 @@ impl Recorder {
     fn lock(&self) -> MutexGuard<'_, Store> {
         self.store.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Shortens a list such as `a, b and 3 more` to so many bytes, after a whole member. A first one that is longer is left out.
+pub fn shortened_list(list: &str, most: usize) -> String {
+    if list.len() <= most {
+        return list.to_owned();
+    }
+    let (members, more) =
+        match list.rsplit_once(" and ").and_then(|(members, more)| Some((members, more.strip_suffix(" more")?))) {
+            Some((members, more)) => (members, more.parse().unwrap_or(0)),
+            None => (list, 0),
+        };
+    let members: Vec<&str> = members.split(", ").collect();
+    for kept in (1..=members.len()).rev() {
+        let text = format!("{} and {} more", members[..kept].join(", "), members.len() - kept + more);
+        if text.len() <= most {
+            return text;
+        }
+    }
+    plural(members.len() + more, "key", "keys")
 }
 
 impl Store {

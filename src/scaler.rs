@@ -37,7 +37,7 @@ use self::{
 use crate::{
     cache::{CachedQuery, Call, QueryCache},
     fault::Fault,
-    metrics::{HandledLabels, Metrics, RpcLabels, Told, TriggerId, TriggerKey},
+    metrics::{HandledLabels, Metrics, RpcLabels, Thresholds, Told, TriggerId, TriggerKey},
     proto::{
         GetMetricSpecResponse, GetMetricsRequest, GetMetricsResponse, IsActiveResponse, ScaledObjectRef,
         external_scaler_server::ExternalScaler,
@@ -60,6 +60,9 @@ pub const UNTRIMMED_TEXT: &str = "clapometer-untrimmed-text";
 
 /// The most triggers with such a text that are logged.
 const MOST_UNTRIMMED: usize = 1_000;
+
+/// The numbers of the keeper, which is never active.
+const KEEPER_THRESHOLDS: Thresholds = Thresholds { target: 1.0, activation: 0.0 };
 
 const SERVICE: &str = "externalscaler.ExternalScaler";
 
@@ -151,8 +154,9 @@ impl Scaler {
             return Err(Status::invalid_argument("metricName: not the name of this trigger's metric"));
         }
         let hash = trigger.as_ref().map_or_else(|| identity(reference), |trigger| trigger.id);
+        let thresholds = trigger.as_ref().map(Trigger::thresholds);
         let ScaledObjectRef { namespace, name, .. } = reference;
-        let key = self.metrics.trigger_asked(TriggerId { hash, namespace, name, query }, now);
+        let key = self.metrics.trigger_asked(TriggerId { hash, namespace, name, query, thresholds }, now);
         let Some(trigger) = trigger else { return Ok(Resolved::Keeper(key)) };
         let cached = self.cache.get_or_insert(&trigger.key, namespace)?;
         Ok(Resolved::Trigger { trigger, cached, key })
@@ -225,7 +229,7 @@ impl ExternalScaler for Scaler {
         let answer = async {
             match self.resolve(&reference, Some(&request.metric_name), call.came_at)? {
                 Resolved::Keeper(key) => {
-                    self.note_answer(&reference, key, (KEEPER, Target::default()), Told::Value(0.0));
+                    self.note_answer(&reference, key, (KEEPER, KEEPER_THRESHOLDS), Told::Value(0.0));
                     Ok(convert::keeper())
                 }
                 Resolved::Unknown => Err(Refusal::Denied.into()),
@@ -237,7 +241,12 @@ impl ExternalScaler for Scaler {
                         .map_err(|fault| self.note_fault(&reference, &trigger, key, Told::NoValue, fault))?;
                     let value = convert::value(&trigger, &reading)
                         .map_err(|fault| self.note_fault_of_trigger(&reference, &trigger, Told::NoValue, fault))?;
-                    self.note_answer(&reference, key, trigger.spec(), Told::Value(convert::told(&value)));
+                    self.note_answer(
+                        &reference,
+                        key,
+                        (&trigger.query().name, trigger.thresholds()),
+                        Told::Value(convert::told(&value)),
+                    );
                     is_unseen = trigger.has_unseen_key();
                     is_untrimmed = trigger.has_untrimmed_text();
                     if is_untrimmed {
@@ -262,7 +271,7 @@ impl ExternalScaler for Scaler {
         let answer = async {
             match self.resolve(&reference, None, call.came_at)? {
                 Resolved::Keeper(key) => {
-                    self.note_answer(&reference, key, (KEEPER, Target::default()), Told::Active(false));
+                    self.note_answer(&reference, key, (KEEPER, KEEPER_THRESHOLDS), Told::Active(false));
                     Ok(IsActiveResponse { result: false })
                 }
                 Resolved::Unknown => Err(Refusal::Denied.into()),
@@ -274,7 +283,12 @@ impl ExternalScaler for Scaler {
                         .map_err(|fault| self.note_fault(&reference, &trigger, key, Told::NoActivity, fault))?;
                     let result = convert::is_active(&trigger, &reading)
                         .map_err(|fault| self.note_fault_of_trigger(&reference, &trigger, Told::NoActivity, fault))?;
-                    self.note_answer(&reference, key, trigger.spec(), Told::Active(result));
+                    self.note_answer(
+                        &reference,
+                        key,
+                        (&trigger.query().name, trigger.thresholds()),
+                        Told::Active(result),
+                    );
                     Ok(IsActiveResponse { result })
                 }
             }

@@ -7,6 +7,8 @@ use std::{
 
 use tokio::time::Instant;
 
+use crate::recorder::shortened_list;
+
 /// The number of reloads that are remembered.
 const REMEMBERED: usize = 20;
 
@@ -38,7 +40,7 @@ impl ReloadLog {
     /// Records a reload.
     pub fn note(&self, result: Reloaded) {
         let result = match result {
-            Reloaded::Applied(changed) => Reloaded::Applied(shortened(changed)),
+            Reloaded::Applied(changed) => Reloaded::Applied(shortened_list(&changed, LONGEST_TEXT)),
             Reloaded::Rejected(faults) => {
                 let more = faults.len().saturating_sub(FAULTS);
                 let mut shown: Vec<String> = faults.into_iter().take(FAULTS).map(shortened).collect();

@@ -80,6 +80,9 @@ struct Database {
     /// True if readings came from a primary before, and come from a standby now.
     #[serde(skip)]
     has_left_primary: bool,
+    /// The time at which the role's `search_path` changed, within the last day.
+    #[serde(skip)]
+    path_changed_at: Option<Moment>,
     /// True if its role can do more than read.
     privileged: Option<bool>,
     breaker: Breaker,
@@ -137,6 +140,9 @@ struct Query {
     /// The Jobs that its keys share, and the number of keys that get fewer than they have rows, if any does.
     #[serde(skip)]
     short: Option<(u64, usize)>,
+    /// The time since which changes come without the notifications that it waits for.
+    #[serde(skip)]
+    unannounced_since: Option<Moment>,
     read_at: Option<Moment>,
     age_seconds: Option<f64>,
     duration_seconds: Option<f64>,
@@ -170,6 +176,15 @@ struct Trigger {
     value: Option<f64>,
     /// The activity that KEDA was told.
     active: Option<bool>,
+    /// The time since which KEDA is told this value, and the latest other value.
+    value_since: Option<Moment>,
+    #[serde(serialize_with = "number_if_any")]
+    value_before: Option<f64>,
+    /// The target that KEDA divides by, and the number that the activity must exceed; none if several triggers differ.
+    #[serde(serialize_with = "number_if_any")]
+    target: Option<f64>,
+    #[serde(serialize_with = "number_if_any")]
+    activation: Option<f64>,
     /// The code of the refusal or the error that KEDA is told, else `OK`; none before the first answer.
     code: Option<&'static str>,
     /// The text of the refusal or the error.

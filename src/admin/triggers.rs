@@ -97,7 +97,9 @@ fn name_databases(history: &mut History, catalog: &Catalog) {
         | Incident::Standby { database }
         | Incident::Primary { database }
         | Incident::Deaf { database }
-        | Incident::Hearing { database } => is_used(database),
+        | Incident::Hearing { database }
+        | Incident::SearchPath { database } => is_used(database),
+        Incident::Unannounced { query, .. } => triggers.iter().any(|trigger| trigger.query == *query),
         Incident::Reload { .. } | Incident::ReloadRejected { .. } => true,
     });
 }

@@ -16,7 +16,7 @@ const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 ///
 /// A row may become visible a little after the notification that announces it: its transaction
 /// commits beside the one that notifies (docs/notify.md).
-const REREAD_AFTER: [Duration; 3] = [Duration::ZERO, Duration::from_millis(100), Duration::from_secs(1)];
+pub(super) const REREAD_AFTER: [Duration; 3] = [Duration::ZERO, Duration::from_millis(100), Duration::from_secs(1)];
 
 /// The rules of one cached query at one moment.
 #[derive(Debug, Clone, Copy)]

@@ -12,6 +12,7 @@ use futures_util::future::join_all;
 use tokio::{sync::watch, time::Instant};
 
 use super::{
+    announced::Announced,
     freshness::{ChannelRules, Rules},
     group_keys::{Asked, GroupKeys},
     reader::QueryReader,
@@ -43,6 +44,7 @@ pub struct QuerySource {
     pub(super) labels: QueryLabels,
     pub(super) keys: GroupKeys,
     record: Record,
+    pub(super) announced: Announced,
     failing: AtomicUsize,
     causes: Mutex<Causes>,
     late_told_at: Mutex<Option<Instant>>,
@@ -55,10 +57,25 @@ impl QuerySource {
     pub fn new(query: Arc<Query>, readers: Vec<Arc<dyn QueryReader>>) -> Arc<Self> {
         let labels = QueryLabels { query: query.name.clone(), database: query.database_names() };
         let shards = readers.into_iter().map(|reader| Shard::new(&query, reader)).collect();
-        let (failing, causes, retired) = (AtomicUsize::new(0), Mutex::default(), AtomicBool::new(false));
-        let record = Record::new(query.parameters.is_empty() && query.group_by.is_none());
-        let (keys, late_told_at, short_told_at) = (GroupKeys::new(), Mutex::default(), Mutex::default());
-        Arc::new(Self { query, shards, labels, keys, record, failing, causes, late_told_at, short_told_at, retired })
+        let has_one_value = query.parameters.is_empty() && query.group_by.is_none();
+        Arc::new(Self {
+            query,
+            shards,
+            labels,
+            keys: GroupKeys::new(),
+            record: Record::new(has_one_value),
+            announced: Announced::default(),
+            failing: AtomicUsize::new(0),
+            causes: Mutex::default(),
+            late_told_at: Mutex::default(),
+            short_told_at: Mutex::default(),
+            retired: AtomicBool::new(false),
+        })
+    }
+
+    /// Returns the labels of its metrics, with the names of all its databases.
+    pub fn labels(&self) -> &QueryLabels {
+        &self.labels
     }
 
     /// Returns the query.
@@ -170,6 +187,11 @@ impl QuerySource {
         self.record.state(now)
     }
 
+    /// Returns the time since which changes come without a notification, if they do.
+    pub fn unannounced_since(&self) -> Option<Instant> {
+        self.announced.unannounced_since()
+    }
+
     /// Records a good reading.
     pub(super) fn has_read(&self, reading: &Reading) {
         self.record.read(reading, Instant::now(), self.failing.load(Ordering::Relaxed) > 0);
@@ -231,6 +253,9 @@ impl QuerySource {
     pub fn announce(&self, metrics: &Metrics) {
         let databases = self.shards.iter().map(|shard| &shard.labels);
         metrics.announce_query(&self.labels, databases, Fault::reasons(self.query().group_by.is_some()));
+        for shard in self.shards.iter().filter(|shard| shard.channel.is_some()) {
+            drop(metrics.unannounced_changes.get_or_create(&shard.labels));
+        }
     }
 
     /// Updates the metrics of the query that are computed when they are scraped.

@@ -1,6 +1,7 @@
-//! The content of a configuration, and the changes of a reload, each as one line of the log: names and keys, no values.
+//! The content of a configuration, and the changes of a reload, each as one line of the log: names and keys, and the values
+//! of keys that say nothing about where a database is, who asks it, or what for.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{borrow::Cow, collections::BTreeMap, path::Path};
 
 use serde_json::Value as Json;
 
@@ -8,6 +9,30 @@ use super::{Config, QueryFile, Standing};
 
 /// The most names that a line lists. It counts the others.
 const MOST_NAMES: usize = 20;
+
+/// The keys whose old and new value are told: numbers, durations and words that explain another answer.
+const TOLD: [&str; 20] = [
+    "activation",
+    "connect_timeout",
+    "divide_by",
+    "enabled",
+    "idle_timeout",
+    "lock_timeout",
+    "max_age",
+    "max_lag",
+    "max_lifetime",
+    "on_no_row",
+    "on_null",
+    "pool_size",
+    "require_unprivileged_role",
+    "resync",
+    "rounding",
+    "sslmode",
+    "target",
+    "target_session_attrs",
+    "timeout",
+    "total",
+];
 
 /// The things that are found in a configuration.
 #[derive(Debug, PartialEq, Eq)]
@@ -46,17 +71,17 @@ impl Config {
         }
     }
 
-    /// Returns the keys whose values differ from those of `before`.
+    /// Returns the keys whose values differ from those of `before`, with the old and the new value of some.
     pub fn changes_since(&self, before: &Self) -> String {
         let (new, old) = (leaves(&self.effective.json()), leaves(&before.effective.json()));
         let mut changes = BTreeMap::new();
         for (path, value) in &new {
             if old.get(path) != Some(value) {
-                note(path, &old, "added", &mut changes);
+                note(path, &old, "added", from_to(path, old.get(path), value), &mut changes);
             }
         }
         for path in old.keys().filter(|path| !new.contains_key(*path)) {
-            note(path, &new, "removed", &mut changes);
+            note(path, &new, "removed", String::new(), &mut changes);
         }
         match (changes.is_empty(), self == before) {
             (false, _) => listed(changes.into_iter().map(|(path, how)| format!("{path}{how}"))),
@@ -68,15 +93,38 @@ impl Config {
 }
 
 /// Notes a key that differs; or its whole query or database, if `other` has none of that name.
-fn note(path: &[String], other: &Leaves, how: &str, changes: &mut BTreeMap<String, String>) {
+fn note(path: &[String], other: &Leaves, how: &str, values: String, changes: &mut BTreeMap<String, String>) {
     let entry = &path[..path.len().min(2)];
     if matches!(entry, [first, _] if first == "queries" || first == "databases")
         && !other.keys().any(|path| path.starts_with(entry))
     {
-        changes.insert(entry.join("."), format!(" {how}"));
+        changes.insert(joined(entry), format!(" {how}"));
     } else {
-        changes.insert(path.join("."), String::new());
+        changes.insert(joined(path), values);
     }
+}
+
+/// Returns the old and the new value of a key, if they may be told.
+fn from_to(path: &[String], before: Option<&Json>, after: &Json) -> String {
+    let is_told = path.last().is_some_and(|key| TOLD.contains(&key.as_str()));
+    let text = |value: &Json| match value {
+        Json::String(text) => Some(text.clone()),
+        Json::Number(_) | Json::Bool(_) => Some(value.to_string()),
+        _ => None,
+    };
+    match before.and_then(text).zip(text(after)) {
+        Some((before, after)) if is_told => format!(" ({before} to {after})"),
+        _ => String::new(),
+    }
+}
+
+/// Returns the name of a query or a database as a part of a key: quoted if it has a dot, as in `queries."jobs.v2".sql`.
+pub fn part_of_key(name: &str) -> Cow<'_, str> {
+    if name.contains('.') { format!("\"{name}\"").into() } else { name.into() }
+}
+
+fn joined(path: &[String]) -> String {
+    path.iter().map(|part| part_of_key(part)).collect::<Vec<_>>().join(".")
 }
 
 /// The values of a configuration by their paths.
@@ -122,13 +170,22 @@ mod tests {
     }
 
     #[test]
-    fn a_change_is_told_by_its_key_and_never_by_its_value() {
+    fn a_change_is_told_by_its_key_and_of_some_keys_by_its_values() {
         let before = config(FILE);
         for (from, to, changes) in [
             ("SELECT 1", "SELECT 3", "queries.jobs.sql"),
             ("gone:", "new:", "queries.gone removed, queries.new added"),
             ("password: secret", "password: changed", "the value of a secret"),
-            ("password: secret", "password: secret, pool_size: 9", "databases.claps.pool_size"),
+            ("password: secret", "password: secret, pool_size: 9", "databases.claps.pool_size (4 to 9)"),
+            ("password: secret", "password: secret, port: 9", "databases.claps.port"),
+            ("user: scaler, password", "user: another, password", "databases.claps.user"),
+            ("old: {", "old: {enabled: false, ", "databases.old.enabled (true to false)"),
+            (
+                "sql: SELECT 1",
+                "sql: SELECT 1, target: 50, max_age: 1h",
+                "queries.jobs.max_age (1s to 1h), queries.jobs.target (1 to 50)",
+            ),
+            ("gone:", "gone.v2:", "queries.\"gone.v2\" added, queries.gone removed"),
             ("databases:", "server: {reflection: false}\ndatabases:", "server.reflection"),
             ("FILE", "FILE", "no key; files that it names may have changed"),
         ] {

@@ -26,6 +26,9 @@ fn full() -> Metrics {
         query_unseen_keys,
         query_short_keys,
         query_stalled,
+        unannounced_changes,
+        query_failures,
+        query_changed,
         gauges: _,
         pool_size,
         pool_connections,
@@ -33,13 +36,16 @@ fn full() -> Metrics {
         database_up,
         breaker_open,
         database_failures: _,
+        database_failures_now,
         role_privileged,
         is_standby,
+        search_path_changed,
         listen_up,
         notifications,
         grpc_connections: _,
         streams,
         reloads: _,
+        reloaded_at,
         config_valid,
         certificate_expiry,
         limits: _,
@@ -49,10 +55,11 @@ fn full() -> Metrics {
     let (grpc_type, grpc_service, grpc_method) = ("unary", "s", "m");
     drop(handled.get_or_create(&HandledLabels { grpc_type, grpc_service, grpc_method, grpc_code: "OK" }));
     drop(handling.get_or_create(&RpcLabels { grpc_type, grpc_service, grpc_method }));
-    for family in [query_value, query_activity, query_stalled] {
+    for family in [query_value, query_activity, query_stalled, query_changed] {
         drop(family.get_or_create(&query));
     }
     drop(query_duration.get_or_create(&query));
+    drop(unannounced_changes.get_or_create(&query));
     for family in [query_unseen_keys, query_short_keys] {
         drop(family.get_or_create(&query));
     }
@@ -60,15 +67,29 @@ fn full() -> Metrics {
         drop(family.get_or_create(&database));
     }
     drop(pool_connections.get_or_create(&ConnectionLabels { database: "d".to_owned(), state: ConnectionUse::Idle }));
+    drop(search_path_changed.get_or_create(&database));
     drop(notifications.get_or_create(&database));
     drop(streams.get_or_create(&StreamLabels { rpc: "r" }));
     drop(certificate_expiry.get_or_create(&CertificateLabels { certificate: "c" }));
+    drop(reloaded_at.get_or_create(&ReloadLabels { result: "applied" }));
+    let (reason, sqlstate) = ("rejected", "42501".to_owned());
+    let (query_name, name) = (query.query.clone(), query.database.clone());
+    query_failures.set(vec![QueryFailureLabels { query: query_name, database: name.clone(), reason, sqlstate }]);
+    database_failures_now.set(vec![DatabaseFailureLabels { database: name, reason, cause: "silent" }]);
     config_valid.set_query_files(BTreeMap::from([("f".to_owned(), true)]));
     metrics.announce_query(&query, std::iter::once(&query), std::iter::once("rejected"));
     metrics.announce_database(&database);
     let now = Instant::now();
     metrics.record_reading(&query, now);
-    let trigger = TriggerId { hash: 1, namespace: "n", name: "o", query: "q" };
+    let trigger = TriggerId {
+        hash: 1,
+        namespace: "n",
+        name: "o",
+        query: "q",
+        thresholds: Some(Thresholds { target: 5.0, activation: 0.0 }),
+    };
+    metrics.trigger_asked(TriggerId { hash: 2, ..trigger }, now);
+    let now = now + Duration::from_secs(60);
     let key = metrics.trigger_asked(trigger, now);
     metrics.trigger_told(key, Told::Value(1.0), now);
     metrics.trigger_told(key, Told::Active(true), now);

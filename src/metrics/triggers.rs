@@ -55,6 +55,17 @@ pub struct TriggerId<'a> {
     pub name: &'a str,
     /// The query's name.
     pub query: &'a str,
+    /// The numbers that its answers are judged by; none where the metadata was refused.
+    pub thresholds: Option<Thresholds>,
+}
+
+/// The numbers that a trigger's answers are judged by.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Thresholds {
+    /// The target that KEDA divides the value by.
+    pub target: f64,
+    /// The number that the activity must exceed.
+    pub activation: f64,
 }
 
 /// A trigger whose request was recorded, so that its answer can be.
@@ -156,7 +167,7 @@ impl Triggers {
     pub(super) fn asked(&self, trigger: TriggerId<'_>, now: Instant) -> TriggerKey {
         let key = self.key(trigger);
         match self.lock().enter(key.place, trigger, Standing::Served, now) {
-            Some(place) => place.asked(trigger.hash, now),
+            Some(place) => place.asked(trigger, now),
             None => {
                 self.untracked.inc();
             }
@@ -209,7 +220,7 @@ impl Triggers {
     }
 
     fn key(&self, trigger: TriggerId<'_>) -> TriggerKey {
-        let TriggerId { hash, namespace, name, query } = trigger;
+        let TriggerId { hash, namespace, name, query, .. } = trigger;
         TriggerKey { place: self.hasher.hash_one((namespace, name, query)), hash }
     }
 
@@ -350,6 +361,39 @@ impl Collector for Triggers {
         for row in &rows {
             if let Some(is_active) = row.is_active {
                 family.encode_family(&*row.labels)?.encode_gauge(&i64::from(is_active))?;
+            }
+        }
+        let mut family = encoder.encode_descriptor(
+            "clapometer_trigger_target",
+            "Target that KEDA divides the value of the trigger by.",
+            None,
+            MetricType::Gauge,
+        )?;
+        for row in &rows {
+            if let Some(thresholds) = row.thresholds {
+                family.encode_family(&*row.labels)?.encode_gauge(&thresholds.target)?;
+            }
+        }
+        let mut family = encoder.encode_descriptor(
+            "clapometer_trigger_activation_target",
+            "Number that the activity of the trigger must exceed, so that it is active.",
+            None,
+            MetricType::Gauge,
+        )?;
+        for row in &rows {
+            if let Some(thresholds) = row.thresholds {
+                family.encode_family(&*row.labels)?.encode_gauge(&thresholds.activation)?;
+            }
+        }
+        let mut family = encoder.encode_descriptor(
+            "clapometer_trigger_changed_timestamp_seconds",
+            "When KEDA first asked with other metadata of the trigger, in seconds since 1970. Absent if it has not.",
+            None,
+            MetricType::Gauge,
+        )?;
+        for row in &rows {
+            if let Some(changed_at) = row.changed_at {
+                family.encode_family(&*row.labels)?.encode_gauge(&changed_at)?;
             }
         }
         let mut family = encoder.encode_descriptor(

@@ -5,13 +5,13 @@ use std::sync::{
     atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 use tokio_postgres::{Client, Error};
 
 use super::{connect::Session, requirement::Requirement, search_path};
 use crate::{
     config,
-    metrics::{DatabaseLabels, Metrics},
+    metrics::{DatabaseLabels, Metrics, since_1970},
     recorder::Incident,
 };
 
@@ -45,6 +45,8 @@ pub(super) struct Observed {
     knew_primary: AtomicBool,
     /// True if the latest session leads to a host that no other is preferred to.
     is_preferred: watch::Sender<bool>,
+    /// The time at which the role's `search_path` last changed.
+    path_changed_at: watch::Sender<Option<Instant>>,
 }
 
 /// The latest session's part in every reading.
@@ -68,20 +70,51 @@ impl Observed {
     pub(super) fn new(settings: &config::Database, labels: DatabaseLabels, metrics: Arc<Metrics>) -> Self {
         let configured_path = settings.search_path.as_deref().filter(|path| !path.is_empty());
         let set_configured_path = configured_path.map(|path| search_path::set_local(path).into());
-        let (is_standby, is_preferred) = (watch::Sender::new(None), watch::Sender::new(true));
-        let (sessions, knew_primary) = (AtomicU64::new(0), AtomicBool::new(false));
-        let latest = Mutex::default();
-        Self { labels, metrics, set_configured_path, latest, sessions, is_standby, knew_primary, is_preferred }
+        // At 0 from the start, so that an alert on it finds it.
+        drop(metrics.search_path_changed.get_or_create(&labels));
+        Self {
+            labels,
+            metrics,
+            set_configured_path,
+            latest: Mutex::default(),
+            sessions: AtomicU64::new(0),
+            is_standby: watch::Sender::new(None),
+            knew_primary: AtomicBool::new(false),
+            is_preferred: watch::Sender::new(true),
+            path_changed_at: watch::Sender::new(None),
+        }
     }
 
     /// Records a new session and what it says. Returns whether the sessions before it led to a server of another kind.
     pub(super) fn session(&self, session: &Session, facts: SessionFacts) -> bool {
         let SessionFacts { is_standby, search_path } = facts;
-        let set_path = search_path::set_local(&search_path).into();
-        *self.lock() = Some(Latest { set_path, requirement: session.requirement });
+        let set_path: Arc<str> = search_path::set_local(&search_path).into();
+        let latest = Latest { set_path: Arc::clone(&set_path), requirement: session.requirement };
+        let before = self.lock().replace(latest);
+        if self.set_configured_path.is_none() && before.is_some_and(|before| before.set_path != set_path) {
+            self.has_another_path();
+        }
         self.sessions.fetch_add(1, Ordering::Relaxed);
         self.is_preferred.send_replace(session.is_preferred);
         self.standby(is_standby) == Some(!is_standby)
+    }
+
+    /// Records that names of tables may mean others from now on: a silent zero, if a table of the same name is empty.
+    fn has_another_path(&self) {
+        let database = self.labels.database.clone();
+        tracing::warn!(
+            %database,
+            "the search_path of the role has changed: names of tables may mean others. Set search_path of the database, \
+             or name schemas in the queries"
+        );
+        self.metrics.search_path_changed.get_or_create(&self.labels).set(since_1970().as_secs_f64());
+        self.path_changed_at.send_replace(Some(Instant::now()));
+        self.metrics.recorder.happened(Incident::SearchPath { database });
+    }
+
+    /// Returns the time at which the role's `search_path` changed, if it did.
+    pub(super) fn path_changed_at(&self) -> Option<Instant> {
+        *self.path_changed_at.borrow()
     }
 
     /// Records whether readings come from a standby, and logs each change. Returns what was known before.

@@ -20,6 +20,8 @@ pub struct DatabaseState {
     pub is_standby: Option<bool>,
     /// True if readings came from a primary before, and nobody asked for a standby.
     pub has_left_primary: bool,
+    /// The time at which the role's `search_path` last changed, if it did.
+    pub path_changed_at: Option<Instant>,
     /// True if its role can do more than read; none before the first session.
     pub is_privileged: Option<bool>,
     /// True if notifications are known to arrive; none if no query waits for them.
@@ -39,6 +41,7 @@ impl Database {
             breaker: *self.health.breaker().borrow(),
             is_standby: *self.observed.is_standby().borrow(),
             has_left_primary: self.observed.has_left_primary(),
+            path_changed_at: self.observed.path_changed_at(),
             is_privileged: privileged.get(&self.labels).map(|gauge| is_set(gauge.get())),
             hears: hears.get(&self.labels).map(|gauge| is_set(gauge.get())),
         }

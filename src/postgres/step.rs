@@ -5,6 +5,34 @@
 use super::Cause;
 
 impl Cause {
+    /// Returns a word for what fails while a session is opened, for metrics; empty for a cause of another kind.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Credentials => "credentials",
+            Self::HostName => "host_name",
+            Self::Refused | Self::NoSocket => "refused",
+            Self::Silent => "silent",
+            Self::NotPostgres => "not_postgres",
+            Self::HungUp => "hung_up",
+            Self::NoTls
+            | Self::NotDirect
+            | Self::CertificateTime
+            | Self::UnknownIssuer
+            | Self::OwnRoot
+            | Self::WrongName
+            | Self::ClientCertificate
+            | Self::Tls => "tls",
+            Self::MissingPassword | Self::ChannelBinding | Self::AuthenticationMethod | Self::Authentication => {
+                "authentication"
+            }
+            Self::Backend => "backend",
+            Self::MissingDatabase => "missing_database",
+            Self::Full => "no_connection_left",
+            Self::NotReady => "starting_or_stopping",
+            _ => "",
+        }
+    }
+
     /// Returns what fails while a session is opened, and what to do about it; none for a cause of another kind.
     pub fn step(self) -> Option<&'static str> {
         Some(match self {

@@ -78,6 +78,9 @@ pub struct TriggerHistory {
     /// The target; none for a trigger that was refused.
     #[serde(serialize_with = "json::number_if_any")]
     pub target: Option<f64>,
+    /// The number that the activity must exceed; none for a trigger that was refused.
+    #[serde(default, serialize_with = "json::number_if_any")]
+    pub activation: Option<f64>,
     /// The time at which KEDA first asked.
     #[serde(with = "rfc3339")]
     pub first_asked_at: OffsetDateTime,
@@ -218,6 +221,18 @@ pub enum Incident {
     /// Notifications of a database arrive again.
     Hearing {
         /// Its name in the configuration.
+        database: String,
+    },
+    /// A change of a query's numbers came without a notification, after all had been announced.
+    Unannounced {
+        /// Its name.
+        query: String,
+        /// The database's name in the configuration.
+        database: String,
+    },
+    /// The `search_path` of the role changed: a name in a query may mean another table.
+    SearchPath {
+        /// The database's name in the configuration.
         database: String,
     },
     /// A database answered again.
@@ -366,6 +381,7 @@ impl Store {
             query: (*trigger.query).to_owned(),
             databases: Vec::new(),
             target: trigger.target,
+            activation: trigger.activation,
             first_asked_at: clock.wall(trigger.began_at),
             last_asked_at: clock.wall(trigger.asked_at),
             interval_seconds: (trigger.pause > 0).then(|| f64::from(trigger.pause) / 10.0),

@@ -7,11 +7,18 @@ const AWAY: Cause<'_> = Cause { code: "Unavailable", text: "the database cannot 
 const WRONG: Cause<'_> = Cause { code: "InvalidArgument", text: "divedBy: unknown key; did you mean divideBy?" };
 
 fn asker(id: u64) -> Asker<'static> {
-    Asker { id: Some(id), namespace: "billing", name: "invoices", query: "jobs", target: Some(5.0) }
+    Asker {
+        id: Some(id),
+        namespace: "billing",
+        name: "invoices",
+        query: "jobs",
+        target: Some(5.0),
+        activation: Some(0.0),
+    }
 }
 
 fn refused() -> Asker<'static> {
-    Asker { id: None, target: None, ..asker(0) }
+    Asker { id: None, target: None, activation: None, ..asker(0) }
 }
 
 async fn seconds(seconds: u64) {
@@ -247,10 +254,24 @@ async fn incidents_are_told_and_bounded() {
         recorder.happened(Incident::DatabaseUp { database: "claps".to_owned() });
     }
     let reload = |changed: String| Incident::Reload { changed };
-    recorder.happened(reload("é".repeat(1_000)));
+    let keys = |numbers: std::ops::Range<u32>| {
+        numbers.map(|number| format!("queries.q{number}.sql")).collect::<Vec<_>>().join(", ")
+    };
+    recorder.happened(reload(keys(0..20) + " and 80 more"));
     let window = Window { at: None, before: LIFETIME, after: Duration::ZERO };
     let incidents = recorder.history("billing", "invoices", window).incidents;
-    assert_eq!((incidents.len(), &incidents[INCIDENTS - 1].incident), (INCIDENTS, &reload("é".repeat(100))));
+    assert_eq!(
+        (incidents.len(), &incidents[INCIDENTS - 1].incident),
+        (INCIDENTS, &reload(keys(0..11) + " and 89 more"))
+    );
+}
+
+#[test]
+fn a_list_is_cut_after_a_whole_member() {
+    assert_eq!(shortened_list("a, b", 4), "a, b");
+    assert_eq!(shortened_list("queries.a.sql, queries.b.sql", 27), "queries.a.sql and 1 more");
+    assert_eq!(shortened_list("queries.a.sql, queries.b.sql and 3 more", 30), "queries.a.sql and 4 more");
+    assert_eq!(shortened_list(&"é".repeat(1_000), 30), "1 key");
 }
 
 #[tokio::test(start_paused = true)]

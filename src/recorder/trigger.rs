@@ -26,6 +26,7 @@ pub(super) struct Trigger {
     pub(super) name: Box<str>,
     pub(super) query: Box<str>,
     pub(super) target: Option<f64>,
+    pub(super) activation: Option<f64>,
     /// The tenant whose quota it counts for.
     pub(super) payer: TenantName,
     pub(super) began_at: Tenths,
@@ -53,6 +54,7 @@ impl Trigger {
             name: asker.name.into(),
             query: asker.query.into(),
             target: asker.target,
+            activation: asker.activation,
             payer,
             began_at: at,
             asked_at: at,
@@ -62,9 +64,9 @@ impl Trigger {
         }
     }
 
-    /// Returns whether it asks for the same query with the same target.
+    /// Returns whether it asks for the same query with the same target and activation.
     pub(super) fn is_same(&self, asker: &Asker<'_>) -> bool {
-        self.target == asker.target && *self.query == *asker.query
+        (self.target, self.activation) == (asker.target, asker.activation) && *self.query == *asker.query
     }
 
     /// Records a request, and returns the time of the one before if the pause was a silence.

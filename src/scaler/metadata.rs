@@ -17,6 +17,7 @@ use super::{
 use crate::{
     cache::CacheKey,
     conninfo::{Address, Connection, SslMode},
+    metrics::Thresholds,
     proto::ScaledObjectRef,
     query::{KEEPER, Parameter, ParameterKind, Query, Value, is_metric_name},
     scaling::{Activation, Divisor, Rounding, Target},
@@ -107,9 +108,9 @@ impl Trigger {
         self.key.source.query()
     }
 
-    /// Returns the name of its metric, which is its query's, and its target.
-    pub fn spec(&self) -> (&str, Target) {
-        (&self.query().name, self.target)
+    /// Returns the numbers that its answers are judged by.
+    pub fn thresholds(&self) -> Thresholds {
+        Thresholds { target: self.target.get(), activation: self.activation.get() }
     }
 
     /// Returns whether a text that it binds begins or ends with white space: this is right for a value that has it, but

@@ -19,10 +19,9 @@ use super::{
 };
 use crate::{
     fault::Fault,
-    metrics::{RefusalNews, Refused, Told, TriggerId, TriggerKey},
+    metrics::{RefusalNews, Refused, Thresholds, Told, TriggerId, TriggerKey},
     proto::ScaledObjectRef,
     recorder::{Answer, Asker, Cause},
-    scaling::Target,
 };
 
 /// The pause between two lines about refusals that have no line of their own.
@@ -88,7 +87,7 @@ impl Scaler {
         let catalog = self.catalog.borrow();
         let (query, _) = best_spec(reference, &catalog);
         if is_nameable(reference) {
-            let asker = Asker { id: None, namespace, name, query, target: None };
+            let asker = Asker { id: None, namespace, name, query, target: None, activation: None };
             self.metrics.recorder.told(asker, Answer::Refused(cause(status)), now);
         }
         self.log_refusal(reference, query, status, now);
@@ -103,7 +102,7 @@ impl Scaler {
             .then(|| self.refusal_log.hasher.hash_one((code, status.message())));
         let news = if is_nameable(reference) {
             let refused = Refused { code, message: status.message(), text };
-            self.metrics.trigger_refused(TriggerId { hash: 0, namespace, name, query }, refused, now)
+            self.metrics.trigger_refused(TriggerId { hash: 0, namespace, name, query, thresholds: None }, refused, now)
         } else {
             RefusalNews::Untracked
         };
@@ -156,7 +155,7 @@ impl Scaler {
         &self,
         reference: &ScaledObjectRef,
         key: TriggerKey,
-        (query, target): (&str, Target),
+        (query, thresholds): (&str, Thresholds),
         told: Told,
     ) {
         let ScaledObjectRef { name, namespace, .. } = reference;
@@ -166,7 +165,8 @@ impl Scaler {
             Told::Value(value) => Answer::Value(value),
             Told::NoValue(..) | Told::NoActivity(..) => return,
         };
-        let asker = Asker { id: Some(key.hash()), namespace, name, query, target: Some(target.get()) };
+        let (target, activation) = (Some(thresholds.target), Some(thresholds.activation));
+        let asker = Asker { id: Some(key.hash()), namespace, name, query, target, activation };
         self.metrics.recorder.told(asker, answer, now);
         for query in self.metrics.trigger_told(key, told, now).into_iter().filter(|_| self.refusal_log.take_line(now)) {
             tracing::info!(namespace, name, query, "a trigger that was refused is answered again");
@@ -175,12 +175,13 @@ impl Scaler {
 
     fn record_fault(&self, reference: &ScaledObjectRef, trigger: &Trigger, told: Told, status: &Status, now: Instant) {
         let ScaledObjectRef { name, namespace, .. } = reference;
-        let (query, target) = trigger.spec();
+        let (query, thresholds) = (&trigger.query().name, trigger.thresholds());
+        let (target, activation) = (Some(thresholds.target), Some(thresholds.activation));
         let answer = match told {
             Told::NoActivity(..) | Told::Active(_) => Answer::NoActivity(cause(status)),
             Told::NoValue(..) | Told::Value(_) => Answer::NoValue(cause(status)),
         };
-        let asker = Asker { id: Some(trigger.id), namespace, name, query, target: Some(target.get()) };
+        let asker = Asker { id: Some(trigger.id), namespace, name, query, target, activation };
         self.metrics.recorder.told(asker, answer, now);
     }
 }

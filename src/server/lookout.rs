@@ -10,8 +10,9 @@ use tokio::time::{Instant, sleep};
 
 use crate::{
     admin::CERTIFICATES,
-    metrics::{CertificateLabels, Metrics, TriggerLabels, TriggerState},
+    metrics::{CertificateLabels, Metrics, Thresholds, TriggerLabels, TriggerState},
     recorder::{LATELY, LOOKING},
+    terminal::text::number,
 };
 
 /// The pause between two looks, each of which writes a few lines at most. No trigger is silent before two minutes.
@@ -20,6 +21,9 @@ const PAUSE: Duration = Duration::from_secs(60);
 /// The time without any request that is worth a line. Behind a Service, KEDA's one connection comes to another pod every few
 /// minutes, and the pod that it leaves hears nothing until it comes back.
 const ALONE: Duration = Duration::from_secs(3_600);
+
+/// The most triggers whose changes one look tells one by one.
+const MOST_CHANGED: usize = 10;
 
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -33,6 +37,9 @@ struct Lookout {
     /// The time since which KEDA asks this process.
     present_since: Option<Instant>,
     certificates: HashMap<&'static str, Remaining>,
+    looked_at: Option<Instant>,
+    /// The numbers that the answers to each trigger were judged by when it was last told.
+    thresholds: HashMap<Arc<TriggerLabels>, Vec<Thresholds>>,
 }
 
 /// The time that a certificate has left.
@@ -45,12 +52,16 @@ enum Remaining {
 }
 
 /// Something that changed since the look before.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq)]
 enum News {
     /// KEDA does not ask for so many triggers any more, and has lately `asked` for others. The one that it last asked for is named.
     Stopped { count: usize, asked: usize, latest: Arc<TriggerLabels>, silent: Duration },
     /// KEDA asks again for so many triggers, one of which is named.
     Resumed { count: usize, one: Arc<TriggerLabels> },
+    /// The metadata of a trigger has changed, or its target or activation.
+    Changed { by_metadata: bool, labels: Arc<TriggerLabels>, before: Vec<Thresholds>, after: Vec<Thresholds> },
+    /// The same of so many further triggers.
+    MoreChanged(usize),
     /// A certificate has less time left than before.
     Ending(&'static str, Remaining),
 }
@@ -68,13 +79,45 @@ pub(super) async fn follow(metrics: Arc<Metrics>) {
 
 impl Lookout {
     fn look(&mut self, metrics: &Metrics, now: Instant, wall: SystemTime) -> Vec<News> {
-        self.triggers(metrics, now).into_iter().chain(self.certificates(metrics, wall)).collect()
-    }
-
-    fn triggers(&mut self, metrics: &Metrics, now: Instant) -> Vec<News> {
         let (mut states, _) = metrics.trigger_states(now);
         // Names that were made up were never served.
         states.retain(|state| state.was_served && state.labels.name != LOOKING);
+        let mut news = self.thresholds(&states, now);
+        news.extend(self.triggers(states, now));
+        news.extend(self.certificates(metrics, wall));
+        news
+    }
+
+    /// Compares the numbers that answers are judged by. Where one of several triggers of the same labels is new, the others are
+    /// asked for within the same minute, so that only numbers that are gone are a change.
+    fn thresholds(&mut self, states: &[TriggerState], now: Instant) -> Vec<News> {
+        let looked_at = self.looked_at.replace(now);
+        let mut known = HashMap::with_capacity(states.len());
+        let mut changed = Vec::new();
+        for state in states.iter().filter(|state| !state.thresholds.is_empty()) {
+            let labels = &state.labels;
+            let before = self.thresholds.remove(labels);
+            let newest = state.changed.filter(|(at, _)| looked_at.is_some_and(|looked_at| *at > looked_at));
+            let after = match (&before, newest) {
+                (_, Some((_, newest))) => vec![newest],
+                (Some(before), None) if before.iter().all(|one| state.thresholds.contains(one)) => before.clone(),
+                _ => state.thresholds.clone(),
+            };
+            if let Some(before) = before.filter(|before| newest.is_some() || *before != after) {
+                let (labels, after) = (Arc::clone(labels), after.clone());
+                changed.push(News::Changed { by_metadata: newest.is_some(), labels, before, after });
+            }
+            known.insert(Arc::clone(labels), after);
+        }
+        self.thresholds = known;
+        if let more @ 1.. = changed.len().saturating_sub(MOST_CHANGED) {
+            changed.truncate(MOST_CHANGED);
+            changed.push(News::MoreChanged(more));
+        }
+        changed
+    }
+
+    fn triggers(&mut self, states: Vec<TriggerState>, now: Instant) -> Vec<News> {
         let age = |state: &TriggerState| now.saturating_duration_since(state.asked_at);
         let asked = states.iter().filter(|state| age(state) <= LATELY).count();
         self.present_since = (asked > 0).then(|| self.present_since.unwrap_or(now));
@@ -162,6 +205,22 @@ impl News {
                 let TriggerLabels { namespace, name, query } = &*one;
                 tracing::info!(count, namespace, name, query, "KEDA asks for triggers again; one of them is named");
             }
+            Self::Changed { by_metadata, labels, before, after } => {
+                let TriggerLabels { namespace, name, query } = &*labels;
+                let changed = match before == after {
+                    true => "other keys than target and activation".to_owned(),
+                    false => format!("{} to {}", in_words(&before), in_words(&after)),
+                };
+                match by_metadata {
+                    true => tracing::info!(namespace, name, query, changed, "a trigger's metadata has changed"),
+                    false => {
+                        tracing::info!(namespace, name, query, changed, "a trigger's target or activation has changed");
+                    }
+                }
+            }
+            Self::MoreChanged(count) => {
+                tracing::info!(count, "more triggers have changed");
+            }
             Self::Ending(certificate, Remaining::Nothing) => {
                 tracing::error!(certificate, "a certificate has expired: KEDA cannot connect; renew it");
             }
@@ -173,6 +232,14 @@ impl News {
             }
         }
     }
+}
+
+/// Returns the targets and activations of the triggers of one object on one query.
+fn in_words(thresholds: &[Thresholds]) -> String {
+    let one = |thresholds: &Thresholds| {
+        format!("target {}, activation {}", number(thresholds.target), number(thresholds.activation))
+    };
+    thresholds.iter().map(one).collect::<Vec<_>>().join(" and ")
 }
 
 #[cfg(test)]
@@ -187,7 +254,7 @@ mod tests {
     }
 
     fn trigger(name: &str) -> TriggerId<'_> {
-        TriggerId { hash: 1, namespace: "billing", name, query: "jobs" }
+        TriggerId { hash: 1, namespace: "billing", name, query: "jobs", thresholds: None }
     }
 
     fn poll(metrics: &Metrics, names: &[&str]) {
@@ -203,7 +270,7 @@ mod tests {
         news.map(|news| match news {
             News::Stopped { count, asked, latest, .. } => ("stopped", count, asked, latest.name.clone()),
             News::Resumed { count, one } => ("resumed", count, 0, one.name.clone()),
-            News::Ending(..) => panic!("no certificate is known"),
+            other => panic!("it is about something else: {other:?}"),
         })
         .collect()
     }
@@ -224,6 +291,42 @@ mod tests {
         poll(&metrics, &["mails", "exports"]);
         assert_eq!(told(&mut lookout, &metrics), [("resumed", 1, 0, "exports".to_owned())]);
         assert!(told(&mut lookout, &metrics).is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_changed_target_is_told_once_and_a_second_trigger_of_the_same_labels_is_no_change() {
+        let (metrics, mut lookout) = (metrics(), Lookout::default());
+        let mut told = |thresholds: &[(u64, f64, f64)]| {
+            for (hash, target, activation) in thresholds {
+                let thresholds = Some(Thresholds { target: *target, activation: *activation });
+                metrics.trigger_asked(TriggerId { hash: *hash, thresholds, ..trigger("mails") }, Instant::now());
+            }
+            let news = lookout.look(&metrics, Instant::now(), SystemTime::UNIX_EPOCH).into_iter();
+            news.map(|news| match news {
+                News::Changed { by_metadata, before, after, .. } => {
+                    (by_metadata, format!("{} to {}", in_words(&before), in_words(&after)))
+                }
+                other => panic!("it is about something else: {other:?}"),
+            })
+            .collect::<Vec<_>>()
+        };
+        assert!(told(&[(1, 5.0, 0.0)]).is_empty());
+        assert!(told(&[(1, 5.0, 0.0), (2, 7.0, 0.0)]).is_empty());
+        advance(Duration::from_secs(61)).await;
+        assert!(told(&[(1, 5.0, 0.0)]).is_empty());
+        let changes = [(false, "target 5, activation 0 to target 500, activation 0".to_owned())];
+        assert_eq!(told(&[(1, 500.0, 0.0)]), changes, "by a reload");
+        assert!(told(&[(1, 500.0, 0.0)]).is_empty());
+        advance(Duration::from_secs(1)).await;
+        let changes = [(true, "target 500, activation 0 to target 500, activation 1000".to_owned())];
+        assert_eq!(told(&[(3, 500.0, 1000.0)]), changes, "by a deployment");
+        for _ in 0..3 {
+            advance(Duration::from_secs(30)).await;
+            assert!(told(&[(3, 500.0, 1000.0)]).is_empty());
+        }
+        advance(Duration::from_secs(1)).await;
+        let changes = [(true, "target 500, activation 1000 to target 500, activation 1000".to_owned())];
+        assert_eq!(told(&[(4, 500.0, 1000.0)]), changes, "of other keys");
     }
 
     #[tokio::test(start_paused = true)]

@@ -28,7 +28,7 @@ use crate::{
     cache::QueryCache,
     config::{Config, Environment, Listing},
     file,
-    metrics::{CertificateLabels, Metrics, ReloadLabels},
+    metrics::{CertificateLabels, Metrics, ReloadLabels, since_1970},
     recorder::Incident,
     scaler::Catalog,
     shutdown::Supervisor,
@@ -195,6 +195,7 @@ impl Reload {
             }
         };
         self.metrics.reloads.get_or_create(&ReloadLabels { result }).inc();
+        self.metrics.reloaded_at.get_or_create(&ReloadLabels { result }).set(since_1970().as_secs_f64());
         self.metrics.config_valid.set(is_valid);
         if problem.is_none() && !is_changed && news == News::Rejected {
             // It is noted, and nothing else happened.
@@ -255,6 +256,9 @@ impl Reload {
         self.cache.keep_only(&sources);
         for gone in before.sources().filter(|source| !sources.iter().any(|kept| Arc::ptr_eq(kept, source))) {
             gone.retire(&self.metrics);
+        }
+        for new in sources.iter().filter(|source| !before.sources().any(|known| Arc::ptr_eq(known, source))) {
+            self.metrics.query_changed.get_or_create(new.labels()).set(since_1970().as_secs_f64());
         }
         for gone in before.databases().keys().filter(|name| !databases.contains(name)) {
             self.metrics.forget_database(gone);

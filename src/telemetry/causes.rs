@@ -7,42 +7,59 @@ use tokio::time::Instant;
 /// The time for which a cause is not logged again after it was. Two that take turns must not fill the log.
 const PAUSE: Duration = Duration::from_secs(600);
 
+/// The time that a cause which comes back must last to be logged before that: the last line should name what holds.
+const LASTS: Duration = Duration::from_secs(60);
+
 /// The most causes that are remembered. Further ones are logged once the oldest is [`PAUSE`] old.
 const MOST: usize = 16;
 
-/// The causes of one outage that have been logged.
+/// The causes of one outage.
 #[derive(Debug, Default)]
-pub struct Causes(Vec<(String, Instant)>);
+pub struct Causes {
+    /// Those that have been logged, with the time of each.
+    logged: Vec<(String, Instant)>,
+    /// The one that came back, and since when it is the only one.
+    returned: Option<(String, Instant)>,
+}
 
 impl Causes {
-    /// Returns whether to log this cause: it is not what was logged last, and has not been logged for a while.
+    /// Returns whether to log this cause: it is not what was logged last, and it is new, has not been logged for a while, or
+    /// came back and lasts.
     pub fn is_news(&mut self, reason: &str, detail: &str, now: Instant) -> bool {
         let cause = without_numbers(&format!("{reason}: {detail}"));
-        let Self(logged) = self;
+        let Self { logged, returned } = self;
         if logged.last().is_some_and(|(latest, _)| *latest == cause) {
+            *returned = None;
             return false;
         }
+        let since = match returned.take() {
+            Some((known, since)) if known == cause => since,
+            _ => now,
+        };
+        *returned = Some((cause.clone(), since));
+        let lasts = now.saturating_duration_since(since) >= LASTS;
         let is_old = |at: Instant| now.saturating_duration_since(at) >= PAUSE;
         match logged.iter().position(|(known, _)| *known == cause) {
-            Some(place) if is_old(logged[place].1) => drop(logged.remove(place)),
+            Some(place) if is_old(logged[place].1) || lasts => drop(logged.remove(place)),
             Some(_) => return false,
             None if logged.len() < MOST => {}
             None if is_old(logged[0].1) => drop(logged.remove(0)),
             None => return false,
         }
+        *returned = None;
         logged.push((cause, now));
         true
     }
 
     /// Returns whether a cause of this outage has been logged.
     pub fn is_open(&self) -> bool {
-        !self.0.is_empty()
+        !self.logged.is_empty()
     }
 
     /// Forgets all causes, because the outage is over. Returns whether any had been logged.
     pub fn end(&mut self) -> bool {
         let was_open = self.is_open();
-        self.0.clear();
+        *self = Self::default();
         was_open
     }
 }
@@ -83,6 +100,21 @@ mod tests {
         assert!(!causes.is_news("a", "", now + PAUSE / 2));
         assert!(causes.is_news("a", "", now + PAUSE));
         assert!(!causes.is_news("a", "", now + 2 * PAUSE));
+    }
+
+    #[test]
+    fn a_cause_that_comes_back_and_stays_is_the_last_line() {
+        let (mut causes, now) = (Causes::default(), Instant::now());
+        let second = |number: u32| now + number * Duration::from_secs(1);
+        assert!(causes.is_news("password", "", now) && causes.is_news("late", "", second(20)));
+        assert!((21..81).all(|number| !causes.is_news("password", "", second(number))));
+        assert!(causes.is_news("password", "", second(81)));
+        assert!(!causes.is_news("password", "", second(82)));
+        // Two that take turns are told once each.
+        for number in 100..600 {
+            let cause = if number % 2 == 0 { "late" } else { "password" };
+            assert!(!causes.is_news(cause, "", second(number)));
+        }
     }
 
     #[test]

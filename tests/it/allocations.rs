@@ -205,7 +205,14 @@ fn the_recorder_keeps_a_million_changes_of_ten_thousand_triggers_within_16_mib()
             (0..TRIGGERS).map(|number| (format!("tenant-{}", number % 50), format!("worker-{number}"))).collect();
         for (round, number) in (0..100_u32).flat_map(|round| (0..TRIGGERS).map(move |number| (round, number))) {
             let (namespace, name) = &names[usize::try_from(number).unwrap()];
-            let asker = Asker { id: Some(number), namespace, name, query: "outstanding-claps", target: Some(5.0) };
+            let asker = Asker {
+                id: Some(number),
+                namespace,
+                name,
+                query: "outstanding-claps",
+                target: Some(5.0),
+                activation: Some(0.0),
+            };
             let text = format!("the database rejected the query (SQLSTATE {:05})", number % 100);
             let answer = match round % 4 {
                 0 | 1 => Answer::Value(f64::from(round)),

@@ -122,6 +122,7 @@ async fn a_wrong_key_after_a_deployment_and_its_mending_are_seen_for_the_trigger
     fixture.scaler.reaches(&right, 0.0, SOON).await;
     assert!(fixture.scaler.value(&named(&right, "other")).await.is_ok());
     assert_eq!(of_trigger(&fixture, "clapometer_trigger_value", "mailer", "jobs", None).await, Some(0.0));
+    assert_eq!(of_trigger(&fixture, "clapometer_trigger_target", "mailer", "jobs", None).await, Some(1.0));
     for _ in 0..3 {
         assert_eq!(fixture.scaler.refusal(&wrong).await.code(), Code::InvalidArgument);
     }
@@ -272,6 +273,64 @@ async fn a_query_that_gets_slow_and_then_breaks_is_told_with_each_cause() {
         .await;
     fixture.scaler.reaches(&mailer, 0.0, SOON).await;
     told(&mut fixture, "query answers again", &[("query", "view")]).await;
+    tells_nothing_secret(fixture.serving, &database).await;
+}
+
+#[tokio::test]
+async fn changes_that_no_notification_announces_are_told_once_and_so_is_the_first_that_one_does() {
+    let database = jobs(Cluster::shared().await).await;
+    let access = database.scaler().yaml("claps");
+    let query = "  jobs: {sql: SELECT count(*) FROM jobs, max_age: 1m, notify: {channel: jobs, resync: 1s}}";
+    let fixture = Fixture::configured(&format!("databases:\n{access}queries:\n{query}\n")).await;
+    let mailer = named(&trigger("jobs", &[]), "mailer");
+    fixture.scaler.reaches(&mailer, 0.0, SOON).await;
+    fixture.reaches_metric("clapometer_listen_up", "database=\"claps\"", 1.0, PATIENCE).await;
+    database.execute("DROP TRIGGER tell ON jobs").await;
+    let insert = "INSERT INTO jobs (queue) VALUES ('mails')";
+    let change = async |fixture: &Fixture, statement: &str, message: &str| {
+        wait::first(message, PATIENCE, async || {
+            database.execute(statement).await;
+            drop(fixture.scaler.value(&mailer).await);
+            (!lines(fixture, message).is_empty()).then_some(())
+        })
+        .await;
+    };
+    change(&fixture, insert, "a change came without a notification").await;
+    shows(&fixture, "query jobs", "clapometer notify-sql").await;
+    why(&fixture, "mailer", "is the NOTIFY trigger of the table gone or disabled?").await;
+    let counted = fixture.metric("clapometer_query_unannounced_changes_total", "query=\"jobs\"").await;
+    assert!(counted.is_some_and(|changes| changes >= 1.0), "{counted:?}");
+
+    change(&fixture, &format!("BEGIN; {insert}; NOTIFY jobs; COMMIT"), "changes are announced by notifications again")
+        .await;
+    wait::first("the problem is gone", PATIENCE, async || problems(&fixture).await.is_empty().then_some(())).await;
+    assert_eq!(lines(&fixture, "a change came without a notification").len(), 1);
+}
+
+#[tokio::test]
+async fn another_search_path_of_the_role_is_told() {
+    let database = jobs(Cluster::shared().await).await;
+    let mut fixture = Fixture::configured(&configuration(&database.scaler().yaml("claps"))).await;
+    let mailer = named(&trigger("jobs", &[]), "mailer");
+    database.execute("INSERT INTO jobs (queue) VALUES ('mails')").await;
+    fixture.scaler.reaches(&mailer, 1.0, SOON).await;
+    database
+        .execute(
+            "CREATE SCHEMA archive; CREATE TABLE archive.jobs (LIKE jobs); GRANT USAGE ON SCHEMA archive TO scaler;
+             GRANT SELECT ON archive.jobs TO scaler;
+             DO $$BEGIN
+               EXECUTE format('ALTER ROLE scaler IN DATABASE %I SET search_path = archive, public', current_database());
+             END$$;
+             SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND usename = 'scaler'",
+        )
+        .await;
+    fixture.scaler.reaches(&mailer, 0.0, PATIENCE).await;
+    told(&mut fixture, "the search_path of the role has changed", &[("database", "claps")]).await;
+    shows(&fixture, "database claps", "names of tables may mean others").await;
+    why(&fixture, "mailer", "The search_path of the role in claps changed").await;
+    let changed_at =
+        fixture.metric("clapometer_database_search_path_changed_timestamp_seconds", "database=\"claps\"").await;
+    assert!(changed_at.is_some_and(|at| at > 0.0), "{changed_at:?}");
     tells_nothing_secret(fixture.serving, &database).await;
 }
 

@@ -289,7 +289,7 @@ async fn the_main_file_takes_an_allowance_back_and_its_own_faults_hold_up_no_tea
     fixture.write(&without_team_1);
     fixture.scaler.refuses(&of_team(1), Code::PermissionDenied, NOTICED).await;
     assert_eq!(fixture.scaler.value(&of_team(2)).await.unwrap(), 22.0);
-    assert_eq!(fixture.metric("clapometer_config_valid", "").await, Some(1.0));
+    fixture.reaches_metric("clapometer_config_valid", "", 1.0, NOTICED).await;
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! Gathers the state that the page shows from the modules that have it.
 
-use std::{fs, sync::Arc};
+use std::{fs, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
@@ -23,6 +23,8 @@ use crate::{
 
 /// The days before the end of a certificate in which it needs a person, as the alert has it.
 const DAYS_BEFORE_THE_END: i64 = 7;
+
+const DAY: Duration = Duration::from_secs(24 * 3_600);
 
 /// The source of the answers about the state.
 pub(in crate::admin) struct Gatherer {
@@ -88,6 +90,7 @@ impl Gatherer {
             keys: latest.and_then(|latest| latest.keys),
             silent_keys: source.silent_keys(clock.instant()),
             short: query.budget.as_ref().map(|budget| budget.total).zip(short_keys),
+            unannounced_since: source.unannounced_since().map(|since| clock.moment(since)),
             read_at,
             age_seconds: read_at.map(|read_at| rounded(read_at.age.as_secs_f64())),
             duration_seconds: latest.map(|latest| rounded(latest.took.as_secs_f64())),
@@ -125,6 +128,7 @@ impl Gatherer {
             }),
             role: known.is_standby.map(|is_standby| if is_standby { Role::Standby } else { Role::Primary }),
             has_left_primary: known.has_left_primary,
+            path_changed_at: known.path_changed_at.map(|at| clock.moment(at)).filter(|moment| moment.age < DAY),
             privileged: known.is_privileged,
             breaker: match known.breaker {
                 reading::Breaker::Closed => Breaker::Closed,
@@ -190,11 +194,21 @@ fn trigger(state: metrics::TriggerState, clock: &Clock) -> Trigger {
         since: clock.moment(since),
         asked_at: clock.moment(state.asked_at),
         value: state.value,
+        value_since: state.value_since.map(|since| clock.moment(since)),
+        value_before: state.value_before,
         active: state.is_active,
+        target: one(state.thresholds.iter().map(|thresholds| thresholds.target)),
+        activation: one(state.thresholds.iter().map(|thresholds| thresholds.activation)),
         code,
         error,
         requests: state.codes.into_iter().collect(),
     }
+}
+
+/// Returns the number that all of these are.
+fn one(mut numbers: impl Iterator<Item = f64>) -> Option<f64> {
+    let first = numbers.next()?;
+    numbers.all(|number| number == first).then_some(first)
 }
 
 fn reload(reload: reloads::Reload, clock: &Clock) -> Reload {

@@ -417,13 +417,23 @@ fn trigger_row(markup: &mut Markup, trigger: &Trigger) {
     markup.raw("<tr><td>").name(&trigger.namespace).raw("/").name(&trigger.name);
     markup.raw("<td class=\"wide\">").name(&trigger.query);
     markup.raw("<td>").badge(class, trigger.state.word()).raw(" ").since(&trigger.since).raw("<td>");
-    let activity = trigger.active.map(|is_active| if is_active { "active" } else { "not active" });
-    match (trigger.code, trigger.value, activity) {
-        (Some(code), ..) if code != "OK" => markup.raw(code),
-        (_, Some(value), Some(activity)) => markup.raw(number(value)).raw(", ").raw(activity),
-        (_, Some(value), None) => markup.raw(number(value)),
-        (_, None, activity) => markup.raw(activity.unwrap_or_default()),
+    let activity = trigger.active.map(|is_active| match trigger.activation {
+        // The number that explains it stands beside it.
+        Some(activation) if !is_active && activation > 0.0 => format!("not active (activation {})", number(activation)),
+        _ if is_active => "active".to_owned(),
+        _ => "not active".to_owned(),
+    });
+    let value = trigger.value.map(|value| match trigger.target {
+        Some(target) => format!("{} / {}", number(value), number(target)),
+        None => number(value),
+    });
+    match trigger.code {
+        Some(code) if code != "OK" => markup.raw(code),
+        _ => markup.raw([value, activity].into_iter().flatten().collect::<Vec<_>>().join(", ")),
     };
+    if let (Some(since), Some(before), Some("OK")) = (&trigger.value_since, trigger.value_before, trigger.code) {
+        error(markup, Some(&format!("since {}, {} before", since.time_of_day(), number(before))));
+    }
     error(markup, trigger.error.as_deref());
     markup.raw("<td class=\"n\">").age(&trigger.asked_at);
 }

@@ -113,6 +113,12 @@ impl Status {
         if let soon @ 1.. = self.files.certificates.iter().filter(|(_, days)| *days >= 0).count() {
             parts.push(plural(soon, "certificate expires soon", "certificates expire soon"));
         }
+        if let unheard @ 1.. = self.queries.iter().filter(|query| query.unannounced_since.is_some()).count() {
+            parts.push(format!("{} late", plural(unheard, "query sees changes", "queries see changes")));
+        }
+        if let changed @ 1.. = self.databases.iter().filter(|one| one.path_changed_at.is_some()).count() {
+            parts.push(format!("{} another search_path", plural(changed, "database has", "databases have")));
+        }
         if let unseen @ 1.. = self.queries.iter().filter(|query| query.silent_keys > 0).count() {
             parts.push(format!("{} asked for unknown keys", plural(unseen, "query is", "queries are")));
         }
@@ -153,6 +159,13 @@ impl Status {
                 let subject = Subject::Database(&database.name);
                 problems.push(Problem { weight, word, subject, since: None, text, remedy });
             }
+            if let Some(changed_at) = database.path_changed_at {
+                let text = "the search_path of its role has changed: names of tables may mean others".into();
+                let remedy = "Set `search_path` of the database, or name schemas in the queries. ALTER ROLE ... RESET search_path takes it back.";
+                let (weight, word, since, remedy) = (Weight::Note, "path", Some(changed_at), Some(remedy));
+                let subject = Subject::Database(&database.name);
+                problems.push(Problem { weight, word, subject, since, text, remedy });
+            }
             if database.is_deaf() {
                 let text = "notifications do not arrive; numbers are right, but may be as old as max_age".into();
                 let remedy = "The log says why. Behind a pooler in transaction mode set `listen_host` to the server itself; a standby has none.";
@@ -177,6 +190,20 @@ impl Status {
             let remedy = "Is the key of the trigger spelt right? The log names it. If its queue has had no row yet, all is well.";
             let (weight, word, subject) = (Weight::Note, "unknown", Subject::Query(&query.name));
             problems.push(Problem { weight, word, subject, since: None, text, remedy: Some(remedy) });
+        }
+        for query in self.queries.iter().filter(|query| query.unannounced_since.is_some()) {
+            let text = "changes come without the notifications that it waits for, and are seen late".into();
+            let remedy = "Is the NOTIFY trigger of its table gone or disabled? `clapometer notify-sql` makes it again. \
+                          Numbers that change by the clock need `next_change`.";
+            let (weight, word, subject) = (Weight::Warning, "unheard", Subject::Query(&query.name));
+            problems.push(Problem {
+                weight,
+                word,
+                subject,
+                since: query.unannounced_since,
+                text,
+                remedy: Some(remedy),
+            });
         }
         for query in &self.queries {
             let Some((total, keys)) = query.short else { continue };

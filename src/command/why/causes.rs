@@ -4,6 +4,7 @@ use time::OffsetDateTime;
 
 use super::story::{State, Story};
 use crate::{
+    config::part_of_key,
     recorder::{Event, History, Incident, TriggerHistory},
     remedy,
     terminal::text::{number, plural, printable},
@@ -23,7 +24,18 @@ impl Story<'_> {
         let mut causes = match state.error() {
             _ if !outage.is_empty() => outage,
             Some((code, text)) => remedy::of_status(code, text).map(str::to_owned).into_iter().collect(),
-            None => of_value(state).into_iter().collect(),
+            None => {
+                let of_threshold = of_threshold(state).into_iter();
+                let of_path = self.of_path(state, history).into_iter();
+                let of_notifications = of_notifications(state, history).map(|at| {
+                    format!(
+                        "A change came without a notification at {}, so that numbers are seen late: is the NOTIFY trigger of the \
+                         table gone or disabled? `clapometer notify-sql` makes it again.",
+                        self.time(at)
+                    )
+                });
+                of_value(state).into_iter().chain(of_threshold).chain(of_path).chain(of_notifications).collect()
+            }
         };
         causes.extend(reload);
         causes
@@ -82,14 +94,30 @@ impl Story<'_> {
         trigger.databases.iter().flat_map(of_database).collect()
     }
 
+    /// Says that names of tables may mean others than before.
+    fn of_path(&self, state: &State<'_>, history: &History) -> Option<String> {
+        let mut changes = history.incidents.iter().rev().filter(|happening| happening.at <= self.at);
+        let (at, database) = changes.find_map(|happening| match &happening.incident {
+            Incident::SearchPath { database } if state.trigger.databases.contains(database) => {
+                Some((happening.at, database))
+            }
+            _ => None,
+        })?;
+        Some(format!(
+            "The search_path of the role in {database} changed at {}, so that the names of tables may mean others: set \
+             `search_path` of the database, or name schemas in the query.",
+            self.time(at)
+        ))
+    }
+
     /// Names the latest reload that changed a trigger's query or, if it was told an error, one of its databases. An outage has
     /// no cause in a query.
     fn reload(&self, state: &State<'_>, history: &History, is_outage: bool) -> Option<String> {
         let trigger = state.trigger;
         let databases = trigger.databases.iter().filter(|_| state.error().is_some());
-        let mut names: Vec<String> = databases.map(|database| format!("databases.{database}")).collect();
+        let mut names: Vec<String> = databases.map(|database| format!("databases.{}", part_of_key(database))).collect();
         if !is_outage {
-            names.push(format!("queries.{}", trigger.query));
+            names.push(format!("queries.{}", part_of_key(&trigger.query)));
         }
         let is_of = |key: &str, name: &str| key.strip_prefix(name).is_some_and(|rest| rest.starts_with(['.', ' ']));
         let past = history.incidents.iter().rev().filter(|happening| happening.at <= self.at);
@@ -105,7 +133,7 @@ impl Story<'_> {
         let told = format!("A reload changed {} at {}.", printable(&keys.join(", ")), self.time(at));
         let effect = match state.value {
             Some(change) if matches!(change.event, Event::Value { .. }) && change.at < at => {
-                match keys.iter().any(|key| key.ends_with(".max_age")) {
+                match keys.iter().any(|key| key.contains(".max_age")) {
                     true => " The value has not changed since: a reading is told again until it is `max_age` old."
                         .to_owned(),
                     false => " The value has not changed since.".to_owned(),
@@ -150,6 +178,36 @@ fn of_value(state: &State<'_>) -> Option<String> {
              first, or raise `total` of its `budget`.",
             plural(keys, "key is told fewer than it has rows", "keys are told fewer than they have rows")
         ),
+    })
+}
+
+/// Says why a trigger with a value is inactive.
+fn of_threshold(state: &State<'_>) -> Option<String> {
+    let value = match state.value?.event {
+        Event::Value { value } if value > 0.0 => number(value),
+        _ => return None,
+    };
+    let (Event::Activity { active: false } | Event::Pushed { active: false }) = state.activity?.event else {
+        return None;
+    };
+    Some(match state.trigger.activation {
+        Some(activation) if activation > 0.0 => format!(
+            "It is inactive with a value of {value}, so that KEDA scales to zero: its activity does not exceed its \
+             `activationTargetQueryValue` (`activation` of the query) of {}.",
+            number(activation)
+        ),
+        _ => format!(
+            "It is inactive with a value of {value}, so that KEDA starts nothing new: the query's activity is 0. Its rows are held, \
+             or wait."
+        ),
+    })
+}
+
+/// Returns when a change of a trigger's query came without a notification, the last time that is known.
+fn of_notifications(state: &State<'_>, history: &History) -> Option<OffsetDateTime> {
+    history.incidents.iter().rev().find_map(|happening| match &happening.incident {
+        Incident::Unannounced { query, .. } if *query == state.trigger.query => Some(happening.at),
+        _ => None,
     })
 }
 

@@ -49,7 +49,7 @@ pub(super) struct Story<'a> {
 pub(super) struct State<'a> {
     pub(super) trigger: &'a TriggerHistory,
     pub(super) value: Option<&'a Change>,
-    activity: Option<&'a Change>,
+    pub(super) activity: Option<&'a Change>,
 }
 
 impl Story<'_> {
@@ -245,6 +245,15 @@ impl Story<'_> {
     fn list(&self, history: &History, colors: ColorChoice, lines: &mut Vec<String>) {
         let several = history.triggers.iter().any(|trigger| trigger.query != history.triggers[0].query);
         let mut changes: Vec<(OffsetDateTime, String, Style)> = Vec::new();
+        // Before what they may have caused in the same moment.
+        for (index, trigger) in history.triggers.iter().enumerate().skip(1).filter(|(_, one)| one.target.is_some()) {
+            let mut before = history.triggers[..index].iter().filter(|before| before.query == trigger.query);
+            let is_later = before.any(|before| before.first_asked_at + ONE_POLL < trigger.first_asked_at);
+            if is_later && trigger.first_asked_at >= history.from {
+                let text = "the trigger's metadata changed, or its query's target or activation";
+                changes.push((trigger.first_asked_at, text.to_owned(), Style::Quiet));
+            }
+        }
         for trigger in &history.triggers {
             let query = if several { format!("{}: ", trigger.query) } else { String::new() };
             let shown = trigger.changes.iter().filter(|change| change.at >= history.from);
@@ -389,6 +398,16 @@ fn incident(incident: &Incident) -> (String, Style) {
         }
         Incident::Primary { database } => (format!("readings of {database} came from a primary again"), Style::Good),
         Incident::Deaf { database } => (format!("notifications of {database} did not arrive any more"), Style::Warning),
+        Incident::Unannounced { query, database } => (
+            format!(
+                "a change of {query} came without a notification of {database}: is the table's NOTIFY trigger gone?"
+            ),
+            Style::Warning,
+        ),
+        Incident::SearchPath { database } => (
+            format!("the search_path of the role in {database} changed: names of tables may mean others"),
+            Style::Warning,
+        ),
         Incident::Hearing { database } => (format!("notifications of {database} arrived again"), Style::Good),
     }
 }

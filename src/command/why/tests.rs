@@ -50,6 +50,7 @@ fn trigger(first: &str, last: &str, changes: Vec<Change>) -> TriggerHistory {
         query: "jobs".to_owned(),
         databases: vec!["claps".to_owned()],
         target: Some(5.0),
+        activation: Some(0.0),
         first_asked_at: at(first),
         last_asked_at: at(last),
         interval_seconds: Some(30.0),
@@ -165,6 +166,34 @@ fn a_budget_and_a_zero_of_an_unknown_key_are_told() {
     assert!(told(3.0, 1, Some(40)).contains(budget) && !told(3.0, 1, Some(40)).contains(key));
     assert!(told(0.0, 1, None).contains(key) && !told(0.0, 1, None).contains("Its query shares"));
     assert!(!told(0.0, 0, None).contains(key));
+}
+
+#[test]
+fn a_value_beside_no_activity_is_explained_by_the_activation() {
+    let told = |activation: f64, active_: bool| {
+        let mut one = trigger("00:10:00", "08:59:50", vec![value("01:30:00", 412.0), active("01:30:00", active_)]);
+        one.activation = Some(activation);
+        flat(&told_of("03:12:00", vec![one]))
+    };
+    assert!(told(1_000.0, false).contains("It is inactive with a value of 412, so that KEDA scales to zero"));
+    assert!(told(1_000.0, false).contains("`activationTargetQueryValue` (`activation` of the query) of 1000."));
+    assert!(told(0.0, false).contains("the query's activity is 0."));
+    assert!(!told(0.0, true).contains("It is inactive"));
+}
+
+#[test]
+fn another_search_path_and_a_change_without_a_notification_are_told() {
+    let one = || vec![trigger("00:10:00", "08:59:50", vec![value("01:30:00", 0.0), active("01:30:00", false)])];
+    let of = |database: &str, query: &str| {
+        let path = Incident::SearchPath { database: database.to_owned() };
+        let unannounced = Incident::Unannounced { query: query.to_owned(), database: database.to_owned() };
+        told_after(vec![("03:00:00", path), ("03:20:00", unannounced)], one())
+    };
+    let page = of("claps", "jobs");
+    assert!(page.contains("The search_path of the role in claps changed at 03:00:00, so that"), "{page}");
+    assert!(page.contains("A change came without a notification at 03:20:00, so that numbers are seen late"), "{page}");
+    let page = of("other", "other");
+    assert!(!page.contains("The search_path of") && !page.contains("A change came"), "{page}");
 }
 
 #[test]
@@ -303,7 +332,9 @@ fn a_reload_of_its_query_is_told_beside_what_it_changed() {
     let words = "A reload changed queries.jobs.max_age at 02:30:00. The value has not changed since: a reading is told again until";
     assert!(page.contains(words), "{page}");
     assert!(told("queries.jobs.sql and 3 more").contains("A reload changed queries.jobs.sql at 02:30:00. The value"));
-    for other in ["queries.jobs-2.sql", "queries.other.sql", "databases.claps.host", "log.level"] {
+    for other in
+        ["queries.\"jobs.v2\".sql", "queries.jobs-2.sql", "queries.other.sql", "databases.claps.host", "log.level"]
+    {
         assert!(!told(other).contains("A reload changed"), "{other}");
     }
     // With another target the trigger goes on as another one.
@@ -315,6 +346,7 @@ fn a_reload_of_its_query_is_told_beside_what_it_changed() {
         page.contains("A reload changed queries.jobs.target at 02:30:00. Before that, KEDA was told 12 / 2."),
         "{page}"
     );
+    assert!(page.contains("02:30:20 the trigger's metadata changed, or its query's target or activation"), "{page}");
     let failing = || vec![trigger("00:10:00", "08:59:50", vec![value("01:30:00", 12.0), away("02:31:00")])];
     let host = ("02:30:00", reload("databases.claps.host, queries.jobs.sql"));
     let page = told_after(vec![host, ("02:30:50", down("unreachable", Some("No such name.")))], failing());

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 use super::{
-    REFUSED_REPLACEABLE_AFTER, RefusalNews, Refused, Standing, Told, TriggerId, TriggerLabels,
+    REFUSED_REPLACEABLE_AFTER, RefusalNews, Refused, Standing, Thresholds, Told, TriggerId, TriggerLabels,
     state::{FaultTold, RefusalTold, TriggerState, silent_after},
 };
 use crate::metrics::since_1970;
@@ -43,6 +43,11 @@ pub(super) struct Place {
     refusal: Option<RefusalTold>,
     /// The time since which every answer was a good one.
     answered_since: Option<Instant>,
+    /// The time since which KEDA is told the present value, and the value before it.
+    value_since: Option<Instant>,
+    value_before: Option<f64>,
+    /// The time at which it first asked with other metadata than before, and the same in seconds since 1970.
+    changed_at: Option<(Instant, f64)>,
 }
 
 /// The part of a place that a scrape shows.
@@ -54,6 +59,9 @@ pub(super) struct Row {
     pub(super) silent_after: f64,
     pub(super) value: Option<f64>,
     pub(super) is_active: Option<bool>,
+    pub(super) thresholds: Option<Thresholds>,
+    /// The time at which its metadata changed, in seconds since 1970.
+    pub(super) changed_at: Option<f64>,
     /// The answers by code.
     pub(super) codes: Vec<(&'static str, u64)>,
 }
@@ -62,10 +70,12 @@ pub(super) struct Row {
 #[derive(Debug)]
 struct Variant {
     hash: u64,
+    began_at: Instant,
     asked_at: Instant,
     answered_at: Option<Instant>,
     value: Option<f64>,
     is_active: Option<bool>,
+    thresholds: Option<Thresholds>,
     fault: Option<FaultTold>,
 }
 
@@ -97,6 +107,9 @@ impl Place {
             rhythm: Duration::ZERO,
             refusal: None,
             answered_since: None,
+            value_since: None,
+            value_before: None,
+            changed_at: None,
         }
     }
 
@@ -114,13 +127,28 @@ impl Place {
         self.labels.namespace == namespace && self.labels.name == name
     }
 
-    /// Records a request of the trigger with this hash.
-    pub(super) fn asked(&mut self, hash: u64, now: Instant) {
+    /// Records a request of a trigger.
+    pub(super) fn asked(&mut self, trigger: TriggerId<'_>, now: Instant) {
+        let TriggerId { hash, thresholds, .. } = trigger;
         if let Some(known) = self.variants.iter_mut().find(|variant| variant.hash == hash) {
-            known.asked_at = now;
+            (known.asked_at, known.thresholds) = (now, thresholds);
             return;
         }
-        let variant = Variant { hash, asked_at: now, answered_at: None, value: None, is_active: None, fault: None };
+        // Those of the same poll are new together.
+        let is_change = self.variants.iter().all(|variant| now >= variant.began_at + ONE_POLL);
+        if is_change && !self.variants.is_empty() {
+            self.changed_at = Some((now, since_1970().as_secs_f64()));
+        }
+        let variant = Variant {
+            hash,
+            began_at: now,
+            asked_at: now,
+            answered_at: None,
+            value: None,
+            is_active: None,
+            thresholds,
+            fault: None,
+        };
         if self.variants.len() < VARIANTS {
             self.variants.push(variant);
         } else if let Some(oldest) = self.variants.iter_mut().min_by_key(|variant| variant.asked_at) {
@@ -139,6 +167,7 @@ impl Place {
         if code != OK {
             self.count(code);
         }
+        let before = self.value();
         if let Some(variant) = self.variants.iter_mut().find(|variant| variant.hash == hash) {
             match told {
                 Told::Value(value) => variant.value = Some(value),
@@ -148,6 +177,10 @@ impl Place {
             }
             let since = variant.fault.map_or(now, |before| before.since);
             variant.fault = fault.map(|(code, fault)| FaultTold { code, fault, since });
+        }
+        if self.value() != before {
+            self.value_since = Some(now);
+            self.value_before = before.or(self.value_before);
         }
         match fault {
             Some(_) => self.answered_since = None,
@@ -249,6 +282,25 @@ impl Place {
         self.present().filter_map(|variant| variant.value).max_by(f64::total_cmp)
     }
 
+    /// Returns the numbers that its answers are judged by; those of the largest value if there are several triggers.
+    fn thresholds(&self) -> Option<Thresholds> {
+        let known = self.present().filter(|variant| variant.thresholds.is_some());
+        known.max_by(|one, other| one.value.unwrap_or(0.0).total_cmp(&other.value.unwrap_or(0.0)))?.thresholds
+    }
+
+    /// Returns those of the trigger that was the last to appear.
+    fn newest_thresholds(&self) -> Option<Thresholds> {
+        self.variants.iter().max_by_key(|variant| variant.began_at)?.thresholds
+    }
+
+    /// Returns all of them in one order, each once.
+    fn all_thresholds(&self) -> Vec<Thresholds> {
+        let mut all: Vec<Thresholds> = self.present().filter_map(|variant| variant.thresholds).collect();
+        all.sort_by(|a, b| a.target.total_cmp(&b.target).then(a.activation.total_cmp(&b.activation)));
+        all.dedup();
+        all
+    }
+
     /// Returns whether KEDA was told that one of the triggers is active.
     fn is_active(&self) -> Option<bool> {
         self.present().filter_map(|variant| variant.is_active).max()
@@ -262,6 +314,8 @@ impl Place {
             silent_after: silent_after(self.rhythm).as_secs_f64(),
             value: self.value(),
             is_active: self.is_active(),
+            thresholds: self.thresholds(),
+            changed_at: self.changed_at.map(|(_, wall)| wall),
             codes: self.codes.clone(),
         }
     }
@@ -274,7 +328,11 @@ impl Place {
             asked_at: self.asked_at,
             rhythm: self.rhythm,
             value: self.value(),
+            value_since: self.value_since,
+            value_before: self.value_before,
             is_active: self.is_active(),
+            thresholds: self.all_thresholds(),
+            changed: self.changed_at.zip(self.newest_thresholds()).map(|((at, _), thresholds)| (at, thresholds)),
             codes: self.codes.clone(),
             refusal: self.refusal.clone(),
             fault: self.present().filter_map(|variant| variant.fault).min_by_key(|told| told.since),

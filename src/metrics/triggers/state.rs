@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
-use super::{Refused, TriggerLabels};
+use super::{Refused, Thresholds, TriggerLabels};
 use crate::fault::Fault;
 
 /// KEDA's default polling interval.
@@ -29,8 +29,16 @@ pub struct TriggerState {
     pub rhythm: Duration,
     /// The value that KEDA was told; none if it was told an error.
     pub value: Option<f64>,
+    /// The time since which KEDA is told that.
+    pub value_since: Option<Instant>,
+    /// The latest other value.
+    pub value_before: Option<f64>,
     /// The activity that KEDA was told.
     pub is_active: Option<bool>,
+    /// The numbers that its answers are judged by; several if it is several triggers that differ in them.
+    pub thresholds: Vec<Thresholds>,
+    /// The time at which it first asked with other metadata than before, and what its answers are judged by since.
+    pub changed: Option<(Instant, Thresholds)>,
     /// The answers by code.
     pub codes: Vec<(&'static str, u64)>,
     /// The latest refusal, until the trigger is answered.

@@ -49,7 +49,7 @@ impl World {
 }
 
 fn trigger(name: &str) -> TriggerId<'_> {
-    TriggerId { hash: 1, namespace: "default", name, query: "pending-claps" }
+    TriggerId { hash: 1, namespace: "default", name, query: "pending-claps", thresholds: None }
 }
 
 #[tokio::test(start_paused = true)]

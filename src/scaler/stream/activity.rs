@@ -122,9 +122,11 @@ impl ActivityUpdates {
             let (trigger, _) = &**watched;
             let ScaledObjectRef { namespace, name, .. } = &self.reference;
             let query = &trigger.query().name;
-            self.metrics.trigger_streamed(TriggerId { hash: trigger.id, namespace, name, query }, is_active);
-            let (id, target) = (Some(trigger.id), Some(trigger.target.get()));
-            let asker = Asker { id, namespace, name, query, target };
+            self.metrics
+                .trigger_streamed(TriggerId { hash: trigger.id, namespace, name, query, thresholds: None }, is_active);
+            let thresholds = trigger.thresholds();
+            let (target, activation) = (Some(thresholds.target), Some(thresholds.activation));
+            let asker = Asker { id: Some(trigger.id), namespace, name, query, target, activation };
             self.metrics.recorder.told(asker, Answer::Pushed(is_active), Instant::now());
         }
     }

@@ -24,6 +24,10 @@ fn trigger(name: String, state: TriggerState) -> Trigger {
         asked_at: moment(4),
         value: Some(12.5).filter(|_| is_answered),
         active: Some(true).filter(|_| is_answered),
+        value_since: Some(moment(61)).filter(|_| is_answered),
+        value_before: Some(3.0).filter(|_| is_answered),
+        target: Some(5.0),
+        activation: Some(0.0),
         code: Some(if is_answered { "OK" } else { "InvalidArgument" }),
         error: (!is_answered).then(|| "divedBy: unknown key; did you mean divideBy?".to_owned()),
         requests: BTreeMap::new(),
@@ -43,6 +47,7 @@ fn query(name: String, state: QueryState, history: Vec<Option<f64>>) -> Query {
         keys: None,
         silent_keys: 0,
         short: None,
+        unannounced_since: None,
         read_at: Some(moment(3)),
         age_seconds: Some(3.0),
         duration_seconds: Some(0.0123),
@@ -61,6 +66,7 @@ fn database(name: String, state: DatabaseState) -> Database {
         remedy: None,
         role: Some(Role::Primary),
         has_left_primary: false,
+        path_changed_at: None,
         privileged: Some(false),
         breaker: Breaker::Closed,
         notifications: Some(true),
@@ -90,7 +96,10 @@ fn quiet() -> Status {
 fn a_quiet_page_says_so_and_one_with_problems_names_them_first() {
     let page = quiet().html(&View::default());
     assert!(page.contains("<title>\u{2713} All is well - clapometer</title>") && page.contains(">All is well</h2>"));
-    assert!(page.contains("12.5, active") && page.contains("from 1 to 3"), "{page}");
+    assert!(
+        page.contains("12.5 / 5, active") && page.contains("3 before</span>") && page.contains("from 1 to 3"),
+        "{page}"
+    );
 
     let mut status = quiet();
     status.databases.insert(0, database("archive".to_owned(), DatabaseState::Down));
