@@ -230,6 +230,7 @@ impl Drop for Cluster {
             // Reaped here, or it would stay a zombie until the end of the run.
             let _ = child.wait();
         }
+        processes::remove_shared_memory(&self.data());
         // Children that were still starting may hold a file open; the watcher removes the rest.
         let _ = fs::remove_dir_all(&self.directory);
     }
@@ -325,9 +326,12 @@ fn write_private(path: &Path, content: &str) {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::{fs, time::Duration};
 
-    use super::{super::wait::bounded, Cluster, Settings, processes, speaks_tls};
+    use super::{
+        super::wait::{bounded, eventually},
+        Cluster, STOP, Settings, processes, speaks_tls,
+    };
     use crate::support::{certificates::Certificates, database::connect, skip::skip};
 
     #[tokio::test]
@@ -343,6 +347,25 @@ mod tests {
         cluster.start().await;
         assert_eq!(cluster.port(), port);
         connect(&cluster.superuser("postgres")).await.batch_execute("TABLE kept").await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_cluster_leaves_no_shared_memory_whether_it_was_killed_or_not() {
+        for is_killed in [true, false] {
+            let cluster = Cluster::private().await;
+            let state = fs::read_to_string(cluster.data().join("postmaster.pid")).unwrap();
+            let number = state.lines().nth(6).unwrap().split_whitespace().last().unwrap().to_owned();
+            let is_there = || {
+                let segments = fs::read_to_string("/proc/sysvipc/shm").unwrap();
+                segments.lines().any(|segment| segment.split_whitespace().nth(1) == Some(&number))
+            };
+            assert!(is_there());
+            if is_killed {
+                cluster.kill().await;
+            }
+            drop(cluster);
+            eventually("the segment is gone", STOP, || !is_there()).await;
+        }
     }
 
     #[tokio::test]

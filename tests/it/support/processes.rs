@@ -4,7 +4,7 @@ use std::{
     fs,
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
 };
 
 use rustix::process::{Pid, Signal, getuid, kill_process};
@@ -35,6 +35,16 @@ pub(crate) fn signal(pid: Pid, signal: Signal) {
 /// Returns the process id of a child.
 pub(crate) fn pid(child: &std::process::Child) -> Pid {
     Pid::from_raw(child.id().cast_signed()).expect("a child has a process id above zero")
+}
+
+/// Removes the segment of System V shared memory that a killed postmaster leaves behind: a machine has room for 4,096 of
+/// them, and keeps them until it restarts. The seventh line of `postmaster.pid` has its key and its number.
+pub(crate) fn remove_shared_memory(data: &Path) {
+    let state = fs::read_to_string(data.join("postmaster.pid")).unwrap_or_default();
+    if let Some(number) = state.lines().nth(6).and_then(|line| line.split_whitespace().last()) {
+        // It is not there if a child still holds it, or where the file is of a postmaster that was stopped.
+        let _ = Command::new("ipcrm").args(["-m", number]).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    }
 }
 
 /// Makes the command run as a user other than root, as PostgreSQL demands.

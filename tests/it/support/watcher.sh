@@ -1,5 +1,5 @@
 # Waits for the end of the process at the other end of standard input, then leaves nothing of it:
-# kills what works under the directory $1, stopped or not, and removes that.
+# kills what works under the directory $1, stopped or not, and removes that, and the shared memory of killed postmasters.
 root=$1
 trap '' INT TERM HUP QUIT
 printf .
@@ -19,5 +19,12 @@ while [ "$alive" ] && [ "$rounds" -lt 100 ]; do
         esac
     done
     rounds=$((rounds + 1))
+done
+for file in "$root"/*/data/postmaster.pid; do
+    # The seventh line has the key and the number of the segment.
+    number=$(sed -n '7s/.* //p' "$file" 2>/dev/null)
+    if [ "$number" ]; then
+        ipcrm -m "$number" 2>/dev/null
+    fi
 done
 rm -rf "$root"
