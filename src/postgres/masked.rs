@@ -162,13 +162,14 @@ pub(super) struct Plan {
     scans: Vec<(String, Masks)>,
     /// Every `alias.column` that some node uses.
     used: HashSet<(String, String)>,
-    reads_scalar: bool,
+    /// True if an expression calls a function that masks: in a select list, or beside others in one scan.
+    calls: bool,
 }
 
 impl Plan {
     /// Takes the next line.
     pub(super) fn line(&mut self, line: &str) {
-        self.reads_scalar |= SCALAR_FUNCTIONS.iter().any(|function| line.contains(function));
+        self.calls |= SCALAR_FUNCTIONS.iter().any(|function| line.contains(function));
         let content = line.trim_start();
         let indentation = line.len() - content.len();
         let (indentation, node) = match content.strip_prefix("->  ") {
@@ -182,6 +183,9 @@ impl Plan {
             self.scans.extend(scan(node));
             return;
         }
+        if self.path.last().is_none_or(|(_, node)| scan(node).is_none()) {
+            self.calls |= ROW_FUNCTIONS.iter().any(|(name, _)| is_called(name, content));
+        }
         if !self.is_wasted(content) {
             self.used.extend(columns(content));
         }
@@ -193,7 +197,7 @@ impl Plan {
             .scans
             .iter()
             .any(|(alias, masks)| self.used.iter().any(|(used, column)| used == alias && masks.cover(column)));
-        self.reads_scalar || reads_column
+        self.calls || reads_column
     }
 
     /// Returns whether a line lists what a function's scan returns to a node that need not use it.
@@ -222,6 +226,11 @@ fn scan(node: &str) -> Option<(String, Masks)> {
     let (_, masks) = ROW_FUNCTIONS.into_iter().find(|(name, _)| *name == function)?;
     let alias = words.next().unwrap_or(function);
     Some((alias.trim_matches('"').to_owned(), masks))
+}
+
+/// Returns whether an expression calls a function.
+fn is_called(name: &str, expression: &str) -> bool {
+    expression.match_indices(name).any(|(at, _)| expression[at + name.len()..].starts_with('('))
 }
 
 /// Returns every `alias.column` of an expression.

@@ -23,7 +23,7 @@ const SERVER_STATE: &str = "\
 SELECT pg_is_in_recovery(), \
 CASE WHEN current_setting('default_transaction_read_only') = 'off' THEN false \
 ELSE NOT EXISTS (SELECT FROM pg_catalog.pg_db_role_setting AS s JOIN pg_catalog.pg_roles AS r ON r.oid = s.setrole \
-WHERE r.rolname = current_user AND array_to_string(s.setconfig, ' ') LIKE '%default_transaction_read_only=%') END, \
+WHERE r.rolname = session_user AND array_to_string(s.setconfig, ' ') LIKE '%default_transaction_read_only=%') END, \
 CASE WHEN NOT pg_is_in_recovery() THEN 0 \
 WHEN pg_last_wal_replay_lsn() >= pg_last_wal_receive_lsn() \
 AND EXISTS (SELECT FROM pg_catalog.pg_stat_wal_receiver AS w WHERE w.status = 'streaming') THEN 0 \
@@ -55,6 +55,8 @@ pub enum Mismatch {
         wanted: SessionAttrs,
         /// True if it is a standby.
         is_standby: bool,
+        /// True if its transactions are read-only by default.
+        is_read_only: bool,
     },
     /// It did not say what it is.
     Unknown,
@@ -116,7 +118,8 @@ impl Requirement {
             SessionAttrs::Standby => state.is_standby,
         };
         if !is_of_the_kind {
-            return Err(Mismatch::Kind { wanted: self.attrs, is_standby: state.is_standby });
+            let ServerState { is_standby, is_read_only, lag: _ } = state;
+            return Err(Mismatch::Kind { wanted: self.attrs, is_standby, is_read_only });
         }
         // A transaction from the future says that the two servers' clocks differ, and nothing about its age.
         let is_recent = state.lag.is_some_and(|seconds| seconds.abs() <= self.max_lag.as_secs_f64());
@@ -155,8 +158,12 @@ impl Mismatch {
 impl fmt::Display for Mismatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Kind { wanted, is_standby } => {
-                let found = if *is_standby { "a standby" } else { "a primary" };
+            Self::Kind { wanted, is_standby, is_read_only } => {
+                let found = match (is_standby, is_read_only) {
+                    (true, _) => "a standby",
+                    (false, true) => "a primary whose default_transaction_read_only is on",
+                    (false, false) => "a primary",
+                };
                 write!(f, "the server is {found}, and target_session_attrs is {}", wanted.name())
             }
             Self::Unknown => f.write_str("the server does not say whether it is a standby"),

@@ -101,6 +101,37 @@ async fn each_host_says_why_it_gives_no_session() {
 }
 
 #[tokio::test]
+async fn a_primary_that_is_read_only_by_default_is_called_so_unless_only_the_role_is() {
+    let primary = Cluster::private().await;
+    let database = Database::empty(&primary).await;
+    database.execute(ROWS).await;
+    let ports = [primary.port(), primary.port()];
+    // As dynamic credentials do it: the role that logs in takes another one on.
+    superuser(
+        &primary,
+        "ALTER ROLE scaler SET default_transaction_read_only = on; CREATE ROLE reader; GRANT reader TO scaler;
+         ALTER ROLE scaler SET role = reader",
+    )
+    .await;
+    database.execute("GRANT SELECT ON rows TO reader").await;
+    let checked = check(database.name(), &ports, "").await;
+    assert_eq!(checked.code(), Some(0), "{checked:?}");
+
+    superuser(
+        &primary,
+        &format!(
+            "ALTER ROLE scaler RESET ALL; ALTER DATABASE {} SET default_transaction_read_only = on",
+            database.name()
+        ),
+    )
+    .await;
+    let checked = check(database.name(), &ports, "").await;
+    assert_eq!(checked.code(), Some(69), "{checked:?}");
+    let text = checked.output.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(text.contains("a primary whose default_transaction_read_only is on"), "{text}");
+}
+
+#[tokio::test]
 async fn a_preferred_host_is_gone_back_to_and_the_standby_is_seen_meanwhile() {
     let primary = Cluster::private().await;
     let (database, standby) = behind(&primary).await;

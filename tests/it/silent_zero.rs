@@ -143,6 +143,11 @@ async fn masked_statistics_are_seen_in_every_shape_that_a_plan_shows() {
             "SELECT count(*) FROM pg_locks AS l WHERE EXISTS (SELECT FROM pg_stat_activity AS a WHERE a.pid = l.pid AND a.state = 'active')",
         ),
         ("distinct", "SELECT count(DISTINCT client_addr) FROM pg_stat_activity"),
+        ("selected", "SELECT count(*) FROM (SELECT (pg_stat_get_activity(NULL)).state AS s) AS a WHERE s IS NOT NULL"),
+        (
+            "rows-from",
+            "SELECT count(*) FROM ROWS FROM (pg_stat_get_activity(NULL), generate_series(1, 3)) AS a (b, c, d, e, s) WHERE s IS NOT NULL",
+        ),
         ("dissolved-function", "SELECT count(*) FROM app.busy()"),
         (
             "scalar",
