@@ -338,7 +338,7 @@ impl Config {
             self.databases.values().flat_map(|database| database.connection.files()).collect();
         files.extend_from_slice(&self.effective.files);
         files.extend(self.server.tls.iter().flat_map(ServerTls::files).cloned());
-        files.sort();
+        files.sort_unstable();
         files.dedup();
         files
     }

@@ -49,7 +49,7 @@ fn unreadable(path: &Path, error: &io::Error) -> String {
 /// they may make a circle.
 fn manifests_below(directory: &Path) -> io::Result<Vec<PathBuf>> {
     let mut entries: Vec<_> = fs::read_dir(directory)?.collect::<Result<_, _>>()?;
-    entries.sort_by_key(fs::DirEntry::file_name);
+    entries.sort_unstable_by_key(fs::DirEntry::file_name);
     let mut manifests = Vec::new();
     for entry in entries {
         let path = entry.path();

@@ -147,7 +147,7 @@ fn resolved(segment: &str, parent: &[String], below: &Tree) -> Result<String, St
     let siblings = below.places.keys().filter(|path| path.split_last().is_some_and(|(_, head)| head == parent));
     let mut fitting: Vec<&String> =
         siblings.filter_map(|path| path.last()).filter(|key| spelt(key) == wanted).collect();
-    fitting.sort();
+    fitting.sort_unstable();
     match fitting[..] {
         [] => Ok(wanted),
         [only] => Ok(only.clone()),

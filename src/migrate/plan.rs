@@ -203,7 +203,7 @@ impl Plan {
         }
         let mut groups: Vec<Vec<usize>> =
             groups.into_values().filter(|group| group.len() > 1).map(|group| group.into_iter().collect()).collect();
-        groups.sort();
+        groups.sort_unstable();
         groups
     }
 }

@@ -117,7 +117,7 @@ fn foreign(plan: &Explained) -> Vec<Caveat> {
         let name = table.map(|(schema, name)| format!("{schema}.{name}"));
         names.extend(name.or_else(|| text(node, "Relations").map(str::to_owned)));
     }
-    names.sort();
+    names.sort_unstable();
     names.dedup();
     names.into_iter().map(Caveat::Foreign).collect()
 }

@@ -48,7 +48,7 @@ impl<'a> KeyProblems<'a> {
         if problems.is_empty() {
             return Ok(());
         }
-        problems.sort();
+        problems.sort_unstable();
         let listed = problems.iter().take(MOST_LISTED).map(|(key, problem)| format!("{}: {problem}", shown(key)));
         let mut texts: Vec<String> = listed.collect();
         if problems.len() > MOST_LISTED {

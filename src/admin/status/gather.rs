@@ -45,11 +45,11 @@ impl Gatherer {
         let Subject { metrics, catalog, reloads, build } = &self.subject;
         let catalog = Arc::clone(&catalog.borrow());
         let mut queries: Vec<Query> = catalog.sources().map(|source| self.query(source, &clock)).collect();
-        queries.sort_by(|a, b| (a.state, &a.name).cmp(&(b.state, &b.name)));
+        queries.sort_unstable_by(|a, b| (a.state, &a.name).cmp(&(b.state, &b.name)));
         let databases = catalog.databases().iter();
         let mut databases: Vec<Database> =
             databases.map(|(name, database)| self.database(name, database, &queries, &clock)).collect();
-        databases.sort_by(|a, b| (a.state, &a.name).cmp(&(b.state, &b.name)));
+        databases.sort_unstable_by(|a, b| (a.state, &a.name).cmp(&(b.state, &b.name)));
         let (states, untracked_requests) = metrics.trigger_states(clock.instant());
         Status {
             process: Process {
