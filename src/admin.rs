@@ -52,6 +52,9 @@ const CONNECTION_TIMEOUT: Duration = Duration::from_secs(20);
 /// The longest time that a peer may take to send the head of a request.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// The most bytes of a head, which hyper keeps until it is complete. By default it keeps 400 KiB.
+const HEAD: usize = 16 * 1024;
+
 /// The certificates whose end is known, by their keys in the configuration.
 pub const CERTIFICATES: [&str; 2] = ["server.tls.cert", "server.tls.client_ca"];
 
@@ -102,7 +105,7 @@ pub async fn serve(listener: TcpListener, subject: Subject, shutdown: Cancellati
                 async move { Ok::<_, Infallible>(pages.page(&request).await) }
             });
             let mut http = http1::Builder::new();
-            http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).keep_alive(false);
+            http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(HEAD).keep_alive(false);
             tokio::select! {
                 // An error of the peer or a timeout ends this connection only.
                 _ = timeout(CONNECTION_TIMEOUT, http.serve_connection(TokioIo::new(socket), service)) => {}

@@ -1,11 +1,13 @@
 //! Starts and stops the scaler: listeners, gRPC services, signals, supervision and drain.
 
 mod accept;
+mod answer_body;
 mod body_limit;
 mod connection_place;
 mod counted_log;
 mod health;
 mod lookout;
+mod pace;
 mod preface;
 mod query_files;
 mod reload;

@@ -24,7 +24,7 @@ const IDLE: Duration = Duration::from_secs(600);
 const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 
 /// The limit of all cached queries. Their parameters are stored twice, and a trigger may write 64 KiB of them.
-const CAPACITY: Quota = Quota { entries: 10_000, bytes: 16 * 1024 * 1024 };
+const CAPACITY: Quota = Quota { entries: 10_000, bytes: 8 * 1024 * 1024 };
 
 /// The limit of one namespace, so that one tenant cannot push out the cached queries of others.
 const NAMESPACE_CAPACITY: Quota = Quota { entries: CAPACITY.entries / 4, bytes: CAPACITY.bytes / 4 };

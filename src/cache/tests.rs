@@ -331,17 +331,17 @@ async fn long_parameters_take_room_by_their_bytes() {
     for number in 0..1_000 {
         assert!(of(number, "default").is_ok());
     }
-    assert!((1..=64).contains(&world.metrics.gauges.get()), "4 MiB are one namespace's");
+    assert!((1..=32).contains(&world.metrics.gauges.get()), "2 MiB are one namespace's");
     for number in 0..1_000 {
         assert!(of(number, &number.to_string()).is_ok());
     }
-    assert!((65..=258).contains(&world.metrics.gauges.get()), "16 MiB are there for all");
+    assert!((33..=129).contains(&world.metrics.gauges.get()), "8 MiB are there for all");
 
-    let watches: Vec<_> = (2_000..2_064).map(|number| of(number, "watching").unwrap().watch(None)).collect();
-    assert_eq!(of(2_064, "watching").err(), Some(Fault::Exhausted(crate::fault::Limit::NamespaceQuota)));
-    assert!(of(2_064, "other").is_ok());
+    let watches: Vec<_> = (2_000..2_032).map(|number| of(number, "watching").unwrap().watch(None)).collect();
+    assert_eq!(of(2_032, "watching").err(), Some(Fault::Exhausted(crate::fault::Limit::NamespaceQuota)));
+    assert!(of(2_032, "other").is_ok());
     drop(watches);
-    assert!(of(2_065, "watching").is_ok());
+    assert!(of(2_033, "watching").is_ok());
     world.cache.keep_only(&[]);
     assert_eq!(world.metrics.gauges.get(), 0);
     assert!(of(1, "default").is_ok(), "what is gone takes no room");

@@ -15,6 +15,8 @@ pub enum Limit {
     Connections,
     /// The bytes of requests that are not answered.
     Requests,
+    /// The bytes of answers that the peer does not take.
+    Reading,
     /// Connections to the admin port.
     AdminConnections,
 }
@@ -30,13 +32,15 @@ struct LimitLabels {
 pub(super) struct Limits(Family<LimitLabels, Counter>);
 
 impl Limit {
-    const ALL: [Self; 4] = [Self::NewConnections, Self::Connections, Self::Requests, Self::AdminConnections];
+    const ALL: [Self; 5] =
+        [Self::NewConnections, Self::Connections, Self::Requests, Self::Reading, Self::AdminConnections];
 
     fn name(self) -> &'static str {
         match self {
             Self::NewConnections => "new_connections",
             Self::Connections => "connections",
             Self::Requests => "requests",
+            Self::Reading => "reading",
             Self::AdminConnections => "admin_connections",
         }
     }

@@ -18,8 +18,9 @@ use tonic::body::Body;
 use super::{
     connection_place::{ConnectionPlace, ConnectionPlaces},
     counted_log::CountedLog,
+    pace::{Pace, PacedIo},
     preface::{Preface, PrefaceReader},
-    routes::{Answering, PeerServices, Services},
+    routes::{Answering, PeerServices, STREAMING, Services},
     tls::ServerIdentity,
 };
 use crate::{
@@ -39,6 +40,9 @@ const STREAMS: u16 = 20_000;
 /// The longest time that a peer may take for the TLS handshake, and then for the HTTP/2 preface.
 const PREFACE_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// The most bytes that TLS keeps for a socket that takes none: one record. By default it keeps 64 KiB.
+const TLS_BUFFER: usize = 16 * 1024;
+
 /// The interval of pings to a silent peer, and the time that it has to answer one.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
 
@@ -48,9 +52,6 @@ const GOAWAY_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The pause after `accept` has failed: the process is out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
-/// The part that only the paths of streaming methods have. These must know the age of their connection.
-const STREAMING: &str = "/Stream";
 
 /// The limits and the identity of a connection.
 pub(super) struct ConnectionLimits {
@@ -139,8 +140,9 @@ async fn connection(
         let (io, preface) = PrefaceReader::new(socket);
         return serve_http2(io, preface, services, place, maximum_age, shutdown).await;
     };
+    let encrypted = acceptor.accept_with(socket, |session| session.set_buffer_limit(Some(TLS_BUFFER)));
     let handshake = tokio::select! {
-        handshake = timeout(PREFACE_TIMEOUT, acceptor.accept(socket)) => handshake,
+        handshake = timeout(PREFACE_TIMEOUT, encrypted) => handshake,
         () = shutdown.cancelled() => return,
     };
     match handshake {
@@ -167,6 +169,8 @@ async fn serve_http2<I>(
 {
     let age = maximum_age.map(|limit| ConnectionAge { is_over: CancellationToken::new(), limit });
     let age_of_streams = age.clone();
+    let pace = Pace::new(Arc::clone(services.budget()));
+    let io = PacedIo::new(io, Arc::clone(&pace));
     let service = service_fn(move |request| answer(&services, place, request, age_of_streams.as_ref()));
     let http = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
@@ -174,6 +178,12 @@ async fn serve_http2<I>(
         .auto_date_header(false)
         .max_concurrent_streams(u32::from(STREAMS))
         .max_pending_accept_reset_streams(usize::from(STREAMS))
+        // A call may be refused before all of it has come, and then HTTP/2 counts the rest as an error. By default a
+        // connection is closed after 1,024 of them in its life (RUSTSEC-2024-0003), because each is answered with a frame
+        // that a peer may not read: here such a peer is not read either (`pace.rs`).
+        .max_local_error_reset_streams(None)
+        // The next message of a stream is made when the one before has left.
+        .max_send_buf_size(1)
         .keep_alive_interval(KEEP_ALIVE)
         .keep_alive_timeout(KEEP_ALIVE)
         .serve_connection(TokioIo::new(io), service);
@@ -196,7 +206,7 @@ async fn serve_http2<I>(
     };
     tokio::select! {
         // An error of the peer ends this connection only; hyper has sent its GOAWAY.
-        _ = http.as_mut() => return,
+        _ = pace.turns(http.as_mut()) => return,
         () = preface_timeout => return,
         () = too_old => {}
         () = shutdown.cancelled() => {}
@@ -213,11 +223,11 @@ async fn serve_http2<I>(
         }
     };
     tokio::select! {
-        _ = http.as_mut() => return,
+        _ = pace.turns(http.as_mut()) => return,
         () = streams_end => {}
     }
     tokio::select! {
-        _ = http => {}
+        _ = pace.turns(http) => {}
         () = sleep(GOAWAY_TIMEOUT) => {}
     }
 }
@@ -235,7 +245,7 @@ fn answer(
     if !content_type.is_some_and(is_grpc) {
         let mut response = Response::new(Body::empty());
         *response.status_mut() = StatusCode::UNSUPPORTED_MEDIA_TYPE;
-        return Answering::refusal(response);
+        return services.refuse(response);
     }
     if let Some(age) = age.filter(|_| request.uri().path().contains(STREAMING)) {
         request.extensions_mut().insert(age.clone());

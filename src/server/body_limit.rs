@@ -45,8 +45,13 @@ where
         let polled = Pin::new(&mut this.body).poll_frame(context);
         let refused = match polled {
             Poll::Ready(Some(Ok(frame))) => {
-                let bytes = frame.data_ref().map_or(0, Bytes::len);
-                let charged = this.charge.add_bytes(bytes, this.body.is_end_stream());
+                let charged = match frame.trailers_ref() {
+                    Some(trailers) => this.charge.add_trailers(trailers),
+                    None => {
+                        let bytes = frame.data_ref().map_or(0, Bytes::len);
+                        this.charge.add_bytes(bytes, this.body.is_end_stream())
+                    }
+                };
                 return Poll::Ready(Some(charged.map(|()| frame)));
             }
             Poll::Ready(Some(Err(error))) => Status::from_error(Box::new(error)),

@@ -1,7 +1,8 @@
-//! Bounds the memory of all requests that have not been answered: those that are not complete, and those that wait for a
-//! reading.
+//! Bounds the memory of requests: those that are not complete, those that wait for a reading, and those whose answer the
+//! peer has not taken.
 //!
-//! A call waits up to 2.4 seconds, and a peer may send 20,000 at once on each of its connections.
+//! A call waits up to 2.4 seconds, and a peer may send 20,000 at once on each of its connections. What goes beyond the budget
+//! is refused. A refusal is an answer, too: a peer that takes none is not read any further (`pace.rs`).
 
 use std::{
     collections::HashMap,
@@ -11,6 +12,7 @@ use std::{
     },
 };
 
+use http::HeaderMap;
 use tonic::Status;
 
 use super::counted_log::CountedLog;
@@ -24,8 +26,18 @@ use crate::{
 const BUDGET: usize = 48 * 1024 * 1024;
 const BUDGET_OF_A_PEER: usize = 32 * 1024 * 1024;
 
-/// The memory of a request beside its message: measured, and rounded up.
-const OVERHEAD: usize = 6 * 1024;
+/// The bytes beyond the budget that the answers of one peer may hold which are never refused: refusals, and those of
+/// `GetMetricSpec`. All peers together may hold twice as many. From there on nothing more is read.
+const ANSWERS: usize = 4 * 1024 * 1024;
+
+/// The memory of a request beside its message until it is answered: measured with its answer, and rounded up.
+const OVERHEAD: usize = 4 * 1024;
+
+/// The memory of a field beside its name and its value.
+const FIELD: usize = 100;
+
+/// The memory of a request and its answer until the peer has taken it, measured and rounded up.
+const ANSWER: usize = 2 * 1024;
 
 /// The bytes that requests hold at this moment.
 #[derive(Debug)]
@@ -44,11 +56,21 @@ pub(super) struct PeerBudget {
     held: AtomicUsize,
 }
 
-/// The bytes that one request holds; dropping it gives them back.
+/// The part of a peer's share that one connection takes.
+#[derive(Debug)]
+pub(super) struct ConnectionBudget {
+    peer: Arc<PeerBudget>,
+    /// Bytes of answers that HTTP/2 has, and that the socket may not have taken yet.
+    unsent: AtomicUsize,
+}
+
+/// The bytes that one request holds. Dropping it gives them back, but for those of its answer.
 #[derive(Debug)]
 pub(super) struct Charge {
-    peer: Arc<PeerBudget>,
+    connection: Arc<ConnectionBudget>,
     waits: Waits,
+    /// The bytes of the request's head.
+    head: usize,
     bytes: AtomicUsize,
     has_overhead: AtomicBool,
 }
@@ -56,7 +78,7 @@ pub(super) struct Charge {
 /// A request once it is complete.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Waits {
-    /// It is answered at once, and takes nothing from the budget if it comes whole.
+    /// It is answered at once, and not refused if it comes whole.
     Never,
     /// It may wait for a reading, or be a stream.
     Perhaps,
@@ -106,12 +128,62 @@ impl Drop for PeerBudget {
     }
 }
 
+impl PeerBudget {
+    /// Holds bytes, and returns whether there is room for them.
+    fn hold(&self, bytes: usize) -> bool {
+        let of_all = self.all.held.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        let of_peer = self.held.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        of_all <= BUDGET && of_peer <= BUDGET_OF_A_PEER
+    }
+
+    fn release(&self, bytes: usize) {
+        self.held.fetch_sub(bytes, Ordering::Relaxed);
+        self.all.held.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// Returns whether so much is held that nothing more may be read from this peer. One that holds little is read, however
+    /// much others hold.
+    fn is_full(&self) -> bool {
+        let (of_all, of_peer) = (self.all.held.load(Ordering::Relaxed), self.held.load(Ordering::Relaxed));
+        of_peer > BUDGET_OF_A_PEER + ANSWERS
+            || (of_all > BUDGET + ANSWERS && of_peer > ANSWERS / self.all.by_peer().len())
+    }
+}
+
+impl ConnectionBudget {
+    pub(super) fn new(peer: Arc<PeerBudget>) -> Arc<Self> {
+        Arc::new(Self { peer, unsent: AtomicUsize::new(0) })
+    }
+
+    /// Returns whether nothing more may be read from the peer of this connection, and counts if so.
+    pub(super) fn is_full(&self) -> bool {
+        let is_full = self.peer.is_full();
+        if is_full {
+            self.peer.all.metrics.limit_reached(Limit::Reading);
+        }
+        is_full
+    }
+
+    /// Gives back the bytes of the answers that HTTP/2 had: the socket has taken them.
+    pub(super) fn sent(&self) {
+        self.peer.release(self.unsent.swap(0, Ordering::Relaxed));
+    }
+}
+
+impl Drop for ConnectionBudget {
+    fn drop(&mut self) {
+        self.sent();
+    }
+}
+
 impl Charge {
-    /// Begins to count what a request holds.
-    pub(super) fn new(peer: &Arc<PeerBudget>, waits: Waits) -> Arc<Self> {
+    /// Begins to count what a request holds: there will be an answer in any case.
+    pub(super) fn new(connection: &Arc<ConnectionBudget>, waits: Waits, head: &HeaderMap) -> Arc<Self> {
+        connection.peer.hold(ANSWER);
         Arc::new(Self {
-            peer: Arc::clone(peer),
+            connection: Arc::clone(connection),
             waits,
+            head: size(head),
             bytes: AtomicUsize::new(0),
             has_overhead: AtomicBool::new(false),
         })
@@ -122,7 +194,7 @@ impl Charge {
     /// # Errors
     /// There is no room for it.
     pub(super) fn add_overhead(&self) -> Result<(), Status> {
-        if self.has_overhead.swap(true, Ordering::Relaxed) { Ok(()) } else { self.add(OVERHEAD) }
+        if self.has_overhead.swap(true, Ordering::Relaxed) { Ok(()) } else { self.add(OVERHEAD + self.head) }
     }
 
     /// Charges a piece of its message, which may be the last one.
@@ -133,21 +205,31 @@ impl Charge {
         if is_last && self.waits == Waits::Never { Ok(()) } else { self.add(bytes) }
     }
 
+    /// Charges the fields that come after its message.
+    ///
+    /// # Errors
+    /// There is no room for them.
+    pub(super) fn add_trailers(&self, trailers: &HeaderMap) -> Result<(), Status> {
+        self.add(size(trailers))
+    }
+
     fn add(&self, bytes: usize) -> Result<(), Status> {
-        let PeerBudget { all, held, .. } = &*self.peer;
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        let of_all = all.held.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        let of_peer = held.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        if of_all > BUDGET || of_peer > BUDGET_OF_A_PEER { Err(all.refuse()) } else { Ok(()) }
+        let peer = &self.connection.peer;
+        if peer.hold(bytes) { Ok(()) } else { Err(peer.all.refuse()) }
     }
 }
 
 impl Drop for Charge {
     fn drop(&mut self) {
-        let bytes = *self.bytes.get_mut();
-        self.peer.held.fetch_sub(bytes, Ordering::Relaxed);
-        self.peer.all.held.fetch_sub(bytes, Ordering::Relaxed);
+        self.connection.peer.release(*self.bytes.get_mut());
+        self.connection.unsent.fetch_add(ANSWER, Ordering::Relaxed);
     }
+}
+
+/// Returns the memory of these fields. HTTP/2 bounds what they say, and on the wire a field may take a single byte.
+fn size(fields: &HeaderMap) -> usize {
+    fields.iter().map(|(name, value)| FIELD + name.as_str().len() + value.len()).sum()
 }
 
 #[cfg(test)]
@@ -161,17 +243,21 @@ mod tests {
         RequestBudget::new(Arc::new(Metrics::new(Build { version: "0", commit: "0", rustc: "0" })))
     }
 
-    fn share(budget: &Arc<RequestBudget>, peer: &str) -> Arc<PeerBudget> {
-        budget.of(Peer::from(peer.parse::<IpAddr>().unwrap()))
+    fn share(budget: &Arc<RequestBudget>, peer: &str) -> Arc<ConnectionBudget> {
+        ConnectionBudget::new(budget.of(Peer::from(peer.parse::<IpAddr>().unwrap())))
+    }
+
+    fn charge(connection: &Arc<ConnectionBudget>, waits: Waits) -> Arc<Charge> {
+        Charge::new(connection, waits, &HeaderMap::new())
     }
 
     /// Begins requests of a peer until one is refused.
-    fn fill(peer: &Arc<PeerBudget>) -> Vec<Arc<Charge>> {
+    fn fill(connection: &Arc<ConnectionBudget>) -> Vec<Arc<Charge>> {
         let mut charges = Vec::new();
         loop {
-            let charge = Charge::new(peer, Waits::Perhaps);
-            match charge.add_overhead() {
-                Ok(()) => charges.push(charge),
+            let next = charge(connection, Waits::Perhaps);
+            match next.add_overhead() {
+                Ok(()) => charges.push(next),
                 Err(_) => return charges,
             }
         }
@@ -182,16 +268,17 @@ mod tests {
         let budget = budget();
         let (greedy, modest) = (share(&budget, "10.0.0.1"), share(&budget, "10.0.0.2"));
         let of_greedy = fill(&greedy);
-        assert_eq!(of_greedy.len(), BUDGET_OF_A_PEER / OVERHEAD);
-        assert!(
-            Charge::new(&share(&budget, "10.0.0.1"), Waits::Perhaps).add_overhead().is_err(),
-            "by another connection"
-        );
+        assert_eq!(of_greedy.len(), BUDGET_OF_A_PEER / (OVERHEAD + ANSWER));
+        assert!(charge(&share(&budget, "10.0.0.1"), Waits::Perhaps).add_overhead().is_err(), "by another connection");
         let of_modest = fill(&modest);
-        assert!(of_modest.len() >= (BUDGET - BUDGET_OF_A_PEER) / OVERHEAD, "{}", of_modest.len());
+        assert!(of_modest.len() >= (BUDGET - BUDGET_OF_A_PEER) / (OVERHEAD + ANSWER) - 1, "{}", of_modest.len());
         drop((of_greedy, of_modest));
-        assert_eq!(budget.held.load(Ordering::Relaxed), 0);
+        let answers = greedy.unsent.load(Ordering::Relaxed) + modest.unsent.load(Ordering::Relaxed);
+        assert!(answers > 0);
+        assert_eq!(budget.held.load(Ordering::Relaxed), answers);
+        greedy.sent();
         drop((greedy, modest));
+        assert_eq!(budget.held.load(Ordering::Relaxed), 0);
         assert!(budget.by_peer().is_empty());
     }
 
@@ -199,12 +286,44 @@ mod tests {
     fn a_request_that_never_waits_is_charged_only_while_it_is_incomplete() {
         let budget = budget();
         let peer = share(&budget, "10.0.0.1");
-        let charge = Charge::new(&peer, Waits::Never);
+        let charge = charge(&peer, Waits::Never);
         charge.add_bytes(BUDGET, true).unwrap();
-        assert_eq!(budget.held.load(Ordering::Relaxed), 0);
+        assert_eq!(budget.held.load(Ordering::Relaxed), ANSWER);
         charge.add_bytes(7, false).unwrap();
         charge.add_overhead().unwrap();
         charge.add_overhead().unwrap();
-        assert_eq!(budget.held.load(Ordering::Relaxed), 7 + OVERHEAD);
+        assert_eq!(budget.held.load(Ordering::Relaxed), 7 + OVERHEAD + ANSWER);
+    }
+
+    #[test]
+    fn a_field_is_charged_with_what_it_takes_here_and_not_on_the_wire() {
+        let budget = budget();
+        let peer = share(&budget, "10.0.0.1");
+        let mut head = HeaderMap::new();
+        for _ in 0..2 {
+            head.append("name", http::HeaderValue::from_static("value"));
+        }
+        let charge = Charge::new(&peer, Waits::Perhaps, &head);
+        charge.add_overhead().unwrap();
+        charge.add_trailers(&head).unwrap();
+        let fields = 4 * (FIELD + "name".len() + "value".len());
+        assert_eq!(budget.held.load(Ordering::Relaxed), fields + OVERHEAD + ANSWER);
+    }
+
+    #[test]
+    fn a_peer_that_takes_no_answer_is_not_read_and_others_are() {
+        let budget = budget();
+        let (greedy, other, modest) =
+            (share(&budget, "10.0.0.1"), share(&budget, "10.0.0.2"), share(&budget, "10.0.0.3"));
+        for peer in [&greedy, &other] {
+            while !peer.is_full() {
+                drop(charge(peer, Waits::Never));
+            }
+        }
+        assert!(budget.held.load(Ordering::Relaxed) <= BUDGET + 2 * ANSWERS);
+        drop(charge(&modest, Waits::Never));
+        assert!(greedy.is_full() && other.is_full() && !modest.is_full());
+        greedy.sent();
+        assert!(!greedy.is_full() && !other.is_full());
     }
 }

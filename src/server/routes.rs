@@ -4,14 +4,13 @@ use std::{
     convert::Infallible,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
-use bytes::Bytes;
-use futures_util::future::{BoxFuture, FutureExt, ready};
-use http::{Request, Response};
-use hyper::body::{Frame, Incoming, SizeHint};
+use futures_util::future::{self, BoxFuture, FutureExt};
+use http::{HeaderMap, Request, Response};
+use hyper::body::{Body as _, Incoming};
 use tonic::{
     Status,
     body::Body,
@@ -24,8 +23,9 @@ use tonic_reflection::server::Builder;
 
 use super::{
     ServeError,
+    answer_body::ChargedBody,
     body_limit::LimitedBody,
-    request_budget::{Charge, PeerBudget, RequestBudget, Waits},
+    request_budget::{Charge, ConnectionBudget, RequestBudget, Waits},
 };
 use crate::{
     metrics::Metrics,
@@ -46,6 +46,9 @@ const OTHER_BODY_TIMEOUT: Duration = Duration::from_secs(60);
 /// The method that never waits. KEDA ignores its errors, so it is not refused while others wait.
 const GET_METRIC_SPEC: &str = "GetMetricSpec";
 
+/// The part that only the paths of the scaler's streaming methods have.
+pub(super) const STREAMING: &str = "/Stream";
+
 /// The scaler's service, and the other services behind a router.
 pub(super) struct Services {
     scaler: ExternalScalerServer<Scaler>,
@@ -57,19 +60,15 @@ pub(super) struct Services {
 pub(super) struct PeerServices {
     scaler: ExternalScalerServer<Scaler>,
     others: Routes,
-    budget: Arc<PeerBudget>,
+    budget: Arc<ConnectionBudget>,
 }
 
-/// An answer that is being made. Until it is there, the request holds its share of the budget.
+/// An answer that is being made. Until the peer has taken it, the request holds its share of the budget; a stream has a
+/// place of its own once it is answered.
 pub(super) struct Answering {
     answer: BoxFuture<'static, Result<Response<Body>, Infallible>>,
     charge: Option<Arc<Charge>>,
-}
-
-/// The answer of a service that is not the scaler's: a stream of it holds its share of the budget until it ends.
-struct ChargedBody {
-    body: Body,
-    _charge: Arc<Charge>,
+    is_stream: bool,
 }
 
 impl Services {
@@ -97,11 +96,17 @@ impl Services {
 
     /// Returns the services for a connection of a peer.
     pub(super) fn of(&self, peer: Peer) -> PeerServices {
-        PeerServices { scaler: self.scaler.clone(), others: self.others.clone(), budget: self.budget.of(peer) }
+        let budget = ConnectionBudget::new(self.budget.of(peer));
+        PeerServices { scaler: self.scaler.clone(), others: self.others.clone(), budget }
     }
 }
 
 impl PeerServices {
+    /// Returns the budget of the connection.
+    pub(super) fn budget(&self) -> &Arc<ConnectionBudget> {
+        &self.budget
+    }
+
     /// Answers one request. KEDA's calls do not go through the router, which would clone, box and
     /// look up the same service for each of them.
     ///
@@ -110,34 +115,37 @@ impl PeerServices {
         let mut names = request.uri().path().split('/').skip(1);
         let (service, method) = (names.next(), names.next());
         let is_of_scaler = service == Some(ExternalScalerServer::<Scaler>::NAME);
+        let is_stream = is_of_scaler && request.uri().path().contains(STREAMING);
         let waits = if is_of_scaler && method == Some(GET_METRIC_SPEC) { Waits::Never } else { Waits::Perhaps };
         if has_no_place && waits == Waits::Perhaps {
-            return Answering::refusal(Status::resource_exhausted("too many connections are open").into_http());
+            return self.refuse(Status::resource_exhausted("too many connections are open").into_http());
         }
-        let charge = Charge::new(&self.budget, waits);
+        let charge = Charge::new(&self.budget, waits, request.headers());
         if waits == Waits::Perhaps
             && let Err(refused) = charge.add_overhead()
         {
-            return Answering::refusal(refused.into_http());
+            return Answering::refusal(refused.into_http(), charge);
         }
         let within = if is_of_scaler { BODY_TIMEOUT } else { OTHER_BODY_TIMEOUT };
         let request = request.map(|body| LimitedBody::new(body, within, Arc::clone(&charge)));
-        if is_of_scaler {
-            return Answering { answer: self.scaler.clone().call(request), charge: Some(charge) };
-        }
-        let mut others = self.others.clone();
-        let answer = async move {
-            let answer = others.call(request).await?;
-            Ok(answer.map(|body| Body::new(ChargedBody { body, _charge: charge })))
+        let answer = if is_of_scaler {
+            self.scaler.clone().call(request)
+        } else {
+            let mut others = self.others.clone();
+            async move { others.call(request).await }.boxed()
         };
-        Answering { answer: answer.boxed(), charge: None }
+        Answering { answer, charge: Some(charge), is_stream }
+    }
+
+    /// Answers with this, whatever is asked.
+    pub(super) fn refuse(&self, response: Response<Body>) -> Answering {
+        Answering::refusal(response, Charge::new(&self.budget, Waits::Never, &HeaderMap::new()))
     }
 }
 
 impl Answering {
-    /// Answers with this.
-    pub(super) fn refusal(response: Response<Body>) -> Self {
-        Self { answer: ready(Ok(response)).boxed(), charge: None }
+    fn refusal(response: Response<Body>, charge: Arc<Charge>) -> Self {
+        Self { answer: future::ready(Ok(response)).boxed(), charge: Some(charge), is_stream: false }
     }
 }
 
@@ -145,27 +153,12 @@ impl Future for Answering {
     type Output = Result<Response<Body>, Infallible>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let polled = self.answer.as_mut().poll(context);
-        if polled.is_ready() {
-            self.charge = None;
-        }
-        polled
-    }
-}
-
-impl hyper::body::Body for ChargedBody {
-    type Data = Bytes;
-    type Error = Status;
-
-    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        Pin::new(&mut self.body).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        let Ok(answer) = ready!(self.answer.as_mut().poll(context));
+        let charge = self.charge.take().filter(|_| !self.is_stream);
+        Poll::Ready(Ok(answer.map(|body| match charge {
+            // Without a message there is nothing that could wait for the peer's window.
+            Some(charge) if !body.is_end_stream() => ChargedBody::wrap(body, charge),
+            _ => body,
+        })))
     }
 }

@@ -24,8 +24,8 @@ pub(super) const WAITING_PER_PROCESS: usize = 1_000;
 pub(super) const WAITING_PER_NAMESPACE: usize = WAITING_PER_PROCESS / 4;
 
 /// The most bytes of metadata that all streams hold: each stream stores its own, which may have 64 KiB. Fifty thousand
-/// usual triggers need half of it.
-const METADATA_BYTES_PER_PROCESS: usize = 64 * 1024 * 1024;
+/// usual triggers need all of it.
+const METADATA_BYTES_PER_PROCESS: usize = 32 * 1024 * 1024;
 
 /// The time over which the StreamIsActive of a connection that is too old are ended.
 pub(super) const SPREAD: Duration = Duration::from_secs(10);

@@ -81,9 +81,15 @@ pub(super) fn grpc(message: &impl Message) -> Vec<u8> {
 
 /// Preface and empty settings.
 pub(super) async fn open(address: SocketAddr) -> TcpStream {
-    let mut socket = TcpStream::connect(address).await.unwrap();
+    open_from([127, 0, 0, 1], address).await
+}
+
+/// The same from an address of this machine's own network, as a peer of its own.
+pub(super) async fn open_from(source: [u8; 4], address: SocketAddr) -> TcpStream {
+    let mut socket = connect_from(source, address).await;
     socket.set_nodelay(true).unwrap();
-    socket.write_all(&[PREFACE, &frame(SETTINGS, 0, 0, &[])].concat()).await.unwrap();
+    // Whoever has to give way at once sees a reset.
+    let _ = socket.write_all(&[PREFACE, &frame(SETTINGS, 0, 0, &[])].concat()).await;
     socket
 }
 

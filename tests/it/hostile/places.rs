@@ -4,16 +4,17 @@ use std::{net::SocketAddr, time::Duration};
 
 use bytes::Bytes;
 use clapometer::proto::GetMetricsRequest;
+use futures_util::future::join_all;
 use h2::client::SendRequest;
 use prost::Message;
-use tokio::{io::AsyncWriteExt, net::TcpStream, task::JoinHandle};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    task::JoinHandle,
+};
 use tonic::Code;
 
-use super::{
-    Victim,
-    frames::{self, PREFACE, SETTINGS, frame},
-    whole,
-};
+use super::{Victim, frames, whole};
 use crate::support::{admin, cluster::Cluster, database::Database, grpc::Scaler, wait};
 
 /// A busy machine takes seconds for what takes milliseconds.
@@ -49,6 +50,30 @@ async fn a_probe_finds_a_place_while_others_hold_the_port_of_probes() {
     victim.is_unharmed().await;
 }
 
+/// Bytes of a head that hyper would wait for the rest of.
+const LONG_HEAD: usize = 400_000;
+
+#[tokio::test]
+async fn heads_of_hundreds_of_kilobytes_are_not_kept() {
+    let database = Database::empty(Cluster::shared().await).await;
+    let mut victim = Victim::new(&database).await;
+    let admin = victim.fixture.serving.admin;
+    let head = format!("GET /livez HTTP/1.1\r\nhost: {}", "a".repeat(LONG_HEAD));
+    let mut refused = Vec::new();
+    for _ in 0..200 {
+        let mut socket = begin_to_ask(admin, [127, 0, 0, 2]).await;
+        let head = head.as_bytes();
+        refused.push(async move {
+            // It is refused in the middle of it.
+            let _ = socket.write_all(head).await;
+            let mut answer = Vec::new();
+            let _ = socket.read_to_end(&mut answer).await;
+        });
+    }
+    wait::bounded("the ends of all", PATIENCE, join_all(refused)).await;
+    victim.is_unharmed().await;
+}
+
 /// Checks that somebody who was not there before is answered in time.
 async fn a_new_client_is_answered(address: SocketAddr) {
     let new = Scaler::at(address);
@@ -63,10 +88,7 @@ async fn a_new_client_is_answered_beside_a_thousand_connections_that_carry_no_ca
     for source in [[127, 0, 0, 2], [127, 0, 0, 1]] {
         let mut sockets = Vec::new();
         for _ in 0..=CONNECTIONS {
-            let mut socket = frames::connect_from(source, victim.address()).await;
-            // Whoever has given way by now sees a reset.
-            let _ = socket.write_all(&[PREFACE, &frame(SETTINGS, 0, 0, &[])].concat()).await;
-            sockets.push(socket);
+            sockets.push(frames::open_from(source, victim.address()).await);
         }
         for _ in 0..3 {
             a_new_client_is_answered(victim.address()).await;
@@ -79,7 +101,7 @@ async fn a_new_client_is_answered_beside_a_thousand_connections_that_carry_no_ca
     victim.is_unharmed().await;
 }
 
-/// A connection that has carried a call.
+/// A connection that carries calls.
 struct Caller {
     client: SendRequest<Bytes>,
     driving: JoinHandle<Result<(), h2::Error>>,

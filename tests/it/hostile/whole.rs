@@ -6,9 +6,16 @@ use bytes::Bytes;
 use futures_util::future::{Either, join_all, select};
 use h2::client::SendRequest;
 use http::Request;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 use tonic::Code;
 
-use super::{Victim, frames};
+use super::{
+    Victim,
+    frames::{self, DATA, END_HEADERS, END_STREAM, HEADERS, frame},
+};
 use crate::support::{cluster::Cluster, database::Database, grpc::trigger, wait};
 
 const CONNECTIONS: usize = 12;
@@ -94,5 +101,52 @@ async fn whole_requests_that_wait_for_a_slow_query_share_a_budget_and_another_cl
         }
     }
     assert_eq!(victim.fixture.logged("requests were refused because too many"), 1);
+    victim.is_unharmed_but_for(GROWN).await;
+}
+
+/// Fields of a long head: 14 KiB as HTTP/2 counts them, and 400 bytes of the wire.
+const FIELDS: usize = 400;
+
+/// Calls with such a head, of each connection.
+const LONG_HEADED: u32 = 150;
+
+/// The calls of one connection. A field that was sent once is a byte from then on (RFC 7541, section 6.1).
+fn long_heads() -> Vec<u8> {
+    let path = "/externalscaler.ExternalScaler/IsActive";
+    let call = frames::fields(&frames::call(path, "application/grpc"));
+    let (known, again) = (b"\x40\x01f\x01v", [0x80 | 62; FIELDS]);
+    let message = frames::grpc(&trigger("slow", &[]));
+    let calls = (0..LONG_HEADED).flat_map(|number| {
+        let stream = 2 * number + 1;
+        let first: &[u8] = if number == 0 { known } else { &[] };
+        let head = frame(HEADERS, END_HEADERS, stream, &[&call, first, &again].concat());
+        [head, frame(DATA, END_STREAM, stream, &message)].concat()
+    });
+    calls.collect()
+}
+
+/// Reads the answers to all calls of a connection, each of which is a status and no message.
+async fn answers_to_long_heads(mut socket: TcpStream) {
+    let mut missing = LONG_HEADED;
+    while missing > 0 {
+        let mut head = [0; 9];
+        socket.read_exact(&mut head).await.expect("the connection stays");
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+        socket.read_exact(&mut vec![0; usize::try_from(length).unwrap()]).await.expect("the frame is whole");
+        missing -= u32::from(head[3] == HEADERS && head[4] & END_STREAM > 0);
+    }
+}
+
+#[tokio::test]
+async fn long_heads_of_waiting_requests_take_from_the_same_budget() {
+    let database = Database::empty(Cluster::shared().await).await;
+    let mut victim = Victim::new(&database).await;
+    let calls = long_heads();
+    let flood = (0..CONNECTIONS).map(async |_| {
+        let mut socket = frames::open_from([127, 0, 0, 2], victim.address()).await;
+        socket.write_all(&calls).await.unwrap();
+        answers_to_long_heads(socket).await;
+    });
+    wait::bounded("the answer of every call", ANSWERED, join_all(flood)).await;
     victim.is_unharmed_but_for(GROWN).await;
 }
