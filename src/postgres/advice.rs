@@ -89,7 +89,7 @@ pub(crate) fn on_session(cause: Cause, connection: &ConnectionSource) -> String 
         Cause::AuthenticationMethod => "let pg_hba.conf ask this role for scram-sha-256 or a client's certificate: \
                                         GSSAPI, SSPI, LDAP by token and OAuth are not supported"
             .to_owned(),
-        Cause::Authentication => format!(
+        Cause::Authentication | Cause::Role => format!(
             "check that the role {} exists (deploy/postgres/roles.sql creates those of both programs), {}, and the \
              server's pg_hba.conf for this role, database, address and encryption",
             name("user"),

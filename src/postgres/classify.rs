@@ -146,6 +146,8 @@ pub enum Cause {
     AuthenticationMethod,
     /// The server refused the credentials, or the access.
     Authentication,
+    /// The role does not exist, or may not log in.
+    Role,
     /// A pooler cannot reach its server.
     Backend,
     /// A pooler gives each statement another session.
@@ -232,6 +234,7 @@ pub(super) fn cause(error: &DbError) -> Cause {
         code => match (code.get(..2), code.get(..3)) {
             (Some("22"), _) => Cause::Datum,
             (Some("28"), _) if error.message().contains("certificate") => Cause::ClientCertificate,
+            (Some("28"), _) if error.routine() == Some("InitializeSessionUserId") => Cause::Role,
             (Some("28"), _) => Cause::Authentication,
             (_, Some("57P")) => Cause::NotReady,
             _ => Cause::Other,
@@ -308,7 +311,8 @@ fn tls_cause(error: &rustls::Error) -> Cause {
     use rustls::{AlertDescription as Alert, CertificateError};
     match error {
         rustls::Error::InvalidCertificate(certificate) => match certificate {
-            CertificateError::UnknownIssuer => Cause::UnknownIssuer,
+            // The signature is bad if another authority has the same name.
+            CertificateError::UnknownIssuer | CertificateError::BadSignature => Cause::UnknownIssuer,
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => Cause::WrongName,
             CertificateError::Expired
             | CertificateError::ExpiredContext { .. }

@@ -124,12 +124,13 @@ pub enum Error {
 }
 
 impl Error {
-    /// Returns the one that says what to do: of several a refusal of the credentials, else a server of another kind,
-    /// else that of the last address. The other addresses may be dead and only that one is not as configured.
+    /// Returns the one that says what to do: of several a refusal of the credentials, else what another server says, such
+    /// as that it is full or starting, else a server of another kind, else that of the last address.
     pub fn chief(&self) -> &Self {
         let Self::Several(errors) = self else { return self };
         let last = |is_it: fn(&Self) -> bool| errors.iter().rev().find(|error| is_it(error));
         last(Self::is_authentication)
+            .or_else(|| last(|error| error.code().is_some()))
             .or_else(|| last(|error| matches!(error, Self::Mismatch { .. })))
             .or(errors.last())
             .unwrap_or(self)

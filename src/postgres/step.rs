@@ -25,8 +25,10 @@ impl Cause {
             Self::MissingPassword | Self::ChannelBinding | Self::AuthenticationMethod | Self::Authentication => {
                 "authentication"
             }
+            Self::Role => "role",
             Self::Backend => "backend",
             Self::MissingDatabase => "missing_database",
+            Self::ClosedDatabase => "closed_database",
             Self::Full => "no_connection_left",
             Self::NotReady => "starting_or_stopping",
             _ => "",
@@ -65,10 +67,14 @@ impl Cause {
                 "The server asks for another way of authentication: look at pg_hba.conf."
             }
             Self::Authentication => {
-                "The server refuses the password or the role: was it rotated, is the role NOLOGIN, does pg_hba.conf admit it?"
+                "The server refuses the password or the role: was the password rotated, does pg_hba.conf admit the role?"
             }
+            Self::Role => "The role may not log in: was it set NOLOGIN, dropped or renamed?",
             Self::Backend => "The pooler answers, but the PostgreSQL behind it does not: the pooler's log says why.",
             Self::MissingDatabase => "The server has no such database: was it dropped or renamed? Look at dbname.",
+            Self::ClosedDatabase => {
+                "The database takes no connections (ALLOW_CONNECTIONS false): a DBA has closed it, perhaps for maintenance."
+            }
             Self::Full => {
                 "The server has no connection left: see who holds them, or raise max_connections or the role's CONNECTION LIMIT."
             }

@@ -233,6 +233,7 @@ async fn a_database_that_cannot_be_reached_is_known_at_the_start_and_each_change
     why(&fixture, "claps", ". The server refuses the password").await;
     database.execute(&format!("ALTER ROLE scaler NOLOGIN PASSWORD '{SCALER_PASSWORD}'")).await;
     told(&mut fixture, "database still fails", &[("error", "not permitted to log in")]).await;
+    shows(&fixture, "database claps", "The role may not log in").await;
     database.execute("ALTER ROLE scaler LOGIN").await;
     told(&mut fixture, "database answers again", &[("database", "claps")]).await;
     fixture.reaches_metric("clapometer_database_up", "database=\"claps\"", 1.0, OUTAGE).await;

@@ -36,7 +36,7 @@ pub(in crate::command) fn for_database(settings: &Database, config: &Config, err
              {{env: NAME}}), or add an entry that fits host, port, database and role to the password file; PGPASSWORD \
              counts only where no file configures the database"
         ),
-        Cause::Authentication => format!(
+        Cause::Authentication | Cause::Role => format!(
             "check that the role {} exists (grants.sql of `clapometer init` and deploy/postgres/roles.sql create it), \
              its password, and the server's pg_hba.conf for this role, database, address and encryption",
             settings.connection.name_of("user")
