@@ -264,7 +264,7 @@ impl CachedQuery {
             }
         };
         let source = &self.key.source;
-        if !source.is_retired() {
+        if !source.is_retired() && source.expects_every_change() {
             let before = &self.outcome.borrow().parts;
             source.announced.compare(&source.shards, (before, &parts), &mut state.suspicions, &self.metrics);
         }

@@ -249,11 +249,17 @@ impl QuerySource {
         );
     }
 
+    /// Returns whether every change should be announced. The channel of a queue library tells of new rows only, and its
+    /// preset has no `resync`.
+    pub(super) fn expects_every_change(&self) -> bool {
+        self.query.notify.as_ref().is_some_and(|notify| notify.resync.is_some())
+    }
+
     /// Shows the counters of the query at 0.
     pub fn announce(&self, metrics: &Metrics) {
         let databases = self.shards.iter().map(|shard| &shard.labels);
         metrics.announce_query(&self.labels, databases, Fault::reasons(self.query().group_by.is_some()));
-        for shard in self.shards.iter().filter(|shard| shard.channel.is_some()) {
+        for shard in self.shards.iter().filter(|_| self.expects_every_change()) {
             drop(metrics.unannounced_changes.get_or_create(&shard.labels));
         }
     }

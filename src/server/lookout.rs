@@ -99,11 +99,17 @@ impl Lookout {
             let before = self.thresholds.remove(labels);
             let newest = state.changed.filter(|(at, _)| looked_at.is_some_and(|looked_at| *at > looked_at));
             let after = match (&before, newest) {
+                // It is not known which of several has become the new one.
+                (Some(before), Some((_, newest))) if before.len() > 1 => {
+                    let added = Some(newest).filter(|newest| !before.contains(newest));
+                    before.iter().copied().chain(added).collect()
+                }
                 (_, Some((_, newest))) => vec![newest],
                 (Some(before), None) if before.iter().all(|one| state.thresholds.contains(one)) => before.clone(),
                 _ => state.thresholds.clone(),
             };
-            if let Some(before) = before.filter(|before| newest.is_some() || *before != after) {
+            let has_new = |before: &Vec<_>| after.iter().any(|one| !before.contains(one));
+            if let Some(before) = before.filter(|before| newest.is_some() || has_new(before)) {
                 let (labels, after) = (Arc::clone(labels), after.clone());
                 changed.push(News::Changed { by_metadata: newest.is_some(), labels, before, after });
             }
@@ -327,6 +333,28 @@ mod tests {
         advance(Duration::from_secs(1)).await;
         let changes = [(true, "target 500, activation 1000 to target 500, activation 1000".to_owned())];
         assert_eq!(told(&[(4, 500.0, 1000.0)]), changes, "of other keys");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn of_several_triggers_of_the_same_labels_a_number_that_goes_is_no_change() {
+        let (metrics, mut lookout) = (metrics(), Lookout::default());
+        let mut told = |thresholds: &[(u64, f64)]| {
+            for (hash, target) in thresholds {
+                let thresholds = Some(Thresholds { target: *target, activation: 0.0 });
+                metrics.trigger_asked(TriggerId { hash: *hash, thresholds, ..trigger("mails") }, Instant::now());
+            }
+            lookout.look(&metrics, Instant::now(), SystemTime::UNIX_EPOCH).len()
+        };
+        assert_eq!(told(&[(1, 5.0), (2, 7.0)]), 0);
+        advance(Duration::from_secs(120)).await;
+        assert_eq!(told(&[(1, 5.0), (2, 7.0)]), 0);
+        advance(Duration::from_secs(30)).await;
+        assert_eq!(told(&[(1, 5.0), (3, 8.0)]), 1, "7 has become 8");
+        for _ in 0..6 {
+            advance(Duration::from_secs(30)).await;
+            assert_eq!(told(&[(1, 5.0), (3, 8.0)]), 0);
+        }
+        assert_eq!(told(&[(3, 8.0)]), 0, "one was taken away");
     }
 
     #[tokio::test(start_paused = true)]

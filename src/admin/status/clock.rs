@@ -6,6 +6,9 @@ use serde::{Serialize, Serializer};
 use time::OffsetDateTime;
 use tokio::time::Instant;
 
+/// The age from which a time of day does not say which day it was.
+pub(super) const DAY: Duration = Duration::from_secs(24 * 3_600);
+
 /// One moment on the monotonic and on the wall clock.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Clock {

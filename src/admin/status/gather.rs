@@ -1,12 +1,13 @@
 //! Gathers the state that the page shows from the modules that have it.
 
-use std::{fs, sync::Arc, time::Duration};
+use std::{fs, sync::Arc};
 
 use tokio::time::Instant;
 
 use super::{
     Breaker, Database, DatabaseState, Files, Process, Query, QueryState, Reload, ReloadResult, Role, Status, Trigger,
-    TriggerState, clock::Clock,
+    TriggerState,
+    clock::{Clock, DAY},
 };
 use crate::{
     admin::{
@@ -23,8 +24,6 @@ use crate::{
 
 /// The days before the end of a certificate in which it needs a person, as the alert has it.
 const DAYS_BEFORE_THE_END: i64 = 7;
-
-const DAY: Duration = Duration::from_secs(24 * 3_600);
 
 /// The source of the answers about the state.
 pub(in crate::admin) struct Gatherer {

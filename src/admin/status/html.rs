@@ -14,7 +14,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::{
     Breaker, Database, DatabaseState, Query, QueryState, Reload, ReloadResult, Role, Status, Trigger, TriggerState,
-    clock::Moment,
+    clock::{DAY, Moment},
     problems::{Problem, Subject, Weight},
     view::{Sort, View},
 };
@@ -432,7 +432,8 @@ fn trigger_row(markup: &mut Markup, trigger: &Trigger) {
         _ => markup.raw([value, activity].into_iter().flatten().collect::<Vec<_>>().join(", ")),
     };
     if let (Some(since), Some(before), Some("OK")) = (&trigger.value_since, trigger.value_before, trigger.code) {
-        error(markup, Some(&format!("since {}, {} before", since.time_of_day(), number(before))));
+        let day = if since.age < DAY { String::new() } else { format!("{} ", since.date()) };
+        error(markup, Some(&format!("since {day}{}, {} before", since.time_of_day(), number(before))));
     }
     error(markup, trigger.error.as_deref());
     markup.raw("<td class=\"n\">").age(&trigger.asked_at);

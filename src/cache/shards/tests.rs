@@ -17,7 +17,7 @@ use tokio::{
 use super::*;
 use crate::{
     cache::{CacheKey, CachedQuery, Call, QueryCache, QuerySource},
-    metrics::{Build, Metrics},
+    metrics::{Build, Metrics, QueryLabels},
     query::{Absent, Namespaces, Notify, Value},
     reading::{Breaker, CALL_DEADLINE, ReadResult, Tenant},
     scaling::{Activation, Divisor, Target},
@@ -83,6 +83,10 @@ struct World {
 
 impl World {
     fn of(answers: Vec<Rows>) -> Self {
+        Self::with(answers, Some(5 * SECOND))
+    }
+
+    fn with(answers: Vec<Rows>, resync: Option<Duration>) -> Self {
         let shards: Vec<_> = answers
             .into_iter()
             .enumerate()
@@ -116,7 +120,7 @@ impl World {
             on_no_row: Absent::Error,
             timeout: SECOND,
             max_age: SECOND,
-            notify: Some(Notify { channel: "jobs".into(), resync: Some(5 * SECOND) }),
+            notify: Some(Notify { channel: "jobs".into(), resync }),
             namespaces: Namespaces::All,
             budget: None,
             preset: None,
@@ -336,4 +340,18 @@ async fn the_limit_of_keys_holds_for_all_databases_together() {
 async fn a_sum_that_is_too_large_is_a_fault() {
     let world = World::of(vec![one(f64::MAX), one(f64::MAX)]);
     assert_eq!(world.value().await, Err(Fault::Unusable(Unusable::Infinite)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_channel_that_tells_of_new_rows_only_need_not_announce_the_end_of_others() {
+    for (resync, counted) in [(Some(5 * SECOND), 1), (None, 0)] {
+        let world = World::with(vec![one(20.0)], resync);
+        for value in [20.0, 19.0, 19.0] {
+            world.set(0, Ok(one(value)));
+            assert_eq!(world.value().await, Ok(value));
+            advance(6 * SECOND).await;
+        }
+        let labels = QueryLabels { query: "jobs".into(), database: "s0".into() };
+        assert_eq!(world.metrics.unannounced_changes.get_or_create(&labels).get(), counted);
+    }
 }

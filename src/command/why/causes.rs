@@ -192,7 +192,7 @@ fn of_threshold(state: &State<'_>) -> Option<String> {
     };
     Some(match state.trigger.activation {
         Some(activation) if activation > 0.0 => format!(
-            "It is inactive with a value of {value}, so that KEDA scales to zero: its activity does not exceed its \
+            "It is inactive with a value of {value}, so that KEDA starts nothing for it: its activity does not exceed its \
              `activationTargetQueryValue` (`activation` of the query) of {}.",
             number(activation)
         ),

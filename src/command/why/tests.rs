@@ -175,7 +175,7 @@ fn a_value_beside_no_activity_is_explained_by_the_activation() {
         one.activation = Some(activation);
         flat(&told_of("03:12:00", vec![one]))
     };
-    assert!(told(1_000.0, false).contains("It is inactive with a value of 412, so that KEDA scales to zero"));
+    assert!(told(1_000.0, false).contains("It is inactive with a value of 412, so that KEDA starts nothing for it"));
     assert!(told(1_000.0, false).contains("`activationTargetQueryValue` (`activation` of the query) of 1000."));
     assert!(told(0.0, false).contains("the query's activity is 0."));
     assert!(!told(0.0, true).contains("It is inactive"));

@@ -46,6 +46,8 @@ pub(super) struct Place {
     /// The time since which KEDA is told the present value, and the value before it.
     value_since: Option<Instant>,
     value_before: Option<f64>,
+    /// The latest value, which an error does not change.
+    latest_value: Option<f64>,
     /// The time at which it first asked with other metadata than before, and the same in seconds since 1970.
     changed_at: Option<(Instant, f64)>,
 }
@@ -109,6 +111,7 @@ impl Place {
             answered_since: None,
             value_since: None,
             value_before: None,
+            latest_value: None,
             changed_at: None,
         }
     }
@@ -130,12 +133,21 @@ impl Place {
     /// Records a request of a trigger.
     pub(super) fn asked(&mut self, trigger: TriggerId<'_>, now: Instant) {
         let TriggerId { hash, thresholds, .. } = trigger;
+        let absence = silent_after(self.rhythm);
+        let others_asked_at =
+            self.variants.iter().filter(|variant| variant.hash != hash).map(|variant| variant.asked_at).max();
         if let Some(known) = self.variants.iter_mut().find(|variant| variant.hash == hash) {
+            // Others were asked for in its place meanwhile, and now it is back: a deployment was undone.
+            if others_asked_at.is_some_and(|asked_at| asked_at >= known.asked_at + absence) {
+                known.began_at = now;
+                self.changed_at = Some((now, since_1970().as_secs_f64()));
+            }
             (known.asked_at, known.thresholds) = (now, thresholds);
             return;
         }
-        // Those of the same poll are new together.
-        let is_change = self.variants.iter().all(|variant| now >= variant.began_at + ONE_POLL);
+        // Those of the same poll are new together; of more triggers than there are places for each looks new.
+        let is_crowded = self.variants.iter().filter(|variant| now < variant.asked_at + absence).count() == VARIANTS;
+        let is_change = !is_crowded && self.variants.iter().all(|variant| now >= variant.began_at + ONE_POLL);
         if is_change && !self.variants.is_empty() {
             self.changed_at = Some((now, since_1970().as_secs_f64()));
         }
@@ -167,7 +179,6 @@ impl Place {
         if code != OK {
             self.count(code);
         }
-        let before = self.value();
         if let Some(variant) = self.variants.iter_mut().find(|variant| variant.hash == hash) {
             match told {
                 Told::Value(value) => variant.value = Some(value),
@@ -178,9 +189,10 @@ impl Place {
             let since = variant.fault.map_or(now, |before| before.since);
             variant.fault = fault.map(|(code, fault)| FaultTold { code, fault, since });
         }
-        if self.value() != before {
+        // An error between two equal values is no change of the value.
+        if let Some(value) = self.value().filter(|value| self.latest_value != Some(*value)) {
             self.value_since = Some(now);
-            self.value_before = before.or(self.value_before);
+            self.value_before = self.latest_value.replace(value);
         }
         match fault {
             Some(_) => self.answered_since = None,

@@ -266,3 +266,52 @@ async fn the_text_of_a_refusal_is_cut_where_a_character_ends() {
     let refusal = world.triggers.states(Instant::now()).0.remove(0).refusal.expect("it is refused");
     assert_eq!(&*refusal.text, &message[..512]);
 }
+
+/// Returns a trigger of one object, whose metadata have this hash.
+fn asking(hash: u64) -> TriggerId<'static> {
+    TriggerId { hash, thresholds: Some(Thresholds { target: 5.0, activation: 0.0 }), ..trigger("mails") }
+}
+
+/// Returns the seconds since the metadata changed last, and the value before the present one.
+fn changed(world: &World) -> (Option<u64>, Option<f64>) {
+    let (states, _) = world.triggers.states(Instant::now());
+    let [state] = &states[..] else { panic!("there is one trigger") };
+    (state.changed.map(|(at, _)| at.elapsed().as_secs()), state.value_before)
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_between_two_equal_values_is_no_other_value() {
+    let world = World::new();
+    world.poll(trigger("mails"), 3.0);
+    world.poll(trigger("mails"), 5.0);
+    let key = world.triggers.asked(trigger("mails"), Instant::now());
+    world.triggers.told(key, Told::NoValue("Unavailable", Fault::Unreachable), Instant::now());
+    world.poll(trigger("mails"), 5.0);
+    assert_eq!(changed(&world).1, Some(3.0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn metadata_that_come_back_are_a_change() {
+    let world = World::new();
+    let mut changes = Vec::new();
+    for hash in [1, 2, 1] {
+        for _ in 0..8 {
+            tokio::time::advance(Duration::from_secs(30)).await;
+            world.poll(asking(hash), 1.0);
+        }
+        changes.push(changed(&world).0);
+    }
+    assert_eq!(changes, [None, Some(210), Some(210)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn more_triggers_of_one_object_than_there_are_places_for_are_no_changes() {
+    let world = World::new();
+    for _ in 0..8 {
+        tokio::time::advance(Duration::from_secs(61)).await;
+        for hash in 0..12 {
+            world.poll(asking(hash), 1.0);
+        }
+        assert_eq!(changed(&world).0, None);
+    }
+}
