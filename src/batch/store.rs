@@ -223,6 +223,12 @@ impl Store {
         rows.first().map(request).transpose()
     }
 
+    /// Returns whether the row of an attempt's request can be read, apart from its payload.
+    pub async fn is_there(&mut self, attempt: &Attempt, by: Instant) -> Result<bool, Error> {
+        let rows = self.run(Statement::IsThere, &[(&attempt.id, Type::INT8)], by).await?;
+        Ok(!rows.is_empty())
+    }
+
     /// Looks up a claim whose answer was lost, and returns it if it was committed. If it was not, the session is voided:
     /// a claim that reaches the server later claims nothing.
     pub async fn find_by_session(

@@ -17,9 +17,9 @@ pub mod work;
 
 pub(super) use self::program::{EXECUTE, execute};
 use self::{
-    claim::{Claimed, claim},
+    claim::{Claimed, PATIENCE, claim},
     ended::Ended,
-    lease::{Event, Lease, Terms},
+    lease::{Event, GONE, Lease, Terms},
     outcome::{Outcome, RetryBy},
     work::{Running, Work},
 };
@@ -33,7 +33,7 @@ use super::{
 /// late booking harmless.
 const SETTLE: Duration = Duration::from_secs(5);
 
-/// The pause between two tries to record an end.
+/// The pause between two tries to read a request, or to record an end.
 const RETRY: Duration = Duration::from_millis(250);
 
 /// The most times that a request is read before it counts as one that cannot be read.
@@ -93,6 +93,8 @@ enum End {
     Lost(String),
     /// The program has recorded its own success.
     Recorded,
+    /// The database did not let the request be read. That costs the clap nothing.
+    Unreachable(String),
 }
 
 /// Runs one Job to its end. Returns the outcome, and the attempt if the Job had one.
@@ -162,36 +164,57 @@ async fn run_attempt(
         End::Ended(ended, stop) => (ended, stop),
         End::Lost(reason) => return Outcome::Lost(reason),
         End::Recorded => return Outcome::Success,
+        End::Unreachable(reason) => {
+            let verdict = Verdict::NotStarted(reason, rules.backoff(attempt));
+            return match settle(store, rules, attempt, &verdict, settle_by(&lease)).await {
+                Outcome::Misconfigured(reason) => Outcome::Unreachable(reason),
+                other => other,
+            };
+        }
     };
     let verdict = Verdict::new(ended, stop, rules, attempt);
-    settle(store, rules, attempt, &verdict, lease.deadline().max(Instant::now() + SETTLE)).await
+    settle(store, rules, attempt, &verdict, settle_by(&lease)).await
+}
+
+/// Returns the time until which an end is tried to be recorded.
+fn settle_by(lease: &Lease) -> Instant {
+    lease.deadline().max(Instant::now() + SETTLE)
 }
 
 /// Returns the request, and reads it first if the claim has not.
 ///
-/// A heartbeat that is confirmed after an error shows that the database is there, and that the request is the trouble. That
-/// is a failure of the attempt, so that such a request costs its attempts and no more.
+/// A request that cannot be read fails the attempt, so that it costs its attempts and no more. What is the database's
+/// fault, such as a lock on the table, costs nothing: an error counts only if it is about a value, or if the row can be
+/// found without its payload. Otherwise the worker gives up after the time after which a claim does.
 async fn read(store: &mut Store, attempt: &Attempt, lease: &mut Lease) -> Result<Request, End> {
     if let Some(request) = &attempt.request {
         return Ok(request.clone());
     }
-    let mut reason = String::new();
-    for _ in 0..READS {
-        match store.request(attempt, lease.deadline()).await {
+    let give_up = Instant::now() + PATIENCE;
+    let mut unreadable = 0;
+    loop {
+        let error = match store.request(attempt, lease.halfway()).await {
             Ok(Some(request)) => return Ok(request),
-            Ok(None) => {
-                return Err(End::Lost(
-                    "the clap is gone: somebody deleted it, or a failover forgot the claim".to_owned(),
-                ));
-            }
-            Err(error) if error.is_passing() || error.is_about_a_value() => reason = error.to_string(),
+            Ok(None) => return Err(End::Lost(GONE.to_owned())),
+            Err(error) => error,
+        };
+        if error.is_about_a_value() {
+            unreadable += 1;
+        } else if !error.is_passing() {
             // A grant that is missing, for example, is not the request's fault.
-            Err(error) => return Err(End::Ended(Ended::not_started(error.to_string()), None)),
+            return Err(End::Ended(Ended::not_started(error.to_string()), None));
+        } else if store.is_there(attempt, lease.halfway()).await.unwrap_or(false) {
+            unreadable += 1;
+        } else if Instant::now() >= give_up {
+            return Err(End::Unreachable(format!("the table of requests does not answer: {error}")));
         }
+        if unreadable == READS {
+            let error = format!("the request cannot be read: {error}");
+            return Err(End::Ended(Ended { exit_code: UNREADABLE, error, never_started: false }, None));
+        }
+        sleep_until(lease.halfway().min(Instant::now() + RETRY)).await;
         lease.confirm(store, attempt).await.map_err(end_of)?;
     }
-    let error = format!("the request cannot be read: {reason}");
-    Err(End::Ended(Ended { exit_code: UNREADABLE, error, never_started: false }, None))
 }
 
 /// Returns the end of an attempt whose work was not started.
@@ -371,11 +394,7 @@ async fn settle(store: &mut Store, rules: &Rules, attempt: &Attempt, verdict: &V
                 Ok(Some((outcome, status))) => {
                     return Outcome::Lost(format!("the attempt was recorded as {outcome}; the clap is {status}"));
                 }
-                Ok(None) => {
-                    return Outcome::Lost(
-                        "the clap is gone: somebody deleted it, or a failover forgot the claim".to_owned(),
-                    );
-                }
+                Ok(None) => return Outcome::Lost(GONE.to_owned()),
                 Err(error) => error,
             },
             Err(error) => error,

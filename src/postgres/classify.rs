@@ -74,10 +74,11 @@ pub(crate) fn is_lock_timeout(error: &Error) -> bool {
     error.code().is_some_and(|code| code.code() == "55P03")
 }
 
-/// Returns whether a value was the trouble: it cannot be converted, is too long, needs too much memory, or is damaged.
+/// Returns whether a value was the trouble: it cannot be converted, or is too long. One that needs too much memory (53200)
+/// or is damaged (XX) is not told apart from a server that is short of memory or damaged: such an error may pass.
 pub(crate) fn is_about_a_value(error: &Error) -> bool {
     let state = error.code().map(tokio_postgres::error::SqlState::code).unwrap_or_default();
-    state == "53200" || ["22", "54", "XX"].iter().any(|class| state.starts_with(class))
+    ["22", "54"].iter().any(|class| state.starts_with(class))
 }
 
 /// Returns the meaning of an error of a writer's BEGIN.

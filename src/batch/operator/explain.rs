@@ -111,13 +111,15 @@ async fn plans(transactions: &mut Transactions) -> Result<Vec<Plan>, Error> {
     };
     let (fast, fresh) = (claim(&true), claim(&false));
     let renew: [Parameter<'_>; 3] = [(&one, Type::INT8), (&one, Type::INT8), (&seconds, Type::FLOAT8)];
-    let asked: [(&'static str, &str, &[Parameter<'_>]); 9] = [
+    let asked: [(&'static str, &str, &[Parameter<'_>]); 11] = [
         ("scaling", SCALING, &[]),
         ("fast", &take, &fast),
         ("mark_dead", Statement::MarkDead.sql(), &[(&text, Type::TEXT)]),
         ("resume", Statement::Resume.sql(), &fast[..6]),
         ("take_over", Statement::TakeOver.sql(), &fast[..6]),
         ("fresh", &take, &fresh),
+        ("unread", Statement::Unread.sql(), &fast[..6]),
+        ("request", Statement::Request.sql(), &fast[..1]),
         ("previous_clap", Statement::PreviousClap.sql(), &[(&text, Type::TEXT)]),
         ("renew", Statement::Renew.sql(), &renew),
         ("succeed", &succeed, &renew[..2]),

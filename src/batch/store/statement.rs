@@ -1,7 +1,8 @@
 //! The statements of a worker, one file each. The first comment of each text is its name.
 //!
-//! Three of them call functions of the tables, whose present text is in `store/schema/`. They name the columns of the
-//! result, so that tables of an earlier version refuse the statement before it changes anything.
+//! Three of them call functions of the tables, whose present text is in `store/schema/`. They name the arguments and the
+//! columns of the result, so that tables from before migration 7, which have others, refuse the statement before it
+//! changes anything.
 //!
 //! Statements that find a row by its id write `(status = 'RUNNING') IS TRUE`. With a bare comparison the planner may
 //! use a partial index instead of the primary key, because it does not know how many dead entries that index has.
@@ -27,6 +28,8 @@ pub enum Statement {
     Unread,
     /// Reads a request. $1 clap.
     Request,
+    /// Looks for a request's row, and reads nothing that may be damaged or too big. $1 clap.
+    IsThere,
     /// Finds a claim whose answer was lost, or voids its session. $1 session, $2 Job.
     FindBySession,
     /// Clears the flag of requests that are marked as pending although they have a clap. No parameters.
@@ -62,6 +65,7 @@ impl Statement {
             Self::Fresh => include_str!("worker/fresh.sql"),
             Self::Unread => include_str!("worker/unread.sql"),
             Self::Request => include_str!("worker/request.sql"),
+            Self::IsThere => include_str!("worker/is_there.sql"),
             Self::FindBySession => include_str!("worker/find_by_session.sql"),
             Self::MendPending => include_str!("worker/mend_pending.sql"),
             Self::PreviousClap => include_str!("worker/previous_clap.sql"),

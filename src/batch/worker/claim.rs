@@ -18,7 +18,7 @@ use crate::batch::{
 
 /// The time for which a worker tries to reach the database before it gives up and leaves the rest to Kubernetes'
 /// back-off.
-const PATIENCE: Duration = Duration::from_secs(15);
+pub const PATIENCE: Duration = Duration::from_secs(15);
 
 /// The pause between two tries to reach the database.
 const RETRY: Duration = Duration::from_millis(250);

@@ -16,6 +16,9 @@ use crate::batch::{
 /// may start it.
 pub const MARGIN: Duration = Duration::from_secs(1);
 
+/// The reason for a clap whose row is not there any more.
+pub(super) const GONE: &str = "the clap is gone: somebody deleted it, or a failover forgot the claim";
+
 /// The longest wait before a failed heartbeat is tried again.
 const RETRY: Duration = Duration::from_millis(250);
 
@@ -56,6 +59,12 @@ impl Lease {
     /// Returns the time until which the clap certainly belongs to this worker.
     pub fn deadline(&self) -> Instant {
         self.deadline
+    }
+
+    /// Returns the time at which half of what is left of the lease is over: for what must leave time for a heartbeat.
+    pub fn halfway(&self) -> Instant {
+        let now = Instant::now();
+        now + self.deadline.saturating_duration_since(now) / 2
     }
 
     /// Renews the lease until there is an [`Event`].
@@ -109,7 +118,7 @@ async fn fenced(store: &mut Store, attempt: &Attempt, by: Instant) -> Event {
         Ok(Some((outcome, status))) => {
             Event::Lost(format!("the attempt was recorded as {outcome}; the clap is {status}"))
         }
-        Ok(None) => Event::Lost("the clap is gone: somebody deleted it, or a failover forgot the claim".to_owned()),
+        Ok(None) => Event::Lost(GONE.to_owned()),
         Err(error) => Event::Lost(format!("no row answered to the session, and its attempt cannot be read: {error}")),
     }
 }

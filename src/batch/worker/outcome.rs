@@ -34,7 +34,7 @@ pub enum Outcome {
     Cancelled,
     /// A signal asked the worker to stop, and it gave back what it held.
     Interrupted,
-    /// The database could not be reached, and nothing was claimed.
+    /// The database could not be reached, or did not let the request be read, and nothing is held.
     Unreachable(String),
     /// The lease or the database was lost. Another worker finds out how the attempt ends.
     Lost(String),

@@ -68,7 +68,7 @@ async fn a_resume_without_the_lease_test() {
 async fn mark_dead_without_the_lease_test() {
     is_noticed(
         "a living clap that is marked dead",
-        |b| broken(b.statement(Statement::MarkDead), "AND lease_expires_at <= now()", ""),
+        |b| broken(b.statement(Statement::MarkDead), "lease_expires_at <= now()", "true"),
         checks::a_poison_row_is_marked_dead,
     )
     .await;

@@ -126,6 +126,69 @@ async fn a_clap_that_nobody_can_work_on_is_marked_dead() {
     }
 }
 
+/// A restore of one table may leave thousands of claps without their requests.
+#[tokio::test]
+async fn claps_that_nobody_can_work_on_hide_no_other_however_many_they_are() {
+    let database = queue(Cluster::shared().await).await;
+    request(&database, 301, 0).await;
+    database
+        .execute(
+            "BEGIN; SET LOCAL session_replication_role = replica;
+             UPDATE make_it_clap SET pending = false;
+             INSERT INTO clap (id, status, session_id, iteration, interruptions, max_attempts, started_at, next_attempt_at)
+             SELECT n, 'FAILED', 1, CASE WHEN n <= 150 THEN 999999999 ELSE 1 END, CASE WHEN n <= 150 THEN 999999998 ELSE 0 END,
+                    5, now(), now() - interval '1 h' + n * interval '1 s'
+               FROM generate_series(1, 301) n;
+             DELETE FROM make_it_clap WHERE id BETWEEN 151 AND 300; COMMIT",
+        )
+        .await;
+    let worked = batch(&database, ["work"]).finish(SOON).await;
+    assert_eq!((&report(&worked)["clap"], worked.code()), (&301.into(), Some(0)), "{worked:?}");
+}
+
+#[tokio::test]
+async fn dead_claps_without_a_request_are_not_retried_and_can_be_pruned() {
+    let database = queue(Cluster::shared().await).await;
+    request(&database, 4, 0).await;
+    database
+        .execute(
+            "BEGIN; SET LOCAL session_replication_role = replica;
+             UPDATE make_it_clap SET pending = false;
+             INSERT INTO clap (id, status, session_id, iteration, max_attempts, started_at, finished_at)
+             SELECT n, CASE n WHEN 4 THEN 'SUCCESS' ELSE 'DEAD' END, 1, 1, 5, now(), now() - interval '1 h' + n * interval '1 s'
+               FROM generate_series(1, 4) n;
+             DELETE FROM make_it_clap WHERE id < 4; COMMIT",
+        )
+        .await;
+    let retried = batch(&database, ["retry", "1"]).finish(SOON).await;
+    assert_eq!((retried.code(), &*retried.output), (Some(1), "clap 1: not retried (DEAD)\n"), "{retried:?}");
+    batch(&database, ["retry", "--all-dead"]).finish(SOON).await;
+    let statuses = "SELECT string_agg(status, ' ' ORDER BY id) FROM clap";
+    assert_eq!(database.value::<String>(statuses).await, "DEAD DEAD DEAD SUCCESS");
+    let prune = ["prune", "--older-than", "1s", "--status", "DEAD,SUCCESS", "--batch", "2", "--json"];
+    let pruned = batch(&database, prune).finish(SOON).await;
+    assert_eq!(pruned.output, "{\"deleted\":4}\n", "{pruned:?}");
+    assert_eq!(database.value::<i64>("SELECT count(*) FROM clap").await, 0);
+}
+
+/// It is reserved for its Job, which would look at it again and again until the lease ends.
+#[tokio::test]
+async fn a_job_whose_own_clap_has_no_request_ends_at_once() {
+    let database = queue(Cluster::shared().await).await;
+    database
+        .execute(
+            "BEGIN; SET LOCAL session_replication_role = replica;
+             INSERT INTO clap (id, status, session_id, iteration, max_attempts, job_uid, started_at, lease_expires_at, next_attempt_at)
+             VALUES (1, 'FAILED', 1, 1, 5, 'mine', now(), now() + interval '1 h', now() + interval '1 h');
+             INSERT INTO clap_attempt (clap_id, iteration, session_id, job_uid, ended_at, outcome)
+             VALUES (1, 1, 1, 'mine', now(), 'FAILED'); COMMIT",
+        )
+        .await;
+    let finished = batch(&database, ["work"]).variable("JOB_UID", "mine").finish(SOON).await;
+    assert_eq!(report(&finished)["outcome"], "ALREADY_SETTLED", "{finished:?}");
+    assert_eq!(database.value::<String>("SELECT status FROM clap").await, "DEAD");
+}
+
 /// An operator who wants a clap done once more sets its status.
 #[tokio::test]
 async fn a_clap_that_somebody_made_due_again_can_succeed_again() {

@@ -36,6 +36,46 @@ async fn a_worker_whose_database_is_away_for_longer_than_the_lease_kills_its_pro
     assert!(held, "the program must be dead before anybody may take over");
 }
 
+/// A lock on the table of requests, as VACUUM FULL takes it, is not a request that cannot be read.
+#[tokio::test]
+async fn a_worker_that_cannot_read_its_request_because_of_a_lock_gives_the_clap_back() {
+    const WAITS: &str = "SELECT count(*) > 0 FROM pg_locks l JOIN pg_stat_activity a USING (pid)
+                          WHERE NOT l.granted AND a.datname = current_database()";
+    let database = queue(Cluster::shared().await).await;
+    request(&database, 2, 0).await;
+    // The clap that is due first is spent, so that the worker claims the other one without reading. Its first heartbeat
+    // waits for this test.
+    database
+        .execute(
+            "INSERT INTO clap (id, status, session_id, iteration, max_attempts, job_uid, started_at, next_attempt_at)
+             VALUES (1, 'RUNNING', 1, 1, 1, 'one', now(), now() - interval '2 h'),
+                    (2, 'FAILED', 2, 0, 1, NULL, now(), now() - interval '1 h');
+             CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS
+                 $$ BEGIN PERFORM pg_advisory_xact_lock(42); RETURN NEW; END $$;
+             CREATE TRIGGER wait BEFORE UPDATE ON clap FOR EACH ROW
+                 WHEN (OLD.unconfirmed AND NOT NEW.unconfirmed) EXECUTE FUNCTION wait()",
+        )
+        .await;
+    let waits = async || database.value::<bool>(WAITS).await.then_some(());
+    let holder = database.connect().await;
+    holder.batch_execute("SELECT pg_advisory_lock(42)").await.unwrap();
+    let worker = batch(&database, ["work"]).start();
+    first("the heartbeat waits", SOON, waits).await;
+    holder.batch_execute("BEGIN; LOCK TABLE make_it_clap; SELECT pg_advisory_unlock(42)").await.unwrap();
+
+    let finished = worker.finish(2 * SOON).await;
+    assert_eq!(report(&finished)["outcome"], "UNREACHABLE", "{finished:?}");
+    let clap = "SELECT format('%s %s-%s', status, iteration, interruptions) FROM clap WHERE id = 2";
+    assert_eq!(database.value::<String>(clap).await, "FAILED 1-1", "it costs no attempt");
+
+    database.execute("UPDATE clap SET next_attempt_at = now() WHERE id = 2").await;
+    let worker = batch(&database, ["work"]).start();
+    first("the next worker waits", SOON, waits).await;
+    holder.batch_execute("COMMIT").await.unwrap();
+    let finished = worker.finish(SOON).await;
+    assert_eq!((&report(&finished)["outcome"], finished.code()), (&"SUCCESS".into(), Some(0)), "{finished:?}");
+}
+
 #[tokio::test]
 async fn a_short_outage_costs_nothing() {
     let database = queue(Cluster::shared().await).await;

@@ -112,6 +112,18 @@ async fn explain_is_content_with_a_large_queue() {
     let names: Vec<&str> = plans.as_array().unwrap().iter().map(|plan| plan["statement"].as_str().unwrap()).collect();
     assert_eq!(
         names,
-        ["scaling", "fast", "mark_dead", "resume", "take_over", "fresh", "previous_clap", "renew", "succeed"]
+        [
+            "scaling",
+            "fast",
+            "mark_dead",
+            "resume",
+            "take_over",
+            "fresh",
+            "unread",
+            "request",
+            "previous_clap",
+            "renew",
+            "succeed"
+        ]
     );
 }

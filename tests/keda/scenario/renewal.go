@@ -12,7 +12,7 @@ import (
 // Renewal renews clapometer's certificate, and then changes its authority, as docs/tls.md says.
 var Renewal = Scenario{
 	Name: "renewal",
-	Claim: "a renewed certificate of the same authority goes unnoticed; one of a new authority leaves a ScaledJob dead with Ready=True and no event; when KEDA has both " +
+	Claim: "a renewed certificate of the same authority goes unnoticed; one of a new authority leaves a ScaledJob dead with Ready=True; when KEDA has both " +
 		"authorities a ScaledObject comes back by itself, a ScaledJob with the restart of KEDA's operator",
 	Long: true,
 	Run: func(ctx context.Context, w *World) (string, error) {
@@ -63,7 +63,7 @@ var Renewal = Scenario{
 		if err := w.isAnswered(ctx, job); err != nil {
 			return "", fmt.Errorf("the ScaledJob, once the operator was restarted: %w", err)
 		}
-		return "renewed: both objects are answered; new authority: the ScaledJob is not, Ready=True, no event; both authorities in clapometer-ca: the ScaledObject is answered, " +
+		return "renewed: both objects are answered; new authority: the ScaledJob is not, Ready=True; both authorities in clapometer-ca: the ScaledObject is answered, " +
 			"the ScaledJob after the restart", nil
 	},
 }

@@ -7,6 +7,7 @@ WITH again AS (
      WHERE id = ANY ($1)
        AND status IN ('DEAD', 'FAILED', 'CANCELLED')
        AND iteration - interruptions < 32767   -- the largest max_attempts
+       AND iteration < 999999999 AND (SELECT true FROM make_it_clap m WHERE m.id = clap.id)   -- nobody can work on others
     RETURNING id, status AS effect
 ), unseen AS (   -- as a restore may leave it: no worker would ever find it
     UPDATE make_it_clap m

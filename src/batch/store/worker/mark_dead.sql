@@ -21,7 +21,7 @@ WITH due AS MATERIALIZED (   -- the first ten, so that a hundred thousand that a
       JOIN stray USING (id)
      WHERE (status IN ('RUNNING', 'FAILED')) IS TRUE
        AND (next_attempt_at <= now() OR job_uid = $1)
-       AND lease_expires_at <= now()
+       AND (lease_expires_at <= now() OR status = 'FAILED' AND job_uid = $1 AND reason IS NOT NULL)   -- reserved for this Job: it would wait in vain
        AND (reason IS NOT NULL
             OR status = 'RUNNING' AND iteration - interruptions >= max_attempts AND NOT (unconfirmed AND interruptions < 10))
        FOR NO KEY UPDATE OF clap SKIP LOCKED
