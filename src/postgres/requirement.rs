@@ -19,14 +19,18 @@ use crate::{
 ///
 /// A standby that has replayed all that it has received has no lag while it receives; `status` is NULL without the
 /// privileges of `pg_read_all_stats`. Otherwise its lag is the age of the latest transaction that it has replayed.
+///
+/// A receiver that has just connected is `streaming` before it has heard how much the primary has written meanwhile. It
+/// starts with one time for both messages (`WalReceiverMain` in walreceiver.c); the first message brings the primary's end.
 const SERVER_STATE: &str = "\
 SELECT pg_is_in_recovery(), \
 CASE WHEN current_setting('default_transaction_read_only') = 'off' THEN false \
 ELSE NOT EXISTS (SELECT FROM pg_catalog.pg_db_role_setting AS s JOIN pg_catalog.pg_roles AS r ON r.oid = s.setrole \
 WHERE r.rolname = session_user AND array_to_string(s.setconfig, ' ') LIKE '%default_transaction_read_only=%') END, \
 CASE WHEN NOT pg_is_in_recovery() THEN 0 \
-WHEN pg_last_wal_replay_lsn() >= pg_last_wal_receive_lsn() \
-AND EXISTS (SELECT FROM pg_catalog.pg_stat_wal_receiver AS w WHERE w.status = 'streaming') THEN 0 \
+WHEN EXISTS (SELECT FROM pg_catalog.pg_stat_wal_receiver AS w \
+WHERE w.status = 'streaming' AND w.last_msg_send_time <> w.last_msg_receipt_time \
+AND pg_last_wal_replay_lsn() >= greatest(pg_last_wal_receive_lsn(), w.latest_end_lsn)) THEN 0 \
 ELSE extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp()) END";
 
 /// The kind of server that is asked for.

@@ -1,17 +1,23 @@
 //! Never a silent zero from the wrong server: standbys that are behind, promoted, demoted, and hosts that come back.
 
-use std::{fmt::Write as _, time::Duration};
+use std::{
+    fmt::Write as _,
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
 use serde_json::Value;
+use tokio::time::sleep;
 use tonic::Code;
 
 use crate::support::{
     admin,
-    cluster::{Cluster, SCALER_PASSWORD},
+    cluster::{Cluster, SCALER_PASSWORD, Settings},
     database::{self, Database},
     executable::{Executable, Finished, Serving},
     grpc::{Scaler, trigger},
     pooler::Pooler,
+    proxy::{Mode, Proxy},
     skip::skip,
     wait,
 };
@@ -314,6 +320,39 @@ async fn a_standby_further_behind_than_max_lag_is_no_source() {
     // Nothing comes any more, and nobody knows what the primary does.
     primary.stop().await;
     scaler.refuses(&rows, Code::Unavailable, SOON).await;
+}
+
+#[tokio::test]
+async fn a_standby_that_has_just_come_back_is_no_source_until_it_has_heard_what_it_missed() {
+    let settings = Settings::default().authenticate("host replication postgres 127.0.0.1/32 trust");
+    let primary = Cluster::with_settings(settings).await;
+    let database = Database::empty(&primary).await;
+    database.execute(ROWS).await;
+    superuser(&primary, "GRANT pg_read_all_stats TO scaler").await;
+    let standby = primary.standby().await;
+    let wire = Proxy::to(SocketAddr::from(([127, 0, 0, 1], primary.port()))).await;
+    standby.follow_by_way_of(wire.address()).await;
+    let serving = serving(database.name(), &[standby.port()], "    max_lag: 500ms").await;
+    let scaler = Scaler::at(serving.grpc);
+    let rows = trigger("rows", &[]);
+    database.execute("INSERT INTO rows DEFAULT VALUES").await;
+    scaler.reaches(&rows, 1.0, SOON).await;
+
+    wire.set(Mode::Close);
+    scaler.refuses(&rows, Code::Unavailable, SOON).await;
+    database.execute("DELETE FROM rows").await;
+    database.execute(SIXTY).await;
+    // The receiver is connected for a while before the first message comes.
+    wire.set(Mode::Slow(Duration::from_millis(400)));
+    let connected_again = Instant::now();
+    while connected_again.elapsed() < Duration::from_secs(5) {
+        if let Ok(value) = scaler.value(&rows).await {
+            assert_eq!(value, 60.0, "from a standby that has just connected again");
+        }
+        sleep(Duration::from_millis(10)).await;
+    }
+    wire.set(Mode::Pass);
+    scaler.reaches(&rows, 60.0, SOON).await;
 }
 
 #[tokio::test]

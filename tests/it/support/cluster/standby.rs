@@ -1,6 +1,6 @@
 //! Streaming standbys, and their promotion.
 
-use std::{fs, process::Command, time::Duration};
+use std::{fs, net::SocketAddr, process::Command, time::Duration};
 
 use super::{super::database, Cluster, free_port, processes, run, tempdir, wait};
 
@@ -31,6 +31,13 @@ impl Cluster {
             primary.port,
         ));
         self.start_as_standby().await;
+    }
+
+    /// Makes a standby connect to its primary at this address from now on.
+    pub(crate) async fn follow_by_way_of(&self, primary: SocketAddr) {
+        let (host, port) = (primary.ip(), primary.port());
+        self.configure(&format!("primary_conninfo = 'host={host} port={port} user=postgres sslmode=disable'\n"));
+        self.superuser_runs("SELECT pg_reload_conf()").await;
     }
 
     /// Makes `standby` the primary and this one its standby, and loses nothing: everything written here is sent first.
