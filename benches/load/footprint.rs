@@ -1,6 +1,11 @@
 //! Size, start and memory of the scaler's executable, and the time that `simulate` takes.
 
-use std::{fs, net::SocketAddr, process::Stdio, time::Duration};
+use std::{
+    fs,
+    net::SocketAddr,
+    process::{Command, Stdio},
+    time::Duration,
+};
 
 use serde_json::{Value, json};
 use tokio::{
@@ -41,7 +46,7 @@ const SIMULATED: [&str; 6] =
 
 /// Measures.
 pub(crate) async fn run() -> Value {
-    let mebibytes = real(fs::metadata(path("clapometer")).expect("cargo has built it").len()) / (1024.0 * 1024.0);
+    let mebibytes = real(stripped()) / (1024.0 * 1024.0);
     let cluster = Cluster::private().await;
     let database = Database::empty(&cluster).await;
     fixture::queues(&database, QUEUES).await;
@@ -111,10 +116,19 @@ pub(crate) async fn run() -> Value {
     })
 }
 
+/// Bytes of the executable without symbols, which cargo leaves in what it builds for benchmarks.
+fn stripped() -> u64 {
+    let directory = tempfile::tempdir().expect("the temporary directory is writable");
+    let copy = directory.path().join("clapometer");
+    let status = Command::new("strip").arg("-o").arg(&copy).arg(path("clapometer")).status();
+    assert!(status.expect("it comes with the linker").success(), "strip cannot read the executable");
+    fs::metadata(copy).expect("strip has written it").len()
+}
+
 /// Seconds that `simulate` takes: the least of three.
 fn simulation() -> f64 {
     let once = |_| {
-        let mut command = std::process::Command::new(path("clapometer"));
+        let mut command = Command::new(path("clapometer"));
         command.args(SIMULATED).current_dir(env!("CARGO_MANIFEST_DIR")).stdout(Stdio::null());
         let start = Instant::now();
         assert!(command.status().expect("it is executable").success());
@@ -131,7 +145,7 @@ async fn start(configuration: &str) -> f64 {
     // A port that was free a moment ago; if it is taken meanwhile, the server ends and so do we.
     let free = std::net::TcpListener::bind(("127.0.0.1", 0)).and_then(|listener| listener.local_addr());
     let address: SocketAddr = free.expect("a port is free");
-    let mut command = std::process::Command::new(path("clapometer"));
+    let mut command = Command::new(path("clapometer"));
     command.args(["serve", "--listen", &address.to_string(), "--admin-listen", "127.0.0.1:0", "--config"]).arg(&file);
     command.env_clear().stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     let before = Instant::now();

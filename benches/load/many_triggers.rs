@@ -51,6 +51,9 @@ pub(crate) async fn run() -> Value {
         let slowest = seen.metrics.quantile(1.0);
         let wrong = seen.parts().iter().map(|(_, tally)| tally.wrong + tally.failed.values().sum::<u64>()).sum::<u64>();
         println!("{way}: {ours:.1} % of a CPU, PostgreSQL {postgres:.1} %, GetMetrics {}", seen.metrics);
+        for quote in seen.parts().iter().flat_map(|(_, tally)| &tally.quotes) {
+            println!("      {quote}");
+        }
         rows.push(Row {
             what: format!("{TRIGGERS} triggers polled every {} s, {way}", HABITS.polling.as_secs()),
             baseline: "none".to_owned(),

@@ -14,7 +14,7 @@ use crate::{client::Failure, request::Outcome};
 /// Latencies are held to three digits up to this.
 const LONGEST: Duration = Duration::from_secs(120);
 
-/// Wrong answers that are quoted; the others are only counted.
+/// Wrong answers and refusals that are quoted; the others are only counted.
 const QUOTED: usize = 5;
 
 /// Outcomes and latencies of calls.
@@ -22,7 +22,7 @@ const QUOTED: usize = 5;
 pub(crate) struct Tally {
     pub(crate) right: u64,
     pub(crate) wrong: u64,
-    /// The first few wrong answers.
+    /// The first few wrong answers and refusals.
     pub(crate) quotes: Vec<String>,
     /// Calls without an answer, by status or by what broke.
     pub(crate) failed: BTreeMap<String, u64>,
@@ -48,7 +48,12 @@ impl Tally {
                     self.quotes.push(instead);
                 }
             }
-            Outcome::Failed(Failure::Refused(code, _)) => *self.failed.entry(format!("{code:?}")).or_default() += 1,
+            Outcome::Failed(Failure::Refused(code, message)) => {
+                *self.failed.entry(format!("{code:?}")).or_default() += 1;
+                if self.quotes.len() < QUOTED {
+                    self.quotes.push(format!("{code:?}: {message}"));
+                }
+            }
             Outcome::Failed(Failure::Broken(what)) => *self.failed.entry(what).or_default() += 1,
         }
     }
