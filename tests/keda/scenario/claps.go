@@ -2,7 +2,6 @@ package scenario
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"path/filepath"
 	"sync"
@@ -53,20 +52,20 @@ var Claps = Scenario{
 func (w *World) withScaledJob(ctx context.Context, patch string, act func(*jobs) error) (*jobs, error) {
 	applied := time.Now()
 	return w.withScaledJobOf(ctx, scaledJobFile, patch, func(jobs *jobs) error {
-		if err := w.settles(ctx, applied); err != nil {
+		if err := w.settles(ctx, ownNamespace, "postgres-batch", clapsPoll, applied); err != nil {
 			return err
 		}
 		return act(jobs)
 	})
 }
 
-// settles waits until two polls of the shipped ScaledJob were an interval apart. KEDA reconciles an object again just after it is made or edited, and ends
-// the loop that was under way. If that was about to create a Job, the Job may come even so, unseen by the next loop, which creates one too many.
-func (w *World) settles(ctx context.Context, applied time.Time) error {
+// settles waits until two polls of a ScaledJob were an interval apart, as the clapometer in a namespace tells. KEDA reconciles an object again just after it is
+// made or edited, and ends the loop that was under way. If that was about to create a Job, the Job may come even so, unseen by the next loop, which creates one too many.
+func (w *World) settles(ctx context.Context, clapometer, scaledJob string, interval time.Duration, applied time.Time) error {
 	last := float64(applied.Unix())
 	polled := false
 	return w.Eventually(ctx, func() error {
-		times, err := w.series(ctx, ownNamespace, "clapometer_trigger_last_request_timestamp_seconds", `name="postgres-batch"`)
+		times, err := w.series(ctx, clapometer, "clapometer_trigger_last_request_timestamp_seconds", `name="`+scaledJob+`"`)
 		if err != nil {
 			return err
 		}
@@ -74,11 +73,11 @@ func (w *World) settles(ctx context.Context, applied time.Time) error {
 		for _, at := range times {
 			last = max(last, at)
 		}
-		if polled && last-before > clapsPoll.Seconds()*3/4 {
+		if polled && last-before > interval.Seconds()*3/4 {
 			return nil
 		}
 		polled = polled || last > before
-		return errors.New("no two polls of postgres-batch were an interval apart")
+		return fmt.Errorf("no two polls of %s were an interval apart", scaledJob)
 	})
 }
 
@@ -89,7 +88,7 @@ func (w *World) withScaledJobOf(ctx context.Context, shipped, patch string, act 
 	}
 	watching, stop := context.WithCancel(ctx)
 	defer stop()
-	jobs, err := w.watchJobs(watching)
+	jobs, err := w.watchJobs(watching, batch{clapsNamespace, ofScaledJobs, demoDatabase})
 	if err != nil {
 		return nil, err
 	}
@@ -118,10 +117,14 @@ func (w *World) patchScaledJob(ctx context.Context, patch string) error {
 	return err
 }
 
-// done waits until that many claps are SUCCESS.
+// done waits until that many claps of the demo are SUCCESS.
 func (w *World) done(ctx context.Context, claps int) error {
+	return w.doneIn(ctx, demoDatabase, claps)
+}
+
+func (w *World) doneIn(ctx context.Context, database Database, claps int) error {
 	return w.Eventually(ctx, func() error {
-		done, err := w.Number(ctx, "SELECT count(*) FROM clap WHERE status = 'SUCCESS'")
+		done, err := w.NumberAt(ctx, database, "SELECT count(*) FROM clap WHERE status = 'SUCCESS'")
 		if err == nil && done != claps {
 			err = fmt.Errorf("%d of %d claps are SUCCESS", done, claps)
 		}
@@ -143,8 +146,15 @@ func (w *World) quiet(ctx context.Context, jobs *jobs, observed time.Duration) e
 	return nil
 }
 
-// jobs are the Jobs that were seen, also those that are gone.
+// A batch is where Jobs run, what selects them there, and the database whose claps they work on.
+type batch struct {
+	namespace, selector string
+	database            Database
+}
+
+// jobs are the Jobs of a batch that were seen, also those that are gone.
 type jobs struct {
+	batch
 	mu      sync.Mutex
 	seen    map[types.UID]time.Time // when they were noticed first
 	deleted map[types.UID]bool      // while they were unfinished
@@ -160,7 +170,7 @@ func (j *jobs) count() int {
 
 // finished fails while there is an unfinished Job, or one whose creation was not yet seen.
 func (w *World) finished(ctx context.Context, jobs *jobs) error {
-	listed, err := w.Kubernetes.BatchV1().Jobs(clapsNamespace).List(ctx, metav1.ListOptions{LabelSelector: ofScaledJobs})
+	listed, err := w.Kubernetes.BatchV1().Jobs(jobs.namespace).List(ctx, metav1.ListOptions{LabelSelector: jobs.selector})
 	if err != nil {
 		return err
 	}
@@ -187,11 +197,11 @@ func (j *jobs) removed() int {
 // ofScaledJobs selects the Jobs that KEDA makes.
 const ofScaledJobs = "scaledjob.keda.sh/name"
 
-// watchJobs sees all Jobs from now on. It waits until those of earlier scenarios are gone.
-func (w *World) watchJobs(ctx context.Context) (*jobs, error) {
+// watchJobs sees all Jobs of a batch from now on. It waits until those of earlier scenarios are gone.
+func (w *World) watchJobs(ctx context.Context, batch batch) (*jobs, error) {
 	var none *batchv1.JobList
 	err := w.Eventually(ctx, func() (err error) {
-		none, err = w.Kubernetes.BatchV1().Jobs(clapsNamespace).List(ctx, metav1.ListOptions{LabelSelector: ofScaledJobs})
+		none, err = w.Kubernetes.BatchV1().Jobs(batch.namespace).List(ctx, metav1.ListOptions{LabelSelector: batch.selector})
 		if err == nil && len(none.Items) > 0 {
 			err = fmt.Errorf("%d Jobs of another scenario are left", len(none.Items))
 		}
@@ -203,14 +213,14 @@ func (w *World) watchJobs(ctx context.Context) (*jobs, error) {
 	// The API server may end the watch of a slow reader; this one then goes on from where it was.
 	watching, err := watchtools.NewRetryWatcherWithContext(ctx, none.ResourceVersion, &cache.ListWatch{
 		WatchFuncWithContext: func(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
-			options.LabelSelector = ofScaledJobs
-			return w.Kubernetes.BatchV1().Jobs(clapsNamespace).Watch(ctx, options)
+			options.LabelSelector = batch.selector
+			return w.Kubernetes.BatchV1().Jobs(batch.namespace).Watch(ctx, options)
 		},
 	})
 	if err != nil {
 		return nil, err
 	}
-	j := &jobs{seen: map[types.UID]time.Time{}, deleted: map[types.UID]bool{}, open: map[types.UID]bool{}}
+	j := &jobs{batch: batch, seen: map[types.UID]time.Time{}, deleted: map[types.UID]bool{}, open: map[types.UID]bool{}}
 	go func() {
 		for event := range watching.ResultChan() {
 			if job, is := event.Object.(*batchv1.Job); is {
@@ -258,7 +268,7 @@ func (c counted) String() string {
 }
 
 func (w *World) count(ctx context.Context, jobs *jobs) (counted, error) {
-	rows, err := w.SQL(ctx, "SELECT DISTINCT job_uid FROM clap_attempt")
+	rows, err := w.SQLAt(ctx, jobs.database, "SELECT DISTINCT job_uid FROM clap_attempt")
 	if err != nil {
 		return counted{}, err
 	}
@@ -274,9 +284,9 @@ func (w *World) count(ctx context.Context, jobs *jobs) (counted, error) {
 			c.idle++
 		}
 	}
-	if c.claps, err = w.Number(ctx, "SELECT count(*) FROM clap WHERE status = 'SUCCESS'"); err != nil {
+	if c.claps, err = w.NumberAt(ctx, jobs.database, "SELECT count(*) FROM clap WHERE status = 'SUCCESS'"); err != nil {
 		return counted{}, err
 	}
-	c.attempts, err = w.Number(ctx, "SELECT count(*) FROM clap_attempt")
+	c.attempts, err = w.NumberAt(ctx, jobs.database, "SELECT count(*) FROM clap_attempt")
 	return c, err
 }

@@ -240,13 +240,18 @@ func (w *World) signalScaler(ctx context.Context, signal syscall.Signal) error {
 
 func (w *World) scalerRestarts(ctx context.Context) (int32, error) {
 	pods, err := w.clapometers(ctx, ownNamespace)
-	var restarts int32
+	return restarts(pods), err
+}
+
+// restarts returns how often containers of pods were started again.
+func restarts(pods []corev1.Pod) int32 {
+	var total int32
 	for _, pod := range pods {
 		for _, container := range pod.Status.ContainerStatuses {
-			restarts += container.RestartCount
+			total += container.RestartCount
 		}
 	}
-	return restarts, err
+	return total
 }
 
 // scaleScaler waits until clapometer has so many pods, and no more.

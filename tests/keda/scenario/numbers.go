@@ -94,13 +94,13 @@ func (w *World) number(ctx context.Context, name string, value int) error {
 	return err
 }
 
-// numbersTrigger is a trigger with a query of numbersClapometer; more is what it has beside.
+// numbersTrigger is a trigger with a query of numbersClapometer; more is what it has beside. It is called after the query, or its parameter.
 func numbersTrigger(kind, query, more string) string {
-	name := strings.Fields(query)[0]
+	words := strings.Fields(query)
 	return fmt.Sprintf(`
     - type: %s
       name: %s%s
-      metadata: {scalerAddress: "clapometer.numbers.svc.cluster.local:9090", query: %s, targetQueryValue: "1"}`, kind, strings.Trim(name, ","), more, query)
+      metadata: {scalerAddress: "clapometer.numbers.svc.cluster.local:9090", query: %s, targetQueryValue: "1"}`, kind, words[len(words)-1], more, query)
 }
 
 // numbersObject is a ScaledObject whose Deployment has a worker that does nothing. spec is what its specification has beside.

@@ -36,15 +36,15 @@ var All = [][]Scenario{
 	{Push, Migrate, Checks},
 	{Outage, ConnectionAge},
 	{Rollouts, Keeper, Budget},
-	{Trickle, SeveralTriggers},
+	{Trickle},
 	{Strategies, ScaledObjects},
 	{ScalerFaults, Services, Failover},
 	{FrozenDatabase, LongOutage},
-	{Builtin},
+	{Builtin, SeveralTriggers},
+	{Walkthrough},
 	// These two restart KEDA's operator.
 	{Renewal},
 	{OperatorRestart},
-	{Walkthrough},
 }
 
 // longest is how long one scenario may take: far longer than any does, so that one which hangs is named.
@@ -138,11 +138,13 @@ const (
 
 // SQL runs statements in the demo's database as its superuser, and returns the rows of the last as text.
 func (w *World) SQL(ctx context.Context, sql string) ([][]string, error) {
-	return w.SQLAt(ctx, Database{Namespace: clapsNamespace, Service: "my-release-postgresql", Name: "postgres"}, sql)
+	return w.SQLAt(ctx, demoDatabase, sql)
 }
 
 // A Database is one of a server behind a Service, whose superuser has the demo's password.
 type Database struct{ Namespace, Service, Name string }
+
+var demoDatabase = Database{clapsNamespace, "my-release-postgresql", "postgres"}
 
 // SQLAt runs statements in a database as its superuser, and returns the rows of the last as text.
 func (w *World) SQLAt(ctx context.Context, database Database, sql string) ([][]string, error) {
@@ -183,9 +185,14 @@ func (w *World) connect(ctx context.Context, database Database) (*pgx.Conn, erro
 	return connection, err
 }
 
-// Number returns the one number that a statement answers.
+// Number returns the one number that a statement answers in the demo's database.
 func (w *World) Number(ctx context.Context, sql string) (int, error) {
-	rows, err := w.SQL(ctx, sql)
+	return w.NumberAt(ctx, demoDatabase, sql)
+}
+
+// NumberAt returns the one number that a statement answers.
+func (w *World) NumberAt(ctx context.Context, database Database, sql string) (int, error) {
+	rows, err := w.SQLAt(ctx, database, sql)
 	if err != nil {
 		return 0, err
 	}

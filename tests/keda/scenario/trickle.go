@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 )
 
@@ -28,7 +29,7 @@ var Trickle = Scenario{
 		if seen.counted.claps != 60 || seen.counted.jobs != 60 || seen.counted.idle != 0 || seen.counted.most > 10 || seen.simulated.IdleJobs != 0 {
 			return "", fmt.Errorf("%v", seen)
 		}
-		return seen.String(), w.keepTrace(seen.trace)
+		return seen.String(), w.keepTrace("trickle", seen.trace)
 	},
 }
 
@@ -50,6 +51,9 @@ var Strategies = Scenario{
 			if seen.counted.claps != 20 || seen.counted.attempts != 20 || seen.counted.idle == 0 || seen.simulated.IdleJobs == 0 {
 				return "", fmt.Errorf("%v: %v", strategy, seen)
 			}
+			if err := w.keepTrace("trickle-"+strategy["strategy"], seen.trace); err != nil {
+				return "", err
+			}
 			all = append(all, fmt.Sprintf("`%s`: %v", strategy["strategy"], seen))
 		}
 		return strings.Join(all, "; "), nil
@@ -62,6 +66,7 @@ const clapsPoll = 5 * time.Second
 // A trickle is what became of rows that came one by one, beside what was to be expected.
 type trickle struct {
 	counted   counted
+	restarts  int32 // of KEDA's operator meanwhile
 	trace     trace
 	simulated simulated
 }
@@ -75,8 +80,22 @@ type simulated struct {
 }
 
 func (t trickle) String() string {
-	return fmt.Sprintf("%v; waits up to %.1f s, Jobs started in up to %.1f s; simulated: %.0f Jobs, %.0f idle, waits up to %.1f s", t.counted,
+	text := fmt.Sprintf("%v; waits up to %.1f s, Jobs started in up to %.1f s; simulated: %.0f Jobs, %.0f idle, waits up to %.1f s", t.counted,
 		t.trace.wait().Seconds(), t.trace.start().Seconds(), t.simulated.Jobs, t.simulated.IdleJobs, t.simulated.WaitSeconds["max"])
+	if t.restarts > 0 {
+		text += fmt.Sprintf("; meanwhile KEDA's operator was started again %d times", t.restarts)
+	}
+	return text
+}
+
+// operatorRestarts returns how often KEDA's operator was started again. It ends when it cannot renew its lease for ten seconds, as
+// on a machine that stands still, and nothing is polled until it is back.
+func (w *World) operatorRestarts(ctx context.Context) (int32, error) {
+	pods, err := w.Kubernetes.CoreV1().Pods("keda").List(ctx, metav1.ListOptions{LabelSelector: "app=keda-operator"})
+	if err != nil {
+		return 0, err
+	}
+	return restarts(pods.Items), nil
 }
 
 // trickled inserts rows of eight seconds of work, one each so often, and waits until all are done. strategy is what
@@ -89,6 +108,10 @@ func (w *World) trickled(ctx context.Context, strategy map[string]string, rows i
 			return trickle{}, err
 		}
 		patch = fmt.Sprintf(`{"spec": {"scalingStrategy": %s}}`, fields)
+	}
+	before, err := w.operatorRestarts(ctx)
+	if err != nil {
+		return trickle{}, err
 	}
 	jobs, err := w.withScaledJob(ctx, patch, func(*jobs) error {
 		ticks := time.NewTicker(every)
@@ -108,7 +131,15 @@ func (w *World) trickled(ctx context.Context, strategy map[string]string, rows i
 	if err != nil {
 		return trickle{}, err
 	}
-	var seen trickle
+	return w.became(ctx, jobs, strategy, before)
+}
+
+// became returns what became of the claps that Jobs have worked on, since KEDA's operator had been started again so often.
+func (w *World) became(ctx context.Context, jobs *jobs, strategy map[string]string, restarts int32) (seen trickle, err error) {
+	if seen.restarts, err = w.operatorRestarts(ctx); err != nil {
+		return trickle{}, err
+	}
+	seen.restarts -= restarts
 	if seen.counted, err = w.count(ctx, jobs); err != nil {
 		return trickle{}, err
 	}
@@ -173,7 +204,7 @@ type rowTrace struct {
 }
 
 func (w *World) trace(ctx context.Context, jobs *jobs) (trace, error) {
-	rows, err := w.SQL(ctx, `
+	rows, err := w.SQLAt(ctx, jobs.database, `
 SELECT (extract(epoch FROM r.requested_at) * 1000)::bigint, (extract(epoch FROM a.started_at) * 1000)::bigint,
        (extract(epoch FROM a.ended_at) * 1000)::bigint, a.job_uid
   FROM make_it_clap r JOIN clap_attempt a ON a.clap_id = r.id
@@ -205,14 +236,14 @@ SELECT (extract(epoch FROM r.requested_at) * 1000)::bigint, (extract(epoch FROM 
 	return seen, nil
 }
 
-// keepTrace writes the trace to a file. A copy of it is tests/keda/trickle.csv, which src/keda/model/trace.rs holds the model against.
-func (w *World) keepTrace(seen trace) error {
+// keepTrace writes a trace to a file. A copy of that of `trickle` is tests/keda/trickle.csv, which src/keda/model/trace.rs holds the model against.
+func (w *World) keepTrace(name string, seen trace) error {
 	var text strings.Builder
 	fmt.Fprintf(&text, "# KEDA %s: milliseconds from the first row's arrival\narrived,job created,claimed,done\n", w.KEDA)
 	for _, row := range seen {
 		fmt.Fprintf(&text, "%d,%d,%d,%d\n", row.arrived, row.created, row.claimed, row.done)
 	}
-	return os.WriteFile(filepath.Join(w.Root, "target/keda/logs/trickle.csv"), []byte(text.String()), 0o644)
+	return os.WriteFile(filepath.Join(w.Root, "target/keda/logs", name+".csv"), []byte(text.String()), 0o644)
 }
 
 // wait is the longest from a row's arrival to its claim.

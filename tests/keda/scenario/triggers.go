@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"time"
 )
 
 // SeveralTriggers gives ScaledJobs three triggers each, and no Job ever ends.
@@ -19,13 +20,37 @@ var SeveralTriggers = Scenario{
 			return "", err
 		}
 		wanted := map[string]int{"max": 4, "min": 2, "avg": 3, "sum": 6}
+		const larger, smaller = "number, param.name: larger", "number, param.name: smaller"
 		var manifests string
 		for calculation := range wanted {
 			manifests += numbersJob(calculation, "scalingStrategy: {multipleScalersCalculation: "+calculation+"}", "{name: clap-worker, image: clap-worker}",
-				numbersTrigger("external", "four", ""), numbersTrigger("external", "two", ""), numbersTrigger("external", "none", ""))
+				numbersTrigger("external", larger, ""), numbersTrigger("external", smaller, ""), numbersTrigger("external", "none", ""))
 		}
 		manifests += numbersJob("floor", "minReplicaCount: 2", "{name: done, image: postgres, args: [psql, --version]}", numbersTrigger("external", "none", ""))
+		for _, name := range []string{"larger", "smaller"} {
+			if err := w.number(ctx, name, 0); err != nil {
+				return "", err
+			}
+		}
+		applied := time.Now()
 		if err := w.Apply(ctx, manifests); err != nil {
+			return "", err
+		}
+		for calculation := range wanted {
+			if err := w.settles(ctx, numbersNamespace, calculation, numbersPoll, applied); err != nil {
+				return "", err
+			}
+		}
+		// The smaller first: a poll that read only the larger would start four Jobs under `min` and `avg`, and no Job ends.
+		if err := w.number(ctx, "smaller", 2); err != nil {
+			return "", err
+		}
+		for calculation := range wanted {
+			if err := w.hasJobs(ctx, calculation, 2); err != nil {
+				return "", err
+			}
+		}
+		if err := w.number(ctx, "larger", 4); err != nil {
 			return "", err
 		}
 		for calculation, jobs := range wanted {
@@ -81,6 +106,9 @@ func (w *World) hasJobs(ctx context.Context, scaledJob string, jobs int) error {
 		return err
 	})
 }
+
+// numbersPoll is the `pollingInterval` of numbersJob.
+const numbersPoll = 2 * time.Second
 
 // numbersJob is a ScaledJob with a container. spec is what its specification has beside.
 func numbersJob(name, spec, container string, triggers ...string) string {
