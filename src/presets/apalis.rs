@@ -34,6 +34,11 @@ pub(super) static PRESET: Preset = Preset {
     traps: &[
         "queue is the job type (jobs.job_type).",
         "A job that is put back is Pending whatever its attempts: one that kills its worker is handed out for ever.",
+        "A worker whose heartbeat falls due during a fetch that finds nothing is not woken again: it stands still, and its \
+         process stays. Run it in one task with a timer (tokio::select!), whose ticks poll it too.",
+        "A worker sends no heartbeat while a job that it has fetched waits for its concurrency limit: after heartbeat_timeout \
+         others take over all that it has, even what it runs. With such a limit set batch_size to 1.",
+        "Give every worker a name of its own: what a dead one had stays held while another of its name sends heartbeats.",
     ],
     index: Some("CREATE INDEX CONCURRENTLY ON apalis.jobs (status);"),
     sql: Sql::Rows(include_str!("apalis.sql")),

@@ -9,8 +9,9 @@ each is killed (SIGKILL) at a random moment. Then nobody works, the preset is re
 - nothing is claimable, held or due later: a worker gets nothing, and no open row is left but those that count as stalled.
 
 Some jobs are for later, some fail the first time, some share a lock, a queue or a key where the library has that. Nothing is
-expected to happen fast: a worker has MINUTES to find what is said to be there. Called by scripts/presets, with the server in
-PGHOST and PGPORT, and with the programs of the libraries in PRESETS_*. KILLS_SEED repeats the choices of a run, not its timing.
+expected to happen fast: a worker has MINUTES to find what is said to be there (River's and Oban's next leader alone takes half a
+minute). What was seen so far is in table.md, beside the libraries' logs. Called by scripts/presets, with the server in PGHOST and
+PGPORT, and with the programs of the libraries in PRESETS_*. KILLS_SEED repeats the choices of a run, not its timing.
 KILLS_MUTANTS=1 puts wrong presets in place of the right ones: a run that finds nothing wrong with one of them fails.
 """
 
@@ -30,15 +31,13 @@ import psycopg
 from psycopg.rows import namedtuple_row
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
-from counting import CLAPOMETER, counted, database
+from counting import CLAPOMETER, MINUTES, counted, database
 from mutants import MUTANTS
 
 SECONDS = float(os.environ.get("KILLS_SECONDS") or "300")
 # Presets that count wrongly take the places of the presets, and each has to be found out.
 IS_MUTATED = bool(os.environ.get("KILLS_MUTANTS"))
 SEED = int(os.environ.get("KILLS_SEED") or random.SystemRandom().randrange(1_000_000))
-# The bound of everything that has to happen at some time. River's and Oban's next leader alone takes half a minute.
-MINUTES = 600
 # The time for which a worker that has to find nothing is watched.
 IDLE = 8
 # The time after which it is written down what a worker that was started for claimable rows still waits for.
@@ -239,7 +238,7 @@ class Play:
         while not condition():
             ended = [(name, process.poll()) for name, process in self.running.items() if process.poll() is not None]
             if ended:
-                raise RuntimeError(f"{what}: meanwhile workers ended by themselves: {ended}")
+                raise RuntimeError(f"{what}: meanwhile workers ended by themselves: {ended}; see {self.log.name}")
             if time.monotonic() > deadline:
                 raise Wrong(f"{what}: not within {seconds} s")
             time.sleep(0.1)
@@ -279,7 +278,8 @@ class Play:
         while time.monotonic() < deadline:
             self.seen["rounds"] += 1
             self.round()
-        self.seen["starts"] = self.connection.execute("SELECT count(*) FROM kills_started").fetchone()[0]
+            self.seen["starts"] = self.connection.execute("SELECT count(*) FROM kills_started").fetchone()[0]
+            yield
 
     def jobs(self):
         return [
@@ -448,6 +448,15 @@ class Play:
         return True
 
 
+def table(plays):
+    """What was seen, a row for each library."""
+    if not plays:
+        return ""
+    lines = ["| preset | " + " | ".join(plays[0].seen) + " |", "|" + " --- |" * (len(plays[0].seen) + 1)]
+    lines += [f"| {play.library.preset} | " + " | ".join(str(count) for count in play.seen.values()) + " |" for play in plays]
+    return "\n".join(lines)
+
+
 def main(names):
     wrong = []
     broken = []
@@ -459,12 +468,15 @@ def main(names):
         try:
             play = Play(library)
             plays.append(play)
-            play.play(time.monotonic() + SECONDS)
+            for _ in play.play(time.monotonic() + SECONDS):
+                with lock:
+                    pathlib.Path(os.environ["KILLS_LOGS"], "table.md").write_text(table(plays) + "\n")
         except Wrong as found:
             with lock:
                 wrong.append(library.preset)
                 print(f"WRONG {library.preset}: {found}", flush=True)
-        except Exception:
+        # A thread that ends by SystemExit, as of `counted`, says nothing by itself.
+        except (Exception, SystemExit):
             with lock:
                 broken.append(library.preset)
                 print(f"BROKEN {library.preset}: {traceback.format_exc()}", flush=True)
@@ -479,10 +491,7 @@ def main(names):
         thread.start()
     for thread in threads:
         thread.join()
-    if plays:
-        print("| preset | " + " | ".join(plays[0].seen) + " |\n|" + " --- |" * (len(plays[0].seen) + 1))
-    for play in plays:
-        print(f"| {play.library.preset} | " + " | ".join(str(count) for count in play.seen.values()) + " |")
+    print(table(plays))
     if IS_MUTATED:
         missed = [library.preset for library in libraries if library.preset not in wrong]
         print(f"mutants that were not found out: {', '.join(missed)}" if missed else "every mutant was found out")

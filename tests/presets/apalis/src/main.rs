@@ -8,7 +8,10 @@ use apalis::prelude::*;
 use apalis_postgres::{Config, PostgresStorage};
 use futures::{StreamExt, stream};
 use serde::{Deserialize, Serialize};
-use sqlx::{PgPool, postgres::PgConnectOptions};
+use sqlx::{
+    PgPool,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
 
 /// One job of the run.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -43,7 +46,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let [command, jobs @ ..] = &arguments[..] else { return Err("a command is missing".into()) };
     // The database's name is not among the variables that the driver reads by itself.
     let options = PgConnectOptions::new().database(&env::var("PGDATABASE")?);
-    let pool = PgPool::connect_with(options).await?;
+    // On a busy machine a connection takes its time; without this a worker ends by itself after 30 s.
+    let pool = PgPoolOptions::new().acquire_timeout(Duration::from_secs(600)).connect_with(options).await?;
     // A dead worker is noticed after five seconds: run.py tells the preset the same.
     let config = Config::default()
         .queue("mail")
@@ -62,13 +66,24 @@ async fn main() -> Result<(), Box<dyn Error>> {
             storage.push_all(&mut stream::iter(tasks).boxed()).await?;
         }
         "work" => {
-            WorkerBuilder::new(env::var("KILLS_WORKER")?)
+            let worker = WorkerBuilder::new(env::var("KILLS_WORKER")?)
                 .backend(storage)
                 .data(pool)
                 .concurrency(3)
-                .build(run_job)
-                .run()
-                .await?;
+                .build(run_job);
+            // apalis-core 1.0.0 (backend/persistence/mod.rs, poll_next) does not wake a worker whose heartbeat falls due while it
+            // fetches and finds nothing. Each tick of this timer polls the worker as well, because both are one task.
+            let mut timer = tokio::time::interval(Duration::from_secs(1));
+            let ticks = async {
+                loop {
+                    timer.tick().await;
+                }
+            };
+            tokio::select! {
+                ended = worker.run() => ended?,
+                () = ticks => {}
+            }
+            return Err("the worker has ended by itself".into());
         }
         other => return Err(format!("there is no command {other}").into()),
     }
