@@ -23,7 +23,7 @@ use clap::{CommandFactory, error::ErrorKind};
 use tokio::time::Instant;
 
 use self::{
-    cli::{Arguments, Command, MigrateAction, Unusable, WorkArguments},
+    cli::{Arguments, Command, MigrateAction, OptionsError, WorkArguments},
     operator::migrate,
     store::Store,
     worker::{Rules, ended::CANNOT_EXECUTE, identity, interrupt, outcome::Report, work::Work},
@@ -77,8 +77,8 @@ pub fn main() -> ExitCode {
 fn run_job(schema: Option<String>, arguments: WorkArguments) -> ExitCode {
     let rules = match arguments.rules() {
         Ok(rules) => rules,
-        Err(Unusable::Usage(message)) => Arguments::command().error(ErrorKind::ValueValidation, message).exit(),
-        Err(Unusable::Configuration(message)) => return misconfigured(&message),
+        Err(OptionsError::Usage(message)) => Arguments::command().error(ErrorKind::ValueValidation, message).exit(),
+        Err(OptionsError::Configuration(message)) => return misconfigured(&message),
     };
     let _log = telemetry::init();
     with_database(async move |connection| work(connection, schema, &rules).await)

@@ -83,7 +83,7 @@ GRANT SELECT ON clap_backlog TO clapometer;
 GRANT SELECT (id) ON make_it_clap TO clapometer;
 GRANT SELECT (id, status, finished_at) ON clap TO clapometer;
 
--- What a Job does: claim, beat, settle.
+-- What a Job does: claim, renew, settle.
 GRANT SELECT ON make_it_clap, clap_backlog TO postgres_batch;
 GRANT UPDATE (pending) ON make_it_clap TO postgres_batch;
 GRANT SELECT, INSERT, UPDATE ON clap, clap_attempt TO postgres_batch;

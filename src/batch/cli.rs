@@ -351,8 +351,8 @@ impl WorkArguments {
     /// Checks the options against each other, and finds the program.
     ///
     /// # Errors
-    /// [`Unusable`], which tells a wrong option from a missing program.
-    pub fn rules(self) -> Result<Rules, Unusable> {
+    /// [`OptionsError`], which tells a wrong option from a missing program.
+    pub fn rules(self) -> Result<Rules, OptionsError> {
         let Self {
             lease,
             beat,
@@ -371,25 +371,25 @@ impl WorkArguments {
         } = self;
         let beat = beat.unwrap_or(lease / 4);
         if lease < 2 * MARGIN {
-            return Err(Unusable::Usage(format!("--lease {} must be at least {}", show(lease), show(2 * MARGIN))));
+            return Err(OptionsError::Usage(format!("--lease {} must be at least {}", show(lease), show(2 * MARGIN))));
         }
         if beat.is_zero() || beat * 3 >= lease {
             let longest = show(lease / 3);
-            return Err(Unusable::Usage(format!(
-                "--beat {} must be above zero and below {longest}: three beats must fit into --lease {}",
+            return Err(OptionsError::Usage(format!(
+                "--beat {} must be above zero and below {longest}: three heartbeats must fit into --lease {}",
                 show(beat),
                 show(lease)
             )));
         }
         if timeout.is_some_and(|timeout| timeout.is_zero()) {
-            return Err(Unusable::Usage("--timeout must be above zero; leave it out for no limit".to_owned()));
+            return Err(OptionsError::Usage("--timeout must be above zero; leave it out for no limit".to_owned()));
         }
         let mut program = program.into_iter();
         let work = match program.next() {
             None => Work::Wait(Ending { final_state, fail_first }),
             Some(name) => {
                 let found = Program::find(name, program.collect(), std::env::var_os("PATH"));
-                Work::Run(found.map_err(Unusable::Configuration)?)
+                Work::Run(found.map_err(OptionsError::Configuration)?)
             }
         };
         Ok(Rules {
@@ -410,7 +410,7 @@ impl WorkArguments {
 
 /// The reason why options that the parser accepted cannot work.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Unusable {
+pub enum OptionsError {
     /// An option is wrong: exit code 2.
     Usage(String),
     /// The environment is wrong, for example the program is missing: exit code 78.

@@ -14,7 +14,7 @@ pub enum Status {
     Failed,
     /// The work is done.
     Success,
-    /// The budget is spent, or an attempt failed for good. Only an operator's retry brings it back.
+    /// Its attempts are spent, or an attempt failed for good. Only an operator's retry brings it back.
     Dead,
     /// An operator cancelled it.
     Cancelled,

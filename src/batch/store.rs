@@ -1,16 +1,24 @@
-//! The tables as a worker uses them: a method for each statement.
+//! The tables as a worker uses them: its statements, and a method for each.
 //!
-//! Each method is one transaction in one round trip. Every write names the session, a random number that the worker
+//! Each method is one transaction in one round trip. Every write names the fencing token, a random number that the worker
 //! draws for each claim. A write that finds no row means that the clap belongs to somebody else now.
+//!
+//! Each statement is a file, and its first comment is its name. Three of them call functions of the tables, whose present
+//! text is in `store/schema/`. They name the arguments and the columns of the result, so that tables from before migration
+//! 7, which have others, refuse the statement before it changes anything.
+//!
+//! Statements that find a row by its id write `(status = 'RUNNING') IS TRUE`. With a bare comparison the planner may
+//! use a partial index instead of the primary key, because it does not know how many dead entries that index has.
 
-mod statement;
+mod records;
 
 use std::{collections::BTreeMap, time::Duration};
 
 use tokio::time::Instant;
 use tokio_postgres::{Row, types::Type};
 
-pub use self::statement::Statement;
+pub use self::records::{Attempt, Backoff, Failure, FencingToken, Job, PreviousClap, Request};
+use self::records::{attempt, column, request, status, unknown};
 use super::{
     status::{AttemptOutcome, Status},
     transaction::{Error, Parameter, Transactions},
@@ -28,19 +36,6 @@ pub struct Store {
     outage: Outage,
 }
 
-/// The Kubernetes Job that claims, and its pod.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Job {
-    /// The Job's uid, which is never used twice.
-    pub uid: String,
-    /// The Job's name, for people only: names repeat.
-    pub name: Option<String>,
-    /// The pod's name. A restarted container of the same pod need not wait for the lease; a second pod must.
-    pub pod: String,
-    /// The node's name, for people only.
-    pub node: Option<String>,
-}
-
 /// The ways to claim a clap, in the order in which a worker tries them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Claim {
@@ -56,87 +51,81 @@ pub enum Claim {
     Unread,
 }
 
-/// The fencing token of one attempt.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SessionId(i64);
+/// A statement of a worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Statement {
+    /// Takes over the first clap that is due, unless its attempts are spent; if none is due, takes a request that nobody
+    /// has tried. $1 token, $2 Job, $3 its name, $4 pod, $5 node, $6 lease in seconds, $7 the lock of
+    /// [`Transactions::lock`].
+    ///
+    /// [`Transactions::lock`]: crate::batch::transaction::Transactions::lock
+    Fast,
+    /// Marks claps as DEAD whose last attempt crashed, or that nobody can work on. $1 Job; a row per clap.
+    MarkDead,
+    /// Resumes this Job's clap; parameters as [`Statement::Fast`], without the lock.
+    Resume,
+    /// Takes over a clap that is due; parameters as [`Statement::Resume`].
+    TakeOver,
+    /// Takes a request that nobody has tried; parameters as [`Statement::Fast`].
+    Fresh,
+    /// Takes a request that nobody has tried, without reading it; parameters as [`Statement::Resume`].
+    Unread,
+    /// Reads a request. $1 clap.
+    Request,
+    /// Looks for a request's row, and reads nothing that may be damaged or too big. $1 clap.
+    IsThere,
+    /// Finds a claim whose answer was lost, or voids its token. $1 token, $2 Job.
+    FindByToken,
+    /// Clears the flag of requests that are marked as pending although they have a clap. No parameters.
+    MendPending,
+    /// Reads the clap that this Job had before. $1 Job.
+    PreviousClap,
+    /// Renews the lease, and confirms the attempt. $1 clap, $2 token, $3 lease in seconds; no row: fenced.
+    Renew,
+    /// Records the work as done. $1 clap, $2 token; no row: fenced.
+    Succeed,
+    /// Records a failure. $1 clap, $2 token, $3 exit code, $4 error, $5 permanent, $6 seconds reserved for the same
+    /// Job, $7 first back-off in seconds, $8 longest back-off in seconds.
+    Fail,
+    /// Gives back a clap whose program could not be started. $1 clap, $2 token, $3 error, $4 first back-off in
+    /// seconds, $5 longest back-off in seconds.
+    NotStarted,
+    /// Gives a clap back. $1 clap, $2 token, $3 number of interruptions that cost no attempt.
+    Release,
+    /// Records that the work was stopped on request. $1 clap, $2 token.
+    Cancelled,
+    /// Reads the recorded end of an attempt. $1 token.
+    Settled,
+}
 
-impl SessionId {
-    /// Draws a new token. The worker knows it before the claim, and can look up a claim whose answer was lost.
-    pub fn draw() -> Self {
-        Self(rand::random_range(1..=i64::MAX))
+impl Statement {
+    /// Returns the SQL.
+    pub fn sql(self) -> &'static str {
+        match self {
+            Self::Fast => include_str!("store/worker/fast.sql"),
+            Self::MarkDead => include_str!("store/worker/mark_dead.sql"),
+            Self::Resume => {
+                concat!(include_str!("store/worker/resume.sql"), include_str!("store/worker/open_attempt.sql"))
+            }
+            Self::TakeOver => {
+                concat!(include_str!("store/worker/take_over.sql"), include_str!("store/worker/open_attempt.sql"))
+            }
+            Self::Fresh => include_str!("store/worker/fresh.sql"),
+            Self::Unread => include_str!("store/worker/unread.sql"),
+            Self::Request => include_str!("store/worker/request.sql"),
+            Self::IsThere => include_str!("store/worker/is_there.sql"),
+            Self::FindByToken => include_str!("store/worker/find_by_token.sql"),
+            Self::MendPending => include_str!("store/worker/mend_pending.sql"),
+            Self::PreviousClap => include_str!("store/worker/previous_clap.sql"),
+            Self::Renew => include_str!("store/worker/renew.sql"),
+            Self::Succeed => include_str!("store/worker/succeed.sql"),
+            Self::Fail => include_str!("store/worker/fail.sql"),
+            Self::NotStarted => include_str!("store/worker/not_started.sql"),
+            Self::Release => include_str!("store/worker/release.sql"),
+            Self::Cancelled => include_str!("store/worker/cancelled.sql"),
+            Self::Settled => include_str!("store/worker/settled.sql"),
+        }
     }
-
-    /// Returns the number that the table's column holds.
-    pub fn get(self) -> i64 {
-        self.0
-    }
-}
-
-/// One attempt on one clap, which belongs to this worker until the lease ends.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Attempt {
-    /// The clap's id, which is also its request's.
-    pub id: i64,
-    /// The attempt's number, from one.
-    pub iteration: i32,
-    /// The most attempts that the clap may cost; interrupted ones do not count.
-    pub max_attempts: i16,
-    /// The fencing token.
-    pub session: SessionId,
-    /// The request, if the claim has read it.
-    pub request: Option<Request>,
-    /// The number of this Job's attempt, from one.
-    pub job_attempts: u32,
-}
-
-/// A request as its program sees it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Request {
-    /// The time that the seed's work takes.
-    pub duration: Duration,
-    /// The payload, a JSON document.
-    pub payload: String,
-    /// The key, if it has one.
-    pub key: Option<String>,
-    /// The time of the request, as RFC 3339 in UTC.
-    pub requested_at: String,
-}
-
-/// The clap that a Job had before.
-#[derive(Debug, Clone, PartialEq)]
-pub struct PreviousClap {
-    /// The clap's id.
-    pub id: i64,
-    /// The clap's state now.
-    pub status: Status,
-    /// True if the clap still belongs to this Job.
-    pub mine: bool,
-    /// True if its attempts are used up.
-    pub spent: bool,
-    /// The time for which its lease still holds; zero once it has ended.
-    pub lease: Duration,
-}
-
-/// A failed attempt.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Failure {
-    /// The program's exit code, or 128 + n for signal n.
-    pub exit_code: i32,
-    /// The reason, for people.
-    pub error: String,
-    /// True if another attempt is pointless.
-    pub permanent: bool,
-}
-
-/// The time between a failure and the next attempt.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Backoff {
-    /// The time for which the clap stays reserved for the same Job's next pod; zero in queue mode.
-    pub reserve: Duration,
-    /// The wait after the first failure; each further failure doubles it.
-    pub base: Duration,
-    /// The longest wait.
-    pub cap: Duration,
 }
 
 impl Store {
@@ -182,7 +171,7 @@ impl Store {
         &mut self,
         claim: Claim,
         job: &Job,
-        session: SessionId,
+        token: FencingToken,
         lease: Duration,
         by: Instant,
     ) -> Result<Option<Attempt>, Error> {
@@ -196,7 +185,7 @@ impl Store {
         let seconds = lease.as_secs_f64();
         let lock = self.transactions.lock();
         let parameters: [Parameter<'_>; 7] = [
-            (&session.0, Type::INT8),
+            (&token.0, Type::INT8),
             (&job.uid, Type::TEXT),
             (&job.name, Type::TEXT),
             (&job.pod, Type::TEXT),
@@ -208,11 +197,11 @@ impl Store {
             Claim::Fast | Claim::Fresh => {
                 let rows = self.run_locking_itself(statement, &parameters, by).await?;
                 let Some(row) = rows.first() else { return Ok(None) };
-                Ok(Some(Attempt { request: Some(request(row)?), ..attempt(row, session)? }))
+                Ok(Some(Attempt { request: Some(request(row)?), ..attempt(row, token)? }))
             }
             Claim::Resume | Claim::TakeOver | Claim::Unread => {
                 let rows = self.run(statement, &parameters[..6], by).await?;
-                rows.first().map(|row| attempt(row, session)).transpose()
+                rows.first().map(|row| attempt(row, token)).transpose()
             }
         }
     }
@@ -229,17 +218,17 @@ impl Store {
         Ok(!rows.is_empty())
     }
 
-    /// Looks up a claim whose answer was lost, and returns it if it was committed. If it was not, the session is voided:
+    /// Looks up a claim whose answer was lost, and returns it if it was committed. If it was not, the token is voided:
     /// a claim that reaches the server later claims nothing.
-    pub async fn find_by_session(
+    pub async fn find_by_token(
         &mut self,
         job: &Job,
-        session: SessionId,
+        token: FencingToken,
         by: Instant,
     ) -> Result<Option<Attempt>, Error> {
-        let parameters: [Parameter<'_>; 2] = [(&session.0, Type::INT8), (&job.uid, Type::TEXT)];
-        let rows = self.run(Statement::FindBySession, &parameters, by).await?;
-        rows.first().map(|row| attempt(row, session)).transpose()
+        let parameters: [Parameter<'_>; 2] = [(&token.0, Type::INT8), (&job.uid, Type::TEXT)];
+        let rows = self.run(Statement::FindByToken, &parameters, by).await?;
+        rows.first().map(|row| attempt(row, token)).transpose()
     }
 
     /// Mends requests that are pending although they have a clap, and returns how many there were. A claim cannot take
@@ -266,14 +255,14 @@ impl Store {
     pub async fn renew(&mut self, attempt: &Attempt, lease: Duration, by: Instant) -> Result<Option<bool>, Error> {
         let seconds = lease.as_secs_f64();
         let parameters: [Parameter<'_>; 3] =
-            [(&attempt.id, Type::INT8), (&attempt.session.0, Type::INT8), (&seconds, Type::FLOAT8)];
+            [(&attempt.id, Type::INT8), (&attempt.token.0, Type::INT8), (&seconds, Type::FLOAT8)];
         let rows = self.run(Statement::Renew, &parameters, by).await?;
         rows.first().map(|row| column(row, "cancel_requested")).transpose()
     }
 
     /// Records the work as done; `None` means fenced.
     pub async fn succeed(&mut self, attempt: &Attempt, by: Instant) -> Result<Option<Status>, Error> {
-        let parameters: [Parameter<'_>; 2] = [(&attempt.id, Type::INT8), (&attempt.session.0, Type::INT8)];
+        let parameters: [Parameter<'_>; 2] = [(&attempt.id, Type::INT8), (&attempt.token.0, Type::INT8)];
         self.settle(Statement::Succeed, &parameters, by).await
     }
 
@@ -288,7 +277,7 @@ impl Store {
         let [reserve, base, cap] = [backoff.reserve, backoff.base, backoff.cap].map(|d| d.as_secs_f64());
         let parameters: [Parameter<'_>; 8] = [
             (&attempt.id, Type::INT8),
-            (&attempt.session.0, Type::INT8),
+            (&attempt.token.0, Type::INT8),
             (&failure.exit_code, Type::INT4),
             (&failure.error, Type::TEXT),
             (&failure.permanent, Type::BOOL),
@@ -311,7 +300,7 @@ impl Store {
         let [base, cap] = [backoff.base, backoff.cap].map(|d| d.as_secs_f64());
         let parameters: [Parameter<'_>; 5] = [
             (&attempt.id, Type::INT8),
-            (&attempt.session.0, Type::INT8),
+            (&attempt.token.0, Type::INT8),
             (&error, Type::TEXT),
             (&base, Type::FLOAT8),
             (&cap, Type::FLOAT8),
@@ -320,26 +309,26 @@ impl Store {
     }
 
     /// Gives the clap back, due at once; the first `free` interruptions cost no attempt. Returns FAILED, or DEAD when
-    /// both budgets are spent; `None` means fenced.
+    /// neither interruptions nor attempts are left; `None` means fenced.
     pub async fn release(&mut self, attempt: &Attempt, free: i32, by: Instant) -> Result<Option<Status>, Error> {
         let parameters: [Parameter<'_>; 3] =
-            [(&attempt.id, Type::INT8), (&attempt.session.0, Type::INT8), (&free, Type::INT4)];
+            [(&attempt.id, Type::INT8), (&attempt.token.0, Type::INT8), (&free, Type::INT4)];
         self.settle(Statement::Release, &parameters, by).await
     }
 
     /// Records that the work was stopped on an operator's request; `None` means fenced.
     pub async fn cancelled(&mut self, attempt: &Attempt, by: Instant) -> Result<Option<Status>, Error> {
-        let parameters: [Parameter<'_>; 2] = [(&attempt.id, Type::INT8), (&attempt.session.0, Type::INT8)];
+        let parameters: [Parameter<'_>; 2] = [(&attempt.id, Type::INT8), (&attempt.token.0, Type::INT8)];
         self.settle(Statement::Cancelled, &parameters, by).await
     }
 
     /// Reads the recorded end of an attempt, and the clap's state now; `None` means that the clap's row was deleted.
     pub async fn settled(
         &mut self,
-        session: SessionId,
+        token: FencingToken,
         by: Instant,
     ) -> Result<Option<(AttemptOutcome, Status)>, Error> {
-        let rows = self.run(Statement::Settled, &[(&session.0, Type::INT8)], by).await?;
+        let rows = self.run(Statement::Settled, &[(&token.0, Type::INT8)], by).await?;
         let Some(row) = rows.first() else { return Ok(None) };
         let text: &str = column(row, "outcome")?;
         let outcome = AttemptOutcome::parse(text).ok_or_else(|| unknown("outcome", text))?;
@@ -402,40 +391,4 @@ impl Outage {
         }
         self.logged = reason.cloned();
     }
-}
-
-/// Returns the attempt of a row, without its request.
-fn attempt(row: &Row, session: SessionId) -> Result<Attempt, Error> {
-    let job_attempts: i64 = column(row, "job_attempts")?;
-    Ok(Attempt {
-        id: column(row, "id")?,
-        iteration: column(row, "iteration")?,
-        max_attempts: column(row, "max_attempts")?,
-        session,
-        request: None,
-        job_attempts: u32::try_from(job_attempts).unwrap_or(u32::MAX),
-    })
-}
-
-fn request(row: &Row) -> Result<Request, Error> {
-    let seconds: i32 = column(row, "duration_seconds")?;
-    Ok(Request {
-        duration: Duration::from_secs(u64::try_from(seconds).unwrap_or(0)),
-        payload: column(row, "payload")?,
-        key: column(row, "request_key")?,
-        requested_at: column(row, "requested_at")?,
-    })
-}
-
-fn status(row: &Row, name: &str) -> Result<Status, Error> {
-    let text: &str = column(row, name)?;
-    Status::parse(text).ok_or_else(|| unknown(name, text))
-}
-
-fn column<'a, T: tokio_postgres::types::FromSql<'a>>(row: &'a Row, name: &str) -> Result<T, Error> {
-    row.try_get(name).map_err(Error::from)
-}
-
-fn unknown(name: &str, text: &str) -> Error {
-    Error::NotMigrated(format!("the column {name} holds {text:?}, which this version does not know"))
 }

@@ -111,7 +111,7 @@ pub async fn run(
                 "attempt",
                 clap.id = attempt.id,
                 iteration = attempt.iteration,
-                session = attempt.session.get(),
+                session = attempt.token.get(),
                 job = job.name.as_deref().unwrap_or(&job.uid),
                 pod = job.pod,
             );
@@ -185,7 +185,7 @@ fn settle_by(lease: &Lease) -> Instant {
 ///
 /// A request that cannot be read fails the attempt, so that it costs its attempts and no more. What is the database's
 /// fault, such as a lock on the table, costs nothing: an error counts only if it is about a value, or if the row can be
-/// found without its payload. Otherwise the worker gives up after the time after which a claim does.
+/// found without its payload. Otherwise the worker gives up once [`PATIENCE`] is over, as a claim does.
 async fn read(store: &mut Store, attempt: &Attempt, lease: &mut Lease) -> Result<Request, End> {
     if let Some(request) = &attempt.request {
         return Ok(request.clone());
@@ -385,7 +385,7 @@ async fn settle(store: &mut Store, rules: &Rules, attempt: &Attempt, verdict: &V
         };
         let reason = match recorded {
             Ok(Some(status)) => return verdict.outcome(status, rules.retry_by),
-            Ok(None) => match store.settled(attempt.session, by).await {
+            Ok(None) => match store.settled(attempt.token, by).await {
                 // An earlier try was committed, and its answer was lost; or the program recorded its own success.
                 Ok(Some((outcome, status))) if outcome == verdict.booked_as() => {
                     return verdict.outcome(status, rules.retry_by);
@@ -414,7 +414,7 @@ async fn settle(store: &mut Store, rules: &Rules, attempt: &Attempt, verdict: &V
 mod tests {
     use super::*;
     use crate::batch::{
-        store::SessionId,
+        store::FencingToken,
         worker::work::{Ending, FinalState},
     };
 
@@ -435,7 +435,7 @@ mod tests {
     }
 
     fn attempt(job_attempts: u32) -> Attempt {
-        Attempt { id: 1, iteration: 1, max_attempts: 5, session: SessionId::draw(), request: None, job_attempts }
+        Attempt { id: 1, iteration: 1, max_attempts: 5, token: FencingToken::draw(), request: None, job_attempts }
     }
 
     fn verdict(exit_code: i32, stop: Option<Stop>) -> Verdict {

@@ -116,7 +116,7 @@ pub enum MigrateError {
     /// A migration was applied with another text than this executable's.
     #[error(
         "migration {version} was applied with another text than this executable's: \
-         the tables were made by another build of postgres-batch"
+         the tables were made by another build of postgres-batch. Use that build, or give an empty schema with --schema"
     )]
     Differs {
         /// The migration's number.

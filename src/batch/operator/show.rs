@@ -307,8 +307,8 @@ fn attempt(row: &Row) -> Result<Vec<Cell>, Error> {
 fn attempts(row: &Row) -> Result<String, Error> {
     let iteration: i32 = row.try_get("iteration")?;
     let interruptions: i32 = row.try_get("interruptions")?;
-    let budget: i32 = row.try_get("max_attempts")?;
-    Ok(format!("{}/{budget}", iteration - interruptions))
+    let most: i32 = row.try_get("max_attempts")?;
+    Ok(format!("{}/{most}", iteration - interruptions))
 }
 
 fn job(row: &Row) -> Result<String, Error> {

@@ -1,7 +1,7 @@
 //! The claim. One fast statement takes over a clap that is due, or takes a request. If it finds nothing, the worker
 //! marks dead claps, resumes, takes over, and takes a fresh request, in this order.
 //!
-//! After a lost answer the worker either finds its claim, or voids the session of the claim, which can then never be
+//! After a lost answer the worker either finds its claim, or voids the token of the claim, which can then never be
 //! committed. If neither can be confirmed in time, the result is [`Claimed::Unknown`].
 
 use std::time::Duration;
@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::lease::{Lease, Terms};
 use crate::batch::{
     status::Status,
-    store::{Attempt, Claim, Job, PreviousClap, SessionId, Store},
+    store::{Attempt, Claim, FencingToken, Job, PreviousClap, Store},
     transaction::Error,
 };
 
@@ -67,7 +67,7 @@ pub async fn claim(
     terms: Terms,
     interrupt: &CancellationToken,
 ) -> Result<Claimed, Error> {
-    let mut round = Round { store, job, terms, session: SessionId::draw(), unanswered: None, reads: true };
+    let mut round = Round { store, job, terms, token: FencingToken::draw(), unanswered: None, reads: true };
     let mut give_up = Instant::now() + PATIENCE;
     loop {
         if interrupt.is_cancelled() {
@@ -99,7 +99,7 @@ struct Round<'a> {
     store: &'a mut Store,
     job: &'a Job,
     terms: Terms,
-    session: SessionId,
+    token: FencingToken,
     /// The time at which the latest claim was sent, if its answer was lost and its result is not known yet.
     unanswered: Option<Instant>,
     /// True as long as claims read the request that they take. One that cannot be read, because of its size or of the
@@ -159,7 +159,7 @@ impl Round<'_> {
                 return Ok(Some(Claimed::Interrupted));
             }
             let sent_at = Instant::now();
-            let found = self.store.claim(*claim, self.job, self.session, self.terms.lease, by).await;
+            let found = self.store.claim(*claim, self.job, self.token, self.terms.lease, by).await;
             self.unanswered = matches!(found, Err(Error::Unanswered(_))).then_some(sent_at);
             if let Some(attempt) = found? {
                 return Ok(Some(Claimed::Attempt(attempt, Lease::granted(self.terms, sent_at))));
@@ -172,13 +172,13 @@ impl Round<'_> {
     /// was lost.
     async fn resolve(&mut self, by: Instant) -> Result<Option<Claimed>, Error> {
         let Some(sent_at) = self.unanswered else { return Ok(None) };
-        let found = self.store.find_by_session(self.job, self.session, by).await?;
+        let found = self.store.find_by_token(self.job, self.token, by).await?;
         self.unanswered = None;
         if let Some(attempt) = found {
             tracing::info!(clap.id = attempt.id, "found a claim whose answer was lost");
             return Ok(Some(Claimed::Attempt(attempt, Lease::granted(self.terms, sent_at))));
         }
-        self.session = SessionId::draw();
+        self.token = FencingToken::draw();
         Ok(None)
     }
 

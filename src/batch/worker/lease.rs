@@ -39,7 +39,7 @@ pub struct Lease {
     next_heartbeat: Instant,
 }
 
-/// The reason why a lease is no longer renewed.
+/// The answer to a heartbeat that is more than a lease renewed.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Event {
     /// The clap belongs to somebody else, or may do so; the text says why. The work must be killed.
@@ -111,14 +111,16 @@ impl Lease {
     }
 }
 
-/// Finds out why no row has this worker's session any more.
+/// Finds out why no row has this worker's token any more.
 async fn fenced(store: &mut Store, attempt: &Attempt, by: Instant) -> Event {
-    match store.settled(attempt.session, by).await {
+    match store.settled(attempt.token, by).await {
         Ok(Some((AttemptOutcome::Success, _))) => Event::Recorded,
         Ok(Some((outcome, status))) => {
             Event::Lost(format!("the attempt was recorded as {outcome}; the clap is {status}"))
         }
         Ok(None) => Event::Lost(GONE.to_owned()),
-        Err(error) => Event::Lost(format!("no row answered to the session, and its attempt cannot be read: {error}")),
+        Err(error) => {
+            Event::Lost(format!("the clap has another token, and the end of this attempt cannot be read: {error}"))
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-use crate::batch::{status::Status, store::Attempt};
+use crate::batch::{CONFIGURATION, UNAVAILABLE, status::Status, store::Attempt};
 
 /// The outcome of a Job.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,7 +25,7 @@ pub enum Outcome {
         /// The reason.
         error: String,
     },
-    /// The clap is dead: its budget is spent or it failed for good.
+    /// The clap is dead: its attempts are spent, or it failed for good.
     Dead {
         /// The reason of the last failure.
         error: String,
@@ -60,9 +60,9 @@ impl Outcome {
             Self::Failed { retry_by: RetryBy::Queue, .. } => 10,
             Self::Dead { .. } => 11,
             Self::Cancelled => 12,
-            Self::Unreachable(_) => 69,
+            Self::Unreachable(_) => UNAVAILABLE,
             Self::Lost(_) => 75,
-            Self::Misconfigured(_) => 78,
+            Self::Misconfigured(_) => CONFIGURATION,
             Self::Interrupted => 143,
         }
     }
@@ -138,7 +138,7 @@ impl Report {
             clap: attempt.map(|attempt| attempt.id),
             iteration: attempt.map(|attempt| attempt.iteration),
             max_attempts: attempt.map(|attempt| attempt.max_attempts),
-            session_id: attempt.map(|attempt| attempt.session.get()),
+            session_id: attempt.map(|attempt| attempt.token.get()),
             seconds: (took.as_secs_f64() * 1000.0).round() / 1000.0,
             message: outcome.to_string(),
         };

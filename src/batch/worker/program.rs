@@ -113,7 +113,7 @@ impl Program {
             .args(&self.arguments)
             .env("CLAP_ID", attempt.id.to_string())
             .env("CLAP_ITERATION", attempt.iteration.to_string())
-            .env("CLAP_SESSION_ID", attempt.session.get().to_string())
+            .env("CLAP_SESSION_ID", attempt.token.get().to_string())
             .env("CLAP_DURATION_SECONDS", request.duration.as_secs().to_string())
             .env_remove("CLAP_PAYLOAD")
             .stdin(Stdio::piped())
@@ -298,12 +298,12 @@ fn is_executable(path: &Path) -> bool {
 
 /// Returns the row as one JSON document. The payload is PostgreSQL's own text, so that no number loses a digit.
 fn document(attempt: &Attempt, request: &Request) -> String {
-    let Attempt { id, iteration, max_attempts, session, .. } = attempt;
+    let Attempt { id, iteration, max_attempts, token, .. } = attempt;
     let Request { duration, payload, key, requested_at } = request;
-    let (session, duration) = (session.get(), duration.as_secs());
+    let (token, duration) = (token.get(), duration.as_secs());
     let (request_key, requested_at) = (serde_json::json!(key), serde_json::json!(requested_at));
     format!(
-        "{{\"id\":{id},\"iteration\":{iteration},\"max_attempts\":{max_attempts},\"session_id\":{session},\
+        "{{\"id\":{id},\"iteration\":{iteration},\"max_attempts\":{max_attempts},\"session_id\":{token},\
          \"request_key\":{request_key},\"requested_at\":{requested_at},\"duration_seconds\":{duration},\"payload\":{payload}}}\n"
     )
 }

@@ -128,14 +128,14 @@ impl Ending {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::batch::store::SessionId;
+    use crate::batch::store::FencingToken;
 
     fn exit_codes(ending: Ending) -> Vec<i32> {
         let attempt = |iteration| Attempt {
             id: 1,
             iteration,
             max_attempts: 5,
-            session: SessionId::draw(),
+            token: FencingToken::draw(),
             request: None,
             job_attempts: 1,
         };

@@ -13,7 +13,7 @@ use rand::Rng;
 
 use self::world::{Plan, RetryBy, World};
 
-/// How many claps one run has in the long form: more would only make it longer.
+/// The number of claps that one run has in the long form: more would only make it longer.
 const CLAPS_PER_RUN: u32 = 200;
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use clapometer::batch::{
     status::{AttemptOutcome, Status},
-    store::{Attempt, Backoff, Claim, Failure, Job, SessionId, Statement, Store},
+    store::{Attempt, Backoff, Claim, Failure, FencingToken, Job, Statement, Store},
     transaction::Error,
 };
 use tokio_postgres::types::Type;
@@ -35,7 +35,7 @@ async fn claim(store: &mut Store, claim: Claim, job: &Job) -> Result<Option<Atte
 
 /// Claims as a worker that dies before it has confirmed.
 async fn unconfirmed(store: &mut Store, claim: Claim, job: &Job) -> Result<Option<Attempt>> {
-    Ok(store.claim(claim, job, SessionId::draw(), LONG, soon()).await?)
+    Ok(store.claim(claim, job, FencingToken::draw(), LONG, soon()).await?)
 }
 
 /// Marks dead as some Job does that has no clap of its own, and returns the ids.
@@ -48,7 +48,7 @@ async fn new_claim(store: &mut Store, job: &Job) -> Result<Attempt> {
     claim(store, Claim::Fresh, job).await?.ok_or_else(|| anyhow::anyhow!("there was no request to claim"))
 }
 
-/// What a clap's row says: status, attempts started, interruptions.
+/// Reads a clap's row: status, attempts started, interruptions.
 async fn clap(database: &Database<'_>, id: i64) -> Result<(String, i32, i32)> {
     let sql = "SELECT status, iteration, interruptions FROM clap WHERE id = $1";
     let row = database.connect().await.query_one(sql, &[&id]).await?;
@@ -96,7 +96,7 @@ pub(super) async fn a_former_owner_is_fenced(database: &Database<'_>, overrides:
 
     ensure!(store.succeed(&owner, soon()).await? == Some(Status::Success), "the owner could not succeed");
     ensure!(outcomes(database, owner.id).await? == ["LOST", "SUCCESS"], "the attempts are booked otherwise");
-    let settled = store.settled(former.session, soon()).await?;
+    let settled = store.settled(former.token, soon()).await?;
     ensure!(settled == Some((AttemptOutcome::Lost, Status::Success)), "the former owner is told {settled:?}");
     Ok(())
 }
@@ -123,7 +123,7 @@ pub(super) async fn a_poison_row_is_marked_dead(database: &Database<'_>, overrid
     for number in 0..10 {
         let job = job(&format!("job-{number}"));
         if started == 3 {
-            ensure!(claim(&mut store, Claim::TakeOver, &job).await?.is_none(), "tried once more than its budget");
+            ensure!(claim(&mut store, Claim::TakeOver, &job).await?.is_none(), "tried once more than max_attempts");
         }
         let marked = marked_dead(&mut store).await?;
         if !marked.is_empty() {
@@ -155,13 +155,13 @@ pub(super) async fn two_pods_get_one_clap(database: &Database<'_>, overrides: &O
     let first = database.connect().await;
     let backend: i32 = first.query_one("SELECT pg_backend_pid()", &[]).await?.get(0);
     first.batch_execute("BEGIN").await?;
-    let session = SessionId::draw().get();
+    let token = FencingToken::draw().get();
     let sql = overrides.get(&Statement::Fresh).map_or(Statement::Fresh.sql(), String::as_str);
     let taken = first
         .query_typed(
             sql,
             &[
-                (&session, Type::INT8),
+                (&token, Type::INT8),
                 (&"a", Type::TEXT),
                 (&"a-name", Type::TEXT),
                 (&"one", Type::TEXT),
@@ -176,7 +176,9 @@ pub(super) async fn two_pods_get_one_clap(database: &Database<'_>, overrides: &O
     // The second pod cannot see the first one's claim, and waits on the unique index.
     let mut store = store_with(database, overrides);
     let second =
-        tokio::spawn(async move { store.claim(Claim::Fresh, &pod("a", "two"), SessionId::draw(), LONG, soon()).await });
+        tokio::spawn(
+            async move { store.claim(Claim::Fresh, &pod("a", "two"), FencingToken::draw(), LONG, soon()).await },
+        );
     let waits = format!("SELECT count(*) FROM pg_stat_activity WHERE {backend} = ANY (pg_blocking_pids(pid))");
     let mut finished = false;
     while !finished && database.value::<i64>(&waits).await == 0 {
@@ -286,7 +288,7 @@ pub(super) async fn interruptions_are_bounded(database: &Database<'_>, overrides
     Ok(())
 }
 
-/// Failures back off, doubling up to the cap, and end when the budget is spent or at once when permanent.
+/// Failures back off, doubling up to the cap, and end when the attempts are spent, or at once when permanent.
 pub(super) async fn failures_back_off_and_end(database: &Database<'_>, overrides: &Overrides) -> Result<()> {
     database.execute("INSERT INTO make_it_clap (max_attempts) VALUES (4), (4)").await;
     let mut store = store_with(database, overrides);
@@ -314,34 +316,31 @@ pub(super) async fn failures_back_off_and_end(database: &Database<'_>, overrides
     Ok(())
 }
 
-/// A claim whose answer was lost is found again by its session. One that was not committed when it was looked for can
+/// A claim whose answer was lost is found again by its token. One that was not committed when it was looked for can
 /// never be.
-pub(super) async fn an_unseen_claim_is_found_by_its_session(
+pub(super) async fn an_unseen_claim_is_found_by_its_token(
     database: &Database<'_>,
     overrides: &Overrides,
 ) -> Result<()> {
     request(database, 1, 7).await;
     let mut store = store_with(database, overrides);
-    let voided = SessionId::draw();
-    ensure!(store.find_by_session(&job("a"), voided, soon()).await?.is_none(), "found what was never claimed");
+    let voided = FencingToken::draw();
+    ensure!(store.find_by_token(&job("a"), voided, soon()).await?.is_none(), "found what was never claimed");
     for way in ALL {
-        ensure!(
-            store.claim(way, &job("a"), voided, LONG, soon()).await?.is_none(),
-            "{way:?}: a voided session claimed"
-        );
+        ensure!(store.claim(way, &job("a"), voided, LONG, soon()).await?.is_none(), "{way:?}: a voided token claimed");
     }
-    let session = SessionId::draw();
-    let seen = store.claim(Claim::Fresh, &job("a"), session, LONG, soon()).await?;
-    let found = store.find_by_session(&job("a"), session, soon()).await?;
+    let token = FencingToken::draw();
+    let seen = store.claim(Claim::Fresh, &job("a"), token, LONG, soon()).await?;
+    let found = store.find_by_token(&job("a"), token, soon()).await?;
     let key =
-        |attempt: &Option<Attempt>| attempt.as_ref().map(|attempt| (attempt.id, attempt.iteration, attempt.session));
+        |attempt: &Option<Attempt>| attempt.as_ref().map(|attempt| (attempt.id, attempt.iteration, attempt.token));
     ensure!(seen.is_some() && key(&found) == key(&seen), "claimed {seen:?}, found {found:?}");
     expire_leases(database).await;
     for (way, job) in [(Claim::Fast, job("b")), (Claim::TakeOver, job("b")), (Claim::Resume, pod("a", "next"))] {
-        ensure!(store.claim(way, &job, voided, LONG, soon()).await?.is_none(), "{way:?}: a voided session claimed");
+        ensure!(store.claim(way, &job, voided, LONG, soon()).await?.is_none(), "{way:?}: a voided token claimed");
     }
     claim(&mut store, Claim::TakeOver, &job("b")).await?;
-    ensure!(store.find_by_session(&job("a"), session, soon()).await?.is_none(), "found what another Job has");
+    ensure!(store.find_by_token(&job("a"), token, soon()).await?.is_none(), "found what another Job has");
     Ok(())
 }
 

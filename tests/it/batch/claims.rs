@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use clapometer::batch::store::{Claim, SessionId, Statement};
+use clapometer::batch::store::{Claim, FencingToken, Statement};
 use tokio::{sync::Barrier, task::JoinSet};
 
 use super::ground::{LONG, SOON, batch, job, queue, report, request, soon, store};
@@ -38,7 +38,7 @@ async fn every_row_is_claimed_once_and_no_claim_is_empty_while_rows_wait() {
                 // workers a claim may rightly find nothing.
                 let waiting = left.load(Ordering::SeqCst);
                 let job = job(&format!("job-{worker}-{number}"));
-                let claim = store.claim(Claim::Fresh, &job, SessionId::draw(), LONG, soon()).await.unwrap();
+                let claim = store.claim(Claim::Fresh, &job, FencingToken::draw(), LONG, soon()).await.unwrap();
                 let waiting_still = left.load(Ordering::SeqCst);
                 match claim {
                     Some(claim) => {

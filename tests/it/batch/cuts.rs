@@ -34,27 +34,27 @@ const HOLD: &str = "
     CREATE CONSTRAINT TRIGGER hold AFTER INSERT ON clap DEFERRABLE INITIALLY DEFERRED
         FOR EACH ROW EXECUTE FUNCTION hold()";
 
-/// Whether the held COMMIT may go on: somebody waits for its end, or its own worker does.
+/// Selects whether the held COMMIT may go on: somebody waits for its end, or its own worker does.
 const AWAITED: &str = "
     SELECT EXISTS (SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND objsubid = 1
                       AND database = (SELECT oid FROM pg_database WHERE datname = current_database())),
            EXISTS (SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND objsubid = 2
                       AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))";
 
-/// What the tables say at the end.
+/// Selects what the tables say at the end.
 const BOOKS: &str = "
     SELECT coalesce((SELECT format('%s %s-%s', status, iteration, interruptions) FROM clap), 'none'),
            coalesce((SELECT string_agg(outcome, ' ' ORDER BY iteration) FROM clap_attempt), 'none')";
 
-/// What happens to a worker.
+/// A case: the things that happen to a worker.
 #[derive(Debug, Clone, Copy)]
 struct Case {
     cut: Cut,
-    /// Whether its first COMMIT is held up until somebody waits for it.
+    /// True if its first COMMIT is held up until somebody waits for it.
     held: bool,
-    /// Whether SIGTERM comes with the cut.
+    /// True if SIGTERM comes with the cut.
     interrupted: bool,
-    /// How its work ends.
+    /// The end of its work.
     ends: FinalState,
 }
 

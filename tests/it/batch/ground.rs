@@ -1,4 +1,4 @@
-//! What the batch's tests stand on: a database with the tables, ledgers and workers on it.
+//! The ground that the batch's tests stand on: a database with the tables, ledgers and workers on it.
 
 use std::{collections::BTreeMap, time::Duration};
 

@@ -2,7 +2,7 @@
 
 use clapometer::batch::{
     operator::migrate::MIGRATIONS,
-    store::{Claim, SessionId},
+    store::{Claim, FencingToken},
 };
 use tokio_postgres::types::Type;
 
@@ -31,7 +31,7 @@ async fn migrations_apply_once_and_say_so() {
     assert_eq!((status.code(), status.output.matches("applied 20").count()), (Some(0), MIGRATIONS.len()), "{status:?}");
 }
 
-/// What the sources show of a function is what a database runs.
+/// A database runs what the sources show of a function.
 #[tokio::test]
 async fn the_installed_functions_and_the_view_have_the_text_of_their_files() {
     let database = queue(Cluster::shared().await).await;
@@ -257,7 +257,7 @@ async fn workers_of_the_earlier_version_work_beside_new_ones() {
     assert_eq!(as_version_6(&database, TAKE_6, "old", 12).await, 1);
     expire_leases(&database).await;
     let mut store = store(&database);
-    let taken = store.claim(Claim::TakeOver, &job("new"), SessionId::draw(), LONG, soon()).await.unwrap().unwrap();
+    let taken = store.claim(Claim::TakeOver, &job("new"), FencingToken::draw(), LONG, soon()).await.unwrap().unwrap();
     assert_eq!((taken.id, taken.iteration), (2, 2));
     store.renew(&taken, LONG, soon()).await.unwrap().expect("it is ours");
     expire_leases(&database).await;
@@ -327,7 +327,7 @@ async fn a_database_that_is_not_there_is_no_missing_migration() {
     assert_eq!(up.code(), Some(69), "{up:?}");
 }
 
-/// What there is to do changes with a notification, heartbeats without one; as the worker, and in a schema.
+/// Work that comes or goes is notified, and heartbeats are not; as the worker, and in a schema.
 #[tokio::test]
 async fn the_tables_tell_of_what_counts_and_not_of_heartbeats() {
     let database = Database::empty(Cluster::shared().await).await;
@@ -358,8 +358,8 @@ async fn the_tables_tell_of_what_counts_and_not_of_heartbeats() {
     }
     database.execute("INSERT INTO q.make_it_clap (duration_seconds) VALUES (1)").await;
     wait::bounded("the insert", SOON, heard.recv()).await;
-    let beating = ["--schema", "q", "work", "--lease", "20s", "--beat", "50ms"];
-    let worked = batch(&database, beating).finish(SOON).await;
+    let heartbeats = ["--schema", "q", "work", "--lease", "20s", "--beat", "50ms"];
+    let worked = batch(&database, heartbeats).finish(SOON).await;
     assert_eq!(worked.code(), Some(0), "{worked:?}");
     // What is sent last is heard last.
     client.batch_execute("NOTIFY claps, 'last'").await.unwrap();
@@ -371,7 +371,7 @@ async fn the_tables_tell_of_what_counts_and_not_of_heartbeats() {
     assert_eq!(
         (count, heard.try_recv().ok()),
         (3, None),
-        "a claim, a success and the last one; twenty beats are silent"
+        "a claim, a success and the last one; twenty heartbeats are silent"
     );
 }
 

@@ -9,7 +9,7 @@ use crate::support::{
     executable::Executable,
 };
 
-/// What is said, by the name of its mistake.
+/// The texts that are said, by the name of the mistake.
 #[derive(Default)]
 struct Told {
     text: String,
@@ -67,7 +67,7 @@ async fn a_mistake_on_the_command_line_is_told_with_what_may_be_written() {
         ("a day that is no duration", &["list", "--since", "yesterday"]),
         ("a lease without a unit", &["--lease", "60"]),
         ("a lease that is too short", &["--lease", "1s"]),
-        ("beats that do not fit", &["--lease", "30s", "--beat", "15s"]),
+        ("heartbeats that do not fit", &["--lease", "30s", "--beat", "15s"]),
         ("an exit code that is a success", &["--permanent-exit-codes", "0,65"]),
         ("a final state that is none", &["--final-state", "DONE"]),
         ("a schema that is empty", &["--schema", "", "list"]),

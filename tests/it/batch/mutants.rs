@@ -15,7 +15,7 @@ fn broken(statement: &mut String, from: &str, to: &str) {
     *statement = statement.replace(from, to);
 }
 
-/// What a mutant may break: the statements of a worker, and the functions of the tables that some of them call.
+/// The texts that a mutant may break: the statements of a worker, and the functions of the tables that some of them call.
 struct Mutable {
     overrides: Overrides,
     functions: String,
@@ -153,14 +153,14 @@ async fn a_claim_that_does_not_ask_what_its_job_had() {
 #[tokio::test]
 async fn a_claim_that_ignores_that_its_session_is_void() {
     let void = "AND NOT EXISTS (SELECT 1 FROM clap_voided_session WHERE session_id = $1)";
-    let check = checks::an_unseen_claim_is_found_by_its_session;
+    let check = checks::an_unseen_claim_is_found_by_its_token;
     is_noticed("a fresh claim of a voided session", |b| broken(&mut b.functions, void, ""), check).await;
     for statement in [Statement::TakeOver, Statement::Resume] {
         is_noticed("a takeover by a voided session", |b| broken(b.statement(statement), void, ""), check).await;
     }
     is_noticed(
         "a look-up that voids nothing",
-        |b| broken(b.statement(Statement::FindBySession), "SELECT $1 WHERE", "SELECT $1 WHERE false AND"),
+        |b| broken(b.statement(Statement::FindByToken), "SELECT $1 WHERE", "SELECT $1 WHERE false AND"),
         check,
     )
     .await;
@@ -191,7 +191,7 @@ async fn an_attempt_that_costs_before_it_is_confirmed() {
 }
 
 #[tokio::test]
-async fn a_takeover_that_ignores_the_budget() {
+async fn a_takeover_that_ignores_max_attempts() {
     is_noticed(
         "a poison row that is tried for ever",
         |b| broken(b.statement(Statement::TakeOver), "iteration - interruptions < max_attempts", "true"),
@@ -201,7 +201,7 @@ async fn a_takeover_that_ignores_the_budget() {
 }
 
 #[tokio::test]
-async fn a_failure_that_ignores_the_budget() {
+async fn a_failure_that_ignores_max_attempts() {
     is_noticed(
         "a failure that never ends",
         |b| broken(b.statement(Statement::Fail), "OR iteration - interruptions >= max_attempts", ""),
@@ -240,7 +240,7 @@ async fn a_quick_takeover_of_what_it_may_not_take() {
     .await;
     for (mutant, condition) in [
         ("a quick takeover that ignores the back-off", "               AND next_attempt_at <= now()\n"),
-        ("a quick takeover that ignores the budget", "(is_free OR NOT is_spent)\n               AND "),
+        ("a quick takeover that ignores max_attempts", "(is_free OR NOT is_spent)\n               AND "),
     ] {
         is_noticed(mutant, |b| broken(&mut b.functions, condition, ""), checks::what_is_due_goes_first).await;
     }

@@ -3,7 +3,7 @@
 
 use clapometer::batch::{
     status::Status,
-    store::{Claim, SessionId},
+    store::{Claim, FencingToken},
     worker::{
         claim::{Claimed, claim},
         lease::Terms,
@@ -200,7 +200,7 @@ async fn a_clap_that_somebody_made_due_again_can_succeed_again() {
         database.execute("UPDATE clap SET status = 'FAILED'").await;
     }
     // A worker looks for it in another way when it is behind a clap that it may not take.
-    let attempt = store(&database).claim(Claim::TakeOver, &job("last"), SessionId::draw(), LONG, soon()).await;
+    let attempt = store(&database).claim(Claim::TakeOver, &job("last"), FencingToken::draw(), LONG, soon()).await;
     let attempt = attempt.unwrap().expect("it is due");
     assert_eq!(store(&database).succeed(&attempt, soon()).await.unwrap(), Some(Status::Success));
     let attempts = "SELECT string_agg(format('%s %s', outcome, error), ', ' ORDER BY iteration) FROM clap_attempt";
@@ -213,7 +213,7 @@ async fn a_success_counts_although_its_attempts_row_was_deleted() {
     let database = queue(Cluster::shared().await).await;
     request(&database, 1, 0).await;
     let mut store = store(&database);
-    let attempt = store.claim(Claim::Fresh, &job("one"), SessionId::draw(), LONG, soon()).await.unwrap().unwrap();
+    let attempt = store.claim(Claim::Fresh, &job("one"), FencingToken::draw(), LONG, soon()).await.unwrap().unwrap();
     database.execute("TRUNCATE clap_attempt").await;
     assert_eq!(store.succeed(&attempt, soon()).await.unwrap(), Some(Status::Success));
 }
@@ -259,7 +259,7 @@ async fn a_clap_of_a_thousand_attempts_fails_and_is_retried_as_any_other() {
     assert_eq!(shown.code(), Some(0), "{shown:?}");
 }
 
-/// What a restore leaves whose triggers did not run, and whose sequence starts anew.
+/// A restore leaves such a request if its triggers did not run and its sequence starts anew.
 #[tokio::test]
 async fn a_request_that_no_worker_would_find_is_found_after_retry() {
     let database = queue(Cluster::shared().await).await;
@@ -297,7 +297,7 @@ async fn a_request_that_cannot_be_read_costs_its_attempts_and_stops_no_other() {
     assert_eq!(database.value::<i64>("SELECT claimable FROM clap_backlog").await, 0);
 }
 
-/// What an ORM does that saves a whole row after it has read it: the triggers know better.
+/// An ORM may save a whole row after it has read it: the triggers know better.
 #[tokio::test]
 async fn the_flag_of_a_request_is_what_its_clap_says() {
     let database = queue(Cluster::shared().await).await;

@@ -67,7 +67,7 @@ async fn a_queue_can_be_looked_at() {
     assert_eq!((nothing.code(), &*nothing.output), (Some(1), "clap 99: there is none\n"));
 }
 
-/// What a program writes to its stderr is not for the operator's terminal to obey.
+/// The operator's terminal does not obey what a program writes to its stderr.
 #[tokio::test]
 async fn escape_sequences_of_a_program_do_not_reach_the_terminal() {
     let database = queue(Cluster::shared().await).await;

@@ -2,7 +2,7 @@
 
 use std::{fs, net::SocketAddr, path::Path, time::Duration};
 
-use clapometer::batch::store::{Claim, SessionId};
+use clapometer::batch::store::{Claim, FencingToken};
 
 use super::{
     ground::{LONG, SOON, batch, expire_leases, job, queue, report, request, soon, transactions},
@@ -234,7 +234,7 @@ async fn a_row_whose_claim_got_lost_is_not_marked_dead_unworked() {
     let database = queue(Cluster::shared().await).await;
     database.execute("INSERT INTO make_it_clap (max_attempts) VALUES (1)").await;
     let claimed = super::ground::store(&database)
-        .claim(Claim::Fast, &job("lost"), SessionId::draw(), LONG, soon())
+        .claim(Claim::Fast, &job("lost"), FencingToken::draw(), LONG, soon())
         .await
         .unwrap();
     assert!(claimed.is_some());

@@ -98,10 +98,10 @@ async fn more_workers_than_connections_hold_their_claps_at_once_and_do_each_row_
     let options = ["work", "--lease", "20s", "--beat", "200ms", "--", "sh", "-c", UNTIL_TOLD];
     let workers: Vec<_> = (0..WORKERS).map(|_| batch(&access, options).start()).collect();
     let client = database.connect().await;
-    // Two beats of each at least: none of them waits for a connection that another keeps.
+    // Two heartbeats of each at least: none of them waits for a connection that another keeps.
     let beaten = "SELECT count(*) FROM clap
                    WHERE status = 'RUNNING' AND lease_expires_at > started_at + interval '20.4 seconds'";
-    first("six beat through two connections", SOON, async || {
+    first("six send heartbeats through two connections", SOON, async || {
         (client.query_one(beaten, &[]).await.unwrap().get::<_, i64>(0) == i64::from(ROWS)).then_some(())
     })
     .await;
@@ -199,12 +199,12 @@ async fn a_server_that_goes_away_behind_the_pooler_costs_no_attempt() {
     let mut worker = batch(&access, options).start();
     worker.logged("that it has claimed", SOON, |line| line["message"] == "claimed").await;
 
-    // A beat is under way when the server goes: it waits for the row.
+    // A heartbeat is under way when the server goes: it waits for the row.
     let client = database.connect().await;
     client.batch_execute("BEGIN; SELECT FROM clap FOR UPDATE").await.unwrap();
     let waits = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'owner' AND wait_event_type = 'Lock'";
     let observer = database.connect().await;
-    first("a beat waits", SOON, async || {
+    first("a heartbeat waits", SOON, async || {
         (observer.query_one(waits, &[]).await.unwrap().get::<_, i64>(0) > 0).then_some(())
     })
     .await;

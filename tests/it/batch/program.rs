@@ -12,7 +12,7 @@ use crate::support::{
     wait::{eventually, first},
 };
 
-/// Short, so that a lost lease is seen soon; beats every half second.
+/// Short, so that a lost lease is seen soon; a heartbeat every half second.
 pub(super) const SHORT_LEASE: [&str; 4] = ["--lease", "3s", "--beat", "500ms"];
 
 pub(super) fn shell(database: &Database<'_>, options: &[&'static str], script: &'static str) -> Executable {
@@ -401,7 +401,7 @@ async fn what_a_program_leaves_behind_is_killed() {
     eventually("the background process is dead", SOON, || is_gone(pid)).await;
 }
 
-/// What has left the program's group is not ours to kill, and may hold its stderr for as long as it likes.
+/// A process that has left the program's group is not ours to kill, and may hold its stderr for as long as it likes.
 #[tokio::test]
 async fn a_worker_does_not_wait_for_what_has_escaped() {
     let database = queue(Cluster::shared().await).await;

@@ -1,6 +1,6 @@
 //! The statements of a worker, step by step: each check holds for the statements as they are.
 
-use clapometer::batch::store::{Claim, Job, SessionId};
+use clapometer::batch::store::{Claim, FencingToken, Job};
 
 use super::{
     checks,
@@ -30,7 +30,7 @@ holds!(
     what_is_due_goes_first,
     interruptions_are_bounded,
     failures_back_off_and_end,
-    an_unseen_claim_is_found_by_its_session,
+    an_unseen_claim_is_found_by_its_token,
     an_unconfirmed_attempt_is_free,
 );
 
@@ -39,7 +39,8 @@ async fn removing_a_claps_row_makes_its_request_pending_again() {
     for removal in ["DELETE FROM clap", "TRUNCATE clap CASCADE"] {
         let database = queue(Cluster::shared().await).await;
         request(&database, 1, 0).await;
-        let claimed = store(&database).claim(Claim::Fresh, &job("a"), SessionId::draw(), LONG, soon()).await.unwrap();
+        let claimed =
+            store(&database).claim(Claim::Fresh, &job("a"), FencingToken::draw(), LONG, soon()).await.unwrap();
         assert!(claimed.is_some());
         assert_eq!(database.value::<i64>("SELECT pending FROM clap_backlog").await, 0);
 
@@ -54,7 +55,7 @@ async fn heartbeats_touch_no_index() {
     let database = queue(Cluster::shared().await).await;
     request(&database, 1, 0).await;
     let mut store = store(&database);
-    let claim = store.claim(Claim::Fresh, &job("a"), SessionId::draw(), LONG, soon()).await.unwrap().unwrap();
+    let claim = store.claim(Claim::Fresh, &job("a"), FencingToken::draw(), LONG, soon()).await.unwrap().unwrap();
     for _ in 0..50 {
         assert_eq!(store.renew(&claim, LONG, soon()).await.unwrap(), Some(false));
     }
@@ -81,7 +82,7 @@ async fn an_identity_may_hold_any_text() {
         pod: "πod \"1\"".to_owned(),
         node: Some(String::new()),
     };
-    let claimed = store(&database).claim(Claim::Fresh, &odd, SessionId::draw(), LONG, soon()).await.unwrap();
+    let claimed = store(&database).claim(Claim::Fresh, &odd, FencingToken::draw(), LONG, soon()).await.unwrap();
     assert!(claimed.is_some());
     assert_eq!(database.value::<String>("SELECT job_uid || pod_name FROM clap").await, odd.uid + &odd.pod);
 }

@@ -1,4 +1,4 @@
-//! What a process finds when it starts: signals that are blocked, and a stderr that takes nothing.
+//! The surroundings in which a process starts: signals that are blocked, and a stderr that takes nothing.
 
 use std::path::Path;
 

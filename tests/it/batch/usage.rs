@@ -9,7 +9,7 @@ use crate::support::{cluster::Cluster, executable::Executable};
 async fn usage_is_checked_before_anything_is_claimed() {
     let long = "q".repeat(64);
     let table: [(&[&str], &str); 6] = [
-        (&["work", "--lease", "60s", "--beat", "20s"], "three beats must fit into --lease 1m"),
+        (&["work", "--lease", "60s", "--beat", "20s"], "three heartbeats must fit into --lease 1m"),
         (&["work", "--lease", "1s"], "--lease 1s must be at least 2s"),
         (&["work", "--timeout", "0s"], "--timeout must be above zero"),
         (&["work", "--lease", "60"], "a duration is a whole number with a unit"),

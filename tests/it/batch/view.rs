@@ -1,4 +1,4 @@
-//! What a poll costs, and what it counts.
+//! The cost of a poll, and the rows that it counts.
 
 use serde_json::Value;
 

@@ -31,7 +31,7 @@ const BOOKS: [(&str, &str); 12] = [
          HAVING count(a.iteration) <> c.iteration OR max(a.iteration) <> c.iteration OR min(a.iteration) <> 1",
     ),
     (
-        "I6 dead means that the budget is spent or the failure permanent",
+        "I6 dead means that the attempts are spent or the failure permanent",
         "SELECT id FROM clap
           WHERE status = 'DEAD' AND iteration - interruptions <> max_attempts AND exit_code IS DISTINCT FROM 65",
     ),
@@ -43,7 +43,10 @@ const BOOKS: [(&str, &str); 12] = [
                    FROM clap_attempt) a
           WHERE started_at < before",
     ),
-    ("I9 attempts keep to their budget", "SELECT id FROM clap WHERE iteration - interruptions > max_attempts"),
+    (
+        "I9 there are no more attempts than max_attempts",
+        "SELECT id FROM clap WHERE iteration - interruptions > max_attempts",
+    ),
     ("I10 interruptions keep to theirs", "SELECT id FROM clap WHERE interruptions > 20"),
     (
         "I11 one Job, one clap",
@@ -56,10 +59,10 @@ const BOOKS: [(&str, &str); 12] = [
     ),
 ];
 
-/// What was done to the workers, by which some of the invariants are judged.
+/// The faults that were made, by which some of the invariants are judged.
 #[derive(Debug, Default)]
 pub(super) struct Faults {
-    /// How many may each have cost an attempt its worker.
+    /// The number of those that may each have cost an attempt its worker.
     pub(super) injected: usize,
     /// The pods that stood still for a while.
     pub(super) paused_pods: BTreeSet<String>,
@@ -67,7 +70,7 @@ pub(super) struct Faults {
     pub(super) pods_that_hold_nothing: BTreeMap<String, f64>,
 }
 
-/// What the books and the world say at the end.
+/// The verdict of the books and of the world at the end.
 #[derive(Debug)]
 pub(super) struct Verdict {
     /// One sentence per invariant that does not hold.

@@ -1,8 +1,8 @@
-//! What the programs did, as they wrote it into a file that only grows: the world's side of the books.
+//! The effects of the programs, as they wrote them into a file that only grows: the world's side of the books.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// What one line says.
+/// The meaning of one line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Step {
     /// The work begins.

@@ -33,7 +33,7 @@ use crate::{
 /// Of the workers; short, so that takeovers are frequent.
 const LEASE: &str = "3s";
 const BEAT: &str = "600ms";
-/// How long a worker may stand still and still be sure to stop its work before the lease ends.
+/// The time for which a worker may stand still and still be sure to stop its work before the lease ends.
 const STALL: Duration = Duration::from_millis(800);
 /// Pauses are longer than a lease.
 const PAUSE_MILLISECONDS: std::ops::Range<u64> = 3_500..5_500;
@@ -64,7 +64,7 @@ while [ $i -lt $CLAP_DURATION_SECONDS ]; do sleep 0.1; say T; i=$((i + 1)); done
 say E
 "#;
 
-/// Who retries.
+/// The Job that retries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum RetryBy {
     Queue,
@@ -98,7 +98,7 @@ struct Job {
     over: bool,
 }
 
-/// What was done to it all.
+/// The counts of what was done to it all.
 #[derive(Debug, Default)]
 struct Tally {
     worker_kills: usize,
@@ -272,7 +272,7 @@ impl World<'_> {
         false
     }
 
-    /// What the view says, for either strategy, and whether every clap is over; nothing while the server is away.
+    /// Returns what the view says, for either strategy, and whether every clap is over; nothing while the server is away.
     async fn numbers(&mut self) -> Option<(f64, f64, f64, bool)> {
         if self.client.as_ref().is_none_or(Client::is_closed) {
             let driver = self.access.driver();

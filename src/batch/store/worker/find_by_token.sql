@@ -1,4 +1,4 @@
--- find_by_session: the claim whose answer was lost; if there is none, its session is voided, so that there never will be
+-- find_by_token: the claim whose answer was lost; if there is none, its token is voided, so that there never will be
 WITH found AS (
     SELECT id, iteration, max_attempts, (SELECT count(*) FROM clap_attempt WHERE job_uid = $2) AS job_attempts
       FROM clap
