@@ -28,7 +28,8 @@ use tokio::{
 };
 
 use self::{
-    announced::Suspicion,
+    announced::UnconfirmedChange,
+    freshness::Rules,
     last_poll::LastPolls,
     shards::{Failure, Parts},
     source::is_of_the_query,
@@ -103,7 +104,7 @@ struct State {
     used_at: Instant,
     last_polls: LastPolls,
     /// The latest change of each database that no notification has announced yet.
-    suspicions: Vec<Option<Suspicion>>,
+    unconfirmed: Vec<Option<UnconfirmedChange>>,
     watchers: watch::Watchers,
 }
 
@@ -119,7 +120,7 @@ impl CachedQuery {
             failed_at: None,
             used_at: now,
             last_polls: LastPolls::new(PIN),
-            suspicions: vec![None; key.source.shards.len()],
+            unconfirmed: vec![None; key.source.shards.len()],
             watchers: watch::Watchers::default(),
         };
         let (outcome, tenant) = (cell::Sender::new(nothing), cell::Sender::new(Some(namespace.into())));
@@ -128,7 +129,7 @@ impl CachedQuery {
 
     /// Records that several namespaces use this query, so that its readings do not wait in the queue of the first one.
     /// A reading that is waiting there leaves that queue.
-    fn has_several_namespaces(&self) {
+    fn leave_tenants_queue(&self) {
         self.tenant.send_if_modified(|tenant| tenant.take().is_some());
     }
 
@@ -190,7 +191,8 @@ impl CachedQuery {
     fn fresh(&self, now: Instant) -> Option<Arc<Reading>> {
         let outcome = self.outcome.borrow();
         let reading = outcome.result.as_ref().ok()?;
-        let mut parts = outcome.parts.iter().flatten().zip(self.key.source.rules());
+        let source = &self.key.source;
+        let mut parts = outcome.parts.iter().flatten().zip(Rules::of_each(source.query(), &source.shards));
         parts.all(|(part, rules)| rules.is_fresh(part, now)).then(|| Arc::clone(reading))
     }
 
@@ -200,11 +202,11 @@ impl CachedQuery {
     /// older than `max_age`, all databases are read: otherwise each would be read at its own times from then on.
     fn kept(&self, now: Instant) -> Parts {
         let outcome = self.outcome.borrow();
-        let max_age = self.key.source.query().max_age;
+        let (query, shards) = (self.key.source.query(), &self.key.source.shards);
         let mut kept = Vec::with_capacity(outcome.parts.len());
-        for (part, rules) in outcome.parts.iter().zip(self.key.source.rules()) {
+        for (part, rules) in outcome.parts.iter().zip(Rules::of_each(query, shards)) {
             let part = part.as_ref().filter(|part| !rules.is_outdated(part, now));
-            if part.is_some_and(|part| part.sent_at + max_age <= now) {
+            if part.is_some_and(|part| part.sent_at + query.max_age <= now) {
                 return vec![None; outcome.parts.len()];
             }
             kept.push(part.cloned());
@@ -255,10 +257,10 @@ impl CachedQuery {
                 let QueryLabels { query, database } = failure.labels.clone();
                 let labels = FaultLabels { query, database, reason: failure.fault.reason() };
                 self.metrics.query_errors.get_or_create(&labels).inc();
-                self.key.source.has_failed(failure.fault);
+                self.key.source.record_fault(failure.fault);
                 if is_of_the_query(failure.fault) {
                     let was_failing = std::mem::replace(&mut state.is_failing, true);
-                    self.key.source.failed(&failure, was_failing);
+                    self.key.source.mark_failing(&failure, was_failing);
                 }
                 Err(failure.fault)
             }
@@ -266,7 +268,7 @@ impl CachedQuery {
         let source = &self.key.source;
         if !source.is_retired() && source.expects_every_change() {
             let before = &self.outcome.borrow().parts;
-            source.announced.compare(&source.shards, (before, &parts), &mut state.suspicions, &self.metrics);
+            source.announced.compare(&source.shards, (before, &parts), &mut state.unconfirmed, &self.metrics);
         }
         // Under the lock, so that outcomes are published in the order of their attempts.
         let before = self.outcome.send_replace(Outcome { attempt, began_at, ended_at, parts, result });
@@ -280,7 +282,7 @@ impl CachedQuery {
         }
         self.metrics.record_reading(labels, reading.sent_at);
         self.key.source.took(reading.sent_at.elapsed());
-        self.key.source.has_read(reading);
+        self.key.source.record_reading(reading);
         if let Some(stalled) = reading.stalled {
             self.metrics.query_stalled.get_or_create(labels).set(stalled);
         }

@@ -42,7 +42,7 @@ pub use self::{
     admin::Admin,
     database::Database,
     queries_from::QueriesFrom,
-    query_files::{Listing, QueryFile, QueryFiles, Standing},
+    query_files::{Listing, QueryFile, QueryFileState, QueryFiles},
     server::{Server, ServerTls},
     source::{Environment, PREFIX},
     summary::{Inventory, part_of_key},

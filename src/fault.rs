@@ -72,7 +72,7 @@ pub enum Unusable {
     /// A grouped query returned more keys than fit into a reading.
     TooManyKeys,
     /// A number that a budget cannot share.
-    NoBudget,
+    NotShareable,
     /// There are more keys than the budget has Jobs, and no `since_column` that says which key comes next.
     NoSinceColumn,
 }
@@ -159,7 +159,7 @@ impl Fault {
         Self::Unusable(Unusable::NullKey),
         Self::Unusable(Unusable::RepeatedKey),
         Self::Unusable(Unusable::TooManyKeys),
-        Self::Unusable(Unusable::NoBudget),
+        Self::Unusable(Unusable::NotShareable),
         Self::Unusable(Unusable::NoSinceColumn),
         Self::Exhausted(Limit::Cache),
         Self::Exhausted(Limit::NamespaceQuota),
@@ -195,7 +195,7 @@ impl Fault {
                 Unusable::NullKey
                 | Unusable::RepeatedKey
                 | Unusable::TooManyKeys
-                | Unusable::NoBudget
+                | Unusable::NotShareable
                 | Unusable::NoSinceColumn,
             ) => is_grouped,
             Self::Exhausted(_) => false,
@@ -281,7 +281,7 @@ impl Unusable {
             Self::NullKey => "null_key",
             Self::RepeatedKey => "repeated_key",
             Self::TooManyKeys => "too_many_keys",
-            Self::NoBudget => "no_budget",
+            Self::NotShareable => "not_shareable",
             Self::NoSinceColumn => "no_since_column",
         }
     }
@@ -300,7 +300,7 @@ impl Unusable {
             Self::NullKey => "the grouped query returned a NULL key",
             Self::RepeatedKey => "the grouped query returned a key twice",
             Self::TooManyKeys => "the grouped query returned more than 10000 keys, or 4 MiB of them",
-            Self::NoBudget => {
+            Self::NotShareable => {
                 "a budget needs whole numbers, no more claimable than outstanding, and weights that are finite and above 0"
             }
             Self::NoSinceColumn => "the budget's total is smaller than the number of keys, and it has no since_column",
@@ -353,7 +353,7 @@ mod tests {
                 | Unusable::NullKey
                 | Unusable::RepeatedKey
                 | Unusable::TooManyKeys
-                | Unusable::NoBudget
+                | Unusable::NotShareable
                 | Unusable::NoSinceColumn,
             )
             | Fault::Exhausted(Limit::Cache | Limit::NamespaceQuota | Limit::TriggerStreams | Limit::Streams)

@@ -1,6 +1,6 @@
 //! clapometer: a PostgreSQL scaler for KEDA; and postgres-batch, the Job that it scales.
 //!
-//! The way of a call: KEDA's RPC enters [`server`]. [`scaler`] parses the trigger's metadata against its registry of
+//! The way of a call: KEDA's RPC enters [`server`]. [`scaler`] parses the trigger's metadata against the `Catalog` of
 //! queries and asks the [`cache`] for the freshest reading. [`postgres`] reads it in one read-only transaction, and
 //! [`scaling`] divides and rounds it.
 //!

@@ -80,7 +80,7 @@ pub struct Metrics {
     pub unannounced_changes: Family<QueryLabels, Counter>,
     /// The queries that fail, each with the reason.
     pub query_failures: Facts<QueryFailureLabels>,
-    /// When a reload last changed a query or one of its databases, in seconds since 1970.
+    /// The time at which a reload last changed a query or one of its databases, in seconds since 1970.
     pub query_changed: Family<QueryLabels, FloatGauge>,
     /// Distinct pairs of query and parameters in the cache.
     pub gauges: IntGauge,
@@ -114,7 +114,7 @@ pub struct Metrics {
     pub streams: Family<StreamLabels, IntGauge>,
     /// Reloads, by result.
     pub reloads: Family<ReloadLabels, Counter>,
-    /// When the configuration was last reloaded, by result, in seconds since 1970.
+    /// The time at which the configuration was last reloaded, by result, in seconds since 1970.
     pub reloaded_at: Family<ReloadLabels, FloatGauge>,
     /// 1 for each file of the configuration that was good when it was last read, else 0.
     pub config_valid: Validity,
@@ -268,7 +268,7 @@ impl Metrics {
     /// Shows the counters of a query at 0: Prometheus does not see the first increase of a series that was not there.
     ///
     /// `query` has the names of all its databases; `databases` is the same query in each of them.
-    pub fn announce_query<'a>(
+    pub fn show_query_at_zero<'a>(
         &self,
         query: &'a QueryLabels,
         databases: impl Iterator<Item = &'a QueryLabels>,
@@ -289,7 +289,7 @@ impl Metrics {
     }
 
     /// Shows the counters of a database at 0.
-    pub fn announce_database(&self, database: &DatabaseLabels) {
+    pub fn show_database_at_zero(&self, database: &DatabaseLabels) {
         drop(self.database_failures.get_or_create(database));
     }
 

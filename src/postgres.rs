@@ -164,7 +164,7 @@ impl Database {
             }))
             .build()
             .expect("no timeouts are configured in the pool, so that it needs no runtime");
-        metrics.announce_database(&labels);
+        metrics.show_database_at_zero(&labels);
         metrics.pool_size.get_or_create(&labels).set(settings.pool_size.get().try_into().unwrap_or(i64::MAX));
         let (suspicions, suspected) = mpsc::channel(1);
         let channels = Channels::new();

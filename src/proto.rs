@@ -3,6 +3,9 @@
 #![allow(missing_docs, clippy::all, clippy::pedantic, clippy::restriction, unused_qualifications)]
 
 pub mod codec;
+mod rpc;
+
+pub use self::rpc::Rpc;
 
 tonic::include_proto!("externalscaler");
 

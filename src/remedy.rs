@@ -106,7 +106,7 @@ fn of_answer(unusable: Unusable) -> &'static str {
         Unusable::NullKey => "Leave rows without a key out: WHERE ... IS NOT NULL.",
         Unusable::RepeatedKey => "GROUP BY the column that `group_by` names.",
         Unusable::TooManyKeys => "Choose a coarser key, or leave out keys that nobody asks for.",
-        Unusable::NoBudget => {
+        Unusable::NotShareable => {
             "Count rows in the SQL, the claimable ones among the outstanding ones, and let no weight be 0 or NULL."
         }
         Unusable::NoSinceColumn => "Raise `total` of the budget above the number of keys, or name a `since_column`.",

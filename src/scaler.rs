@@ -12,6 +12,7 @@ mod refusal_log;
 mod registry;
 mod status;
 mod stream;
+mod told;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -37,9 +38,9 @@ use self::{
 use crate::{
     cache::{CachedQuery, Call, QueryCache},
     fault::Fault,
-    metrics::{HandledLabels, Metrics, RpcLabels, Thresholds, Told, TriggerId, TriggerKey},
+    metrics::{Metrics, RpcLabels, Thresholds, Told, TriggerId, TriggerKey},
     proto::{
-        GetMetricSpecResponse, GetMetricsRequest, GetMetricsResponse, IsActiveResponse, ScaledObjectRef,
+        GetMetricSpecResponse, GetMetricsRequest, GetMetricsResponse, IsActiveResponse, Rpc, ScaledObjectRef,
         external_scaler_server::ExternalScaler,
     },
     query::KEEPER,
@@ -63,8 +64,6 @@ const MOST_UNTRIMMED: usize = 1_000;
 
 /// The numbers of the keeper, which is never active.
 const KEEPER_THRESHOLDS: Thresholds = Thresholds { target: 1.0, activation: 0.0 };
-
-const SERVICE: &str = "externalscaler.ExternalScaler";
 
 /// The implementation of the five RPCs.
 pub struct Scaler {
@@ -108,11 +107,11 @@ impl Scaler {
         shutdown: CancellationToken,
     ) -> Self {
         let streams = StreamLimits::new(Arc::clone(&metrics));
-        let series = |method| MethodMetrics::new(unary(method), &metrics);
-        let (metric_spec, get_metrics) = (series("GetMetricSpec"), series("GetMetrics"));
-        let is_active = series("IsActive");
-        for method in ["StreamIsActive", "StreamMetricSpec"] {
-            announce(&streaming(method), &metrics);
+        let series = |rpc| MethodMetrics::new(RpcLabels::new(rpc), &metrics);
+        let (metric_spec, get_metrics) = (series(Rpc::GetMetricSpec), series(Rpc::GetMetrics));
+        let is_active = series(Rpc::IsActive);
+        for rpc in [Rpc::StreamIsActive, Rpc::StreamMetricSpec] {
+            show_at_zero(&RpcLabels::new(rpc), &metrics);
         }
         let untrimmed = Mutex::default();
         let refusal_log = RefusalLog::new();
@@ -192,9 +191,9 @@ impl Scaler {
     }
 
     /// Counts a stream that was refused. An open stream is counted when it ends.
-    fn opened<T>(&self, method: &'static str, stream: Result<T, Status>) -> Result<Response<T>, Status> {
+    fn opened<T>(&self, rpc: Rpc, stream: Result<T, Status>) -> Result<Response<T>, Status> {
         stream.map(Response::new).inspect_err(|status| {
-            self.metrics.handled.get_or_create(&streaming(method).handled(code_name(status.code()))).inc();
+            self.metrics.handled.get_or_create(&RpcLabels::new(rpc).handled(code_name(status.code()))).inc();
         })
     }
 }
@@ -302,7 +301,7 @@ impl ExternalScaler for Scaler {
         &self,
         request: Request<ScaledObjectRef>,
     ) -> Result<Response<Self::StreamIsActiveStream>, Status> {
-        self.opened("StreamIsActive", self.open_activity(request))
+        self.opened(Rpc::StreamIsActive, self.open_activity(request))
     }
 
     type StreamMetricSpecStream = Updates<GetMetricSpecResponse>;
@@ -311,21 +310,21 @@ impl ExternalScaler for Scaler {
         &self,
         request: Request<ScaledObjectRef>,
     ) -> Result<Response<Self::StreamMetricSpecStream>, Status> {
-        self.opened("StreamMetricSpec", self.open_specs(request))
+        self.opened(Rpc::StreamMetricSpec, self.open_specs(request))
     }
 }
 
 impl MethodMetrics {
     fn new(rpc: RpcLabels, metrics: &Metrics) -> Self {
         let handling = metrics.handling.get_or_create_owned(&rpc);
-        announce(&rpc, metrics);
+        show_at_zero(&rpc, metrics);
         let succeeded = metrics.handled.get_or_create_owned(&rpc.clone().handled(code_name(Code::Ok)));
         Self { rpc, handling, succeeded }
     }
 }
 
 /// Shows the counters of a method at 0, for each code that we answer with.
-fn announce(rpc: &RpcLabels, metrics: &Metrics) {
+fn show_at_zero(rpc: &RpcLabels, metrics: &Metrics) {
     let codes = [
         Code::Ok,
         Code::Cancelled,
@@ -340,21 +339,6 @@ fn announce(rpc: &RpcLabels, metrics: &Metrics) {
     for code in codes {
         drop(metrics.handled.get_or_create(&rpc.clone().handled(code_name(code))));
     }
-}
-
-impl RpcLabels {
-    fn handled(self, grpc_code: &'static str) -> HandledLabels {
-        let Self { grpc_type, grpc_service, grpc_method } = self;
-        HandledLabels { grpc_type, grpc_service, grpc_method, grpc_code }
-    }
-}
-
-fn unary(grpc_method: &'static str) -> RpcLabels {
-    RpcLabels { grpc_type: "unary", grpc_service: SERVICE, grpc_method }
-}
-
-fn streaming(grpc_method: &'static str) -> RpcLabels {
-    RpcLabels { grpc_type: "server_stream", grpc_service: SERVICE, grpc_method }
 }
 
 /// Frees the metadata of a trigger that has been resolved: a call may wait for its reading, and keeps only what it needs.

@@ -4,7 +4,6 @@ mod accept;
 mod answer_body;
 mod body_limit;
 mod connection_place;
-mod counted_log;
 mod health;
 mod lookout;
 mod pace;
@@ -184,7 +183,7 @@ pub async fn run(main: Config, addresses: Addresses, file: Option<PathBuf>, buil
     tokio::select! {
         drained = timeout(DRAIN_LIMIT, drained.cancelled()) => {
             if drained.is_err() {
-                tracing::warn!("cut off what did not end within {DRAIN_LIMIT:?}");
+                tracing::warn!("calls and streams that did not end within {DRAIN_LIMIT:?} were cut off");
             }
         }
         () = signals.next() => return Err(ServeError::SecondSignal),

@@ -6,6 +6,7 @@
 //! `docs/decisions/unread-logs.md`.
 
 mod causes;
+mod counted_log;
 
 use std::{
     env,
@@ -29,7 +30,7 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
-pub use self::causes::Causes;
+pub use self::{causes::Causes, counted_log::CountedLog};
 
 /// The level unless `RUST_LOG` sets another (`debug`, or `target=level,...`).
 const DEFAULT_LEVEL: LevelFilter = LevelFilter::INFO;

@@ -1,4 +1,4 @@
-//! What a claim costs where tables are not quiet, and what PostgreSQL writes for a clap.
+//! The cost of a claim where tables are not quiet, and the bytes that PostgreSQL writes for a clap.
 
 use std::time::Duration;
 

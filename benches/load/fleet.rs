@@ -72,7 +72,7 @@ impl Seen {
 }
 
 /// The fleet's tallies, which all its loops write to: one for each would fill the memory.
-type Book = Arc<Mutex<Seen>>;
+type SharedTallies = Arc<Mutex<Seen>>;
 
 /// One trigger's three calls.
 struct Asked {
@@ -86,7 +86,7 @@ struct Asked {
 /// # Panics
 /// When an answer does not come at all.
 pub(crate) async fn run(connection: &Connection, triggers: &[(Kind, Trigger)], habits: Habits) -> Seen {
-    let book = Book::default();
+    let tallies = SharedTallies::default();
     let mut loops = JoinSet::new();
     let start = Instant::now();
     let end = start + habits.lasting;
@@ -94,12 +94,12 @@ pub(crate) async fn run(connection: &Connection, triggers: &[(Kind, Trigger)], h
     for (number, (kind, trigger)) in (0..).zip(triggers) {
         let asked = Arc::new(Asked::new(connection, trigger));
         let first = start + habits.spread * number / count;
-        loops.spawn(repeated(Arc::clone(&asked), first, habits.polling, end, Arc::clone(&book)));
+        loops.spawn(repeated(Arc::clone(&asked), first, habits.polling, end, Arc::clone(&tallies)));
         if *kind != Kind::ScaledJob {
-            loops.spawn(repeated(asked, first, habits.hpa, end, Arc::clone(&book)));
+            loops.spawn(repeated(asked, first, habits.hpa, end, Arc::clone(&tallies)));
         }
         if *kind == Kind::Pushed {
-            loops.spawn(pushed(trigger.stream().to(connection), end, Arc::clone(&book)));
+            loops.spawn(pushed(trigger.stream().to(connection), end, Arc::clone(&tallies)));
         }
     }
     let all = async {
@@ -108,7 +108,7 @@ pub(crate) async fn run(connection: &Connection, triggers: &[(Kind, Trigger)], h
         }
     };
     timeout(habits.lasting + LAST_ANSWERS, all).await.expect("every call is answered");
-    Arc::into_inner(book).expect("all loops have ended").into_inner().unwrap_or_else(PoisonError::into_inner)
+    Arc::into_inner(tallies).expect("all loops have ended").into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Asks once for every trigger, one after the other.
@@ -116,12 +116,12 @@ pub(crate) async fn run(connection: &Connection, triggers: &[(Kind, Trigger)], h
 /// # Panics
 /// When an answer does not come at all.
 pub(crate) async fn roll_call(connection: &Connection, triggers: &[(Kind, Trigger)]) -> Seen {
-    let book = Book::default();
+    let tallies = SharedTallies::default();
     for (_, trigger) in triggers {
         let poll = Asked::new(connection, trigger);
-        timeout(LAST_ANSWERS, poll.poll(&book)).await.expect("every call is answered");
+        timeout(LAST_ANSWERS, poll.poll(&tallies)).await.expect("every call is answered");
     }
-    Arc::into_inner(book).expect("nobody else has it").into_inner().unwrap_or_else(PoisonError::into_inner)
+    Arc::into_inner(tallies).expect("nobody else has it").into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Asked {
@@ -133,32 +133,32 @@ impl Asked {
         }
     }
 
-    async fn poll(&self, book: &Book) {
-        timed(&self.spec, book, |seen| &mut seen.specs).await;
-        if !self.read(book).await {
-            self.read(book).await;
+    async fn poll(&self, tallies: &SharedTallies) {
+        timed(&self.spec, tallies, |seen| &mut seen.specs).await;
+        if !self.read(tallies).await {
+            self.read(tallies).await;
         }
     }
 
-    async fn read(&self, book: &Book) -> bool {
-        timed(&self.metrics, book, |seen| &mut seen.metrics).await
-            && timed(&self.activity, book, |seen| &mut seen.activity).await
+    async fn read(&self, tallies: &SharedTallies) -> bool {
+        timed(&self.metrics, tallies, |seen| &mut seen.metrics).await
+            && timed(&self.activity, tallies, |seen| &mut seen.activity).await
     }
 }
 
-async fn timed(call: &Call, book: &Book, part: fn(&mut Seen) -> &mut Tally) -> bool {
+async fn timed(call: &Call, tallies: &SharedTallies, part: fn(&mut Seen) -> &mut Tally) -> bool {
     let sent_at = Instant::now();
     let outcome = call.make().await;
     let is_answered = !matches!(outcome, Outcome::Failed(_));
-    part(&mut lock(book)).add(outcome, sent_at.elapsed());
+    part(&mut lock(tallies)).add(outcome, sent_at.elapsed());
     is_answered
 }
 
-async fn repeated(asked: Arc<Asked>, first: Instant, every: Duration, end: Instant, book: Book) {
+async fn repeated(asked: Arc<Asked>, first: Instant, every: Duration, end: Instant, tallies: SharedTallies) {
     sleep_until(first).await;
     loop {
         let next = Instant::now() + every;
-        asked.poll(&book).await;
+        asked.poll(&tallies).await;
         if next >= end {
             return;
         }
@@ -166,18 +166,18 @@ async fn repeated(asked: Arc<Asked>, first: Instant, every: Duration, end: Insta
     }
 }
 
-async fn pushed(call: Call, end: Instant, book: Book) {
+async fn pushed(call: Call, end: Instant, tallies: SharedTallies) {
     let opened_at = Instant::now();
     let mut messages = match call.open().await {
         Ok(messages) => messages,
-        Err(failure) => return lock(&book).streams.add(Outcome::Failed(failure), opened_at.elapsed()),
+        Err(failure) => return lock(&tallies).streams.add(Outcome::Failed(failure), opened_at.elapsed()),
     };
     loop {
         let message = tokio::select! {
             message = messages.next() => message,
             () = sleep_until(end) => return,
         };
-        let mut seen = lock(&book);
+        let mut seen = lock(&tallies);
         match message {
             Ok(Some(message)) => seen.streams.add(call.question().judge(&message), opened_at.elapsed()),
             Ok(None) => {
@@ -189,6 +189,6 @@ async fn pushed(call: Call, end: Instant, book: Book) {
     }
 }
 
-fn lock(book: &Book) -> MutexGuard<'_, Seen> {
-    book.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock(tallies: &SharedTallies) -> MutexGuard<'_, Seen> {
+    tallies.lock().unwrap_or_else(PoisonError::into_inner)
 }

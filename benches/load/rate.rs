@@ -145,7 +145,7 @@ pub(crate) async fn run(length: Length) -> Value {
     json!({"rows": rows, "comparisons": comparisons.iter().map(Comparison::json).collect::<Vec<_>>()})
 }
 
-/// The three that take turns.
+/// The three servers that are measured in turn.
 struct Servers {
     ours: Serving,
     bare: Serving,

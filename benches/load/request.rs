@@ -143,7 +143,7 @@ impl Call {
     /// Opens the stream.
     ///
     /// # Errors
-    /// Why it cannot be opened.
+    /// The reason why it cannot be opened.
     pub(crate) async fn open(&self) -> Result<crate::client::Messages, Failure> {
         self.connection.stream(self.head.clone(), self.question.message.clone()).await
     }

@@ -45,7 +45,7 @@ pub(crate) struct Frame {
     pub(crate) census: Census,
     /// The text of KEDA's latest decision.
     pub(crate) decision: String,
-    /// What KEDA was told at each poll, and how many Jobs were unfinished then.
+    /// The value that KEDA was told at each poll, and the number of Jobs that were unfinished then.
     pub(crate) polls: Vec<(f64, f64)>,
     /// The address of clapometer's status page.
     pub(crate) status_page: String,

@@ -61,7 +61,7 @@ const PATIENCE: Duration = Duration::from_secs(240);
 /// The longest that a command may take.
 const COMMAND: Duration = Duration::from_secs(120);
 
-/// What ended the demo before its time.
+/// The reason why the demo ended before its time.
 enum Stopped {
     /// Patience is at its end; how far it came.
     TooSlow(String),

@@ -20,14 +20,14 @@ use crate::{
     recorder::Incident,
 };
 
-/// A change that was found and may yet be announced.
+/// A change that a reading found, and that a notification may yet announce.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Suspicion {
+pub(super) struct UnconfirmedChange {
     /// The time at which the reading before the change was sent.
     sent_at: Instant,
 }
 
-/// What is known of the changes of one query.
+/// The record of whether the changes of one query are announced.
 #[derive(Debug, Default)]
 pub(super) struct Announced(Mutex<State>);
 
@@ -49,27 +49,27 @@ impl Announced {
         self.lock().unannounced_since
     }
 
-    /// Notes whether the changes between two readings of each database were announced. `suspicions` are those of the same
-    /// cached query, one for each database.
+    /// Notes whether the changes between two readings of each database were announced. `unconfirmed` are the
+    /// changes of the same cached query that nothing has announced yet, one for each database.
     pub(super) fn compare(
         &self,
         shards: &[Shard],
         (before, after): (&Parts, &Parts),
-        suspicions: &mut [Option<Suspicion>],
+        unconfirmed: &mut [Option<UnconfirmedChange>],
         metrics: &Metrics,
     ) {
-        for (shard, ((before, after), suspicion)) in shards.iter().zip(before.iter().zip(after).zip(suspicions)) {
+        for (shard, ((before, after), unconfirmed)) in shards.iter().zip(before.iter().zip(after).zip(unconfirmed)) {
             let (Some(channel), Some(before), Some(after)) = (&shard.channel, before, after) else { continue };
             if before.sent_at == after.sent_at {
                 continue;
             }
             let channel = *channel.borrow();
-            let is_confirmed = suspicion.take().is_some_and(|earlier| earlier.is_confirmed(channel));
-            *suspicion = suspected(before, after, channel);
+            let is_confirmed = unconfirmed.take().is_some_and(|earlier| earlier.is_confirmed(channel));
+            *unconfirmed = unconfirmed_change(before, after, channel);
             let (query, database) = (&shard.labels.query, &shard.labels.database);
             if is_confirmed {
                 metrics.unannounced_changes.get_or_create(&shard.labels).inc();
-                if self.was_not(Instant::now()) {
+                if self.note_unannounced(Instant::now()) {
                     tracing::warn!(
                         %query,
                         %database,
@@ -79,14 +79,14 @@ impl Announced {
                     let (query, database) = (query.clone(), database.clone());
                     metrics.recorder.happened(Incident::Unannounced { query, database });
                 }
-            } else if channel.invalidated_at >= before.sent_at && before.rows != after.rows && self.was() {
+            } else if channel.invalidated_at >= before.sent_at && before.rows != after.rows && self.note_announced() {
                 tracing::info!(%query, %database, "changes are announced by notifications again");
             }
         }
     }
 
     /// Notes a change that no notification announced. Returns whether to say so.
-    fn was_not(&self, now: Instant) -> bool {
+    fn note_unannounced(&self, now: Instant) -> bool {
         let mut state = self.lock();
         if state.unannounced_since.is_some() {
             return false;
@@ -100,7 +100,7 @@ impl Announced {
     }
 
     /// Notes a change that was announced. Returns whether to say so.
-    fn was(&self) -> bool {
+    fn note_announced(&self) -> bool {
         let mut state = self.lock();
         state.unannounced_since = None;
         std::mem::take(&mut state.is_told)
@@ -112,15 +112,15 @@ impl Announced {
 }
 
 /// Compares a reading of one database with the one before it. Returns a change that no notification has announced yet.
-fn suspected(before: &Reading, after: &Reading, channel: ChannelState) -> Option<Suspicion> {
+fn unconfirmed_change(before: &Reading, after: &Reading, channel: ChannelState) -> Option<UnconfirmedChange> {
     let [.., last_reread] = REREAD_AFTER;
     let is_by_clock = before.changes_at.is_some_and(|at| at <= after.sent_at);
     let is_settled = channel.invalidated_at + last_reread < before.sent_at;
     (channel.is_healthy && is_settled && !is_by_clock && before.rows != after.rows)
-        .then_some(Suspicion { sent_at: before.sent_at })
+        .then_some(UnconfirmedChange { sent_at: before.sent_at })
 }
 
-impl Suspicion {
+impl UnconfirmedChange {
     /// Returns whether no notification has come since the reading before the change.
     fn is_confirmed(self, channel: ChannelState) -> bool {
         channel.is_healthy && channel.invalidated_at < self.sent_at
@@ -140,16 +140,16 @@ mod tests {
     }
 
     #[test]
-    fn a_change_is_suspected_if_nothing_announced_it_and_confirmed_if_nothing_does_until_the_next_reading() {
+    fn a_change_waits_if_nothing_announced_it_and_is_confirmed_if_nothing_does_until_the_next_reading() {
         let began_at = Instant::now();
         let at = |seconds: u32| began_at + seconds * SECOND;
         let heard = |seconds| ChannelState { is_healthy: true, invalidated_at: at(seconds) };
-        let found = |before: &Reading, channel| suspected(before, &reading(2.0, at(70)), channel);
+        let found = |before: &Reading, channel| unconfirmed_change(before, &reading(2.0, at(70)), channel);
         let before = reading(1.0, at(10));
-        let suspicion = found(&before, heard(0)).expect("a change without a notification");
-        assert!(suspicion.is_confirmed(heard(0)));
-        assert!(!suspicion.is_confirmed(heard(71)), "the notification came late");
-        assert!(!suspicion.is_confirmed(ChannelState { is_healthy: false, ..heard(0) }));
+        let change = found(&before, heard(0)).expect("a change without a notification");
+        assert!(change.is_confirmed(heard(0)));
+        assert!(!change.is_confirmed(heard(71)), "the notification came late");
+        assert!(!change.is_confirmed(ChannelState { is_healthy: false, ..heard(0) }));
         assert!(found(&before, heard(60)).is_none(), "it was announced");
         assert!(found(&before, heard(9)).is_none(), "a row may become visible a second after its notification");
         assert!(found(&before, ChannelState { is_healthy: false, ..heard(0) }).is_none());
@@ -160,12 +160,12 @@ mod tests {
     #[test]
     fn changes_without_notifications_are_told_once_an_hour_and_their_end_once() {
         let (announced, now) = (Announced::default(), Instant::now());
-        assert!(!announced.was());
-        assert!(announced.was_not(now) && !announced.was_not(now + SECOND));
+        assert!(!announced.note_announced());
+        assert!(announced.note_unannounced(now) && !announced.note_unannounced(now + SECOND));
         assert_eq!(announced.unannounced_since(), Some(now));
-        assert!(announced.was() && !announced.was());
+        assert!(announced.note_announced() && !announced.note_announced());
         assert_eq!(announced.unannounced_since(), None);
-        assert!(!announced.was_not(now + 2 * SECOND) && !announced.was());
-        assert!(announced.was_not(now + PAUSE));
+        assert!(!announced.note_unannounced(now + 2 * SECOND) && !announced.note_announced());
+        assert!(announced.note_unannounced(now + PAUSE));
     }
 }

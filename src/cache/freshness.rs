@@ -1,10 +1,11 @@
-//! The rules for how long a reading may be served. Pure: the clock is an argument.
+//! The rules for how long a reading may be served. The clock is an argument.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::reading::Reading;
+use super::shards::Shard;
+use crate::{query::Query, reading::Reading};
 
 /// The shortest time between two statements because of `next_change`.
 const CHANGE_INTERVAL: Duration = Duration::from_secs(1);
@@ -37,6 +38,19 @@ pub(super) struct ChannelRules {
 }
 
 impl Rules {
+    /// Returns the rules of a query for the reading of each of its databases as they are now, in their order.
+    pub(super) fn of_each(query: &Query, shards: &[Shard]) -> impl Iterator<Item = Self> {
+        let hears = |shard: &Shard| shard.channel.as_ref().is_none_or(|channel| channel.borrow().is_healthy);
+        let resync = query.notify.as_ref().and_then(|notify| notify.resync);
+        // No notification means no change only if the notifications of every database are known to arrive.
+        let resync = resync.filter(|_| shards.iter().all(hears));
+        let max_age = query.max_age;
+        shards.iter().map(move |shard| {
+            let invalidated_at = shard.channel.as_ref().map(|channel| channel.borrow().invalidated_at);
+            Self { max_age, channel: invalidated_at.map(|invalidated_at| ChannelRules { resync, invalidated_at }) }
+        })
+    }
+
     /// Returns the greatest age of a reading that nothing invalidates.
     fn bound(&self) -> Duration {
         self.channel.and_then(|channel| channel.resync).unwrap_or(self.max_age)

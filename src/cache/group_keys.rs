@@ -27,7 +27,7 @@ const IDLE: Duration = Duration::from_secs(600);
 
 /// The meaning of a key that is missing from a reading.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Asked {
+pub(super) enum MissingKey {
     /// A reading has had it before.
     Known,
     /// No reading has had it, and this is the first call for it.
@@ -70,21 +70,21 @@ impl GroupKeys {
     }
 
     /// Records that a trigger asked for a key which the latest reading does not have, and returns what that means.
-    pub(super) fn missed(&self, key: &str, now: Instant) -> Asked {
+    pub(super) fn missed(&self, key: &str, now: Instant) -> MissingKey {
         let hash = self.hasher.hash_one(key);
         let mut state = self.lock();
         if let Some(asked_at) = state.unseen.get_mut(&hash) {
             *asked_at = now;
-            return Asked::InVain;
+            return MissingKey::InVain;
         }
         if state.seen.contains(&hash) {
-            return Asked::Known;
+            return MissingKey::Known;
         }
         if state.unseen.len() >= UNSEEN {
-            return Asked::InVain;
+            return MissingKey::InVain;
         }
         state.unseen.insert(hash, now);
-        if state.unseen.len() > LOGGED { Asked::InVain } else { Asked::FirstInVain }
+        if state.unseen.len() > LOGGED { MissingKey::InVain } else { MissingKey::FirstInVain }
     }
 
     /// Returns whether a trigger has asked for this key and no reading has had it.
@@ -115,19 +115,19 @@ mod tests {
     #[test]
     fn a_key_is_told_once_until_it_is_seen() {
         let (keys, now) = (GroupKeys::new(), Instant::now());
-        assert_eq!(keys.missed("maill", now), Asked::FirstInVain);
-        assert_eq!(keys.missed("maill", now), Asked::InVain);
+        assert_eq!(keys.missed("maill", now), MissingKey::FirstInVain);
+        assert_eq!(keys.missed("maill", now), MissingKey::InVain);
         assert_eq!(keys.unseen(now), 1);
         saw(&keys, "maill");
         assert_eq!(keys.unseen(now), 0);
-        assert_eq!(keys.missed("maill", now), Asked::Known);
+        assert_eq!(keys.missed("maill", now), MissingKey::Known);
     }
 
     #[test]
     fn a_queue_that_has_run_empty_is_known() {
         let (keys, now) = (GroupKeys::new(), Instant::now());
         saw(&keys, "mail");
-        assert_eq!(keys.missed("mail", now), Asked::Known);
+        assert_eq!(keys.missed("mail", now), MissingKey::Known);
         assert_eq!(keys.unseen(now), 0);
     }
 
@@ -141,7 +141,8 @@ mod tests {
     #[test]
     fn a_hundred_thousand_keys_take_bounded_memory_and_a_hundred_lines() {
         let (keys, now) = (GroupKeys::new(), Instant::now());
-        let told = (0..100_000).filter(|number| keys.missed(&number.to_string(), now) == Asked::FirstInVain).count();
+        let told =
+            (0..100_000).filter(|number| keys.missed(&number.to_string(), now) == MissingKey::FirstInVain).count();
         assert_eq!((told, keys.unseen(now)), (LOGGED, UNSEEN));
         (0..100_000).for_each(|number| saw(&keys, &format!("seen-{number}")));
         assert!(keys.lock().seen.len() <= SEEN);

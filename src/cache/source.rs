@@ -13,8 +13,7 @@ use tokio::{sync::watch, time::Instant};
 
 use super::{
     announced::Announced,
-    freshness::{ChannelRules, Rules},
-    group_keys::{Asked, GroupKeys},
+    group_keys::{GroupKeys, MissingKey},
     reader::QueryReader,
     record::{QueryState, Record},
     shards::{Failure, Parts, Shard, has_become_zero, sum},
@@ -81,19 +80,6 @@ impl QuerySource {
     /// Returns the query.
     pub fn query(&self) -> &Arc<Query> {
         &self.query
-    }
-
-    /// Returns the rules for the reading of each database, in their order.
-    pub(super) fn rules(&self) -> impl Iterator<Item = Rules> {
-        let hears = |shard: &Shard| shard.channel.as_ref().is_none_or(|channel| channel.borrow().is_healthy);
-        let resync = self.query.notify.as_ref().and_then(|notify| notify.resync);
-        // No notification means no change only if the notifications of every database are known to arrive.
-        let resync = resync.filter(|_| self.shards.iter().all(hears));
-        let max_age = self.query.max_age;
-        self.shards.iter().map(move |shard| {
-            let invalidated_at = shard.channel.as_ref().map(|channel| channel.borrow().invalidated_at);
-            Rules { max_age, channel: invalidated_at.map(|invalidated_at| ChannelRules { resync, invalidated_at }) }
-        })
     }
 
     /// Reads all databases at once, except those with a `kept` reading, and adds up. If a number has become zero since
@@ -193,7 +179,7 @@ impl QuerySource {
     }
 
     /// Records a good reading.
-    pub(super) fn has_read(&self, reading: &Reading) {
+    pub(super) fn record_reading(&self, reading: &Reading) {
         self.record.read(reading, Instant::now(), self.failing.load(Ordering::Relaxed) > 0);
         if let (Some(keys @ 1..), Some(budget)) = (reading.short_keys, &self.query.budget)
             && is_due(&self.short_told_at, SHORT_PAUSE)
@@ -208,14 +194,14 @@ impl QuerySource {
     }
 
     /// Records an attempt that failed, whatever the fault.
-    pub(super) fn has_failed(&self, fault: Fault) {
+    pub(super) fn record_fault(&self, fault: Fault) {
         self.record.failed(fault, Instant::now());
     }
 
     /// Records that a trigger asked for a key which the latest reading does not have. Logs the first time, if no
     /// reading since start has had it: a misspelt key would be a silent zero.
     pub fn missed(&self, key: &str) {
-        if self.keys.missed(key, Instant::now()) == Asked::FirstInVain {
+        if self.keys.missed(key, Instant::now()) == MissingKey::FirstInVain {
             let shown: String = key.chars().take(SHOWN).collect();
             tracing::warn!(
                 query = %self.labels.query,
@@ -256,9 +242,9 @@ impl QuerySource {
     }
 
     /// Shows the counters of the query at 0.
-    pub fn announce(&self, metrics: &Metrics) {
+    pub fn show_at_zero(&self, metrics: &Metrics) {
         let databases = self.shards.iter().map(|shard| &shard.labels);
-        metrics.announce_query(&self.labels, databases, Fault::reasons(self.query().group_by.is_some()));
+        metrics.show_query_at_zero(&self.labels, databases, Fault::reasons(self.query().group_by.is_some()));
         for shard in self.shards.iter().filter(|_| self.expects_every_change()) {
             drop(metrics.unannounced_changes.get_or_create(&shard.labels));
         }
@@ -282,8 +268,8 @@ impl QuerySource {
         self.retired.load(Ordering::Relaxed)
     }
 
-    /// Notes that a cached query has failed, and logs the first failure of the query, and each change of the cause.
-    pub(super) fn failed(&self, failure: &Failure, was_failing: bool) {
+    /// Marks a cached query as failing, and logs the first failure of the query, and each change of the cause.
+    pub(super) fn mark_failing(&self, failure: &Failure, was_failing: bool) {
         let is_first = !was_failing && self.failing.fetch_add(1, Ordering::Relaxed) == 0;
         let Failure { fault, detail, labels: QueryLabels { query, database } } = failure;
         let (reason, error) = (fault.reason(), detail);

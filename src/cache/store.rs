@@ -122,7 +122,7 @@ impl QueryCache {
         let mut store = self.lock();
         if let Some(entry) = store.by_key.get(key) {
             if entry.namespace != namespace {
-                entry.cached.has_several_namespaces();
+                entry.cached.leave_tenants_queue();
             }
             return Ok(Arc::clone(&entry.cached));
         }

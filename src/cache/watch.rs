@@ -10,7 +10,7 @@ use tokio::{
 };
 use tokio_stream::wrappers::WatchStream;
 
-use super::{CachedQuery, Outcome};
+use super::{CachedQuery, Outcome, freshness::Rules};
 use crate::{
     fault::Fault,
     reading::{Breaker, Reading},
@@ -23,7 +23,7 @@ const LONGEST_REST: Duration = Duration::from_secs(1);
 #[derive(Debug, Default)]
 pub(super) struct Watchers {
     pub(super) count: usize,
-    keeper: Option<JoinHandle<()>>,
+    refresher: Option<JoinHandle<()>>,
     /// The wake-ups for the watchers of each key, or for those of a plain query.
     wakes: HashMap<Option<Box<str>>, watch::Sender<()>>,
     /// True if the end of the next attempt wakes all watchers, whatever it brings.
@@ -76,7 +76,7 @@ impl CachedQuery {
         }
         state.watchers.count += 1;
         if state.watchers.count == 1 {
-            state.watchers.keeper = Some(tokio::spawn(keep_fresh(Arc::clone(self))));
+            state.watchers.refresher = Some(tokio::spawn(keep_fresh(Arc::clone(self))));
         }
         drop(state);
         Watch { cached: Arc::clone(self), key, wakes }
@@ -122,9 +122,9 @@ impl Drop for Watch {
         }
         state.used_at = Instant::now();
         if state.watchers.count == 0
-            && let Some(keeper) = state.watchers.keeper.take()
+            && let Some(refresher) = state.watchers.refresher.take()
         {
-            keeper.abort();
+            refresher.abort();
         }
     }
 }
@@ -154,7 +154,7 @@ async fn keep_fresh(cached: Arc<CachedQuery>) {
         };
         tokio::select! {
             changed = outcomes.changed() => {
-                changed.expect("the cached query outlives its keeper");
+                changed.expect("the cached query outlives its refresher");
                 // The streams first, whose clients wait for the outcome.
                 yield_now().await;
             }
@@ -174,7 +174,8 @@ impl CachedQuery {
             return Instant::now();
         }
         let is_good = outcome.result.is_ok();
-        let parts = outcome.parts.iter().zip(self.key.source.rules());
+        let source = &self.key.source;
+        let parts = outcome.parts.iter().zip(Rules::of_each(source.query(), &source.shards));
         let dues = parts.map(|(part, rules)| rules.due(part.as_deref().filter(|_| is_good), outcome.began_at));
         let due = dues.min().expect("a query has at least one database");
         // The rest is as long as the work: under a storm of notifications, or with a statement that takes

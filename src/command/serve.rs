@@ -62,7 +62,7 @@ impl Serve {
         match ended {
             Ok(()) => Exit::Success,
             Err(error) => {
-                tracing::error!(error = %telemetry::error_chain(&error), "ended");
+                tracing::error!(error = %telemetry::error_chain(&error), "the server ended");
                 // An unusable certificate is a fault of the configuration that only shows once the server starts.
                 if matches!(error, server::ServeError::Tls(_)) { Exit::Configuration } else { Exit::Failure }
             }

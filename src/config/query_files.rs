@@ -119,7 +119,7 @@ pub struct QueryFiles {
 #[derive(Debug, Clone, PartialEq)]
 pub struct QueryFile {
     /// The part of it that is in force.
-    pub standing: Standing,
+    pub state: QueryFileState,
     /// The faults in it as it is now.
     pub faults: Option<Misconfiguration>,
     last_good: Option<Arc<str>>,
@@ -127,7 +127,7 @@ pub struct QueryFile {
 
 /// The part of a query file that is in force.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Standing {
+pub enum QueryFileState {
     /// All of it, but for the names that others have.
     InForce,
     /// Its last good version.
@@ -204,15 +204,15 @@ impl Config {
             };
             let (taken, mut file) = match read {
                 Ok((taken, text)) => {
-                    let file = QueryFile { standing: Standing::InForce, faults: None, last_good: Some(text) };
+                    let file = QueryFile { state: QueryFileState::InForce, faults: None, last_good: Some(text) };
                     (Some(taken), file)
                 }
                 Err(faults) => {
                     let last_good = known.and_then(|file| file.last_good.clone());
                     let taken = last_good.as_ref().and_then(|text| self.query_file(&name, text).ok());
-                    let standing = if taken.is_some() { Standing::LastGood } else { Standing::NotServed };
+                    let state = if taken.is_some() { QueryFileState::LastGood } else { QueryFileState::NotServed };
                     let last_good = last_good.filter(|_| taken.is_some());
-                    (taken, QueryFile { standing, faults: Some(faults), last_good })
+                    (taken, QueryFile { state, faults: Some(faults), last_good })
                 }
             };
             if let Some(taken) = taken {

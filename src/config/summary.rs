@@ -5,7 +5,7 @@ use std::{borrow::Cow, collections::BTreeMap, path::Path};
 
 use serde_json::Value as Json;
 
-use super::{Config, QueryFile, Standing};
+use super::{Config, QueryFile, QueryFileState};
 
 /// The most names that a line lists. It counts the others.
 const MOST_NAMES: usize = 20;
@@ -57,9 +57,9 @@ impl Config {
         let database = |(name, database): (&String, &std::sync::Arc<super::Database>)| {
             if database.enabled { name.clone() } else { format!("{name} (disabled)") }
         };
-        let query_file = |(name, file): (&String, &QueryFile)| match file.standing {
-            Standing::InForce | Standing::LastGood => name.clone(),
-            Standing::NotServed => format!("{name} (not served)"),
+        let query_file = |(name, file): (&String, &QueryFile)| match file.state {
+            QueryFileState::InForce | QueryFileState::LastGood => name.clone(),
+            QueryFileState::NotServed => format!("{name} (not served)"),
         };
         Inventory {
             file: file.map_or_else(|| "none".to_owned(), |file| file.display().to_string()),

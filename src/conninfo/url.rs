@@ -148,7 +148,7 @@ fn insert_servers(parts: &mut BTreeMap<&'static str, String>, servers: &str) -> 
     Ok(())
 }
 
-/// Undoes percent-encoding; `None` if an escape is malformed, NUL, or the result is no UTF-8.
+/// Undoes percent-encoding; `None` if an escape is malformed or stands for NUL, or if the result is no UTF-8.
 fn decoded(text: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.bytes();

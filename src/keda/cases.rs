@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::{
     scaled_job::{Calculation, Jobs, ScaledJob, ScalerAnswer, Strategy},
-    scaled_object::{ScaledObject, Triggers, average_value_replicas, value_replicas},
+    scaled_object::{ScaledObject, TriggersAfterPoll, average_value_replicas, value_replicas},
     values::{metric_value, target_size},
     version::Version,
 };
@@ -159,7 +159,8 @@ impl ObjectCase {
             idle_replica_count: self.idle,
             fallback_replicas: self.fallback,
         };
-        let triggers = Triggers { is_active: self.active, has_failed: self.failed, has_cooled_down: self.cooled_down };
+        let triggers =
+            TriggersAfterPoll { is_active: self.active, has_failed: self.failed, has_cooled_down: self.cooled_down };
         equal("replicas", object.replicas_after_poll(self.current, triggers), self.replicas)
     }
 }

@@ -22,7 +22,7 @@ pub struct ScaledObject {
 
 /// The state of a `ScaledObject`'s triggers after a poll.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Triggers {
+pub struct TriggersAfterPoll {
     /// At least one is active.
     pub is_active: bool,
     /// At least one failed.
@@ -33,7 +33,7 @@ pub struct Triggers {
 
 impl ScaledObject {
     /// `RequestScale`: returns the number of replicas after a poll.
-    pub fn replicas_after_poll(&self, current: i64, triggers: Triggers) -> i64 {
+    pub fn replicas_after_poll(&self, current: i64, triggers: TriggersAfterPoll) -> i64 {
         let Self { min_replica_count: min, idle_replica_count: idle, fallback_replicas: fallback } = *self;
         if triggers.is_active {
             let is_idle = current == 0 || (idle.is_some() && current < min);
@@ -94,10 +94,10 @@ mod tests {
     #[test]
     fn an_object_falls_to_zero_only_without_activity_errors_and_cooldown() {
         let object = ScaledObject::default();
-        let triggers = Triggers { is_active: false, has_failed: false, has_cooled_down: true };
+        let triggers = TriggersAfterPoll { is_active: false, has_failed: false, has_cooled_down: true };
         assert_eq!(object.replicas_after_poll(3, triggers), 0);
-        assert_eq!(object.replicas_after_poll(3, Triggers { is_active: true, ..triggers }), 3);
-        assert_eq!(object.replicas_after_poll(3, Triggers { has_failed: true, ..triggers }), 3);
-        assert_eq!(object.replicas_after_poll(3, Triggers { has_cooled_down: false, ..triggers }), 3);
+        assert_eq!(object.replicas_after_poll(3, TriggersAfterPoll { is_active: true, ..triggers }), 3);
+        assert_eq!(object.replicas_after_poll(3, TriggersAfterPoll { has_failed: true, ..triggers }), 3);
+        assert_eq!(object.replicas_after_poll(3, TriggersAfterPoll { has_cooled_down: false, ..triggers }), 3);
     }
 }

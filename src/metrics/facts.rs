@@ -10,7 +10,7 @@ use prometheus_client::{
     metrics::MetricType,
 };
 
-/// What is so now. Clones share their state.
+/// The facts that hold now. Clones share their state.
 #[derive(Debug)]
 pub struct Facts<L>(Arc<Mutex<Vec<L>>>);
 

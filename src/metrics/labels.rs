@@ -4,6 +4,8 @@ use std::fmt;
 
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
 
+use crate::proto::{Rpc, external_scaler_server::SERVICE_NAME};
+
 /// The labels of an RPC.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct RpcLabels {
@@ -13,6 +15,20 @@ pub struct RpcLabels {
     pub grpc_service: &'static str,
     /// The method.
     pub grpc_method: &'static str,
+}
+
+impl RpcLabels {
+    /// Returns the labels of a method.
+    pub fn new(rpc: Rpc) -> Self {
+        let grpc_type = if rpc.is_stream() { "server_stream" } else { "unary" };
+        Self { grpc_type, grpc_service: SERVICE_NAME, grpc_method: rpc.name() }
+    }
+
+    /// Returns the labels of an RPC of this method that has ended with a code.
+    pub fn handled(self, grpc_code: &'static str) -> HandledLabels {
+        let Self { grpc_type, grpc_service, grpc_method } = self;
+        HandledLabels { grpc_type, grpc_service, grpc_method, grpc_code }
+    }
 }
 
 /// The labels of an RPC that has ended.

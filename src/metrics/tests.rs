@@ -77,8 +77,8 @@ fn full() -> Metrics {
     query_failures.set(vec![QueryFailureLabels { query: query_name, database: name.clone(), reason, sqlstate }]);
     database_failures_now.set(vec![DatabaseFailureLabels { database: name, reason, cause: "silent" }]);
     config_valid.set_query_files(BTreeMap::from([("f".to_owned(), true)]));
-    metrics.announce_query(&query, std::iter::once(&query), std::iter::once("rejected"));
-    metrics.announce_database(&database);
+    metrics.show_query_at_zero(&query, std::iter::once(&query), std::iter::once("rejected"));
+    metrics.show_database_at_zero(&database);
     let now = Instant::now();
     metrics.record_reading(&query, now);
     let trigger = TriggerId {

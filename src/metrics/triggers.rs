@@ -26,7 +26,7 @@ use tokio::time::Instant;
 use self::place::{Place, Row};
 pub use self::state::{FaultTold, RefusalTold, TriggerState};
 use super::single;
-use crate::fault::Fault;
+use crate::{fault::Fault, recorder::Asker};
 
 /// The most places.
 const CAPACITY: usize = 2_000;
@@ -57,6 +57,15 @@ pub struct TriggerId<'a> {
     pub query: &'a str,
     /// The numbers that its answers are judged by; none where the metadata was refused.
     pub thresholds: Option<Thresholds>,
+}
+
+impl<'a> TriggerId<'a> {
+    /// Returns the trigger as the recorder knows it. One that was refused has no id there.
+    pub fn asker(self) -> Asker<'a> {
+        let Self { hash, namespace, name, query, thresholds } = self;
+        let (target, activation) = thresholds.map(|Thresholds { target, activation }| (target, activation)).unzip();
+        Asker { id: thresholds.map(|_| hash), namespace, name, query, target, activation }
+    }
 }
 
 /// The numbers that a trigger's answers are judged by.

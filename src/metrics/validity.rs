@@ -11,7 +11,7 @@ use prometheus_client::{
     metrics::MetricType,
 };
 
-/// Which files of the configuration are valid. Clones share their state.
+/// The files of the configuration, each valid or not. Clones share their state.
 #[derive(Debug, Clone, Default)]
 pub struct Validity(Arc<Mutex<Files>>);
 

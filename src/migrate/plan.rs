@@ -1,4 +1,4 @@
-//! Which databases and queries the triggers become, and what these are called.
+//! The databases and queries that the triggers become, and their names.
 //!
 //! Everything follows from the triggers in their order, so that the same files give the same names.
 

@@ -84,7 +84,7 @@ pub enum Caveat {
 const COUNTER: (&str, [&str; 4]) = ("pg_stat_get_", ["tuples_", "_tuples", "_since_", "numscans"]);
 
 impl Caveat {
-    /// Looks at a plan and asks the catalog, in the transaction that is open.
+    /// Returns the caveats of a plan: looks at its nodes, and asks the catalog in the transaction that is open.
     pub(super) async fn of(client: &Client, plan: &Explained) -> Result<Vec<Self>, Error> {
         let mut caveats = foreign(plan);
         caveats.extend(reads_statistics(plan).then_some(Self::Statistics));

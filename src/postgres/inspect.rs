@@ -198,7 +198,7 @@ impl Inspector {
     /// # Errors
     /// Says why none arrives.
     pub async fn hears_notifications(&self) -> Result<(), String> {
-        listen::probe(&self.database.settings, &self.session.client).await
+        listen::prove_once(&self.database.settings, &self.session.client).await
     }
 
     /// Opens as many sessions as the scaler may, eight at most, beside this one, and closes them again.

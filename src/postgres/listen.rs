@@ -21,7 +21,7 @@ use tokio::{
     sync::{Notify, oneshot, watch},
     time::{Instant, interval_at, sleep, timeout},
 };
-use tokio_postgres::{Notification, types::Type};
+use tokio_postgres::{Client, Notification, types::Type};
 
 pub(super) use self::channels::Channels;
 use self::channels::{ByName, INVALIDATION_INTERVAL};
@@ -44,6 +44,18 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// The pause between two attempts to listen: it doubles from the first to the longest, +-20 %.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
+/// The cause for a NOTIFY of our own that was sent and has not been heard.
+const NOT_ARRIVED: &str = "a NOTIFY of our own has not arrived";
+
+/// The reason why a NOTIFY of our own was not sent for certain.
+#[derive(Debug, thiserror::Error)]
+enum NotifyError {
+    #[error("{0}")]
+    Rejected(String),
+    #[error("a NOTIFY of our own was not answered")]
+    Unanswered,
+}
 
 /// The reason why listening has ended, or could not begin.
 enum SessionEnd {
@@ -82,12 +94,12 @@ struct Listening {
     closed: oneshot::Receiver<()>,
 }
 
-/// Sends a NOTIFY on a session and waits for it on a connection that listens, as [`listen`] does to prove the way.
+/// Listens on a connection of its own, and proves once that a NOTIFY of the `sender` arrives there.
 ///
 /// # Errors
 /// Says why none arrives.
-pub(super) async fn probe(settings: &config::Database, sender: &tokio_postgres::Client) -> Result<(), String> {
-    let channel = format!("clapometer_{:016x}", rand::random::<u64>());
+pub(super) async fn prove_once(settings: &config::Database, sender: &Client) -> Result<(), String> {
+    let channel = own_channel();
     let connection = address(settings).await?;
     let arrived = Arc::new(Notify::new());
     let hear = {
@@ -103,16 +115,39 @@ pub(super) async fn probe(settings: &config::Database, sender: &tokio_postgres::
     let session = connect::open(&connection, Duration::ZERO, within, "clapometer check", connect::NUMBERS, hear)
         .await
         .map_err(|error| error.to_string())?;
-    let answered = async {
-        session.client.batch_execute(&format!("LISTEN {}", escape_identifier(&channel))).await?;
-        sender.query_typed("SELECT pg_notify($1, '')", &[(&channel, Type::TEXT)]).await
-    };
-    match timeout(PATIENCE, answered).await {
-        Ok(Ok(_)) => {}
-        Ok(Err(error)) => return Err(connect::explain(&error)),
-        Err(_) => return Err("LISTEN or NOTIFY was not answered".to_owned()),
+    send_listen(&session.client, &channel).await?;
+    send_notify(sender, &channel).await.map_err(|error| error.to_string())?;
+    if has_arrived(&arrived).await { Ok(()) } else { Err(NOT_ARRIVED.to_owned()) }
+}
+
+/// Returns a new name for the channel of a NOTIFY of our own.
+fn own_channel() -> String {
+    format!("clapometer_{:016x}", rand::random::<u64>())
+}
+
+/// Sends LISTEN for a channel. A second LISTEN on a channel does nothing.
+async fn send_listen(client: &Client, channel: &str) -> Result<(), String> {
+    let statement = format!("LISTEN {}", escape_identifier(channel));
+    match timeout(PATIENCE, client.batch_execute(&statement)).await {
+        Ok(Ok(())) => Ok(()),
+        // A standby refuses LISTEN (25006), but it may be promoted one day.
+        Ok(Err(error)) => Err(connect::explain(&error)),
+        Err(_) => Err("LISTEN was not answered".to_owned()),
     }
-    timeout(PATIENCE, arrived.notified()).await.map_err(|_| "a NOTIFY of our own has not arrived".to_owned())
+}
+
+/// Sends a NOTIFY of our own.
+async fn send_notify(client: &Client, channel: &str) -> Result<(), NotifyError> {
+    match timeout(PATIENCE, client.query_typed("SELECT pg_notify($1, '')", &[(&channel, Type::TEXT)])).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(error)) => Err(NotifyError::Rejected(connect::explain(&error))),
+        Err(_) => Err(NotifyError::Unanswered),
+    }
+}
+
+/// Waits for a NOTIFY of our own, and returns whether it has arrived in time.
+async fn has_arrived(arrived: &Notify) -> bool {
+    timeout(PATIENCE, arrived.notified()).await.is_ok()
 }
 
 /// Listens for as long as the database handle lives and there is a channel.
@@ -168,7 +203,7 @@ impl Listener {
             metrics: Arc::clone(&database.metrics),
             labels: database.labels.clone(),
             wanted: database.channels.wanted(),
-            own: format!("clapometer_{:016x}", rand::random::<u64>()),
+            own: own_channel(),
             causes: Causes::default(),
             database: weak,
         })
@@ -242,21 +277,19 @@ impl Listener {
             Ok(Err(_)) => return failed("a NOTIFY of our own could not be sent: the database cannot be reached"),
             Err(_) => return failed("a NOTIFY of our own could not be sent: all connections are in use"),
         };
-        match timeout(PATIENCE, connection.query_typed("SELECT pg_notify($1, '')", &[(&self.own, Type::TEXT)])).await {
-            Ok(Ok(_)) => {}
-            Ok(Err(error)) => return failed(&connect::explain(&error)),
-            Err(_) => {
+        if let Err(error) = send_notify(&connection, &self.own).await {
+            if let NotifyError::Unanswered = error {
                 // Its answer may still come: it must not meet the next reading.
                 drop(Object::take(connection));
-                return failed("a NOTIFY of our own was not answered");
             }
+            return failed(&error.to_string());
         }
         drop(connection);
         // A standby refuses NOTIFY.
         let _ = database.observed.standby(false);
-        match timeout(PATIENCE, arrived.notified()).await {
-            Ok(()) => Ok(()),
-            Err(_) => failed("a NOTIFY of our own has not arrived; behind a pooler set listen_host and listen_port"),
+        match has_arrived(arrived).await {
+            true => Ok(()),
+            false => failed(&format!("{NOT_ARRIVED}; behind a pooler set listen_host and listen_port")),
         }
     }
 
@@ -294,7 +327,7 @@ impl Listener {
                     let Some(database) = self.database.upgrade() else { return Err(SessionEnd::Database) };
                     let unwanted = database.channels.take_unwanted();
                     drop(database);
-                    listening.beat(&unwanted).await?;
+                    listening.send_heartbeat(&unwanted).await?;
                 }
             }
         }
@@ -338,22 +371,16 @@ impl Listener {
 }
 
 impl Listening {
-    /// Sends LISTEN for each channel. A second LISTEN on a channel does nothing.
+    /// Sends LISTEN for each channel.
     async fn subscribe<'a>(&self, channels: impl IntoIterator<Item = &'a str>) -> Result<(), SessionEnd> {
         for channel in channels {
-            let statement = format!("LISTEN {}", escape_identifier(channel));
-            match timeout(PATIENCE, self.session.client.batch_execute(&statement)).await {
-                Ok(Ok(())) => {}
-                // A standby refuses LISTEN (25006), but it may be promoted one day.
-                Ok(Err(error)) => return Err(SessionEnd::Failed(connect::explain(&error))),
-                Err(_) => return Err(SessionEnd::Failed("LISTEN was not answered".to_owned())),
-            }
+            send_listen(&self.session.client, channel).await.map_err(SessionEnd::Failed)?;
         }
         Ok(())
     }
 
     /// Sends UNLISTEN for these channels, or an empty query if there are none, and waits for the answer.
-    async fn beat(&self, unwanted: &[String]) -> Result<(), SessionEnd> {
+    async fn send_heartbeat(&self, unwanted: &[String]) -> Result<(), SessionEnd> {
         let statements: String =
             unwanted.iter().map(|channel| format!("UNLISTEN {};", escape_identifier(channel))).collect();
         match timeout(PATIENCE, self.session.client.batch_execute(&statements)).await {

@@ -92,7 +92,7 @@ impl Observed {
         let latest = Latest { set_path: Arc::clone(&set_path), requirement: session.requirement };
         let before = self.lock().replace(latest);
         if self.set_configured_path.is_none() && before.is_some_and(|before| before.set_path != set_path) {
-            self.has_another_path();
+            self.note_path_change();
         }
         self.sessions.fetch_add(1, Ordering::Relaxed);
         self.is_preferred.send_replace(session.is_preferred);
@@ -100,7 +100,7 @@ impl Observed {
     }
 
     /// Records that names of tables may mean others from now on: a silent zero, if a table of the same name is empty.
-    fn has_another_path(&self) {
+    fn note_path_change(&self) {
         let database = self.labels.database.clone();
         tracing::warn!(
             %database,

@@ -261,12 +261,12 @@ fn share(
     let mut demands = Vec::with_capacity(by_key.len());
     for (key, Numbers { value, activity }) in by_key.iter() {
         let (weight, since) = shared.get(key).copied().unwrap_or_default();
-        let weight = if budget.weight_column.is_some() { weight.ok_or(Unusable::NoBudget)? } else { 1.0 };
-        let outstanding = scaling::whole(*value).ok_or(Unusable::NoBudget)?;
-        let claimable = activity.and_then(scaling::whole).ok_or(Unusable::NoBudget)?;
-        let held = outstanding.checked_sub(claimable).ok_or(Unusable::NoBudget)?;
+        let weight = if budget.weight_column.is_some() { weight.ok_or(Unusable::NotShareable)? } else { 1.0 };
+        let outstanding = scaling::whole(*value).ok_or(Unusable::NotShareable)?;
+        let claimable = activity.and_then(scaling::whole).ok_or(Unusable::NotShareable)?;
+        let held = outstanding.checked_sub(claimable).ok_or(Unusable::NotShareable)?;
         if !weight.is_finite() || weight <= 0.0 || since.is_some_and(f64::is_nan) {
-            return Err(Unusable::NoBudget);
+            return Err(Unusable::NotShareable);
         }
         if outstanding > 0 {
             demands.push(Demand { key, outstanding, held, weight, since });

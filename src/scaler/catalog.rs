@@ -58,7 +58,7 @@ impl Catalog {
                         Arc::new(PostgresReader::new(Arc::clone(query), Arc::clone(database)))
                     };
                     let source = QuerySource::new(Arc::clone(query), asked.into_iter().map(reader).collect());
-                    source.announce(metrics);
+                    source.show_at_zero(metrics);
                     source
                 },
                 Arc::clone,

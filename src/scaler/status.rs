@@ -3,7 +3,10 @@
 use tonic::{Code, Status};
 
 use super::refusal::Refusal;
-use crate::fault::{Fault, Kind};
+use crate::{
+    fault::{Fault, Kind},
+    recorder::Cause,
+};
 
 impl From<Fault> for Status {
     fn from(fault: Fault) -> Self {
@@ -26,6 +29,11 @@ impl From<Refusal> for Status {
         };
         Self::new(code, refusal.to_string())
     }
+}
+
+/// Returns the cause of an answer without a number, as the recorder keeps it.
+pub(super) fn cause(status: &Status) -> Cause<'_> {
+    Cause { code: code_name(status.code()), text: status.message() }
 }
 
 /// Returns the name of a code as go-grpc-prometheus spells it in `grpc_code`.

@@ -36,9 +36,11 @@ use super::{
     metadata::{Metadata, identity},
     refusal::Refusal,
     status::code_name,
-    streaming,
 };
-use crate::proto::{GetMetricSpecResponse, IsActiveResponse, ScaledObjectRef};
+use crate::{
+    metrics::RpcLabels,
+    proto::{GetMetricSpecResponse, IsActiveResponse, Rpc, ScaledObjectRef},
+};
 
 /// The age of a connection. The server puts it into the extensions of each request that opens a stream.
 #[derive(Debug, Clone)]
@@ -94,7 +96,7 @@ struct Lifetime {
     /// The moment at which this stream of a too old connection ends; drawn once.
     ends_at: Option<Instant>,
     streams: Arc<StreamLimits>,
-    rpc: &'static str,
+    rpc: Rpc,
     opened_at: Instant,
     /// `Cancelled`, unless we end the stream.
     ended_with: Code,
@@ -126,7 +128,7 @@ impl Lifetime {
 
 impl Drop for Lifetime {
     fn drop(&mut self) {
-        let labels = streaming(self.rpc);
+        let labels = RpcLabels::new(self.rpc);
         let metrics = &self.streams.metrics;
         metrics.handling.get_or_create(&labels).observe(self.opened_at.elapsed().as_secs_f64());
         metrics.handled.get_or_create(&labels.handled(code_name(self.ended_with))).inc();
@@ -139,8 +141,7 @@ impl Scaler {
     /// # Errors
     /// Those of a unary call, except the ones of its reading: without a database the stream is silent.
     pub(super) fn open_activity(&self, request: Request<ScaledObjectRef>) -> Result<Updates<IsActiveResponse>, Status> {
-        const RPC: &str = "StreamIsActive";
-        let lifetime = self.lifetime(&request, RPC);
+        let lifetime = self.lifetime(&request, Rpc::StreamIsActive);
         let reference = request.into_inner();
         // Seen before the query is looked up, so that a reload in between is noticed.
         let mut catalog = self.catalog.clone();
@@ -150,7 +151,7 @@ impl Scaler {
             Resolved::Unknown => (None, Subject::Unknown),
             Resolved::Trigger { trigger, cached, key: _ } => (Some(trigger.id), Subject::watching(trigger, &cached)),
         };
-        let permit = self.permit(&reference, id, RPC)?;
+        let permit = self.permit(&reference, id, Rpc::StreamIsActive)?;
         let (cache, metrics) = (Arc::clone(&self.cache), Arc::clone(&self.metrics));
         let activity = ActivityUpdates::new(reference, permit, subject, catalog, cache, metrics);
         Ok(Updates::new(activity, lifetime, |activity| activity.next().boxed()))
@@ -164,11 +165,11 @@ impl Scaler {
         &self,
         request: Request<ScaledObjectRef>,
     ) -> Result<Updates<GetMetricSpecResponse>, Status> {
-        let lifetime = self.lifetime(&request, limits::METRIC_SPEC);
+        let lifetime = self.lifetime(&request, Rpc::StreamMetricSpec);
         let reference = request.into_inner();
         let id = self.id_for_specs(&reference).map_err(Status::from);
         let id = id.inspect_err(|status| self.note_refusal(&reference, status, Instant::now()))?;
-        let permit = self.permit(&reference, id, limits::METRIC_SPEC)?;
+        let permit = self.permit(&reference, id, Rpc::StreamMetricSpec)?;
         let specs = SpecUpdates::new(reference, permit, self.catalog.clone());
         Ok(Updates::new(specs, lifetime, |specs| specs.next().boxed()))
     }
@@ -188,7 +189,7 @@ impl Scaler {
     }
 
     /// Takes a permit for a stream of the trigger with this id; without one the stream waits for its query.
-    fn permit(&self, reference: &ScaledObjectRef, id: Option<u64>, rpc: &'static str) -> Result<StreamPermit, Status> {
+    fn permit(&self, reference: &ScaledObjectRef, id: Option<u64>, rpc: Rpc) -> Result<StreamPermit, Status> {
         let bytes = reference.encoded_len();
         match id {
             Some(id) => self.streams.acquire(id, bytes, rpc).map_err(Status::from),
@@ -200,7 +201,7 @@ impl Scaler {
         .inspect_err(|status| self.note_refusal(reference, status, Instant::now()))
     }
 
-    fn lifetime(&self, request: &Request<ScaledObjectRef>, rpc: &'static str) -> Lifetime {
+    fn lifetime(&self, request: &Request<ScaledObjectRef>, rpc: Rpc) -> Lifetime {
         Lifetime {
             process: self.shutdown.clone(),
             connection: request.extensions().get::<ConnectionAge>().cloned(),

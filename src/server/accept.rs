@@ -17,7 +17,6 @@ use tonic::body::Body;
 
 use super::{
     connection_place::{ConnectionPlace, ConnectionPlaces},
-    counted_log::CountedLog,
     pace::{Pace, PacedIo},
     preface::{Preface, PrefaceReader},
     routes::{Answering, PeerServices, STREAMING, Services},
@@ -27,6 +26,7 @@ use crate::{
     metrics::{Limit, Metrics},
     places::Peer,
     scaler::ConnectionAge,
+    telemetry::CountedLog,
 };
 
 /// The most concurrent streams of a connection: all triggers of a cluster share one connection.

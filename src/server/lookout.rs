@@ -30,7 +30,7 @@ const DAY: Duration = Duration::from_secs(86_400);
 /// The time before the end of a certificate in which it needs a person, as the alert has it.
 const SOON: Duration = Duration::from_secs(7 * 86_400);
 
-/// What was told already.
+/// The state that the log has told.
 #[derive(Default)]
 struct Lookout {
     silent: HashSet<Arc<TriggerLabels>>,

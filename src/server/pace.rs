@@ -35,7 +35,7 @@ pub(super) struct Pace {
     budget: Arc<ConnectionBudget>,
     /// The bytes that may still be read in this turn of the task.
     allowance: AtomicUsize,
-    /// Whether the socket did not take all that it was last given.
+    /// True if the socket did not take all that it was last given.
     is_blocked: AtomicBool,
 }
 

@@ -2,7 +2,7 @@
 
 use crate::{
     admin::{ReloadLog, Reloaded},
-    config::{QueryFile, QueryFiles, Standing},
+    config::{QueryFile, QueryFileState, QueryFiles},
     diagnostics::Misconfiguration,
     metrics::Metrics,
     recorder::Incident,
@@ -14,7 +14,7 @@ const MOST_FAULTS: usize = 10;
 /// The most lines that one look at the files writes.
 const MOST_LINES: usize = 50;
 
-/// What a look at the files showed.
+/// The result of a look at the files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum News {
     /// Nothing that the log was told.
@@ -33,7 +33,7 @@ pub(super) fn report(now: &QueryFiles, before: &QueryFiles, metrics: &Metrics, r
     if is_news {
         report_directory(now);
     }
-    let told = |file: &QueryFile| (file.standing, file.faults.clone());
+    let told = |file: &QueryFile| (file.state, file.faults.clone());
     let changed = now.files.iter().filter(|(name, file)| before.files.get(*name).map(told) != Some(told(file)));
     let changed: Vec<_> = changed.collect();
     let (mut lines, mut untold) = (0, 0);
@@ -82,14 +82,14 @@ fn report_file(path: &str, file: &QueryFile) {
         return;
     };
     let problem = faults.summary(MOST_FAULTS);
-    match file.standing {
-        Standing::InForce => {
+    match file.state {
+        QueryFileState::InForce => {
             tracing::error!(file = path, %problem, "query file has names that are taken; its other queries are served");
         }
-        Standing::LastGood => {
+        QueryFileState::LastGood => {
             tracing::error!(file = path, %problem, "query file refused; its last good version stays in force");
         }
-        Standing::NotServed => {
+        QueryFileState::NotServed => {
             tracing::error!(file = path, %problem, "query file refused; none of its queries is served");
         }
     }

@@ -15,10 +15,10 @@ use std::{
 use http::HeaderMap;
 use tonic::Status;
 
-use super::counted_log::CountedLog;
 use crate::{
     metrics::{Limit, Metrics},
     places::Peer,
+    telemetry::CountedLog,
 };
 
 /// The most bytes that all these requests may hold, and the most of one peer, so that another one is answered beside it:

@@ -30,7 +30,7 @@ use super::{
 use crate::{
     metrics::Metrics,
     places::Peer,
-    proto::{FILE_DESCRIPTORS, external_scaler_server::ExternalScalerServer},
+    proto::{FILE_DESCRIPTORS, Rpc, external_scaler_server::ExternalScalerServer},
     scaler::Scaler,
 };
 
@@ -42,9 +42,6 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The longest time that a request to the other services may be incomplete: reflection is a stream of requests.
 const OTHER_BODY_TIMEOUT: Duration = Duration::from_secs(60);
-
-/// The method that never waits. KEDA ignores its errors, so it is not refused while others wait.
-const GET_METRIC_SPEC: &str = "GetMetricSpec";
 
 /// The part that only the paths of the scaler's streaming methods have.
 pub(super) const STREAMING: &str = "/Stream";
@@ -116,7 +113,9 @@ impl PeerServices {
         let (service, method) = (names.next(), names.next());
         let is_of_scaler = service == Some(ExternalScalerServer::<Scaler>::NAME);
         let is_stream = is_of_scaler && request.uri().path().contains(STREAMING);
-        let waits = if is_of_scaler && method == Some(GET_METRIC_SPEC) { Waits::Never } else { Waits::Perhaps };
+        // KEDA ignores the errors of GetMetricSpec, so it is not refused while others wait.
+        let never_waits = is_of_scaler && method == Some(Rpc::GetMetricSpec.name());
+        let waits = if never_waits { Waits::Never } else { Waits::Perhaps };
         if has_no_place && waits == Waits::Perhaps {
             return self.refuse(Status::resource_exhausted("too many connections are open").into_http());
         }

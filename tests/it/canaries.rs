@@ -152,7 +152,7 @@ const RIGHT: [&str; 8] =
     ["plain", "by-file", "by-env", "by-variable", "by-url", "by-url-in-a-file", "by-url-in-a-variable", "by-pairs"];
 const WRONG: [&str; 3] = ["wrong", "wrong-in-a-url", "nobody"];
 
-/// What was said, by where.
+/// The texts that were said, by their place.
 #[derive(Default)]
 struct Said(BTreeMap<String, String>);
 

@@ -75,7 +75,7 @@ fn panels() -> Vec<(String, String)> {
     expressions
 }
 
-/// What is wrong with a grid of 24 columns, of panels with their title and `x, y, w, h`.
+/// Returns the faults of a grid of 24 columns, of panels with their title and `x, y, w, h`.
 fn faults_of_grid(panels: &[(&str, [u64; 4])]) -> Vec<String> {
     const COLUMNS: u64 = 24;
     let mut faults = Vec::new();

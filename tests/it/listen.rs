@@ -22,7 +22,7 @@ use crate::support::{
     wait,
 };
 
-/// Polls for this long find what only a notification or `max_age` would show.
+/// The time for which a test polls. A reading whose age counts is taken many times meanwhile.
 const A_WHILE: Duration = Duration::from_millis(700);
 
 const TOLD_DEAF: &str = "notifications do not arrive; readings are polled until they do";

@@ -108,7 +108,7 @@ const SAME: [Case; 40] = [
     case("SELECT CASE WHEN count(*) > 10 THEN 10.5 ELSE 0 END FROM job", "2"),
 ];
 
-/// What both sides refuse.
+/// The cases that both sides refuse.
 const REFUSED: [Case; 7] = [
     case("SELECT NULL::bigint", "1"),
     case("SELECT max(weight) FROM job WHERE tenant = 99", "1"),
@@ -119,7 +119,7 @@ const REFUSED: [Case; 7] = [
     case("SELECT 1 / (count(*) - 60) FROM job", "1"),
 ];
 
-/// Where the two differ, as the report says: the answer of KEDA's own, and none of clapometer.
+/// The cases in which the two differ, as the report says: the answer of KEDA's own, and none of clapometer.
 const DIFFERENT: [Case; 4] = [
     case("SELECT tenant FROM job ORDER BY tenant", "1"),
     case("SELECT count(*) - 100 FROM job", "1"),

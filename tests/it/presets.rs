@@ -35,7 +35,7 @@ struct Library {
     tables: &'static str,
     /// The schema of the tables.
     schema: &'static str,
-    /// How a query picks the rows of a case.
+    /// The way in which a query picks the rows of a case.
     picks: Picks,
     /// Inserts one row that can be claimed two seconds from now into the queue `later`.
     later: &'static str,
@@ -46,7 +46,7 @@ struct Library {
     cripple: &'static str,
 }
 
-/// How a query picks rows.
+/// A way in which a query picks rows.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Picks {
     /// By `queue`, which may be left out.

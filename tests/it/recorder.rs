@@ -18,7 +18,7 @@ use crate::support::{
 /// Time for an outage to be noticed and to end.
 const OUTAGE: Duration = Duration::from_secs(15);
 
-/// What must not be told: a part of the SQL, a value of a parameter and a key of a group.
+/// The texts that must not be told: a part of the SQL, a value of a parameter and a key of a group.
 const SQL: &str = "canary_of_the_sql";
 const VALUE: &str = "canary-of-a-value";
 

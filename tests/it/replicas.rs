@@ -14,7 +14,7 @@ use crate::support::{
 
 const MAX_AGE: Duration = Duration::from_millis(300);
 
-/// How long after GetMetrics IsActive of the same trigger answers from the same reading.
+/// The time after GetMetrics for which IsActive of the same trigger answers from the same reading.
 const SAME_POLL: Duration = Duration::from_secs(2);
 
 /// The number of commits above which the trigger is active.

@@ -212,7 +212,7 @@ fn for_answer(query: &Query, unusable: Unusable) -> &'static str {
         Unusable::NullKey => "leave rows without a key out: WHERE ... IS NOT NULL",
         Unusable::RepeatedKey => "GROUP BY the same column that group_by names",
         Unusable::TooManyKeys => "choose a coarser key; 10,000 is the limit",
-        Unusable::NoBudget => {
+        Unusable::NotShareable => {
             "value_column and activity_column must be numbers of rows, activity_column at most value_column; weights must be \
              finite and above 0"
         }

@@ -4,7 +4,7 @@ use super::asked::{Asked, Outcome};
 use crate::{
     keda::{
         scaled_job::{DEFAULT_MAX_REPLICA_COUNT, Decision, Jobs, ScaledJob, ScalerAnswer},
-        scaled_object::{ScaledObject, Triggers, average_value_replicas, value_replicas},
+        scaled_object::{ScaledObject, TriggersAfterPoll, average_value_replicas, value_replicas},
         version::Version,
     },
     manifest::{Kind, Node, Object},
@@ -85,7 +85,7 @@ impl ObjectVerdict {
         let number = |key| object.spec(&[key]).and_then(Node::integer);
         let max = number("maxReplicaCount").unwrap_or(DEFAULT_MAX_REPLICA_COUNT);
         let is_active = answers.iter().any(|(answer, _)| answer.active);
-        let triggers = Triggers { is_active, has_failed, has_cooled_down: false };
+        let triggers = TriggersAfterPoll { is_active, has_failed, has_cooled_down: false };
         let polled = scaled_object.replicas_after_poll(current.replicas.into(), triggers);
         let has_formula = object.spec(&["advanced", "scalingModifiers"]).is_some();
         let from = i32::try_from(polled).unwrap_or(i32::MAX);

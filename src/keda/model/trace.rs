@@ -9,7 +9,7 @@ const TRACE: &str = include_str!("../../../tests/keda/trickle.csv");
 const POLL: Milliseconds = 5_000;
 const SEEDS: u64 = 100;
 
-/// What became of a row, in milliseconds from the first row's arrival. Each row had a Job of its own.
+/// The story of a row, in milliseconds from the first row's arrival. Each row had a Job of its own.
 struct Row {
     arrived: Milliseconds,
     job_created: Milliseconds,

@@ -18,7 +18,7 @@ use crate::{
     metrics::{Metrics, TriggerId},
     proto::{IsActiveResponse, ScaledObjectRef},
     reading::Reading,
-    recorder::{Answer, Asker},
+    recorder::Answer,
     scaler::{
         Catalog, convert,
         metadata::{Metadata, Trigger},
@@ -122,12 +122,10 @@ impl ActivityUpdates {
             let (trigger, _) = &**watched;
             let ScaledObjectRef { namespace, name, .. } = &self.reference;
             let query = &trigger.query().name;
-            self.metrics
-                .trigger_streamed(TriggerId { hash: trigger.id, namespace, name, query, thresholds: None }, is_active);
-            let thresholds = trigger.thresholds();
-            let (target, activation) = (Some(thresholds.target), Some(thresholds.activation));
-            let asker = Asker { id: Some(trigger.id), namespace, name, query, target, activation };
-            self.metrics.recorder.told(asker, Answer::Pushed(is_active), Instant::now());
+            let thresholds = Some(trigger.thresholds());
+            let trigger = TriggerId { hash: trigger.id, namespace, name, query, thresholds };
+            self.metrics.trigger_streamed(trigger, is_active);
+            self.metrics.recorder.told(trigger.asker(), Answer::Pushed(is_active), Instant::now());
         }
     }
 

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use crate::{
     fault::{Fault, Limit},
     metrics::{Metrics, StreamLabels},
+    proto::Rpc,
 };
 
 /// The most open streams of one trigger. KEDA has two, and for a moment four while it reconnects.
@@ -33,9 +34,6 @@ pub(super) const SPREAD: Duration = Duration::from_secs(10);
 /// The pause between the ends of two StreamMetricSpec, at most: KEDA reconciles the ScaledObject of each that it opens
 /// again.
 pub(super) const SPEC_PACE: Duration = Duration::from_millis(50);
-
-/// The method whose streams are ended one after the other.
-pub(super) const METRIC_SPEC: &str = "StreamMetricSpec";
 
 /// Counts the open streams, and limits them.
 pub(in crate::scaler) struct StreamLimits {
@@ -61,7 +59,7 @@ pub(super) struct StreamPermit {
     streams: Arc<StreamLimits>,
     holder: Holder,
     bytes: usize,
-    rpc: &'static str,
+    rpc: Rpc,
 }
 
 /// The trigger or namespace that a stream is counted for.
@@ -85,12 +83,7 @@ impl StreamLimits {
     ///
     /// # Errors
     /// The process or the trigger has too many streams.
-    pub(super) fn acquire(
-        self: &Arc<Self>,
-        trigger: u64,
-        bytes: usize,
-        rpc: &'static str,
-    ) -> Result<StreamPermit, Fault> {
+    pub(super) fn acquire(self: &Arc<Self>, trigger: u64, bytes: usize, rpc: Rpc) -> Result<StreamPermit, Fault> {
         let mut open = self.open();
         if open.admitted >= STREAMS_PER_PROCESS || !open.has_room(bytes) {
             return Err(Fault::Exhausted(Limit::Streams));
@@ -105,12 +98,7 @@ impl StreamLimits {
     }
 
     /// Takes a permit for a stream that waits for a query; none if too many wait.
-    pub(super) fn acquire_waiting(
-        self: &Arc<Self>,
-        namespace: &str,
-        bytes: usize,
-        rpc: &'static str,
-    ) -> Option<StreamPermit> {
+    pub(super) fn acquire_waiting(self: &Arc<Self>, namespace: &str, bytes: usize, rpc: Rpc) -> Option<StreamPermit> {
         let mut open = self.open();
         let of_namespace = open.waiting_by_namespace.get(namespace).copied().unwrap_or_default();
         if open.waiting >= WAITING_PER_PROCESS || of_namespace >= WAITING_PER_NAMESPACE || !open.has_room(bytes) {
@@ -121,23 +109,17 @@ impl StreamLimits {
         Some(self.permit(&mut open, Holder::Namespace(namespace.to_owned()), bytes, rpc))
     }
 
-    fn permit(
-        self: &Arc<Self>,
-        open: &mut OpenStreams,
-        holder: Holder,
-        bytes: usize,
-        rpc: &'static str,
-    ) -> StreamPermit {
+    fn permit(self: &Arc<Self>, open: &mut OpenStreams, holder: Holder, bytes: usize, rpc: Rpc) -> StreamPermit {
         open.bytes += bytes;
-        open.specs += usize::from(rpc == METRIC_SPEC);
-        self.metrics.streams.get_or_create(&StreamLabels { rpc }).inc();
+        open.specs += usize::from(rpc == Rpc::StreamMetricSpec);
+        self.metrics.streams.get_or_create(&StreamLabels { rpc: rpc.name() }).inc();
         StreamPermit { streams: Arc::clone(self), holder, bytes, rpc }
     }
 
     /// Draws the moment at which a stream of a too old connection is ended, so that all are within `limit`.
-    pub(super) fn end_of_aged(&self, rpc: &'static str, limit: Duration) -> Instant {
+    pub(super) fn end_of_aged(&self, rpc: Rpc, limit: Duration) -> Instant {
         let now = Instant::now();
-        if rpc != METRIC_SPEC {
+        if rpc != Rpc::StreamMetricSpec {
             return now + SPREAD.mul_f64(rand::random());
         }
         let mut open = self.open();
@@ -176,7 +158,7 @@ impl Drop for StreamPermit {
     fn drop(&mut self) {
         let mut open = self.streams.open();
         open.bytes -= self.bytes;
-        open.specs -= usize::from(self.rpc == METRIC_SPEC);
+        open.specs -= usize::from(self.rpc == Rpc::StreamMetricSpec);
         match &self.holder {
             Holder::Trigger(trigger) => {
                 open.admitted -= 1;
@@ -187,7 +169,7 @@ impl Drop for StreamPermit {
                 release(&mut open.waiting_by_namespace, namespace);
             }
         }
-        self.streams.metrics.streams.get_or_create(&StreamLabels { rpc: self.rpc }).dec();
+        self.streams.metrics.streams.get_or_create(&StreamLabels { rpc: self.rpc.name() }).dec();
     }
 }
 

@@ -9,10 +9,7 @@ use tokio::{
 
 use super::{
     activity::REMINDER,
-    limits::{
-        METRIC_SPEC, SPEC_PACE, SPREAD, STREAMS_PER_PROCESS, STREAMS_PER_TRIGGER, WAITING_PER_NAMESPACE,
-        WAITING_PER_PROCESS,
-    },
+    limits::{SPEC_PACE, SPREAD, STREAMS_PER_PROCESS, STREAMS_PER_TRIGGER, WAITING_PER_NAMESPACE, WAITING_PER_PROCESS},
     *,
 };
 use crate::{
@@ -131,7 +128,7 @@ impl Opened {
         let reference =
             ScaledObjectRef { name: "jobs".into(), namespace: "default".into(), scaler_metadata: HashMap::new() };
         let (sender, catalog) = watch::channel(Arc::new(Catalog::default()));
-        let permit = StreamLimits::new(metrics()).acquire(1, 0, "StreamIsActive").unwrap();
+        let permit = StreamLimits::new(metrics()).acquire(1, 0, Rpc::StreamIsActive).unwrap();
         let subject = Subject::watching(trigger, &cached);
         let activity = ActivityUpdates::new(reference, permit, subject, catalog, cache, metrics());
         Self { activity, reader, _catalog: sender }
@@ -187,20 +184,20 @@ fn the_process_and_each_trigger_have_so_many_places_and_get_them_back() {
     let mut permits = Vec::new();
     for trigger in 0..triggers {
         for _ in 0..STREAMS_PER_TRIGGER {
-            permits.push(streams.acquire(trigger, 300, "StreamIsActive").unwrap());
+            permits.push(streams.acquire(trigger, 300, Rpc::StreamIsActive).unwrap());
         }
         if permits.len() < STREAMS_PER_PROCESS {
-            let refused = streams.acquire(trigger, 300, "StreamIsActive").err();
+            let refused = streams.acquire(trigger, 300, Rpc::StreamIsActive).err();
             assert_eq!(refused, Some(Fault::Exhausted(Limit::TriggerStreams)));
         }
     }
     assert_eq!(permits.len(), 50_000, "the contract's number");
     for _ in 0..3 {
-        assert_eq!(streams.acquire(u64::MAX, 300, "StreamMetricSpec").err(), Some(Fault::Exhausted(Limit::Streams)));
+        assert_eq!(streams.acquire(u64::MAX, 300, Rpc::StreamMetricSpec).err(), Some(Fault::Exhausted(Limit::Streams)));
     }
     permits.pop();
-    permits.push(streams.acquire(u64::MAX, 300, "StreamMetricSpec").unwrap());
-    assert_eq!(streams.acquire(0, 300, "StreamIsActive").err(), Some(Fault::Exhausted(Limit::Streams)));
+    permits.push(streams.acquire(u64::MAX, 300, Rpc::StreamMetricSpec).unwrap());
+    assert_eq!(streams.acquire(0, 300, Rpc::StreamIsActive).err(), Some(Fault::Exhausted(Limit::Streams)));
     drop(permits);
     let open = streams.open();
     assert_eq!((open.admitted, open.bytes, open.by_trigger.len()), (0, 0, 0), "what is not open costs nothing");
@@ -209,16 +206,16 @@ fn the_process_and_each_trigger_have_so_many_places_and_get_them_back() {
 #[test]
 fn streams_whose_triggers_say_much_have_fewer_places() {
     let streams = StreamLimits::new(metrics());
-    let placed = (0..).map_while(|trigger| streams.acquire(trigger, 64 * 1024, "StreamIsActive").ok());
+    let placed = (0..).map_while(|trigger| streams.acquire(trigger, 64 * 1024, Rpc::StreamIsActive).ok());
     let permits: Vec<_> = placed.collect();
     assert_eq!(permits.len(), 512);
-    assert_eq!(streams.acquire(u64::MAX, 1, "StreamIsActive").err(), Some(Fault::Exhausted(Limit::Streams)));
+    assert_eq!(streams.acquire(u64::MAX, 1, Rpc::StreamIsActive).err(), Some(Fault::Exhausted(Limit::Streams)));
     drop(permits);
-    assert!(streams.acquire(u64::MAX, 1, "StreamIsActive").is_ok());
+    assert!(streams.acquire(u64::MAX, 1, Rpc::StreamIsActive).is_ok());
 }
 
 /// The lifetime of a stream on a connection that is too old when `is_over` is cancelled.
-fn lifetime(streams: &Arc<StreamLimits>, rpc: &'static str, is_over: &CancellationToken, limit: Duration) -> Lifetime {
+fn lifetime(streams: &Arc<StreamLimits>, rpc: Rpc, is_over: &CancellationToken, limit: Duration) -> Lifetime {
     Lifetime {
         process: CancellationToken::new(),
         connection: Some(ConnectionAge { is_over: is_over.clone(), limit }),
@@ -233,11 +230,12 @@ fn lifetime(streams: &Arc<StreamLimits>, rpc: &'static str, is_over: &Cancellati
 /// The time from the age of their connection to the end of each of so many StreamMetricSpec.
 async fn spec_ends(number: u64, limit: Duration) -> Vec<Duration> {
     let (streams, is_over) = (StreamLimits::new(metrics()), CancellationToken::new());
-    let _permits: Vec<_> = (0..number).map(|trigger| streams.acquire(trigger, 0, METRIC_SPEC).unwrap()).collect();
+    let _permits: Vec<_> =
+        (0..number).map(|trigger| streams.acquire(trigger, 0, Rpc::StreamMetricSpec).unwrap()).collect();
     is_over.cancel();
     let start = Instant::now();
     let ends = (0..number).map(|_| {
-        let mut lifetime = lifetime(&streams, METRIC_SPEC, &is_over, limit);
+        let mut lifetime = lifetime(&streams, Rpc::StreamMetricSpec, &is_over, limit);
         async move {
             lifetime.wait().await;
             start.elapsed()
@@ -263,11 +261,12 @@ async fn specs_of_an_old_connection_end_twenty_a_second_or_as_fast_as_its_age_de
 #[test]
 fn waiting_streams_have_places_of_their_own_of_which_a_namespace_gets_a_quarter() {
     let streams = StreamLimits::new(metrics());
-    let mut waiting: Vec<_> = (0..).map_while(|_| streams.acquire_waiting("greedy", 300, "StreamIsActive")).collect();
+    let mut waiting: Vec<_> =
+        (0..).map_while(|_| streams.acquire_waiting("greedy", 300, Rpc::StreamIsActive)).collect();
     assert_eq!((waiting.len(), WAITING_PER_NAMESPACE), (250, 250));
     let namespaces = ["a", "b", "c", "d"];
     for namespace in namespaces {
-        waiting.extend((0..).map_while(|_| streams.acquire_waiting(namespace, 300, "StreamIsActive")));
+        waiting.extend((0..).map_while(|_| streams.acquire_waiting(namespace, 300, Rpc::StreamIsActive)));
     }
     assert_eq!((waiting.len(), WAITING_PER_PROCESS), (1_000, 1_000), "the contract's numbers");
 
@@ -275,7 +274,7 @@ fn waiting_streams_have_places_of_their_own_of_which_a_namespace_gets_a_quarter(
     let mut known = waiting.pop().unwrap();
     known.admit(7).unwrap();
     assert!(!known.is_waiting());
-    waiting.push(streams.acquire_waiting("other", 300, "StreamIsActive").unwrap());
+    waiting.push(streams.acquire_waiting("other", 300, Rpc::StreamIsActive).unwrap());
     assert_eq!(streams.open().admitted, 1);
     assert_eq!(streams.open().waiting, 1_000);
     drop((waiting, known));
@@ -286,7 +285,7 @@ fn waiting_streams_have_places_of_their_own_of_which_a_namespace_gets_a_quarter(
 #[tokio::test(start_paused = true)]
 async fn the_keeper_is_inactive_once_and_then_silent() {
     let streams = StreamLimits::new(metrics());
-    let permit = streams.acquire(1, 0, "StreamIsActive").unwrap();
+    let permit = streams.acquire(1, 0, Rpc::StreamIsActive).unwrap();
     let (sender, catalog) = watch::channel(Arc::new(Catalog::default()));
     let cache = QueryCache::new(metrics(), &Supervisor::new().0);
     let scaler_metadata = HashMap::from([("query".to_owned(), "keeper".to_owned())]);
@@ -301,7 +300,7 @@ async fn the_keeper_is_inactive_once_and_then_silent() {
 async fn the_streams_of_an_old_connection_end_within_the_spread_however_often_they_speak() {
     let streams = StreamLimits::new(metrics());
     let connection = CancellationToken::new();
-    let mut lifetime = lifetime(&streams, "StreamIsActive", &connection, 600 * SECOND);
+    let mut lifetime = lifetime(&streams, Rpc::StreamIsActive, &connection, 600 * SECOND);
     assert!(timeout(60 * SECOND, lifetime.wait()).await.is_err(), "it ended before its connection got old");
     connection.cancel();
     let start = Instant::now();

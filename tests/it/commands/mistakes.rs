@@ -19,7 +19,7 @@ use crate::support::{
     tempdir,
 };
 
-/// What each check says, by the name of its mistake.
+/// The texts that each check says, by the name of its mistake.
 #[derive(Default)]
 struct Told {
     text: String,

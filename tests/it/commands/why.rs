@@ -9,7 +9,7 @@ use crate::support::{
     grpc::trigger,
 };
 
-/// What must not be told: a part of the SQL, and the value of a parameter.
+/// The texts that must not be told: a part of the SQL, and the value of a parameter.
 const SQL: &str = "canary_of_the_sql";
 const VALUE: &str = "canary-of-a-value";
 

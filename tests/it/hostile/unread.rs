@@ -37,7 +37,7 @@ struct Way {
     connections: usize,
     /// The window that each stream grants for the answer's message.
     window: u32,
-    /// Whether anything is read from the socket.
+    /// True if anything is read from the socket.
     reads: bool,
 }
 

@@ -22,7 +22,7 @@ use crate::support::{
     wait,
 };
 
-/// How far the standby may be behind that the query `replica` asks.
+/// The lag that the standby may have which the query `replica` asks.
 pub(super) const MAX_LAG: Duration = Duration::from_secs(1);
 
 /// The configuration's queries; `active` is whether the number is odd.
@@ -39,7 +39,7 @@ const QUERIES: &str = "
 pub(super) struct Testbed {
     pub(super) primary: &'static Cluster,
     pub(super) standby: Cluster,
-    /// Whether the two have changed places.
+    /// True if the two have changed places.
     has_failed_over: AtomicBool,
     /// Taken by whoever holds a replay or makes a standby a primary.
     replay: Mutex<()>,
@@ -124,7 +124,7 @@ impl Testbed {
     }
 
     /// # Panics
-    /// Where there is none: faults that need it are not possible then.
+    /// Panics if there is none: faults that need it are not possible then.
     pub(super) fn pooler(&self) -> &Pooler {
         self.pooler.as_ref().expect("PgBouncer is there")
     }

@@ -46,7 +46,7 @@ async fn part(access: &Access, role: &str, part: &str) -> String {
     printed(access, &["--role", role, "--print", part]).await.output
 }
 
-/// What a run of all parts gave: each trigger's query and queue with its value.
+/// The result of a run of all parts: each trigger's query and queue with its value.
 struct Worked {
     config: String,
     manifest: String,

@@ -41,9 +41,9 @@ pub(crate) enum Mode {
 pub(crate) struct Cut {
     /// The side whose bytes are counted.
     pub(crate) side: Side,
-    /// How many bytes of that side still pass.
+    /// The number of bytes of that side that still pass.
     pub(crate) after: usize,
-    /// What happens then.
+    /// The way in which it is cut then.
     pub(crate) by: CutBy,
 }
 
@@ -74,7 +74,7 @@ pub(crate) struct Proxy {
     acceptor: JoinHandle<()>,
 }
 
-/// Whether the next connection is to be cut, and how many have been.
+/// The cut of the next connection, if it is to be cut, and the number of those that were.
 #[derive(Debug, Default)]
 struct Scissors {
     armed: AtomicBool,
@@ -120,7 +120,7 @@ impl Proxy {
         self.accepted.load(Ordering::Relaxed)
     }
 
-    /// How many connections [`Mode::Cut`] has cut.
+    /// Returns the number of connections that [`Mode::Cut`] has cut.
     pub(crate) fn cuts(&self) -> usize {
         self.scissors.cuts.load(Ordering::SeqCst)
     }
@@ -228,7 +228,7 @@ fn pass(cut: &mut Option<Cut>, side: Side, length: usize) -> usize {
     }
 }
 
-/// How a connection is cut whose bytes have all passed.
+/// Returns the way in which a connection is cut whose bytes have all passed.
 fn fallen(cut: &Option<Cut>) -> Option<CutBy> {
     cut.filter(|cut| cut.after == 0).map(|cut| cut.by)
 }

@@ -12,7 +12,7 @@ const PAUSE: Duration = Duration::from_secs(60);
 
 /// The events of one kind since the last line about them.
 #[derive(Debug, Default)]
-pub(super) struct CountedLog(Mutex<Counted>);
+pub struct CountedLog(Mutex<Counted>);
 
 #[derive(Debug, Default)]
 struct Counted {
@@ -22,7 +22,7 @@ struct Counted {
 
 impl CountedLog {
     /// Counts an event. Returns the number for a line of the log if one is due.
-    pub(super) fn count(&self) -> Option<u64> {
+    pub fn count(&self) -> Option<u64> {
         let mut counted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         counted.events += 1;
         let now = Instant::now();

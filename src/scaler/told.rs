@@ -1,0 +1,81 @@
+//! Records what KEDA was told about each trigger: a number, or why there is none.
+
+use tokio::time::Instant;
+use tonic::Status;
+
+use super::{
+    Scaler,
+    metadata::Trigger,
+    status::{cause, code_name},
+};
+use crate::{
+    fault::Fault,
+    metrics::{Thresholds, Told, TriggerId, TriggerKey},
+    proto::ScaledObjectRef,
+    recorder::Answer,
+};
+
+impl Scaler {
+    /// Records that a trigger got no reading. Whoever noticed the fault has logged it.
+    pub(super) fn note_fault(
+        &self,
+        reference: &ScaledObjectRef,
+        trigger: &Trigger,
+        key: TriggerKey,
+        told: fn(&'static str, Fault) -> Told,
+        fault: Fault,
+    ) -> Status {
+        let (status, now) = (Status::from(fault), Instant::now());
+        let told = told(code_name(status.code()), fault);
+        self.metrics.trigger_told(key, told, now);
+        self.record_fault(reference, trigger, told, &status, now);
+        status
+    }
+
+    /// Records that a trigger got nothing from a reading that is good for others: its key has no row.
+    pub(super) fn note_fault_of_trigger(
+        &self,
+        reference: &ScaledObjectRef,
+        trigger: &Trigger,
+        told: fn(&'static str, Fault) -> Told,
+        fault: Fault,
+    ) -> Status {
+        let (status, now) = (Status::from(fault), Instant::now());
+        self.record_fault(reference, trigger, told(code_name(status.code()), fault), &status, now);
+        self.log_refusal(reference, &trigger.query().name, &status, now);
+        status
+    }
+
+    /// Records what KEDA was told, and logs the end of a refusal.
+    pub(super) fn note_answer(
+        &self,
+        reference: &ScaledObjectRef,
+        key: TriggerKey,
+        (query, thresholds): (&str, Thresholds),
+        told: Told,
+    ) {
+        let ScaledObjectRef { name, namespace, .. } = reference;
+        let now = Instant::now();
+        let answer = match told {
+            Told::Active(is_active) => Answer::Active(is_active),
+            Told::Value(value) => Answer::Value(value),
+            Told::NoValue(..) | Told::NoActivity(..) => return,
+        };
+        let trigger = TriggerId { hash: key.hash(), namespace, name, query, thresholds: Some(thresholds) };
+        self.metrics.recorder.told(trigger.asker(), answer, now);
+        for query in self.metrics.trigger_told(key, told, now).into_iter().filter(|_| self.refusal_log.take_line(now)) {
+            tracing::info!(namespace, name, query, "a trigger that was refused is answered again");
+        }
+    }
+
+    fn record_fault(&self, reference: &ScaledObjectRef, trigger: &Trigger, told: Told, status: &Status, now: Instant) {
+        let ScaledObjectRef { name, namespace, .. } = reference;
+        let (query, thresholds) = (&trigger.query().name, Some(trigger.thresholds()));
+        let answer = match told {
+            Told::NoActivity(..) | Told::Active(_) => Answer::NoActivity(cause(status)),
+            Told::NoValue(..) | Told::Value(_) => Answer::NoValue(cause(status)),
+        };
+        let trigger = TriggerId { hash: trigger.id, namespace, name, query, thresholds };
+        self.metrics.recorder.told(trigger.asker(), answer, now);
+    }
+}
