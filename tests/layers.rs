@@ -60,7 +60,7 @@ type Names = BTreeSet<String>;
 /// A path of modules and items from the crate's root.
 type Segments = Vec<String>;
 
-/// What the imports are held to.
+/// The tables that the imports are held to.
 struct Map<'a> {
     modules: &'a [(&'a str, &'a [&'a str])],
     leaves: &'a [&'a str],
@@ -75,7 +75,7 @@ struct Source {
 }
 
 impl Map<'_> {
-    /// Why `module` must not name `named`, if it must not.
+    /// Returns the reason why `module` must not name `named`, if it must not.
     fn refusal(&self, module: &str, named: &str) -> Option<String> {
         if named == module || self.leaves.contains(&named) {
             return None;

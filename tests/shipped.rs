@@ -120,7 +120,7 @@ fn tests_named_in(document: &str) -> Vec<String> {
     document.split('`').skip(1).step_by(2).filter(is_name).map(str::to_owned).collect()
 }
 
-/// Whether there is this test: a function in the file that its path names, in `src` if it is in a module `tests`.
+/// Returns whether there is this test: a function in the file that its path names, in `src` if it is in a module `tests`.
 fn is_a_test(name: &str) -> bool {
     let Some((module, function)) = name.rsplit_once("::") else { return false };
     let root = if module.ends_with("::tests") { "src" } else { "tests/it" };
