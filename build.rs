@@ -28,7 +28,19 @@ fn main() -> Result<(), Box<dyn Error>> {
     let rustc = output(&env::var("RUSTC")?, &["--version"]);
     println!("cargo:rustc-env=CLAPOMETER_COMMIT={}", commit.as_deref().unwrap_or("unknown"));
     println!("cargo:rustc-env=CLAPOMETER_RUSTC={}", rustc.as_deref().unwrap_or("unknown"));
+    if can_pack_relocations()? {
+        println!("cargo:rustc-link-arg-bins=-Wl,-z,pack-relative-relocs");
+    }
     Ok(())
+}
+
+/// Returns whether an executable may have the addresses that its loader adjusts as a bitmap, instead of 24 bytes each: glibc
+/// reads that since 2.36. What is built for another machine than this has them as ever.
+fn can_pack_relocations() -> Result<bool, env::VarError> {
+    let is_native = env::var("HOST")? == env::var("TARGET")?;
+    let glibc = output("getconf", &["GNU_LIBC_VERSION"]);
+    let minor = glibc.and_then(|text| text.strip_prefix("glibc 2.")?.parse::<u32>().ok());
+    Ok(is_native && minor.is_some_and(|minor| minor >= 36))
 }
 
 /// What a command prints, if it runs: a build from a tarball has no git.

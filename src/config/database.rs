@@ -220,7 +220,7 @@ pub(super) fn read(section: &Section<'_>, libpq: Option<&ConnectionSource>) -> B
     if named.is_empty() && section.is_present() {
         section.own_fault("is empty; name a database or leave it out");
     }
-    named.sort_by_key(|(name, _)| *name);
+    named.sort_unstable_by_key(|(name, _)| *name);
     let mut databases = BTreeMap::new();
     for (name, section) in named {
         if !is_metric_name(name) {

@@ -242,7 +242,7 @@ pub(super) fn read(
     let databases = bounds.databases;
     let (mut queries, mut untouched) = (BTreeMap::new(), BTreeSet::new());
     let mut named = section.named();
-    named.sort_by_key(|(name, _)| *name);
+    named.sort_unstable_by_key(|(name, _)| *name);
     for (name, section) in named {
         let is_ours = builtin::is_builtin(name) && !section.is_configured();
         let preferred = match databases.len() {

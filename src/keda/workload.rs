@@ -60,12 +60,16 @@ impl Workload {
     pub fn rows(&self, seed: u64) -> Vec<(Milliseconds, Milliseconds)> {
         // The model draws from the seed itself; these rows must not follow its numbers.
         let mut random = StdRng::seed_from_u64(!seed);
-        let mut times: Vec<(Milliseconds, Option<Milliseconds>)> = match &self.arrivals {
+        let times: Vec<(Milliseconds, Option<Milliseconds>)> = match &self.arrivals {
             Arrivals::AtOnce(count) => vec![(0, None); *count],
-            Arrivals::Random(count, period) => (0..*count).map(|_| (random.random_range(0..=*period), None)).collect(),
+            Arrivals::Random(count, period) => {
+                let arrivals = (0..*count).map(|_| random.random_range(0..=*period));
+                let mut arrivals: Vec<Milliseconds> = arrivals.collect();
+                arrivals.sort_unstable();
+                arrivals.into_iter().map(|arrival| (arrival, None)).collect()
+            }
             Arrivals::Known(rows) => rows.clone(),
         };
-        times.sort_by_key(|(arrival, _)| *arrival);
         times
             .into_iter()
             .map(|(arrival, work)| (arrival, work.unwrap_or_else(|| random.random_range(self.duration.clone()))))

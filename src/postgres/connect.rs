@@ -243,7 +243,7 @@ pub async fn open(
 
 /// Puts together why no address gave a session, whichever failed first: the text of an outage that goes on stays the same.
 fn no_session(mut failures: Vec<(usize, Error)>) -> Error {
-    failures.sort_by_key(|(place, _)| *place);
+    failures.sort_unstable_by_key(|(place, _)| *place);
     let mut errors: Vec<Error> = failures.into_iter().map(|(_, error)| error).collect();
     match errors.len() {
         0 => Error::Credentials("no address to connect to".to_owned()),

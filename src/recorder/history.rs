@@ -337,7 +337,7 @@ impl Store {
             .filter(|trigger| *trigger.namespace == *namespace && *trigger.name == *name)
             .filter(|trigger| trigger.asked_at >= oldest)
             .collect();
-        triggers.sort_by_key(|trigger| (trigger.began_at, trigger.number));
+        triggers.sort_unstable_by_key(|trigger| (trigger.began_at, trigger.number));
         let mut logs: Vec<Vec<Entry>> = vec![Vec::new(); triggers.len()];
         for tenant in [Some(namespace.into()), None] {
             let Some(owner) = self.tenants.get(&tenant) else { continue };
@@ -361,7 +361,7 @@ impl Store {
         // What it is told now is known, even if the log has forgotten since when.
         let now = [trigger.value, trigger.activity].into_iter().filter(|told| !is_logged(told)).collect::<Vec<_>>();
         log.extend(now.into_iter().map(|Told { packed, since }| Entry { at: since, trigger: trigger.number, packed }));
-        log.sort_by_key(|entry| entry.at);
+        sort(&mut log);
         let mut told: VecDeque<Entry> = VecDeque::new();
         let mut before = Before::default();
         let mut left_off = 0;
@@ -429,9 +429,14 @@ impl Before {
 
     fn entries(self) -> impl Iterator<Item = Entry> {
         let mut entries: Vec<Entry> = self.value.into_iter().chain(self.activity).collect();
-        entries.sort_by_key(|entry| entry.at);
+        sort(&mut entries);
         entries.into_iter()
     }
+}
+
+/// Sorts changes by time. Those of one moment stay in their order.
+fn sort(entries: &mut [Entry]) {
+    entries.sort_by_key(|entry| entry.at);
 }
 
 fn saturated(duration: Duration) -> time::Duration {

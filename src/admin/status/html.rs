@@ -207,16 +207,7 @@ impl Status {
         let mut shown: Vec<&Trigger> = self.triggers.iter().filter(|trigger| trigger.has(&view.find)).collect();
         self.state_links(&mut markup, &shown, view);
         shown.retain(|trigger| view.state.is_none_or(|state| trigger.state == state));
-        match view.sort {
-            Sort::State => {}
-            Sort::Name => shown.sort_by_key(|trigger| (&trigger.namespace, &trigger.name)),
-            Sort::Query => shown.sort_by_key(|trigger| &trigger.query),
-            Sort::Value => shown.sort_by(|a, b| {
-                let value = |trigger: &Trigger| trigger.value.unwrap_or(f64::NEG_INFINITY);
-                value(b).total_cmp(&value(a))
-            }),
-            Sort::Asked => shown.sort_by_key(|trigger| std::cmp::Reverse(trigger.asked_at.age)),
-        }
+        shown.sort_by(|a, b| view.sort.compare(a, b));
         let pages = shown.len().div_ceil(TRIGGERS).max(1);
         let page = view.page.min(pages - 1);
         if shown.is_empty() {

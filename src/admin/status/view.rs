@@ -1,8 +1,10 @@
 //! The part of the triggers that a page shows, as its address says.
 
+use std::cmp::Ordering;
+
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
-use super::TriggerState;
+use super::{Trigger, TriggerState};
 
 /// The characters that are escaped in an address: all but letters, digits and the marks of RFC 3986, 2.3.
 const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
@@ -45,6 +47,18 @@ impl Sort {
             Self::Query => "query",
             Self::Value => "value",
             Self::Asked => "asked",
+        }
+    }
+
+    /// Compares two triggers. Those that are equal stay in the order of their states.
+    pub(super) fn compare(self, a: &Trigger, b: &Trigger) -> Ordering {
+        let value = |trigger: &Trigger| trigger.value.unwrap_or(f64::NEG_INFINITY);
+        match self {
+            Self::State => Ordering::Equal,
+            Self::Name => (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)),
+            Self::Query => a.query.cmp(&b.query),
+            Self::Value => value(b).total_cmp(&value(a)),
+            Self::Asked => b.asked_at.age.cmp(&a.asked_at.age),
         }
     }
 }

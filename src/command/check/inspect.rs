@@ -159,7 +159,7 @@ fn answered(query: &Query, reading: &Reading) -> QueryOutcome {
         Rows::ByKey(rows) => {
             let keys = rows.len();
             let mut rows: Vec<_> = rows.iter().collect();
-            rows.sort_by_key(|(key, _)| *key);
+            rows.sort_unstable_by_key(|(key, _)| *key);
             let first = rows.into_iter().take(KEYS_SHOWN);
             let first = first.map(|(key, numbers)| (key.to_string(), QueryAnswer::new(query, *numbers))).collect();
             QueryOutcome::Grouped { keys, first }

@@ -308,7 +308,7 @@ impl Place {
     /// Returns all of them in one order, each once.
     fn all_thresholds(&self) -> Vec<Thresholds> {
         let mut all: Vec<Thresholds> = self.present().filter_map(|variant| variant.thresholds).collect();
-        all.sort_by(|a, b| a.target.total_cmp(&b.target).then(a.activation.total_cmp(&b.activation)));
+        all.sort_unstable_by(|a, b| a.target.total_cmp(&b.target).then(a.activation.total_cmp(&b.activation)));
         all.dedup();
         all
     }
