@@ -1,7 +1,7 @@
 //! Faults in what an operator wrote: all of them at once, each with its location.
 //!
 //! Also the two rules that every message keeps: how a misspelt name is suggested ([`nearest`]), and how much of what
-//! was found is repeated ([`quoted`], [`shown_path`]).
+//! was found is repeated ([`quoted`], [`shown_key`], [`shown_path`]).
 
 use std::{
     cell::RefCell,
@@ -245,6 +245,11 @@ pub(crate) fn quoted(text: &str) -> String {
         None if shown.len() < text.trim_end().len() => format!("{shown:?}..."),
         None => format!("{text:?}"),
     }
+}
+
+/// Returns a key for messages: without quotes, and otherwise as by [`quoted`].
+pub(crate) fn shown_key(key: &str) -> String {
+    quoted(key).trim_matches('"').to_owned()
 }
 
 /// Returns a path for messages; a text that cannot be a path is shortened as by [`quoted`].

@@ -6,7 +6,7 @@
 
 use std::fmt::Write as _;
 
-use postgres_protocol::escape::escape_identifier;
+use postgres_protocol::escape::{escape_identifier, escape_literal};
 use sha2::{Digest, Sha256};
 
 /// The most bytes of a name. PostgreSQL cuts off longer ones without an error (NAMEDATALEN - 1).
@@ -127,7 +127,7 @@ impl NotifyTable {
 
     /// Returns the SQL that removes the trigger, whatever options it was installed with. Without a trigger it does nothing.
     pub fn remove(&self) -> String {
-        let (table_text, function) = (literal(&self.quoted()), self.function());
+        let (table_text, function) = (escape_literal(&self.quoted()), self.function());
         let outer = dollar_quote("clapometer", &[&table_text, &function]);
         format!(include_str!("notify_sql/remove.sql"), outer = outer, table_text = table_text, function = function)
     }
@@ -137,7 +137,8 @@ impl NotifyTrigger {
     /// Returns the SQL that installs the trigger: one statement, which replaces an earlier trigger of this table.
     pub fn install(&self) -> String {
         let Self { table, channel, .. } = self;
-        let (function, table_text, channel_text) = (table.function(), literal(&table.quoted()), literal(&channel.0));
+        let (table_text, channel_text) = (escape_literal(&table.quoted()), escape_literal(&channel.0));
+        let function = table.function();
         let triggers = self.triggers();
         let given = [function.as_str(), &table_text, &channel_text, &triggers];
         format!(
@@ -215,7 +216,7 @@ impl NotifyTrigger {
 
     /// Returns, as a literal, the name of the setting that remembers that a transaction has already notified.
     fn setting(&self) -> String {
-        literal(&format!("clapometer.notify_{:016x}", hash("channel", &self.channel.0)))
+        escape_literal(&format!("clapometer.notify_{:016x}", hash("channel", &self.channel.0)))
     }
 }
 
@@ -223,12 +224,6 @@ impl NotifyTrigger {
 fn hash(kind: &str, text: &str) -> u64 {
     let digest = Sha256::digest(format!("clapometer {kind} {text}"));
     digest.iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte))
-}
-
-/// Quotes a literal so that it reads the same with every value of `standard_conforming_strings`.
-fn literal(text: &str) -> String {
-    let quoted = text.replace('\'', "''");
-    if quoted.contains('\\') { format!("E'{}'", quoted.replace('\\', "\\\\")) } else { format!("'{quoted}'") }
 }
 
 /// Returns a dollar quote that occurs in none of the texts.
@@ -290,7 +285,7 @@ mod tests {
 
     #[test]
     fn quotes_and_backslashes_are_doubled() {
-        assert_eq!(literal(r"a'b\c"), r"E'a''b\\c'");
+        assert!(trigger("t", r"a'b\c", &[]).install().contains(r"E'a''b\\c'"));
         assert_eq!(name("a\"b").quoted(), "\"a\"\"b\"");
     }
 

@@ -4,6 +4,7 @@
 //! leaves this module.
 
 pub(crate) mod advice;
+mod begin;
 mod called;
 mod caveats;
 pub(crate) mod classify;
@@ -43,7 +44,6 @@ use std::{
 };
 
 use deadpool_postgres::{Hook, HookError, ManagerConfig, Object, Pool, PoolConfig, QueueMode, RecyclingMethod};
-use postgres_protocol::escape::escape_literal;
 use tokio::{
     sync::{mpsc, watch},
     time::{Instant, timeout, timeout_at},
@@ -83,9 +83,6 @@ use crate::{
 /// The time that a reading may wait for a connection at least, whatever its statement's limit is:
 /// hundreds of triggers that KEDA asks in phase queue up here.
 const QUEUE: Duration = Duration::from_secs(10);
-
-/// The time for which a transaction may be idle on the server. Ours never is for long, unless this process is gone.
-const IDLE_IN_TRANSACTION: Duration = Duration::from_secs(5);
 
 /// A configured database: its pool and its state.
 pub struct Database {
@@ -443,12 +440,7 @@ impl Database {
 
     /// Returns the beginning of a transaction for this query, which also asks the server what it is, if that matters.
     fn begin(&self, query: &Query, requirement: Option<Requirement>) -> String {
-        let mut text = begin(&self.settings, self.observed.set_path().as_deref(), query);
-        if let Some(statement) = requirement.and_then(Requirement::statement) {
-            text += "; ";
-            text += statement;
-        }
-        text
+        begin::text(&self.settings, self.observed.set_path().as_deref(), query, requirement)
     }
 
     /// Returns the state of a notification channel, and listens on it from now on.
@@ -476,28 +468,4 @@ impl Failure {
     fn plain(fault: Fault) -> Self {
         Self { fault, detail: String::new(), stale_connection: false }
     }
-}
-
-/// Returns the statements that begin a transaction and make its settings, in one message. A SELECT of set_config
-/// would take as long to plan as a short statement takes in all.
-///
-/// `row_security = off` turns rows that a policy would hide into an error (42501) instead of a silent zero.
-fn begin(database: &config::Database, set_path: Option<&str>, query: &Query) -> String {
-    let mut text = format!(
-        "BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY; \
-         SET LOCAL statement_timeout = {}; \
-         SET LOCAL lock_timeout = {}; \
-         SET LOCAL idle_in_transaction_session_timeout = {}; \
-         SET LOCAL application_name = {}; \
-         SET LOCAL row_security = off",
-        query.timeout.as_millis(),
-        database.lock_timeout.as_millis(),
-        IDLE_IN_TRANSACTION.as_millis(),
-        escape_literal(&format!("clapometer/{}", query.name)),
-    );
-    if let Some(statement) = set_path {
-        text += "; ";
-        text += statement;
-    }
-    text
 }

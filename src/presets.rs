@@ -311,7 +311,7 @@ impl Preset {
         let schema = schema.map_or_else(String::new, |schema| format!("{}.", escape_identifier(schema)));
         let queue = options.queue.as_deref();
         let is_queue = match (self.queue, queue) {
-            (Queue::Optional(column), Some(queue)) => format!("{column} = {}", literal(queue)),
+            (Queue::Optional(column), Some(queue)) => format!("{column} = {}", escape_literal(queue)),
             _ => "true".to_owned(),
         };
         let rescued = match options.workers.unwrap_or(self.workers) {
@@ -321,7 +321,7 @@ impl Preset {
         let mut pieces = vec![
             ("{schema}", schema),
             ("{is_queue}", is_queue),
-            ("{queue}", queue.map_or_else(|| "NULL".to_owned(), literal)),
+            ("{queue}", queue.map_or_else(|| "NULL".to_owned(), escape_literal)),
             ("{queue_table}", escape_identifier(&queue_table(queue))),
             ("{rescued}", rescued.to_owned()),
         ];
@@ -366,13 +366,9 @@ fn queue_table(queue: Option<&str>) -> String {
     format!("q_{}", queue.unwrap_or("jobs").to_lowercase())
 }
 
-fn literal(text: &str) -> String {
-    escape_literal(text).trim_start().to_owned()
-}
-
 fn is_one_of(column: &str, texts: Option<&[String]>) -> String {
     let Some(texts) = texts else { return "true".to_owned() };
-    let texts: Vec<String> = texts.iter().map(|text| literal(text)).collect();
+    let texts: Vec<String> = texts.iter().map(|text| escape_literal(text)).collect();
     format!("{column} IN ({})", texts.join(", "))
 }
 

@@ -5,7 +5,9 @@
 //! libpq does (fe-connect.c, `conninfo_uri_parse` and `conninfo_parse`). A misspelt string may hold a password
 //! anywhere, so no message quotes anything but names of parameters.
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
+
+use percent_encoding::percent_decode_str;
 
 use super::{
     foreign,
@@ -150,19 +152,11 @@ fn insert_servers(parts: &mut BTreeMap<&'static str, String>, servers: &str) -> 
 
 /// Undoes percent-encoding; `None` if an escape is malformed or stands for NUL, or if the result is no UTF-8.
 fn decoded(text: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.bytes();
-    while let Some(byte) = rest.next() {
-        bytes.push(match byte {
-            b'%' => {
-                let digits = [rest.next()?, rest.next()?];
-                let digits = std::str::from_utf8(&digits).ok().filter(|d| d.bytes().all(|b| b.is_ascii_hexdigit()))?;
-                u8::from_str_radix(digits, 16).ok().filter(|byte| *byte != 0)?
-            }
-            byte => byte,
-        });
-    }
-    String::from_utf8(bytes).ok()
+    let is_escape = |digits: &[u8]| digits.iter().all(u8::is_ascii_hexdigit) && digits != b"00";
+    // The library takes a % without its digits for itself.
+    let mut escapes = text.split('%').skip(1);
+    let are_right = escapes.all(|rest| rest.as_bytes().get(..2).is_some_and(is_escape));
+    are_right.then(|| percent_decode_str(text).decode_utf8().ok().map(Cow::into_owned)).flatten()
 }
 
 /// The connection string with `redacted` for its password, for people to look at; `None` if it is none.

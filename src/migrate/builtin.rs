@@ -10,6 +10,7 @@ use super::{
     statement::{self, Traits},
 };
 use crate::{
+    diagnostics::shown_key,
     manifest::{Node, Object, Trigger, Value},
     scaling::{Activation, SMALLEST, Target},
 };
@@ -127,11 +128,8 @@ pub(super) fn text<'a>(trigger: Trigger<'a>, key: &str) -> Option<&'a str> {
 fn not_text(trigger: Trigger<'_>) -> Vec<String> {
     let metadata = trigger.node.get("metadata");
     let entries = metadata.map_or(&[][..], Node::entries);
-    let wrong: Vec<String> = entries
-        .iter()
-        .filter(|(_, node)| !matches!(node.value, Value::Text(_)))
-        .map(|(key, _)| format!("`{}`", shown(key)))
-        .collect();
+    let wrong: Vec<String> =
+        entries.iter().filter(|(_, node)| !matches!(node.value, Value::Text(_))).map(|(key, _)| code(key)).collect();
     if metadata.is_none_or(|metadata| metadata.entries().is_empty()) {
         return vec!["it has no metadata".to_owned()];
     }
@@ -231,8 +229,8 @@ fn ignored(trigger: Trigger<'_>) -> Vec<String> {
             "`{key}`: KEDA never takes it from here. It stood in clear where everybody who may read the object can read it: \
              change that password."
         ),
-        _ if text.trim().is_empty() => format!("`{}`, which is empty.", shown(key)),
-        _ => format!("`{}`, which KEDA's scaler does not know.", shown(key)),
+        _ if text.trim().is_empty() => format!("{}, which is empty.", code(key)),
+        _ => format!("{}, which KEDA's scaler does not know.", code(key)),
     })
     .collect()
 }
@@ -247,7 +245,7 @@ pub(super) fn stays(key: &str, text: &str) -> bool {
     KEPT.contains(&key) && !is_blank_number(key, text)
 }
 
-/// Returns a key as it may be shown within a sentence.
-fn shown(key: &str) -> String {
-    crate::diagnostics::quoted(key).trim_matches('"').replace('`', "'")
+/// Returns a key as code within a sentence.
+fn code(key: &str) -> String {
+    format!("`{}`", shown_key(key).replace('`', "'"))
 }

@@ -134,7 +134,7 @@ impl Plan {
                 Server::String(_) => candidate.object.clone(),
             };
             let lower = name.to_lowercase().replace(['_', '.'], "-");
-            let name = names.take(&[slug(&lower, "database")]);
+            let name = names.take(&[as_name(&lower, "database")]);
             let server = connection.server.clone();
             self.databases.push(Database { name, server, passwords: BTreeSet::new() });
             self.databases.len() - 1
@@ -159,16 +159,16 @@ impl Plan {
         names: &mut Names,
     ) -> usize {
         let owner = (candidate.namespace.clone(), candidate.object.clone());
-        let object = slug(&candidate.object, "query");
+        let object = as_name(&candidate.object, "query");
         let wanted = match names.of_objects.get(&owner) {
             // A further trigger of the object: by its own name, or by a number.
             Some(object) => {
-                let named = candidate.trigger.as_deref().map(|name| slug(&format!("{object}-{name}"), "query"));
+                let named = candidate.trigger.as_deref().map(|name| as_name(&format!("{object}-{name}"), "query"));
                 named.into_iter().chain([object.clone()]).collect()
             }
             None => {
                 let namespace = candidate.namespace.as_deref();
-                let longer = namespace.map(|namespace| slug(&format!("{namespace}-{object}"), "query"));
+                let longer = namespace.map(|namespace| as_name(&format!("{namespace}-{object}"), "query"));
                 std::iter::once(object).chain(longer).collect::<Vec<_>>()
             }
         };
@@ -233,7 +233,7 @@ impl Names {
 }
 
 /// Returns a text as a name: letters, digits, dashes, underscores and dots, at most [`LONGEST_NAME`] of them.
-fn slug(text: &str, otherwise: &str) -> String {
+fn as_name(text: &str, otherwise: &str) -> String {
     let is_edge = |c: char| !c.is_ascii_alphanumeric();
     let name: String = text
         .chars()

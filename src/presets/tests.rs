@@ -40,7 +40,7 @@ fn every_statement_is_one_select_without_parameters_and_without_placeholders() {
 fn options_are_quoted_as_what_they_are() {
     let text = find("river").expect("it is there").sql(&hostile());
     assert!(text.contains(r#"FROM "my ""app"".{queue}'".river_job AS j"#), "{text}");
-    assert!(text.contains(r"j.queue = E'a''; DROP TABLE x; -- {schema} \\ $1'"), "{text}");
+    assert!(text.contains(r"j.queue =  E'a''; DROP TABLE x; -- {schema} \\ $1'"), "{text}");
     assert!(text.contains("interval '1.5 s'"), "{text}");
     let text = find("graphile-worker").expect("it is there").sql(&hostile());
     assert!(text.contains("t.identifier IN ('it''s', '{rescued}')"), "{text}");

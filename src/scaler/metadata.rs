@@ -12,11 +12,12 @@ use std::{
 
 use super::{
     catalog::Catalog,
-    refusal::{KeyProblems, Refusal, nearest},
+    refusal::{KeyProblems, Refusal},
 };
 use crate::{
     cache::CacheKey,
     conninfo::{Address, Connection, SslMode},
+    diagnostics::nearest,
     metrics::Thresholds,
     proto::ScaledObjectRef,
     query::{KEEPER, Parameter, ParameterKind, Query, Value, is_metric_name},

@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-/// The most characters of a key that are shown, and the most bytes of a key that may be a misspelling.
+/// The most characters of a key that are shown.
 const LONGEST_KEY: usize = 63;
 
 /// The most problems that a refusal lists. It counts the others.
@@ -63,23 +63,4 @@ fn shown(key: &str) -> String {
     let printable = key.chars().map(|c| if c.is_control() { '?' } else { c });
     let shown: String = printable.clone().take(LONGEST_KEY).collect();
     if printable.count() > LONGEST_KEY { format!("{shown}...") } else { shown }
-}
-
-/// Returns the most similar of `candidates`, as a hint.
-///
-/// None for a text that is longer than any name: the comparison of 64 KiB is slow, and blocks every other call.
-pub(super) fn nearest<'a>(found: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    /// The least similarity of a misspelling.
-    const SIMILAR: f64 = 0.8;
-    if found.len() > LONGEST_KEY {
-        return None;
-    }
-    candidates
-        .into_iter()
-        .map(|candidate| {
-            (strsim::jaro_winkler(&found.to_ascii_lowercase(), &candidate.to_ascii_lowercase()), candidate)
-        })
-        .filter(|(similarity, _)| *similarity >= SIMILAR)
-        .max_by(|(a, _), (b, _)| a.total_cmp(b))
-        .map(|(_, candidate)| candidate)
 }

@@ -22,8 +22,12 @@ pub fn wrapped(text: &str, width: usize) -> Vec<String> {
 
 /// Replaces control characters and line separators by spaces, so that text from elsewhere cannot move the cursor.
 pub fn printable(text: &str) -> String {
-    let moves = |c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}');
-    text.chars().map(|c| if moves(c) { ' ' } else { c }).collect()
+    text.chars().map(|c| if moves_cursor(c) { ' ' } else { c }).collect()
+}
+
+/// Returns whether a character is none that a line shows: a control character, or a separator of lines.
+pub fn moves_cursor(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{2028}' | '\u{2029}')
 }
 
 /// Writes a number as people do: `60`, `0.001`, `1e300`.

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::{
-    diagnostics::nearest,
+    diagnostics::{nearest, shown_key},
     lint::{
         allowed::Allowed,
         findings::Findings,
@@ -53,16 +53,14 @@ pub(super) fn check_keys(node: &Node, findings: &mut Findings<'_>) {
             findings.add(
                 &KEY_TWICE,
                 value.line,
-                format!("The key {} stands twice, which kubectl refuses; other tools drop one of them.", shown(key)),
+                format!(
+                    "The key {} stands twice, which kubectl refuses; other tools drop one of them.",
+                    shown_key(key)
+                ),
                 "Keep one of them.",
             );
         }
         check_keys(value, findings);
     }
     node.items().iter().for_each(|item| check_keys(item, findings));
-}
-
-/// Returns a key as it may be shown.
-pub(super) fn shown(key: &str) -> String {
-    crate::diagnostics::quoted(key).trim_matches('"').to_owned()
 }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use super::Subject;
 use crate::{
+    diagnostics::shown_key,
     lint::{
         counting::names_clapometer,
         findings::Findings,
@@ -150,7 +151,7 @@ fn check_metadata(subject: &Subject<'_>, trigger: Trigger<'_>, findings: &mut Fi
             continue;
         }
         let way = if is_true(trigger, "enableTLS") { "to the scaler" } else { "to the scaler, in plain text" };
-        let why = format!("KEDA resolves {} and sends the value with every call {way}.", super::documents::shown(key));
+        let why = format!("KEDA resolves {} and sends the value with every call {way}.", shown_key(key));
         findings.add(&SECRET_TO_SCALER, node.line, why, "Keep secrets in the scaler's own configuration.");
     }
     let is_all_text = trigger

@@ -2,9 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::documents::shown;
 use crate::{
-    diagnostics::nearest,
+    diagnostics::{nearest, shown_key},
     keda::version::Version,
     lint::{
         findings::Findings,
@@ -134,7 +133,7 @@ fn check_fields(object: &Object, findings: &mut Findings<'_>) {
             };
             let why = format!(
                 "KEDA has no field {} in {place}: kubectl refuses it, and the API server drops it.",
-                shown(key)
+                shown_key(key)
             );
             findings.add(&UNKNOWN_FIELD, value.line, why, how);
         }
@@ -215,7 +214,7 @@ fn check_triggers(object: &Object, findings: &mut Findings<'_>) {
                 Value::Null => "Give it a value in quotes, or remove it.",
                 _ => "Put the value in quotes.",
             };
-            let why = format!("The metadata of a trigger is text only, so the API server refuses {}.", shown(key));
+            let why = format!("The metadata of a trigger is text only, so the API server refuses {}.", shown_key(key));
             findings.add(&METADATA_NOT_TEXT, node.line, why, how);
         }
         let Some(name) = trigger.node.get("name") else { continue };

@@ -12,6 +12,7 @@ use super::{CONNECT, Inspector, QueryError};
 use crate::{
     fault::Fault,
     postgres::{Cause, OVERTIME},
+    terminal::text::moves_cursor,
 };
 
 /// The beginning of each transaction. A policy that would hide rows is an error, as for readings.
@@ -207,8 +208,7 @@ impl Role {
 
 /// Returns a quoted name, with escapes in place of characters that would break its line or move the cursor.
 fn on_one_line(name: &str, quoted: String) -> String {
-    let is_odd = |c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}');
-    if !name.contains(is_odd) {
+    if !name.contains(moves_cursor) {
         return quoted;
     }
     let escaped: String = name
@@ -216,7 +216,7 @@ fn on_one_line(name: &str, quoted: String) -> String {
         .map(|c| match c {
             '\\' => "\\\\".to_owned(),
             '"' => "\"\"".to_owned(),
-            c if is_odd(c) => format!("\\{:04X}", u32::from(c)),
+            c if moves_cursor(c) => format!("\\{:04X}", u32::from(c)),
             c => c.to_string(),
         })
         .collect();
