@@ -38,7 +38,8 @@ pub fn of_fault(fault: Fault) -> &'static str {
         }
         Fault::ServerUnavailable(state) => of_server(state),
         Fault::BreakerOpen => {
-            "Look at the cause at the database. Once it is back, answers follow within 2 s by themselves."
+            "Look at the cause at the database. Once it is back, answers follow within 2 s by themselves, \
+             behind PgBouncer after its `server_login_retry`."
         }
         Fault::DeadlineExceeded => {
             "The statement takes longer than the 2.5 s of a call, or waits for a connection: make it cheaper, or raise `max_age`, \
