@@ -99,6 +99,11 @@ pub enum Statement {
 }
 
 impl Statement {
+    /// Returns whether the statement takes the lock of [`Transactions::lock`] itself.
+    fn locks_itself(self) -> bool {
+        matches!(self, Self::Fast | Self::Fresh)
+    }
+
     /// Returns the SQL.
     pub fn sql(self) -> &'static str {
         match self {
@@ -195,7 +200,7 @@ impl Store {
         ];
         match claim {
             Claim::Fast | Claim::Fresh => {
-                let rows = self.run_locking_itself(statement, &parameters, by).await?;
+                let rows = self.run(statement, &parameters, by).await?;
                 let Some(row) = rows.first() else { return Ok(None) };
                 Ok(Some(Attempt { request: Some(request(row)?), ..attempt(row, token)? }))
             }
@@ -352,19 +357,11 @@ impl Store {
         by: Instant,
     ) -> Result<Vec<Row>, Error> {
         let sql = self.overrides.get(&statement).map_or(statement.sql(), String::as_str);
-        let result = self.transactions.run(sql, parameters, by).await;
-        self.outage.observe(&result);
-        result
-    }
-
-    async fn run_locking_itself(
-        &mut self,
-        statement: Statement,
-        parameters: &[Parameter<'_>],
-        by: Instant,
-    ) -> Result<Vec<Row>, Error> {
-        let sql = self.overrides.get(&statement).map_or(statement.sql(), String::as_str);
-        let result = self.transactions.run_locking_itself(sql, parameters, by).await;
+        let result = if statement.locks_itself() {
+            self.transactions.run_locking_itself(sql, parameters, by).await
+        } else {
+            self.transactions.run(sql, parameters, by).await
+        };
         self.outage.observe(&result);
         result
     }

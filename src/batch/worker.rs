@@ -29,8 +29,8 @@ use super::{
     transaction::Error,
 };
 
-/// The shortest time for which booking an end is tried, even when the lease is nearly over. The fencing token makes a
-/// late booking harmless.
+/// The shortest time for which recording an end is tried, even when the lease is nearly over. The fencing token makes a
+/// late record harmless.
 const SETTLE: Duration = Duration::from_secs(5);
 
 /// The pause between two tries to read a request, or to record an end.
@@ -331,7 +331,7 @@ impl Verdict {
     }
 
     /// Returns the outcome that the attempt's row has once this is recorded.
-    fn booked_as(&self) -> AttemptOutcome {
+    fn recorded_as(&self) -> AttemptOutcome {
         match self {
             Self::Success => AttemptOutcome::Success,
             Self::Failed(..) => AttemptOutcome::Failed,
@@ -387,7 +387,7 @@ async fn settle(store: &mut Store, rules: &Rules, attempt: &Attempt, verdict: &V
             Ok(Some(status)) => return verdict.outcome(status, rules.retry_by),
             Ok(None) => match store.settled(attempt.token, by).await {
                 // An earlier try was committed, and its answer was lost; or the program recorded its own success.
-                Ok(Some((outcome, status))) if outcome == verdict.booked_as() => {
+                Ok(Some((outcome, status))) if outcome == verdict.recorded_as() => {
                     return verdict.outcome(status, rules.retry_by);
                 }
                 Ok(Some((AttemptOutcome::Success, _))) => return Outcome::Success,

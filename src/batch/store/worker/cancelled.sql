@@ -1,4 +1,4 @@
--- cancelled: books that the work was stopped because an operator asked for it
+-- cancelled: records that the work was stopped because an operator asked for it
 WITH done AS (
     UPDATE clap
        SET status = 'CANCELLED', finished_at = now(), lease_expires_at = now(), last_error = 'cancelled'

@@ -1,4 +1,4 @@
--- fail: books a failure; another attempt follows unless its attempts are spent or the failure is permanent
+-- fail: records a failure; another attempt follows unless its attempts are spent or the failure is permanent
 WITH done AS (
     UPDATE clap
        SET finished_at = now(), exit_code = $3, last_error = $4,

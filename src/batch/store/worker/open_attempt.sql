@@ -12,7 +12,7 @@
        SET status = 'RUNNING', iteration = pick.last + 1,
            interruptions = c.interruptions + (pick.last - c.iteration) + pick.is_free::integer,
            session_id = $1, job_uid = $2, job_name = $3, pod_name = $4,
-           started_at = clock_timestamp(),   -- this transaction may have begun, and waited, before the last attempt's end was booked
+           started_at = clock_timestamp(),   -- this transaction may have begun, and waited, before the last attempt's end was recorded
            lease_expires_at = now() + make_interval(secs => $6), next_attempt_at = now(),
            exit_code = NULL, last_error = NULL, unconfirmed = true
       FROM pick, (SELECT count(*) FROM lost) AS closed_first   -- siblings have no order: this closes the old attempt first

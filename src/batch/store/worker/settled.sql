@@ -1,4 +1,4 @@
--- settled: how an attempt was booked
+-- settled: how an attempt ended
 SELECT a.outcome, c.status
   FROM clap_attempt a
   JOIN clap c ON c.id = a.clap_id
