@@ -86,46 +86,6 @@ const (
 var five = []string{"one", "two", "three", "four", "five"}
 
 const (
-	fiveServer = `
-apiVersion: v1
-kind: Namespace
-metadata: {name: five-databases}
----
-apiVersion: v1
-kind: Secret
-metadata: {name: postgresql, namespace: five-databases}
-stringData: {password: ` + demoPassword + `}
----
-apiVersion: v1
-kind: Service
-metadata: {name: postgresql, namespace: five-databases}
-spec:
-  selector: {app: postgresql}
-  ports: [{port: 5432}]
----
-apiVersion: apps/v1
-kind: StatefulSet
-metadata: {name: postgresql, namespace: five-databases}
-spec:
-  serviceName: postgresql
-  selector: {matchLabels: {app: postgresql}}
-  template:
-    metadata: {labels: {app: postgresql}}
-    spec:
-      enableServiceLinks: false
-      securityContext: {runAsNonRoot: true, runAsUser: 999, runAsGroup: 999, fsGroup: 999}
-      containers:
-        - name: postgresql
-          image: postgres
-          env:
-            - {name: POSTGRES_PASSWORD, valueFrom: {secretKeyRef: {name: postgresql, key: password}}}
-            - {name: PGDATA, value: /var/lib/postgresql/data/pgdata}
-          readinessProbe: {exec: {command: [pg_isready, --quiet, --host=127.0.0.1, --username=postgres]}, periodSeconds: 1}
-          volumeMounts: [{name: data, mountPath: /var/lib/postgresql/data}]
-  volumeClaimTemplates:
-    - metadata: {name: data}
-      spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Gi}}}
-`
 	fiveWorker = `
 ---
 apiVersion: keda.sh/v1alpha1
@@ -165,7 +125,7 @@ func (w *World) fiveDatabases(ctx context.Context) error {
 	if _, err := w.Kubectl(ctx, "", "wait", "namespace/"+fiveNamespace, "--for=delete", lab.Timeout); err != nil {
 		return err
 	}
-	if err := w.Apply(ctx, fiveServer); err != nil {
+	if err := w.Apply(ctx, ownPostgreSQL(fiveNamespace)); err != nil {
 		return err
 	}
 	if _, err := w.Kubectl(ctx, "", "--namespace="+fiveNamespace, "rollout", "status", "statefulset/postgresql", lab.Timeout); err != nil {

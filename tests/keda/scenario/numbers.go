@@ -66,6 +66,50 @@ spec:
 `, namespace, demoPassword, replicas, configuration)
 }
 
+// ownPostgreSQL is a namespace of a scenario's own, with a server and its Service, which are called postgresql. Its superuser has the demo's password.
+func ownPostgreSQL(namespace string) string {
+	return fmt.Sprintf(`
+apiVersion: v1
+kind: Namespace
+metadata: {name: %[1]s}
+---
+apiVersion: v1
+kind: Secret
+metadata: {name: postgresql, namespace: %[1]s}
+stringData: {password: %[2]s}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: postgresql, namespace: %[1]s}
+spec:
+  selector: {app: postgresql}
+  ports: [{port: 5432}]
+---
+apiVersion: apps/v1
+kind: StatefulSet
+metadata: {name: postgresql, namespace: %[1]s}
+spec:
+  serviceName: postgresql
+  selector: {matchLabels: {app: postgresql}}
+  template:
+    metadata: {labels: {app: postgresql}}
+    spec:
+      enableServiceLinks: false
+      securityContext: {runAsNonRoot: true, runAsUser: 999, runAsGroup: 999, fsGroup: 999}
+      containers:
+        - name: postgresql
+          image: postgres
+          env:
+            - {name: POSTGRES_PASSWORD, valueFrom: {secretKeyRef: {name: postgresql, key: password}}}
+            - {name: PGDATA, value: /var/lib/postgresql/data/pgdata}
+          readinessProbe: {exec: {command: [pg_isready, --quiet, --host=127.0.0.1, --username=postgres]}, periodSeconds: 1}
+          volumeMounts: [{name: data, mountPath: /var/lib/postgresql/data}]
+  volumeClaimTemplates:
+    - metadata: {name: data}
+      spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Gi}}}
+`, namespace, demoPassword)
+}
+
 var numbersDatabase = Database{clapsNamespace, "my-release-postgresql", "numbers"}
 
 // withNumbers installs the clapometer of these scenarios, and returns what removes it with all that they have made.

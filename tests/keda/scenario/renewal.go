@@ -14,7 +14,8 @@ var Renewal = Scenario{
 	Name: "renewal",
 	Claim: "a renewed certificate of the same authority goes unnoticed; one of a new authority leaves a ScaledJob dead with Ready=True; when KEDA has both " +
 		"authorities a ScaledObject comes back by itself, a ScaledJob with the restart of KEDA's operator",
-	Long: true,
+	Long:  true,
+	Alone: true,
 	Run: func(ctx context.Context, w *World) (string, error) {
 		defer w.removeTLS(ctx)
 		work, err := w.serveTLS(ctx)

@@ -15,6 +15,7 @@ var OperatorRestart = Scenario{
 	Name:  "operator-restart",
 	Claim: "after a restart of KEDA's operator 300 ScaledJobs and 300 ScaledObjects are all polled again, one after the other as they are reconciled, and not at the same time",
 	Long:  true,
+	Alone: true,
 	Run: func(ctx context.Context, w *World) (string, error) {
 		stop, err := w.withNumbers(ctx)
 		defer stop()

@@ -2,7 +2,7 @@
 //
 // A scenario is one claim in one file: a Scenario in All, whose Run returns what was seen, or an error
 // where that is something else. Those of one group run at the same time and must not share rows,
-// objects or outages; the groups run one after the other.
+// objects or outages; the groups run one after the other, but for what runs beside the next ones.
 package scenario
 
 import (
@@ -25,6 +25,10 @@ type Scenario struct {
 	Name  string // what `scripts/keda NAME` runs
 	Claim string // one sentence, for the table
 	Long  bool   // it takes so long that it is run with --long, or by its name, only
+	// Beside lets the groups that follow begin before it has ended. It has all that it needs to itself.
+	Beside bool
+	// Alone has it begin when nothing else runs: it restarts KEDA's operator.
+	Alone bool
 	// Run returns what was seen, with its figures, or what was seen instead.
 	Run func(context.Context, *World) (string, error)
 }
@@ -37,12 +41,11 @@ var All = [][]Scenario{
 	{Outage, ConnectionAge},
 	{Rollouts, Keeper, Budget},
 	{Trickle},
-	{Strategies, ScaledObjects},
+	{Strategies, ScaledObjects, TenMinutes},
 	{ScalerFaults, Services, Failover},
 	{FrozenDatabase, LongOutage},
 	{Builtin, SeveralTriggers},
 	{Walkthrough},
-	// These two restart KEDA's operator.
 	{Renewal},
 	{OperatorRestart},
 }
@@ -59,7 +62,7 @@ type Result struct {
 }
 
 // Run runs the named scenarios, or all, then the executables, which are the names with a slash. The first group is always
-// run: it deploys what the others use. After each group it calls keep with the results of that group.
+// run: it deploys what the others use. Whenever some have ended it calls keep with their results.
 func Run(ctx context.Context, world *World, names []string, progress func(string), keep func([]Result) error) ([]Result, error) {
 	groups := slices.Clone(All)
 	for _, name := range names {
@@ -69,7 +72,25 @@ func Run(ctx context.Context, world *World, names []string, progress func(string
 			return nil, fmt.Errorf("there is no scenario %q", name)
 		}
 	}
+	run := func(scenario Scenario) Result {
+		progress(scenario.Name + ": " + scenario.Claim)
+		started := time.Now()
+		ctx, cancel := context.WithTimeout(ctx, longest)
+		defer cancel()
+		text, err := scenario.Run(ctx, world)
+		if err != nil {
+			progress(scenario.Name + ": FAILED: " + err.Error() + "\n" + world.Evidence(started))
+		} else {
+			progress(scenario.Name + ": " + text)
+		}
+		return Result{scenario, text, err, time.Now()}
+	}
 	var results []Result
+	ended := func(seen []Result) error {
+		results = append(results, seen...)
+		return keep(seen)
+	}
+	besides := background{run: run}
 	for i, group := range groups {
 		group = slices.DeleteFunc(slices.Clone(group), func(s Scenario) bool {
 			if len(names) == 0 {
@@ -77,26 +98,26 @@ func Run(ctx context.Context, world *World, names []string, progress func(string
 			}
 			return i > 0 && !slices.Contains(names, s.Name)
 		})
-		seen := make([]Result, len(group))
+		if slices.ContainsFunc(group, func(s Scenario) bool { return s.Alone }) {
+			if err := ended(besides.wait()); err != nil {
+				return results, err
+			}
+		}
+		var here []Scenario
+		for _, scenario := range group {
+			if scenario.Beside {
+				besides.start(scenario)
+			} else {
+				here = append(here, scenario)
+			}
+		}
+		seen := make([]Result, len(here))
 		var running sync.WaitGroup
-		for j, scenario := range group {
-			running.Go(func() {
-				progress(scenario.Name + ": " + scenario.Claim)
-				started := time.Now()
-				ctx, cancel := context.WithTimeout(ctx, longest)
-				text, err := scenario.Run(ctx, world)
-				cancel()
-				seen[j] = Result{scenario, text, err, time.Now()}
-				if err != nil {
-					progress(scenario.Name + ": FAILED: " + err.Error() + "\n" + world.Evidence(started))
-				} else {
-					progress(scenario.Name + ": " + text)
-				}
-			})
+		for j, scenario := range here {
+			running.Go(func() { seen[j] = run(scenario) })
 		}
 		running.Wait()
-		results = append(results, seen...)
-		if err := keep(seen); err != nil {
+		if err := ended(seen); err != nil {
 			return results, err
 		}
 		if i == 0 && seen[0].Err != nil {
@@ -106,7 +127,34 @@ func Run(ctx context.Context, world *World, names []string, progress func(string
 			return results, context.Cause(ctx)
 		}
 	}
-	return results, nil
+	return results, ended(besides.wait())
+}
+
+// background are scenarios that run beside others.
+type background struct {
+	run     func(Scenario) Result
+	running sync.WaitGroup
+	mu      sync.Mutex
+	seen    []Result
+}
+
+func (b *background) start(scenario Scenario) {
+	b.running.Go(func() {
+		result := b.run(scenario)
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		b.seen = append(b.seen, result)
+	})
+}
+
+// wait returns the results of those that were started since the last time, when all have ended.
+func (b *background) wait() []Result {
+	b.running.Wait()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	seen := b.seen
+	b.seen = nil
+	return seen
 }
 
 // A World is the cluster with the demo in it, as scenarios use it.
