@@ -351,10 +351,11 @@ impl Database {
         let stale_connection = ended && was_idle;
         if ended {
             drop(Object::take(connection));
-            if stale_connection {
-                self.pool.retain(|_, _| false);
-            } else {
-                self.health.failed(fault, &detail, &self.metrics);
+            match fault {
+                _ if stale_connection => drop(self.pool.retain(|_, _| false)),
+                // A limit of the DBA's for transactions: the server is alive, and other queries are quicker.
+                Fault::StatementTimeout => self.health.answered(&self.metrics),
+                _ => self.health.failed(fault, &detail, &self.metrics),
             }
         } else {
             self.health.answered(&self.metrics);
@@ -426,7 +427,7 @@ impl Database {
         let failed = |error| TransactionError::SqlError { error, had_begun: true };
         let mut read = read.map_err(failed)?;
         if let Some(seen) = looked.map_err(failed)?
-            && statement.masking.record(sessions, seen)
+            && statement.masking.record(step, sessions, seen)
         {
             return Ok(Err(Fault::Unusable(Unusable::Masked)));
         }

@@ -11,14 +11,14 @@ use super::explain::{Explained, expressions, text};
 /// Finds caveats in the catalog, about relations given as schemas (`$1`) and names (`$2`), and about the expressions of
 /// a plan (`$3`). Returns a kind, a name, and a time zone.
 ///
-/// A subscription may name a partitioned table while the plan has its partitions. `now()` is compared with a column
-/// without a time zone in the zone of the session; in UTC that is what nearly every library writes. `AT TIME ZONE` is
-/// `timezone('UTC'::text, now())` in plans of PostgreSQL 13. Where a citext meets a text, such as a parameter, PostgreSQL
-/// compares both as text.
+/// A subscription may name a partitioned table while the plan has its partitions. `now()`, or a parameter with a time zone,
+/// is compared with a column without one in the zone of the session; in UTC that is what nearly every library writes.
+/// `AT TIME ZONE` is `timezone('UTC'::text, now())` in plans of PostgreSQL 13. Where a citext meets a text, such as a
+/// parameter, PostgreSQL compares both as text.
 const CAVEATS: &str = r#"
 -- clapometer check: caveats
 WITH present (clock) AS (
-    VALUES ('(?<!::text, )(now\(\)|(statement|transaction|clock)_timestamp\(\)|CURRENT_TIMESTAMP|LOCALTIMESTAMP)'
+    VALUES ('(?<!::text, )(now\(\)|(statement|transaction|clock)_timestamp\(\)|CURRENT_TIMESTAMP|LOCALTIMESTAMP|''[^'']*''::timestamp with time zone)'
             '(?![^<>=,\n]*AT TIME ZONE)')
 ), relation AS (
     SELECT c.oid, c.relkind, coalesce(pg_partition_root(c.oid), c.oid) AS root
@@ -58,6 +58,29 @@ SELECT found.kind, concat_ws('.', quote_ident(n.nspname), quote_ident(c.relname)
   JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
  ORDER BY 1, 2"#;
 
+/// Finds the indexes (`$3`) of relations given as schemas (`$1`) and names (`$2`) whose texts are in an order that the
+/// server's libraries no longer have: a search in such an index misses rows that are there.
+///
+/// `DATABASE` stands for the same about the database's own collation.
+const REORDERED: &str = r#"
+-- clapometer check: collations
+SELECT DISTINCT concat_ws('.', quote_ident(n.nspname), quote_ident(x.relname))
+  FROM unnest($1::text[], $2::text[]) AS asked (schema_name, relation_name)
+  JOIN pg_catalog.pg_namespace AS n ON n.nspname = asked.schema_name
+  JOIN pg_catalog.pg_class AS c ON c.relnamespace = n.oid AND c.relname = asked.relation_name
+  JOIN pg_catalog.pg_index AS i ON i.indrelid = c.oid
+  JOIN pg_catalog.pg_class AS x ON x.oid = i.indexrelid AND x.relname = ANY ($3)
+ CROSS JOIN LATERAL unnest(i.indcollation) AS used (id)
+  JOIN pg_catalog.pg_collation AS l ON l.oid = used.id
+ WHERE CASE l.collprovider WHEN 'd' THEN DATABASE ELSE l.collversion <> pg_collation_actual_version(l.oid) END
+ ORDER BY 1"#;
+
+/// Says whether the collation of the database has another version than when it was made. PostgreSQL remembers that from 15
+/// on.
+const DATABASE_REORDERED: &str = "\
+(SELECT d.datcollversion <> pg_database_collation_actual_version(d.oid)
+                                       FROM pg_catalog.pg_database AS d WHERE d.datname = current_database())";
+
 /// A reason why a count can be another than the rows that there are now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Caveat {
@@ -67,7 +90,7 @@ pub enum Caveat {
     Subscribed(String),
     /// Tables of another server, as the plan names them.
     Foreign(String),
-    /// A column without a time zone, which is compared with the present in the session's zone.
+    /// A column without a time zone, which is compared with a time that has one, in the session's zone.
     SessionZone {
         /// Its schema, table and name.
         column: String,
@@ -78,6 +101,8 @@ pub enum Caveat {
     CaseCounts(String),
     /// Counters and estimates of PostgreSQL's own statistics.
     Statistics,
+    /// An index of this name, which was built with another version of its collation.
+    Reordered(String),
 }
 
 /// The beginnings and the parts of the functions that read counters which a crash resets.
@@ -101,6 +126,18 @@ impl Caveat {
                 "case" => Self::CaseCounts(name),
                 _ => Self::SessionZone { column: name, zone: row.try_get(2)? },
             });
+        }
+        let named = plan.nodes().into_iter().filter_map(|node| text(node, "Index Name"));
+        let indexes: Vec<String> = named.map(str::to_owned).collect();
+        let parameters: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 3] =
+            [(&schemas, Type::TEXT_ARRAY), (&names, Type::TEXT_ARRAY), (&indexes, Type::TEXT_ARRAY)];
+        if !indexes.is_empty() {
+            let version = "SELECT current_setting('server_version_num')::int4 >= 150000";
+            let is_remembered: bool = client.query_typed_one(version, &[]).await?.try_get(0)?;
+            let of_database = if is_remembered { DATABASE_REORDERED } else { "false" };
+            let rows = client.query_typed(&REORDERED.replace("DATABASE", of_database), &parameters).await?;
+            let found = rows.iter().map(|row| row.try_get(0).map(Self::Reordered));
+            caveats.extend(found.collect::<Result<Vec<_>, _>>()?);
         }
         Ok(caveats)
     }

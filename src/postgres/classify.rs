@@ -12,6 +12,9 @@ use tokio_postgres::{
 use super::{connect, transport::Misbehaviour};
 use crate::fault::{Fault, Kind, SqlState};
 
+/// The SQLSTATE with which `transaction_timeout` ends a session.
+const TRANSACTION_TIMEOUT: &str = "25P04";
+
 /// Returns the fault of a statement that failed in an open session.
 pub(super) fn statement_fault(error: &Error) -> Fault {
     match error.code().and_then(|code| SqlState::new(code.code())) {
@@ -368,7 +371,8 @@ pub(super) fn is_conflict(fault: Fault) -> bool {
 
 fn by_state(state: SqlState) -> Fault {
     match state.as_str() {
-        "57014" => Fault::StatementTimeout,
+        // The latter ends the session (transaction_timeout, PostgreSQL 17), and is as much a limit as the former.
+        "57014" | TRANSACTION_TIMEOUT => Fault::StatementTimeout,
         "55P03" => Fault::LockTimeout,
         "40001" | "40P01" => Fault::Conflict(state),
         // A protocol violation, with which PgBouncer reports a query that it cannot take.
@@ -391,6 +395,7 @@ mod tests {
             ("08006", Kind::Unavailable),
             ("08P01", Kind::Precondition),
             ("25P03", Kind::Unavailable),
+            ("25P04", Kind::TooSlow),
             ("40001", Kind::Unavailable),
             ("40P01", Kind::Unavailable),
             ("53300", Kind::Unavailable),

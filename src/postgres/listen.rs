@@ -57,6 +57,10 @@ enum NotifyError {
     Unanswered,
 }
 
+/// Lets a session that only listens stay open: it is idle by its nature. PostgreSQL has the setting from 14 on.
+const STAY_OPEN: &str = "\
+SELECT set_config(name, '0', false) FROM pg_catalog.pg_settings WHERE name = 'idle_session_timeout'";
+
 /// The reason why listening has ended, or could not begin.
 enum SessionEnd {
     /// The database handle is gone, and this task ends with it.
@@ -237,6 +241,8 @@ impl Listener {
         listening.subscribe([self.own.as_str()]).await?;
         listening.subscribe(self.names().iter().map(String::as_str)).await?;
         self.prove(&listening.arrived).await?;
+        // Not before: behind a pooler the session may be everybody's.
+        listening.stay_open().await?;
         Ok(listening)
     }
 
@@ -284,7 +290,6 @@ impl Listener {
             }
             return failed(&error.to_string());
         }
-        drop(connection);
         // A standby refuses NOTIFY.
         let _ = database.observed.standby(false);
         match has_arrived(arrived).await {
@@ -377,6 +382,15 @@ impl Listening {
             send_listen(&self.session.client, channel).await.map_err(SessionEnd::Failed)?;
         }
         Ok(())
+    }
+
+    /// Keeps the server from closing the session because it is idle.
+    async fn stay_open(&self) -> Result<(), SessionEnd> {
+        match timeout(PATIENCE, self.session.client.batch_execute(STAY_OPEN)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(SessionEnd::Failed(connect::explain(&error))),
+            Err(_) => Err(SessionEnd::Failed("idle_session_timeout could not be set in time".to_owned())),
+        }
     }
 
     /// Sends UNLISTEN for these channels, or an empty query if there are none, and waits for the answer.

@@ -17,8 +17,12 @@ use futures_util::{TryStreamExt, pin_mut};
 use tokio::time::Instant;
 use tokio_postgres::{Client, Error, RowStream};
 
-/// A statement that is refused is looked at again after this: the role may have been granted what it needs.
+/// A statement is looked at again after this: somebody may have replaced a view that it reads, or granted the role what
+/// it needs. It is shorter than the `cooldownPeriod` after which KEDA takes workers away, and long beside a plan's cost.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
+
+/// Lets plans show names as they are compared here: without quotes where none are needed.
+pub(super) const PLAIN_NAMES: &str = "SET LOCAL quote_all_identifiers = off";
 
 /// The question whether the session's role has the privileges of `pg_read_all_stats`.
 const SEES_ALL: &str = "\
@@ -73,6 +77,7 @@ struct Verdict {
     /// The number of sessions that there had been.
     sessions: u64,
     seen: Seen,
+    /// The time of the latest look at the plan, or of the answer that has refused the statement.
     looked_at: Instant,
 }
 
@@ -105,22 +110,28 @@ pub(super) enum Step {
 }
 
 impl Masking {
-    /// Returns what comes before the next reading: a look once for each new session, and each minute while it is
-    /// refused; the question with each reading of a statement that lives on the role's grant.
+    /// Returns what comes before the next reading: a look once for each new session, and each minute; the question with
+    /// each reading of a statement that lives on the role's grant.
     pub(super) fn next_step(&self, sessions: u64) -> Step {
         match *self.0.lock().unwrap_or_else(PoisonError::into_inner) {
-            Some(verdict) if verdict.seen.is_masked() && verdict.looked_at.elapsed() < LOOK_AGAIN => Step::Refuse,
-            Some(verdict) if verdict.seen.is_masked() || verdict.sessions != sessions => Step::Look,
+            None => Step::Look,
+            Some(verdict) if verdict.looked_at.elapsed() >= LOOK_AGAIN => Step::Look,
+            Some(verdict) if verdict.seen.is_masked() => Step::Refuse,
+            Some(verdict) if verdict.sessions != sessions => Step::Look,
             Some(verdict) if verdict.seen.reads_masked => Step::Ask,
             Some(_) => Step::Read,
-            None => Step::Look,
         }
     }
 
-    /// Records the outcome of a look or of the question, and returns whether the statement is refused.
-    pub(super) fn record(&self, sessions: u64, seen: Seen) -> bool {
-        let verdict = Verdict { sessions, seen, looked_at: Instant::now() };
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(verdict);
+    /// Records the outcome of a step, and returns whether the statement is refused.
+    pub(super) fn record(&self, step: Step, sessions: u64, seen: Seen) -> bool {
+        let mut latest = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let looked_at = match *latest {
+            // The question says nothing about the plan.
+            Some(before) if step == Step::Ask && !seen.is_masked() => before.looked_at,
+            _ => Instant::now(),
+        };
+        *latest = Some(Verdict { sessions, seen, looked_at });
         seen.is_masked()
     }
 }
@@ -140,7 +151,9 @@ pub(super) async fn look(
         }
         Ok::<_, Error>(plan.is_masked())
     };
-    let (reads_masked, sees_all) = tokio::try_join!(explained, sees_all(client))?;
+    // In this order, all at once.
+    let ((), reads_masked, sees_all) =
+        tokio::try_join!(client.batch_execute(PLAIN_NAMES), explained, sees_all(client))?;
     Ok(Seen { reads_masked, sees_all })
 }
 
@@ -220,12 +233,11 @@ impl Masks {
 
 /// Returns the alias of the masking function that a node scans, and what is masked of its rows.
 fn scan(node: &str) -> Option<(String, Masks)> {
-    let scanned = node.strip_prefix("Function Scan on ")?;
-    let mut words = scanned.split(' ');
-    let function = words.next()?.rsplit('.').next()?;
-    let (_, masks) = ROW_FUNCTIONS.into_iter().find(|(name, _)| *name == function)?;
-    let alias = words.next().unwrap_or(function);
-    Some((alias.trim_matches('"').to_owned(), masks))
+    let mut scanned = Names(node.strip_prefix("Function Scan on ")?);
+    let function = scanned.next()?;
+    let (name, masks) = ROW_FUNCTIONS.into_iter().find(|(name, _)| function.last().is_some_and(|last| last == name))?;
+    let alias = scanned.next().and_then(|mut alias| alias.pop());
+    Some((alias.unwrap_or_else(|| name.to_owned()), masks))
 }
 
 /// Returns whether an expression calls a function.
@@ -235,11 +247,62 @@ fn is_called(name: &str, expression: &str) -> bool {
 
 /// Returns every `alias.column` of an expression.
 fn columns(text: &str) -> impl Iterator<Item = (String, String)> + '_ {
-    let is_part = |c: char| c.is_alphanumeric() || matches!(c, '_' | '$' | '.' | '"' | '*');
-    text.split(move |c| !is_part(c)).filter_map(|word| {
-        let (alias, column) = word.split_once('.')?;
-        Some((alias.trim_matches('"').to_owned(), column.trim_matches('"').to_owned()))
+    Names(text).filter_map(|mut name| {
+        let column = name.pop()?;
+        Some((name.pop()?, column))
     })
+}
+
+/// The names of an expression, each with its qualifiers before it. Those in quotes are as they are, and what literals
+/// hold are no names.
+struct Names<'a>(&'a str);
+
+impl Iterator for Names<'_> {
+    type Item = Vec<String>;
+
+    fn next(&mut self) -> Option<Vec<String>> {
+        loop {
+            let begin = self.0.find(|c| is_part(c) || matches!(c, '"' | '\''))?;
+            self.0 = &self.0[begin..];
+            if !self.0.starts_with('\'') {
+                break;
+            }
+            quoted(&mut self.0, '\'');
+        }
+        let mut name = Vec::new();
+        loop {
+            name.push(if self.0.starts_with('"') { quoted(&mut self.0, '"') } else { plain(&mut self.0) });
+            match self.0.strip_prefix('.').filter(|rest| rest.starts_with(|c| is_part(c) || c == '"')) {
+                Some(rest) => self.0 = rest,
+                None => return Some(name),
+            }
+        }
+    }
+}
+
+fn is_part(c: char) -> bool {
+    c.is_alphanumeric() || matches!(c, '_' | '$' | '*')
+}
+
+/// Takes what is not in quotes.
+fn plain(rest: &mut &str) -> String {
+    let (word, after) = rest.split_at(rest.find(|c| !is_part(c)).unwrap_or(rest.len()));
+    *rest = after;
+    word.to_owned()
+}
+
+/// Takes what is in quotes, in which two stand for one.
+fn quoted(rest: &mut &str, quote: char) -> String {
+    let mut text = String::new();
+    let mut characters = rest.char_indices().skip(1).peekable();
+    while let Some((_, character)) = characters.next() {
+        if character == quote && characters.next_if(|(_, next)| *next == quote).is_none() {
+            break;
+        }
+        text.push(character);
+    }
+    *rest = characters.next().map_or("", |(at, _)| &rest[at..]);
+    text
 }
 
 #[cfg(test)]
@@ -275,24 +338,60 @@ Limit
     }
 
     #[test]
+    fn a_name_in_quotes_is_a_name_and_what_a_literal_holds_is_none() {
+        let quoted = COUNT.replace("pg_catalog.pg_stat_get_activity s", "pg_catalog.pg_stat_get_activity \"my \"\"s\"");
+        let filter = |filter: &str| format!("{quoted}                    Filter: {filter}\n");
+        assert!(is_masked(&filter("(\"my \"\"s\".state = 'a'::text)")));
+        assert!(is_masked(&filter("(('it\"s'::text = 'b.c'::text) AND (\"my \"\"s\".\"state\" = 'a'::text))")));
+        assert!(!is_masked(&filter("(\"my \"\"s\".pid = 1)")));
+        assert!(!is_masked(&filter("('\"my \"\"s\".state'::text = 'it''s'::text)")));
+        let names: Vec<_> = Names("a.b + \"c d\".\"e\" || 'x.y''z' || f(g.h.i) || j.* || 1.5 || \"open").collect();
+        let expected: [&[&str]; 7] =
+            [&["a", "b"], &["c d", "e"], &["f"], &["g", "h", "i"], &["j", "*"], &["1", "5"], &["open"]];
+        assert_eq!(names, expected);
+    }
+
+    #[test]
     fn another_functions_column_of_the_same_name_does_not_count() {
         assert!(!is_masked(&COUNT.replace("pg_stat_get_activity", "jobs").replace("count(*)", "count(s.state)")));
         assert!(is_masked("Result\n  Output: pg_stat_get_backend_activity(1)\n"));
     }
 
+    const PLAIN: Seen = Seen { reads_masked: false, sees_all: false };
+    const SEES_ALL: Seen = Seen { reads_masked: true, sees_all: true };
+    const MASKED: Seen = Seen { reads_masked: true, sees_all: false };
+
     #[tokio::test(start_paused = true)]
-    async fn a_plan_is_looked_at_once_for_each_new_session_and_each_minute_while_refused() {
+    async fn a_plan_is_looked_at_once_for_each_new_session_and_each_minute() {
         let masking = Masking::default();
         assert_eq!(masking.next_step(1), Step::Look);
-        assert!(!masking.record(1, Seen { reads_masked: false, sees_all: false }));
+        assert!(!masking.record(Step::Look, 1, PLAIN));
         assert_eq!(masking.next_step(1), Step::Read);
         assert_eq!(masking.next_step(2), Step::Look);
-        assert!(!masking.record(2, Seen { reads_masked: true, sees_all: true }));
+        assert!(!masking.record(Step::Look, 2, SEES_ALL));
         assert_eq!(masking.next_step(2), Step::Ask);
         assert_eq!(masking.next_step(3), Step::Look);
-        assert!(masking.record(2, Seen { reads_masked: true, sees_all: false }));
+        assert!(masking.record(Step::Ask, 2, MASKED));
         assert_eq!(masking.next_step(3), Step::Refuse);
         tokio::time::advance(LOOK_AGAIN).await;
         assert_eq!(masking.next_step(3), Step::Look);
+    }
+
+    /// Somebody replaces a view by one that reads masked statistics.
+    #[tokio::test(start_paused = true)]
+    async fn a_plan_that_changes_is_seen_within_a_minute_although_the_session_is_the_same() {
+        let masking = Masking::default();
+        assert!(!masking.record(Step::Look, 1, PLAIN));
+        tokio::time::advance(LOOK_AGAIN / 2).await;
+        assert_eq!(masking.next_step(1), Step::Read);
+        tokio::time::advance(LOOK_AGAIN / 2).await;
+        assert_eq!(masking.next_step(1), Step::Look);
+        assert!(!masking.record(Step::Look, 1, SEES_ALL));
+        for _ in 0..2 {
+            assert_eq!(masking.next_step(1), Step::Ask);
+            assert!(!masking.record(Step::Ask, 1, SEES_ALL));
+            tokio::time::advance(LOOK_AGAIN / 2).await;
+        }
+        assert_eq!(masking.next_step(1), Step::Look, "the questions do not put it off");
     }
 }

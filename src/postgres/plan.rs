@@ -11,6 +11,7 @@ use super::{
     caveats::Caveat,
     explain::{Explained, text},
     loose_key,
+    masked::PLAIN_NAMES,
 };
 use crate::query::Value;
 
@@ -87,6 +88,7 @@ impl Plan {
         statement: &Statement,
         parameters: &[Value],
     ) -> Result<Option<Self>, Error> {
+        client.batch_execute(PLAIN_NAMES).await?;
         let rows: Vec<_> = statement.explain(client, parameters).await?.try_collect().await?;
         let Some(row) = rows.first() else { return Ok(None) };
         let explained: Explained = row.try_get(0)?;

@@ -12,7 +12,7 @@ use tokio_postgres::Client;
 
 use crate::support::{
     cluster::{Cluster, Settings},
-    database::Database,
+    database::{Database, connect},
     fixture::{Fixture, NOTIFIED, REREADS, SOON, add, configuration, jobs, jobs_trigger, named},
     grpc::trigger,
     pooler::Pooler,
@@ -333,6 +333,30 @@ async fn listeners(database: &Database<'_>) -> i64 {
              WHERE application_name = 'clapometer/listen' AND datname = current_database()",
         )
         .await
+}
+
+/// A DBA's limit for sessions that are idle, shorter than the pause between two heartbeats.
+#[tokio::test]
+async fn a_limit_for_idle_sessions_ends_neither_listening_nor_answers() {
+    let cluster = Cluster::private().await;
+    let database = jobs(&cluster).await;
+    let superuser = connect(&cluster.superuser(database.name())).await;
+    superuser.batch_execute("ALTER ROLE scaler SET idle_session_timeout = '2s'").await.unwrap();
+    let fixture = Fixture::listening(&database.scaler()).await;
+    let client = database.connect().await;
+    for rows in 1..=2 {
+        // The pool's session is closed by then.
+        let idle =
+            "SELECT count(*) FROM pg_stat_activity WHERE usename = 'scaler' AND application_name = 'clapometer/listen'
+                    AND state_change < now() - interval '3 s'";
+        wait::first("the session that listens is idle for three seconds", SOON * 12, async || {
+            (database.value::<i64>(idle).await == 1).then_some(())
+        })
+        .await;
+        add(&client).await;
+        fixture.scaler.reaches(&jobs_trigger(), f64::from(rows), SOON).await;
+    }
+    assert_eq!(fixture.logged(TOLD_DEAF), 0);
 }
 
 #[tokio::test]

@@ -156,16 +156,21 @@ async fn rows_that_are_elsewhere_or_of_another_moment_are_told() {
   local: {sql: SELECT count(*) FROM job WHERE run_at <= now()}
   turned: {sql: \"SELECT count(*) FROM job AS j WHERE now() - interval '1 min' > j.run_at\"}
   zoned: {sql: \"SELECT count(*) FROM job WHERE run_at <= now() AT TIME ZONE 'UTC'\"}
+  given: {sql: SELECT count(*) FROM job WHERE run_at < $1, parameters: {at: timestamptz}}
+  moved: {sql: \"SELECT count(*) FROM job WHERE run_at < $1 AT TIME ZONE 'UTC'\", parameters: {at: timestamptz}}
   absolute: {sql: SELECT count(*) FROM job WHERE due <= now() AND run_at IS NOT NULL}
 ";
-    let finished = run(&configuration(&database.scaler(), queries), &["check"]).await;
-    let local = "public.job.run_at has no time zone, and is compared with the present in that of the session, \
+    let check = ["check", "--param=given.at=2026-11-29T03:12:00Z", "--param=moved.at=2026-11-29T03:12:00Z"];
+    let finished = run(&configuration(&database.scaler(), queries), &check).await;
+    let local = "public.job.run_at has no time zone, and is compared with a time that has one in that of the session, \
                  America/New_York";
     for (query, expected) in [
         ("materialized", Some("public.old is a materialized view")),
         ("subscribed", Some("public.replicated is filled by logical replication")),
         ("local", Some(local)),
         ("turned", Some(local)),
+        ("given", Some(local)),
+        ("moved", None),
         ("zoned", None),
         ("absolute", None),
     ] {
@@ -177,6 +182,35 @@ async fn rows_that_are_elsewhere_or_of_another_moment_are_told() {
     let finished = run(&configuration(&database.scaler(), queries), &["check"]).await;
     assert!(!line(&finished.output, "local").contains("warning"), "{}", finished.output);
     assert!(!line(&finished.output, "subscribed").contains("warning"), "{}", finished.output);
+}
+
+/// What an upgrade of the operating system does to every index on texts.
+#[tokio::test]
+async fn an_index_in_an_order_of_the_past_is_told() {
+    let database = Database::empty(Cluster::shared().await).await;
+    let icu: i64 = database.value("SELECT count(*) FROM pg_collation WHERE collname = 'en-x-icu'").await;
+    if icu == 0 {
+        return crate::support::skip::skip("PostgreSQL was built without ICU");
+    }
+    database
+        .execute(
+            "CREATE TABLE job (queue text COLLATE \"en-x-icu\", id int PRIMARY KEY);
+             INSERT INTO job SELECT n::text, n FROM generate_series(1, 20000) n;
+             CREATE INDEX job_queue ON job (queue);
+             ANALYZE job; GRANT SELECT ON job TO scaler",
+        )
+        .await;
+    let queries = "
+  text: {sql: SELECT count(*) FROM job WHERE queue = '7'}
+  number: {sql: SELECT count(*) FROM job WHERE id = 7}
+";
+    let before = run(&configuration(&database.scaler(), queries), &["check"]).await;
+    assert!(!before.output.contains("collation"), "{}", before.output);
+    database.execute("UPDATE pg_collation SET collversion = '1' WHERE collname = 'en-x-icu'").await;
+    let after = run(&configuration(&database.scaler(), queries), &["check"]).await;
+    let told = "public.job_queue was built with another version of its collation than the server's libraries have now";
+    assert!(line(&after.output, "text").contains(told), "{}", after.output);
+    assert!(!line(&after.output, "number").contains("collation"), "{}", after.output);
 }
 
 #[tokio::test]
