@@ -40,8 +40,8 @@ pub struct Migration {
     pub by_hand: usize,
     /// The number of triggers that stay KEDA's own.
     pub left: usize,
-    /// The number of documents that could not be read and name KEDA.
-    pub unreadable: usize,
+    /// The documents that could not be read and name KEDA: the file, the line, and what is wrong.
+    pub unreadable: Vec<String>,
 }
 
 /// A file to be written.
@@ -130,8 +130,11 @@ pub fn migrate(sources: &[Source], options: &Options) -> Result<Migration, Vec<U
             undone.extend(edited.undone.into_iter().map(|change| (index, change)));
         }
     }
-    let unreadable =
-        manifests.iter().flat_map(|manifest| &manifest.unreadable).filter(|document| document.names_keda).count();
+    let mut unreadable = Vec::new();
+    for (source, manifest) in sources.iter().zip(&manifests) {
+        let kedas = manifest.unreadable.iter().filter(|document| document.names_keda);
+        unreadable.extend(kedas.map(|document| format!("{}:{}: {}", source.name, document.line, document.message)));
+    }
     let left = findings.found.iter().filter(|found| matches!(found.outcome, Outcome::Left(_))).count();
     let by_hand = undone.len();
     let migrated = findings.candidates.len() - by_hand;

@@ -23,7 +23,7 @@ impl Chosen {
     /// name, which may be written as `KIND/NAME`.
     ///
     /// # Errors
-    /// Says why there is no such object, or which ones there are.
+    /// Says why there is no such object, or which ones there are, or that Kubernetes would refuse it.
     pub(super) fn read(path: &Path, kinds: &[Kind], wanted: Option<&str>) -> Result<Self, String> {
         let sources = input::read(&[path.to_owned()], &mut io::stdin().lock())?;
         Self::of(sources, kinds, wanted)
@@ -45,7 +45,12 @@ impl Chosen {
             found.retain(|(_, object)| is(object, wanted));
         }
         match (found.pop(), found.is_empty(), wanted) {
-            (Some((file, object)), true, _) => Ok(Self { object, file, sources }),
+            (Some((file, object)), true, _) => match object.refused_number() {
+                None => Ok(Self { object, file, sources }),
+                Some((field, line)) => {
+                    Err(format!("{file}:{line}: {field} is no whole number, so that Kubernetes refuses {object}"))
+                }
+            },
             (Some(_), false, Some(wanted)) => {
                 Err(format!("several objects are named {wanted}: write KIND/NAME, or give one file: {all}"))
             }
@@ -105,6 +110,25 @@ mod tests {
             let problem = chosen(&both, wanted).expect_err("it is not clear which");
             assert!(problem.ends_with("ScaledJob/a, ScaledObject/a"), "{problem}");
         }
+    }
+
+    #[test]
+    fn an_object_whose_numbers_are_none_is_not_taken_for_one_without_them() {
+        for (spec, field) in [
+            ("maxReplicaCount: ten", "maxReplicaCount"),
+            ("maxReplicaCount: \"10\"", "maxReplicaCount"),
+            ("minReplicaCount: 1.5", "minReplicaCount"),
+            ("pollingInterval: 99999999999", "pollingInterval"),
+            (
+                "scalingStrategy: {customScalingQueueLengthDeduction: x}",
+                "scalingStrategy.customScalingQueueLengthDeduction",
+            ),
+        ] {
+            let problem = chosen(&format!("{}spec:\n  {spec}\n", object("ScaledJob", "a")), None);
+            let expected = format!("a.yaml:6: {field} is no whole number, so that Kubernetes refuses ScaledJob a");
+            assert_eq!(problem, Err(expected), "{spec}");
+        }
+        assert!(chosen(&format!("{}spec: {{maxReplicaCount: }}\n", object("ScaledJob", "a")), None).is_ok());
     }
 
     #[test]

@@ -20,7 +20,7 @@ pub(super) fn read(paths: &[PathBuf], stdin: &mut impl Read) -> Result<Vec<Sourc
             stdin.read_to_end(&mut bytes).map_err(|error| format!("cannot read standard input: {error}"))?;
             sources.push(source("<stdin>", bytes));
         } else if path.is_dir() {
-            for file in manifests_below(path).map_err(|error| unreadable(path, &error))? {
+            for file in manifests_below(path)? {
                 let bytes = fs::read(&file).map_err(|error| unreadable(&file, &error))?;
                 let source = source(&file.display().to_string(), bytes);
                 // A directory has other YAML, too; what does not name KEDA is not ours to judge.
@@ -46,18 +46,24 @@ fn unreadable(path: &Path, error: &io::Error) -> String {
 }
 
 /// Returns the manifests below a directory, in the order of their names. Links to directories are not followed, because
-/// they may make a circle.
-fn manifests_below(directory: &Path) -> io::Result<Vec<PathBuf>> {
-    let mut entries: Vec<_> = fs::read_dir(directory)?.collect::<Result<_, _>>()?;
+/// they may make a circle, and what is no file is passed over: a pipe would never end.
+///
+/// # Errors
+/// Names what cannot be read, which may be deep below.
+fn manifests_below(directory: &Path) -> Result<Vec<PathBuf>, String> {
+    let failed = |error: io::Error| unreadable(directory, &error);
+    let mut entries: Vec<_> = fs::read_dir(directory).and_then(Iterator::collect).map_err(failed)?;
     entries.sort_unstable_by_key(fs::DirEntry::file_name);
     let mut manifests = Vec::new();
     for entry in entries {
         let path = entry.path();
-        if entry.file_type()?.is_dir() {
+        let kind = entry.file_type().map_err(|error| unreadable(&path, &error))?;
+        if kind.is_dir() {
             manifests.append(&mut manifests_below(&path)?);
         } else if path
             .extension()
             .is_some_and(|extension| ["yaml", "yml", "json"].iter().any(|known| extension == *known))
+            && fs::metadata(&path).map_err(|error| unreadable(&path, &error))?.is_file()
         {
             manifests.push(path);
         }

@@ -82,8 +82,9 @@ impl Migrate {
             Ok(written) => written,
             Err(problem) => return misused("migrate", &problem),
         };
-        print(&summary(&migration, &out, written));
-        if migration.left + migration.by_hand + migration.unreadable > 0 { Exit::Failure } else { Exit::Success }
+        print(&summary(&migration, &sources, &out, written));
+        let is_whole = migration.left + migration.by_hand == 0 && migration.unreadable.is_empty();
+        if is_whole { Exit::Success } else { Exit::Failure }
     }
 }
 
@@ -121,11 +122,13 @@ fn write(files: &[File], out: &Path, overwrite: bool) -> Result<usize, String> {
     Ok(written)
 }
 
-fn summary(migration: &Migration, out: &Path, written: usize) -> String {
+fn summary(migration: &Migration, sources: &[Source], out: &Path, written: usize) -> String {
     let Migration { files, migrated, by_hand, left, unreadable } = migration;
     if files.is_empty() {
-        let unreadable = if *unreadable > 0 { "; some documents could not be read" } else { "" };
-        return format!("There is no trigger of type postgresql{unreadable}. Nothing is written.\n");
+        let names = sources.iter().map(|source| source.name.clone()).collect::<Vec<_>>();
+        let of = if names.is_empty() { String::new() } else { format!(" in {}", first_of(&names).join(", ")) };
+        let nothing = format!("There is no trigger of type postgresql{of}. Nothing is written.\n");
+        return format!("{nothing}{}", not_read(unreadable));
     }
     let mut text = format!("{migrated} of {} triggers migrated", migrated + by_hand + left);
     for (number, what) in [(by_hand, "to be changed by hand"), (left, "left as before")] {
@@ -134,10 +137,7 @@ fn summary(migration: &Migration, out: &Path, written: usize) -> String {
         }
     }
     text.push_str(".\n");
-    if *unreadable > 0 {
-        let documents = if *unreadable == 1 { "document" } else { "documents" };
-        text.push_str(&format!("{unreadable} {documents} could not be read.\n"));
-    }
+    text.push_str(&not_read(unreadable));
     text.push('\n');
     for file in files {
         text.push_str(&format!("  {}\n", out.join(&file.path).display()));
@@ -147,4 +147,23 @@ fn summary(migration: &Migration, out: &Path, written: usize) -> String {
     }
     text.push_str(&format!("\nNext: read {}.\n", out.join("report.md").display()));
     text
+}
+
+/// Names the documents that could not be read.
+fn not_read(unreadable: &[String]) -> String {
+    match unreadable {
+        [] => String::new(),
+        [one] => format!("1 document could not be read:\n  {one}\n"),
+        several => format!("{} documents could not be read:\n  {}\n", several.len(), first_of(several).join("\n  ")),
+    }
+}
+
+/// Returns the first of many names, and how many more there are.
+fn first_of(names: &[String]) -> Vec<String> {
+    const SHOWN: usize = 8;
+    let mut shown: Vec<String> = names.iter().take(SHOWN).cloned().collect();
+    if names.len() > SHOWN {
+        shown.push(format!("{} more", names.len() - SHOWN));
+    }
+    shown
 }

@@ -201,7 +201,7 @@ impl Simulate {
         scenario.target = self.target(trigger)?;
         scenario.pod_start = self.start.clone().range();
         scenario.active_if_claimable = trigger.is_external();
-        scenario.activation = trigger.number("activationTargetQueryValue").unwrap_or(0.0);
+        scenario.activation = number(trigger, "activationTargetQueryValue")?.unwrap_or(0.0);
         scenario.pending_until_claim = self.pending_until_claim;
         scenario.until = period.saturating_add(PATIENCE);
         Ok(scenario)
@@ -210,14 +210,30 @@ impl Simulate {
     fn target(&self, trigger: Trigger<'_>) -> Result<f64, String> {
         let kind = if trigger.is_external() { "external" } else { trigger.kind() };
         let known = TARGETS.iter().find(|(name, ..)| *name == kind);
-        let written = known.and_then(|(_, key, default)| trigger.number(key).or(*default));
+        let written = match known {
+            Some((_, key, default)) if self.target.is_none() => number(trigger, key)?.or(*default),
+            _ => None,
+        };
         // A value that the query divides and rounds up, and that KEDA divides again, is divided by both.
-        let divisor = if trigger.is_external() { trigger.number("divideBy").unwrap_or(1.0) } else { 1.0 };
+        let divisor = if trigger.is_external() { number(trigger, "divideBy")?.unwrap_or(1.0) } else { 1.0 };
         let target = self.target.or(written.map(|target| target * divisor));
         match target {
             Some(target) if target.is_finite() && target > 0.0 => Ok(target),
             Some(_) => Err("--target: must be above zero".to_owned()),
             None => Err(format!("--target: which target has this trigger of type {}?", trigger.kind())),
         }
+    }
+}
+
+/// Returns a number of a trigger's metadata, if it is there.
+///
+/// # Errors
+/// Says that it is no number: KEDA and the scaler refuse the trigger, and would not take the default.
+fn number(trigger: Trigger<'_>, key: &str) -> Result<Option<f64>, String> {
+    let is_absent = trigger.metadata(key).is_none_or(|node| node.is_null() || node.text() == Some(""));
+    match trigger.number(key) {
+        Some(number) if number.is_finite() => Ok(Some(number)),
+        None if is_absent => Ok(None),
+        _ => Err(format!("line {}: {key} is no number, so that the trigger is refused", trigger.line(key))),
     }
 }

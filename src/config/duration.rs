@@ -13,6 +13,13 @@ pub(crate) fn parse(text: &str) -> Option<Duration> {
     number.parse::<u64>().ok()?.checked_mul(milliseconds).map(Duration::from_millis)
 }
 
+/// Returns whether a text that [`parse`] does not read has the form of a duration: it is longer than 64 bits can hold.
+pub(crate) fn is_too_long(text: &str) -> bool {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    !number.is_empty() && UNITS.iter().any(|(name, _)| *name == unit) && parse(text).is_none()
+}
+
 /// Writes what [`parse`] reads, with the largest unit that leaves no remainder.
 ///
 /// Parts of a millisecond are dropped; no duration that was parsed has any.
@@ -41,6 +48,7 @@ mod tests {
             ["", "5", "s", "1.5s", "-1s", "5 s", "5S", "1m30s", "5d", "99999999999999999999s", "18446744073709551615h"]
         {
             assert_eq!(parse(bad), None, "{bad}");
+            assert_eq!(is_too_long(bad), bad.len() > 20, "{bad}");
         }
     }
 

@@ -14,6 +14,17 @@ use crate::keda::{
     version::Version,
 };
 
+/// The fields that KEDA's API takes only as whole numbers of 32 bits, of those that decide what it does.
+const WHOLE_NUMBERS: [&[&str]; 7] = [
+    &["pollingInterval"],
+    &["minReplicaCount"],
+    &["maxReplicaCount"],
+    &["idleReplicaCount"],
+    &["cooldownPeriod"],
+    &["fallback", "replicas"],
+    &["scalingStrategy", "customScalingQueueLengthDeduction"],
+];
+
 /// The kinds that are looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -65,6 +76,16 @@ impl Object {
     /// Returns what stands under a path within `spec`.
     pub fn spec(&self, path: &[&str]) -> Option<&Node> {
         self.root.get("spec")?.at(path).filter(|node| !node.is_null())
+    }
+
+    /// Returns a field that should be a whole number and is none, by its name and its line. The API server refuses such an
+    /// object, so that KEDA never sees it.
+    pub fn refused_number(&self) -> Option<(String, usize)> {
+        WHOLE_NUMBERS.iter().find_map(|path| {
+            let node = self.spec(path)?;
+            let is_number = node.integer().is_some_and(|number| i32::try_from(number).is_ok());
+            (!is_number).then(|| (path.join("."), node.line))
+        })
     }
 
     /// Returns the line to name for something that is missing from `spec`.

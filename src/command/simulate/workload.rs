@@ -5,7 +5,7 @@ use std::{fs, ops::RangeInclusive, path::Path, time::Duration};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::{
-    config::duration::{parse, show},
+    config::duration::{is_too_long, parse, show},
     keda::{comparison::seconds, model::Milliseconds, workload::Arrivals},
     terminal::text::plural,
 };
@@ -114,10 +114,12 @@ impl Span {
 /// Reads a duration of at most a year.
 pub(super) fn duration(text: &str) -> Result<Milliseconds, String> {
     const YEAR: Milliseconds = 366 * 86_400_000;
-    parse(text)
-        .and_then(|duration| Milliseconds::try_from(duration.as_millis()).ok())
-        .filter(|duration| *duration <= YEAR)
-        .ok_or_else(|| "a duration is a whole number with a unit: 1500ms, 40s, 10m, 2h".to_owned())
+    let duration = match parse(text) {
+        Some(duration) => Milliseconds::try_from(duration.as_millis()).ok(),
+        None if is_too_long(text) => None,
+        None => return Err("a duration is a whole number with a unit: 1500ms, 40s, 10m, 2h".to_owned()),
+    };
+    duration.filter(|duration| *duration <= YEAR).ok_or_else(|| "the longest is a year, 8784h".to_owned())
 }
 
 /// Reads the rows of a CSV file: a time of arrival, and perhaps the time of the work in seconds. Times count from the
@@ -212,8 +214,11 @@ mod tests {
     fn a_span_has_one_duration_or_two() {
         let range = |text| Span::parse(text).map(Span::range);
         assert_eq!((range("40s"), range("2s..6s")), (Ok(40_000..=40_000), Ok(2_000..=6_000)));
-        for bad in ["", "40", "6s..2s", "2s..", "1d", "9000000h"] {
+        for bad in ["", "40", "6s..2s", "2s..", "1d"] {
             assert!(range(bad).is_err(), "{bad}");
+        }
+        for long in ["8785h", "9000000h", "99999999999999999999s"] {
+            assert_eq!(range(long), Err("the longest is a year, 8784h".to_owned()), "{long}");
         }
     }
 }

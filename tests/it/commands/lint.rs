@@ -2,8 +2,13 @@
 
 use std::path::Path;
 
+use rustix::fs::{CWD, FileType, Mode, mknodat};
+
 use super::{SOON, run_alone};
-use crate::support::executable::{Executable, Finished};
+use crate::support::{
+    executable::{Executable, Finished},
+    tempdir,
+};
 
 /// The article's own ScaledJob.
 const SEED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/examples/scaled-job-builtin-trigger.yaml");
@@ -62,6 +67,28 @@ async fn it_reads_standard_input_and_directories() {
     let deploy = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/kustomize");
     let finished = run_alone(&["lint", deploy]).await;
     assert_eq!((finished.code(), &*finished.errors), (Some(0), ""), "{}", finished.output);
+}
+
+#[tokio::test]
+async fn a_file_of_a_directory_that_cannot_be_read_is_named() {
+    let directory = tempdir::new("lint");
+    std::fs::create_dir_all(directory.join("a/b")).unwrap();
+    std::fs::write(directory.join("a/job.yaml"), BROKEN).unwrap();
+    std::os::unix::fs::symlink("nowhere", directory.join("a/b/gone.yaml")).unwrap();
+    let path = directory.display().to_string();
+    let finished = run_alone(&["lint", &path]).await;
+    assert_eq!((finished.code(), &*finished.output), (Some(2), ""));
+    assert!(finished.errors.contains(&format!("cannot read {path}/a/b/gone.yaml: No such file")), "{finished:?}");
+}
+
+#[tokio::test]
+async fn a_pipe_in_a_directory_is_no_manifest() {
+    let directory = tempdir::new("lint");
+    std::fs::write(directory.join("job.yaml"), BROKEN).unwrap();
+    mknodat(CWD, directory.join("pipe.yaml"), FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+    let finished = run_alone(&["lint", &directory.display().to_string()]).await;
+    assert_eq!(finished.code(), Some(1), "{finished:?}");
+    assert!(finished.output.contains("1 object of KEDA"), "{finished:?}");
 }
 
 #[tokio::test]

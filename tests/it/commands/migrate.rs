@@ -196,8 +196,15 @@ async fn it_reads_standard_input_and_says_where_there_is_nothing_to_do() {
 
     let other = Migrated::of("a.yaml", "kind: Deployment\n").await;
     assert_eq!((other.finished.code(), &*other.finished.errors), (Some(0), ""));
-    assert_eq!(other.finished.output, "There is no trigger of type postgresql. Nothing is written.\n");
+    assert_eq!(other.finished.output, "There is no trigger of type postgresql in a.yaml. Nothing is written.\n");
     assert_eq!(other.files(), BTreeMap::new());
+
+    let unread = Migrated::of("a.yaml", &format!("{}  x: [\n---\n{JOB}: [\n", JOB.replace("spec:", "spec: ["))).await;
+    assert_eq!((unread.finished.code(), &*unread.finished.errors), (Some(1), ""));
+    let lines: Vec<&str> = unread.finished.output.lines().collect();
+    assert_eq!(lines[0], "There is no trigger of type postgresql in a.yaml. Nothing is written.");
+    assert_eq!(lines[1], "2 documents could not be read:");
+    assert!(lines[2].starts_with("  a.yaml:") && lines[3].starts_with("  a.yaml:"), "{lines:?}");
 
     let nowhere = Executable::clapometer(["migrate", "/nowhere.yaml", "--out", "out"]).finish(SOON).await;
     assert_eq!(nowhere.code(), Some(2));

@@ -83,7 +83,7 @@ async fn wrong_usage_says_what_is_missing() {
         )
     };
     let arrive: &[&str] = &["--arrivals", "9/m", "--duration", "40s"];
-    let cases: [(String, &[&str], &str); 6] = [
+    let cases: [(String, &[&str], &str); 9] = [
         (trigger("kafka"), &["--arrivals", "9/m"], "--duration: how long does the work on a row take?"),
         (trigger("kafka"), arrive, "--counts: does the trigger count only rows that wait"),
         (
@@ -98,6 +98,24 @@ async fn wrong_usage_says_what_is_missing() {
             "neither a rate such as 9/m, nor a number",
         ),
         ("kind: Pod\n".to_owned(), arrive, "there is no ScaledJob"),
+        (
+            format!(
+                "{}  maxReplicaCount: ten\n",
+                trigger("kafka").replace("spec: {triggers: [{type: kafka}]}", "spec:")
+            ),
+            arrive,
+            "a.yaml:5: maxReplicaCount is no whole number, so that Kubernetes refuses ScaledJob a",
+        ),
+        (
+            trigger("external, metadata: {query: outstanding-claps, targetQueryValue: one}"),
+            arrive,
+            "line 4: targetQueryValue is no number",
+        ),
+        (
+            trigger("external, metadata: {query: outstanding-claps, activationTargetQueryValue: '1,5'}"),
+            arrive,
+            "line 4: activationTargetQueryValue is no number",
+        ),
     ];
     for (manifest, arguments, expected) in cases {
         let finished = with_file(&manifest, arguments).await;
