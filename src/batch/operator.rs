@@ -3,6 +3,7 @@
 //! A command runs one or two statements and returns an [`Answer`]: text for people, or one JSON document.
 
 mod commands;
+mod document;
 mod explain;
 pub mod migrate;
 mod show;

@@ -204,7 +204,13 @@ impl Store {
                 let Some(row) = rows.first() else { return Ok(None) };
                 Ok(Some(Attempt { request: Some(request(row)?), ..attempt(row, token)? }))
             }
-            Claim::Resume | Claim::TakeOver | Claim::Unread => {
+            Claim::TakeOver => {
+                let sql = self.overrides.get(&statement).map_or(statement.sql(), String::as_str);
+                let result = self.transactions.run_in_order(sql, &parameters[..6], by).await;
+                self.outage.observe(&result);
+                result?.first().map(|row| attempt(row, token)).transpose()
+            }
+            Claim::Resume | Claim::Unread => {
                 let rows = self.run(statement, &parameters[..6], by).await?;
                 rows.first().map(|row| attempt(row, token)).transpose()
             }

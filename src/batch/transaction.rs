@@ -123,7 +123,21 @@ impl Transactions {
     /// The whole transaction is sent at once. If this is dropped while it waits, the transaction still ends, committed
     /// or not, and the session stays usable.
     pub async fn run(&mut self, sql: &str, parameters: &[Parameter<'_>], by: Instant) -> Result<Vec<Row>, Error> {
-        self.run_with(Some(self.lock), sql, parameters, by).await
+        self.run_with(Some(self.lock), "", sql, parameters, by).await
+    }
+
+    /// Runs a statement that finds its rows in the order of an index. Of a table that was never analysed the planner may
+    /// think that so few rows match that it reads and sorts all of them. Otherwise the same as [`Transactions::run`].
+    ///
+    /// # Errors
+    /// Those of [`Transactions::run`].
+    pub async fn run_in_order(
+        &mut self,
+        sql: &str,
+        parameters: &[Parameter<'_>],
+        by: Instant,
+    ) -> Result<Vec<Row>, Error> {
+        self.run_with(Some(self.lock), "; SET LOCAL enable_sort = off", sql, parameters, by).await
     }
 
     /// Runs a statement that takes the lock of [`Transactions::lock`] itself. Otherwise the same as
@@ -139,7 +153,7 @@ impl Transactions {
     ) -> Result<Vec<Row>, Error> {
         // After an abandoned transaction the lock comes first, since its holder may have to be ended.
         let lock = self.abandoned.then_some(self.lock);
-        self.run_with(lock, sql, parameters, by).await
+        self.run_with(lock, "", sql, parameters, by).await
     }
 
     /// Returns the key of the advisory lock that belongs to this process.
@@ -150,6 +164,7 @@ impl Transactions {
     async fn run_with(
         &mut self,
         lock: Option<i64>,
+        settings: &str,
         sql: &str,
         parameters: &[Parameter<'_>],
         by: Instant,
@@ -160,7 +175,7 @@ impl Transactions {
         let abandoned = self.abandoned;
         let session = self.session(by).await?;
         let left = by.saturating_duration_since(Instant::now()).min(limit);
-        let begin = begin(left, lock, abandoned);
+        let begin = begin(left, lock, abandoned) + settings;
         let result = match timeout(left + ANSWER_SLACK, pipelined(session, schema, &begin, sql, parameters)).await {
             Ok(result) => result,
             Err(_) => Err(Error::Unanswered(format!("no answer within {:.1} s", left.as_secs_f64()))),
@@ -282,7 +297,8 @@ async fn pipelined(
 ///
 /// The isolation level is named because SKIP LOCKED fails with 40001 under
 /// `default_transaction_isolation = serializable`. The lock is a statement of its own, so that the next statement's
-/// snapshot is taken when the lock is held.
+/// snapshot is taken when the lock is held. Rows that a policy hides from the worker are an error: the view that KEDA's
+/// number comes from counts them, so that Jobs would be started for ever and find nothing.
 fn begin(limit: Duration, lock: Option<i64>, abandoned: bool) -> String {
     let limit = limit.as_millis().max(1);
     let lock = lock.map_or(String::new(), |lock| {
@@ -294,6 +310,7 @@ fn begin(limit: Duration, lock: Option<i64>, abandoned: bool) -> String {
          SET LOCAL statement_timeout = {limit}; \
          SET LOCAL lock_timeout = {limit}; \
          SET LOCAL idle_in_transaction_session_timeout = {limit}; \
+         SET LOCAL row_security = off; \
          {SERVER_KEEPALIVE}{lock}"
     )
 }
@@ -350,6 +367,10 @@ fn on_statement(error: &tokio_postgres::Error) -> Option<&'static str> {
             "connect as a role with the grants of deploy/postgres/roles.sql: postgres_batch is for `work`, \
              postgres_batch_operator for the other commands; `migrate` is for the tables' owner, who may CREATE in the \
              schema",
+        ),
+        Cause::RowSecurity => Some(
+            "row level security is on for a table of the batch, and its policies would hide rows from this role: ALTER \
+             TABLE ... DISABLE ROW LEVEL SECURITY; only roles that have been granted it can read the table in any case",
         ),
         Cause::ReadOnly => {
             Some("this server only reads: name the primary, or every host with PGTARGETSESSIONATTRS=read-write")

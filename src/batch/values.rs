@@ -14,10 +14,19 @@ pub(super) fn whole<T: TryFrom<i64>>(range: RangeInclusive<i64>) -> impl Fn(&str
         let number =
             text.parse().ok().filter(|number| range.contains(number)).and_then(|number| T::try_from(number).ok());
         number.ok_or_else(|| match (range.start(), range.end()) {
-            (least, most) if *most >= i32::MAX.into() => format!("must be a whole number, {least} or more"),
+            // A limit that nobody means to reach is told to whoever is beyond it.
+            (least, most) if *most >= i32::MAX.into() && !is_above(text, *most) => {
+                format!("must be a whole number, {least} or more")
+            }
             (least, most) => format!("must be a whole number from {least} to {most}"),
         })
     }
+}
+
+/// Returns whether a text is a whole number above another one, however long it is.
+fn is_above(text: &str, most: i64) -> bool {
+    let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    is_number && text.parse::<i64>().map_or(true, |number| number > most)
 }
 
 /// Reads the number of a clap.
@@ -43,11 +52,17 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let days = text.strip_suffix('d').and_then(|days| days.parse::<u32>().ok());
     let days = days.map(|days| Duration::from_secs(86_400) * days);
     days.or_else(|| configured::parse(text))
+        .or_else(|| (configured::is_too_long(text) || is_days(text)).then_some(Duration::MAX))
         .ok_or_else(|| "a duration is a whole number with a unit: 1500ms, 5s, 10m, 2h, 7d".to_owned())
         .and_then(|duration| match duration <= LONGEST {
             true => Ok(duration),
             false => Err("the longest is ten years, 3650d".to_owned()),
         })
+}
+
+/// Returns whether a text is a number of days, however many.
+fn is_days(text: &str) -> bool {
+    text.strip_suffix('d').is_some_and(|days| !days.is_empty() && days.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 /// Reads the name of a schema. PostgreSQL would truncate a name of more than 63 bytes, and look for the tables in
@@ -109,6 +124,17 @@ mod tests {
     }
 
     #[test]
+    fn a_duration_that_is_too_long_is_told_the_longest() {
+        assert_eq!(duration("3650d"), Ok(LONGEST));
+        for long in ["3651d", "99999999999d", "99999999999s", "99999999999999999999ms"] {
+            assert_eq!(duration(long), Err("the longest is ten years, 3650d".to_owned()), "{long}");
+        }
+        for wrong in ["", "d", "s", "5", "-5d", "99999999999x"] {
+            assert!(duration(wrong).is_err_and(|problem| problem.contains("with a unit")), "{wrong}");
+        }
+    }
+
+    #[test]
     fn a_number_that_is_wrong_is_told_what_it_may_be() {
         for (text, read) in [
             ("1", Ok(1)),
@@ -120,7 +146,12 @@ mod tests {
             assert_eq!(whole::<i16>(1..=1000)(text), read.map_err(str::to_owned), "{text}");
         }
         let open = whole::<u32>(0..=u32::MAX.into());
-        assert_eq!(open("-1"), Err("must be a whole number, 0 or more".to_owned()));
+        for wrong in ["-1", "x", "", "1.5"] {
+            assert_eq!(open(wrong), Err("must be a whole number, 0 or more".to_owned()), "{wrong}");
+        }
+        for above in ["4294967296", "99999999999999999999"] {
+            assert_eq!(open(above), Err("must be a whole number from 0 to 4294967295".to_owned()), "{above}");
+        }
         assert_eq!(open("4294967295"), Ok(u32::MAX));
         assert!(number("x1").is_err() && number("-5") == Ok(-5));
     }

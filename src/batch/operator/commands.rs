@@ -79,9 +79,10 @@ pub(super) async fn retry(transactions: &mut Transactions, which: &Which, view: 
         Which::AllDead => ids(&transactions.run(include_str!("../store/operator/dead.sql"), &[], by()).await?)?,
     };
     let changed = change(transactions, include_str!("../store/operator/retry.sql"), &asked).await?;
-    Ok(changed.answer(&asked, view, |effect| match effect {
-        Some(_) => "due now".to_owned(),
-        None => "not retried".to_owned(),
+    Ok(changed.answer(&asked, view, |effect, now| match (effect, &now.reason) {
+        (Some(_), _) => "due now".to_owned(),
+        (None, Some(reason)) => format!("not retried, because {reason}"),
+        (None, None) => "not retried".to_owned(),
     }))
 }
 
@@ -95,9 +96,9 @@ pub(super) async fn cancel(transactions: &mut Transactions, asked: &[i64], view:
     if !missed.is_empty() {
         let again = change(transactions, SQL, &missed).await?;
         changed.effects.extend(again.effects);
-        changed.statuses.extend(again.statuses);
+        changed.states.extend(again.states);
     }
-    Ok(changed.answer(asked, view, |effect| match effect {
+    Ok(changed.answer(asked, view, |effect, _| match effect {
         Some("REQUESTED") => "is being worked on; stops at its next heartbeat".to_owned(),
         Some(_) => "cancelled".to_owned(),
         None => "not cancelled".to_owned(),
@@ -107,54 +108,65 @@ pub(super) async fn cancel(transactions: &mut Transactions, asked: &[i64], view:
 /// The effects of a statement on claps, and the claps' states after it, by id.
 struct Changed {
     effects: BTreeMap<i64, String>,
-    statuses: BTreeMap<i64, String>,
+    states: BTreeMap<i64, State>,
+}
+
+/// The state of a clap.
+struct State {
+    status: String,
+    /// The reason why nobody could work on it once more, if there is one.
+    reason: Option<String>,
 }
 
 /// Runs a statement that returns the claps which it changed, then reads the state of every clap that was asked for; both
 /// for [`AT_A_TIME`] claps at a time.
 async fn change(transactions: &mut Transactions, sql: &str, asked: &[i64]) -> Result<Changed, Error> {
-    let (mut effects, mut statuses) = (BTreeMap::new(), BTreeMap::new());
+    let (mut effects, mut states) = (BTreeMap::new(), BTreeMap::new());
     for some in asked.chunks(AT_A_TIME) {
         for row in transactions.run(sql, &[(&some, Type::INT8_ARRAY)], by()).await? {
             effects.insert(row.try_get("id")?, row.try_get("effect")?);
         }
         let sql = include_str!("../store/operator/statuses.sql");
         for row in transactions.run(sql, &[(&some, Type::INT8_ARRAY)], by()).await? {
-            statuses.insert(row.try_get("id")?, row.try_get("status")?);
+            let state = State { status: row.try_get("status")?, reason: row.try_get("reason")? };
+            states.insert(row.try_get("id")?, state);
         }
     }
-    Ok(Changed { effects, statuses })
+    Ok(Changed { effects, states })
 }
 
 impl Changed {
     /// Returns whether a clap was left as it was although it is not over.
     fn is_missed(&self, id: i64) -> bool {
-        let status = self.statuses.get(&id).and_then(|status| Status::parse(status));
+        let status = self.states.get(&id).and_then(|state| Status::parse(&state.status));
         !self.effects.contains_key(&id) && status.is_some_and(|status| !status.is_terminal())
     }
 
     /// Answers for every clap that was asked for, in the order of the question.
-    fn answer(&self, asked: &[i64], view: View, say: impl Fn(Option<&str>) -> String) -> Answer {
-        let Self { effects, statuses } = self;
+    fn answer(&self, asked: &[i64], view: View, say: impl Fn(Option<&str>, &State) -> String) -> Answer {
+        let Self { effects, states } = self;
         let mut text = String::new();
         let mut documents = Vec::new();
         let mut alike: BTreeMap<String, Vec<i64>> = BTreeMap::new();
         let is_summary = asked.len() > LINES && matches!(view, View::Human { .. });
         for id in asked {
             let effect = effects.get(id).map(String::as_str);
-            let status = statuses.get(id).map(String::as_str);
+            let state = states.get(id);
             if is_summary {
-                let what = status.map_or("no such clap".to_owned(), |status| format!("{} ({status})", say(effect)));
+                let what =
+                    state.map_or("no such clap".to_owned(), |now| format!("{} ({})", say(effect, now), now.status));
                 alike.entry(what).or_default().push(*id);
                 continue;
             }
+            let status = state.map(|now| now.status.as_str());
             documents.push(json!({ "id": id, "status": status, "changed": effect.is_some() }));
-            let _ = match (view, status) {
+            let _ = match (view, state) {
                 (View::Json, _) => Ok(()),
-                (View::Human { colors, .. }, Some(status)) => {
-                    let painted = Status::parse(status)
-                        .map_or(status.to_owned(), |known| colors.paint(show::style(known), status));
-                    writeln!(text, "clap {id}: {} ({painted})", say(effect))
+                (View::Human { colors, .. }, Some(now)) => {
+                    let status = &now.status;
+                    let painted =
+                        Status::parse(status).map_or(status.clone(), |known| colors.paint(show::style(known), status));
+                    writeln!(text, "clap {id}: {} ({painted})", say(effect, now))
                 }
                 (View::Human { .. }, None) => writeln!(text, "clap {id}: there is none"),
             };

@@ -27,6 +27,10 @@ const TABLES: [&str; 3] = ["make_it_clap", "clap", "clap_attempt"];
 /// Lists the partial indexes. Reading one from end to end is what they are for.
 const PARTIAL_INDEXES: &str = include_str!("../store/operator/partial_indexes.sql");
 
+/// Lists the tables that hold nothing and have all their indexes, and these indexes. The planner may read such a table in any
+/// way, since each costs nothing.
+const EMPTY_TABLES: &str = include_str!("../store/operator/empty_tables.sql");
+
 /// Reads the text of a function. $1 its name.
 const FUNCTION: &str = include_str!("../store/operator/function.sql");
 
@@ -91,9 +95,11 @@ fn human(plans: &[Plan], colors: ColorChoice) -> String {
 async fn plans(transactions: &mut Transactions) -> Result<Vec<Plan>, Error> {
     let client = transactions.begin(by()).await?;
     client.query_typed("SELECT set_config('enable_seqscan', 'off', true)", &[]).await?;
-    let mut partial = BTreeSet::new();
-    for row in client.query_typed(PARTIAL_INDEXES, &[]).await? {
-        partial.insert(row.try_get::<_, String>("name")?);
+    let mut harmless = BTreeSet::new();
+    for sql in [PARTIAL_INDEXES, EMPTY_TABLES] {
+        for row in client.query_typed(sql, &[]).await? {
+            harmless.insert(row.try_get::<_, String>("name")?);
+        }
     }
     let (take, succeed) = (function(client, "clap_take").await?, function(client, "clap_succeed").await?);
     let (one, text, seconds) = (1_i64, "explain", 60_f64);
@@ -126,7 +132,7 @@ async fn plans(transactions: &mut Transactions) -> Result<Vec<Plan>, Error> {
     ];
     let mut plans = Vec::new();
     for (name, sql, parameters) in asked {
-        plans.push(plan(client, name, sql, parameters, &partial).await?);
+        plans.push(plan(client, name, sql, parameters, &harmless).await?);
     }
     Ok(plans)
 }
@@ -155,7 +161,7 @@ async fn plan(
     name: &'static str,
     sql: &str,
     parameters: &[Parameter<'_>],
-    partial: &BTreeSet<String>,
+    harmless: &BTreeSet<String>,
 ) -> Result<Plan, Error> {
     let mut text = Vec::new();
     for row in client.query_typed(&format!("EXPLAIN {sql}"), parameters).await? {
@@ -163,18 +169,19 @@ async fn plan(
     }
     let json = client.query_typed(&format!("EXPLAIN (FORMAT JSON) {sql}"), parameters).await?;
     let whole_tables = match json.first() {
-        Some(row) => whole_tables(&row.try_get(0)?, partial),
+        Some(row) => whole_tables(&row.try_get(0)?, harmless),
         None => Vec::new(),
     };
     Ok(Plan { name, text, whole_tables })
 }
 
-/// Returns every table or full index that some node reads from end to end.
-fn whole_tables(explained: &Explained, partial: &BTreeSet<String>) -> Vec<String> {
+/// Returns every table or full index that some node reads from end to end, but for the harmless ones.
+fn whole_tables(explained: &Explained, harmless: &BTreeSet<String>) -> Vec<String> {
     let mut whole = Vec::new();
     for node in explained.nodes() {
-        let table = node_text(node, "Relation Name").filter(|table| TABLES.contains(table));
-        let index = node_text(node, "Index Name").filter(|index| !partial.contains(*index));
+        let found = |kind| node_text(node, kind).filter(|name| !harmless.contains(*name));
+        let table = found("Relation Name").filter(|table| TABLES.contains(table));
+        let index = found("Index Name");
         match (node_text(node, "Node Type"), table, index) {
             (Some("Seq Scan"), Some(table), _) => whole.push(table.to_owned()),
             (_, _, Some(index)) if node.get("Index Cond").is_none() => whole.push(index.to_owned()),

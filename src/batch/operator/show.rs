@@ -4,7 +4,7 @@ use std::{fmt::Write as _, time::Duration};
 
 use tokio_postgres::{Row, types::Type};
 
-use super::{Answer, View, by};
+use super::{Answer, View, by, document};
 use crate::{
     batch::{
         status::Status,
@@ -18,7 +18,7 @@ use crate::{
     },
 };
 
-const LIST: &str = include_str!("../store/operator/list.sql");
+pub(super) const LIST: &str = include_str!("../store/operator/list.sql");
 /// Selects the columns of a person's table from the rows of [`LIST`].
 const LIST_TABLE: &str = concat!(
     include_str!("../store/operator/list_table.sql"),
@@ -26,7 +26,7 @@ const LIST_TABLE: &str = concat!(
     include_str!("../store/operator/list.sql"),
     ") q"
 );
-const ATTEMPTS: &str = include_str!("../store/operator/attempts.sql");
+pub(super) const ATTEMPTS: &str = include_str!("../store/operator/attempts.sql");
 /// Selects the columns of a person's table from the rows of [`ATTEMPTS`].
 const ATTEMPTS_TABLE: &str = concat!(
     include_str!("../store/operator/attempts_table.sql"),
@@ -68,7 +68,7 @@ pub(super) async fn list(transactions: &mut Transactions, filter: &Filter, view:
         (limit, Type::INT8),
     ];
     let View::Human { width, colors } = view else {
-        let text = document(transactions, LIST, &parameters).await?;
+        let text = document::claps(transactions, LIST, &parameters).await?;
         return Ok(Answer { text: format!("{text}\n"), complete: true });
     };
     let rows = transactions.run(LIST_TABLE, &parameters, by()).await?;
@@ -120,8 +120,8 @@ pub(super) async fn show(transactions: &mut Transactions, id: i64, view: View) -
         (&1_i64, Type::INT8),
     ];
     let View::Human { width, colors } = view else {
-        let clap = document(transactions, LIST, &parameters).await?;
-        let attempts = document(transactions, ATTEMPTS, &[(&id, Type::INT8)]).await?;
+        let clap = document::claps(transactions, LIST, &parameters).await?;
+        let attempts = document::attempts(transactions, ATTEMPTS, id).await?;
         // Both are PostgreSQL's own JSON. They are joined as text, so that no number loses a digit.
         let clap = clap.trim_start_matches('[').trim_end_matches(']');
         let found = !clap.is_empty();
@@ -151,23 +151,6 @@ pub(super) async fn show(transactions: &mut Transactions, id: i64, view: View) -
         let _ = write!(text, "\n{}", table::render(&heading, &cells, width, colors));
     }
     Ok(Answer { text, complete: true })
-}
-
-/// Returns the rows of a statement as one JSON array, which PostgreSQL makes. It escapes the control characters of ASCII,
-/// and here the others are, which some terminals obey as well.
-async fn document(transactions: &mut Transactions, sql: &str, parameters: &[Parameter<'_>]) -> Result<String, Error> {
-    let wrapped = format!("SELECT coalesce(json_agg(q), '[]')::text AS document FROM ({sql}) q");
-    let rows = transactions.run(&wrapped, parameters, by()).await?;
-    let text: &str = rows.first().map_or(Ok("[]"), |row| row.try_get("document"))?;
-    Ok(text.chars().fold(String::with_capacity(text.len()), |mut json, character| {
-        match character {
-            '\u{7f}'..='\u{9f}' => {
-                let _ = write!(json, "\\u{:04x}", u32::from(character));
-            }
-            _ => json.push(character),
-        }
-        json
-    }))
 }
 
 /// Returns a line with the numbers that KEDA sees.

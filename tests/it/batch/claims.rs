@@ -12,7 +12,7 @@ use clapometer::batch::store::{Claim, FencingToken, Statement};
 use tokio::{sync::Barrier, task::JoinSet};
 
 use super::ground::{LONG, SOON, batch, job, queue, report, request, soon, store};
-use crate::support::cluster::Cluster;
+use crate::support::{cluster::Cluster, wait::first};
 
 /// 64 workers claim 1,000 rows: each row goes to one of them, and nobody goes away empty-handed while rows wait.
 #[tokio::test]
@@ -182,4 +182,32 @@ async fn a_claim_among_many_that_are_due_reads_little() {
     );
     let most = quick.max(marked).max(taken);
     assert!(most < 400, "pages read: {quick} by clap_take, {marked} by mark_dead, {taken} by take_over");
+}
+
+/// After a restore or an insert of many rows no statistics say how many are due: what is due must be found in the order of
+/// its index all the same, and not by sorting all of it.
+#[tokio::test]
+async fn a_clap_is_taken_over_without_reading_all_that_are_due() {
+    let database = queue(Cluster::shared().await).await;
+    database
+        .execute(
+            "BEGIN; SET LOCAL session_replication_role = replica;
+             ALTER TABLE clap SET (autovacuum_enabled = off);
+             INSERT INTO make_it_clap (pending) SELECT false FROM generate_series(1, 30000);
+             INSERT INTO clap (id, status, session_id, iteration, max_attempts, started_at, next_attempt_at)
+             SELECT n, 'FAILED', 1, 1, 5, now(), now() - interval '1 h' + n * interval '1 ms' FROM generate_series(1, 30000) n; COMMIT",
+        )
+        .await;
+    let mut store = store(&database);
+    let attempt = store.claim(Claim::TakeOver, &job("one"), FencingToken::draw(), LONG, soon()).await.unwrap();
+    assert_eq!(attempt.map(|attempt| attempt.id), Some(1));
+    // Its session writes its statistics as it ends.
+    drop(store);
+    let read =
+        "SELECT coalesce(seq_tup_read, 0) + coalesce(idx_tup_fetch, 0) FROM pg_stat_user_tables WHERE relname = 'clap'";
+    let rows = first("the session has counted what it read", SOON, async || {
+        Some(database.value::<i64>(read).await).filter(|rows| *rows > 0)
+    })
+    .await;
+    assert!(rows < 1_000, "{rows} rows were read");
 }

@@ -9,6 +9,7 @@ use clapometer::batch::{
         lease::Terms,
     },
 };
+use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use super::ground::{LONG, SOON, batch, end_back_off, job, queue, queue_in, report, request, soon, store};
@@ -161,8 +162,11 @@ async fn dead_claps_without_a_request_are_not_retried_and_can_be_pruned() {
         )
         .await;
     let retried = batch(&database, ["retry", "1"]).finish(SOON).await;
-    assert_eq!((retried.code(), &*retried.output), (Some(1), "clap 1: not retried (DEAD)\n"), "{retried:?}");
-    batch(&database, ["retry", "--all-dead"]).finish(SOON).await;
+    let why = "not retried, because its request is missing (DEAD)";
+    assert_eq!((retried.code(), &*retried.output), (Some(1), &*format!("clap 1: {why}\n")), "{retried:?}");
+    let all = batch(&database, ["retry", "--all-dead"]).finish(SOON).await;
+    let told = format!("clap 1: {why}\nclap 2: {why}\nclap 3: {why}\n");
+    assert_eq!((all.code(), all.output), (Some(1), told));
     let statuses = "SELECT string_agg(status, ' ' ORDER BY id) FROM clap";
     assert_eq!(database.value::<String>(statuses).await, "DEAD DEAD DEAD SUCCESS");
     let prune = ["prune", "--older-than", "1s", "--status", "DEAD,SUCCESS", "--batch", "2", "--json"];
@@ -252,7 +256,9 @@ async fn a_clap_of_a_thousand_attempts_fails_and_is_retried_as_any_other() {
     let failed = batch(&database, ["work"]).variable("FINAL_STATE", "FAILED").finish(SOON).await;
     assert_eq!((failed.code(), &report(&failed)["iteration"]), (Some(10), &1501.into()), "{failed:?}");
     let retried = batch(&database, ["retry", "--all-dead"]).finish(SOON).await;
-    assert_eq!((retried.code(), &*retried.output), (Some(1), "clap 2: not retried (DEAD)\nclap 3: due now (FAILED)\n"));
+    let told =
+        "clap 2: not retried, because it has had as many attempts as there can be (DEAD)\nclap 3: due now (FAILED)\n";
+    assert_eq!((retried.code(), &*retried.output), (Some(1), told));
     end_back_off(&database).await;
     database.execute("UPDATE clap_attempt SET started_at = '-infinity'").await;
     let shown = batch(&database, ["show", "1"]).finish(SOON).await;
@@ -294,7 +300,49 @@ async fn a_request_that_cannot_be_read_costs_its_attempts_and_stops_no_other() {
             "{command:?}: {shown:?}"
         );
     }
+    for command in [&["list", "--json"][..], &["show", "1", "--json"]] {
+        let shown = batch(&database, command.iter().copied()).finish(SOON).await;
+        assert_eq!(shown.code(), Some(0), "{command:?}: {shown:?}");
+        let document: Value = serde_json::from_str(&shown.output).expect("one JSON document");
+        let (odd, others) = match document.as_array() {
+            Some(claps) => (&claps[1], &claps[..1]),
+            None => (&document["clap"], &[][..]),
+        };
+        assert_eq!((&odd["id"], &odd["status"], &odd["payload"]), (&1.into(), &"DEAD".into(), &Value::Null), "{odd}");
+        assert!(odd["unreadable"]["payload"].as_str().is_some_and(|reason| reason.contains("0x81")), "{odd}");
+        assert_eq!(odd["unreadable"].as_object().map(serde_json::Map::len), Some(1), "{odd}");
+        for other in others {
+            assert_eq!((&other["payload"], other.get("unreadable")), (&serde_json::json!({}), None), "{other}");
+            // The columns are read one by one only of a row that cannot be read as a whole.
+            let columns = |row: &Value| row.as_object().map(|row| row.keys().cloned().collect::<Vec<_>>());
+            let expected = columns(other).map(|keys| keys.into_iter().chain(["unreadable".to_owned()]));
+            let (mut expected, mut read) = (expected.unwrap().collect::<Vec<_>>(), columns(odd).unwrap());
+            expected.sort();
+            read.sort();
+            assert_eq!(read, expected);
+        }
+    }
     assert_eq!(database.value::<i64>("SELECT claimable FROM clap_backlog").await, 0);
+}
+
+#[tokio::test]
+async fn an_attempt_that_cannot_be_read_hides_no_other() {
+    let database = queue_in(Cluster::shared().await, "WIN1252").await;
+    request(&database, 1, 0).await;
+    database
+        .execute(
+            "INSERT INTO clap (id, status, session_id, iteration, max_attempts, started_at) VALUES (1, 'FAILED', 2, 2, 5, now());
+             INSERT INTO clap_attempt (clap_id, iteration, session_id, job_uid, ended_at, outcome, error)
+             VALUES (1, 1, 1, 'a', now(), 'FAILED', convert_from('\\x81', 'WIN1252')), (1, 2, 2, 'b', now(), 'FAILED', 'plain')",
+        )
+        .await;
+    let shown = batch(&database, ["show", "1", "--json"]).finish(SOON).await;
+    assert_eq!(shown.code(), Some(0), "{shown:?}");
+    let document: Value = serde_json::from_str(&shown.output).expect("one JSON document");
+    let [odd, plain] = &document["attempts"].as_array().unwrap()[..] else { panic!("{document}") };
+    assert_eq!((&odd["error"], &odd["job_uid"], &plain["error"]), (&Value::Null, &"a".into(), &"plain".into()));
+    assert!(odd["unreadable"]["error"].is_string() && plain.get("unreadable").is_none(), "{document}");
+    assert_eq!(odd.as_object().unwrap().len(), plain.as_object().unwrap().len() + 1, "{document}");
 }
 
 /// An ORM may save a whole row after it has read it: the triggers know better.

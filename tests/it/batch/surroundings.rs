@@ -59,3 +59,26 @@ async fn the_report_is_a_line_of_its_own_although_the_program_has_not_ended_its_
     let last: serde_json::Value = serde_json::from_str(finished.errors.lines().last().unwrap()).unwrap();
     assert_eq!((&last["outcome"], &last["exit_code"]), (&"FAILED".into(), &10.into()), "{finished:?}");
 }
+
+/// Some platforms switch it on for every table. The view counts what its owner sees.
+#[tokio::test]
+async fn rows_that_a_policy_hides_from_the_worker_are_an_error_and_not_nothing_to_do() {
+    let database = queue(Cluster::shared().await).await;
+    request(&database, 1, 0).await;
+    database
+        .execute(
+            "GRANT ALL ON ALL TABLES IN SCHEMA public TO scaler; ALTER TABLE make_it_clap ENABLE ROW LEVEL SECURITY",
+        )
+        .await;
+    let as_worker =
+        |arguments: &[&'static str]| Executable::postgres_batch(arguments).variables(database.scaler().environment());
+    for arguments in [&["work"][..], &["list"], &["retry", "1"]] {
+        let finished = as_worker(arguments).finish(SOON).await;
+        assert_eq!(finished.code(), Some(if arguments == ["work"] { 78 } else { 1 }), "{finished:?}");
+        let said = format!("{}{}", finished.output, finished.errors);
+        assert!(said.contains("DISABLE ROW LEVEL SECURITY"), "{arguments:?}: {finished:?}");
+    }
+    database.execute("ALTER TABLE make_it_clap DISABLE ROW LEVEL SECURITY").await;
+    let worked = as_worker(&["work"]).finish(SOON).await;
+    assert_eq!((worked.code(), &report(&worked)["clap"]), (Some(0), &1.into()), "{worked:?}");
+}

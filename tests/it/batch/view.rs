@@ -103,6 +103,26 @@ async fn explain_fails_when_an_index_is_missing() {
     }
 }
 
+/// To the planner an empty table that was analysed has no page, and any way to read it costs the same.
+#[tokio::test]
+async fn explain_takes_no_empty_table_for_a_missing_index() {
+    let database = queue(Cluster::shared().await).await;
+    for prepared in [
+        "ANALYZE",
+        "INSERT INTO make_it_clap (duration_seconds) SELECT 0 FROM generate_series(1, 50000); VACUUM ANALYZE",
+        "INSERT INTO clap (id, status, session_id, iteration, max_attempts, started_at, finished_at)
+         SELECT id, 'SUCCESS', id, 1, 5, now(), now() FROM make_it_clap WHERE id <= 40000; VACUUM ANALYZE",
+    ] {
+        for statement in prepared.split(';') {
+            database.execute(statement).await;
+        }
+        let explained = batch(&database, ["explain"]).finish(SOON).await;
+        assert_eq!(explained.code(), Some(0), "{prepared}: {}", explained.output);
+    }
+    database.execute("DROP INDEX clap_attempt_job_idx").await;
+    assert_eq!(batch(&database, ["explain"]).finish(SOON).await.code(), Some(1), "of an empty table, too");
+}
+
 #[tokio::test]
 async fn explain_is_content_with_a_large_queue() {
     let database = queue_with(Cluster::shared().await, 50_000, 1_000).await;
