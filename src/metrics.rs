@@ -37,7 +37,7 @@ pub use self::{
     },
     limits::Limit,
     triggers::{
-        FaultTold, RefusalNews, RefusalTold, Refused, Thresholds, Told, TriggerId, TriggerKey, TriggerLabels,
+        Changed, FaultTold, RefusalNews, RefusalTold, Refused, Thresholds, Told, TriggerId, TriggerKey, TriggerLabels,
         TriggerState,
     },
 };
@@ -334,8 +334,9 @@ impl Metrics {
         self.limits.reached(limit);
     }
 
-    /// Records that KEDA asked for a trigger that is served.
-    pub fn trigger_asked(&self, trigger: TriggerId<'_>, now: Instant) -> TriggerKey {
+    /// Records that KEDA asked for a trigger that is served. If that is the first time with other metadata than before, returns the
+    /// names of the keys that changed, too.
+    pub fn trigger_asked(&self, trigger: TriggerId<'_>, now: Instant) -> (TriggerKey, Option<Arc<str>>) {
         self.triggers.asked(trigger, now)
     }
 

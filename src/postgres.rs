@@ -10,6 +10,7 @@ mod caveats;
 pub(crate) mod classify;
 pub mod connect;
 mod connections;
+mod crowding;
 pub(crate) mod explain;
 mod fair_pool;
 mod go_back;
@@ -261,7 +262,7 @@ impl Database {
         });
         // Futures are pinned where they are made: one that is passed on by value is copied, kilobytes at a time.
         let turn = pin!(async {
-            let permit = self.fair_pool.acquire_for(tenant).await;
+            let permit = self.fair_pool.acquire_for(tenant, &statement.query.name).await;
             (permit, self.pool.get().await)
         });
         let turn = tokio::select! {

@@ -4,10 +4,12 @@
 //! a quarter of them, and so have all the triggers together that were never answered, because callers choose names. A call
 //! that is told the same as before costs a look-up and a comparison, and no memory.
 
+mod episodes;
 mod history;
 mod log;
 mod texts;
 mod trigger;
+mod troubles;
 
 use std::{
     collections::{HashMap, VecDeque, hash_map::RandomState},
@@ -18,13 +20,18 @@ use std::{
 
 use tokio::time::Instant;
 
-pub use self::history::{Change, Event, Happening, History, Incident, TriggerHistory, Window};
+pub use self::{
+    episodes::{Episode, Matter},
+    history::{Change, Event, Happening, History, Incident, TriggerHistory, Window},
+    texts::shortened_list,
+    troubles::Trouble,
+};
 use self::{
     log::{Entry, Log, Packed},
     texts::Texts,
     trigger::Trigger,
+    troubles::Troubles,
 };
-use crate::terminal::text::plural;
 
 /// The time for which a change is remembered.
 pub const LIFETIME: Duration = Duration::from_secs(24 * 3_600);
@@ -52,13 +59,16 @@ const LONGEST_TEXT: usize = 200;
 
 /// The bytes that a trigger takes beside its texts: its record, and its places in the tables, which are up to half empty
 /// and are held twice while they grow.
-const TRIGGER_BYTES: usize = 640;
+const TRIGGER_BYTES: usize = 720;
 
 /// The same for a namespace.
 const TENANT_BYTES: usize = 512;
 
 /// Tenths of a second since the recorder was made.
 type Tenths = u32;
+
+/// The triggers of one object are asked for within this time of each other.
+const ONE_POLL: Tenths = 50;
 
 /// One trigger as it asks.
 #[derive(Debug, Clone, Copy)]
@@ -75,6 +85,8 @@ pub struct Asker<'a> {
     pub target: Option<f64>,
     /// The number that the activity must exceed; none where the metadata has no valid one.
     pub activation: Option<f64>,
+    /// The divisor of the value; none where the metadata has no valid one.
+    pub divide_by: Option<f64>,
 }
 
 /// An answer that KEDA was given.
@@ -123,6 +135,7 @@ struct Store {
     objects: HashMap<u64, Vec<u64>>,
     tenants: Tenants,
     texts: Texts,
+    troubles: Troubles,
     incidents: VecDeque<(Tenths, Incident)>,
     /// The time of the latest change that was forgotten of a namespace that has nothing left.
     forgot: Option<Tenths>,
@@ -158,11 +171,22 @@ impl Recorder {
         let mut store = self.lock();
         let store = &mut *store;
         let known = store.triggers.get_mut(&key).filter(|known| known.is_same(&asker));
-        if known.is_some_and(|known| known.is_told_again(answer, at, &store.texts)) {
+        if let Some(known) = known
+            && known.is_told_again(answer, at, &store.texts)
+        {
+            store.troubles.follow(known, answer, at);
             return;
         }
         let object = self.hasher.hash_one((asker.namespace, asker.name));
         store.record(key, object, asker, answer, at);
+    }
+
+    /// Records that a trigger asks with other metadata than before. Only the names of the `keys` that changed are told.
+    pub fn changed(&self, asker: Asker<'_>, keys: &str, now: Instant) {
+        let Some(key) = asker.id else { return };
+        let at = self.tenths(now);
+        let object = self.hasher.hash_one((asker.namespace, asker.name));
+        self.lock().change(key, object, asker, keys, at);
     }
 
     /// Records a reload, or that a database went down or came up.
@@ -189,45 +213,16 @@ impl Recorder {
     }
 }
 
-/// Shortens a list such as `a, b and 3 more` to so many bytes, after a whole member. A first one that is longer is left out.
-pub fn shortened_list(list: &str, most: usize) -> String {
-    if list.len() <= most {
-        return list.to_owned();
-    }
-    let (members, more) =
-        match list.rsplit_once(" and ").and_then(|(members, more)| Some((members, more.strip_suffix(" more")?))) {
-            Some((members, more)) => (members, more.parse().unwrap_or(0)),
-            None => (list, 0),
-        };
-    let members: Vec<&str> = members.split(", ").collect();
-    for kept in (1..=members.len()).rev() {
-        let text = format!("{} and {} more", members[..kept].join(", "), members.len() - kept + more);
-        if text.len() <= most {
-            return text;
-        }
-    }
-    plural(members.len() + more, "key", "keys")
-}
-
 impl Store {
     /// Records a change of a trigger.
     fn record(&mut self, key: u64, object: u64, asker: Asker<'_>, answer: Answer<'_>, at: Tenths) {
-        let is_new = match self.triggers.get(&key) {
-            Some(known) if known.is_same(&asker) => false,
-            // A reload gave the same metadata another query or target: the trigger goes on as another one.
-            Some(_) => {
-                self.retire(key, object);
-                true
-            }
-            None => true,
-        };
-        if is_new {
-            self.enter(key, object, &asker, at);
-        }
+        let is_new = self.ensure(key, object, &asker, at);
         let tenant = self.tenant_of(object, asker.namespace);
-        if let Answer::Refused(_) = answer {
+        match answer {
             // The next answer of another trigger of this object ends the refusal, and so it is news.
-            self.interrupt(key, object);
+            Answer::Refused(_) => self.interrupt(key, object),
+            Answer::Value(_) | Answer::Active(_) => self.end_refusals(object, at),
+            _ => {}
         }
         let Some(trigger) = self.triggers.get_mut(&key) else { return };
         let number = trigger.number;
@@ -246,13 +241,46 @@ impl Store {
             release(&mut self.texts, &mut self.tenants, &mut self.bytes, released);
         }
         self.texts.hold_again(packed);
+        self.troubles.follow(trigger, answer, at);
+        if let Some(since) = silence.filter(|_| *trigger.name != *LOOKING && trigger.payer.is_some()) {
+            self.troubles.passed(Trouble::Silent, "", trigger, (since, at));
+        }
         let silence = silence.map(Packed::silence).into_iter();
         for packed in silence.chain([packed]) {
-            let entry = Entry { at, trigger: number, packed };
-            let new_bytes = owner(&mut self.tenants, &mut self.bytes, &tenant).log.push(entry);
-            charge(&mut self.tenants, &mut self.bytes, &tenant, new_bytes);
+            self.push(&tenant, Entry { at, trigger: number, packed });
         }
         self.make_room(&tenant, key, at);
+    }
+
+    /// Records that the metadata of a trigger changed.
+    fn change(&mut self, key: u64, object: u64, asker: Asker<'_>, keys: &str, at: Tenths) {
+        self.ensure(key, object, &asker, at);
+        let tenant = self.tenant_of(object, asker.namespace);
+        let Some(trigger) = self.triggers.get(&key) else { return };
+        self.troubles.passed(Trouble::Changed, keys, trigger, (at, at));
+        let number = trigger.number;
+        let (text, new_bytes) = self.texts.hold(Cause { code: "", text: keys }, &tenant);
+        charge(&mut self.tenants, &mut self.bytes, &tenant, new_bytes);
+        self.push(&tenant, Entry { at, trigger: number, packed: Packed::changed(text) });
+        self.make_room(&tenant, key, at);
+    }
+
+    /// Adds a change to the log of a tenant.
+    fn push(&mut self, tenant: &TenantName, entry: Entry) {
+        let new_bytes = owner(&mut self.tenants, &mut self.bytes, tenant).log.push(entry);
+        charge(&mut self.tenants, &mut self.bytes, tenant, new_bytes);
+    }
+
+    /// Makes sure that a trigger has a record, and returns whether it had none.
+    fn ensure(&mut self, key: u64, object: u64, asker: &Asker<'_>, at: Tenths) -> bool {
+        match self.triggers.get(&key) {
+            Some(known) if known.is_same(asker) => return false,
+            // A reload gave the same metadata another query, target or divisor: the trigger goes on as another one.
+            Some(_) => self.retire(key, object),
+            None => {}
+        }
+        self.enter(key, object, asker, at);
+        true
     }
 
     /// Makes the record of a trigger.
@@ -303,6 +331,16 @@ impl Store {
                 for text in trigger.interrupt() {
                     release(&mut self.texts, &mut self.tenants, &mut self.bytes, text);
                 }
+            }
+        }
+    }
+
+    /// Ends the troubles of an object's triggers that were refused before the present poll. One that is refused again has it again.
+    fn end_refusals(&mut self, object: u64, at: Tenths) {
+        for key in self.objects.get(&object).into_iter().flatten() {
+            let trigger = self.triggers.get_mut(key).filter(|trigger| trigger.target.is_none());
+            if let Some(refused) = trigger.filter(|trigger| trigger.asked_at + ONE_POLL < at) {
+                self.troubles.leave(refused.trouble.take(), refused.asked_at);
             }
         }
     }

@@ -38,13 +38,14 @@ use self::{
 use crate::{
     cache::{CachedQuery, Call, QueryCache},
     fault::Fault,
-    metrics::{Metrics, RpcLabels, Thresholds, Told, TriggerId, TriggerKey},
+    metrics::{Metrics, RpcLabels, Told, TriggerId, TriggerKey},
     proto::{
         GetMetricSpecResponse, GetMetricsRequest, GetMetricsResponse, IsActiveResponse, Rpc, ScaledObjectRef,
         external_scaler_server::ExternalScaler,
     },
     query::KEEPER,
     reading::CALL_DEADLINE,
+    recorder::Asker,
     scaling::Target,
 };
 
@@ -61,9 +62,6 @@ pub const UNTRIMMED_TEXT: &str = "clapometer-untrimmed-text";
 
 /// The most triggers with such a text that are logged.
 const MOST_UNTRIMMED: usize = 1_000;
-
-/// The numbers of the keeper, which is never active.
-const KEEPER_THRESHOLDS: Thresholds = Thresholds { target: 1.0, activation: 0.0 };
 
 /// The implementation of the five RPCs.
 pub struct Scaler {
@@ -154,9 +152,13 @@ impl Scaler {
         }
         let hash = trigger.as_ref().map_or_else(|| identity(reference), |trigger| trigger.id);
         let thresholds = trigger.as_ref().map(Trigger::thresholds);
-        let ScaledObjectRef { namespace, name, .. } = reference;
-        let key = self.metrics.trigger_asked(TriggerId { hash, namespace, name, query, thresholds }, now);
+        let ScaledObjectRef { namespace, name, scaler_metadata, .. } = reference;
+        let id = TriggerId { hash, namespace, name, query, thresholds, metadata: Some(scaler_metadata) };
+        let (key, changed) = self.metrics.trigger_asked(id, now);
         let Some(trigger) = trigger else { return Ok(Resolved::Keeper(key)) };
+        if let Some(keys) = changed {
+            self.metrics.recorder.changed(trigger.asker(reference), &keys, now);
+        }
         let cached = self.cache.get_or_insert(&trigger.key, namespace)?;
         Ok(Resolved::Trigger { trigger, cached, key })
     }
@@ -228,7 +230,7 @@ impl ExternalScaler for Scaler {
         let answer = async {
             match self.resolve(&reference, Some(&request.metric_name), call.came_at)? {
                 Resolved::Keeper(key) => {
-                    self.note_answer(&reference, key, (KEEPER, KEEPER_THRESHOLDS), Told::Value(0.0));
+                    self.note_answer(keeper(&reference, key), key, Told::Value(0.0));
                     Ok(convert::keeper())
                 }
                 Resolved::Unknown => Err(Refusal::Denied.into()),
@@ -240,12 +242,7 @@ impl ExternalScaler for Scaler {
                         .map_err(|fault| self.note_fault(&reference, &trigger, key, Told::NoValue, fault))?;
                     let value = convert::value(&trigger, &reading)
                         .map_err(|fault| self.note_fault_of_trigger(&reference, &trigger, Told::NoValue, fault))?;
-                    self.note_answer(
-                        &reference,
-                        key,
-                        (&trigger.query().name, trigger.thresholds()),
-                        Told::Value(convert::told(&value)),
-                    );
+                    self.note_answer(trigger.asker(&reference), key, Told::Value(convert::told(&value)));
                     is_unseen = trigger.has_unseen_key();
                     is_untrimmed = trigger.has_untrimmed_text();
                     if is_untrimmed {
@@ -270,7 +267,7 @@ impl ExternalScaler for Scaler {
         let answer = async {
             match self.resolve(&reference, None, call.came_at)? {
                 Resolved::Keeper(key) => {
-                    self.note_answer(&reference, key, (KEEPER, KEEPER_THRESHOLDS), Told::Active(false));
+                    self.note_answer(keeper(&reference, key), key, Told::Active(false));
                     Ok(IsActiveResponse { result: false })
                 }
                 Resolved::Unknown => Err(Refusal::Denied.into()),
@@ -282,12 +279,7 @@ impl ExternalScaler for Scaler {
                         .map_err(|fault| self.note_fault(&reference, &trigger, key, Told::NoActivity, fault))?;
                     let result = convert::is_active(&trigger, &reading)
                         .map_err(|fault| self.note_fault_of_trigger(&reference, &trigger, Told::NoActivity, fault))?;
-                    self.note_answer(
-                        &reference,
-                        key,
-                        (&trigger.query().name, trigger.thresholds()),
-                        Told::Active(result),
-                    );
+                    self.note_answer(trigger.asker(&reference), key, Told::Active(result));
                     Ok(IsActiveResponse { result })
                 }
             }
@@ -341,6 +333,19 @@ fn show_at_zero(rpc: &RpcLabels, metrics: &Metrics) {
     }
 }
 
+/// Returns a trigger of the keeper, which is never active, as the flight recorder knows it.
+fn keeper(object: &ScaledObjectRef, key: TriggerKey) -> Asker<'_> {
+    Asker {
+        id: Some(key.hash()),
+        namespace: &object.namespace,
+        name: &object.name,
+        query: KEEPER,
+        target: Some(1.0),
+        activation: Some(0.0),
+        divide_by: Some(1.0),
+    }
+}
+
 /// Frees the metadata of a trigger that has been resolved: a call may wait for its reading, and keeps only what it needs.
 fn forget_metadata(reference: &mut ScaledObjectRef) {
     reference.scaler_metadata = HashMap::new();
@@ -373,6 +378,12 @@ fn timeout(text: &str) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        config::{Config, Environment},
+        metrics::Build,
+        recorder::{Event, Window},
+        shutdown::Supervisor,
+    };
 
     #[test]
     fn a_callers_deadline_is_read_in_every_unit_and_nonsense_is_none() {
@@ -382,5 +393,33 @@ mod tests {
         for nonsense in ["", "m", "250", "-1S", "1.5S", "999999999S", "1X", "ü"] {
             assert_eq!(timeout(nonsense), None, "{nonsense}");
         }
+    }
+
+    #[tokio::test]
+    async fn other_metadata_of_a_trigger_are_recorded_with_the_keys_that_changed_and_without_a_value() {
+        let text = "databases: {app: {host: /run/postgresql, dbname: jobs, user: clapometer, enabled: false}}
+queries: {jobs: {sql: SELECT $1, parameters: {region: text}}}
+";
+        let config = Config::parse(text, &Environment::default()).expect("a configuration");
+        let metrics = Arc::new(Metrics::new(Build { version: "0", commit: "0", rustc: "0" }));
+        let (supervisor, _) = Supervisor::new();
+        let catalog = Catalog::new(&config, &Catalog::default(), &metrics, &supervisor);
+        let (_sender, catalog) = watch::channel(Arc::new(catalog));
+        let cache = QueryCache::new(Arc::clone(&metrics), &supervisor);
+        let scaler = Scaler::new(catalog, cache, Arc::clone(&metrics), CancellationToken::new());
+        let start = Instant::now();
+        for (seconds, region, divide_by) in [(0, "eu", "1"), (60, "eu", "1"), (90, "us", "100"), (120, "us", "100")] {
+            let pairs = [("query", "jobs"), ("param.region", region), ("divideBy", divide_by)];
+            let scaler_metadata = pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+            let reference =
+                ScaledObjectRef { name: "worker".to_owned(), namespace: "default".to_owned(), scaler_metadata };
+            assert!(scaler.resolve(&reference, None, start + Duration::from_secs(seconds)).is_ok());
+        }
+        let window = Window { at: None, before: Duration::from_secs(600), after: Duration::from_secs(600) };
+        let history = metrics.recorder.history("default", "worker", window);
+        let events: Vec<_> = history.triggers.iter().flat_map(|trigger| &trigger.changes).collect();
+        assert_eq!(events.len(), 1, "{events:?}");
+        assert_eq!(events[0].event, Event::Metadata { keys: "divideBy, param.region".to_owned() });
+        assert_eq!(history.triggers[0].divide_by, Some(100.0));
     }
 }

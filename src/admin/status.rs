@@ -4,6 +4,7 @@
 //! no key of a group in it, and no text of a server: a fault has the fixed text that KEDA is told, too.
 
 mod clock;
+mod events;
 mod gather;
 mod html;
 mod problems;
@@ -26,6 +27,8 @@ pub(super) struct Status {
     triggers: Vec<Trigger>,
     /// Requests of triggers for which there was no place among the 2,000 that are remembered.
     untracked_requests: u64,
+    /// The latest first.
+    events: Vec<Event>,
     /// The latest first.
     reloads: Vec<Reload>,
     /// Problems that need a person and are in none of the lists.
@@ -83,6 +86,9 @@ struct Database {
     /// The time at which the role's `search_path` changed, within the last day.
     #[serde(skip)]
     path_changed_at: Option<Moment>,
+    /// The time since which readings have to wait for a connection, if they do.
+    #[serde(skip)]
+    crowded_since: Option<Moment>,
     /// True if its role can do more than read.
     privileged: Option<bool>,
     breaker: Breaker,
@@ -220,6 +226,26 @@ impl TriggerState {
             Self::Answered => "answered",
         }
     }
+}
+
+/// Something that went wrong or changed, and may be over.
+#[derive(Debug, Serialize)]
+struct Event {
+    at: Moment,
+    /// Its end, which is `at` if it has no duration; none while it lasts.
+    until: Option<Moment>,
+    /// A word for it, as in the tables.
+    word: &'static str,
+    /// The database that it is about.
+    database: Option<String>,
+    /// The trigger that it is about, by the names of its object.
+    namespace: Option<String>,
+    name: Option<String>,
+    /// The query that it is about.
+    query: Option<String>,
+    /// The number of other triggers that it happened to at the same time.
+    others: usize,
+    text: String,
 }
 
 #[derive(Debug, Serialize)]

@@ -87,7 +87,12 @@ fn name_databases(history: &mut History, catalog: &Catalog) {
         trigger.short_keys = short_keys.unwrap_or_default();
         let budget = source.as_ref().and_then(|source| source.query().budget.as_ref());
         trigger.budget = budget.map(|budget| budget.total);
+        trigger.is_grouped = source.is_some_and(|source| source.query().group_by.is_some());
         trigger.databases = source.map(|source| source.query().databases.clone()).unwrap_or_default();
+        let is_standby = |name: &&String| {
+            catalog.databases().get(*name).is_some_and(|database| database.state().is_standby == Some(true))
+        };
+        trigger.standbys = trigger.databases.iter().filter(is_standby).cloned().collect();
     }
     let History { triggers, incidents, .. } = history;
     let is_used = |name: &String| triggers.iter().any(|trigger| trigger.databases.contains(name));
@@ -98,6 +103,8 @@ fn name_databases(history: &mut History, catalog: &Catalog) {
         | Incident::Primary { database }
         | Incident::Deaf { database }
         | Incident::Hearing { database }
+        | Incident::PoolFull { database, .. }
+        | Incident::PoolFree { database }
         | Incident::SearchPath { database } => is_used(database),
         Incident::Unannounced { query, .. } => triggers.iter().any(|trigger| trigger.query == *query),
         Incident::Reload { .. } | Incident::ReloadRejected { .. } => true,

@@ -4,6 +4,7 @@
 //! there are at most [`CAPACITY`]. Triggers that have only ever been refused have at most [`REFUSED_CAPACITY`] of them,
 //! and give way to the others: a caller who makes up names must not push out the triggers that work.
 
+mod fingerprint;
 mod place;
 mod state;
 
@@ -24,9 +25,9 @@ use prometheus_client::{
 use tokio::time::Instant;
 
 use self::place::{Place, Row};
-pub use self::state::{FaultTold, RefusalTold, TriggerState};
+pub use self::state::{Changed, FaultTold, RefusalTold, TriggerState};
 use super::single;
-use crate::{fault::Fault, recorder::Asker};
+use crate::fault::Fault;
 
 /// The most places.
 const CAPACITY: usize = 2_000;
@@ -57,15 +58,8 @@ pub struct TriggerId<'a> {
     pub query: &'a str,
     /// The numbers that its answers are judged by; none where the metadata was refused.
     pub thresholds: Option<Thresholds>,
-}
-
-impl<'a> TriggerId<'a> {
-    /// Returns the trigger as the recorder knows it. One that was refused has no id there.
-    pub fn asker(self) -> Asker<'a> {
-        let Self { hash, namespace, name, query, thresholds } = self;
-        let (target, activation) = thresholds.map(|Thresholds { target, activation }| (target, activation)).unzip();
-        Asker { id: thresholds.map(|_| hash), namespace, name, query, target, activation }
-    }
+    /// Its metadata; none where they were refused, because they may hold a secret.
+    pub metadata: Option<&'a HashMap<String, String>>,
 }
 
 /// The numbers that a trigger's answers are judged by.
@@ -172,16 +166,17 @@ impl Triggers {
         Self { hasher: RandomState::new(), places: Mutex::new(places), untracked }
     }
 
-    /// Records that KEDA asked for a trigger that is served.
-    pub(super) fn asked(&self, trigger: TriggerId<'_>, now: Instant) -> TriggerKey {
+    /// Records that KEDA asked for a trigger that is served. If that is the first time with these metadata, returns the names of
+    /// the keys that changed.
+    pub(super) fn asked(&self, trigger: TriggerId<'_>, now: Instant) -> (TriggerKey, Option<Arc<str>>) {
         let key = self.key(trigger);
-        match self.lock().enter(key.place, trigger, Standing::Served, now) {
-            Some(place) => place.asked(trigger, now),
-            None => {
-                self.untracked.inc();
-            }
-        }
-        key
+        let Some(changed) =
+            self.lock().enter(key.place, trigger, Standing::Served, now).map(|place| place.asked(trigger, now))
+        else {
+            self.untracked.inc();
+            return (key, None);
+        };
+        (key, changed)
     }
 
     /// Records the answer to a trigger, and returns the queries of the refusals that it ends.

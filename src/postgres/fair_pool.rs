@@ -37,13 +37,34 @@ struct State {
     by_tenant: HashMap<Tenant, Waiters>,
     /// The namespaces with waiting readings, the next in turn first.
     waiting: VecDeque<Tenant>,
+    /// The longest wait that has ended since [`FairPool::take_use`].
+    longest_wait: Duration,
+    /// The time for which each query has held connections since then, by its name.
+    held: HashMap<String, Duration>,
 }
 
 #[derive(Debug)]
 struct Waiters {
     holds: usize,
-    queue: VecDeque<oneshot::Sender<Permit>>,
+    queue: VecDeque<Waiter>,
     asked_at: Instant,
+}
+
+#[derive(Debug)]
+struct Waiter {
+    sender: oneshot::Sender<Permit>,
+    asked_at: Instant,
+}
+
+/// The use of a pool in the time since it was last asked about.
+#[derive(Debug)]
+pub(super) struct PoolUse {
+    /// The longest that a reading has waited for its permit, or waits now.
+    pub(super) longest_wait: Duration,
+    /// The number of readings that wait now.
+    pub(super) waiting: usize,
+    /// The names of the queries that held connections and gave them back, the one that held them longest first.
+    pub(super) held_by: Vec<String>,
 }
 
 /// The right to use one connection; passed on when dropped.
@@ -51,6 +72,8 @@ struct Waiters {
 pub(super) struct Permit {
     pool: Arc<FairPool>,
     tenant: Tenant,
+    /// The query that uses it, and since when.
+    user: Option<(String, Instant)>,
 }
 
 impl FairPool {
@@ -59,17 +82,20 @@ impl FairPool {
         Arc::new(Self { permits, state: Mutex::default() })
     }
 
-    /// Waits for a permit in the queue of a namespace, and in that of another as soon as `tenant` changes.
+    /// Waits for a permit for a query in the queue of a namespace, and in that of another as soon as `tenant` changes.
     ///
     /// # Cancel safety
     /// Safe, as [`FairPool::acquire`].
-    pub(super) async fn acquire_for(self: &Arc<Self>, tenant: &watch::Receiver<Tenant>) -> Permit {
+    pub(super) async fn acquire_for(self: &Arc<Self>, tenant: &watch::Receiver<Tenant>, query: &str) -> Permit {
         let mut tenant = tenant.clone();
         loop {
             let now = tenant.borrow_and_update().clone();
             tokio::select! {
                 biased;
-                permit = self.acquire(&now) => return permit,
+                mut permit = self.acquire(&now) => {
+                    permit.user = Some((query.to_owned(), Instant::now()));
+                    return permit;
+                }
                 // Without a sender nothing can change, and only the permit is waited for.
                 Ok(()) = tenant.changed() => {}
             }
@@ -87,7 +113,7 @@ impl FairPool {
             state.remember(tenant);
             let entry = state.by_tenant.entry(tenant.clone()).or_insert_with(Waiters::new);
             entry.asked_at = Instant::now();
-            entry.queue.push_back(sender);
+            entry.queue.push_back(Waiter { sender, asked_at: entry.asked_at });
             if entry.queue.len() == 1 {
                 state.waiting.push_back(tenant.clone());
             }
@@ -98,8 +124,20 @@ impl FairPool {
 
     /// Returns the number of readings that wait.
     pub(super) fn waiting(&self) -> usize {
-        let state = self.lock();
-        state.by_tenant.values().flat_map(|entry| &entry.queue).filter(|sender| !sender.is_closed()).count()
+        self.lock().live().count()
+    }
+
+    /// Returns the use of the pool since this was last called.
+    pub(super) fn take_use(&self, now: Instant) -> PoolUse {
+        let mut state = self.lock();
+        let waits = state.live().map(|waiter| now.saturating_duration_since(waiter.asked_at));
+        let longest_wait = waits.max().unwrap_or_default().max(state.longest_wait);
+        let waiting = state.live().count();
+        state.longest_wait = Duration::ZERO;
+        let mut held: Vec<(String, Duration)> = state.held.drain().collect();
+        drop(state);
+        held.sort_unstable_by(|(a, for_a), (b, for_b)| for_b.cmp(for_a).then(a.cmp(b)));
+        PoolUse { longest_wait, waiting, held_by: held.into_iter().map(|(query, _)| query).collect() }
     }
 
     /// Gives out the permits that are free.
@@ -113,7 +151,7 @@ impl FairPool {
                 }
             };
             // Outside the lock, since a permit that no reading takes comes back at once.
-            drop(sender.send(Permit { pool: Arc::clone(self), tenant }));
+            drop(sender.send(Permit { pool: Arc::clone(self), tenant, user: None }));
         }
     }
 
@@ -123,6 +161,11 @@ impl FairPool {
 }
 
 impl State {
+    /// Returns the readings that wait and have not given up.
+    fn live(&self) -> impl Iterator<Item = &Waiter> {
+        self.by_tenant.values().flat_map(|entry| &entry.queue).filter(|waiter| !waiter.sender.is_closed())
+    }
+
     /// Takes a permit for the next in turn, if there is one.
     fn next(&mut self, permits: usize) -> Option<(oneshot::Sender<Permit>, Tenant)> {
         if self.taken >= permits {
@@ -133,7 +176,7 @@ impl State {
             let tenant = self.waiting.pop_front()?;
             let Some(entry) = self.by_tenant.get_mut(&tenant) else { continue };
             // A reading that has given up leaves its sender behind.
-            while entry.queue.front().is_some_and(oneshot::Sender::is_closed) {
+            while entry.queue.front().is_some_and(|waiter| waiter.sender.is_closed()) {
                 entry.queue.pop_front();
             }
             if entry.holds >= most {
@@ -142,9 +185,10 @@ impl State {
                 }
                 continue;
             }
-            let Some(sender) = entry.queue.pop_front() else { continue };
+            let Some(Waiter { sender, asked_at }) = entry.queue.pop_front() else { continue };
             entry.holds += 1;
             self.taken += 1;
+            self.longest_wait = self.longest_wait.max(asked_at.elapsed());
             if !entry.queue.is_empty() {
                 self.waiting.push_back(tenant.clone());
             }
@@ -175,6 +219,9 @@ impl Drop for Permit {
         {
             let mut state = self.pool.lock();
             state.taken -= 1;
+            if let Some((query, since)) = self.user.take() {
+                *state.held.entry(query).or_default() += since.elapsed();
+            }
             if let Some(entry) = state.by_tenant.get_mut(&self.tenant) {
                 entry.holds -= 1;
             }
@@ -245,7 +292,7 @@ mod tests {
         assert_eq!(served(&mut waiting).len(), 0);
         let by = watch::Sender::new(noisy.clone());
         let by_now = by.subscribe();
-        let shared = pool.acquire_for(&by_now);
+        let shared = pool.acquire_for(&by_now, "shared");
         tokio::pin!(shared);
         assert!(shared.as_mut().now_or_never().is_none());
         by.send_replace(None);
@@ -265,6 +312,33 @@ mod tests {
         assert!(pool.acquire(&first).now_or_never().is_some());
         assert_eq!(pool.lock().taken, 0);
         assert!(pool.lock().waiting.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_use_tells_the_longest_wait_and_who_held_the_connections() {
+        let pool = FairPool::new(1);
+        let noisy = tenant("noisy");
+        let by = watch::Sender::new(noisy.clone());
+        let by_now = by.subscribe();
+        let used_for = async |name: &str, seconds: u64| {
+            let _permit = pool.acquire_for(&by_now, name).await;
+            tokio::time::sleep(Duration::from_secs(seconds)).await;
+        };
+        let used = || {
+            let PoolUse { longest_wait, waiting, held_by } = pool.take_use(Instant::now());
+            (longest_wait.as_secs(), waiting, held_by.join(", "))
+        };
+        tokio::join!(used_for("exports", 3), used_for("mails", 1), used_for("exports", 2));
+        assert_eq!(used(), (4, 0, "exports, mails".to_owned()));
+        assert_eq!(used(), (0, 0, String::new()));
+        let held = pool.acquire(&noisy).await;
+        let mut waiter = Box::pin(pool.acquire(&noisy));
+        assert!((&mut waiter).now_or_never().is_none());
+        tokio::time::advance(Duration::from_secs(7)).await;
+        assert_eq!(used(), (7, 1, String::new()));
+        drop(waiter);
+        assert_eq!(used(), (0, 0, String::new()), "who gave up waits no more");
+        drop(held);
     }
 
     #[tokio::test]

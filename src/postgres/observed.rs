@@ -47,6 +47,8 @@ pub(super) struct Observed {
     is_preferred: watch::Sender<bool>,
     /// The time at which the role's `search_path` last changed.
     path_changed_at: watch::Sender<Option<Instant>>,
+    /// The time since which readings have to wait for a connection, if they do.
+    pub(super) crowded_since: watch::Sender<Option<Instant>>,
 }
 
 /// The latest session's part in every reading.
@@ -82,6 +84,7 @@ impl Observed {
             knew_primary: AtomicBool::new(false),
             is_preferred: watch::Sender::new(true),
             path_changed_at: watch::Sender::new(None),
+            crowded_since: watch::Sender::new(None),
         }
     }
 

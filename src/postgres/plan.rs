@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use futures_util::TryStreamExt;
+use serde_json::Value as Json;
 use tokio_postgres::{Client, Error, types::Type};
 
 use super::{
@@ -49,6 +50,8 @@ pub struct Plan {
     pub functions: Vec<Function>,
     /// The type or the collation that makes one key of several spellings.
     pub loose_key: Option<String>,
+    /// The number of rows that a LIMIT lets an aggregate have; none where the planner expects no more than it allows.
+    pub cap: Option<f64>,
     /// The reasons why a count can be another than the rows that there are now.
     pub caveats: Vec<Caveat>,
 }
@@ -126,9 +129,30 @@ impl Plan {
             relations: relations.collect(),
             functions: Vec::new(),
             loose_key: None,
+            cap: cap(explained),
             caveats: Vec::new(),
         })
     }
+}
+
+/// Finds an aggregate over a LIMIT, with nothing between them that makes other rows of its rows.
+///
+/// What a LIMIT is expected to return is its number only where more are expected below it.
+fn cap(explained: &Explained) -> Option<f64> {
+    let passes_on = ["Sort", "Incremental Sort", "Subquery Scan", "Gather", "Gather Merge"];
+    let below = |node: &Json| {
+        let mut plans = node.get("Plans").and_then(Json::as_array).into_iter().flatten();
+        plans.find(|plan| matches!(text(plan, "Parent Relationship"), Some("Outer" | "Subquery"))).cloned()
+    };
+    let aggregates = explained.nodes().into_iter().filter(|node| text(node, "Node Type") == Some("Aggregate"));
+    aggregates.filter_map(below).find_map(|mut node| {
+        while passes_on.contains(&text(&node, "Node Type")?) {
+            node = below(&node)?;
+        }
+        let rows = |node: &Json| node.get("Plan Rows")?.as_f64();
+        let allowed = rows(&node).filter(|_| text(&node, "Node Type") == Some("Limit"))?;
+        (allowed < rows(&below(&node)?)?).then_some(allowed)
+    })
 }
 
 impl Relation {
@@ -171,6 +195,19 @@ mod tests {
             plan.relations.iter().map(|relation| (&*relation.name, relation.is_scanned_whole)).collect();
         assert_eq!((plan.cost, plan.rows), (12.5, 1.0));
         assert_eq!(relations, [("done", false), ("job", true)]);
+    }
+
+    #[test]
+    fn an_aggregate_over_a_limit_is_capped_and_one_over_a_join_with_a_limit_is_not() {
+        let scan = |rows: u32| json!({"Node Type": "Seq Scan", "Parent Relationship": "Outer", "Plan Rows": rows, "Total Cost": 1});
+        let node = |kind: &str, plans: Json| json!({"Node Type": kind, "Parent Relationship": "Outer", "Plan Rows": 100, "Total Cost": 1, "Plans": plans});
+        let limit = || node("Limit", json!([scan(101)]));
+        let cap = |plan: Json| Plan::read(&json!([{"Plan": plan}]).into()).expect("a plan").cap;
+        assert_eq!(cap(node("Limit", json!([node("Aggregate", json!([limit()]))]))), Some(100.0));
+        assert_eq!(cap(node("Aggregate", json!([node("Subquery Scan", json!([limit()]))]))), Some(100.0));
+        assert_eq!(cap(node("Aggregate", json!([node("Nested Loop", json!([limit(), limit()]))]))), None);
+        assert_eq!(cap(node("Aggregate", json!([node("Limit", json!([scan(100)]))]))), None, "there are no more");
+        assert_eq!(cap(node("Limit", json!([node("Aggregate", json!([scan(101)]))]))), None);
     }
 
     #[test]

@@ -22,6 +22,8 @@ pub struct DatabaseState {
     pub has_left_primary: bool,
     /// The time at which the role's `search_path` last changed, if it did.
     pub path_changed_at: Option<Instant>,
+    /// The time since which readings have to wait for a connection, if they do.
+    pub crowded_since: Option<Instant>,
     /// True if its role can do more than read; none before the first session.
     pub is_privileged: Option<bool>,
     /// True if notifications are known to arrive; none if no query waits for them.
@@ -42,6 +44,7 @@ impl Database {
             is_standby: *self.observed.is_standby().borrow(),
             has_left_primary: self.observed.has_left_primary(),
             path_changed_at: self.observed.path_changed_at(),
+            crowded_since: *self.observed.crowded_since.borrow(),
             is_privileged: privileged.get(&self.labels).map(|gauge| is_set(gauge.get())),
             hears: hears.get(&self.labels).map(|gauge| is_set(gauge.get())),
         }

@@ -75,12 +75,18 @@ pub struct TriggerHistory {
     pub query: String,
     /// The databases of the query; none if it is not configured now.
     pub databases: Vec<String>,
+    /// Those of them whose readings come from a standby now.
+    #[serde(default)]
+    pub standbys: Vec<String>,
     /// The target; none for a trigger that was refused.
     #[serde(serialize_with = "json::number_if_any")]
     pub target: Option<f64>,
     /// The number that the activity must exceed; none for a trigger that was refused.
     #[serde(default, serialize_with = "json::number_if_any")]
     pub activation: Option<f64>,
+    /// The divisor of the value; none for a trigger that was refused.
+    #[serde(default, serialize_with = "json::number_if_any")]
+    pub divide_by: Option<f64>,
     /// The time at which KEDA first asked.
     #[serde(with = "rfc3339")]
     pub first_asked_at: OffsetDateTime,
@@ -100,6 +106,9 @@ pub struct TriggerHistory {
     /// The number of Jobs that its query shares among its keys, if it does.
     #[serde(default)]
     pub budget: Option<u64>,
+    /// True if its query counts for each key, and it asks for one of them.
+    #[serde(default)]
+    pub is_grouped: bool,
     /// The changes, the oldest first. They begin with what KEDA had been told before the beginning.
     pub changes: Vec<Change>,
     /// The number of changes that are not told, because there are too many.
@@ -163,6 +172,11 @@ pub enum Event {
         /// The time at which KEDA had asked before.
         #[serde(with = "rfc3339")]
         since: OffsetDateTime,
+    },
+    /// KEDA asked with other metadata than before.
+    Metadata {
+        /// The names of the keys that changed, shortened.
+        keys: String,
     },
 }
 
@@ -233,6 +247,18 @@ pub enum Incident {
     /// The `search_path` of the role changed: a name in a query may mean another table.
     SearchPath {
         /// The database's name in the configuration.
+        database: String,
+    },
+    /// Readings of a database have to wait for a connection.
+    PoolFull {
+        /// Its name in the configuration.
+        database: String,
+        /// The names of the queries that held the connections longest.
+        held_by: String,
+    },
+    /// Readings of a database do not have to wait any more.
+    PoolFree {
+        /// Its name in the configuration.
         database: String,
     },
     /// A database answered again.
@@ -380,14 +406,17 @@ impl Store {
         TriggerHistory {
             query: (*trigger.query).to_owned(),
             databases: Vec::new(),
+            standbys: Vec::new(),
             target: trigger.target,
             activation: trigger.activation,
+            divide_by: trigger.divide_by,
             first_asked_at: clock.wall(trigger.began_at),
             last_asked_at: clock.wall(trigger.asked_at),
             interval_seconds: (trigger.pause > 0).then(|| f64::from(trigger.pause) / 10.0),
             silent_keys: 0,
             short_keys: 0,
             budget: None,
+            is_grouped: false,
             is_silent: clock.now.saturating_sub(trigger.asked_at) > trigger.longest_pause(),
             changes: changes
                 .filter_map(|entry| Some(Change { at: clock.wall(entry.at), event: self.event(entry.packed, clock)? }))
@@ -407,6 +436,7 @@ impl Store {
             Unpacked::NoActivity(text) => status(text).map(|(code, text)| Event::NoActivity { code, text })?,
             Unpacked::Refused(text) => status(text).map(|(code, text)| Event::Refusal { code, text })?,
             Unpacked::Silence(since) => Event::Silence { since: clock.wall(since) },
+            Unpacked::Changed(text) => status(text).map(|(_, keys)| Event::Metadata { keys })?,
         })
     }
 }
@@ -423,7 +453,7 @@ impl Before {
         match entry.packed.unpacked() {
             Unpacked::Value(_) | Unpacked::NoValue(_) | Unpacked::Refused(_) => self.value = Some(entry),
             Unpacked::Active(_) | Unpacked::Pushed(_) | Unpacked::NoActivity(_) => self.activity = Some(entry),
-            Unpacked::Silence(_) | Unpacked::Nothing => {}
+            Unpacked::Silence(_) | Unpacked::Changed(_) | Unpacked::Nothing => {}
         }
     }
 

@@ -38,6 +38,8 @@ pub(super) enum Unpacked {
     Refused(u32),
     /// KEDA asked again, which it had not done since this time.
     Silence(Tenths),
+    /// The metadata changed; the number of the text that names the keys.
+    Changed(u32),
 }
 
 impl Packed {
@@ -49,6 +51,7 @@ impl Packed {
     const NO_ACTIVITY: u8 = 0x84;
     const REFUSED: u8 = 0x85;
     const SILENCE: u8 = 0x86;
+    const CHANGED: u8 = 0x87;
 
     /// Packs an answer; `text` is the number of its text where it has one.
     pub(super) fn of(answer: Answer<'_>, text: u32) -> Self {
@@ -68,6 +71,11 @@ impl Packed {
         Self::tagged(Self::SILENCE, since)
     }
 
+    /// Packs that the metadata changed; `text` is the number of the text that names the keys.
+    pub(super) fn changed(text: u32) -> Self {
+        Self::tagged(Self::CHANGED, text)
+    }
+
     pub(super) fn unpacked(self) -> Unpacked {
         let [tag, _, _, _, number @ ..] = self.0.to_be_bytes();
         let number = u32::from_be_bytes(number);
@@ -79,6 +87,7 @@ impl Packed {
             Self::NO_ACTIVITY => Unpacked::NoActivity(number),
             Self::REFUSED => Unpacked::Refused(number),
             Self::SILENCE => Unpacked::Silence(number),
+            Self::CHANGED => Unpacked::Changed(number),
             _ => Unpacked::Nothing,
         }
     }
@@ -86,7 +95,10 @@ impl Packed {
     /// Returns the number of its text, if it has one.
     pub(super) fn text(self) -> Option<u32> {
         match self.unpacked() {
-            Unpacked::NoValue(text) | Unpacked::NoActivity(text) | Unpacked::Refused(text) => Some(text),
+            Unpacked::NoValue(text)
+            | Unpacked::NoActivity(text)
+            | Unpacked::Refused(text)
+            | Unpacked::Changed(text) => Some(text),
             _ => None,
         }
     }
@@ -167,6 +179,7 @@ mod tests {
             assert_eq!(Packed::of(answer, u32::MAX).unpacked(), expected);
         }
         assert_eq!(Packed::silence(7).unpacked(), Unpacked::Silence(7));
+        assert_eq!((Packed::changed(7).unpacked(), Packed::changed(7).text()), (Unpacked::Changed(7), Some(7)));
         assert_eq!(Packed::NOTHING.unpacked(), Unpacked::Nothing);
         assert_eq!(size_of::<Entry>(), 16);
     }

@@ -14,11 +14,12 @@ fn asker(id: u64) -> Asker<'static> {
         query: "jobs",
         target: Some(5.0),
         activation: Some(0.0),
+        divide_by: Some(1.0),
     }
 }
 
 fn refused() -> Asker<'static> {
-    Asker { id: None, target: None, activation: None, ..asker(0) }
+    Asker { id: None, target: None, activation: None, divide_by: None, ..asker(0) }
 }
 
 async fn seconds(seconds: u64) {
@@ -299,4 +300,127 @@ async fn the_triggers_of_other_objects_are_counted_by_whether_keda_still_asks() 
     assert_eq!(others(), (0, 2));
     seconds(LIFETIME.as_secs()).await;
     assert_eq!(others(), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn other_metadata_are_told_with_the_keys_and_take_no_memory_for_ever() {
+    let recorder = Recorder::default();
+    recorder.told(asker(1), Answer::Value(412.0), Instant::now());
+    seconds(30).await;
+    recorder.changed(asker(2), "divideBy, param.region", Instant::now());
+    recorder.told(asker(2), Answer::Value(5.0), Instant::now());
+    let keys = "divideBy, param.region".to_owned();
+    assert_eq!(told(&recorder), [vec![(30, value(412.0))], vec![(0, Event::Metadata { keys }), (0, value(5.0))]]);
+    for number in 0..100_000 {
+        recorder.changed(asker(2), &format!("param.{number}"), Instant::now());
+    }
+    assert!(bytes(&recorder) <= NAMESPACE_CAPACITY, "{}", bytes(&recorder));
+}
+
+/// Returns the episodes, the latest first: what, how many other triggers, the seconds since the beginning, and those since the end.
+fn episodes(recorder: &Recorder) -> Vec<(String, usize, u64, Option<u64>)> {
+    let episodes = recorder.episodes().into_iter();
+    episodes
+        .map(|episode| {
+            let (what, others) = match episode.matter {
+                Matter::Triggers { trouble, code, text, name, others, .. } => {
+                    (format!("{trouble:?} {name} {code} {text}"), others)
+                }
+                Matter::Incident(incident) => (format!("{incident:?}"), 0),
+            };
+            let ago = |at: Instant| at.elapsed().as_secs();
+            (what, others, ago(episode.began_at), episode.ended_at.map(ago))
+        })
+        .collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_of_many_triggers_is_one_episode_with_its_end() {
+    let recorder = Recorder::default();
+    let names: Vec<String> = (0..500).map(|number| format!("job-{number}")).collect();
+    let of = |number: usize| Asker { name: &names[number], ..asker(u64::try_from(number).unwrap()) };
+    let poll = |answer: Answer<'_>| (0..500).for_each(|number| recorder.told(of(number), answer, Instant::now()));
+    poll(Answer::Value(1.0));
+    seconds(30).await;
+    for text in ["the connection was lost", "the database has failed repeatedly"] {
+        poll(Answer::NoValue(Cause { code: "Unavailable", text }));
+        seconds(30).await;
+    }
+    let what = || "Failing job-0 Unavailable the connection was lost".to_owned();
+    assert_eq!(episodes(&recorder), [(what(), 499, 60, None)]);
+    poll(Answer::Value(1.0));
+    seconds(600).await;
+    poll(Answer::Value(2.0));
+    let silent = ("Silent job-0  ".to_owned(), 499, 600, Some(0));
+    assert_eq!(episodes(&recorder), [silent, (what(), 499, 660, Some(600))]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_is_over_when_its_object_is_answered_or_when_nobody_asks_any_more() {
+    let recorder = Recorder::default();
+    let wrong = "Refused invoices InvalidArgument divedBy: unknown key; did you mean divideBy?".to_owned();
+    let refuse = async || {
+        for _ in 0..3 {
+            recorder.told(refused(), Answer::Refused(WRONG), Instant::now());
+            seconds(30).await;
+        }
+    };
+    refuse().await;
+    assert_eq!(episodes(&recorder), [(wrong.clone(), 0, 90, None)]);
+    recorder.told(asker(1), Answer::Value(1.0), Instant::now());
+    assert_eq!(episodes(&recorder), [(wrong.clone(), 0, 90, Some(30))]);
+    // One of two triggers of an object is refused all the while, whatever the other is told.
+    seconds(600).await;
+    recorder.told(asker(1), Answer::Value(2.0), Instant::now());
+    for number in 0..4 {
+        recorder.told(refused(), Answer::Refused(WRONG), Instant::now());
+        seconds(30).await;
+        recorder.told(asker(1), Answer::Value(f64::from(number)), Instant::now());
+    }
+    recorder.told(refused(), Answer::Refused(WRONG), Instant::now());
+    assert_eq!(episodes(&recorder)[0], (wrong.clone(), 0, 120, None));
+    seconds(300).await;
+    assert_eq!(episodes(&recorder)[0], (wrong, 0, 420, Some(300)), "it was deleted");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_incident_is_joined_with_its_end_and_what_comes_back_soon_is_not_over() {
+    let recorder = Recorder::default();
+    let database = || "claps".to_owned();
+    let down = |reason: &str| Incident::DatabaseDown { database: database(), reason: reason.to_owned(), step: None };
+    recorder.happened(Incident::DatabaseUp { database: database() });
+    for incident in [down("unreachable"), down("lagging"), Incident::DatabaseUp { database: database() }] {
+        recorder.happened(incident);
+        seconds(10).await;
+    }
+    recorder.happened(Incident::SearchPath { database: database() });
+    recorder.happened(Incident::Reload { changed: String::new() });
+    let first = || format!("{:?}", down("unreachable"));
+    let path = || format!("{:?}", Incident::SearchPath { database: database() });
+    assert_eq!(episodes(&recorder), [(path(), 0, 0, Some(0)), (first(), 0, 30, Some(10))]);
+    recorder.happened(down("lagging"));
+    assert_eq!(episodes(&recorder)[1], (first(), 0, 30, None));
+    recorder.happened(Incident::DatabaseUp { database: database() });
+    seconds(300).await;
+    recorder.happened(down("lagging"));
+    assert_eq!(episodes(&recorder)[0], (format!("{:?}", down("lagging")), 0, 0, None));
+    assert_eq!(episodes(&recorder).len(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_namespace_and_made_up_names_leave_room_for_the_troubles_of_others() {
+    let recorder = Recorder::default();
+    recorder.told(asker(1), Answer::Value(1.0), Instant::now());
+    recorder.told(asker(1), Answer::NoValue(AWAY), Instant::now());
+    for number in 0..2_000 {
+        let text = format!("no key {number}");
+        let cause = Cause { code: "InvalidArgument", text: &text };
+        let name = number.to_string();
+        let flood = Asker { namespace: "flood", name: &name, ..asker(number + 10) };
+        recorder.told(flood, Answer::NoValue(cause), Instant::now());
+        recorder.told(Asker { name: &name, ..refused() }, Answer::Refused(cause), Instant::now());
+    }
+    let known = episodes(&recorder);
+    assert!(known.iter().any(|(what, ..)| what.contains(AWAY.text)), "{known:?}");
+    assert!(known.len() <= 33, "{}", known.len());
 }

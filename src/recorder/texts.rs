@@ -6,6 +6,7 @@ use std::{
 };
 
 use super::{Cause, TenantName, log::Packed};
+use crate::terminal::text::plural;
 
 /// The bytes of a text beside its characters: its record, and its places in the tables, which are up to half empty.
 const TEXT_BYTES: usize = 192;
@@ -97,4 +98,24 @@ impl Text {
     fn bytes(&self) -> usize {
         TEXT_BYTES + self.text.len()
     }
+}
+
+/// Shortens a list such as `a, b and 3 more` to so many bytes, after a whole member. A first one that is longer is left out.
+pub fn shortened_list(list: &str, most: usize) -> String {
+    if list.len() <= most {
+        return list.to_owned();
+    }
+    let (members, more) =
+        match list.rsplit_once(" and ").and_then(|(members, more)| Some((members, more.strip_suffix(" more")?))) {
+            Some((members, more)) => (members, more.parse().unwrap_or(0)),
+            None => (list, 0),
+        };
+    let members: Vec<&str> = members.split(", ").collect();
+    for kept in (1..=members.len()).rev() {
+        let text = format!("{} and {} more", members[..kept].join(", "), members.len() - kept + more);
+        if text.len() <= most {
+            return text;
+        }
+    }
+    plural(members.len() + more, "key", "keys")
 }

@@ -27,6 +27,7 @@ pub(super) struct Trigger {
     pub(super) query: Box<str>,
     pub(super) target: Option<f64>,
     pub(super) activation: Option<f64>,
+    pub(super) divide_by: Option<f64>,
     /// The tenant whose quota it counts for.
     pub(super) payer: TenantName,
     pub(super) began_at: Tenths,
@@ -35,6 +36,8 @@ pub(super) struct Trigger {
     pub(super) pause: Tenths,
     pub(super) value: Told,
     pub(super) activity: Told,
+    /// The number of the trouble that it has.
+    pub(super) trouble: Option<u32>,
 }
 
 /// An answer that it was given, and since when.
@@ -55,18 +58,21 @@ impl Trigger {
             query: asker.query.into(),
             target: asker.target,
             activation: asker.activation,
+            divide_by: asker.divide_by,
             payer,
             began_at: at,
             asked_at: at,
             pause: 0,
             value: nothing,
             activity: nothing,
+            trouble: None,
         }
     }
 
-    /// Returns whether it asks for the same query with the same target and activation.
+    /// Returns whether it asks for the same query with the same target, activation and divisor.
     pub(super) fn is_same(&self, asker: &Asker<'_>) -> bool {
-        (self.target, self.activation) == (asker.target, asker.activation) && *self.query == *asker.query
+        (self.target, self.activation, self.divide_by) == (asker.target, asker.activation, asker.divide_by)
+            && *self.query == *asker.query
     }
 
     /// Records a request, and returns the time of the one before if the pause was a silence.
@@ -134,6 +140,11 @@ impl Trigger {
             return packed.text();
         }
         std::mem::replace(told, Told { packed, since: at }).packed.text()
+    }
+
+    /// Returns whether the latest value or activity that it was told is an error.
+    pub(super) fn is_failing(&self) -> bool {
+        [self.value, self.activity].iter().any(|told| told.packed.text().is_some())
     }
 
     /// Forgets what it was told, and returns the texts that it quoted.

@@ -21,6 +21,7 @@ use crate::{
     metrics::Thresholds,
     proto::ScaledObjectRef,
     query::{KEEPER, Parameter, ParameterKind, Query, Value, is_metric_name},
+    recorder::Asker,
     scaling::{Activation, Divisor, Rounding, Target},
 };
 
@@ -112,6 +113,19 @@ impl Trigger {
     /// Returns the numbers that its answers are judged by.
     pub fn thresholds(&self) -> Thresholds {
         Thresholds { target: self.target.get(), activation: self.activation.get() }
+    }
+
+    /// Returns it as the flight recorder knows it, with the names of its object.
+    pub fn asker<'a>(&'a self, object: &'a ScaledObjectRef) -> Asker<'a> {
+        Asker {
+            id: Some(self.id),
+            namespace: &object.namespace,
+            name: &object.name,
+            query: &self.query().name,
+            target: Some(self.target.get()),
+            activation: Some(self.activation.get()),
+            divide_by: Some(self.divide_by.get()),
+        }
     }
 
     /// Returns whether a text that it binds begins or ends with white space: this is right for a value that has it, but

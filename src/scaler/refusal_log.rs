@@ -20,7 +20,7 @@ use super::{
 use crate::{
     metrics::{RefusalNews, Refused, TriggerId},
     proto::ScaledObjectRef,
-    recorder::Answer,
+    recorder::{Answer, Asker},
     telemetry::CountedLog,
 };
 
@@ -73,7 +73,9 @@ impl Scaler {
         let catalog = self.catalog.borrow();
         let (query, _) = best_spec(reference, &catalog);
         if is_nameable(reference) {
-            self.metrics.recorder.told(refused(reference, query).asker(), Answer::Refused(cause(status)), now);
+            let ScaledObjectRef { namespace, name, .. } = reference;
+            let asker = Asker { id: None, namespace, name, query, target: None, activation: None, divide_by: None };
+            self.metrics.recorder.told(asker, Answer::Refused(cause(status)), now);
         }
         self.log_refusal(reference, query, status, now);
     }
@@ -86,8 +88,9 @@ impl Scaler {
         let text = (status.code() != Code::ResourceExhausted)
             .then(|| self.refusal_log.hasher.hash_one((code, status.message())));
         let news = if is_nameable(reference) {
-            let refusal = Refused { code, message: status.message(), text };
-            self.metrics.trigger_refused(refused(reference, query), refusal, now)
+            // Without its metadata and their hash: they may hold a secret.
+            let trigger = TriggerId { hash: 0, namespace, name, query, thresholds: None, metadata: None };
+            self.metrics.trigger_refused(trigger, Refused { code, message: status.message(), text }, now)
         } else {
             RefusalNews::Untracked
         };
@@ -104,11 +107,6 @@ impl Scaler {
             }
         }
     }
-}
-
-/// Returns a trigger that is refused: without the hash of its metadata, which may hold a secret.
-fn refused<'a>(reference: &'a ScaledObjectRef, query: &'a str) -> TriggerId<'a> {
-    TriggerId { hash: 0, namespace: &reference.namespace, name: &reference.name, query, thresholds: None }
 }
 
 /// Returns whether an object of Kubernetes can have these names. What has longer ones is counted and not remembered.

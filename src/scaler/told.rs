@@ -10,9 +10,9 @@ use super::{
 };
 use crate::{
     fault::Fault,
-    metrics::{Thresholds, Told, TriggerId, TriggerKey},
+    metrics::{Told, TriggerKey},
     proto::ScaledObjectRef,
-    recorder::Answer,
+    recorder::{Answer, Asker},
 };
 
 impl Scaler {
@@ -47,35 +47,25 @@ impl Scaler {
     }
 
     /// Records what KEDA was told, and logs the end of a refusal.
-    pub(super) fn note_answer(
-        &self,
-        reference: &ScaledObjectRef,
-        key: TriggerKey,
-        (query, thresholds): (&str, Thresholds),
-        told: Told,
-    ) {
-        let ScaledObjectRef { name, namespace, .. } = reference;
+    pub(super) fn note_answer(&self, asker: Asker<'_>, key: TriggerKey, told: Told) {
+        let Asker { namespace, name, .. } = asker;
         let now = Instant::now();
         let answer = match told {
             Told::Active(is_active) => Answer::Active(is_active),
             Told::Value(value) => Answer::Value(value),
             Told::NoValue(..) | Told::NoActivity(..) => return,
         };
-        let trigger = TriggerId { hash: key.hash(), namespace, name, query, thresholds: Some(thresholds) };
-        self.metrics.recorder.told(trigger.asker(), answer, now);
+        self.metrics.recorder.told(asker, answer, now);
         for query in self.metrics.trigger_told(key, told, now).into_iter().filter(|_| self.refusal_log.take_line(now)) {
             tracing::info!(namespace, name, query, "a trigger that was refused is answered again");
         }
     }
 
     fn record_fault(&self, reference: &ScaledObjectRef, trigger: &Trigger, told: Told, status: &Status, now: Instant) {
-        let ScaledObjectRef { name, namespace, .. } = reference;
-        let (query, thresholds) = (&trigger.query().name, Some(trigger.thresholds()));
         let answer = match told {
             Told::NoActivity(..) | Told::Active(_) => Answer::NoActivity(cause(status)),
             Told::NoValue(..) | Told::Value(_) => Answer::NoValue(cause(status)),
         };
-        let trigger = TriggerId { hash: trigger.id, namespace, name, query, thresholds };
-        self.metrics.recorder.told(trigger.asker(), answer, now);
+        self.metrics.recorder.told(trigger.asker(reference), answer, now);
     }
 }

@@ -58,8 +58,8 @@ enum News {
     Stopped { count: usize, asked: usize, latest: Arc<TriggerLabels>, silent: Duration },
     /// KEDA asks again for so many triggers, one of which is named.
     Resumed { count: usize, one: Arc<TriggerLabels> },
-    /// The metadata of a trigger has changed, or its target or activation.
-    Changed { by_metadata: bool, labels: Arc<TriggerLabels>, before: Vec<Thresholds>, after: Vec<Thresholds> },
+    /// The metadata of a trigger has changed, of which the keys are named, or only its target or activation.
+    Changed { keys: Option<Arc<str>>, labels: Arc<TriggerLabels>, before: Vec<Thresholds>, after: Vec<Thresholds> },
     /// The same of so many further triggers.
     MoreChanged(usize),
     /// A certificate has less time left than before.
@@ -97,21 +97,22 @@ impl Lookout {
         for state in states.iter().filter(|state| !state.thresholds.is_empty()) {
             let labels = &state.labels;
             let before = self.thresholds.remove(labels);
-            let newest = state.changed.filter(|(at, _)| looked_at.is_some_and(|looked_at| *at > looked_at));
+            let newest =
+                state.changed.as_ref().filter(|change| looked_at.is_some_and(|looked_at| change.at > looked_at));
             let after = match (&before, newest) {
                 // It is not known which of several has become the new one.
-                (Some(before), Some((_, newest))) if before.len() > 1 => {
-                    let added = Some(newest).filter(|newest| !before.contains(newest));
+                (Some(before), Some(newest)) if before.len() > 1 => {
+                    let added = Some(newest.thresholds).filter(|newest| !before.contains(newest));
                     before.iter().copied().chain(added).collect()
                 }
-                (_, Some((_, newest))) => vec![newest],
+                (_, Some(newest)) => vec![newest.thresholds],
                 (Some(before), None) if before.iter().all(|one| state.thresholds.contains(one)) => before.clone(),
                 _ => state.thresholds.clone(),
             };
             let has_new = |before: &Vec<_>| after.iter().any(|one| !before.contains(one));
             if let Some(before) = before.filter(|before| newest.is_some() || has_new(before)) {
-                let (labels, after) = (Arc::clone(labels), after.clone());
-                changed.push(News::Changed { by_metadata: newest.is_some(), labels, before, after });
+                let keys = newest.map(|newest| Arc::clone(&newest.keys));
+                changed.push(News::Changed { keys, labels: Arc::clone(labels), before, after: after.clone() });
             }
             known.insert(Arc::clone(labels), after);
         }
@@ -211,15 +212,17 @@ impl News {
                 let TriggerLabels { namespace, name, query } = &*one;
                 tracing::info!(count, namespace, name, query, "KEDA asks for triggers again; one of them is named");
             }
-            Self::Changed { by_metadata, labels, before, after } => {
+            Self::Changed { keys, labels, before, after } => {
                 let TriggerLabels { namespace, name, query } = &*labels;
                 let changed = match before == after {
                     true => "other keys than target and activation".to_owned(),
                     false => format!("{} to {}", in_words(&before), in_words(&after)),
                 };
-                match by_metadata {
-                    true => tracing::info!(namespace, name, query, changed, "a trigger's metadata has changed"),
-                    false => {
+                match keys.as_deref() {
+                    Some(keys) => {
+                        tracing::info!(namespace, name, query, keys, changed, "a trigger's metadata has changed")
+                    }
+                    None => {
                         tracing::info!(namespace, name, query, changed, "a trigger's target or activation has changed");
                     }
                 }
@@ -260,12 +263,12 @@ mod tests {
     }
 
     fn trigger(name: &str) -> TriggerId<'_> {
-        TriggerId { hash: 1, namespace: "billing", name, query: "jobs", thresholds: None }
+        TriggerId { hash: 1, namespace: "billing", name, query: "jobs", thresholds: None, metadata: None }
     }
 
     fn poll(metrics: &Metrics, names: &[&str]) {
         for name in names {
-            let key = metrics.trigger_asked(trigger(name), Instant::now());
+            let (key, _) = metrics.trigger_asked(trigger(name), Instant::now());
             metrics.trigger_told(key, Told::Value(1.0), Instant::now());
         }
     }
@@ -309,8 +312,8 @@ mod tests {
             }
             let news = lookout.look(&metrics, Instant::now(), SystemTime::UNIX_EPOCH).into_iter();
             news.map(|news| match news {
-                News::Changed { by_metadata, before, after, .. } => {
-                    (by_metadata, format!("{} to {}", in_words(&before), in_words(&after)))
+                News::Changed { keys, before, after, .. } => {
+                    (keys.is_some(), format!("{} to {}", in_words(&before), in_words(&after)))
                 }
                 other => panic!("it is about something else: {other:?}"),
             })

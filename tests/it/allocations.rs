@@ -212,6 +212,7 @@ fn the_recorder_keeps_a_million_changes_of_ten_thousand_triggers_within_16_mib()
                 query: "outstanding-claps",
                 target: Some(5.0),
                 activation: Some(0.0),
+                divide_by: Some(1.0),
             };
             let text = format!("the database rejected the query (SQLSTATE {:05})", number % 100);
             let answer = match round % 4 {

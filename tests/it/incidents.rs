@@ -336,6 +336,33 @@ async fn another_search_path_of_the_role_is_told() {
 }
 
 #[tokio::test]
+async fn a_pool_that_one_query_keeps_busy_is_told_with_the_query() {
+    let database = jobs(Cluster::shared().await).await;
+    let access = database.scaler().with("pool_size", 1).yaml("claps");
+    let queries = "queries:
+  jobs: {sql: SELECT count(*) FROM jobs, max_age: 0s}
+  ledger: {sql: 'SELECT $1 FROM pg_sleep(1.2)', max_age: 0s, parameters: {number: bigint}}
+";
+    let mut fixture = Fixture::configured(&format!("databases:\n{access}{queries}")).await;
+    let mailer = named(&trigger("jobs", &[]), "mailer");
+    fixture.scaler.reaches(&mailer, 0.0, SOON).await;
+    let ledgers: Vec<ScaledObjectRef> =
+        (1..=4_u8).map(|number| named(&trigger("ledger", &[("param.number", &number.to_string())]), number)).collect();
+    let message = "readings wait for a connection:";
+    wait::first(message, 4 * PATIENCE, async || {
+        drop(futures_util::future::join_all(ledgers.iter().map(|ledger| fixture.scaler.value(ledger))).await);
+        (!lines(&fixture, message).is_empty()).then_some(())
+    })
+    .await;
+    told(&mut fixture, message, &[("database", "claps"), ("held_by", "ledger")]).await;
+    shows(&fixture, "database claps", "readings wait for a connection").await;
+    fixture.scaler.reaches(&mailer, 0.0, PATIENCE).await;
+    why(&fixture, "mailer", "most of the time they are held by ledger").await;
+    assert_eq!(lines(&fixture, message).len(), 1, "once, however many wait");
+    tells_nothing_secret(fixture.serving, &database).await;
+}
+
+#[tokio::test]
 async fn a_file_that_gets_broken_is_told_and_so_is_its_mending() {
     let database = jobs(Cluster::shared().await).await;
     let good = configuration(&database.scaler().yaml("claps"));

@@ -74,6 +74,15 @@ async fn shows(fixture: &Fixture, list: &str, name: &str, members: Value) -> Val
     .await
 }
 
+/// Returns the events with this word: what each is about, and whether it lasts.
+async fn events(fixture: &Fixture, word: &str) -> Vec<(String, bool)> {
+    let status = status(fixture).await;
+    let events = status["events"].as_array().unwrap_or_else(|| panic!("no events in {status}"));
+    let of_word = events.iter().filter(|event| event["word"] == word);
+    let subject = |event: &Value| event["name"].as_str().or(event["database"].as_str()).unwrap_or_default().to_owned();
+    of_word.map(|event| (subject(event), event["until"].is_null())).collect()
+}
+
 /// Looks for what must not be shown.
 fn shows_nothing_secret(text: &str, database: &Database<'_>) {
     let access = database.scaler();
@@ -165,6 +174,7 @@ async fn an_outage_is_shown_with_its_beginning_and_its_end() {
     assert_eq!(failing["value"], Value::Null);
     shows(&fixture, "queries", "jobs", json!({"state": "failing"})).await;
     assert!(page(&fixture, "/").await.contains("1 database is down, 1 query fails, 1 trigger is failing</h2>"));
+    assert!(events(&fixture, "failing").await.contains(&("mailer".to_owned(), true)), "it lasts");
     // It lasts from its beginning on, whatever the faults after the first.
     assert!(fixture.scaler.value(&mailer).await.is_err());
     let since = shows(&fixture, "triggers", "mailer", json!({"state": "failing"})).await["since"].clone();
@@ -177,6 +187,12 @@ async fn an_outage_is_shown_with_its_beginning_and_its_end() {
     shows(&fixture, "triggers", "mailer", json!({"state": "answered", "value": 0})).await;
     shows(&fixture, "queries", "jobs", json!({"state": "good", "error": null})).await;
     assert!(page(&fixture, "/").await.contains("All is well</h2>"));
+    assert_eq!(events(&fixture, "down").await, [("claps".to_owned(), false)]);
+    let failing = events(&fixture, "failing").await;
+    assert!(
+        !failing.is_empty() && failing.iter().all(|failing| *failing == ("mailer".to_owned(), false)),
+        "{failing:?}"
+    );
     shows_nothing_secret(&status(&fixture).await.to_string(), &database);
 }
 

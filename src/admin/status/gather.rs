@@ -8,6 +8,7 @@ use super::{
     Breaker, Database, DatabaseState, Files, Process, Query, QueryState, Reload, ReloadResult, Role, Status, Trigger,
     TriggerState,
     clock::{Clock, DAY},
+    events,
 };
 use crate::{
     admin::{
@@ -49,6 +50,7 @@ impl Gatherer {
         let mut databases: Vec<Database> =
             databases.map(|(name, database)| self.database(name, database, &queries, &clock)).collect();
         databases.sort_unstable_by(|a, b| (a.state, &a.name).cmp(&(b.state, &b.name)));
+        let events = events::latest(&metrics.recorder, &databases, &clock);
         let (states, untracked_requests) = metrics.trigger_states(clock.instant());
         Status {
             process: Process {
@@ -62,6 +64,7 @@ impl Gatherer {
             queries,
             triggers: triggers(states, &clock),
             untracked_requests,
+            events,
             reloads: reloads.latest().into_iter().map(|reload| self::reload(reload, &clock)).collect(),
             files: files(metrics, &clock),
         }
@@ -128,6 +131,7 @@ impl Gatherer {
             role: known.is_standby.map(|is_standby| if is_standby { Role::Standby } else { Role::Primary }),
             has_left_primary: known.has_left_primary,
             path_changed_at: known.path_changed_at.map(|at| clock.moment(at)).filter(|moment| moment.age < DAY),
+            crowded_since: known.crowded_since.map(|since| clock.moment(since)),
             privileged: known.is_privileged,
             breaker: match known.breaker {
                 reading::Breaker::Closed => Breaker::Closed,

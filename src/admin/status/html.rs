@@ -3,6 +3,8 @@
 //! Everything that is not written here is escaped. The page is right without JavaScript; its script only puts a newer
 //! page's parts in the place of the older ones.
 
+mod happened;
+
 use std::{
     fmt::{Display, Write as _},
     sync::LazyLock,
@@ -13,7 +15,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use sha2::{Digest as _, Sha256};
 
 use super::{
-    Breaker, Database, DatabaseState, Query, QueryState, Reload, ReloadResult, Role, Status, Trigger, TriggerState,
+    Breaker, Database, DatabaseState, Query, QueryState, Role, Status, Trigger, TriggerState,
     clock::{DAY, Moment},
     problems::{Problem, Subject, Weight},
     view::{Sort, View},
@@ -26,13 +28,12 @@ use crate::{
 /// The page, with places in double braces.
 const TEMPLATE: &str = include_str!("page.html");
 
-/// The most triggers on one page, the most databases and queries, problems above them, and faults of a reload: so that the page stays
-/// below 100 KiB, whatever there is.
+/// The most triggers on one page, the most databases and queries, and problems above them: so that the page stays below 100 KiB,
+/// whatever there is.
 const TRIGGERS: usize = 50;
 const DATABASES: usize = 20;
 const QUERIES: usize = 30;
 const PROBLEMS: usize = 8;
-const FAULTS: usize = 3;
 
 /// The most characters of a text that the page shows. JSON has it in full.
 const LONGEST_TEXT: usize = 200;
@@ -125,6 +126,7 @@ impl Status {
             ("now", self.now(&headline, weight)),
             ("databases", self.database_table()),
             ("queries", self.query_table()),
+            ("events", self.event_list()),
             ("triggers", self.trigger_list(view)),
             ("reloads", self.reload_list()),
         ];
@@ -255,21 +257,6 @@ impl Status {
             markup.raw("<a href=\"").text(&there.address()).raw(format_args!("\"{current}>{word} {count}</a>"));
         }
         markup.raw("</nav>");
-    }
-
-    fn reload_list(&self) -> String {
-        let mut markup = Markup::default();
-        markup.raw("<section id=\"reloads\" aria-labelledby=\"reloads-title\"><h2 id=\"reloads-title\">Reloads</h2>");
-        if self.reloads.is_empty() {
-            markup.raw("<p class=\"quiet\">The configuration is the one of the start.</p></section>");
-            return markup.0;
-        }
-        markup.raw("<table><caption class=\"sr\">The latest reloads</caption><thead><tr><th>Result<th>When<th>What");
-        markup.raw("</thead><tbody>");
-        for reload in &self.reloads {
-            reload_row(&mut markup, reload);
-        }
-        markup.raw("</tbody></table></section>").0.clone()
     }
 }
 
@@ -428,21 +415,6 @@ fn trigger_row(markup: &mut Markup, trigger: &Trigger) {
     }
     error(markup, trigger.error.as_deref());
     markup.raw("<td class=\"n\">").age(&trigger.asked_at);
-}
-
-fn reload_row(markup: &mut Markup, reload: &Reload) {
-    let (class, word) = match reload.result {
-        ReloadResult::Applied => ("good", "applied"),
-        ReloadResult::Rejected => ("bad", "rejected"),
-    };
-    markup.raw("<tr><td>").badge(class, word).raw("<td>").age(&reload.at).raw(" ago, at ").raw(reload.at.time_of_day());
-    markup.raw("<td>").text(reload.changed.as_deref().unwrap_or_default());
-    for fault in reload.faults.iter().take(FAULTS) {
-        markup.raw("<div>").text(fault).raw("</div>");
-    }
-    if let more @ 1.. = reload.faults.len().saturating_sub(FAULTS) {
-        markup.raw(format_args!("<div>{}</div>", plural(more, "more fault", "more faults")));
-    }
 }
 
 fn error(markup: &mut Markup, error: Option<&str>) {

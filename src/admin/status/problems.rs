@@ -108,6 +108,8 @@ impl Status {
             count => Some(format!("{} {what}", plural(count, "database", "databases"))),
         };
         parts.extend(of_databases(self.databases.iter().filter(|one| one.is_on_standby()).count(), "on a standby"));
+        let crowded = self.databases.iter().filter(|one| one.crowded_since.is_some()).count();
+        parts.extend(of_databases(crowded, "without a free connection"));
         let deaf = self.databases.iter().filter(|one| one.is_deaf()).count();
         parts.extend(of_databases(deaf, "without notifications"));
         if let soon @ 1.. = self.files.certificates.iter().filter(|(_, days)| *days >= 0).count() {
@@ -163,6 +165,14 @@ impl Status {
                 let text = "the search_path of its role has changed: names of tables may mean others".into();
                 let remedy = "Set `search_path` of the database, or name schemas in the queries. ALTER ROLE ... RESET search_path takes it back.";
                 let (weight, word, since, remedy) = (Weight::Note, "path", Some(changed_at), Some(remedy));
+                let subject = Subject::Database(&database.name);
+                problems.push(Problem { weight, word, subject, since, text, remedy });
+            }
+            if let Some(since) = database.crowded_since {
+                let text =
+                    "readings wait for a connection: calls may get an error although the database answers".into();
+                let remedy = "Raise `pool_size`, or make cheaper what holds the connections: the log and the latest events name it.";
+                let (weight, word, since, remedy) = (Weight::Warning, "full", Some(since), Some(remedy));
                 let subject = Subject::Database(&database.name);
                 problems.push(Problem { weight, word, subject, since, text, remedy });
             }

@@ -102,6 +102,8 @@ fn query_report(statement: &Statement, database: &str, origin: Origin, inspectio
     warnings.extend(query.preset.iter().flat_map(|preset| warning::for_preset(preset, stalled, is_queue_seen)));
     if let QueryOutcome::Answered(answer) = &outcome {
         warnings.extend(warning::for_value(query, answer.value));
+        let cap = plan.as_ref().and_then(|plan| plan.cap);
+        warnings.extend(cap.filter(|cap| *cap == answer.undivided).map(warning::for_cap));
     }
     let counts_nothing = matches!(&outcome, QueryOutcome::Answered(answer) if answer.undivided == 0.0);
     for relation in plan.iter().flat_map(|plan| &plan.relations) {
@@ -112,7 +114,7 @@ fn query_report(statement: &Statement, database: &str, origin: Origin, inspectio
     }
     warnings.extend(plan.iter().filter_map(|plan| plan.loose_key.as_deref()).map(warning::for_loose_key));
     warnings.extend(plan.iter().flat_map(|plan| &plan.caveats).map(warning::for_caveat));
-    let plan = plan.map(|Plan { cost, rows, relations, functions: _, loose_key: _, caveats: _ }| PlanReport {
+    let plan = plan.map(|Plan { cost, rows, relations, functions: _, loose_key: _, cap: _, caveats: _ }| PlanReport {
         cost,
         rows,
         relations: relations.iter().map(|relation| format!("{}.{}", relation.schema, relation.name)).collect(),

@@ -10,6 +10,7 @@ use crate::{
     presets,
     query::{PresetQuery, Query},
     reading::CALL_DEADLINE,
+    terminal::text::number,
 };
 
 /// The oldest PostgreSQL that is supported, in the form of `server_version_num`.
@@ -169,6 +170,17 @@ pub(super) fn for_value(query: &Query, value: f64) -> Option<Warning> {
         )
         .advise(format!("divide it (queries.{}.divide_by), and the target with it", query.name))
     })
+}
+
+/// Returns the warning that a count is all that a LIMIT lets it be.
+pub(super) fn for_cap(cap: f64) -> Warning {
+    Warning::new(format!(
+        "counts {}, which is all that the LIMIT inside its SQL lets it count: there may be more rows",
+        number(cap)
+    ))
+    .advise(
+        "a LIMIT keeps a count cheap; raise it above maxReplicaCount times the target, so that it changes no decision",
+    )
 }
 
 /// Returns the warnings about a table that a query reads.

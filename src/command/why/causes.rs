@@ -2,7 +2,7 @@
 
 use time::OffsetDateTime;
 
-use super::story::{State, Story};
+use super::story::{State, Story, held};
 use crate::{
     config::part_of_key,
     recorder::{Event, History, Incident, TriggerHistory},
@@ -34,10 +34,18 @@ impl Story<'_> {
                         self.time(at)
                     )
                 });
-                of_value(state).into_iter().chain(of_threshold).chain(of_path).chain(of_notifications).collect()
+                let of_divisor = of_divisor(state).into_iter();
+                let of_value = of_value(state).into_iter().chain(of_divisor).chain(of_threshold);
+                of_value.chain(of_path).chain(of_notifications).collect()
             }
         };
+        causes.extend(self.of_standby(state, history));
+        causes.extend(self.of_pool(state, history));
         causes.extend(reload);
+        causes.extend(self.deployment(state, history));
+        if causes.is_empty() {
+            causes.extend(self.of_zero(state));
+        }
         causes
     }
 
@@ -94,6 +102,87 @@ impl Story<'_> {
         trigger.databases.iter().flat_map(of_database).collect()
     }
 
+    /// Returns the latest incident of a kind before the moment, in a database of a trigger, if nothing has ended it. `which` says of an
+    /// incident whether it begins the state or ends it.
+    fn lasting<'a>(
+        &self,
+        trigger: &TriggerHistory,
+        history: &'a History,
+        which: fn(&Incident) -> Option<(&String, bool)>,
+    ) -> Option<(OffsetDateTime, &'a Incident)> {
+        let past = history.incidents.iter().rev().filter(|happening| happening.at <= self.at);
+        let mut of_trigger = past.filter_map(|happening| {
+            let (database, begins) = which(&happening.incident)?;
+            trigger.databases.contains(database).then_some((happening, begins))
+        });
+        of_trigger.next().filter(|(_, begins)| *begins).map(|(happening, _)| (happening.at, &happening.incident))
+    }
+
+    /// Says that a value came from a standby.
+    fn of_standby(&self, state: &State<'_>, history: &History) -> Option<String> {
+        let trigger = state.trigger;
+        if state.error().is_some() {
+            return None;
+        }
+        let left = self.lasting(trigger, history, |incident| match incident {
+            Incident::Standby { database } => Some((database, true)),
+            Incident::Primary { database } => Some((database, false)),
+            _ => None,
+        });
+        if let Some((at, Incident::Standby { database })) = left {
+            return Some(format!(
+                "Readings of {database} have come from a standby since {}, and came from a primary before, so that the value may be \
+                 old. After a failover, list all hosts with `target_session_attrs: read-write`.",
+                self.time(at)
+            ));
+        }
+        (!trigger.standbys.is_empty()).then(|| {
+            format!(
+                "Readings of {} come from a standby: they are as old as its replay.",
+                trigger.standbys.join(" and ")
+            )
+        })
+    }
+
+    /// Says that readings had to wait for a connection.
+    fn of_pool(&self, state: &State<'_>, history: &History) -> Option<String> {
+        let full = self.lasting(state.trigger, history, |incident| match incident {
+            Incident::PoolFull { database, .. } => Some((database, true)),
+            Incident::PoolFree { database } => Some((database, false)),
+            _ => None,
+        });
+        let (at, Incident::PoolFull { database, held_by }) = full? else { return None };
+        let held = match held(held_by).as_str() {
+            "" => String::new(),
+            held => format!("; {held}"),
+        };
+        Some(format!(
+            "Readings of {database} have had to wait for a connection since {}{held}. Raise `pool_size` of the database, or make \
+             what holds them cheaper.",
+            self.time(at)
+        ))
+    }
+
+    /// Says that PostgreSQL counted nothing where it had counted rows before, and nothing here explains it.
+    fn of_zero(&self, state: &State<'_>) -> Option<String> {
+        let zero = state.value.filter(|change| matches!(change.event, Event::Value { value } if value == 0.0))?;
+        let before = state.trigger.changes.iter().rev().find_map(|change| match change.event {
+            Event::Value { value } if value > 0.0 && change.at < zero.at => Some(number(value)),
+            _ => None,
+        })?;
+        let reasons = match state.trigger.is_grouped {
+            true => "there is no row of its key any more, or the rows have another key now: was the queue renamed?",
+            false => {
+                "the rows are done, or the query does not find them any more: did a state, a queue or a table get another name?"
+            }
+        };
+        Some(format!(
+            "PostgreSQL has counted nothing since {}, and {before} before, and neither the query nor the trigger changed in the time \
+             that is shown: {reasons}",
+            self.time(zero.at)
+        ))
+    }
+
     /// Says that names of tables may mean others than before.
     fn of_path(&self, state: &State<'_>, history: &History) -> Option<String> {
         let mut changes = history.incidents.iter().rev().filter(|happening| happening.at <= self.at);
@@ -108,6 +197,22 @@ impl Story<'_> {
              `search_path` of the database, or name schemas in the query.",
             self.time(at)
         ))
+    }
+
+    /// Names the keys of the trigger's metadata that the latest deployment changed.
+    fn deployment(&self, state: &State<'_>, history: &History) -> Option<String> {
+        let trigger = state.trigger;
+        let of_keys = trigger.changes.iter().rev().filter(|change| change.at <= self.at).find_map(|change| {
+            let Event::Metadata { keys } = &change.event else { return None };
+            Some((change.at, format!("changed {} of the trigger's metadata", printable(keys))))
+        });
+        let of_query = self.query_before(trigger, history).map(|before| {
+            (trigger.first_asked_at, format!("changed the trigger's query, which was {} before,", before.query))
+        });
+        let (at, changed) = of_keys.or(of_query)?;
+        let before = value_before(trigger, at, history)
+            .map_or_else(String::new, |before| format!(" Before that, KEDA was told {before}."));
+        Some(format!("A deployment {changed} at {}.{before}", self.time(at)))
     }
 
     /// Names the latest reload that changed a trigger's query or, if it was told an error, one of its databases. An outage has
@@ -145,6 +250,15 @@ impl Story<'_> {
         };
         Some(told + &effect)
     }
+}
+
+/// Says that a value is not the number of the query itself.
+fn of_divisor(state: &State<'_>) -> Option<String> {
+    let divisor = state.trigger.divide_by.filter(|divisor| *divisor != 1.0)?;
+    Some(format!(
+        "The value is what the query returned, divided by {} (`divideBy`, or `divide_by` of the query).",
+        number(divisor)
+    ))
 }
 
 /// Returns the value and the target that the triggers of a query had been told before a time.

@@ -249,9 +249,14 @@ impl Story<'_> {
         for (index, trigger) in history.triggers.iter().enumerate().skip(1).filter(|(_, one)| one.target.is_some()) {
             let mut before = history.triggers[..index].iter().filter(|before| before.query == trigger.query);
             let is_later = before.any(|before| before.first_asked_at + ONE_POLL < trigger.first_asked_at);
-            if is_later && trigger.first_asked_at >= history.from {
-                let text = "the trigger's metadata changed, or its query's target or activation";
+            let is_told = trigger.changes.iter().any(|change| matches!(change.event, Event::Metadata { .. }));
+            if is_later && !is_told && trigger.first_asked_at >= history.from {
+                let text = "the trigger's metadata changed, or its query's target, activation or divisor";
                 changes.push((trigger.first_asked_at, text.to_owned(), Style::Quiet));
+            }
+            if let Some(before) = self.query_before(trigger, history) {
+                let text = format!("the trigger's query changed from {} to {}", before.query, trigger.query);
+                changes.push((trigger.first_asked_at, text, Style::Quiet));
             }
         }
         for trigger in &history.triggers {
@@ -295,6 +300,19 @@ impl Story<'_> {
         }
     }
 
+    /// Returns the trigger of another query that a trigger has taken the place of.
+    pub(super) fn query_before<'a>(
+        &self,
+        trigger: &TriggerHistory,
+        history: &'a History,
+    ) -> Option<&'a TriggerHistory> {
+        let began = trigger.first_asked_at;
+        let others = history.triggers.iter().filter(|other| other.target.is_some() && other.first_asked_at < began);
+        let latest = others.max_by_key(|other| other.last_asked_at)?;
+        let has_left = latest.query != trigger.query && latest.last_asked_at < began && history.now > began + ONE_POLL;
+        (has_left && began >= history.from).then_some(latest)
+    }
+
     fn change(&self, change: &Change, trigger: &TriggerHistory) -> (String, Style) {
         let word = |active: bool| if active { "active" } else { "inactive" };
         match &change.event {
@@ -309,6 +327,9 @@ impl Story<'_> {
             Event::Refusal { code, text } => (format!("refused: {code}, \"{}\"", printable(text)), Style::Bad),
             Event::Silence { since } => {
                 (format!("KEDA asked again, which it had not done since {}", self.time(*since)), Style::Warning)
+            }
+            Event::Metadata { keys } => {
+                (format!("the trigger's metadata changed: {}", printable(keys)), Style::Warning)
             }
         }
     }
@@ -379,6 +400,11 @@ impl<'a> State<'a> {
     }
 }
 
+/// Says which queries hold the connections of a pool.
+pub(super) fn held(held_by: &str) -> String {
+    if held_by.is_empty() { String::new() } else { format!("most of the time they are held by {held_by}") }
+}
+
 fn incident(incident: &Incident) -> (String, Style) {
     let with = |text: &str, detail: &str| match detail {
         "" => text.to_owned(),
@@ -408,6 +434,12 @@ fn incident(incident: &Incident) -> (String, Style) {
             format!("the search_path of the role in {database} changed: names of tables may mean others"),
             Style::Warning,
         ),
+        Incident::PoolFull { database, held_by } => {
+            (with(&format!("readings of {database} had to wait for a connection"), &held(held_by)), Style::Warning)
+        }
+        Incident::PoolFree { database } => {
+            (format!("readings of {database} waited for a connection no more"), Style::Good)
+        }
         Incident::Hearing { database } => (format!("notifications of {database} arrived again"), Style::Good),
     }
 }

@@ -49,14 +49,17 @@ fn trigger(first: &str, last: &str, changes: Vec<Change>) -> TriggerHistory {
     TriggerHistory {
         query: "jobs".to_owned(),
         databases: vec!["claps".to_owned()],
+        standbys: Vec::new(),
         target: Some(5.0),
         activation: Some(0.0),
+        divide_by: Some(1.0),
         first_asked_at: at(first),
         last_asked_at: at(last),
         interval_seconds: Some(30.0),
         silent_keys: 0,
         short_keys: 0,
         budget: None,
+        is_grouped: false,
         is_silent: false,
         changes,
         left_off: 0,
@@ -346,7 +349,10 @@ fn a_reload_of_its_query_is_told_beside_what_it_changed() {
         page.contains("A reload changed queries.jobs.target at 02:30:00. Before that, KEDA was told 12 / 2."),
         "{page}"
     );
-    assert!(page.contains("02:30:20 the trigger's metadata changed, or its query's target or activation"), "{page}");
+    assert!(
+        page.contains("02:30:20 the trigger's metadata changed, or its query's target, activation or divisor"),
+        "{page}"
+    );
     let failing = || vec![trigger("00:10:00", "08:59:50", vec![value("01:30:00", 12.0), away("02:31:00")])];
     let host = ("02:30:00", reload("databases.claps.host, queries.jobs.sql"));
     let page = told_after(vec![host, ("02:30:50", down("unreachable", Some("No such name.")))], failing());
@@ -404,4 +410,75 @@ fn a_minute_is_told_by_its_end_and_what_was_different_at_its_beginning() {
     assert!(page.contains("was told 40 / 5 (value / target), since 03:12:50"), "{page}");
     let page = told(vec![value("02:30:00", 12.0)]);
     assert!(!page.contains("It was different"), "{page}");
+}
+
+#[test]
+fn a_deployment_is_told_with_the_keys_that_it_changed_and_so_is_a_divisor() {
+    let keys = |time: &str, keys: &str| change(time, Event::Metadata { keys: keys.to_owned() });
+    let told = |before: TriggerHistory| {
+        let changes = vec![keys("03:00:00", "divideBy, param.region"), value("03:00:00", 5.0)];
+        let mut now = trigger("03:00:00", "08:59:50", changes);
+        now.divide_by = Some(100.0);
+        flat(&told_of("03:12:00", vec![before, now]))
+    };
+    let page = told(trigger("00:10:00", "02:59:30", vec![value("01:30:00", 412.0)]));
+    let cause = "A deployment changed divideBy, param.region of the trigger's metadata at 03:00:00. Before that, KEDA was told 412 / 5.";
+    assert!(page.contains(cause), "{page}");
+    assert!(page.contains("divided by 100 (`divideBy`, or `divide_by` of the query)."), "{page}");
+    assert!(page.contains("03:00:00 the trigger's metadata changed: divideBy, param.region"), "{page}");
+    assert!(!page.contains("or its query's target"), "{page}");
+
+    let query = |last: &str| {
+        let mut before = trigger("00:10:00", last, vec![value("01:30:00", 412.0)]);
+        before.query = "invoices".to_owned();
+        flat(&told_of("03:12:00", vec![before, trigger("03:00:00", "08:59:50", vec![value("03:00:00", 0.0)])]))
+    };
+    let page = query("02:59:30");
+    assert!(
+        page.contains("A deployment changed the trigger's query, which was invoices before, at 03:00:00."),
+        "{page}"
+    );
+    assert!(page.contains("03:00:00 the trigger's query changed from invoices to jobs"), "{page}");
+    assert!(!query("08:59:50").contains("A deployment changed"), "the object has two triggers");
+}
+
+#[test]
+fn a_value_says_where_it_comes_from_and_a_zero_that_nothing_here_explains_says_so() {
+    let standby = || Incident::Standby { database: "claps".to_owned() };
+    let primary = || Incident::Primary { database: "claps".to_owned() };
+    let full = || Incident::PoolFull { database: "claps".to_owned(), held_by: "exports, mails".to_owned() };
+    let free = || Incident::PoolFree { database: "claps".to_owned() };
+    let with_value = || vec![trigger("00:10:00", "08:59:50", vec![value("01:30:00", 12.0), active("01:30:00", true)])];
+    let page = told_after(vec![("03:00:00", standby())], with_value());
+    assert!(
+        page.contains("Readings of claps have come from a standby since 03:00:00, and came from a primary"),
+        "{page}"
+    );
+    let page = told_after(vec![("03:00:00", standby()), ("03:05:00", primary())], with_value());
+    assert!(!page.contains("have come from a standby"), "{page}");
+    let mut always = with_value();
+    always[0].standbys = vec!["claps".to_owned()];
+    let page = told_after(Vec::new(), always);
+    assert!(page.contains("Readings of claps come from a standby: they are as old as its replay."), "{page}");
+
+    let page = told_after(vec![("03:00:00", full())], with_value());
+    let words = "have had to wait for a connection since 03:00:00; most of the time they are held by exports, mails. Raise `pool_size`";
+    assert!(page.contains(words), "{page}");
+    assert!(page.contains("03:00:00 readings of claps had to wait for a connection: most of the time"), "{page}");
+    let page = told_after(vec![("03:00:00", full()), ("03:11:00", free())], with_value());
+    assert!(!page.contains("have had to wait") && page.contains("03:11:00 readings of claps waited"), "{page}");
+
+    let zero = |is_grouped: bool, reloads: Vec<(&str, Incident)>| {
+        let changes = vec![value("01:30:00", 12.0), value("02:40:00", 0.0), active("02:40:00", false)];
+        let mut one = trigger("00:10:00", "08:59:50", changes);
+        one.is_grouped = is_grouped;
+        told_after(reloads, vec![one])
+    };
+    let page = zero(true, Vec::new());
+    assert!(
+        page.contains("has counted nothing since 02:40:00, and 12 before") && page.contains("queue renamed?"),
+        "{page}"
+    );
+    assert!(zero(false, Vec::new()).contains("does not find them any more"));
+    assert!(!zero(false, vec![("02:39:00", reload("queries.jobs.sql"))]).contains("counted nothing"));
 }

@@ -6,9 +6,10 @@ use tokio::time::Instant;
 
 use super::{
     REFUSED_REPLACEABLE_AFTER, RefusalNews, Refused, Standing, Thresholds, Told, TriggerId, TriggerLabels,
-    state::{FaultTold, RefusalTold, TriggerState, silent_after},
+    fingerprint::{Fingerprint, LONGEST_LIST},
+    state::{Changed, FaultTold, RefusalTold, TriggerState, silent_after},
 };
-use crate::metrics::since_1970;
+use crate::{metrics::since_1970, recorder::shortened_list};
 
 /// The code of a good answer.
 const OK: &str = "OK";
@@ -48,8 +49,18 @@ pub(super) struct Place {
     value_before: Option<f64>,
     /// The latest value, which an error does not change.
     latest_value: Option<f64>,
-    /// The time at which it first asked with other metadata than before, and the same in seconds since 1970.
-    changed_at: Option<(Instant, f64)>,
+    /// The latest change of its metadata.
+    changed: Option<MetadataChange>,
+}
+
+/// The first request with other metadata than before.
+#[derive(Debug)]
+struct MetadataChange {
+    at: Instant,
+    /// The same in seconds since 1970.
+    wall: f64,
+    /// The names of the keys that changed.
+    keys: Arc<str>,
 }
 
 /// The part of a place that a scrape shows.
@@ -79,6 +90,7 @@ struct Variant {
     is_active: Option<bool>,
     thresholds: Option<Thresholds>,
     fault: Option<FaultTold>,
+    fingerprint: Fingerprint,
 }
 
 /// A refusal that was logged. It is known by its text, because the metadata of a refused trigger may hold a secret and
@@ -112,7 +124,7 @@ impl Place {
             value_since: None,
             value_before: None,
             latest_value: None,
-            changed_at: None,
+            changed: None,
         }
     }
 
@@ -130,27 +142,27 @@ impl Place {
         self.labels.namespace == namespace && self.labels.name == name
     }
 
-    /// Records a request of a trigger.
-    pub(super) fn asked(&mut self, trigger: TriggerId<'_>, now: Instant) {
-        let TriggerId { hash, thresholds, .. } = trigger;
+    /// Records a request of a trigger, and returns the names of the keys that changed if its metadata are new.
+    pub(super) fn asked(&mut self, trigger: TriggerId<'_>, now: Instant) -> Option<Arc<str>> {
+        let TriggerId { hash, thresholds, metadata, .. } = trigger;
         let absence = silent_after(self.rhythm);
-        let others_asked_at =
-            self.variants.iter().filter(|variant| variant.hash != hash).map(|variant| variant.asked_at).max();
-        if let Some(known) = self.variants.iter_mut().find(|variant| variant.hash == hash) {
+        if let Some(index) = self.variants.iter().position(|variant| variant.hash == hash) {
+            let known = &self.variants[index];
+            let others_asked_at = self.others(hash).map(|variant| variant.asked_at).max();
             // Others were asked for in its place meanwhile, and now it is back: a deployment was undone.
-            if others_asked_at.is_some_and(|asked_at| asked_at >= known.asked_at + absence) {
-                known.began_at = now;
-                self.changed_at = Some((now, since_1970().as_secs_f64()));
-            }
+            let is_back = others_asked_at.is_some_and(|asked_at| asked_at >= known.asked_at + absence);
+            let fingerprint = is_back.then(|| known.fingerprint.clone());
+            let keys = fingerprint.map(|fingerprint| self.change(&fingerprint, hash, now));
+            let known = &mut self.variants[index];
             (known.asked_at, known.thresholds) = (now, thresholds);
-            return;
+            known.began_at = if is_back { now } else { known.began_at };
+            return keys;
         }
         // Those of the same poll are new together; of more triggers than there are places for each looks new.
         let is_crowded = self.variants.iter().filter(|variant| now < variant.asked_at + absence).count() == VARIANTS;
         let is_change = !is_crowded && self.variants.iter().all(|variant| now >= variant.began_at + ONE_POLL);
-        if is_change && !self.variants.is_empty() {
-            self.changed_at = Some((now, since_1970().as_secs_f64()));
-        }
+        let fingerprint = metadata.map(Fingerprint::of).unwrap_or_default();
+        let keys = (is_change && !self.variants.is_empty()).then(|| self.change(&fingerprint, hash, now));
         let variant = Variant {
             hash,
             began_at: now,
@@ -160,12 +172,31 @@ impl Place {
             is_active: None,
             thresholds,
             fault: None,
+            fingerprint,
         };
         if self.variants.len() < VARIANTS {
             self.variants.push(variant);
         } else if let Some(oldest) = self.variants.iter_mut().min_by_key(|variant| variant.asked_at) {
             *oldest = variant;
         }
+        keys
+    }
+
+    /// Returns those of the triggers that have other metadata.
+    fn others(&self, hash: u64) -> impl Iterator<Item = &Variant> {
+        self.variants.iter().filter(move |variant| variant.hash != hash)
+    }
+
+    /// Notes that the trigger with this hash has new metadata, and returns the names of the keys that changed. Of several that the
+    /// latest poll asked for it has replaced the one that differs least.
+    fn change(&mut self, fingerprint: &Fingerprint, hash: u64, now: Instant) -> Arc<str> {
+        let latest = self.others(hash).map(|other| other.asked_at).max().unwrap_or(now);
+        let candidates = self.others(hash).filter(|other| latest.saturating_duration_since(other.asked_at) < ONE_POLL);
+        let changes = candidates.map(|other| fingerprint.changed(&other.fingerprint));
+        let keys = changes.min_by_key(Vec::len).unwrap_or_default().join(", ");
+        let keys: Arc<str> = shortened_list(&keys, LONGEST_LIST).into();
+        self.changed = Some(MetadataChange { at: now, wall: since_1970().as_secs_f64(), keys: Arc::clone(&keys) });
+        keys
     }
 
     /// Counts an answer and records what it told. Returns whether it is the first good one of this place.
@@ -327,7 +358,7 @@ impl Place {
             value: self.value(),
             is_active: self.is_active(),
             thresholds: self.thresholds(),
-            changed_at: self.changed_at.map(|(_, wall)| wall),
+            changed_at: self.changed.as_ref().map(|change| change.wall),
             codes: self.codes.clone(),
         }
     }
@@ -344,7 +375,11 @@ impl Place {
             value_before: self.value_before,
             is_active: self.is_active(),
             thresholds: self.all_thresholds(),
-            changed: self.changed_at.zip(self.newest_thresholds()).map(|((at, _), thresholds)| (at, thresholds)),
+            changed: self.changed.as_ref().zip(self.newest_thresholds()).map(|(change, thresholds)| Changed {
+                at: change.at,
+                thresholds,
+                keys: Arc::clone(&change.keys),
+            }),
             codes: self.codes.clone(),
             refusal: self.refusal.clone(),
             fault: self.present().filter_map(|variant| variant.fault).min_by_key(|told| told.since),

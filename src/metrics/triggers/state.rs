@@ -37,8 +37,8 @@ pub struct TriggerState {
     pub is_active: Option<bool>,
     /// The numbers that its answers are judged by; several if it is several triggers that differ in them.
     pub thresholds: Vec<Thresholds>,
-    /// The time at which it first asked with other metadata than before, and what its answers are judged by since.
-    pub changed: Option<(Instant, Thresholds)>,
+    /// The latest change of its metadata.
+    pub changed: Option<Changed>,
     /// The answers by code.
     pub codes: Vec<(&'static str, u64)>,
     /// The latest refusal, until the trigger is answered.
@@ -47,6 +47,17 @@ pub struct TriggerState {
     pub fault: Option<FaultTold>,
     /// The time since which every answer was a good one.
     pub answered_since: Option<Instant>,
+}
+
+/// The first request with other metadata than before.
+#[derive(Debug, Clone)]
+pub struct Changed {
+    /// Its time.
+    pub at: Instant,
+    /// The numbers that answers are judged by since then.
+    pub thresholds: Thresholds,
+    /// The names of the keys that changed, shortened.
+    pub keys: Arc<str>,
 }
 
 /// A refusal that KEDA was told.

@@ -16,7 +16,7 @@ impl World {
 
     /// Asks for a trigger, and tells it this value.
     fn poll(&self, trigger: TriggerId<'_>, value: f64) -> Vec<String> {
-        let key = self.triggers.asked(trigger, Instant::now());
+        let (key, _) = self.triggers.asked(trigger, Instant::now());
         self.triggers.told(key, Told::Value(value), Instant::now())
     }
 
@@ -49,7 +49,7 @@ impl World {
 }
 
 fn trigger(name: &str) -> TriggerId<'_> {
-    TriggerId { hash: 1, namespace: "default", name, query: "pending-claps", thresholds: None }
+    TriggerId { hash: 1, namespace: "default", name, query: "pending-claps", thresholds: None, metadata: None }
 }
 
 #[tokio::test(start_paused = true)]
@@ -133,7 +133,7 @@ async fn answers_are_counted_by_code_and_an_error_takes_the_value_away() {
     let world = World::new();
     world.poll(trigger("job"), 3.5);
     assert_eq!(world.value().as_deref(), Some("3.5"));
-    let key = world.triggers.asked(trigger("job"), Instant::now());
+    let (key, _) = world.triggers.asked(trigger("job"), Instant::now());
     world.triggers.told(key, Told::NoValue("Unavailable", Fault::BreakerOpen), Instant::now());
     assert_eq!(world.value(), None);
     world.triggers.told(key, Told::Active(true), Instant::now());
@@ -241,7 +241,7 @@ async fn a_refusal_and_a_fault_are_known_with_their_beginning_until_an_answer() 
     world.poll(trigger("job"), 1.0);
     assert!(state().refusal.is_none());
 
-    let key = world.triggers.asked(trigger("job"), Instant::now());
+    let (key, _) = world.triggers.asked(trigger("job"), Instant::now());
     tokio::time::advance(Duration::from_secs(30)).await;
     assert_eq!(state().answered_since, Some(answered_at));
     let failed_at = Instant::now();
@@ -276,7 +276,7 @@ fn asking(hash: u64) -> TriggerId<'static> {
 fn changed(world: &World) -> (Option<u64>, Option<f64>) {
     let (states, _) = world.triggers.states(Instant::now());
     let [state] = &states[..] else { panic!("there is one trigger") };
-    (state.changed.map(|(at, _)| at.elapsed().as_secs()), state.value_before)
+    (state.changed.as_ref().map(|change| change.at.elapsed().as_secs()), state.value_before)
 }
 
 #[tokio::test(start_paused = true)]
@@ -284,7 +284,7 @@ async fn an_error_between_two_equal_values_is_no_other_value() {
     let world = World::new();
     world.poll(trigger("mails"), 3.0);
     world.poll(trigger("mails"), 5.0);
-    let key = world.triggers.asked(trigger("mails"), Instant::now());
+    let (key, _) = world.triggers.asked(trigger("mails"), Instant::now());
     world.triggers.told(key, Told::NoValue("Unavailable", Fault::Unreachable), Instant::now());
     world.poll(trigger("mails"), 5.0);
     assert_eq!(changed(&world).1, Some(3.0));
@@ -314,4 +314,31 @@ async fn more_triggers_of_one_object_than_there_are_places_for_are_no_changes() 
         }
         assert_eq!(changed(&world).0, None);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_several_triggers_of_one_object_the_one_that_differs_least_is_the_one_that_changed() {
+    let world = World::new();
+    let asked = |pairs: &[(&str, &str)]| {
+        let metadata: HashMap<String, String> =
+            pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        let hash = pairs.iter().fold(0, |sum, pair| sum ^ RandomState::hash_one(&world.triggers.hasher, pair));
+        let (_, changed) =
+            world.triggers.asked(TriggerId { hash, metadata: Some(&metadata), ..trigger("mails") }, Instant::now());
+        changed.map(|keys| keys.to_string())
+    };
+    let (eu, us) = (&[("param.region", "eu"), ("activityColumn", "n")][..], &[("param.region", "us")][..]);
+    for _ in 0..4 {
+        assert_eq!((asked(eu), asked(us)), (None, None));
+        tokio::time::advance(Duration::from_secs(30)).await;
+    }
+    let divided = &[("param.region", "us"), ("divideBy", "100")];
+    assert_eq!((asked(eu), asked(divided)), (None, Some("divideBy".to_owned())));
+    for _ in 0..8 {
+        tokio::time::advance(Duration::from_secs(30)).await;
+        assert_eq!((asked(eu), asked(divided)), (None, None));
+    }
+    // One that is long gone differs less, and is not what was replaced.
+    let rounded = &[("param.region", "us"), ("rounding", "floor")];
+    assert_eq!(asked(rounded), Some("divideBy, rounding".to_owned()));
 }

@@ -122,10 +122,9 @@ impl ActivityUpdates {
             let (trigger, _) = &**watched;
             let ScaledObjectRef { namespace, name, .. } = &self.reference;
             let query = &trigger.query().name;
-            let thresholds = Some(trigger.thresholds());
-            let trigger = TriggerId { hash: trigger.id, namespace, name, query, thresholds };
-            self.metrics.trigger_streamed(trigger, is_active);
-            self.metrics.recorder.told(trigger.asker(), Answer::Pushed(is_active), Instant::now());
+            let id = TriggerId { hash: trigger.id, namespace, name, query, thresholds: None, metadata: None };
+            self.metrics.trigger_streamed(id, is_active);
+            self.metrics.recorder.told(trigger.asker(&self.reference), Answer::Pushed(is_active), Instant::now());
         }
     }
 

@@ -289,3 +289,29 @@ async fn a_table_of_another_server_is_told_because_its_policies_hide_rows() {
         assert!(text.contains("public.far") && text.contains("is of another server"), "{query}: {text}");
     }
 }
+
+#[tokio::test]
+async fn a_count_that_its_limit_cuts_is_told_and_one_below_it_is_not() {
+    let database = Database::empty(Cluster::shared().await).await;
+    database
+        .execute("CREATE TABLE job (id int); INSERT INTO job SELECT generate_series(1, 60); ANALYZE job; GRANT SELECT ON job TO scaler")
+        .await;
+    let queries = "
+  cut: {sql: SELECT count(*) FROM (SELECT FROM job LIMIT 40) AS few}
+  whole: {sql: SELECT count(*) FROM (SELECT FROM job LIMIT 1000) AS few}
+  unlimited: {sql: SELECT count(*) FROM job}
+";
+    let finished = run(&configuration(&database.scaler(), queries), &["check"]).await;
+    let told = |query: &str| {
+        let block = block(&finished.output, query).join(" ");
+        block.split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    assert!(
+        told("cut").contains("counts 40, which is all that the LIMIT inside its SQL lets it count"),
+        "{}",
+        finished.output
+    );
+    for query in ["whole", "unlimited"] {
+        assert!(!told(query).contains("LIMIT"), "{query}: {}", finished.output);
+    }
+}

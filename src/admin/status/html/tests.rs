@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use tokio::time::Instant;
 
 use super::*;
-use crate::admin::status::{Files, Process, clock::Clock};
+use crate::admin::status::{Event, Files, Process, Reload, ReloadResult, clock::Clock};
 
 /// A text that would end every HTML element or attribute that contains it.
 const HOSTILE: &str = "</script></style><img src=x onerror='alert(1)'>\"{{now}}\u{0}\n";
@@ -67,11 +67,18 @@ fn database(name: String, state: DatabaseState) -> Database {
         role: Some(Role::Primary),
         has_left_primary: false,
         path_changed_at: None,
+        crowded_since: None,
         privileged: Some(false),
         breaker: Breaker::Closed,
         notifications: Some(true),
         statements: 5_678,
     }
+}
+
+fn event(name: String, text: String) -> Event {
+    let (database, namespace, query) = (None, Some("billing".to_owned()), Some(name.clone()));
+    let (at, until) = (moment(7_300), Some(moment(7_260)));
+    Event { at, until, word: "failing", database, namespace, name: Some(name), query, others: 3, text }
 }
 
 fn quiet() -> Status {
@@ -87,6 +94,7 @@ fn quiet() -> Status {
         queries: vec![query("invoices".to_owned(), QueryState::Good, vec![Some(1.0), None, Some(3.0)])],
         triggers: vec![trigger("mailer".to_owned(), TriggerState::Answered)],
         untracked_requests: 0,
+        events: Vec::new(),
         reloads: Vec::new(),
         files: Files::default(),
     }
@@ -140,6 +148,7 @@ fn the_largest_page_is_below_100_kib() {
     let faults = vec!["x".repeat(500); 11];
     let reload = || Reload { at: moment(1), result: ReloadResult::Rejected, changed: None, faults: faults.clone() };
     status.reloads = (0..20).map(|_| reload()).collect();
+    status.events = (0..96).map(|number| event(long("trigger", number), "x".repeat(400))).collect();
     let page = status.html(&View::default());
     assert!(page.len() < 100 * 1024, "{} bytes", page.len());
     assert!(page.contains("page 1 of 40") && page.contains("1970 more in"), "{page}");
@@ -155,6 +164,8 @@ fn nothing_from_elsewhere_is_markup() {
     let mut refused = trigger(hostile(), TriggerState::Refused);
     (refused.namespace, refused.query, refused.error) = (hostile(), hostile(), Some(hostile()));
     status.triggers = vec![refused];
+    let of_database = Event { database: Some(hostile()), namespace: None, name: None, ..event(hostile(), hostile()) };
+    status.events = vec![event(hostile(), hostile()), of_database];
     status.reloads = vec![
         Reload { at: moment(1), result: ReloadResult::Rejected, changed: None, faults: vec![hostile()] },
         Reload { at: moment(1), result: ReloadResult::Applied, changed: Some(hostile()), faults: Vec::new() },
@@ -198,4 +209,28 @@ fn the_policy_has_the_hashes_of_script_and_style() {
     for forbidden in [" style=\"", " onclick", "javascript:", "http://", "https://", "src="] {
         assert!(!TEMPLATE.contains(forbidden), "{forbidden}");
     }
+}
+
+#[test]
+fn events_are_listed_with_their_ends_and_those_that_last_say_so() {
+    let list = |events: Vec<Event>| {
+        let page = Status { events, ..quiet() }.html(&View::default());
+        let (_, list) = page.split_once("<section id=\"events\"").expect("there is a list");
+        list.split_once("</section>").expect("it ends").0.to_owned()
+    };
+    assert!(list(Vec::new()).contains("Nothing went wrong within the last day"));
+    let failed = || event("mailer".to_owned(), "Unavailable: away".to_owned());
+    let over = list(vec![failed()]);
+    for text in
+        ["billing</bdi>/<bdi>mailer", "and 3 other triggers", "Unavailable: away", "after 40s, at ", " ago, at "]
+    {
+        assert!(over.contains(text), "{text} in {over}");
+    }
+    assert!(list(vec![Event { until: None, ..failed() }]).contains("<td>not yet"));
+    let at = moment(60);
+    let short =
+        list(vec![Event { at, until: Some(at), database: Some("claps".to_owned()), namespace: None, ..failed() }]);
+    assert!(short.contains("<bdi>claps</bdi>") && !short.contains("after") && !short.contains("not yet"), "{short}");
+    let many = list((0..96).map(|_| failed()).collect());
+    assert_eq!((many.matches("<tr><td>").count(), many.contains("84 more in")), (12, true), "{many}");
 }

@@ -1,0 +1,96 @@
+//! The latest events: the episodes that the flight recorder knows, as the page tells them.
+
+use super::{
+    Database, DatabaseState, Event, Role,
+    clock::{Clock, Moment},
+};
+use crate::{
+    recorder::{Episode, Incident, Matter, Recorder, Trouble},
+    remedy,
+};
+
+/// Returns the latest events, the latest first.
+pub(super) fn latest(recorder: &Recorder, databases: &[Database], clock: &Clock) -> Vec<Event> {
+    recorder.episodes().into_iter().map(|episode| event(episode, databases, clock)).collect()
+}
+
+fn event(episode: Episode, databases: &[Database], clock: &Clock) -> Event {
+    let at = clock.moment(episode.began_at);
+    let until = episode.ended_at.map(|ended_at| clock.moment(ended_at));
+    let nothing = Event {
+        at,
+        until,
+        word: "",
+        database: None,
+        namespace: None,
+        name: None,
+        query: None,
+        others: 0,
+        text: String::new(),
+    };
+    match episode.matter {
+        Matter::Triggers { trouble, code, text, namespace, name, query, others } => {
+            let (word, text) = match trouble {
+                Trouble::Refused => ("refused", format!("{code}: {text}")),
+                Trouble::Failing => ("failing", format!("{code}: {text}")),
+                Trouble::Silent => ("silent", "KEDA did not ask".to_owned()),
+                Trouble::Changed => ("changed", format!("the metadata changed: {text}")),
+            };
+            let (namespace, name, query) = (Some(namespace), Some(name), Some(query));
+            Event { word, namespace, name, query, others, text, ..nothing }
+        }
+        Matter::Incident(incident) => {
+            let (word, database, query, text) = in_words(incident);
+            let known = database.as_ref().and_then(|name| databases.iter().find(|database| database.name == *name));
+            // A reload makes a database anew, and then there is no word of the end.
+            let until = until.or_else(|| known.filter(|known| !known.is(word)).map(|known| later(known.since, at)));
+            Event { until, word, database, query, text, ..nothing }
+        }
+    }
+}
+
+/// Returns the word for an incident, its database, its query, and a text.
+fn in_words(incident: Incident) -> (&'static str, Option<String>, Option<String>, String) {
+    let of = |word, database: String, text: String| (word, Some(database), None, text);
+    match incident {
+        Incident::DatabaseDown { database, reason, step } => {
+            of("down", database, step.unwrap_or_else(|| remedy::reason_in_words(&reason)))
+        }
+        Incident::Standby { database } => of("standby", database, "readings came from a standby".to_owned()),
+        Incident::Deaf { database } => of("deaf", database, "notifications did not arrive".to_owned()),
+        Incident::PoolFull { database, held_by } => {
+            let by = if held_by.is_empty() { held_by } else { format!(", held most of the time by {held_by}") };
+            of("full", database, format!("readings waited for a connection{by}"))
+        }
+        Incident::SearchPath { database } => {
+            of("path", database, "the search_path of the role changed: names of tables may mean others".to_owned())
+        }
+        Incident::Unannounced { query, database } => {
+            ("unheard", Some(database), Some(query), "a change came without a notification".to_owned())
+        }
+        Incident::DatabaseUp { database }
+        | Incident::Primary { database }
+        | Incident::Hearing { database }
+        | Incident::PoolFree { database } => of("", database, String::new()),
+        Incident::Reload { changed } => ("reload", None, None, changed),
+        Incident::ReloadRejected { fault } => ("reload", None, None, fault),
+    }
+}
+
+/// Returns the later of two moments.
+fn later(one: Moment, other: Moment) -> Moment {
+    if one.age < other.age { one } else { other }
+}
+
+impl Database {
+    /// Returns whether it is in the state that an event names.
+    fn is(&self, word: &str) -> bool {
+        match word {
+            "down" => self.state == DatabaseState::Down,
+            "standby" => self.role == Some(Role::Standby),
+            "deaf" => self.notifications == Some(false),
+            "full" => self.crowded_since.is_some(),
+            _ => true,
+        }
+    }
+}
