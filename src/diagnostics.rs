@@ -182,19 +182,38 @@ impl Diagnostics {
     }
 }
 
-/// Returns the name among `known` that is nearest to a misspelt one, if any is near. Case, dashes and underscores do not
-/// count.
+/// Returns the name among `known` that is nearest to a wrong one, if any is near. Case, dashes and underscores do not count.
+///
+/// Somebody who does not remember a name writes its beginning, or goes on after it; a slip changes few letters; and what is
+/// similar in its first letters is near, too.
 ///
 /// Returns none for a text that is longer than any name, because comparing 64 KiB with each is slow.
 pub(crate) fn nearest<'k>(wrong: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
+    /// The fewest letters that a common beginning has.
+    const BEGINNING: usize = 4;
+    /// The least similarity by Jaro and Winkler.
+    const SIMILAR: f64 = 0.8;
     if wrong.len() > LONGEST_NAME {
         return None;
     }
     let folded = |name: &str| name.to_lowercase().replace(['-', '_'], "");
     let wrong = folded(wrong);
-    let distances = known.into_iter().map(|name| (strsim::damerau_levenshtein(&folded(name), &wrong), name));
-    let (distance, name) = distances.min_by_key(|(distance, _)| *distance)?;
-    (distance <= name.len().div_ceil(3)).then_some(name)
+    let known: Vec<_> = known.into_iter().map(|name| (folded(name), name)).collect();
+    let begins = |(folded, _): &&(String, &str)| {
+        folded.len().min(wrong.len()) >= BEGINNING && (folded.starts_with(&wrong) || wrong.starts_with(folded.as_str()))
+    };
+    let beginning = known.iter().filter(begins).min_by_key(|(folded, _)| folded.len().abs_diff(wrong.len()));
+    let slip = || {
+        let distances = known.iter().map(|known| (strsim::damerau_levenshtein(&known.0, &wrong), known));
+        let (distance, known) = distances.min_by_key(|(distance, _)| *distance)?;
+        (distance <= known.1.len().div_ceil(3)).then_some(known)
+    };
+    let similar = || {
+        let similarities = known.iter().map(|known| (strsim::jaro_winkler(&known.0, &wrong), known));
+        let similar = similarities.filter(|(similarity, _)| *similarity >= SIMILAR);
+        similar.max_by(|(a, _), (b, _)| a.total_cmp(b)).map(|(_, known)| known)
+    };
+    beginning.or_else(slip).or_else(similar).map(|(_, name)| *name)
 }
 
 /// Returns whether a text is a connection string with a password, in whatever form, or may be one.
@@ -283,6 +302,39 @@ mod tests {
             assert_eq!(nearest(wrong, known), right, "{wrong}");
         }
         assert_eq!(nearest(&"listen".repeat(50), known), None);
+    }
+
+    #[test]
+    fn half_a_name_and_one_with_something_behind_it_suggest_the_whole_one() {
+        let known = [
+            "activationTargetQueryValue",
+            "activityColumn",
+            "dbName",
+            "divideBy",
+            "param.",
+            "query",
+            "rounding",
+            "sslmode",
+            "targetQueryValue",
+            "userName",
+        ];
+        for (wrong, right) in [
+            ("target", Some("targetQueryValue")),
+            ("activationTarget", Some("activationTargetQueryValue")),
+            ("activationValue", Some("activationTargetQueryValue")),
+            ("activity", Some("activityColumn")),
+            ("user", Some("userName")),
+            ("db", Some("dbName")),
+            ("ssl", Some("sslmode")),
+            ("roundingMode", Some("rounding")),
+            ("queryText", Some("query")),
+            ("queryName", Some("query")),
+            ("param_queue", Some("param.")),
+            ("divedBy", Some("divideBy")),
+            ("priority", None),
+        ] {
+            assert_eq!(nearest(wrong, known), right, "{wrong}");
+        }
     }
 
     #[test]
