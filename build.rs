@@ -34,13 +34,15 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Returns whether an executable may have the addresses that its loader adjusts as a bitmap, instead of 24 bytes each: glibc
-/// reads that since 2.36. What is built for another machine than this has them as ever.
+/// Returns whether an executable may have the addresses that its loader adjusts as a bitmap, instead of 24 bytes each: the
+/// loader of glibc reads that since 2.36. What is static, or built for another machine than this, has them as ever.
 fn can_pack_relocations() -> Result<bool, env::VarError> {
     let is_native = env::var("HOST")? == env::var("TARGET")?;
+    let is_static = env::var("CARGO_CFG_TARGET_FEATURE").is_ok_and(|features| features.contains("crt-static"));
+    let is_glibc = env::var("CARGO_CFG_TARGET_ENV")? == "gnu";
     let glibc = output("getconf", &["GNU_LIBC_VERSION"]);
     let minor = glibc.and_then(|text| text.strip_prefix("glibc 2.")?.parse::<u32>().ok());
-    Ok(is_native && minor.is_some_and(|minor| minor >= 36))
+    Ok(is_native && is_glibc && !is_static && minor.is_some_and(|minor| minor >= 36))
 }
 
 /// What a command prints, if it runs: a build from a tarball has no git.
