@@ -1,13 +1,8 @@
 //! Never a silent zero from the wrong server: standbys that are behind, promoted, demoted, and hosts that come back.
 
-use std::{
-    fmt::Write as _,
-    net::SocketAddr,
-    time::{Duration, Instant},
-};
+use std::{fmt::Write as _, net::SocketAddr, time::Duration};
 
 use serde_json::Value;
-use tokio::time::sleep;
 use tonic::Code;
 
 use crate::support::{
@@ -344,13 +339,16 @@ async fn a_standby_that_has_just_come_back_is_no_source_until_it_has_heard_what_
     database.execute(SIXTY).await;
     // The receiver is connected for a while before the first message comes.
     wire.set(Mode::Slow(Duration::from_millis(400)));
-    let connected_again = Instant::now();
-    while connected_again.elapsed() < Duration::from_secs(5) {
+    let observer = database::connect(&standby.superuser("postgres")).await;
+    let has_heard =
+        "SELECT EXISTS (SELECT FROM pg_stat_wal_receiver WHERE last_msg_send_time <> last_msg_receipt_time)";
+    wait::first("the standby hears from its primary", SOON, async || {
         if let Ok(value) = scaler.value(&rows).await {
             assert_eq!(value, 60.0, "from a standby that has just connected again");
         }
-        sleep(Duration::from_millis(10)).await;
-    }
+        observer.query_one(has_heard, &[]).await.unwrap().get::<_, bool>(0).then_some(())
+    })
+    .await;
     wire.set(Mode::Pass);
     scaler.reaches(&rows, 60.0, SOON).await;
 }
