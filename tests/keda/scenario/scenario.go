@@ -91,6 +91,7 @@ func Run(ctx context.Context, world *World, names []string, progress func(string
 		return keep(seen)
 	}
 	besides := background{run: run}
+	defer besides.wait()
 	for i, group := range groups {
 		group = slices.DeleteFunc(slices.Clone(group), func(s Scenario) bool {
 			if len(names) == 0 {
