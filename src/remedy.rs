@@ -38,8 +38,8 @@ pub fn of_fault(fault: Fault) -> &'static str {
         }
         Fault::ServerUnavailable(state) => of_server(state),
         Fault::BreakerOpen => {
-            "Look at the cause at the database. Once it is back, answers follow within 2 s by themselves, \
-             behind PgBouncer after its `server_login_retry`."
+            "Look at the cause at the database. Once it is back, answers follow within 2 s by themselves. \
+             Behind PgBouncer its `server_login_retry` comes on top."
         }
         Fault::DeadlineExceeded => {
             "The statement takes longer than the 2.5 s of a call, or waits for a connection: make it cheaper, or raise `max_age`, \
@@ -47,7 +47,7 @@ pub fn of_fault(fault: Fault) -> &'static str {
         }
         Fault::StatementTimeout => {
             "Look at the statement's plan (`clapometer check`): an index that is missing, more rows than before, old statistics. \
-             `timeout` is the limit."
+             `timeout` is the limit, or the server's `transaction_timeout`."
         }
         Fault::LockTimeout => "Find the session that holds the lock: a migration, VACUUM FULL (`pg_blocking_pids`).",
         Fault::Conflict(_) => {

@@ -8,7 +8,7 @@ use std::{collections::BTreeSet, fs, path::Path};
 const MOST_FILES: usize = 6;
 
 /// The beginnings of paths that must be there.
-const ROOTS: [&str; 5] = ["src/", "tests/", "docs/", "proto/", "migrations/"];
+const ROOTS: [&str; 8] = ["src/", "tests/", "docs/", "proto/", "migrations/", "deploy/", "benches/", "examples/"];
 
 /// Returns the words of a text between backticks.
 fn quoted(text: &str) -> impl Iterator<Item = &str> {

@@ -229,7 +229,7 @@ pub(super) fn cause(error: &DbError) -> Cause {
         "42601" | "42P02" | "0A000" | "42P18" => Cause::Syntax,
         "42501" => Cause::Privilege,
         "25006" => Cause::ReadOnly,
-        "57014" => Cause::StatementTimeout,
+        "57014" | TRANSACTION_TIMEOUT => Cause::StatementTimeout,
         "55P03" => Cause::LockTimeout,
         "3D000" => Cause::MissingDatabase,
         "53300" => Cause::Full,

@@ -268,8 +268,8 @@ pub(super) fn for_caveat(caveat: &Caveat) -> Warning {
         ))
         .advise("ask that server itself, as a database of its own"),
         Caveat::SessionZone { column, zone } => Warning::new(format!(
-            "{column} has no time zone, and is compared with a time that has one in that of the session, {zone}: if its writers \
-             use another one, rows are due hours too early or too late"
+            "{column} has no time zone, so that PostgreSQL compares it in the session's, {zone}: if its writers use another \
+             one, rows are due hours too early or too late"
         ))
         .advise("compare it with now() AT TIME ZONE 'UTC' (a parameter: $1 AT TIME ZONE 'UTC'), or the zone that its writers use"),
         Caveat::CaseCounts(column) => Warning::new(format!(
@@ -278,8 +278,8 @@ pub(super) fn for_caveat(caveat: &Caveat) -> Warning {
         ))
         .advise("cast the other side, as in $1::citext"),
         Caveat::Reordered(index) => Warning::new(format!(
-            "{index} was built with another version of its collation than the server's libraries have now: a search for \
-             a text may miss rows that are there"
+            "{index} is of another version of its collation than the server's libraries have now: unless it was rebuilt \
+             since, a search for a text may miss rows that are there"
         ))
         .advise(format!(
             "REINDEX INDEX {index}; once all are rebuilt, ALTER DATABASE (or COLLATION) ... REFRESH COLLATION VERSION"

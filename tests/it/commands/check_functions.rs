@@ -162,7 +162,7 @@ async fn rows_that_are_elsewhere_or_of_another_moment_are_told() {
 ";
     let check = ["check", "--param=given.at=2026-11-29T03:12:00Z", "--param=moved.at=2026-11-29T03:12:00Z"];
     let finished = run(&configuration(&database.scaler(), queries), &check).await;
-    let local = "public.job.run_at has no time zone, and is compared with a time that has one in that of the session, \
+    let local = "public.job.run_at has no time zone, so that PostgreSQL compares it in the session's, \
                  America/New_York";
     for (query, expected) in [
         ("materialized", Some("public.old is a materialized view")),
@@ -208,7 +208,7 @@ async fn an_index_in_an_order_of_the_past_is_told() {
     assert!(!before.output.contains("collation"), "{}", before.output);
     database.execute("UPDATE pg_collation SET collversion = '1' WHERE collname = 'en-x-icu'").await;
     let after = run(&configuration(&database.scaler(), queries), &["check"]).await;
-    let told = "public.job_queue was built with another version of its collation than the server's libraries have now";
+    let told = "public.job_queue is of another version of its collation than the server's libraries have now";
     assert!(line(&after.output, "text").contains(told), "{}", after.output);
     assert!(!line(&after.output, "number").contains("collation"), "{}", after.output);
 }
