@@ -15,7 +15,7 @@ import (
 var TenMinutes = Scenario{
 	Name: "ten-minutes",
 	Claim: "rows that come one by one for ten minutes, to deploy/examples/scaled-job.yaml and beside it to the same under `accurate`, each with a database of its own: the first starts " +
-		"a Job for each row, none idle, 10 at most; the second starts idle Jobs, as the outstanding rows are counted; `clapometer simulate` says so, too",
+		"a Job for each row, none idle, 10 at most; the second starts idle Jobs, as the outstanding rows are counted; `clapometer simulate` has idle Jobs there, too",
 	Long:   true,
 	Beside: true,
 	Run: func(ctx context.Context, w *World) (string, error) {
@@ -74,7 +74,7 @@ var TenMinutes = Scenario{
 			if !right || seen.counted.claps != tricklesRows || seen.counted.attempts != tricklesRows || seen.counted.most > 10 {
 				return "", fmt.Errorf("%s: %v", strategy, seen)
 			}
-			all = append(all, fmt.Sprintf("`%s`: %v; %d rows waited for longer than a poll and the start of their pod", strategy, seen, seen.trace.late()))
+			all = append(all, fmt.Sprintf("`%s`: %v; %d of %d rows waited for longer than a poll and the start of their pod", strategy, seen, seen.trace.late(), tricklesRows))
 		}
 		return strings.Join(all, ". "), nil
 	},
