@@ -97,7 +97,7 @@ load:            ## KEDA's whole fleet, then a short soak, in two minutes; fails
 	cargo test --locked --bench load -- check
 	cargo test --locked --bench load -- soak --minutes 1
 
-bench:           ## measures what docs/benchmarks.md tells, and writes it anew; a quarter of an hour
+bench:           ## measures what docs/benchmarks.md tells, and writes it anew; half an hour
 	scripts/bench
 
 bench-notify:    ## measures what the notify trigger costs the writers of its table; two minutes on a quiet machine
