@@ -21,7 +21,10 @@ use crate::{
     conninfo::ConnectionSource,
     postgres::{
         advice,
-        classify::{Cause, WriteError, begin_error, cause_of_connect, cause_of_write, is_about_a_value, write_error},
+        classify::{
+            Cause, WriteError, begin_error, cause_of_connect, cause_of_write, is_about_a_value, may_be_about_a_value,
+            write_error,
+        },
         connect::{self, Session},
     },
 };
@@ -56,6 +59,9 @@ pub enum Error {
         reason: String,
         /// The advice, if there is any.
         advice: Option<String>,
+        /// True if the server said so of a statement that may have met a value which is damaged, or too big for its
+        /// memory.
+        by_a_value: bool,
     },
     /// The session broke, or no answer came in time. Another try makes sense once it is known whether this transaction
     /// was committed.
@@ -238,6 +244,7 @@ impl Transactions {
                 let connection = self.connection.resolve_aside().await.map_err(|reason| Error::Unavailable {
                     reason,
                     advice: Some(advice::on_session(Cause::Credentials, &self.connection)),
+                    by_a_value: false,
                 })?;
                 let within = self.connection.connect_timeout().unwrap_or(CONNECT);
                 match timeout_at(
@@ -249,11 +256,13 @@ impl Transactions {
                     Ok(opened) => opened.map_err(|error| Error::Unavailable {
                         advice: Some(on_session(cause_of_connect(&error), &self.connection)),
                         reason: error.to_string(),
+                        by_a_value: false,
                     })?,
                     Err(_) => {
                         return Err(Error::Unavailable {
                             reason: "no session before the deadline".to_owned(),
                             advice: Some(on_session(Cause::Silent, &self.connection)),
+                            by_a_value: false,
                         });
                     }
                 }
@@ -297,8 +306,8 @@ async fn pipelined(
 ///
 /// The isolation level is named because SKIP LOCKED fails with 40001 under
 /// `default_transaction_isolation = serializable`. The lock is a statement of its own, so that the next statement's
-/// snapshot is taken when the lock is held. Rows that a policy hides from the worker are an error: the view that KEDA's
-/// number comes from counts them, so that Jobs would be started for ever and find nothing.
+/// snapshot is taken when the lock is held. Policies that apply to the worker are an error, whatever they say: the view
+/// that KEDA's number comes from counts also what they hide, so that Jobs would be started for ever and find nothing.
 fn begin(limit: Duration, lock: Option<i64>, abandoned: bool) -> String {
     let limit = limit.as_millis().max(1);
     let lock = lock.map_or(String::new(), |lock| {
@@ -369,8 +378,9 @@ fn on_statement(error: &tokio_postgres::Error) -> Option<&'static str> {
              schema",
         ),
         Cause::RowSecurity => Some(
-            "row level security is on for a table of the batch, and its policies would hide rows from this role: ALTER \
-             TABLE ... DISABLE ROW LEVEL SECURITY; only roles that have been granted it can read the table in any case",
+            "row level security is on for a table of the batch and applies to this role, and PostgreSQL cannot tell whether \
+             the policies would hide rows: ALTER TABLE ... DISABLE ROW LEVEL SECURITY (without a grant nobody reads the \
+             table in any case), or ALTER ROLE ... BYPASSRLS, or connect as the tables' owner",
         ),
         Cause::ReadOnly => {
             Some("this server only reads: name the primary, or every host with PGTARGETSESSIONATTRS=read-write")
@@ -399,10 +409,20 @@ impl Error {
         matches!(self, Self::Rejected { source, .. } if is_about_a_value(source))
     }
 
+    /// Returns whether a statement that reads less may succeed. An outage, a limit that is over, and a missing grant are
+    /// no such errors: the next statement would meet them again.
+    pub(super) fn may_be_about_a_value(&self) -> bool {
+        match self {
+            Self::Rejected { source, .. } => may_be_about_a_value(source),
+            Self::Unavailable { by_a_value, .. } => *by_a_value,
+            Self::Unanswered(_) | Self::NotMigrated(_) | Self::Collision(_) => false,
+        }
+    }
+
     /// Returns advice on the error, if there is any.
     pub(super) fn advice(&self) -> Option<&str> {
         match self {
-            Self::Unavailable { reason: _, advice } => advice.as_deref(),
+            Self::Unavailable { advice, .. } => advice.as_deref(),
             Self::Rejected { reason: _, source } => on_statement(source),
             Self::Collision(reason) if reason.contains("make_it_clap_pkey") => Some(
                 "the sequence of make_it_clap.id is behind the ids, as after a restore or logical replication: SELECT \
@@ -415,7 +435,11 @@ impl Error {
     fn from_kind(kind: WriteError, error: tokio_postgres::Error) -> Self {
         let reason = connect::explain(&error);
         match kind {
-            WriteError::Passing => Self::Unavailable { reason, advice: on_statement(&error).map(str::to_owned) },
+            WriteError::Passing => Self::Unavailable {
+                reason,
+                advice: on_statement(&error).map(str::to_owned),
+                by_a_value: may_be_about_a_value(&error),
+            },
             WriteError::Unanswered => Self::Unanswered(reason),
             WriteError::UniqueViolation => Self::Collision(reason),
             WriteError::MissingObject => Self::NotMigrated(reason),

@@ -118,6 +118,8 @@ mod tests {
             ("maxReplicaCount: ten", "maxReplicaCount"),
             ("maxReplicaCount: \"10\"", "maxReplicaCount"),
             ("minReplicaCount: 1.5", "minReplicaCount"),
+            ("maxReplicaCount: 3e9", "maxReplicaCount"),
+            ("maxReplicaCount: .inf", "maxReplicaCount"),
             ("pollingInterval: 99999999999", "pollingInterval"),
             (
                 "scalingStrategy: {customScalingQueueLengthDeduction: x}",
@@ -129,6 +131,18 @@ mod tests {
             assert_eq!(problem, Err(expected), "{spec}");
         }
         assert!(chosen(&format!("{}spec: {{maxReplicaCount: }}\n", object("ScaledJob", "a")), None).is_ok());
+    }
+
+    /// `kubectl` sends such a number as 10.
+    #[test]
+    fn a_number_whose_fraction_is_zero_is_whole() {
+        for number in ["10.0", "10.", "1e1", "+10.00"] {
+            let text = format!("{}spec: {{maxReplicaCount: {number}}}\n", object("ScaledJob", "a"));
+            let source = Source { name: "a.yaml".to_owned(), text };
+            let chosen = Chosen::of(vec![source], &BOTH, None).unwrap_or_else(|problem| panic!("{number}: {problem}"));
+            let keda = crate::keda::version::Version::NEWEST;
+            assert_eq!(chosen.object.scaled_job(keda).max_replica_count, Some(10), "{number}");
+        }
     }
 
     #[test]

@@ -29,7 +29,7 @@ pub enum Value {
     Boolean(bool),
     /// A whole number.
     Integer(i128),
-    /// A number with a fraction.
+    /// A number that is written with a fraction, which may be zero, or with an exponent.
     Float(f64),
     /// Text.
     Text(String),
@@ -73,10 +73,14 @@ impl Node {
         Some(text)
     }
 
-    /// Returns the whole number that this is.
+    /// Returns the whole number that this is. `10.0` is one: what turns YAML into JSON for the API server writes 10.
     pub fn integer(&self) -> Option<i64> {
-        let Value::Integer(integer) = &self.value else { return None };
-        i64::try_from(*integer).ok()
+        match &self.value {
+            Value::Integer(integer) => i64::try_from(*integer).ok(),
+            // Its text has no fraction if the number has none.
+            Value::Float(number) => number.to_string().parse().ok(),
+            _ => None,
+        }
     }
 
     /// Returns the items of a list; none for anything else.

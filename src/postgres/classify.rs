@@ -84,6 +84,13 @@ pub(crate) fn is_about_a_value(error: &Error) -> bool {
     ["22", "54"].iter().any(|class| state.starts_with(class))
 }
 
+/// Returns whether a value may have been the trouble, so that a statement that reads less may succeed: one that
+/// [`is_about_a_value`] names, or one that needs too much memory or is damaged.
+pub(crate) fn may_be_about_a_value(error: &Error) -> bool {
+    let state = error.code().map(tokio_postgres::error::SqlState::code).unwrap_or_default();
+    is_about_a_value(error) || state == "53200" || state.starts_with("XX")
+}
+
 /// Returns the meaning of an error of a writer's BEGIN.
 pub(crate) fn begin_error(error: &Error) -> WriteError {
     match error.code().map(tokio_postgres::error::SqlState::code) {
@@ -190,7 +197,7 @@ pub enum Cause {
     Syntax,
     /// The role may not read something.
     Privilege,
-    /// A policy would hide rows from the role.
+    /// Policies apply to the role, and may hide rows from it.
     RowSecurity,
     /// The statement tries to write.
     ReadOnly,

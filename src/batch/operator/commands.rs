@@ -79,11 +79,12 @@ pub(super) async fn retry(transactions: &mut Transactions, which: &Which, view: 
         Which::AllDead => ids(&transactions.run(include_str!("../store/operator/dead.sql"), &[], by()).await?)?,
     };
     let changed = change(transactions, include_str!("../store/operator/retry.sql"), &asked).await?;
-    Ok(changed.answer(&asked, view, |effect, now| match (effect, &now.reason) {
+    let say = |effect: Option<&str>, now: &State| match (effect, &now.reason) {
         (Some(_), _) => "due now".to_owned(),
         (None, Some(reason)) => format!("not retried, because {reason}"),
         (None, None) => "not retried".to_owned(),
-    }))
+    };
+    Ok(changed.answer(&asked, view, say, |now| now.reason.as_deref()))
 }
 
 /// Cancels requests and claps. One that is being worked on is stopped at its next heartbeat.
@@ -98,11 +99,12 @@ pub(super) async fn cancel(transactions: &mut Transactions, asked: &[i64], view:
         changed.effects.extend(again.effects);
         changed.states.extend(again.states);
     }
-    Ok(changed.answer(asked, view, |effect, _| match effect {
+    let say = |effect: Option<&str>, _: &State| match effect {
         Some("REQUESTED") => "is being worked on; stops at its next heartbeat".to_owned(),
         Some(_) => "cancelled".to_owned(),
         None => "not cancelled".to_owned(),
-    }))
+    };
+    Ok(changed.answer(asked, view, say, |_| None))
 }
 
 /// The effects of a statement on claps, and the claps' states after it, by id.
@@ -142,8 +144,15 @@ impl Changed {
         !self.effects.contains_key(&id) && status.is_some_and(|status| !status.is_terminal())
     }
 
-    /// Answers for every clap that was asked for, in the order of the question.
-    fn answer(&self, asked: &[i64], view: View, say: impl Fn(Option<&str>, &State) -> String) -> Answer {
+    /// Answers for every clap that was asked for, in the order of the question. `say` tells people what became of a clap,
+    /// `why` tells programs the reason if nothing did.
+    fn answer(
+        &self,
+        asked: &[i64],
+        view: View,
+        say: impl Fn(Option<&str>, &State) -> String,
+        why: fn(&State) -> Option<&str>,
+    ) -> Answer {
         let Self { effects, states } = self;
         let mut text = String::new();
         let mut documents = Vec::new();
@@ -159,7 +168,11 @@ impl Changed {
                 continue;
             }
             let status = state.map(|now| now.status.as_str());
-            documents.push(json!({ "id": id, "status": status, "changed": effect.is_some() }));
+            let mut document = json!({ "id": id, "status": status, "changed": effect.is_some() });
+            if let Some(reason) = state.filter(|_| effect.is_none()).and_then(why) {
+                document["reason"] = reason.into();
+            }
+            documents.push(document);
             let _ = match (view, state) {
                 (View::Json, _) => Ok(()),
                 (View::Human { colors, .. }, Some(now)) => {

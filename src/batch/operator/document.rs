@@ -58,7 +58,7 @@ pub(super) async fn claps(
     parameters: &[Parameter<'_>],
 ) -> Result<String, Error> {
     let error = match whole(transactions, list, parameters).await {
-        Err(error) if may_be_about_a_row(&error) => error,
+        Err(error) if error.may_be_about_a_value() => error,
         result => return result,
     };
     let Ok(rows) = transactions.run(&format!("SELECT q.id FROM ({list}) q"), parameters, by()).await else {
@@ -83,7 +83,7 @@ pub(super) async fn claps(
 pub(super) async fn attempts(transactions: &mut Transactions, sql: &str, id: i64) -> Result<String, Error> {
     let parameters: [Parameter<'_>; 1] = [(&id, Type::INT8)];
     let error = match whole(transactions, sql, &parameters).await {
-        Err(error) if may_be_about_a_row(&error) => error,
+        Err(error) if error.may_be_about_a_value() => error,
         result => return result,
     };
     let Ok(rows) = transactions.run(&format!("SELECT q.iteration FROM ({sql}) q"), &parameters, by()).await else {
@@ -115,7 +115,7 @@ async fn one(
 ) -> Result<Option<String>, Error> {
     let error = match text(transactions, &format!("SELECT to_json(q)::text AS document FROM {from}"), parameters).await
     {
-        Err(error) if may_be_about_a_row(&error) => error,
+        Err(error) if error.may_be_about_a_value() => error,
         result => return result,
     };
     let (mut members, mut unreadable) = (Vec::new(), serde_json::Map::new());
@@ -124,6 +124,7 @@ async fn one(
         let value = match text(transactions, &sql, parameters).await {
             Ok(Some(value)) => value,
             Ok(None) => return Ok(None),
+            Err(error) if !error.may_be_about_a_value() => return Err(error),
             Err(error) => {
                 unreadable.insert((*column).to_owned(), error.to_string().into());
                 "null".to_owned()
@@ -146,15 +147,6 @@ async fn text(
 ) -> Result<Option<String>, Error> {
     let rows = transactions.run(sql, parameters, by()).await?;
     rows.first().map(|row| Ok(escaped(row.try_get("document")?))).transpose()
-}
-
-/// Returns whether another statement, which reads less, may succeed: a value that the encoding cannot convert, that is too
-/// big to send, or that is damaged, has no SQLSTATE of its own.
-fn may_be_about_a_row(error: &Error) -> bool {
-    match error {
-        Error::Rejected { .. } | Error::Unavailable { .. } | Error::Unanswered(_) => true,
-        Error::NotMigrated(_) | Error::Collision(_) => false,
-    }
 }
 
 /// Escapes the control characters beyond ASCII, which some terminals obey as well. Those of ASCII are escaped in JSON.

@@ -120,7 +120,7 @@ async fn fenced(store: &mut Store, attempt: &Attempt, by: Instant) -> Event {
         }
         Ok(None) => Event::Lost(GONE.to_owned()),
         Err(error) => {
-            Event::Lost(format!("the clap has another token, and the end of this attempt cannot be read: {error}"))
+            Event::Lost(format!("no running clap has this worker's token, and the attempt cannot be read: {error}"))
         }
     }
 }

@@ -9,7 +9,7 @@ use clapometer::batch::{
         lease::Terms,
     },
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::ground::{LONG, SOON, batch, end_back_off, job, queue, queue_in, report, request, soon, store};
@@ -167,6 +167,13 @@ async fn dead_claps_without_a_request_are_not_retried_and_can_be_pruned() {
     let all = batch(&database, ["retry", "--all-dead"]).finish(SOON).await;
     let told = format!("clap 1: {why}\nclap 2: {why}\nclap 3: {why}\n");
     assert_eq!((all.code(), all.output), (Some(1), told));
+    for which in [&["retry", "1", "5", "--json"][..], &["retry", "--all-dead", "--json"]] {
+        let retried = batch(&database, which.iter().copied()).finish(SOON).await;
+        let claps: Value = serde_json::from_str(&retried.output).expect("one JSON document");
+        let left = json!({"id": 1, "status": "DEAD", "changed": false, "reason": "its request is missing"});
+        assert_eq!((retried.code(), &claps[0]), (Some(1), &left), "{which:?}");
+        assert!(claps[1]["id"] != 5 || claps[1].get("reason").is_none(), "there is no such clap: {claps}");
+    }
     let statuses = "SELECT string_agg(status, ' ' ORDER BY id) FROM clap";
     assert_eq!(database.value::<String>(statuses).await, "DEAD DEAD DEAD SUCCESS");
     let prune = ["prune", "--older-than", "1s", "--status", "DEAD,SUCCESS", "--batch", "2", "--json"];
@@ -343,6 +350,51 @@ async fn an_attempt_that_cannot_be_read_hides_no_other() {
     assert_eq!((&odd["error"], &odd["job_uid"], &plain["error"]), (&Value::Null, &"a".into(), &"plain".into()));
     assert!(odd["unreadable"]["error"].is_string() && plain.get("unreadable").is_none(), "{document}");
     assert_eq!(odd.as_object().unwrap().len(), plain.as_object().unwrap().len() + 1, "{document}");
+}
+
+/// The requests, as a view that counts each look at a payload, and fails at it: with the first SQLSTATE at the first two
+/// looks, then with the second one.
+fn failing_payload(first: &str, then: &str) -> String {
+    format!(
+        "ALTER TABLE make_it_clap RENAME TO requests;
+         CREATE SEQUENCE looks;
+         CREATE FUNCTION fail() RETURNS jsonb LANGUAGE plpgsql STABLE AS $$
+         BEGIN
+             IF nextval('looks') <= 2 THEN RAISE 'cannot be read' USING ERRCODE = '{first}'; END IF;
+             RAISE 'cannot be read now' USING ERRCODE = '{then}';
+         END $$;
+         CREATE VIEW make_it_clap AS
+         SELECT id, pending, duration_seconds, fail() AS payload, request_key, requested_at, max_attempts FROM requests;
+         GRANT ALL ON ALL TABLES IN SCHEMA public TO PUBLIC;
+         GRANT ALL ON SEQUENCE looks TO PUBLIC"
+    )
+}
+
+/// Only what may be about a value is looked at more closely: an outage, a limit and a missing grant are told at once.
+#[tokio::test]
+async fn rows_are_read_one_by_one_only_if_a_value_may_be_the_trouble() {
+    for (first, then, looks, code) in [
+        // A value that cannot be converted, one that is damaged, one that is too big for the server's memory.
+        ("22021", "22021", 3, 0),
+        ("XX001", "XX001", 3, 0),
+        ("53200", "53200", 3, 0),
+        // A limit, a server that stops, a lock, a grant.
+        ("57014", "57014", 1, 69),
+        ("57P01", "57P01", 1, 69),
+        ("55P03", "55P03", 1, 69),
+        ("42501", "42501", 1, 1),
+        // The server stops after the row could not be read as a whole.
+        ("22021", "57P01", 3, 69),
+    ] {
+        let database = queue(Cluster::shared().await).await;
+        request(&database, 1, 0).await;
+        database.execute(&failing_payload(first, then)).await;
+        let listed = batch(&database, ["list", "--json"]).finish(SOON).await;
+        let seen: i64 = database.value("SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM looks").await;
+        assert_eq!((listed.code(), seen), (Some(code), looks), "{first}, {then}: {listed:?}");
+        let is_shown = listed.output.contains("\"unreadable\":{\"payload\":");
+        assert_eq!(is_shown, code == 0, "{first}, {then}: {listed:?}");
+    }
 }
 
 /// An ORM may save a whole row after it has read it: the triggers know better.

@@ -2,10 +2,15 @@
 
 use std::{fs, net::SocketAddr, path::Path, time::Duration};
 
-use clapometer::batch::store::{Claim, FencingToken};
+use clapometer::batch::{
+    store::{Claim, FencingToken, Statement},
+    worker::lease::{Event, Lease, Terms},
+};
 
 use super::{
-    ground::{LONG, SOON, batch, expire_leases, job, queue, report, request, soon, transactions},
+    ground::{
+        LONG, Overrides, SOON, batch, expire_leases, job, queue, report, request, soon, store_with, transactions,
+    },
     program::{SHORT_LEASE, clap, is_gone, pid_in},
 };
 use crate::support::{
@@ -74,6 +79,42 @@ async fn a_worker_that_cannot_read_its_request_because_of_a_lock_gives_the_clap_
     holder.batch_execute("COMMIT").await.unwrap();
     let finished = worker.finish(SOON).await;
     assert_eq!((&report(&finished)["outcome"], finished.code()), (&"SUCCESS".into(), Some(0)), "{finished:?}");
+}
+
+/// A heartbeat that finds no row says no more than that: the program may have recorded its own success, an operator may
+/// have ended the clap or deleted it, or another worker has it.
+#[tokio::test]
+async fn a_worker_that_cannot_read_how_its_attempt_ended_does_not_guess() {
+    let database = queue(Cluster::shared().await).await;
+    request(&database, 1, 0).await;
+    let overrides = Overrides::from([(Statement::Settled, "SELECT outcome FROM nowhere WHERE id = $1".to_owned())]);
+    let mut store = store_with(&database, &overrides);
+    let terms = Terms { lease: LONG, heartbeat: LONG / 4 };
+    let claimed = store.claim(Claim::Fresh, &job("a"), FencingToken::draw(), LONG, soon()).await.unwrap().unwrap();
+    let mut lease = Lease::granted(terms, tokio::time::Instant::now());
+    assert_eq!(lease.confirm(&mut store, &claimed).await, Ok(()));
+    database.execute("DELETE FROM clap").await;
+    let Err(Event::Lost(reason)) = lease.confirm(&mut store, &claimed).await else { panic!("the clap is gone") };
+    let said = "no running clap has this worker's token, and the attempt cannot be read: ";
+    assert!(reason.starts_with(said) && reason.contains("nowhere"), "{reason}");
+}
+
+/// A list for programs tries no more than one for people.
+#[tokio::test]
+async fn a_list_for_programs_connects_once_while_the_database_is_away() {
+    let database = queue(Cluster::shared().await).await;
+    let proxy = Proxy::to_cluster(database.cluster()).await;
+    proxy.set(Mode::Close);
+    let access = database.owner().by_way_of(proxy.address());
+    let mut tried = Vec::new();
+    for command in [&["list"][..], &["list", "--json"], &["show", "1", "--json"]] {
+        let before = proxy.accepted();
+        let listed = Executable::postgres_batch(command.iter().copied()).variables(access.environment());
+        let listed = listed.finish(SOON).await;
+        assert_eq!(listed.code(), Some(69), "{listed:?}");
+        tried.push(proxy.accepted() - before);
+    }
+    assert!(tried[0] > 0 && tried.iter().all(|times| *times == tried[0]), "{tried:?}");
 }
 
 #[tokio::test]
