@@ -120,12 +120,17 @@ fn tests_named_in(document: &str) -> Vec<String> {
     document.split('`').skip(1).step_by(2).filter(is_name).map(str::to_owned).collect()
 }
 
-/// Returns whether there is this test: a function in the file that its path names, in `src` if it is in a module `tests`.
+/// Returns whether there is this test: a function in the file that its path names, in `src` if it is in a module `tests`,
+/// which may be a part of the file that it tests.
 fn is_a_test(name: &str) -> bool {
     let Some((module, function)) = name.rsplit_once("::") else { return false };
-    let root = if module.ends_with("::tests") { "src" } else { "tests/it" };
-    let path = format!("{root}/{}.rs", module.replace("::", "/"));
-    fs::read_to_string(path).is_ok_and(|code| code.contains(&format!("async fn {function}(")))
+    let file = |root: &str, module: &str| format!("{root}/{}.rs", module.replace("::", "/"));
+    let files = match module.strip_suffix("::tests") {
+        Some(tested) => vec![file("src", module), file("src", tested)],
+        None => vec![file("tests/it", module)],
+    };
+    let test = format!("fn {function}(");
+    files.iter().any(|path| fs::read_to_string(path).is_ok_and(|code| code.contains(&test)))
 }
 
 #[test]
