@@ -290,6 +290,8 @@ impl Listener {
             }
             return failed(&error.to_string());
         }
+        // It may be the only one, and readings must not wait for what may never arrive.
+        drop(connection);
         // A standby refuses NOTIFY.
         let _ = database.observed.standby(false);
         match has_arrived(arrived).await {

@@ -5,10 +5,12 @@
 //! counts the active ones gets 0. The plan tells, also through views; what functions read is not seen.
 //!
 //! The plan is read as text, line by line: as JSON it is one message, which grows with the partitions
-//! of a table beyond what a session may send at once.
+//! of a table beyond what a session may send at once. Names and literals are shown with their line breaks,
+//! so that what belongs together may be several lines.
 
 use std::{
     collections::HashSet,
+    mem,
     sync::{Mutex, PoisonError},
     time::Duration,
 };
@@ -67,6 +69,11 @@ const SCALAR_FUNCTIONS: [&str; 6] = [
 ///
 /// *Source:* CP_EXACT_TLIST and CP_SMALL_TLIST in PostgreSQL's src/backend/optimizer/plan/createplan.c.
 const WASTEFUL_PARENTS: [&str; 3] = [" Join", "Nested Loop", "Aggregate"];
+
+/// The beginnings of lines whose rest is shown as it is: a quote there opens nothing.
+///
+/// *Source:* ExplainSubPlans in PostgreSQL's src/backend/commands/explain.c, and contrib/file_fdw.
+const UNQUOTED: [&str; 3] = ["CTE ", "Foreign File: ", "Foreign Program: "];
 
 /// The latest verdict on one statement; none before the first.
 #[derive(Debug, Default)]
@@ -177,12 +184,34 @@ pub(super) struct Plan {
     used: HashSet<(String, String)>,
     /// True if an expression calls a function that masks: in a select list, or beside others in one scan.
     calls: bool,
+    /// True if any line names a function whose rows are masked.
+    is_named: bool,
+    /// The lines whose name or literal goes on in the next one.
+    begun: String,
+    /// The quote that is open at the end of these.
+    open: Option<char>,
 }
 
 impl Plan {
     /// Takes the next line.
     pub(super) fn line(&mut self, line: &str) {
         self.calls |= SCALAR_FUNCTIONS.iter().any(|function| line.contains(function));
+        self.is_named |= ROW_FUNCTIONS.iter().any(|(name, _)| line.contains(name));
+        if self.open.is_some() {
+            self.begun.push('\n');
+        } else if !self.path.is_empty() && UNQUOTED.iter().any(|start| line.trim_start().starts_with(start)) {
+            return;
+        }
+        self.open = open_after(self.open, line);
+        self.begun.push_str(line);
+        if self.open.is_none() {
+            let whole = mem::take(&mut self.begun);
+            self.node_or_property(&whole);
+        }
+    }
+
+    /// Takes a node's first line or one of its properties, which has line breaks only in quotes.
+    fn node_or_property(&mut self, line: &str) {
         let content = line.trim_start();
         let indentation = line.len() - content.len();
         let (indentation, node) = match content.strip_prefix("->  ") {
@@ -210,7 +239,10 @@ impl Plan {
             .scans
             .iter()
             .any(|(alias, masks)| self.used.iter().any(|(used, column)| used == alias && masks.cover(column)));
-        self.calls || reads_column
+        // With a quote left open, a text of somebody's extension was taken for an expression, and what came after it for
+        // a literal.
+        let is_misread = self.open.is_some();
+        self.calls || reads_column || (is_misread && self.is_named)
     }
 
     /// Returns whether a line lists what a function's scan returns to a node that need not use it.
@@ -238,6 +270,17 @@ fn scan(node: &str) -> Option<(String, Masks)> {
     let (name, masks) = ROW_FUNCTIONS.into_iter().find(|(name, _)| function.last().is_some_and(|last| last == name))?;
     let alias = scanned.next().and_then(|mut alias| alias.pop());
     Some((alias.unwrap_or_else(|| name.to_owned()), masks))
+}
+
+/// Returns the quote that is open after a text, by the one before it. Two that stand for one close it and open it again;
+/// a backslash is a character like others, because plans show no literal in which it could escape a quote.
+///
+/// *Source:* simple_quote_literal in PostgreSQL's src/backend/utils/adt/ruleutils.c.
+fn open_after(open: Option<char>, text: &str) -> Option<char> {
+    text.chars().filter(|c| matches!(c, '"' | '\'')).fold(open, |open, quote| match open {
+        None => Some(quote),
+        Some(opened) => (opened != quote).then_some(opened),
+    })
 }
 
 /// Returns whether an expression calls a function.
@@ -311,7 +354,7 @@ mod tests {
 
     fn is_masked(plan: &str) -> bool {
         let mut followed = Plan::default();
-        plan.lines().for_each(|line| followed.line(line));
+        plan.trim_end().split('\n').for_each(|line| followed.line(line));
         followed.is_masked()
     }
 
@@ -349,6 +392,68 @@ Limit
         let expected: [&[&str]; 7] =
             [&["a", "b"], &["c d", "e"], &["f"], &["g", "h", "i"], &["j", "*"], &["1", "5"], &["open"]];
         assert_eq!(names, expected);
+    }
+
+    #[test]
+    fn what_comes_after_a_literals_line_break_is_read() {
+        let filter = |filter: &str| format!("{COUNT}                    Filter: {filter}\n");
+        for literal in [
+            r"'x¶y'",
+            r"'¶'",
+            r"'x¶¶''y'''",
+            r"'x''¶''¶'",
+            r#"'it"s¶y'"#,
+            r"'x\¶y\'",
+            r"'x\\¶'",
+            r"E'x\\¶y'''",
+            r"'x¶        ->  Seq Scan on t'",
+            r"'x¶  CTE y'",
+        ] {
+            let both = |column: &str| {
+                let both = format!("((s.application_name <> {literal}::text) AND (s.{column} = 'active'::text))");
+                filter(&both.replace('¶', "\n"))
+            };
+            assert!(is_masked(&both("state")), "{literal}");
+            assert!(!is_masked(&both("application_name")), "{literal}");
+        }
+        assert!(!is_masked(&filter("(s.application_name <> 'x\ns.state \"s\".query'::text)")), "a literal's words");
+        let array = filter("(s.pid <> ALL ('{1,\n2}'::integer[]))");
+        assert!(!is_masked(&array));
+        assert!(is_masked(&format!("{array}                    Filter: (s.state = 'a'::text)\n")), "the next property");
+    }
+
+    #[test]
+    fn a_name_that_has_line_breaks_is_one_name() {
+        for name in [r#""a¶b""#, r#""¶""#, r#""a""¶'b""#, r#""it's¶  ->  b""#] {
+            let name = &name.replace('¶', "\n");
+            let named = COUNT.replace("activity s\n", &format!("activity {name}\n")).replace("s.", &format!("{name}."));
+            let filter = |column: &str| format!("{named}                    Filter: ({name}.{column} = 'a'::text)\n");
+            assert!(!is_masked(&named), "{name:?}");
+            assert!(is_masked(&filter("state")), "{name:?}");
+            assert!(!is_masked(&filter("application_name")), "{name:?}");
+            assert!(is_masked(&named.replace("Aggregate", "Sort")), "{name:?}: a parent that uses all");
+            let root = format!("Function Scan on pg_catalog.pg_stat_get_activity {name}\n  Output: {name}.state\n");
+            assert!(is_masked(&root), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn a_quote_in_what_is_shown_as_it_is_opens_nothing() {
+        for shown in ["CTE it's", "CTE 5\"", "Foreign File: /tmp/it's.csv", "Foreign Program: echo '"] {
+            let plan = COUNT.replace("        Output: ((Sub", &format!("        {shown}\n        Output: ((Sub"));
+            assert_ne!(plan, COUNT);
+            assert!(!is_masked(&plan), "{shown}");
+            assert!(is_masked(&plan.replace("count(*)", "count(s.query)")), "{shown}");
+        }
+        assert!(!is_masked(&COUNT.replace("Limit\n", "CTE Scan on \"a\nb\" c\n")), "a node's name is in quotes");
+    }
+
+    #[test]
+    fn a_plan_that_ends_within_quotes_is_not_trusted() {
+        let plan = COUNT.replace("        Output: ((Sub", "        Path: /tmp/it's\n        Output: ((Sub");
+        assert_ne!(plan, COUNT);
+        assert!(is_masked(&plan));
+        assert!(!is_masked(&plan.replace("pg_stat_get_activity", "jobs")));
     }
 
     #[test]

@@ -154,6 +154,27 @@ async fn behind_a_pooler_listen_is_deaf_says_so_once_and_polls() {
 }
 
 #[tokio::test]
+async fn behind_a_pooler_attempts_to_listen_leave_the_only_connection_to_readings() {
+    let database = jobs(Cluster::shared().await).await;
+    let Some(pooler) = Pooler::before(&database.scaler(), 4).await else { return skip("PgBouncer is not installed") };
+    let access = database.scaler().by_way_of(pooler.address()).with("pool_size", 1);
+    let fixture = Fixture::with(&access, EAGER).await;
+    wait::eventually("it says that it is deaf", Duration::from_secs(10), || fixture.logged(TOLD_DEAF) > 0).await;
+    let logins = pooler.logins();
+    let (start, mut late) = (Instant::now(), Vec::new());
+    // With the third login two attempts have waited for their NOTIFY, two seconds each.
+    while pooler.logins() < logins + 3 {
+        assert!(start.elapsed() < SOON * 4, "{} attempts", pooler.logins() - logins);
+        let asked = Instant::now();
+        assert_eq!(fixture.scaler.value(&jobs_trigger()).await.unwrap(), 0.0);
+        late.extend(Some(asked.elapsed()).filter(|taken| *taken > Duration::from_millis(1_500)));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    // One may be the machine's.
+    assert!(late.len() < 2, "{late:?}");
+}
+
+#[tokio::test]
 async fn behind_a_pooler_listen_host_makes_it_hear() {
     let database = jobs(Cluster::shared().await).await;
     let client = database.connect().await;

@@ -153,12 +153,26 @@ async fn masked_statistics_are_seen_in_every_shape_that_a_plan_shows() {
             "scalar",
             "SELECT count(*) FROM pg_stat_get_backend_idset() AS i WHERE pg_stat_get_backend_activity(i) LIKE '%x%'",
         ),
+        // In YAML's escapes.
+        (
+            "line-break-in-a-literal",
+            r"SELECT count(*) FROM pg_stat_activity AS s WHERE s.application_name <> E'x\\ny' AND s.state = 'active'",
+        ),
+        (
+            "line-break-in-an-alias",
+            r#"SELECT count(*) FROM pg_stat_get_activity(NULL) AS \"it's\\\n\"\"s\" WHERE state = 'active'"#,
+        ),
+        (
+            "quote-in-a-cte",
+            r#"WITH \"it's\" AS MATERIALIZED (SELECT * FROM pg_stat_activity) SELECT count(*) FROM \"it's\" WHERE state = 'active'"#,
+        ),
     ];
     let plain = [
         ("locks", "SELECT count(*) FROM pg_locks"),
         ("sessions", "SELECT count(*) FROM pg_stat_activity"),
         ("own-name", "SELECT count(*) FROM app.pg_stat_activity WHERE state = 'active'"),
         ("subscriptions", "SELECT 1 + count(*) FROM pg_stat_subscription"),
+        ("literal", r"SELECT count(*) FROM pg_stat_activity AS s WHERE s.application_name <> E'x\\ns.state = ''y'"),
     ];
     let mut queries = String::from("\n");
     for (name, sql) in masked.iter().chain(&plain) {
