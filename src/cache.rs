@@ -45,7 +45,7 @@ pub use self::{
 use crate::{
     fault::Fault,
     metrics::{FaultLabels, Metrics, QueryLabels},
-    reading::{Reading, Rows, Tenant},
+    reading::{Numbers, Reading, Rows, Tenant},
 };
 
 /// The time for which an IsActive is answered from the reading of the GetMetrics before it.
@@ -88,7 +88,10 @@ enum Lookup {
 /// A query with its parameters, and its latest reading.
 pub struct CachedQuery {
     key: CacheKey,
+    /// Its number, which no other one has had.
+    number: u64,
     metrics: Arc<Metrics>,
+    last_polls: Arc<LastPolls>,
     outcome: cell::Sender<Outcome>,
     /// The namespace in whose queue its readings wait for a connection.
     tenant: cell::Sender<Tenant>,
@@ -102,14 +105,19 @@ struct State {
     is_failing: bool,
     failed_at: Option<Instant>,
     used_at: Instant,
-    last_polls: LastPolls,
     /// The latest change of each database that no notification has announced yet.
     unconfirmed: Vec<Option<UnconfirmedChange>>,
     watchers: watch::Watchers,
 }
 
 impl CachedQuery {
-    fn new(key: CacheKey, namespace: &str, metrics: Arc<Metrics>) -> Arc<Self> {
+    fn new(
+        key: CacheKey,
+        number: u64,
+        namespace: &str,
+        metrics: Arc<Metrics>,
+        last_polls: Arc<LastPolls>,
+    ) -> Arc<Self> {
         let now = Instant::now();
         let parts = vec![None; key.source.shards.len()];
         let nothing = Outcome { attempt: 0, began_at: now, ended_at: now, parts, result: Err(Fault::DeadlineExceeded) };
@@ -119,12 +127,11 @@ impl CachedQuery {
             is_failing: false,
             failed_at: None,
             used_at: now,
-            last_polls: LastPolls::new(PIN),
             unconfirmed: vec![None; key.source.shards.len()],
             watchers: watch::Watchers::default(),
         };
         let (outcome, tenant) = (cell::Sender::new(nothing), cell::Sender::new(Some(namespace.into())));
-        Arc::new(Self { key, metrics, outcome, tenant, state: Mutex::new(state) })
+        Arc::new(Self { key, number, metrics, last_polls, outcome, tenant, state: Mutex::new(state) })
     }
 
     /// Records that several namespaces use this query, so that its readings do not wait in the queue of the first one.
@@ -133,46 +140,50 @@ impl CachedQuery {
         self.tenant.send_if_modified(|tenant| tenant.take().is_some());
     }
 
-    /// Returns a reading for GetMetrics of `trigger`: a fresh one, or the next.
+    /// Returns the numbers for GetMetrics of `trigger`, from a fresh reading or the next one: those of its key, or of a
+    /// query without keys. None if the reading does not have the key.
     ///
     /// # Errors
     /// The fault of the statement that was waited for, or [`Fault::DeadlineExceeded`] at the call's deadline.
     ///
     /// # Cancel safety
     /// Safe: the statement goes on without this call.
-    pub async fn for_metrics(self: &Arc<Self>, trigger: u64, call: Call) -> Result<Arc<Reading>, Fault> {
-        let next = {
-            let mut state = self.lock();
-            match self.freshest(&mut state, call.came_at) {
-                Lookup::Fresh(reading) => {
-                    state.last_polls.pin(trigger, &reading, call.came_at);
-                    return Ok(reading);
-                }
-                next => next,
-            }
+    pub async fn for_metrics(
+        self: &Arc<Self>,
+        trigger: u64,
+        key: Option<&str>,
+        call: Call,
+    ) -> Result<Option<Numbers>, Fault> {
+        let found = self.freshest(&mut self.lock(), call.came_at);
+        let (reading, now) = match found {
+            Lookup::Fresh(reading) => (reading, call.came_at),
+            next => (next.reading(call.deadline).await?, Instant::now()),
         };
-        let reading = next.reading(call.deadline).await?;
-        self.lock().last_polls.pin(trigger, &reading, Instant::now());
-        Ok(reading)
+        let numbers = reading.rows.of(key).copied();
+        self.last_polls.remember(trigger, self.number, numbers, now);
+        Ok(numbers)
     }
 
-    /// Returns a reading for IsActive of `trigger`: within [`PIN`] the one that its GetMetrics used, so
+    /// Returns the numbers for IsActive of `trigger`: within [`PIN`] those that its GetMetrics used, so
     /// that the two calls of a poll cannot disagree, unless an attempt has failed since.
     ///
     /// # Errors
     /// As [`CachedQuery::for_metrics`].
-    pub async fn for_activity(self: &Arc<Self>, trigger: u64, call: Call) -> Result<Arc<Reading>, Fault> {
+    pub async fn for_activity(
+        self: &Arc<Self>,
+        trigger: u64,
+        key: Option<&str>,
+        call: Call,
+    ) -> Result<Option<Numbers>, Fault> {
         let found = {
             let mut state = self.lock();
-            match state.last_polls.pinned(trigger, call.came_at, state.failed_at) {
-                Some(reading) => {
-                    state.used_at = call.came_at;
-                    Lookup::Fresh(reading)
-                }
-                None => self.freshest(&mut state, call.came_at),
+            if let Some(numbers) = self.last_polls.of(trigger, self.number, call.came_at, state.failed_at) {
+                state.used_at = call.came_at;
+                return Ok(numbers);
             }
+            self.freshest(&mut state, call.came_at)
         };
-        found.reading(call.deadline).await
+        Ok(found.reading(call.deadline).await?.rows.of(key).copied())
     }
 
     fn freshest(self: &Arc<Self>, state: &mut State, now: Instant) -> Lookup {

@@ -236,11 +236,11 @@ impl ExternalScaler for Scaler {
                 Resolved::Unknown => Err(Refusal::Denied.into()),
                 Resolved::Trigger { trigger, cached, key } => {
                     forget_metadata(&mut reference);
-                    let reading = cached
-                        .for_metrics(trigger.id, call)
+                    let numbers = cached
+                        .for_metrics(trigger.id, trigger.group.as_deref(), call)
                         .await
                         .map_err(|fault| self.note_fault(&reference, &trigger, key, Told::NoValue, fault))?;
-                    let value = convert::value(&trigger, &reading)
+                    let value = convert::value(&trigger, numbers)
                         .map_err(|fault| self.note_fault_of_trigger(&reference, &trigger, Told::NoValue, fault))?;
                     self.note_answer(trigger.asker(&reference), key, Told::Value(convert::told(&value)));
                     is_unseen = trigger.has_unseen_key();
@@ -273,11 +273,11 @@ impl ExternalScaler for Scaler {
                 Resolved::Unknown => Err(Refusal::Denied.into()),
                 Resolved::Trigger { trigger, cached, key } => {
                     forget_metadata(&mut reference);
-                    let reading = cached
-                        .for_activity(trigger.id, call)
+                    let numbers = cached
+                        .for_activity(trigger.id, trigger.group.as_deref(), call)
                         .await
                         .map_err(|fault| self.note_fault(&reference, &trigger, key, Told::NoActivity, fault))?;
-                    let result = convert::is_active(&trigger, &reading)
+                    let result = convert::is_active(&trigger, numbers)
                         .map_err(|fault| self.note_fault_of_trigger(&reference, &trigger, Told::NoActivity, fault))?;
                     self.note_answer(trigger.asker(&reference), key, Told::Active(result));
                     Ok(IsActiveResponse { result })

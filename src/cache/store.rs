@@ -9,7 +9,7 @@ use std::{
 
 use tokio::time::{Instant, sleep};
 
-use super::{CachedQuery, QuerySource};
+use super::{CachedQuery, PIN, QuerySource, last_poll::LastPolls};
 use crate::{
     fault::{Fault, Limit},
     metrics::Metrics,
@@ -36,6 +36,7 @@ const EVICTED_AT_ONCE: usize = 64;
 pub struct QueryCache {
     store: Mutex<Store>,
     metrics: Arc<Metrics>,
+    last_polls: Arc<LastPolls>,
 }
 
 #[derive(Default)]
@@ -43,6 +44,8 @@ struct Store {
     by_key: HashMap<CacheKey, Entry>,
     by_namespace: HashMap<String, Quota>,
     all: Quota,
+    /// The number of the next cached query.
+    next_number: u64,
 }
 
 /// A number of cached queries, and of bytes of their parameters.
@@ -108,7 +111,8 @@ impl Hash for CacheKey {
 impl QueryCache {
     /// Makes an empty cache. Must be called in a runtime, for the sweep of idle entries.
     pub fn new(metrics: Arc<Metrics>, supervisor: &Supervisor) -> Arc<Self> {
-        let cache = Arc::new(Self { store: Mutex::default(), metrics });
+        let last_polls = Arc::new(LastPolls::new(PIN));
+        let cache = Arc::new(Self { store: Mutex::default(), metrics, last_polls });
         supervisor.spawn("cache sweep", sweep(Arc::downgrade(&cache)));
         cache
     }
@@ -137,7 +141,9 @@ impl QueryCache {
                 return Err(Fault::Exhausted(Limit::Cache));
             }
         }
-        let cached = CachedQuery::new(key.clone(), namespace, Arc::clone(&self.metrics));
+        let (metrics, last_polls) = (Arc::clone(&self.metrics), Arc::clone(&self.last_polls));
+        let cached = CachedQuery::new(key.clone(), store.next_number, namespace, metrics, last_polls);
+        store.next_number += 1;
         store.by_key.insert(key.clone(), Entry { cached: Arc::clone(&cached), namespace: namespace.to_owned() });
         store.by_namespace.entry(namespace.to_owned()).or_default().add(bytes);
         store.all.add(bytes);

@@ -130,11 +130,8 @@ impl World {
     }
 }
 
-fn value(reading: &Reading) -> f64 {
-    match &reading.rows {
-        Rows::One(numbers) => numbers.value,
-        Rows::ByKey(_) => panic!("a plain query"),
-    }
+fn value(numbers: Option<Numbers>) -> f64 {
+    numbers.expect("a plain query has a row").value
 }
 
 fn soon() -> Call {
@@ -148,11 +145,11 @@ async fn a_thousand_calls_at_once_cause_one_statement() {
     let calls: Vec<_> = (0..1_000u64)
         .map(|trigger| {
             let cached = world.cached(1);
-            tokio::spawn(async move { cached.for_metrics(trigger, soon()).await })
+            tokio::spawn(async move { cached.for_metrics(trigger, None, soon()).await })
         })
         .collect();
     for call in calls {
-        assert_eq!(value(&call.await.unwrap().unwrap()), 1.0);
+        assert_eq!(value(call.await.unwrap().unwrap()), 1.0);
     }
     assert_eq!(world.statements(), 1);
 }
@@ -161,44 +158,44 @@ async fn a_thousand_calls_at_once_cause_one_statement() {
 async fn a_young_reading_is_shared_and_an_old_one_is_not() {
     let world = World::new(SECOND, Duration::ZERO, |_| None);
     let cached = world.cached(1);
-    assert_eq!(value(&cached.for_metrics(1, soon()).await.unwrap()), 1.0);
+    assert_eq!(value(cached.for_metrics(1, None, soon()).await.unwrap()), 1.0);
     advance(SECOND - Duration::from_millis(1)).await;
-    assert_eq!(value(&cached.for_metrics(2, soon()).await.unwrap()), 1.0);
+    assert_eq!(value(cached.for_metrics(2, None, soon()).await.unwrap()), 1.0);
     advance(Duration::from_millis(1)).await;
-    assert_eq!(value(&cached.for_metrics(3, soon()).await.unwrap()), 2.0);
+    assert_eq!(value(cached.for_metrics(3, None, soon()).await.unwrap()), 2.0);
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_two_calls_of_a_poll_use_one_reading_even_without_max_age() {
     let world = World::new(Duration::ZERO, Duration::ZERO, |_| None);
     let cached = world.cached(1);
-    assert_eq!(value(&cached.for_metrics(7, soon()).await.unwrap()), 1.0);
-    assert_eq!(value(&cached.for_metrics(8, soon()).await.unwrap()), 2.0);
+    assert_eq!(value(cached.for_metrics(7, None, soon()).await.unwrap()), 1.0);
+    assert_eq!(value(cached.for_metrics(8, None, soon()).await.unwrap()), 2.0);
     advance(PIN - Duration::from_millis(1)).await;
-    assert_eq!(value(&cached.for_activity(7, soon()).await.unwrap()), 1.0);
-    assert_eq!(value(&cached.for_activity(8, soon()).await.unwrap()), 2.0);
+    assert_eq!(value(cached.for_activity(7, None, soon()).await.unwrap()), 1.0);
+    assert_eq!(value(cached.for_activity(8, None, soon()).await.unwrap()), 2.0);
     advance(Duration::from_millis(1)).await;
-    assert_eq!(value(&cached.for_activity(7, soon()).await.unwrap()), 3.0);
+    assert_eq!(value(cached.for_activity(7, None, soon()).await.unwrap()), 3.0);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_failed_attempt_ends_every_pin_and_every_memory() {
     let world = World::new(Duration::ZERO, Duration::ZERO, |number| (number == 2).then_some(Fault::LockTimeout));
     let cached = world.cached(1);
-    assert_eq!(value(&cached.for_metrics(7, soon()).await.unwrap()), 1.0);
-    assert_eq!(cached.for_metrics(8, soon()).await, Err(Fault::LockTimeout));
-    assert_eq!(value(&cached.for_activity(7, soon()).await.unwrap()), 3.0);
+    assert_eq!(value(cached.for_metrics(7, None, soon()).await.unwrap()), 1.0);
+    assert_eq!(cached.for_metrics(8, None, soon()).await, Err(Fault::LockTimeout));
+    assert_eq!(value(cached.for_activity(7, None, soon()).await.unwrap()), 3.0);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_slow_reading_outlives_the_calls_that_asked_for_it() {
     let world = World::new(45 * SECOND, 7 * SECOND, |_| None);
     let cached = world.cached(1);
-    assert_eq!(cached.for_metrics(1, soon()).await, Err(Fault::DeadlineExceeded));
+    assert_eq!(cached.for_metrics(1, None, soon()).await, Err(Fault::DeadlineExceeded));
     advance(3 * SECOND).await;
-    assert_eq!(value(&cached.for_metrics(1, soon()).await.unwrap()), 1.0);
+    assert_eq!(value(cached.for_metrics(1, None, soon()).await.unwrap()), 1.0);
     advance(30 * SECOND).await;
-    assert_eq!(value(&cached.for_metrics(1, soon()).await.unwrap()), 1.0);
+    assert_eq!(value(cached.for_metrics(1, None, soon()).await.unwrap()), 1.0);
     assert_eq!(world.statements(), 1);
 }
 
@@ -209,13 +206,10 @@ async fn an_answer_that_waited_for_a_paused_process_is_an_error_unless_max_age_a
     for (max_age, is_allowed) in [(Duration::ZERO, false), (45 * SECOND, true)] {
         let world = World::new(max_age, 40 * SECOND, |_| None);
         let cached = world.cached(1);
-        assert_eq!(cached.for_metrics(1, soon()).await, Err(Fault::DeadlineExceeded));
+        assert_eq!(cached.for_metrics(1, None, soon()).await, Err(Fault::DeadlineExceeded));
         advance(37 * SECOND).await;
-        let joined = cached.for_metrics(1, soon()).await;
-        assert_eq!(
-            joined.map(|reading| value(&reading)),
-            if is_allowed { Ok(1.0) } else { Err(Fault::DeadlineExceeded) }
-        );
+        let joined = cached.for_metrics(1, None, soon()).await;
+        assert_eq!(joined.map(value), if is_allowed { Ok(1.0) } else { Err(Fault::DeadlineExceeded) });
         assert_eq!(world.statements(), 1);
     }
 }
@@ -224,8 +218,8 @@ async fn an_answer_that_waited_for_a_paused_process_is_an_error_unless_max_age_a
 async fn a_panic_is_one_failure_and_the_next_call_asks_again() {
     let world = World::new(SECOND, Duration::ZERO, |number| if number == 1 { panic!("on purpose") } else { None });
     let cached = world.cached(1);
-    assert_eq!(cached.for_metrics(1, soon()).await, Err(Fault::Bug));
-    assert_eq!(value(&cached.for_metrics(1, soon()).await.unwrap()), 2.0);
+    assert_eq!(cached.for_metrics(1, None, soon()).await, Err(Fault::Bug));
+    assert_eq!(value(cached.for_metrics(1, None, soon()).await.unwrap()), 2.0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -234,7 +228,7 @@ async fn a_watched_cached_query_reads_itself_and_an_unwatched_one_does_not() {
     let cached = world.cached(1);
     let mut watch = cached.watch(None);
     for expected in 1..=5u32 {
-        assert_eq!(value(&watch.changed().await.unwrap()), f64::from(expected));
+        assert_eq!(value(watch.changed().await.unwrap()), f64::from(expected));
     }
     drop(watch);
     sleep(10 * SECOND).await;
@@ -248,7 +242,7 @@ async fn a_watched_cached_query_reads_itself_at_once_when_the_database_has_retur
     assert_eq!(watch.changed().await, Err(Fault::BreakerOpen));
     let returned_at = Instant::now();
     world.ticker.breaker.send_replace(Breaker::Closed);
-    assert_eq!(value(&watch.changed().await.unwrap()), 2.0);
+    assert_eq!(value(watch.changed().await.unwrap()), 2.0);
     assert!(returned_at.elapsed() < SECOND / 2);
 }
 

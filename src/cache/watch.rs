@@ -13,7 +13,7 @@ use tokio_stream::wrappers::WatchStream;
 use super::{CachedQuery, Outcome, freshness::Rules};
 use crate::{
     fault::Fault,
-    reading::{Breaker, Reading},
+    reading::{Breaker, Numbers},
 };
 
 /// The longest pause after an attempt that took long.
@@ -84,17 +84,21 @@ impl CachedQuery {
 }
 
 impl Watch {
-    /// Waits until an attempt changes the numbers, and returns its outcome: the latest, never a queue of them.
+    /// Waits until an attempt changes the numbers, and returns the latest: none if the reading does not have the key.
+    ///
+    /// # Errors
+    /// The fault of the latest attempt.
     ///
     /// # Cancel safety
     /// Safe: nothing is lost but intermediate outcomes.
-    pub async fn changed(&mut self) -> Result<Arc<Reading>, Fault> {
+    pub async fn changed(&mut self) -> Result<Option<Numbers>, Fault> {
         loop {
             // The sender lives in the cached query that `self` holds, for as long as `self` does.
             self.wakes.changed().await.expect("the cached query outlives its watch");
             let outcome = self.cached.outcome.borrow();
             if outcome.attempt > 0 {
-                return outcome.result.clone();
+                let reading = outcome.result.as_ref().map_err(|fault| *fault)?;
+                return Ok(reading.rows.of(self.key.as_deref()).copied());
             }
         }
     }

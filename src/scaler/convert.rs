@@ -6,7 +6,7 @@ use crate::{
     postgres::without_row,
     proto::{GetMetricSpecResponse, GetMetricsResponse, MetricSpec, MetricValue},
     query::KEEPER,
-    reading::{Numbers, Reading, Rows},
+    reading::Numbers,
     scaling::{self, Target},
 };
 
@@ -23,8 +23,8 @@ pub(super) fn spec(name: &str, target: Target) -> GetMetricSpecResponse {
 
 /// Returns the one MetricValue of a trigger.
 #[allow(deprecated, reason = "KEDA takes the integer where the double is not above zero, so both must agree")]
-pub(super) fn value(trigger: &Trigger, reading: &Reading) -> Result<GetMetricsResponse, Fault> {
-    let reported = reported(trigger, numbers(trigger, reading)?);
+pub(super) fn value(trigger: &Trigger, numbers: Option<Numbers>) -> Result<GetMetricsResponse, Fault> {
+    let reported = reported(trigger, known(trigger, numbers)?);
     let value = MetricValue {
         metric_name: trigger.query().name.clone(),
         metric_value: scaling::integer(reported),
@@ -45,8 +45,8 @@ pub(super) fn keeper() -> GetMetricsResponse {
 }
 
 /// Returns whether a trigger is active.
-pub(super) fn is_active(trigger: &Trigger, reading: &Reading) -> Result<bool, Fault> {
-    let numbers = numbers(trigger, reading)?;
+pub(super) fn is_active(trigger: &Trigger, numbers: Option<Numbers>) -> Result<bool, Fault> {
+    let numbers = known(trigger, numbers)?;
     let activity = match trigger.activity_source {
         ActivitySource::Reported => reported(trigger, numbers),
         ActivitySource::ValueColumn => numbers.value,
@@ -59,18 +59,15 @@ fn reported(trigger: &Trigger, numbers: Numbers) -> f64 {
     scaling::reported(numbers.value, trigger.divide_by, trigger.rounding)
 }
 
-/// Returns the numbers of the trigger's own row.
-fn numbers(trigger: &Trigger, reading: &Reading) -> Result<Numbers, Fault> {
-    match (&reading.rows, &trigger.group) {
-        (Rows::One(numbers), _) => Ok(*numbers),
-        (Rows::ByKey(rows), Some(key)) => match rows.get(&**key) {
-            Some(numbers) => Ok(*numbers),
-            None => {
-                trigger.key.source.missed(key);
-                without_row(trigger.query())
-            }
-        },
+/// Returns the numbers of the trigger's own row, or those that a missing row stands for.
+fn known(trigger: &Trigger, numbers: Option<Numbers>) -> Result<Numbers, Fault> {
+    match (numbers, &trigger.group) {
+        (Some(numbers), _) => Ok(numbers),
+        (None, Some(key)) => {
+            trigger.key.source.missed(key);
+            without_row(trigger.query())
+        }
         // A reload that makes a query grouped makes it another query, so this cannot happen.
-        (Rows::ByKey(_), None) => Err(Fault::Bug),
+        (None, None) => Err(Fault::Bug),
     }
 }

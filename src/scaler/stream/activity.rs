@@ -17,7 +17,6 @@ use crate::{
     fault::Fault,
     metrics::{Metrics, TriggerId},
     proto::{IsActiveResponse, ScaledObjectRef},
-    reading::Reading,
     recorder::Answer,
     scaler::{
         Catalog, convert,
@@ -65,7 +64,7 @@ impl Subject {
     async fn changed(&mut self) -> Result<bool, Fault> {
         let Self::Trigger(watched) = self else { return pending().await };
         let (trigger, watch) = &mut **watched;
-        watch.changed().await.and_then(|reading: Arc<Reading>| convert::is_active(trigger, &reading))
+        watch.changed().await.and_then(|numbers| convert::is_active(trigger, numbers))
     }
 
     /// Returns whether the latest reading is still fresh enough.
