@@ -111,7 +111,7 @@ async fn keda() -> (SocketAddr, JoinHandle<()>) {
             let _ = socket.read(&mut request).await;
             let body = format!(
                 "keda_scaler_metrics_value{{{labels}}} 7\nkeda_scaler_metrics_latency_seconds{{{labels}}} 0.01\n\
-                 keda_scaler_detail_errors_total{{{labels}}} {errors}\n\
+                 keda_scaled_object_errors_total{{namespace=\"tests\",scaledObject=\"dashboard\"}} {errors}\n\
                  keda_scaled_job_errors_total{{namespace=\"tests\",scaledJob=\"dashboard\"}} {errors}\n\
                  keda_grpc_client_handled_total{{grpc_type=\"unary\",grpc_service=\"externalscaler.ExternalScaler\",\
                  grpc_method=\"GetMetricSpec\",grpc_code=\"Unavailable\",scaler=\"externalScaler\"}} {errors}\n"
