@@ -57,7 +57,7 @@ fn check_triggers(object: &Object, findings: &mut Findings<'_>) {
         if trigger.kind() == "external-push" {
             let line = trigger.node.get("type").map_or(trigger.node.line, |node| node.line);
             let why = "KEDA only polls for a ScaledJob: it opens the push stream, ignores what comes, and logs a warning \
-                       for each message.";
+                       for each `true`.";
             findings.add(&PUSH_ON_SCALEDJOB, line, why, "Write `type: external`, and a pollingInterval of 5 or 10.");
         }
         if let Some(node) = trigger.node.get("metricType").filter(|node| node.text() != Some("")) {
