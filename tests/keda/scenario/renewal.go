@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 )
 
 // Renewal renews clapometer's certificate, and then changes its authority, as docs/tls.md says.
@@ -64,7 +65,7 @@ var Renewal = Scenario{
 		if err := w.isAnswered(ctx, job); err != nil {
 			return "", fmt.Errorf("the ScaledJob, once the operator was restarted: %w", err)
 		}
-		return "renewed: both objects are answered; new authority: the ScaledJob is not, Ready=True; both authorities in clapometer-ca: the ScaledObject is answered, " +
+		return "renewed: both objects are answered; new authority: the ScaledJob is not, Ready=True, no event with the reason; both authorities in clapometer-ca: the ScaledObject is answered, " +
 			"the ScaledJob after the restart", nil
 	},
 }
@@ -154,6 +155,13 @@ func (w *World) isDead(ctx context.Context, name string) error {
 	answered, err := w.answered(ctx, name)
 	if err == nil && answered != 0 {
 		err = fmt.Errorf("%d answers for %s", answered, name)
+	}
+	if err != nil {
+		return err
+	}
+	events, err := w.Events(ctx, tlsNamespace, name)
+	if err == nil && strings.Contains(events, unknownAuthority) {
+		err = fmt.Errorf("%s: an event: %s", name, events)
 	}
 	if err != nil {
 		return err

@@ -46,6 +46,7 @@ var All = [][]Scenario{
 	{FrozenDatabase, LongOutage},
 	{Builtin, SeveralTriggers},
 	{Walkthrough},
+	{Retries},
 	{Renewal},
 	{OperatorRestart},
 }
