@@ -87,7 +87,7 @@ enum Lookup {
 
 /// A query with its parameters, and its latest reading.
 pub struct CachedQuery {
-    key: CacheKey,
+    key: Arc<CacheKey>,
     /// Its number, which no other one has had.
     number: u64,
     metrics: Arc<Metrics>,
@@ -112,7 +112,7 @@ struct State {
 
 impl CachedQuery {
     fn new(
-        key: CacheKey,
+        key: Arc<CacheKey>,
         number: u64,
         namespace: &str,
         metrics: Arc<Metrics>,
@@ -240,7 +240,7 @@ impl CachedQuery {
         let before = self.outcome.borrow().result.as_ref().ok().cloned();
         tokio::spawn(async move {
             let began_at = Instant::now();
-            let CacheKey { source, parameters } = &cached.key;
+            let CacheKey { source, parameters } = &*cached.key;
             let reading = AssertUnwindSafe(source.read(kept, before.as_deref(), parameters, &tenant, &cached.metrics))
                 .catch_unwind();
             let (parts, sum) = reading.await.unwrap_or_else(|_| {

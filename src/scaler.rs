@@ -157,7 +157,7 @@ impl Scaler {
         let (key, changed) = self.metrics.trigger_asked(id, now);
         let Some(trigger) = trigger else { return Ok(Resolved::Keeper(key)) };
         if let Some(keys) = changed {
-            self.metrics.recorder.changed(trigger.asker(reference), &keys, now);
+            self.metrics.recorder.changed(trigger.asker(namespace, name), &keys, now);
         }
         let cached = self.cache.get_or_insert(&trigger.key, namespace)?;
         Ok(Resolved::Trigger { trigger, cached, key })
@@ -242,7 +242,11 @@ impl ExternalScaler for Scaler {
                         .map_err(|fault| self.note_fault(&reference, &trigger, key, Told::NoValue, fault))?;
                     let value = convert::value(&trigger, numbers)
                         .map_err(|fault| self.note_fault_of_trigger(&reference, &trigger, Told::NoValue, fault))?;
-                    self.note_answer(trigger.asker(&reference), key, Told::Value(convert::told(&value)));
+                    self.note_answer(
+                        trigger.asker(&reference.namespace, &reference.name),
+                        key,
+                        Told::Value(convert::told(&value)),
+                    );
                     is_unseen = trigger.has_unseen_key();
                     is_untrimmed = trigger.has_untrimmed_text();
                     if is_untrimmed {
@@ -279,7 +283,7 @@ impl ExternalScaler for Scaler {
                         .map_err(|fault| self.note_fault(&reference, &trigger, key, Told::NoActivity, fault))?;
                     let result = convert::is_active(&trigger, numbers)
                         .map_err(|fault| self.note_fault_of_trigger(&reference, &trigger, Told::NoActivity, fault))?;
-                    self.note_answer(trigger.asker(&reference), key, Told::Active(result));
+                    self.note_answer(trigger.asker(&reference.namespace, &reference.name), key, Told::Active(result));
                     Ok(IsActiveResponse { result })
                 }
             }

@@ -23,7 +23,7 @@ const IDLE: Duration = Duration::from_secs(600);
 /// The pause between two searches for idle cached queries.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 
-/// The limit of all cached queries. Their parameters are stored twice, and a trigger may write 64 KiB of them.
+/// The limit of all cached queries. A trigger may write 64 KiB of parameters.
 const CAPACITY: Quota = Quota { entries: 10_000, bytes: 8 * 1024 * 1024 };
 
 /// The limit of one namespace, so that one tenant cannot push out the cached queries of others.
@@ -41,7 +41,7 @@ pub struct QueryCache {
 
 #[derive(Default)]
 struct Store {
-    by_key: HashMap<CacheKey, Entry>,
+    by_key: HashMap<Arc<CacheKey>, Entry>,
     by_namespace: HashMap<String, Quota>,
     all: Quota,
     /// The number of the next cached query.
@@ -142,9 +142,10 @@ impl QueryCache {
             }
         }
         let (metrics, last_polls) = (Arc::clone(&self.metrics), Arc::clone(&self.last_polls));
-        let cached = CachedQuery::new(key.clone(), store.next_number, namespace, metrics, last_polls);
+        let key = Arc::new(key.clone());
+        let cached = CachedQuery::new(Arc::clone(&key), store.next_number, namespace, metrics, last_polls);
         store.next_number += 1;
-        store.by_key.insert(key.clone(), Entry { cached: Arc::clone(&cached), namespace: namespace.to_owned() });
+        store.by_key.insert(key, Entry { cached: Arc::clone(&cached), namespace: namespace.to_owned() });
         store.by_namespace.entry(namespace.to_owned()).or_default().add(bytes);
         store.all.add(bytes);
         self.count(&store);
@@ -175,7 +176,7 @@ impl Store {
 
     /// Drops the longest unused of those that may go. Returns false if there are none.
     fn make_room(&mut self, may_go: impl Fn(&Entry) -> bool) -> bool {
-        let mut candidates: Vec<(Instant, &CacheKey)> = self
+        let mut candidates: Vec<(Instant, &Arc<CacheKey>)> = self
             .by_key
             .iter()
             .filter(|(_, entry)| may_go(entry))
@@ -185,7 +186,7 @@ impl Store {
             candidates.select_nth_unstable_by_key(EVICTED_AT_ONCE, |(used_at, _)| *used_at);
             candidates.truncate(EVICTED_AT_ONCE);
         }
-        let evicted: Vec<CacheKey> = candidates.into_iter().map(|(_, key)| key.clone()).collect();
+        let evicted: Vec<Arc<CacheKey>> = candidates.into_iter().map(|(_, key)| Arc::clone(key)).collect();
         for key in &evicted {
             self.forget(key);
         }
@@ -193,8 +194,8 @@ impl Store {
     }
 
     fn remove(&mut self, goes: impl Fn(&CacheKey, &Entry) -> bool) {
-        let keys: Vec<CacheKey> =
-            self.by_key.iter().filter(|(key, entry)| goes(key, entry)).map(|(key, _)| key.clone()).collect();
+        let keys: Vec<Arc<CacheKey>> =
+            self.by_key.iter().filter(|(key, entry)| goes(key, entry)).map(|(key, _)| Arc::clone(key)).collect();
         for key in keys {
             self.forget(&key);
         }

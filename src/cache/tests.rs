@@ -256,9 +256,9 @@ fn by_key(number: u32) -> Rows {
 async fn a_watcher_of_a_key_wakes_only_when_its_own_numbers_change() {
     let world = World::telling(by_key, SECOND, Duration::ZERO, |number| (number == 4).then_some(Fault::LockTimeout));
     let cached = world.cached(1);
-    let mut ticking = cached.watch(Some("ticks"));
-    let mut standing = cached.watch(Some("stands"));
-    let mut absent = cached.watch(Some("absent"));
+    let mut ticking = cached.watch(Some("ticks".into()));
+    let mut standing = cached.watch(Some("stands".into()));
+    let mut absent = cached.watch(Some("absent".into()));
     for watch in [&mut ticking, &mut standing, &mut absent] {
         assert!(watch.changed().await.is_ok(), "all hear of the first attempt");
     }
@@ -273,7 +273,7 @@ async fn a_watcher_of_a_key_wakes_only_when_its_own_numbers_change() {
     for watch in [&mut ticking, &mut standing, &mut absent] {
         assert!(watch.changed().await.is_ok(), "its end does, too");
     }
-    drop(cached.watch(Some("ticks")));
+    drop(cached.watch(Some("ticks".into())));
     assert!(ticking.changed().await.is_ok(), "another watcher's end concerns nobody");
     assert_eq!(world.statements(), 6);
 }
@@ -282,7 +282,7 @@ async fn a_watcher_of_a_key_wakes_only_when_its_own_numbers_change() {
 async fn who_finds_the_reading_too_old_hears_of_the_next_whatever_it_brings() {
     let world = World::telling(by_key, SECOND, SECOND / 2, |_| None);
     let cached = world.cached(1);
-    let mut standing = cached.watch(Some("stands"));
+    let mut standing = cached.watch(Some("stands".into()));
     assert!(standing.changed().await.is_ok());
     assert!(standing.is_current());
     sleep(SECOND * 3 / 4).await;

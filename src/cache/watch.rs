@@ -25,7 +25,7 @@ pub(super) struct Watchers {
     pub(super) count: usize,
     refresher: Option<JoinHandle<()>>,
     /// The wake-ups for the watchers of each key, or for those of a plain query.
-    wakes: HashMap<Option<Box<str>>, watch::Sender<()>>,
+    wakes: HashMap<Option<Arc<str>>, watch::Sender<()>>,
     /// True if the end of the next attempt wakes all watchers, whatever it brings.
     is_awaited: bool,
 }
@@ -34,7 +34,7 @@ pub(super) struct Watchers {
 /// there is one, the query is read again as its rules say.
 pub struct Watch {
     cached: Arc<CachedQuery>,
-    key: Option<Box<str>>,
+    key: Option<Arc<str>>,
     wakes: watch::Receiver<()>,
 }
 
@@ -65,8 +65,7 @@ impl Outcome {
 impl CachedQuery {
     /// Begins to watch a key of a grouped query, or a plain query. The first outcome is the latest
     /// one, unless that is so old that another is due.
-    pub fn watch(self: &Arc<Self>, key: Option<&str>) -> Watch {
-        let key = key.map(Box::from);
+    pub fn watch(self: &Arc<Self>, key: Option<Arc<str>>) -> Watch {
         let mut state = self.lock();
         let mut wakes = state.watchers.wakes.entry(key.clone()).or_default().subscribe();
         if self.due() > Instant::now() {

@@ -57,7 +57,7 @@ const SCALER_KEYS: [&str; 6] =
     ["query", "targetQueryValue", "activationTargetQueryValue", "divideBy", "rounding", "activityColumn"];
 
 /// The prefix of parameters.
-const PARAMETER_PREFIX: &str = "param.";
+pub(super) const PARAMETER_PREFIX: &str = "param.";
 
 /// The suffix of keys whose value KEDA takes from the environment: it sends the secret in clear, under that very key.
 const FROM_ENV_SUFFIX: &str = "FromEnv";
@@ -91,7 +91,7 @@ pub struct Trigger {
     /// Its query and the values of the parameters.
     pub key: CacheKey,
     /// The key of a grouped query.
-    pub group: Option<String>,
+    pub group: Option<Arc<str>>,
     /// The number that KEDA divides the value by.
     pub target: Target,
     /// The number that the activity must exceed.
@@ -116,11 +116,11 @@ impl Trigger {
     }
 
     /// Returns it as the flight recorder knows it, with the names of its object.
-    pub fn asker<'a>(&'a self, object: &'a ScaledObjectRef) -> Asker<'a> {
+    pub fn asker<'a>(&'a self, namespace: &'a str, name: &'a str) -> Asker<'a> {
         Asker {
             id: Some(self.id),
-            namespace: &object.namespace,
-            name: &object.name,
+            namespace,
+            name,
             query: &self.query().name,
             target: Some(self.target.get()),
             activation: Some(self.activation.get()),
@@ -317,10 +317,10 @@ impl<'a> Metadata<'a> {
         default
     }
 
-    fn group(&self, query: &Query, problems: &mut KeyProblems<'a>) -> Option<String> {
+    fn group(&self, query: &Query, problems: &mut KeyProblems<'a>) -> Option<Arc<str>> {
         let column = query.group_by.as_ref()?;
         let problem = match self.parameter(column) {
-            Some(key) if !key.contains('\0') => return Some(key.to_owned()),
+            Some(key) if !key.contains('\0') => return Some(key.into()),
             Some(_) => ZERO_BYTE,
             None => "missing; it picks the key of a grouped query",
         };

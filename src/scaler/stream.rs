@@ -8,6 +8,7 @@
 
 mod activity;
 mod limits;
+mod request;
 mod specs;
 
 use std::{
@@ -20,7 +21,6 @@ use std::{
 };
 
 use futures_util::{FutureExt, Stream, future::BoxFuture, stream};
-use prost::Message;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Status};
@@ -29,6 +29,7 @@ pub(super) use self::limits::StreamLimits;
 use self::{
     activity::{ActivityUpdates, Subject},
     limits::StreamPermit,
+    request::KeptRequest,
     specs::SpecUpdates,
 };
 use super::{
@@ -151,9 +152,9 @@ impl Scaler {
             Resolved::Unknown => (None, Subject::Unknown),
             Resolved::Trigger { trigger, cached, key: _ } => (Some(trigger.id), Subject::watching(trigger, &cached)),
         };
-        let permit = self.permit(&reference, id, Rpc::StreamIsActive)?;
+        let (request, permit) = self.permit(reference, id, Rpc::StreamIsActive)?;
         let (cache, metrics) = (Arc::clone(&self.cache), Arc::clone(&self.metrics));
-        let activity = ActivityUpdates::new(reference, permit, subject, catalog, cache, metrics);
+        let activity = ActivityUpdates::new(request, permit, subject, catalog, cache, metrics);
         Ok(Updates::new(activity, lifetime, |activity| activity.next().boxed()))
     }
 
@@ -169,8 +170,8 @@ impl Scaler {
         let reference = request.into_inner();
         let id = self.id_for_specs(&reference).map_err(Status::from);
         let id = id.inspect_err(|status| self.note_refusal(&reference, status, Instant::now()))?;
-        let permit = self.permit(&reference, id, Rpc::StreamMetricSpec)?;
-        let specs = SpecUpdates::new(reference, permit, self.catalog.clone());
+        let (request, permit) = self.permit(reference, id, Rpc::StreamMetricSpec)?;
+        let specs = SpecUpdates::new(request, permit, self.catalog.clone());
         Ok(Updates::new(specs, lifetime, |specs| specs.next().boxed()))
     }
 
@@ -188,17 +189,29 @@ impl Scaler {
         }
     }
 
-    /// Takes a permit for a stream of the trigger with this id; without one the stream waits for its query.
-    fn permit(&self, reference: &ScaledObjectRef, id: Option<u64>, rpc: Rpc) -> Result<StreamPermit, Status> {
-        let bytes = reference.encoded_len();
-        match id {
-            Some(id) => self.streams.acquire(id, bytes, rpc).map_err(Status::from),
+    /// Takes a permit for a stream of the trigger with this id, and for its request; without an id the stream waits for
+    /// its query.
+    fn permit(
+        &self,
+        reference: ScaledObjectRef,
+        id: Option<u64>,
+        rpc: Rpc,
+    ) -> Result<(KeptRequest, StreamPermit), Status> {
+        let request = KeptRequest::new(reference);
+        let permit = match id {
+            Some(id) => self.streams.acquire(id, request.bytes(), rpc).map_err(Status::from),
             None => {
-                let permit = self.streams.acquire_waiting(&reference.namespace, bytes, rpc);
+                let permit = self.streams.acquire_waiting(request.namespace(), request.bytes(), rpc);
                 permit.ok_or_else(|| Refusal::Denied.into())
             }
+        };
+        match permit {
+            Ok(permit) => Ok((request, permit)),
+            Err(status) => {
+                self.note_refusal(&request.reference(), &status, Instant::now());
+                Err(status)
+            }
         }
-        .inspect_err(|status| self.note_refusal(reference, status, Instant::now()))
     }
 
     fn lifetime(&self, request: &Request<ScaledObjectRef>, rpc: Rpc) -> Lifetime {

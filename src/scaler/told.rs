@@ -66,6 +66,6 @@ impl Scaler {
             Told::NoActivity(..) | Told::Active(_) => Answer::NoActivity(cause(status)),
             Told::NoValue(..) | Told::Value(_) => Answer::NoValue(cause(status)),
         };
-        self.metrics.recorder.told(trigger.asker(reference), answer, now);
+        self.metrics.recorder.told(trigger.asker(&reference.namespace, &reference.name), answer, now);
     }
 }

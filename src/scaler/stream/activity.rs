@@ -11,12 +11,12 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::limits::StreamPermit;
+use super::{limits::StreamPermit, request::KeptRequest};
 use crate::{
     cache::{CachedQuery, QueryCache, Watch},
     fault::Fault,
     metrics::{Metrics, TriggerId},
-    proto::{IsActiveResponse, ScaledObjectRef},
+    proto::IsActiveResponse,
     recorder::Answer,
     scaler::{
         Catalog, convert,
@@ -30,7 +30,7 @@ pub(super) const REMINDER: Duration = Duration::from_secs(30);
 
 /// The activity of one trigger, as its readings change it.
 pub(super) struct ActivityUpdates {
-    reference: ScaledObjectRef,
+    request: KeptRequest,
     permit: StreamPermit,
     subject: Subject,
     catalog: watch::Receiver<Arc<Catalog>>,
@@ -55,8 +55,10 @@ pub(super) enum Subject {
 }
 
 impl Subject {
-    pub(super) fn watching(trigger: Trigger, cached: &Arc<CachedQuery>) -> Self {
-        let watch = cached.watch(trigger.group.as_deref());
+    pub(super) fn watching(mut trigger: Trigger, cached: &Arc<CachedQuery>) -> Self {
+        let watch = cached.watch(trigger.group.clone());
+        // The cached query has them.
+        trigger.key.parameters = Vec::new();
         Self::Trigger(Box::new((trigger, watch)))
     }
 
@@ -78,14 +80,14 @@ impl Subject {
 
 impl ActivityUpdates {
     pub(super) fn new(
-        reference: ScaledObjectRef,
+        request: KeptRequest,
         permit: StreamPermit,
         subject: Subject,
         catalog: watch::Receiver<Arc<Catalog>>,
         cache: Arc<QueryCache>,
         metrics: Arc<Metrics>,
     ) -> Self {
-        Self { reference, permit, subject, catalog, cache, metrics, known: None, sent: None, remind_at: Instant::now() }
+        Self { request, permit, subject, catalog, cache, metrics, known: None, sent: None, remind_at: Instant::now() }
     }
 
     /// Waits for the next message. Returns `None` once the query is gone.
@@ -119,11 +121,11 @@ impl ActivityUpdates {
     fn record(&self, is_active: bool) {
         if let Subject::Trigger(watched) = &self.subject {
             let (trigger, _) = &**watched;
-            let ScaledObjectRef { namespace, name, .. } = &self.reference;
+            let (namespace, name) = (self.request.namespace(), self.request.name());
             let query = &trigger.query().name;
             let id = TriggerId { hash: trigger.id, namespace, name, query, thresholds: None, metadata: None };
             self.metrics.trigger_streamed(id, is_active);
-            self.metrics.recorder.told(trigger.asker(&self.reference), Answer::Pushed(is_active), Instant::now());
+            self.metrics.recorder.told(trigger.asker(namespace, name), Answer::Pushed(is_active), Instant::now());
         }
     }
 
@@ -136,18 +138,18 @@ impl ActivityUpdates {
     /// Resolves the trigger in a new catalog. Returns `None` if its query is gone.
     fn follow_reload(&mut self) -> Option<()> {
         let catalog = Arc::clone(&self.catalog.borrow_and_update());
-        let metadata = Metadata::parse(&self.reference).ok()?;
+        let reference = self.request.reference();
+        let metadata = Metadata::parse(&reference).ok()?;
         if metadata.is_keeper() {
             return Some(());
         }
-        let trigger = match metadata.resolve(&self.reference, &catalog) {
+        let trigger = match metadata.resolve(&reference, &catalog) {
             Ok(trigger) => trigger,
             Err(Refusal::Denied) if self.permit.is_waiting() => return Some(()),
             Err(_) => return None,
         };
         self.permit.admit(trigger.id).ok()?;
-        let namespace = &self.reference.namespace;
-        let cached = self.cache.get_or_insert(&trigger.key, namespace).ok()?;
+        let cached = self.cache.get_or_insert(&trigger.key, &reference.namespace).ok()?;
         // A new watch is needed even for the same cached query, because thresholds may have changed.
         self.subject = Subject::watching(trigger, &cached);
         self.known = None;

@@ -24,8 +24,8 @@ pub(super) const STREAMS_PER_PROCESS: usize = 50_000;
 pub(super) const WAITING_PER_PROCESS: usize = 1_000;
 pub(super) const WAITING_PER_NAMESPACE: usize = WAITING_PER_PROCESS / 4;
 
-/// The most bytes of metadata that all streams hold: each stream stores its own, which may have 64 KiB. Fifty thousand
-/// usual triggers need all of it.
+/// The most bytes that all streams keep of their requests: each keeps its own, whose metadata may have 64 KiB. It is 671
+/// bytes for each of fifty thousand streams.
 const METADATA_BYTES_PER_PROCESS: usize = 32 * 1024 * 1024;
 
 /// The time over which the StreamIsActive of a connection that is too old are ended.
@@ -79,7 +79,7 @@ impl StreamLimits {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a permit for a stream of a trigger, whose metadata has so many `bytes`.
+    /// Takes a permit for a stream of a trigger, which keeps so many `bytes` of its request.
     ///
     /// # Errors
     /// The process or the trigger has too many streams.

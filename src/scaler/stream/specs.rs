@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use super::limits::StreamPermit;
+use super::{limits::StreamPermit, request::KeptRequest};
 use crate::{
     proto::{GetMetricSpecResponse, ScaledObjectRef},
     scaler::{
@@ -16,20 +16,16 @@ use crate::{
 
 /// The specs of one trigger, as reloads change them.
 pub(super) struct SpecUpdates {
-    reference: ScaledObjectRef,
+    request: KeptRequest,
     permit: StreamPermit,
     catalog: watch::Receiver<Arc<Catalog>>,
     sent: Option<GetMetricSpecResponse>,
 }
 
 impl SpecUpdates {
-    pub(super) fn new(
-        reference: ScaledObjectRef,
-        permit: StreamPermit,
-        mut catalog: watch::Receiver<Arc<Catalog>>,
-    ) -> Self {
+    pub(super) fn new(request: KeptRequest, permit: StreamPermit, mut catalog: watch::Receiver<Arc<Catalog>>) -> Self {
         catalog.mark_changed();
-        Self { reference, permit, catalog, sent: None }
+        Self { request, permit, catalog, sent: None }
     }
 
     /// Waits for the next message: the answer of GetMetricSpec, whenever a reload has changed it. None once the query
@@ -38,8 +34,9 @@ impl SpecUpdates {
         loop {
             self.catalog.changed().await.ok()?;
             let catalog = Arc::clone(&self.catalog.borrow_and_update());
-            self.follow_reload(&catalog)?;
-            let (name, target) = best_spec(&self.reference, &catalog);
+            let reference = self.request.reference();
+            self.follow_reload(&reference, &catalog)?;
+            let (name, target) = best_spec(&reference, &catalog);
             let spec = convert::spec(name, target);
             if self.sent.as_ref() != Some(&spec) {
                 self.sent = Some(spec.clone());
@@ -48,12 +45,12 @@ impl SpecUpdates {
         }
     }
 
-    fn follow_reload(&mut self, catalog: &Catalog) -> Option<()> {
-        let metadata = Metadata::parse(&self.reference).ok()?;
+    fn follow_reload(&mut self, reference: &ScaledObjectRef, catalog: &Catalog) -> Option<()> {
+        let metadata = Metadata::parse(reference).ok()?;
         if metadata.is_keeper() {
             return Some(());
         }
-        match metadata.resolve(&self.reference, catalog) {
+        match metadata.resolve(reference, catalog) {
             Ok(trigger) => self.permit.admit(trigger.id).ok(),
             Err(Refusal::Denied) if self.permit.is_waiting() => Some(()),
             Err(_) => None,

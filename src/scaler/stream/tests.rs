@@ -130,7 +130,7 @@ impl Opened {
         let (sender, catalog) = watch::channel(Arc::new(Catalog::default()));
         let permit = StreamLimits::new(metrics()).acquire(1, 0, Rpc::StreamIsActive).unwrap();
         let subject = Subject::watching(trigger, &cached);
-        let activity = ActivityUpdates::new(reference, permit, subject, catalog, cache, metrics());
+        let activity = ActivityUpdates::new(KeptRequest::new(reference), permit, subject, catalog, cache, metrics());
         Self { activity, reader, _catalog: sender }
     }
 
@@ -290,7 +290,8 @@ async fn the_keeper_is_inactive_once_and_then_silent() {
     let cache = QueryCache::new(metrics(), &Supervisor::new().0);
     let scaler_metadata = HashMap::from([("query".to_owned(), "keeper".to_owned())]);
     let reference = ScaledObjectRef { name: "keeper".into(), namespace: "default".into(), scaler_metadata };
-    let mut activity = ActivityUpdates::new(reference, permit, Subject::Keeper, catalog, cache, metrics());
+    let mut activity =
+        ActivityUpdates::new(KeptRequest::new(reference), permit, Subject::Keeper, catalog, cache, metrics());
     assert_eq!(activity.next().await, Some(IsActiveResponse { result: false }));
     sender.send_replace(Arc::new(Catalog::default()));
     assert!(timeout(600 * SECOND, activity.next()).await.is_err(), "it has something to say");
