@@ -2,6 +2,7 @@
 //!
 //! Ready means configured, listening and not shutting down. It never depends on a database.
 
+mod page;
 mod page_cache;
 mod reloads;
 mod status;
@@ -9,7 +10,6 @@ mod triggers;
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
-use bytes::Bytes;
 use http::{
     HeaderMap, HeaderValue, Method, Request, Response, StatusCode,
     header::{
@@ -17,7 +17,6 @@ use http::{
         REFERRER_POLICY, VARY, X_CONTENT_TYPE_OPTIONS,
     },
 };
-use http_body_util::Full;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
@@ -29,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::reloads::{ReloadLog, Reloaded};
 use self::{
+    page::{PageBody, PageStore},
     page_cache::PageCache,
     status::{CONTENT_SECURITY_POLICY, Gatherer, View},
     triggers::Histories,
@@ -108,7 +108,11 @@ pub async fn serve(listener: TcpListener, subject: Subject, shutdown: Cancellati
             http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(HEAD).keep_alive(false);
             tokio::select! {
                 // An error of the peer or a timeout ends this connection only.
-                _ = timeout(CONNECTION_TIMEOUT, http.serve_connection(TokioIo::new(socket), service)) => {}
+                served = timeout(CONNECTION_TIMEOUT, http.serve_connection(TokioIo::new(socket), service)) => {
+                    if served.is_ok_and(|served| served.is_err_and(|error| error.is_user())) {
+                        metrics.limit_reached(Limit::Pages);
+                    }
+                }
                 () = place.gives_way() => metrics.limit_reached(Limit::AdminConnections),
             }
         });
@@ -117,31 +121,32 @@ pub async fn serve(listener: TcpListener, subject: Subject, shutdown: Cancellati
 
 impl Pages {
     fn new(subject: Subject, shutdown: CancellationToken) -> Self {
+        let store = Arc::new(PageStore::default());
         let page = |encode: fn(&Metrics) -> String| {
             let (metrics, catalog) = (Arc::clone(&subject.metrics), subject.catalog.clone());
-            PageCache::new(move |()| {
+            PageCache::new(&store, move |()| {
                 let in_force = Arc::clone(&catalog.borrow());
                 publish(&metrics, &in_force);
                 encode(&metrics).into()
             })
         };
         let (open_metrics, text_format) = (page(Metrics::encode), page(Metrics::encode_text));
-        let histories = Histories::new(Arc::clone(&subject.metrics), subject.catalog.clone());
+        let histories = Histories::new(Arc::clone(&subject.metrics), subject.catalog.clone(), Arc::clone(&store));
         let metrics = Arc::clone(&subject.metrics);
         let gatherer = Arc::new(Gatherer::new(subject));
         let status_json = {
             let gatherer = Arc::clone(&gatherer);
-            PageCache::new(move |()| gatherer.status().json().into())
+            PageCache::new(&store, move |()| gatherer.status().json().into())
         };
         let status_page = {
             let gatherer = Arc::clone(&gatherer);
-            PageCache::new(move |()| gatherer.status().html(&View::default()).into())
+            PageCache::new(&store, move |()| gatherer.status().html(&View::default()).into())
         };
-        let filtered_page = PageCache::new(move |view| gatherer.status().html(view).into());
+        let filtered_page = PageCache::new(&store, move |view| gatherer.status().html(view).into());
         Self { metrics, open_metrics, text_format, status_json, status_page, filtered_page, histories, shutdown }
     }
 
-    async fn page<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
+    async fn page<B>(&self, request: &Request<B>) -> Response<PageBody> {
         let (method, path) = (request.method(), request.uri().path());
         if method != Method::GET && method != Method::HEAD {
             return text(StatusCode::METHOD_NOT_ALLOWED, "only GET\n");
@@ -161,7 +166,7 @@ impl Pages {
         }
     }
 
-    async fn metrics_page(&self, is_open_metrics: bool) -> Response<Full<Bytes>> {
+    async fn metrics_page(&self, is_open_metrics: bool) -> Response<PageBody> {
         let mut response = match is_open_metrics {
             true => with_type(StatusCode::OK, OPEN_METRICS, self.open_metrics.page(()).await),
             false => with_type(StatusCode::OK, TEXT_FORMAT, self.text_format.page(()).await),
@@ -170,7 +175,7 @@ impl Pages {
         response
     }
 
-    async fn status(&self, view: View) -> Response<Full<Bytes>> {
+    async fn status(&self, view: View) -> Response<PageBody> {
         let page = match view == View::default() {
             true => self.status_page.page(()).await,
             false => self.filtered_page.page(view).await,
@@ -239,20 +244,20 @@ fn takes_open_metrics(headers: &HeaderMap) -> bool {
     open_metrics > 0.0 && open_metrics >= text
 }
 
-fn text(status: StatusCode, body: &'static str) -> Response<Full<Bytes>> {
+fn text(status: StatusCode, body: &'static str) -> Response<PageBody> {
     with_type(status, "text/plain; charset=utf-8", body)
 }
 
 /// Returns a response that no cache may keep.
-fn private(content_type: &'static str, body: Bytes) -> Response<Full<Bytes>> {
+fn private(content_type: &'static str, body: impl Into<PageBody>) -> Response<PageBody> {
     let mut response = with_type(StatusCode::OK, content_type, body);
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
 }
 
-fn with_type(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(body.into()));
+fn with_type(status: StatusCode, content_type: &'static str, body: impl Into<PageBody>) -> Response<PageBody> {
+    let mut response = Response::new(body.into());
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     response

@@ -2,9 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use bytes::Bytes;
 use http::{Response, StatusCode, Uri};
-use http_body_util::Full;
 use percent_encoding::percent_decode_str;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio::{
@@ -12,7 +10,11 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::{CERTIFICATES, private};
+use super::{
+    CERTIFICATES,
+    page::{Page, PageBody, PageStore},
+    private,
+};
 use crate::{
     blocking,
     metrics::{CertificateLabels, Metrics},
@@ -39,29 +41,30 @@ const PAUSES: u32 = 9;
 pub(super) struct Histories {
     metrics: Arc<Metrics>,
     catalog: watch::Receiver<Arc<Catalog>>,
+    store: Arc<PageStore>,
     /// The earliest time at which the next answer may be made.
     next_at: Mutex<Instant>,
 }
 
 impl Histories {
-    pub(super) fn new(metrics: Arc<Metrics>, catalog: watch::Receiver<Arc<Catalog>>) -> Self {
-        Self { metrics, catalog, next_at: Mutex::new(Instant::now()) }
+    pub(super) fn new(metrics: Arc<Metrics>, catalog: watch::Receiver<Arc<Catalog>>, store: Arc<PageStore>) -> Self {
+        Self { metrics, catalog, store, next_at: Mutex::new(Instant::now()) }
     }
 
     /// Answers a request whose path begins with [`PREFIX`].
-    pub(super) async fn answer(&self, uri: &Uri) -> Response<Full<Bytes>> {
+    pub(super) async fn answer(&self, uri: &Uri) -> Response<PageBody> {
         let mut next_at = self.next_at.lock().await;
         sleep_until(*next_at).await;
         let began_at = Instant::now();
         let (metrics, catalog) = (Arc::clone(&self.metrics), Arc::clone(&self.catalog.borrow()));
-        let uri = uri.clone();
-        let answer = blocking::run("history", move || answer(&uri, &metrics, &catalog)).await;
+        let (uri, store) = (uri.clone(), Arc::clone(&self.store));
+        let answer = blocking::run("history", move || answer(&uri, &metrics, &catalog, &store)).await;
         *next_at = Instant::now() + PAUSES * began_at.elapsed();
         answer.unwrap_or_else(|_| problem(StatusCode::SERVICE_UNAVAILABLE, "there is no thread to answer; ask again"))
     }
 }
 
-fn answer(uri: &Uri, metrics: &Metrics, catalog: &Catalog) -> Response<Full<Bytes>> {
+fn answer(uri: &Uri, metrics: &Metrics, catalog: &Catalog, store: &PageStore) -> Response<PageBody> {
     let path = uri.path().strip_prefix(PREFIX).and_then(|names| names.split_once('/'));
     let Some((namespace, name)) = path.filter(|(_, name)| !name.contains('/')) else {
         return problem(StatusCode::NOT_FOUND, "the path is /api/triggers/NAMESPACE/NAME");
@@ -75,7 +78,7 @@ fn answer(uri: &Uri, metrics: &Metrics, catalog: &Catalog) -> Response<Full<Byte
     history.expired_certificates = expired_certificates(metrics, history.now);
     let status = if history.triggers.is_empty() { StatusCode::NOT_FOUND } else { StatusCode::OK };
     let body = serde_json::to_vec(&history).expect("a history has no keys that are not text");
-    with_status(status, body.into())
+    with_status(status, store.add(body.into()))
 }
 
 /// Adds what the query of each trigger says: databases, keys that are unknown, budget. Drops the incidents of other databases.
@@ -149,11 +152,11 @@ fn decoded(text: &str) -> String {
     percent_decode_str(text).decode_utf8_lossy().into_owned()
 }
 
-fn problem(status: StatusCode, text: &'static str) -> Response<Full<Bytes>> {
-    with_status(status, serde_json::json!({ "error": text }).to_string().into())
+fn problem(status: StatusCode, text: &'static str) -> Response<PageBody> {
+    with_status(status, Arc::new(Page::from(serde_json::json!({ "error": text }).to_string())))
 }
 
-fn with_status(status: StatusCode, body: Bytes) -> Response<Full<Bytes>> {
+fn with_status(status: StatusCode, body: Arc<Page>) -> Response<PageBody> {
     let mut response = private(JSON, body);
     *response.status_mut() = status;
     response

@@ -19,6 +19,8 @@ pub enum Limit {
     Reading,
     /// Connections to the admin port.
     AdminConnections,
+    /// The bytes of pages that are being sent.
+    Pages,
 }
 
 /// The label of a limit.
@@ -32,8 +34,8 @@ struct LimitLabels {
 pub(super) struct Limits(Family<LimitLabels, Counter>);
 
 impl Limit {
-    const ALL: [Self; 5] =
-        [Self::NewConnections, Self::Connections, Self::Requests, Self::Reading, Self::AdminConnections];
+    const ALL: [Self; 6] =
+        [Self::NewConnections, Self::Connections, Self::Requests, Self::Reading, Self::AdminConnections, Self::Pages];
 
     fn name(self) -> &'static str {
         match self {
@@ -42,6 +44,7 @@ impl Limit {
             Self::Requests => "requests",
             Self::Reading => "reading",
             Self::AdminConnections => "admin_connections",
+            Self::Pages => "pages",
         }
     }
 

@@ -14,8 +14,13 @@ use super::{
 };
 use crate::json;
 
-/// The most changes of a trigger that are told, the latest ones.
+/// The most triggers of an object that are told, those that were asked for last. Whoever asks with ever other metadata makes
+/// ever more of them.
+const MOST_TRIGGERS: usize = 100;
+
+/// The most changes of a trigger that are told, the latest ones, and the most of all triggers together.
 const MOST_CHANGES: usize = 1_000;
+const MOST_CHANGES_OF_ALL: usize = 10_000;
 
 /// The time that is asked about.
 #[derive(Debug, Clone, Copy)]
@@ -64,6 +69,9 @@ pub struct History {
     pub expired_certificates: Vec<String>,
     /// Its triggers, in the order in which they first asked. Metadata that changed makes another trigger.
     pub triggers: Vec<TriggerHistory>,
+    /// The number of other triggers that it had before, which are not told, because there are too many.
+    #[serde(default)]
+    pub triggers_left_off: usize,
     /// The incidents of the process and its databases.
     pub incidents: Vec<Happening>,
 }
@@ -299,7 +307,7 @@ impl Recorder {
         let object = self.hasher.hash_one((namespace, name));
         let store = self.lock();
         let (others_asked, others_silent) = store.others(object, clock.now);
-        let triggers = store.triggers_of(object, namespace, name, clock, &range);
+        let (triggers, triggers_left_off) = store.triggers_of(object, namespace, name, clock, &range);
         let incidents = store.incidents.iter().filter(|(at, _)| range.contains(&i64::from(*at)));
         History {
             namespace: namespace.to_owned(),
@@ -314,6 +322,7 @@ impl Recorder {
             others_silent,
             expired_certificates: Vec::new(),
             triggers,
+            triggers_left_off,
             incidents: incidents
                 .map(|(at, incident)| Happening { at: clock.wall(*at), incident: incident.clone() })
                 .collect(),
@@ -355,7 +364,7 @@ impl Store {
         name: &str,
         clock: Clock,
         range: &RangeInclusive<i64>,
-    ) -> Vec<TriggerHistory> {
+    ) -> (Vec<TriggerHistory>, usize) {
         let oldest = clock.now.saturating_sub(tenths_of(LIFETIME));
         let keys = self.objects.get(&object).into_iter().flatten();
         let mut triggers: Vec<&Trigger> = keys
@@ -363,6 +372,9 @@ impl Store {
             .filter(|trigger| *trigger.namespace == *namespace && *trigger.name == *name)
             .filter(|trigger| trigger.asked_at >= oldest)
             .collect();
+        let left_off = triggers.len().saturating_sub(MOST_TRIGGERS);
+        triggers.sort_unstable_by_key(|trigger| (trigger.asked_at, trigger.number));
+        triggers.drain(..left_off);
         triggers.sort_unstable_by_key(|trigger| (trigger.began_at, trigger.number));
         let mut logs: Vec<Vec<Entry>> = vec![Vec::new(); triggers.len()];
         for tenant in [Some(namespace.into()), None] {
@@ -373,13 +385,16 @@ impl Store {
                 }
             }
         }
-        triggers.into_iter().zip(logs).map(|(trigger, log)| self.history_of(trigger, log, clock, range)).collect()
+        let most = MOST_CHANGES.min(MOST_CHANGES_OF_ALL / triggers.len().max(1));
+        let histories = triggers.into_iter().zip(logs);
+        (histories.map(|(trigger, log)| self.history_of(trigger, log, most, clock, range)).collect(), left_off)
     }
 
     fn history_of(
         &self,
         trigger: &Trigger,
         mut log: Vec<Entry>,
+        most: usize,
         clock: Clock,
         range: &RangeInclusive<i64>,
     ) -> TriggerHistory {
@@ -396,7 +411,7 @@ impl Store {
                 before.take(entry);
                 continue;
             }
-            if told.len() == MOST_CHANGES {
+            if told.len() == most {
                 left_off += 1;
                 told.pop_front().into_iter().for_each(|entry| before.take(entry));
             }

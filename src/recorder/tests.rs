@@ -129,6 +129,23 @@ async fn a_refusal_makes_the_next_answer_news() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn of_an_object_with_ever_other_metadata_the_latest_triggers_are_told() {
+    let recorder = Recorder::default();
+    for id in 0..500 {
+        for number in 0..150_u32 {
+            recorder.told(asker(id), Answer::Value(f64::from(number)), Instant::now());
+        }
+        seconds(1).await;
+    }
+    let window = Window { at: None, before: LIFETIME, after: LIFETIME };
+    let history = recorder.history("billing", "invoices", window);
+    assert_eq!((history.triggers.len(), history.triggers_left_off), (100, 400));
+    let changes: usize = history.triggers.iter().map(|trigger| trigger.changes.len()).sum();
+    assert!((9_000..=10_100).contains(&changes), "{changes}");
+    assert!(serde_json::to_vec(&history).unwrap().len() < 2 * 1024 * 1024);
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_was_told_before_the_window_begins_its_story() {
     let recorder = Recorder::default();
     for number in 0..5 {

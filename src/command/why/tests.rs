@@ -83,6 +83,7 @@ fn history(moment: &str, triggers: Vec<TriggerHistory>) -> History {
         others_silent: 0,
         expired_certificates: Vec::new(),
         triggers,
+        triggers_left_off: 0,
         incidents: Vec::new(),
     }
 }
