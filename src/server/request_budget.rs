@@ -105,6 +105,11 @@ impl RequestBudget {
         self.by_peer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Returns the bytes that every peer may hold, however much others do: two peers can fill the budget.
+    fn least_share(&self) -> usize {
+        ANSWERS / self.by_peer().len().max(1)
+    }
+
     /// Counts a refused request, and logs the count once a minute.
     fn refuse(&self) -> Status {
         self.metrics.limit_reached(Limit::Requests);
@@ -133,7 +138,7 @@ impl PeerBudget {
     fn hold(&self, bytes: usize) -> bool {
         let of_all = self.all.held.fetch_add(bytes, Ordering::Relaxed) + bytes;
         let of_peer = self.held.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        of_all <= BUDGET && of_peer <= BUDGET_OF_A_PEER
+        of_peer <= BUDGET_OF_A_PEER && (of_all <= BUDGET || of_peer <= self.all.least_share())
     }
 
     fn release(&self, bytes: usize) {
@@ -145,8 +150,7 @@ impl PeerBudget {
     /// much others hold.
     fn is_full(&self) -> bool {
         let (of_all, of_peer) = (self.all.held.load(Ordering::Relaxed), self.held.load(Ordering::Relaxed));
-        of_peer > BUDGET_OF_A_PEER + ANSWERS
-            || (of_all > BUDGET + ANSWERS && of_peer > ANSWERS / self.all.by_peer().len())
+        of_peer > BUDGET_OF_A_PEER + ANSWERS || (of_all > BUDGET + ANSWERS && of_peer > self.all.least_share())
     }
 }
 
@@ -272,7 +276,11 @@ mod tests {
         assert!(charge(&share(&budget, "10.0.0.1"), Waits::Perhaps).add_overhead().is_err(), "by another connection");
         let of_modest = fill(&modest);
         assert!(of_modest.len() >= (BUDGET - BUDGET_OF_A_PEER) / (OVERHEAD + ANSWER) - 1, "{}", of_modest.len());
-        drop((of_greedy, of_modest));
+        let late = share(&budget, "10.0.0.3");
+        let of_late = fill(&late);
+        assert_eq!(of_late.len(), ANSWERS / 3 / (OVERHEAD + ANSWER), "two peers keep no third one out");
+        assert!(budget.held.load(Ordering::Relaxed) <= BUDGET + 2 * ANSWERS);
+        drop((of_greedy, of_modest, of_late, late));
         let answers = greedy.unsent.load(Ordering::Relaxed) + modest.unsent.load(Ordering::Relaxed);
         assert!(answers > 0);
         assert_eq!(budget.held.load(Ordering::Relaxed), answers);

@@ -3,6 +3,7 @@
 
 mod crowd;
 mod frames;
+mod limits;
 mod metadata;
 mod places;
 mod postgres;

@@ -13,6 +13,7 @@ pub(crate) mod database;
 pub(crate) mod executable;
 pub(crate) mod fixture;
 pub(crate) mod grpc;
+pub(crate) mod memory_limit;
 pub(crate) mod pooler;
 pub(crate) mod preloaded;
 pub(crate) mod processes;

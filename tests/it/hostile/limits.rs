@@ -1,0 +1,300 @@
+//! Two peers that fill every budget of docs/limits.md at once: the process stays within the memory that the chart gives it,
+//! and another client is answered.
+
+use std::{
+    fs,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use clapometer::proto::ScaledObjectRef;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpStream, tcp::OwnedReadHalf, tcp::OwnedWriteHalf},
+    sync::Mutex,
+    task::JoinHandle,
+};
+
+use super::{
+    Victim,
+    frames::{self, DATA, END_HEADERS, END_STREAM, HEADERS, PING, PREFACE, SETTINGS, WINDOW_UPDATE, frame, grpc},
+};
+use crate::support::{
+    admin,
+    cluster::Cluster,
+    database::Database,
+    fixture::{Fixture, named},
+    grpc::trigger,
+    memory_limit::MemoryLimit,
+    skip::skip,
+    wait,
+};
+
+const PEERS: [[u8; 4]; 2] = [[127, 0, 0, 2], [127, 0, 0, 3]];
+
+/// The contract's numbers, and how they are shared here.
+const STREAMS: u32 = 50_000;
+const GAUGES: u32 = 10_000;
+const CONNECTIONS: usize = 1_000;
+const NEWCOMERS: usize = 512;
+const ADMIN_CONNECTIONS: usize = 512;
+const NAMESPACES: u32 = 4;
+
+/// The connections of one peer that carry its streams. The good client has one of all places.
+const STREAMING: usize = 2;
+const CALLING: usize = CONNECTIONS / PEERS.len() - STREAMING - 1;
+
+/// Bytes of a stream's request, and of the parameter that makes its gauge another one.
+const REQUEST: usize = 32 * 1024 * 1024 / 50_000;
+const PARAMETER: usize = 200;
+
+/// Bytes of a request that is not complete: with those of all connections the budget of requests is full.
+const BEGUN: usize = 44 * 1024;
+
+/// Answers of each peer that are not taken.
+const UNTAKEN: usize = 1_500;
+
+/// Streams that a connection opens at a time.
+const AT_ONCE: usize = 100;
+
+/// A busy machine takes long for fifty thousand of anything in a debug build.
+const PATIENCE: Duration = Duration::from_secs(240);
+
+/// Pages that nobody takes.
+const PAGES: [&str; 4] = ["/", "/?state=refused", "/api/status", "/metrics"];
+
+/// The rounds of requests, and the answers to the other client in each.
+const ROUNDS: usize = 4;
+const ANSWERS: usize = 5;
+
+/// The window of who takes everything.
+const ALL: u32 = 0x7fff_ffff;
+
+const MIB: u64 = 1024 * 1024;
+
+/// An acknowledgement.
+const ACK: u8 = 1;
+
+/// A connection that answers pings, and takes what it is sent as far as its windows allow.
+struct HeldConnection {
+    writer: Arc<Mutex<OwnedWriteHalf>>,
+    next_stream: u32,
+    ends: Arc<AtomicUsize>,
+    reading: JoinHandle<()>,
+}
+
+impl HeldConnection {
+    /// Connects, and grants each answer a `window`.
+    async fn new(source: [u8; 4], address: SocketAddr, window: u32) -> Self {
+        let socket = frames::connect_from(source, address).await;
+        let (reader, mut writer) = socket.into_split();
+        let settings = frame(SETTINGS, 0, 0, &[&[0, 4], &window.to_be_bytes()[..]].concat());
+        let all_windows = frame(WINDOW_UPDATE, 0, 0, &[0x3f, 0, 0, 0]);
+        writer.write_all(&[PREFACE, &settings, &all_windows].concat()).await.unwrap();
+        let (writer, ends) = (Arc::new(Mutex::new(writer)), Arc::<AtomicUsize>::default());
+        let reading = tokio::spawn(answer_pings(reader, Arc::clone(&writer), Arc::clone(&ends)));
+        Self { writer, next_stream: 1, ends, reading }
+    }
+
+    /// Returns the frames of a call with this body, of which the rest never comes if it `is_begun` only.
+    fn call(&mut self, method: &str, fields: &[u8], body: &[u8], is_begun: bool) -> Vec<u8> {
+        let stream = self.next_stream;
+        self.next_stream += 2;
+        let path = format!("/externalscaler.ExternalScaler/{method}");
+        let head = [&frames::fields(&frames::call(&path, "application/grpc")), fields].concat();
+        let mut bytes = frame(HEADERS, END_HEADERS, stream, &head);
+        let pieces: Vec<&[u8]> = body.chunks(16 * 1024).collect();
+        for (index, piece) in pieces.iter().enumerate() {
+            let is_last = index + 1 == pieces.len() && !is_begun;
+            bytes.extend(frame(DATA, if is_last { END_STREAM } else { 0 }, stream, piece));
+        }
+        bytes
+    }
+
+    /// Says this. The server may have closed the connection.
+    async fn say(&self, bytes: &[u8]) {
+        let _ = self.writer.lock().await.write_all(bytes).await;
+    }
+}
+
+impl Drop for HeldConnection {
+    fn drop(&mut self) {
+        self.reading.abort();
+    }
+}
+
+/// Reads until the end, answers pings, and counts the calls that were answered.
+async fn answer_pings(mut reader: OwnedReadHalf, writer: Arc<Mutex<OwnedWriteHalf>>, ends: Arc<AtomicUsize>) {
+    let mut head = [0; 9];
+    while reader.read_exact(&mut head).await.is_ok() {
+        let length = usize::try_from(u32::from_be_bytes([0, head[0], head[1], head[2]])).unwrap();
+        let mut payload = vec![0; length];
+        if reader.read_exact(&mut payload).await.is_err() {
+            return;
+        }
+        let (kind, flags) = (head[3], head[4]);
+        if kind == PING && flags & ACK == 0 {
+            let _ = writer.lock().await.write_all(&frame(PING, ACK, 0, &payload)).await;
+        }
+        if kind == HEADERS && flags & END_STREAM > 0 {
+            ends.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Header fields that HTTP/2 remembers for the connection: as many as its table of 4 KiB holds, of the shortest.
+fn remembered() -> Vec<u8> {
+    (0..110u8).flat_map(|number| [0x40, 2, b'a' + number / 26, b'a' + number % 26, 1, b'v']).collect()
+}
+
+/// Returns the trigger of a stream. Ten thousand of them have a gauge of their own, the others share one.
+fn streaming(number: u32) -> ScaledObjectRef {
+    let has_own_gauge = number < GAUGES - NAMESPACES;
+    let mut reference = if has_own_gauge {
+        trigger("flooded", &[("param.queue", &format!("{number:0PARAMETER$}"))])
+    } else {
+        trigger("shared", &[])
+    };
+    reference.namespace = format!("{:a>63}", number % NAMESPACES);
+    reference = named(&reference, format!("{number:a>100}"));
+    let kept = reference.namespace.len() + reference.name.len() + PARAMETER * usize::from(has_own_gauge);
+    let texts: usize = reference.scaler_metadata.iter().map(|(key, value)| key.len() + value.len() + 8).sum();
+    let rest = REQUEST.saturating_sub(kept + texts + "scalerAddress".len() + 16);
+    reference.scaler_metadata.insert("scalerAddress".to_owned(), "a".repeat(rest));
+    reference
+}
+
+async fn open_streams(fixture: &Fixture, callers: &mut [HeldConnection]) {
+    let mut numbers = 0..STREAMS;
+    while !numbers.is_empty() {
+        for caller in &mut *callers {
+            let calls = numbers.by_ref().take(AT_ONCE);
+            let bytes: Vec<u8> =
+                calls.flat_map(|number| caller.call("StreamIsActive", &[], &grpc(&streaming(number)), false)).collect();
+            caller.say(&bytes).await;
+        }
+    }
+    wait::first("the streams are open", PATIENCE, async || {
+        let refused = callers.iter().map(|caller| caller.ends.load(Ordering::Relaxed)).sum::<usize>();
+        assert_eq!(refused, 0, "there is no room for as many streams");
+        (admin::metric(fixture.serving.admin, "clapometer_streams").await >= f64::from(STREAMS)).then_some(())
+    })
+    .await;
+}
+
+/// Returns the limit of the chart, in bytes.
+fn limit_of_the_chart() -> u64 {
+    let values = fs::read_to_string("deploy/helm/clapometer/values.yaml").unwrap();
+    let (_, limits) = values.split_once("  limits:\n    memory: ").expect("the chart limits the memory");
+    limits.split_once("Mi").and_then(|(mebibytes, _)| mebibytes.parse::<u64>().ok()).expect("a number of MiB") * MIB
+}
+
+/// Reads the counter of a limit.
+async fn reached(fixture: &Fixture, limit: &str) -> f64 {
+    fixture.metric("clapometer_limit_reached_total", &format!("limit=\"{limit}\"")).await.unwrap_or_default()
+}
+
+#[tokio::test]
+async fn all_budgets_full_at_once_stay_within_the_memory_of_the_chart_and_another_client_is_answered() {
+    let database = Database::empty(Cluster::shared().await).await;
+    let table = "CREATE TABLE jobs (queue text); GRANT SELECT ON jobs TO scaler;
+        INSERT INTO jobs SELECT 'mail' FROM generate_series(1, 3)";
+    database.execute(table).await;
+    // The other client's readings do not wait for those of the peers: tests/it/tenants.rs is about that.
+    let (own, flooded) = (database.scaler().yaml("own"), database.scaler().yaml("flooded"));
+    let count = "SELECT count(*) FROM jobs";
+    let configuration = format!(
+        "databases:\n{own}{flooded}queries:
+  jobs: {{sql: '{count} WHERE queue = $1', parameters: {{queue: text}}, database: own, max_age: 0s}}
+  flooded: {{sql: '{count} WHERE queue = $1', parameters: {{queue: text}}, database: flooded, max_age: 1h}}
+  shared: {{sql: '{count}', database: flooded, max_age: 1h}}
+"
+    );
+    let mut fixture = Fixture::configured(&configuration).await;
+    let (address, admin) = (fixture.serving.grpc, fixture.serving.admin);
+    let most = limit_of_the_chart();
+    let limit = MemoryLimit::new(most).filter(|limit| limit.hold(fixture.serving.process.pid()).is_ok());
+    let answers = async || {
+        assert_eq!(fixture.scaler.value(&Victim::trigger()).await.unwrap(), 3.0);
+        assert!(fixture.scaler.active(&Victim::trigger()).await.unwrap());
+    };
+    answers().await;
+
+    let mut streams = Vec::new();
+    for source in PEERS.iter().cycle().take(PEERS.len() * STREAMING) {
+        streams.push(HeldConnection::new(*source, address, ALL).await);
+    }
+    open_streams(&fixture, &mut streams).await;
+    answers().await;
+
+    let mut callers = Vec::new();
+    for number in 0..PEERS.len() * CALLING {
+        // Every second one takes no answers.
+        let window = if (number / PEERS.len()).is_multiple_of(2) { ALL } else { 0 };
+        let mut caller = HeldConnection::new(PEERS[number % PEERS.len()], address, window).await;
+        let call = caller.call("GetMetricSpec", &remembered(), &grpc(&Victim::trigger()), false);
+        caller.say(&call).await;
+        callers.push(caller);
+    }
+    answers().await;
+
+    let mut others: Vec<TcpStream> = Vec::new();
+    let half_a_head = frame(HEADERS, 0, 1, &frames::fields(&[("a", &"b".repeat(15_000))]));
+    for number in 0..NEWCOMERS {
+        let mut socket = frames::open_from(PEERS[number % PEERS.len()], address).await;
+        let _ = socket.write_all(&half_a_head).await;
+        others.push(socket);
+    }
+    answers().await;
+
+    for number in 0..ADMIN_CONNECTIONS {
+        let mut socket = frames::connect_from(PEERS[number % PEERS.len()], admin).await;
+        let path = PAGES[number / PEERS.len() % PAGES.len()];
+        let _ = socket.write_all(format!("GET {path} HTTP/1.1\r\nhost: admin\r\n\r\n").as_bytes()).await;
+        others.push(socket);
+    }
+    let begun = [&[0, 0, 0, 250, 0][..], &[0; BEGUN]].concat();
+    for round in 0..ROUNDS {
+        for caller in &mut callers {
+            let call = caller.call("IsActive", &[], &begun, true);
+            caller.say(&call).await;
+        }
+        if round == 0 {
+            let takes_none = |number: usize| PEERS.len() * (2 * (number % (CALLING / 2)) + 1) + number % PEERS.len();
+            for number in 0..PEERS.len() * UNTAKEN {
+                let caller = &mut callers[takes_none(number)];
+                let call = caller.call("GetMetricSpec", &[], &grpc(&Victim::trigger()), false);
+                caller.say(&call).await;
+            }
+        }
+        for _ in 0..ANSWERS {
+            answers().await;
+        }
+    }
+
+    let process = &fixture.serving.process;
+    let (resident, of_group) = (process.memory("VmHWM"), limit.as_ref().map(MemoryLimit::peak));
+    println!("{} MiB resident at most, {:?} MiB with the kernel's", resident / MIB, of_group.map(|bytes| bytes / MIB));
+    assert_eq!(admin::metric(admin, "clapometer_streams").await, f64::from(STREAMS));
+    assert!(admin::metric(admin, "clapometer_gauges").await >= f64::from(GAUGES - NAMESPACES));
+    assert!(admin::metric(admin, "clapometer_grpc_connections").await >= 1_500.0);
+    for limit in ["requests", "reading"] {
+        assert!(reached(&fixture, limit).await > 0.0, "the limit of {limit} was not reached");
+    }
+    assert!(resident < most, "{resident} bytes are resident");
+    match (&limit, of_group) {
+        (Some(limit), Some(peak)) => {
+            assert_eq!(limit.kills(), 0);
+            assert!(peak < most, "{peak} bytes of process and kernel");
+        }
+        _ => skip("the kernel's part of a memory limit: it takes root and control groups"),
+    }
+    answers().await;
+    assert!(fixture.serving.process.ended().is_none(), "the process has ended");
+    drop((streams, callers, others));
+    drop(fixture);
+}
