@@ -20,7 +20,7 @@ use self::{
     answers::{Answer, Answers},
     draft::{Draft, Place},
     found::Findings,
-    steps::Steps,
+    steps::{Steps, word},
 };
 use super::{ConfigFile, Exit, build, check::advice_on_database, misconfigured, misused, runtime};
 use crate::{
@@ -182,13 +182,26 @@ impl Init {
         if is_url { "psql \"$DATABASE_URL\"" } else { "psql" }
     }
 
+    /// Returns the command that asks the same and writes the files.
+    fn again(&self) -> String {
+        let path = self.config.path().map(|path| path.display().to_string());
+        let options = [
+            ("config", path.as_deref()),
+            ("database", self.database.as_deref()),
+            ("table", self.table.as_deref()),
+            ("role", self.role.as_deref()),
+        ];
+        let given = options.into_iter().filter_map(|(name, value)| Some(format!(" --{name} {}", word(value?))));
+        format!("clapometer init{} --out .", given.collect::<String>())
+    }
+
     fn show(&self, parts: &Parts) -> Exit {
         let Some(directory) = &self.out else {
             print(&match self.print {
                 Some(Part::Config) => parts.config.clone(),
                 Some(Part::Sql) => parts.sql.clone(),
                 Some(Part::Manifest) => parts.manifest.clone(),
-                None => page::document(parts),
+                None => page::document(parts, &self.again()),
             });
             return Exit::Success;
         };

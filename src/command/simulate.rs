@@ -190,7 +190,7 @@ impl Simulate {
             Some(Counted::Outstanding) => CountedRows::Outstanding,
             None => {
                 return Err(
-                    "--counts: does the trigger count only rows that wait, or those that workers hold, too?".to_owned()
+                    "--counts: does the trigger count only rows that wait (pending), or those that workers hold, too (outstanding)?".to_owned()
                 );
             }
         };

@@ -52,7 +52,7 @@ pub(super) fn of(trigger: Trigger<'_>, told: Option<Counted>) -> Option<Count> {
                 return known(Outstanding, "this query counts the rows that Jobs hold, too");
             }
             Some(KEEPER) if names_clapometer(trigger) => return None, // it counts nothing
-            Some(name) if names_clapometer(trigger) && is_preset(name) => {
+            Some(name) if names_clapometer(trigger) && (is_preset(name) || told.is_none() && is_of_preset(name)) => {
                 return Some(Count {
                     counted: Outstanding,
                     is_known: false,
@@ -114,9 +114,16 @@ pub(super) fn names_clapometer(trigger: Trigger<'_>) -> bool {
     trigger.text("scalerAddress").is_some_and(|address| address.contains("clapometer"))
 }
 
-/// Returns whether a query has the name of a preset, as `clapometer init` writes it.
+/// Returns whether a query has the name of a preset, as `clapometer init` writes it for a library without queues.
 fn is_preset(name: &str) -> bool {
     presets::ALL.iter().any(|preset| preset.name.replace('_', "-") == name.replace('_', "-"))
+}
+
+/// Returns whether a query's name begins with a preset's, as `clapometer init` writes it for each queue. This may be by
+/// chance.
+fn is_of_preset(name: &str) -> bool {
+    let name = name.replace('_', "-");
+    presets::ALL.iter().any(|preset| name.starts_with(&(preset.name.replace('_', "-") + "-")))
 }
 
 /// Returns whether SQL counts rows, or sums up what is counted elsewhere; it may also return a lag or an age.

@@ -123,6 +123,10 @@ fn a_query_with_the_name_of_a_preset_counts_what_workers_hold() {
         let keeper = asking("keeper").replace("        targetQueryValue: \"1\"\n", "");
         assert_eq!(told(&keeper, counts), BTreeSet::new(), "{counts:?}");
     }
+    let accurate = asking("good-job-mail")
+        .replace("  jobTargetRef:", "  scalingStrategy:\n    strategy: accurate\n  jobTargetRef:");
+    assert_eq!(told(&accurate, None), BTreeSet::from(["strategy-idles"]), "a queue of a preset's");
+    assert_eq!(told(&accurate, Some(Counted::Pending)), BTreeSet::new(), "a name that begins so by chance");
     // Another scaler's queries may be called anything.
     let another = asking("river").replace("clapometer", "acme");
     assert_eq!(told(&another, Some(Counted::Pending)), BTreeSet::from(["strategy-starves"]));

@@ -105,8 +105,12 @@ struct Trigger {
 
 /// The triggers of an example that are for an external scaler.
 fn triggers(path: &str) -> Vec<Trigger> {
+    triggers_in(&documents(path))
+}
+
+fn triggers_in(documents: &[Value]) -> Vec<Trigger> {
     let mut triggers = Vec::new();
-    for document in documents(path) {
+    for document in documents {
         for trigger in document["spec"]["triggers"].as_array().into_iter().flatten() {
             let text = |value: &Value| value.as_str().expect("KEDA takes strings only").to_owned();
             let metadata = trigger["metadata"].as_object().expect("a trigger has metadata");
@@ -291,6 +295,33 @@ async fn the_own_table_example_counts_its_own_table() {
     elsewhere.reference.namespace = "sales".to_owned();
     let refused = poll(&serving, &elsewhere).await.expect_err("another namespace");
     assert_eq!(refused.code(), tonic::Code::PermissionDenied);
+}
+
+/// The README's blocks in a language, in their order.
+fn blocks(language: &str) -> Vec<String> {
+    let (readme, fence) = (read("README.md"), format!("```{language}\n"));
+    let blocks = readme.split(&fence).skip(1).filter_map(|rest| rest.split_once("```"));
+    blocks.map(|(block, _)| block.to_owned()).collect()
+}
+
+#[tokio::test]
+async fn the_scaled_job_of_the_readme_is_answered_by_its_configuration() {
+    let cluster = Cluster::private().await;
+    let database = prepared(&cluster).await;
+    database.execute("INSERT INTO invoice_job (tenant) SELECT 'acme' FROM generate_series(1, 21)").await;
+    let yaml = blocks("yaml");
+    let [configuration, scaled_job] = yaml.as_slice() else { panic!("two blocks") };
+    let configuration = serde_saphyr::from_str(configuration).expect("a configuration");
+    let serving = Executable::serve(&at_our_database(configuration, &database)).serving().await;
+    let documents = serde_saphyr::from_multiple(scaled_job).expect("a ScaledJob");
+    let triggers = triggers_in(&documents);
+    let [trigger] = triggers.as_slice() else { panic!("one trigger") };
+    assert_eq!(answer(&serving, trigger).await, expected("invoice-jobs", 1.0, 21.0, true));
+
+    let console = blocks("console").concat();
+    let line = console.lines().find(|line| line.starts_with("clapometer simulate ")).expect("its simulation");
+    let words = line.split('#').next().expect("a command").split_whitespace().skip(1);
+    succeeded(Executable::clapometer(words).file("scaled-job.yaml", scaled_job), line).await;
 }
 
 #[tokio::test]

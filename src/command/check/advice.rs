@@ -118,6 +118,11 @@ pub(super) fn for_query(
         Cause::NoCast => {
             format!("queries.{name}.sql uses a value as a type that it cannot have: look at the marked place")
         }
+        Cause::Syntax if !open_questions(&query.sql).is_empty() => {
+            let questions = open_questions(&query.sql);
+            let are = if questions.len() == 1 { "question is" } else { "questions are" };
+            format!("{} {are} open in queries.{name}.sql: {}", questions.len(), questions.join(" "))
+        }
         Cause::Syntax if error.message.contains("cross-database") => format!(
             "a session reads one database: leave its name out of queries.{name}.sql, and set \
              databases.{database}.dbname, or queries.{name}.database to another entry of databases"
@@ -160,6 +165,12 @@ pub(super) fn for_query(
         Cause::Silent | Cause::Connection | Cause::NotReady => "try again; the server's log says why".to_owned(),
         _ => format!("try queries.{name}.sql in psql, as the same role"),
     }
+}
+
+/// Returns the comments that ask something, as those of the template of `clapometer init --table` do.
+fn open_questions(sql: &str) -> Vec<&str> {
+    let comments = sql.split("/*").skip(1).filter_map(|rest| rest.split_once("*/"));
+    comments.map(|(comment, _)| comment.trim()).filter(|comment| comment.contains('?')).collect()
 }
 
 /// Returns whether the server points to a name in double quotes.

@@ -2,10 +2,12 @@
 
 use super::{
     answers::{Answer, MARK},
-    draft::{Fleet, Place},
+    draft::{Counting, Fleet, Place},
+    files::PASSWORD,
     page::comment,
 };
 use crate::{
+    conninfo::{Address, SslMode},
     presets::{Queue, Workers},
     yaml::scalar,
 };
@@ -16,15 +18,19 @@ pub(super) fn text(place: &Place, queries: &str) -> String {
     let (hosts, ports) = place.hosts();
     let mut text = comment("#", &format!("Counts what waits in the database {}.", connection.dbname));
     let mut lines = vec![
-        format!("host: {}", scalar(&hosts)),
+        format!("host: {}{}", scalar(&hosts), host_remark(place)),
         format!("port: {}", if ports.contains(',') { scalar(&ports) } else { ports }),
         format!("dbname: {}", scalar(&connection.dbname)),
         format!("user: {}{}", scalar(&place.role.value), place.role.mark("")),
     ];
     if connection.password.is_some() {
-        lines.push(format!("password: {{env: PGPASSWORD}}  {MARK}; in a cluster {{file: /secrets/...}}"));
+        lines.push(format!("password: {{file: {PASSWORD}}}  {MARK}; in a pod /secrets/clapometer-database/password"));
     }
-    lines.push(format!("sslmode: {}", connection.sslmode.name()));
+    let remark = match connection.sslmode {
+        SslMode::VerifyFull => "",
+        _ => "  # in a pod better verify-full, with sslrootcert",
+    };
+    lines.push(format!("sslmode: {}{remark}", connection.sslmode.name()));
     if let Some(root) = &connection.sslrootcert {
         lines.push(format!("sslrootcert: {}", scalar(&root.display().to_string())));
     }
@@ -45,15 +51,14 @@ pub(super) fn queries(fleets: &[Fleet]) -> String {
     for Fleet { library, workers, queries, .. } in fleets {
         let preset = library.preset;
         let shape = match preset.queue {
-            Queue::Optional(_) => ": a row for each queue, and a trigger picks its own",
-            Queue::Required => ": a query for each queue",
+            Queue::Optional(_) | Queue::Required => ": a query for each queue",
             Queue::Absent => "",
         };
         text += &indented(&comment("#", &format!("{}, in the schema {}{shape}.", preset.library, library.schema)));
-        for query in queries {
-            text += &format!("  {}:\n    preset: {}\n", query.name, preset.name);
-            if let Some(queue) = &query.queue {
-                text += &format!("    queue: {}\n", scalar(queue));
+        for Counting { name, queue } in queries {
+            text += &format!("  {name}:\n    preset: {}\n", preset.name);
+            if let Some(queue) = queue {
+                text += &format!("    queue: {}{}\n", scalar(&queue.value), queue.mark(""));
             }
             if preset.schema != Some(library.schema.as_str()) {
                 text += &format!("    schema: {}\n", scalar(&library.schema));
@@ -62,6 +67,22 @@ pub(super) fn queries(fleets: &[Fleet]) -> String {
         }
     }
     text
+}
+
+/// Returns what a pod needs in place of the hosts that this machine connects to.
+fn host_remark(place: &Place) -> &'static str {
+    let addresses = &place.connection.addresses;
+    let is_elsewhere = |address: &Address| match address {
+        Address::Tcp { host, hostaddr: Some(ip), .. } => *host != ip.to_string(),
+        Address::Tcp { .. } | Address::Unix { .. } => false,
+    };
+    if addresses.iter().any(is_elsewhere) {
+        "  # without PGHOSTADDR, so that this name must resolve"
+    } else if addresses.iter().any(Address::is_local) {
+        "  # in a pod the name of its Service or server"
+    } else {
+        ""
+    }
 }
 
 fn workers_line(workers: &Answer<Workers>) -> String {

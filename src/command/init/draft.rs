@@ -8,7 +8,7 @@ use crate::{
     config,
     conninfo::{Address, Connection, SessionAttrs},
     postgres::Role,
-    presets::{Queue, Workers},
+    presets::Workers,
 };
 
 /// The longest name of an object of Kubernetes, less what is put behind it.
@@ -52,10 +52,8 @@ pub(super) struct Fleet {
 /// A query of the configuration.
 pub(super) struct Counting {
     pub(super) name: String,
-    /// The queue, where the query is about one only.
-    pub(super) queue: Option<String>,
-    /// The queues that triggers pick by a parameter.
-    pub(super) picked: Vec<Answer<String>>,
+    /// The queue, where the library has queues.
+    pub(super) queue: Option<Answer<String>>,
 }
 
 impl Place {
@@ -129,25 +127,19 @@ fn fleet(library: Library, base: &str, names: &mut Names, answers: &Answers) -> 
         Workers::OneRow => format!("{what}: the name of its Jobs"),
     };
     let name = answers.text(&question, &format!("{base}-worker"), is_object_name);
-    let queries = match (&library.queues, library.preset.queue) {
-        (Queues::Listed { names: queues, .. }, Queue::Required) => queues
-            .iter()
-            .map(|queue| Counting {
-                name: names.unique(slug(&format!("{base}-{queue}"))),
-                queue: Some(queue.clone()),
-                picked: Vec::new(),
-            })
-            .collect(),
-        (Queues::Listed { names: queues, .. }, _) if !queues.is_empty() => {
-            let picked = queues.iter().cloned().map(Answer::given).collect();
-            vec![Counting { name: base.to_owned(), queue: None, picked }]
-        }
-        (Queues::None, _) => vec![Counting { name: base.to_owned(), queue: None, picked: Vec::new() }],
-        (Queues::Listed { .. } | Queues::Unreadable, _) => {
-            let picked = vec![Answer::assumed(DEFAULT_QUEUE.to_owned())];
-            vec![Counting { name: base.to_owned(), queue: None, picked }]
-        }
+    let queues = match &library.queues {
+        Queues::None => Vec::new(),
+        Queues::Listed { names, .. } if !names.is_empty() => names.iter().cloned().map(Answer::given).collect(),
+        Queues::Listed { .. } | Queues::Unreadable => vec![Answer::assumed(DEFAULT_QUEUE.to_owned())],
     };
+    let of_queue = |queue: Answer<String>| Counting {
+        name: names.unique(slug(&format!("{base}-{}", queue.value))),
+        queue: Some(queue),
+    };
+    let mut queries: Vec<Counting> = queues.into_iter().map(of_queue).collect();
+    if queries.is_empty() {
+        queries.push(Counting { name: base.to_owned(), queue: None });
+    }
     Fleet { library, workers, name, queries }
 }
 

@@ -13,6 +13,9 @@ pub(super) const CONFIG: &str = "clapometer.yaml";
 pub(super) const SQL: &str = "grants.sql";
 pub(super) const MANIFEST: &str = "manifest.yaml";
 
+/// The file with the role's password, which the configuration names and its owner makes.
+pub(super) const PASSWORD: &str = "clapometer.password";
+
 /// Says which file is there already, if one is.
 pub(super) fn in_the_way(directory: &Path) -> Option<String> {
     let names = [CONFIG, SQL, MANIFEST].map(|name| directory.join(name));

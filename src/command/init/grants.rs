@@ -3,6 +3,10 @@
 use super::{draft::Place, page::comment};
 use crate::terminal::text::printable;
 
+/// The limits of a role that is made, as those of deploy/postgres/own-table.sql.
+const MOST_CONNECTIONS: u32 = 20;
+const DEFAULTS: [&str; 3] = ["default_transaction_read_only = on", "statement_timeout = '10s'", "lock_timeout = '1s'"];
+
 /// Something in one schema that is read.
 pub(super) struct Reading<'a> {
     /// The library, or the table of the user's own.
@@ -20,11 +24,19 @@ pub(super) fn text(place: &Place, readings: &[Reading<'_>]) -> String {
     let role = &place.known;
     let name = &role.name_in_sql;
     let mut text = comment("--", &format!("What the role {name} reads in the database {}.", role.dbname_in_sql));
-    text += "-- As the owner of these tables, or as a superuser:\n--     psql -v ON_ERROR_STOP=1 -f grants.sql\n";
+    let who = if role.exists && role.can_log_in {
+        "As the owner of these tables, or as a superuser:"
+    } else {
+        "As the owner of these tables, if it has CREATEROLE, or as a superuser:"
+    };
+    text += &format!("-- {who}\n--     psql -v ON_ERROR_STOP=1 -f grants.sql\n");
     text += "\nBEGIN;\n";
     if !role.exists {
         let mark = place.role.mark("").replacen('#', "-- #", 1);
-        text += &format!("CREATE ROLE {name} LOGIN;{mark}\n");
+        text += &format!("CREATE ROLE {name} LOGIN CONNECTION LIMIT {MOST_CONNECTIONS};{mark}\n");
+        for default in DEFAULTS {
+            text += &format!("ALTER ROLE {name} SET {default};\n");
+        }
         text += &comment("--", &format!("Its password: \\password {name}"));
     } else if !role.can_log_in {
         text += &format!("ALTER ROLE {name} LOGIN;\n");

@@ -5,15 +5,7 @@ use super::{
     draft::Fleet,
     page::comment,
 };
-use crate::{presets::Workers, yaml::scalar};
-
-/// One trigger.
-pub(super) struct Trigger<'a> {
-    /// The query's name.
-    pub(super) query: &'a str,
-    /// The queue that it picks.
-    pub(super) queue: Option<&'a Answer<String>>,
-}
+use crate::presets::Workers;
 
 /// The Deployment or the Jobs that KEDA scales. Texts are the ends of their lines, with a mark or a question.
 pub(super) struct Scaled<'a> {
@@ -28,18 +20,14 @@ pub(super) struct Scaled<'a> {
     pub(super) share: String,
     /// The address of the scaler.
     pub(super) scaler: String,
-    pub(super) triggers: Vec<Trigger<'a>>,
+    /// The query of each trigger.
+    pub(super) queries: Vec<&'a str>,
 }
 
 /// Writes the objects of libraries.
 pub(super) fn text(fleets: &[Fleet], scaler: &Answer<String>) -> String {
     let mut documents = Vec::new();
     for Fleet { library, workers, name, queries } in fleets {
-        let triggers = queries.iter().flat_map(|query| {
-            let whole = query.picked.is_empty().then_some(Trigger { query: &query.name, queue: None });
-            let picked = query.picked.iter().map(|queue| Trigger { query: &query.name, queue: Some(queue) });
-            whole.into_iter().chain(picked)
-        });
         let assumed = |value: &str| format!("{value}  {MARK}");
         let scaled = Scaled {
             workers: workers.value,
@@ -51,7 +39,7 @@ pub(super) fn text(fleets: &[Fleet], scaler: &Answer<String>) -> String {
                 Workers::OneRow => "\"1\"".to_owned(),
             },
             scaler: scaler.line(),
-            triggers: triggers.collect(),
+            queries: queries.iter().map(|query| query.name.as_str()).collect(),
         };
         let preset = library.preset;
         let about = match workers.value {
@@ -72,22 +60,19 @@ pub(super) fn text(fleets: &[Fleet], scaler: &Answer<String>) -> String {
 
 /// Writes one object.
 pub(super) fn object(scaled: &Scaled<'_>) -> String {
-    let Scaled { workers, name, share, scaler, triggers, .. } = scaled;
+    let Scaled { workers, name, share, scaler, queries, .. } = scaled;
     let (kind, spec) = match workers {
         Workers::LongLived => ("ScaledObject", scaled_object(scaled)),
         Workers::OneRow => ("ScaledJob", scaled_job(scaled)),
     };
     let mut text =
         format!("apiVersion: keda.sh/v1alpha1\nkind: {kind}\nmetadata:\n  name: {name}\nspec:\n{spec}  triggers:\n");
-    for Trigger { query, queue } in triggers {
+    for query in queries {
         text += "    - type: external\n";
         if *workers == Workers::LongLived {
             text += "      metricType: AverageValue\n";
         }
         text += &format!("      metadata:\n        scalerAddress: {scaler}\n        query: {query}\n");
-        if let Some(queue) = queue {
-            text += &format!("        param.queue: {}{}\n", scalar(&queue.value), queue.mark(""));
-        }
         text += &format!("        targetQueryValue: {share}\n");
     }
     text
@@ -100,8 +85,8 @@ fn scaled_object(Scaled { name, most, .. }: &Scaled<'_>) -> String {
     )
 }
 
-fn scaled_job(Scaled { name, image, most, triggers, .. }: &Scaled<'_>) -> String {
-    let sum = match triggers.len() {
+fn scaled_job(Scaled { name, image, most, queries, .. }: &Scaled<'_>) -> String {
+    let sum = match queries.len() {
         1 => "",
         _ => "  scalingStrategy:\n    multipleScalersCalculation: sum  # each row of each queue is a Job\n",
     };

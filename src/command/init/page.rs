@@ -18,8 +18,8 @@ pub(super) fn comment(mark: &str, text: &str) -> String {
     lines.into_iter().map(|line| format!("{mark} {line}\n")).collect()
 }
 
-/// The document: what was found, each part under its heading, and what comes next.
-pub(super) fn document(parts: &Parts) -> String {
+/// The document: what was found, each part under its heading, and what comes next, first the command that writes it all.
+pub(super) fn document(parts: &Parts, command: &str) -> String {
     let mut text = format!("# clapometer init\n\n{}", paragraphs(parts));
     for (heading, file, language, part) in [
         ("Configuration", CONFIG, "yaml", &parts.config),
@@ -28,7 +28,7 @@ pub(super) fn document(parts: &Parts) -> String {
     ] {
         text += &format!("## {heading}: {file}\n\n```{language}\n{}\n```\n\n", part.trim_end());
     }
-    text + &next(Some("clapometer init --out ."), parts, Path::new("."))
+    text + &next(Some(command), parts, Path::new("."))
 }
 
 /// The words for parts that are files now.

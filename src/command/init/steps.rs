@@ -4,37 +4,42 @@ use std::path::Path;
 
 use super::{
     draft::Place,
-    files::{CONFIG, MANIFEST, SQL},
+    files::{CONFIG, MANIFEST, PASSWORD, SQL},
 };
 use crate::terminal::text::printable;
 
 /// The steps, as commands for a shell.
 pub(super) struct Steps {
     psql: &'static str,
-    /// The role that the grants make, as SQL names it, where the server asks for passwords.
-    new_role: Option<String>,
-    /// The role whose password is wanted in place of the one that was used so far.
-    other_role: Option<String>,
+    /// What is to be done for a password, where the server asks for one.
+    password: Option<Password>,
     /// False if there are questions left that only an editor can answer.
     can_be_served: bool,
+}
+
+/// The role's password, which belongs into the file that the configuration names.
+enum Password {
+    /// The grants make the role, named as in SQL, and it has none yet.
+    New(String),
+    /// The role has one, which its owner knows.
+    Known(String),
 }
 
 impl Steps {
     /// Describes what is left to do in this place.
     pub(super) fn of(place: &Place, can_be_served: bool) -> Self {
-        let asks_for_passwords = place.connection.password.is_some();
-        let (role, known) = (&place.role.value, &place.known);
-        Self {
-            psql: place.psql,
-            new_role: (asks_for_passwords && !known.exists).then(|| known.name_in_sql.clone()),
-            other_role: (asks_for_passwords && *role != place.connection.user).then(|| role.clone()),
-            can_be_served,
-        }
+        let known = &place.known;
+        let password = place.connection.password.is_some().then(|| match known.exists {
+            true => Password::Known(place.role.value.clone()),
+            false => Password::New(known.name_in_sql.clone()),
+        });
+        Self { psql: place.psql, password, can_be_served }
     }
 
     /// The same, where the grants make no role.
-    pub(super) fn without_new_role(self) -> Self {
-        Self { new_role: None, ..self }
+    pub(super) fn without_new_role(self, place: &Place) -> Self {
+        let password = self.password.map(|_| Password::Known(place.role.value.clone()));
+        Self { password, ..self }
     }
 
     /// Writes them, for parts in this directory.
@@ -42,11 +47,18 @@ impl Steps {
         let [config, sql, manifest] = [CONFIG, SQL, MANIFEST].map(|name| shown(directory, name));
         let psql = self.psql;
         let mut commands = vec![format!("{psql} -v ON_ERROR_STOP=1 -f {sql}")];
-        if let Some(role) = &self.new_role {
-            commands.push(format!("{psql} -c {}", quoted(&printable(&format!("\\password {role}")))));
-        }
-        if let Some(role) = &self.other_role {
-            commands.push(format!("# from here on PGPASSWORD is the password of {}", printable(role)));
+        match &self.password {
+            Some(Password::New(role)) => {
+                commands.push(format!("(umask 077 && openssl rand -hex 24 >{PASSWORD})"));
+                commands.push(format!(
+                    "printf \"ALTER ROLE %s PASSWORD '%s'\" {} \"$(cat {PASSWORD})\" | {psql}",
+                    word(role)
+                ));
+            }
+            Some(Password::Known(role)) => {
+                commands.push(format!("# the password of {} belongs into the file {PASSWORD}", printable(role)));
+            }
+            None => {}
         }
         commands.push(format!("clapometer check --config {config}"));
         commands.push(format!("clapometer lint {manifest}"));
@@ -67,25 +79,29 @@ pub(super) fn shown(directory: &Path, name: &str) -> String {
     printable(&path.display().to_string())
 }
 
-/// Quotes a word for a shell.
-fn quoted(word: &str) -> String {
-    format!("'{}'", word.replace('\'', "'\\''"))
+/// Returns a text as one word for a shell, quoted where it must be.
+pub(super) fn word(text: &str) -> String {
+    let text = printable(text);
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "_-./:".contains(c);
+    if !text.is_empty() && text.chars().all(is_plain) { text } else { format!("'{}'", text.replace('\'', "'\\''")) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn commands(new_role: Option<&str>, can_be_served: bool) -> Vec<String> {
-        let role = new_role.map(str::to_owned);
-        let steps = Steps { psql: "psql", other_role: role.clone(), new_role: role, can_be_served };
-        steps.commands(Path::new("scaling"))
+    fn commands(password: Option<Password>, can_be_served: bool) -> Vec<String> {
+        Steps { psql: "psql", password, can_be_served }.commands(Path::new("scaling"))
     }
 
     #[test]
-    fn a_role_that_is_made_gets_a_password_first() {
-        let commands = commands(Some("\"o'brien\""), false);
-        assert_eq!(commands[1], r#"psql -c '\password "o'\''brien"'"#);
+    fn a_role_that_is_made_gets_a_password_from_the_file_that_the_configuration_names() {
+        let commands = commands(Some(Password::New("\"o'brien\"".to_owned())), false);
+        assert_eq!(commands[1], "(umask 077 && openssl rand -hex 24 >clapometer.password)");
+        assert_eq!(
+            commands[2],
+            r#"printf "ALTER ROLE %s PASSWORD '%s'" '"o'\''brien"' "$(cat clapometer.password)" | psql"#
+        );
         assert_eq!(commands[3], "clapometer check --config scaling/clapometer.yaml");
     }
 

@@ -4,7 +4,7 @@ use super::{
     Parts, configuration,
     draft::{Place, slug},
     grants,
-    manifest::{self, Scaled, Trigger},
+    manifest::{self, Scaled},
     page::comment,
     steps::Steps,
 };
@@ -30,7 +30,7 @@ pub(super) fn of(place: &Place, table: &Table) -> Parts {
     Parts {
         found: vec![format!(
             "{} is a table of your own: nobody but you knows what its rows mean. The open questions below are comments, \
-             and `clapometer check` points to each that is left.",
+             and `clapometer check` lists those in the SQL that are left.",
             table.name_in_sql
         )],
         config: configuration::text(place, &queries(&name, &table.name_in_sql, &columns)),
@@ -54,7 +54,7 @@ pub(super) fn without_table(place: &Place, remarks: Vec<String>) -> Parts {
         sql: grants::unknown(place),
         manifest: objects(QUERY),
         // Without a table there is nothing to grant, and no role is made.
-        steps: Steps::of(place, false).without_new_role(),
+        steps: Steps::of(place, false).without_new_role(place),
     }
 }
 
@@ -90,7 +90,7 @@ fn objects(query: &str) -> String {
                 Workers::OneRow => "\"1\"".to_owned(),
             },
             scaler: "# Which address, with its port?".to_owned(),
-            triggers: vec![Trigger { query, queue: None }],
+            queries: vec![query],
         });
         object.lines().map(|line| format!("# {line}\n")).collect::<String>()
     };

@@ -46,11 +46,11 @@ async fn part(access: &Access, role: &str, part: &str) -> String {
     printed(access, &["--role", role, "--print", part]).await.output
 }
 
-/// The result of a run of all parts: each trigger's query and queue with its value.
+/// The result of a run of all parts: each trigger's query with its value.
 struct Worked {
     config: String,
     manifest: String,
-    values: Vec<(String, Option<String>, f64)>,
+    values: Vec<(String, f64)>,
 }
 
 /// Takes the parts as a newcomer does: grants, check, lint, and KEDA's question for each trigger.
@@ -64,22 +64,22 @@ async fn works(database: &Database<'_>) -> Worked {
     database.execute(&sql).await;
     database.execute(&format!("ALTER ROLE {role} PASSWORD '{PASSWORD}'")).await;
 
-    let check = Executable::clapometer(["check", "--config", "c.yaml"]).file("c.yaml", &config);
-    let checked = check.variable("PGPASSWORD", PASSWORD).finish(COMMAND).await;
+    // The owner's environment is still there, with the owner's password.
+    let check = Executable::clapometer(["check", "--config", "c.yaml"]).variables(access.environment());
+    let checked = check.file("c.yaml", &config).file("clapometer.password", PASSWORD).finish(COMMAND).await;
     assert_eq!(checked.code(), Some(0), "{config}\n{sql}\n{}{}", checked.output, checked.errors);
 
     let lint = Executable::clapometer(["lint", "m.yaml"]).file("m.yaml", &manifest).finish(COMMAND).await;
     assert_eq!(lint.code(), Some(0), "{manifest}\n{}", lint.output);
     assert!(!lint.output.contains("warning"), "{manifest}\n{}", lint.output);
 
-    let fixture = Fixture::start(Executable::serve(&config).variable("PGPASSWORD", PASSWORD)).await;
+    let fixture = Fixture::start(Executable::serve(&config).file("clapometer.password", PASSWORD)).await;
     let mut values = Vec::new();
     for object in Manifest::read(&manifest).objects {
         for asked in object.triggers() {
-            let (query, queue) = (asked.text("query").unwrap(), asked.text("param.queue"));
-            let metadata: Vec<_> = queue.map(|queue| ("param.queue", queue)).into_iter().collect();
-            let value = fixture.scaler.value(&trigger(query, &metadata)).await.unwrap();
-            values.push((query.to_owned(), queue.map(str::to_owned), value));
+            let query = asked.text("query").unwrap();
+            let value = fixture.scaler.value(&trigger(query, &[])).await.unwrap();
+            values.push((query.to_owned(), value));
         }
     }
     assert!(!values.is_empty(), "{manifest}");
@@ -96,32 +96,25 @@ async fn install(database: &Database<'_>, library: &Library, schema: &str, rows:
 
 #[tokio::test]
 async fn each_library_is_found_and_what_is_printed_works() {
-    let cases: [(&Library, &str, Option<&str>); 10] = [
-        (&RIVER, "INSERT INTO river_job (queue) VALUES ('mail')", Some("mail")),
-        (&OBAN, "INSERT INTO oban_jobs (queue) VALUES ('mail')", Some("mail")),
-        (
-            &PG_BOSS,
-            "INSERT INTO pgboss.queue VALUES ('mail'); INSERT INTO pgboss.job (name) VALUES ('mail')",
-            Some("mail"),
-        ),
-        (
-            &GRAPHILE_WORKER,
-            "SELECT job('mail'); ALTER TABLE graphile_worker._private_jobs ENABLE ROW LEVEL SECURITY",
-            None,
-        ),
-        (&GOOD_JOB, "INSERT INTO good_jobs (queue_name) VALUES ('mail')", Some("mail")),
-        (&SOLID_QUEUE, "INSERT INTO solid_queue_ready_executions (queue_name) VALUES ('mail')", Some("mail")),
-        (&QUE, "INSERT INTO que_jobs (queue) VALUES ('mail')", Some("mail")),
-        (&PROCRASTINATE, "INSERT INTO procrastinate_jobs (queue_name) VALUES ('mail')", Some("mail")),
-        (&PGMQ, "SELECT queue('Mail', '(now(), 0)')", None),
-        (&APALIS, "INSERT INTO apalis.jobs (job_type) VALUES ('mail')", Some("mail")),
+    let cases: [(&Library, &str); 10] = [
+        (&RIVER, "INSERT INTO river_job (queue) VALUES ('mail')"),
+        (&OBAN, "INSERT INTO oban_jobs (queue) VALUES ('mail')"),
+        (&PG_BOSS, "INSERT INTO pgboss.queue VALUES ('mail'); INSERT INTO pgboss.job (name) VALUES ('mail')"),
+        (&GRAPHILE_WORKER, "SELECT job('mail'); ALTER TABLE graphile_worker._private_jobs ENABLE ROW LEVEL SECURITY"),
+        (&GOOD_JOB, "INSERT INTO good_jobs (queue_name) VALUES ('mail')"),
+        (&SOLID_QUEUE, "INSERT INTO solid_queue_ready_executions (queue_name) VALUES ('mail')"),
+        (&QUE, "INSERT INTO que_jobs (queue) VALUES ('mail')"),
+        (&PROCRASTINATE, "INSERT INTO procrastinate_jobs (queue_name) VALUES ('mail')"),
+        (&PGMQ, "SELECT queue('Mail', '(now(), 0)')"),
+        (&APALIS, "INSERT INTO apalis.jobs (job_type) VALUES ('mail')"),
     ];
-    for (library, rows, queue) in cases {
+    for (library, rows) in cases {
         let database = Database::empty(Cluster::shared().await).await;
         install(&database, library, "public", rows).await;
         let worked = works(&database).await;
-        let name = if library.preset == "pgmq" { "pgmq-mail".to_owned() } else { library.preset.replace('_', "-") };
-        assert_eq!(worked.values, [(name, queue.map(str::to_owned), 1.0)], "{}", worked.config);
+        let queue = if library.preset == "graphile-worker" { "" } else { "-mail" };
+        let name = library.preset.replace('_', "-") + queue;
+        assert_eq!(worked.values, [(name, 1.0)], "{}", worked.config);
         assert!(worked.config.contains(&format!("preset: {}\n", library.preset)), "{}", worked.config);
         assert!(worked.manifest.contains("kind: ScaledObject"), "{}", worked.manifest);
     }
@@ -134,7 +127,7 @@ async fn postgres_batch_gets_a_scaled_job() {
     assert_eq!(migrated.finish(COMMAND).await.code(), Some(0));
     database.execute("INSERT INTO make_it_clap (duration_seconds) VALUES (1), (2), (3)").await;
     let worked = works(&database).await;
-    assert_eq!(worked.values, [("postgres-batch".to_owned(), None, 3.0)]);
+    assert_eq!(worked.values, [("postgres-batch".to_owned(), 3.0)]);
     assert_eq!(Manifest::read(&worked.manifest).objects[0].kind, Kind::ScaledJob);
 }
 
@@ -154,17 +147,17 @@ async fn several_libraries_schemas_and_hostile_names_are_told_apart() {
     // Anybody may have a table of this name.
     database.execute("CREATE TABLE public.jobs (id bigint, status text); CREATE TABLE public.workers (id text)").await;
     let worked = works(&database).await;
-    let value = |query: &str, queue: Option<&str>| {
-        let found = worked.values.iter().find(|(name, picked, _)| name == query && picked.as_deref() == queue);
-        found.unwrap_or_else(|| panic!("{query} {queue:?} is not in {:?}", worked.values)).2
+    let value = |query: &str| {
+        let found = worked.values.iter().find(|(name, _)| name == query);
+        found.unwrap_or_else(|| panic!("{query} is not in {:?}", worked.values)).1
     };
     assert_eq!(worked.values.len(), 7, "{:?}", worked.values);
-    assert_eq!(value("river-public", Some("mail")), 1.0);
-    assert_eq!(value("river-we-ird-x-2j-sch", Some(HOSTILE)), 2.0);
-    for queue in ["mail", "yes", "1e3"] {
-        assert_eq!(value("oban", Some(queue)), 1.0);
+    assert_eq!(value("river-public-mail"), 1.0);
+    assert_eq!(value("river-we-ird-x-2j-sch-we-ird-x-2j-sch"), 2.0);
+    for query in ["oban-mail", "oban-yes", "oban-1e3"] {
+        assert_eq!(value(query), 1.0);
     }
-    assert_eq!((value("pgmq-a-b", None), value("pgmq-a-b-2", None)), (1.0, 2.0));
+    assert_eq!((value("pgmq-a-b"), value("pgmq-a-b-2")), (1.0, 2.0));
 
     let document = printed(&database.superuser(), &[]).await.output;
     assert!(!document.contains(['\u{1b}', '\u{2028}']), "{document}");
@@ -180,7 +173,7 @@ async fn a_role_without_rights_finds_the_tables_and_assumes_the_queue() {
     install(&database, &PGMQ, "public", "SELECT queue('Mail', '(now(), 0)')").await;
     let document = printed(&database.scaler(), &[]).await.output;
     assert!(document.contains("this role may not read its queues"), "{document}");
-    assert!(document.contains("        param.queue: default  # assumed\n"), "{document}");
+    assert!(document.contains("    queue: default  # assumed\n"), "{document}");
     assert!(document.contains("    queue: mail\n") && document.contains("pgmq.q_mail"), "{document}");
     assert!(document.contains("GRANT SELECT ON\n    public.river_job,\n    public.river_queue\n    TO "), "{document}");
 }
@@ -194,9 +187,12 @@ async fn a_database_without_a_library_gets_a_template_that_counts_nothing_until_
     assert!(document.contains("No queue library that is known is in this database"), "{document}");
     let config = part(&database.scaler(), "scaler", "config").await;
     let check = Executable::clapometer(["check", "--config", "c.yaml"]).file("c.yaml", &config);
-    let checked = check.variables(database.scaler().environment()).finish(COMMAND).await;
+    let checked = check.file("clapometer.password", &database.scaler().password).finish(COMMAND).await;
     assert_eq!(checked.code(), Some(1), "{}", checked.output);
-    assert!(checked.output.contains("Which rows could a worker take now?"), "{}", checked.output);
+    let words: Vec<&str> = checked.output.split_whitespace().collect();
+    let questions = "3 questions are open in queries.jobs.sql: Which rows could a worker take now? Which table? Which rows \
+                     wait, or does a worker hold? Not those that are done";
+    assert!(words.join(" ").contains(questions), "{}", checked.output);
 }
 
 #[tokio::test]
@@ -239,6 +235,54 @@ async fn the_document_for_a_newcomer_with_river() {
         .replace(database.name(), "app")
         .replace(&database.cluster().port().to_string(), "5432");
     insta::assert_snapshot!("river", document);
+}
+
+#[tokio::test]
+async fn the_next_command_asks_the_same_again() {
+    let database = Database::empty(Cluster::shared().await).await;
+    database.execute("CREATE TABLE public.\"the jobs\" (id bigint)").await;
+    let configuration = format!("databases:\n{}{}", database.superuser().yaml("one"), database.superuser().yaml("two"));
+    let options = ["--config", "c.yaml", "--database", "two", "--table", "the jobs", "--role", "o'brien"];
+    let init = Executable::clapometer(["init"].into_iter().chain(options)).file("c.yaml", &configuration);
+    let finished = init.finish(COMMAND).await;
+    assert_eq!(finished.code(), Some(0), "{}", finished.errors);
+    let next =
+        "```console\nclapometer init --config c.yaml --database two --table 'the jobs' --role 'o'\\''brien' --out .\n";
+    assert!(finished.output.contains(next), "{}", finished.output);
+}
+
+#[tokio::test]
+async fn a_role_that_is_made_has_limits_and_one_that_is_there_keeps_its_own() {
+    let database = Database::empty(Cluster::shared().await).await;
+    install(&database, &RIVER, "public", "INSERT INTO river_job (queue) VALUES ('mail')").await;
+    let (access, role) = (database.superuser(), role(&database));
+    let limits = async || {
+        let sql = "SELECT concat_ws(' ', rolconnlimit, array_to_string(rolconfig, ' ')) FROM pg_roles WHERE rolname = ";
+        database.value::<String>(&format!("{sql}'{role}'")).await
+    };
+    let sql = part(&access, &role, "sql").await;
+    assert!(sql.contains("As the owner of these tables, if it has CREATEROLE, or as a superuser:"), "{sql}");
+    database.execute(&sql).await;
+    assert_eq!(limits().await, "20 default_transaction_read_only=on statement_timeout=10s lock_timeout=1s");
+    database.execute(&format!("ALTER ROLE {role} CONNECTION LIMIT 5; ALTER ROLE {role} RESET ALL")).await;
+    let sql = part(&access, &role, "sql").await;
+    assert!(sql.contains("As the owner of these tables, or as a superuser:"), "{sql}");
+    database.execute(&sql).await;
+    assert_eq!(limits().await, "5");
+}
+
+#[tokio::test]
+async fn a_host_that_means_another_server_in_a_pod_has_a_remark() {
+    let database = Database::empty(Cluster::shared().await).await;
+    let access = database.superuser();
+    let config = printed(&access, &["--print", "config"]).await.output;
+    assert!(config.contains("    host: \"127.0.0.1\"  # in a pod the name of its Service or server\n"), "{config}");
+    assert!(config.contains("    sslmode: disable  # in a pod better verify-full, with sslrootcert\n"), "{config}");
+    // An address that only this machine is given for the name.
+    let elsewhere = init(&access, &["--print", "config"]).variable("PGHOST", "db.example.test");
+    let config = elsewhere.variable("PGHOSTADDR", "127.0.0.1").finish(COMMAND).await.output;
+    let remark = "    host: db.example.test  # without PGHOSTADDR, so that this name must resolve\n";
+    assert!(config.contains(remark), "{config}");
 }
 
 #[tokio::test]

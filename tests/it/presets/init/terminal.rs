@@ -66,11 +66,12 @@ async fn a_person_answers_and_what_is_written_works() {
         ["clapometer.yaml", "grants.sql", "manifest.yaml"].map(|name| fs::read_to_string(out.join(name)).unwrap());
     assert!(manifest.contains("kind: ScaledObject\nmetadata:\n  name: mail-worker\n"), "{manifest}");
     assert_eq!(manifest.matches("        scalerAddress: scaler.keda:9090\n").count(), 2, "{manifest}");
+    assert!(manifest.contains("query: river-images\n") && manifest.contains("query: river-mail\n"), "{manifest}");
     assert!(config.contains(&format!("    user: {role}\n")), "{config}");
     assert!(config.contains("    workers: long-lived\n"), "a default that was taken is no guess: {config}");
 
     let arguments = ["check", "--offline", "--config", "c.yaml"];
-    let offline = Executable::clapometer(arguments).file("c.yaml", &config).variable("PGPASSWORD", PASSWORD);
+    let offline = Executable::clapometer(arguments).file("c.yaml", &config).file("clapometer.password", PASSWORD);
     let offline = offline.finish(COMMAND).await;
     assert_eq!(offline.code(), Some(0), "{config}\n{}{}", offline.output, offline.errors);
     let lint = Executable::clapometer(["lint", "m.yaml"]).file("m.yaml", &manifest).finish(COMMAND).await;
@@ -79,7 +80,7 @@ async fn a_person_answers_and_what_is_written_works() {
     database.execute(&sql).await;
     database.execute(&format!("ALTER ROLE {role} PASSWORD '{PASSWORD}'")).await;
     let check = Executable::clapometer(["check", "--config", "c.yaml"]).file("c.yaml", &config);
-    let check = check.variable("PGPASSWORD", PASSWORD).finish(COMMAND).await;
+    let check = check.file("clapometer.password", PASSWORD).finish(COMMAND).await;
     assert_eq!(check.code(), Some(0), "{}{}", check.output, check.errors);
 }
 
