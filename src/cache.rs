@@ -17,7 +17,7 @@ mod watch;
 
 use std::{
     panic::AssertUnwindSafe,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::Duration,
 };
 
@@ -33,6 +33,7 @@ use self::{
     last_poll::LastPolls,
     shards::{Failure, Parts},
     source::is_of_the_query,
+    store::SharedStore,
 };
 pub use self::{
     reader::QueryReader,
@@ -92,10 +93,18 @@ pub struct CachedQuery {
     number: u64,
     metrics: Arc<Metrics>,
     last_polls: Arc<LastPolls>,
+    store: Weak<SharedStore>,
     outcome: cell::Sender<Outcome>,
     /// The namespace in whose queue its readings wait for a connection.
     tenant: cell::Sender<Tenant>,
     state: Mutex<State>,
+}
+
+/// What all cached queries share.
+struct Shared {
+    metrics: Arc<Metrics>,
+    last_polls: Arc<LastPolls>,
+    store: Weak<SharedStore>,
 }
 
 struct State {
@@ -111,13 +120,8 @@ struct State {
 }
 
 impl CachedQuery {
-    fn new(
-        key: Arc<CacheKey>,
-        number: u64,
-        namespace: &str,
-        metrics: Arc<Metrics>,
-        last_polls: Arc<LastPolls>,
-    ) -> Arc<Self> {
+    fn new(key: Arc<CacheKey>, number: u64, namespace: &str, shared: Shared) -> Arc<Self> {
+        let Shared { metrics, last_polls, store } = shared;
         let now = Instant::now();
         let parts = vec![None; key.source.shards.len()];
         let nothing = Outcome { attempt: 0, began_at: now, ended_at: now, parts, result: Err(Fault::DeadlineExceeded) };
@@ -131,7 +135,7 @@ impl CachedQuery {
             watchers: watch::Watchers::default(),
         };
         let (outcome, tenant) = (cell::Sender::new(nothing), cell::Sender::new(Some(namespace.into())));
-        Arc::new(Self { key, number, metrics, last_polls, outcome, tenant, state: Mutex::new(state) })
+        Arc::new(Self { key, number, metrics, last_polls, store, outcome, tenant, state: Mutex::new(state) })
     }
 
     /// Records that several namespaces use this query, so that its readings do not wait in the queue of the first one.
@@ -247,8 +251,29 @@ impl CachedQuery {
                 let (labels, detail) = (source.labels.clone(), "the reading panicked".to_owned());
                 (vec![None; source.shards.len()], Err(Failure { fault: Fault::Bug, detail, labels }))
             });
+            let (parts, sum) = cached.within_quota(parts, sum);
             cached.finish_attempt(attempt, began_at, parts, sum);
         });
+    }
+
+    /// Counts the keys of readings, and drops the readings if there is no room for them.
+    fn within_quota(&self, parts: Parts, sum: Result<Arc<Reading>, Failure>) -> (Parts, Result<Arc<Reading>, Failure>) {
+        let source = &self.key.source;
+        if source.query().group_by.is_none() {
+            return (parts, sum);
+        }
+        // The sum of one database is its reading.
+        let added_up = sum.as_ref().ok().filter(|_| parts.len() > 1);
+        let bytes = parts.iter().flatten().chain(added_up).map(|reading| reading.bytes()).sum();
+        let store = self.store.upgrade();
+        let held = store.map_or(Ok(()), |store| store.hold_readings(&self.key, bytes, &self.metrics));
+        match held {
+            Ok(()) => (parts, sum),
+            Err(fault) => {
+                let detail = format!("its readings take {bytes} bytes, and others are in use");
+                (vec![None; parts.len()], Err(Failure { fault, detail, labels: source.labels.clone() }))
+            }
+        }
     }
 
     fn finish_attempt(&self, attempt: u64, began_at: Instant, parts: Parts, sum: Result<Arc<Reading>, Failure>) {

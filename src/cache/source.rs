@@ -316,6 +316,6 @@ fn is_due(told_at: &Mutex<Option<Instant>>, pause: Duration) -> bool {
 pub(super) fn is_of_the_query(fault: Fault) -> bool {
     match fault {
         Fault::StatementTimeout | Fault::LockTimeout | Fault::Conflict(_) => true,
-        _ => fault.kind() == Kind::Precondition,
+        _ => matches!(fault.kind(), Kind::Precondition | Kind::Exhausted),
     }
 }

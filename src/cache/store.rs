@@ -3,13 +3,14 @@
 use std::{
     collections::HashMap,
     hash::{Hash, Hasher},
+    mem,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::Duration,
 };
 
 use tokio::time::{Instant, sleep};
 
-use super::{CachedQuery, PIN, QuerySource, last_poll::LastPolls};
+use super::{CachedQuery, PIN, QuerySource, Shared, last_poll::LastPolls};
 use crate::{
     fault::{Fault, Limit},
     metrics::Metrics,
@@ -23,21 +24,27 @@ const IDLE: Duration = Duration::from_secs(600);
 /// The pause between two searches for idle cached queries.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 
-/// The limit of all cached queries. A trigger may write 64 KiB of parameters.
-const CAPACITY: Quota = Quota { entries: 10_000, bytes: 8 * 1024 * 1024 };
+/// The limit of all cached queries. A trigger may write 64 KiB of parameters, and if a grouped query has parameters, each
+/// of them brings another reading with all its keys.
+const CAPACITY: Quota = Quota { entries: 10_000, bytes: 8 * 1024 * 1024, readings: 48 * 1024 * 1024 };
 
 /// The limit of one namespace, so that one tenant cannot push out the cached queries of others.
-const NAMESPACE_CAPACITY: Quota = Quota { entries: CAPACITY.entries / 4, bytes: CAPACITY.bytes / 4 };
+const NAMESPACE_CAPACITY: Quota =
+    Quota { entries: CAPACITY.entries / 4, bytes: CAPACITY.bytes / 4, readings: CAPACITY.readings / 2 };
 
 /// The number of cached queries that are evicted at once, because finding the longest unused ones takes a scan of all.
 const EVICTED_AT_ONCE: usize = 64;
 
 /// All cached queries, by query and parameters.
 pub struct QueryCache {
-    store: Mutex<Store>,
+    store: Arc<SharedStore>,
     metrics: Arc<Metrics>,
     last_polls: Arc<LastPolls>,
 }
+
+/// The store, in which a cached query counts its readings.
+#[derive(Default)]
+pub(super) struct SharedStore(Mutex<Store>);
 
 #[derive(Default)]
 struct Store {
@@ -48,11 +55,12 @@ struct Store {
     next_number: u64,
 }
 
-/// A number of cached queries, and of bytes of their parameters.
+/// A number of cached queries, of bytes of their parameters, and of bytes of the keys in their readings.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Quota {
     entries: usize,
     bytes: usize,
+    readings: usize,
 }
 
 impl Quota {
@@ -66,9 +74,10 @@ impl Quota {
         self.bytes += bytes;
     }
 
-    fn take(&mut self, bytes: usize) {
+    fn take(&mut self, bytes: usize, readings: usize) {
         self.entries -= 1;
         self.bytes -= bytes;
+        self.readings -= readings;
     }
 }
 
@@ -76,6 +85,8 @@ struct Entry {
     cached: Arc<CachedQuery>,
     /// The namespace of the first call, whose quota it takes.
     namespace: String,
+    /// The bytes of the keys in its readings.
+    readings: usize,
 }
 
 /// A query and its parameters. The query counts by identity, which a reload that does not change it preserves.
@@ -112,7 +123,7 @@ impl QueryCache {
     /// Makes an empty cache. Must be called in a runtime, for the sweep of idle entries.
     pub fn new(metrics: Arc<Metrics>, supervisor: &Supervisor) -> Arc<Self> {
         let last_polls = Arc::new(LastPolls::new(PIN));
-        let cache = Arc::new(Self { store: Mutex::default(), metrics, last_polls });
+        let cache = Arc::new(Self { store: Arc::default(), metrics, last_polls });
         supervisor.spawn("cache sweep", sweep(Arc::downgrade(&cache)));
         cache
     }
@@ -132,23 +143,23 @@ impl QueryCache {
         }
         let bytes = key.bytes();
         while !store.quota_of(namespace).has_room(NAMESPACE_CAPACITY, bytes) {
-            if !store.make_room(|entry| entry.namespace == namespace) {
+            if !store.make_room(EVICTED_AT_ONCE, |entry| entry.namespace == namespace) {
                 return Err(Fault::Exhausted(Limit::NamespaceQuota));
             }
         }
         while !store.all.has_room(CAPACITY, bytes) {
-            if !store.make_room(|_| true) {
+            if !store.make_room(EVICTED_AT_ONCE, |_| true) {
                 return Err(Fault::Exhausted(Limit::Cache));
             }
         }
-        let (metrics, last_polls) = (Arc::clone(&self.metrics), Arc::clone(&self.last_polls));
         let key = Arc::new(key.clone());
-        let cached = CachedQuery::new(Arc::clone(&key), store.next_number, namespace, metrics, last_polls);
+        let cached = CachedQuery::new(Arc::clone(&key), store.next_number, namespace, self.shared());
         store.next_number += 1;
-        store.by_key.insert(key, Entry { cached: Arc::clone(&cached), namespace: namespace.to_owned() });
+        let entry = Entry { cached: Arc::clone(&cached), namespace: namespace.to_owned(), readings: 0 };
+        store.by_key.insert(key, entry);
         store.by_namespace.entry(namespace.to_owned()).or_default().add(bytes);
         store.all.add(bytes);
-        self.count(&store);
+        store.publish(&self.metrics);
         Ok(cached)
     }
 
@@ -156,35 +167,81 @@ impl QueryCache {
     pub fn keep_only(&self, queries: &[Arc<QuerySource>]) {
         let mut store = self.lock();
         store.remove(|key, _| !queries.iter().any(|query| Arc::ptr_eq(query, &key.source)));
-        self.count(&store);
+        store.publish(&self.metrics);
     }
 
-    fn count(&self, store: &Store) {
-        self.metrics.gauges.set(i64::try_from(store.by_key.len()).unwrap_or(i64::MAX));
+    fn shared(&self) -> Shared {
+        let (metrics, last_polls) = (Arc::clone(&self.metrics), Arc::clone(&self.last_polls));
+        Shared { metrics, last_polls, store: Arc::downgrade(&self.store) }
     }
 
     fn lock(&self) -> MutexGuard<'_, Store> {
-        self.store.lock().unwrap_or_else(PoisonError::into_inner)
+        self.store.lock()
+    }
+}
+
+impl SharedStore {
+    /// Counts the readings of a cached query, which take the place of those that it has. Other readings of grouped queries
+    /// give way, the longest unused first.
+    ///
+    /// # Errors
+    /// [`Fault::Exhausted`] if there is no room, because the others are watched or in flight. Then nothing is counted.
+    pub(super) fn hold_readings(&self, key: &CacheKey, bytes: usize, metrics: &Metrics) -> Result<(), Fault> {
+        let mut store = self.lock();
+        // One that a reload has dropped goes with the calls that wait for it.
+        let Some(namespace) = store.count_readings(key, 0) else { return Ok(()) };
+        while store.quota_of(&namespace).readings + bytes > NAMESPACE_CAPACITY.readings {
+            if !store.make_room(1, |entry| entry.readings > 0 && entry.namespace == namespace) {
+                return Err(Fault::Exhausted(Limit::NamespaceQuota));
+            }
+        }
+        while store.all.readings + bytes > CAPACITY.readings {
+            if !store.make_room(1, |entry| entry.readings > 0) {
+                return Err(Fault::Exhausted(Limit::Cache));
+            }
+        }
+        store.count_readings(key, bytes);
+        store.publish(metrics);
+        Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Store> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Store {
+    fn publish(&self, metrics: &Metrics) {
+        metrics.gauges.set(i64::try_from(self.by_key.len()).unwrap_or(i64::MAX));
+    }
+
     /// Returns what a namespace uses.
     fn quota_of(&self, namespace: &str) -> Quota {
         self.by_namespace.get(namespace).copied().unwrap_or_default()
     }
 
-    /// Drops the longest unused of those that may go. Returns false if there are none.
-    fn make_room(&mut self, may_go: impl Fn(&Entry) -> bool) -> bool {
+    /// Counts so many bytes for the readings of a cached query, and returns its namespace.
+    fn count_readings(&mut self, key: &CacheKey, bytes: usize) -> Option<String> {
+        let entry = self.by_key.get_mut(key)?;
+        let before = mem::replace(&mut entry.readings, bytes);
+        self.all.readings = self.all.readings - before + bytes;
+        if let Some(quota) = self.by_namespace.get_mut(&entry.namespace) {
+            quota.readings = quota.readings - before + bytes;
+        }
+        Some(entry.namespace.clone())
+    }
+
+    /// Drops the longest unused of those that may go, so many `at_once`. Returns false if there are none.
+    fn make_room(&mut self, at_once: usize, may_go: impl Fn(&Entry) -> bool) -> bool {
         let mut candidates: Vec<(Instant, &Arc<CacheKey>)> = self
             .by_key
             .iter()
             .filter(|(_, entry)| may_go(entry))
             .filter_map(|(key, entry)| Some((entry.cached.unused_since()?, key)))
             .collect();
-        if candidates.len() > EVICTED_AT_ONCE {
-            candidates.select_nth_unstable_by_key(EVICTED_AT_ONCE, |(used_at, _)| *used_at);
-            candidates.truncate(EVICTED_AT_ONCE);
+        if candidates.len() > at_once {
+            candidates.select_nth_unstable_by_key(at_once, |(used_at, _)| *used_at);
+            candidates.truncate(at_once);
         }
         let evicted: Vec<Arc<CacheKey>> = candidates.into_iter().map(|(_, key)| Arc::clone(key)).collect();
         for key in &evicted {
@@ -204,9 +261,9 @@ impl Store {
     fn forget(&mut self, key: &CacheKey) {
         let Some(entry) = self.by_key.remove(key) else { return };
         let bytes = key.bytes();
-        self.all.take(bytes);
+        self.all.take(bytes, entry.readings);
         if let Some(quota) = self.by_namespace.get_mut(&entry.namespace) {
-            quota.take(bytes);
+            quota.take(bytes, entry.readings);
             if quota.entries == 0 {
                 self.by_namespace.remove(&entry.namespace);
             }
@@ -229,6 +286,6 @@ async fn sweep(cache: Weak<QueryCache>) {
         let Some(cache) = cache.upgrade() else { return };
         let mut store = cache.lock();
         store.remove(|_, entry| entry.cached.unused_since().is_some_and(|since| since.elapsed() >= IDLE));
-        cache.count(&store);
+        store.publish(&cache.metrics);
     }
 }

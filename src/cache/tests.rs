@@ -116,8 +116,20 @@ impl World {
         }
     }
 
+    /// Makes the world of a query with a parameter and a key.
+    fn grouped(rows: fn(u32) -> Rows) -> Self {
+        let world = Self::telling(rows, SECOND, Duration::ZERO, |_| None);
+        let query = Query { group_by: Some("key".into()), ..(*query(SECOND)).clone() };
+        let reader: Arc<dyn QueryReader> = world.ticker.clone();
+        Self { source: QuerySource::new(Arc::new(query), vec![reader]), ..world }
+    }
+
     fn cached(&self, parameter: i64) -> Arc<CachedQuery> {
-        self.get_or_insert(Value::Bigint(parameter), "default").expect("there is room")
+        self.cached_of(parameter, "default")
+    }
+
+    fn cached_of(&self, parameter: i64, namespace: &str) -> Arc<CachedQuery> {
+        self.get_or_insert(Value::Bigint(parameter), namespace).expect("there is room")
     }
 
     fn get_or_insert(&self, parameter: Value, namespace: &str) -> Result<Arc<CachedQuery>, Fault> {
@@ -350,4 +362,36 @@ async fn a_namespace_whose_cached_queries_are_all_watched_gets_no_more() {
     assert!(world.get_or_insert(Value::Bigint(9_999), "other").is_ok());
     drop(watches);
     assert!(world.get_or_insert(Value::Bigint(10_000), "default").is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn readings_with_many_keys_take_room_and_the_longest_unused_give_way() {
+    let ten_thousand = |_| {
+        let row = |key: u32| (key.to_string().into(), Numbers { value: 1.0, activity: None });
+        Rows::ByKey((0..10_000).map(row).collect())
+    };
+    let world = World::grouped(ten_thousand);
+    let poll = async |parameter, namespace: &str| {
+        advance(Duration::from_millis(1)).await;
+        let cached = world.get_or_insert(Value::Bigint(parameter), namespace)?;
+        cached.for_metrics(1, Some("7"), soon()).await
+    };
+    let other = world.get_or_insert(Value::Bigint(-1), "other").unwrap();
+    assert!(other.for_metrics(1, Some("7"), soon()).await.is_ok());
+    for parameter in 0..100 {
+        assert_eq!(value(poll(parameter, "greedy").await.unwrap()), 1.0);
+    }
+    let gauges = world.metrics.gauges.get();
+    assert!((15..=22).contains(&gauges), "{gauges}: 24 MiB are one namespace's");
+    assert!(Arc::ptr_eq(&other, &world.get_or_insert(Value::Bigint(-1), "other").unwrap()));
+
+    let mut watches: Vec<_> = (70..100).map(|parameter| world.cached_of(parameter, "greedy").watch(None)).collect();
+    for watch in &mut watches {
+        let _ = watch.changed().await;
+    }
+    let refused = poll(200, "greedy").await;
+    assert_eq!(refused, Err(Fault::Exhausted(crate::fault::Limit::NamespaceQuota)));
+    assert!(poll(300, "third").await.is_ok());
+    drop(watches);
+    assert!(poll(201, "greedy").await.is_ok());
 }
