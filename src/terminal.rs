@@ -36,9 +36,14 @@ pub fn complain(line: &str) {
     let _ = writeln!(io::stderr(), "{line}");
 }
 
+/// The columns and the rows of the terminal that standard output is, if it is one.
+pub fn size() -> Option<(usize, usize)> {
+    terminal_size::terminal_size_of(io::stdout()).map(|(width, height)| (width.0.into(), height.0.into()))
+}
+
 /// The width of the terminal that standard output is, if it is one.
 pub fn width() -> Option<usize> {
-    terminal_size::terminal_size_of(io::stdout()).map(|(width, _)| usize::from(width.0))
+    size().map(|(columns, _)| columns)
 }
 
 /// The width for running text: the terminal's, within lengths that are pleasant to read.

@@ -13,16 +13,19 @@ use clapometer::terminal::{
     style::{ColorChoice, Style},
 };
 
-use super::jobs::Census;
-
-/// The number of events on the board.
+/// The rows for what is the same in each frame, with the two empty ones around the claps.
+const HEAD: usize = 9;
+/// The most and the least rows for events: a low terminal shows fewer of them, then fewer claps.
 const EVENTS: usize = 6;
+const LEAST_EVENTS: usize = 3;
+/// The most rows for claps.
+const WORKING: usize = 10;
 /// The time between two progress lines where there is no terminal.
 const PROGRESS: Duration = Duration::from_secs(5);
-/// The width of a terminal that does not tell its own.
-const WIDTH: usize = 80;
+/// The columns and rows of a terminal that does not tell its own.
+const SIZE: (usize, usize) = (80, 24);
 /// The columns of a line beside its bar.
-const BESIDE_BAR: usize = 16;
+const BESIDE_BAR: usize = 17;
 /// The steps of a sparkline.
 const STEPS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 
@@ -35,6 +38,15 @@ pub(crate) struct Clap {
     pub(crate) job_name: String,
     pub(crate) seconds: i32,
     pub(crate) elapsed: f64,
+}
+
+/// The number of Jobs of each kind.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Census {
+    pub(crate) starting: usize,
+    pub(crate) running: usize,
+    pub(crate) complete: usize,
+    pub(crate) failed: usize,
 }
 
 /// The contents of a frame.
@@ -102,20 +114,27 @@ impl Board {
         let text = style.map_or_else(|| text.to_owned(), |style| self.colors.paint(style, text));
         let line = format!("{:5.1} s  {text}", self.elapsed().as_secs_f64());
         if self.live {
-            self.events.push_back(line);
-            if self.events.len() > EVENTS {
-                self.events.pop_front();
-            }
+            self.event_on_board(line);
         } else {
             println!("{line}");
+        }
+    }
+
+    /// Keeps an event's line for the next frames.
+    pub(crate) fn event_on_board(&mut self, line: String) {
+        self.events.push_back(line);
+        if self.events.len() > EVENTS {
+            self.events.pop_front();
         }
     }
 
     /// Shows a frame; where there is no terminal, a progress line now and then.
     pub(crate) fn draw(&mut self, frame: &Frame) {
         if self.live {
-            let text = self.render(frame);
-            self.show(&text);
+            let output = self.redrawn(frame, terminal::size().unwrap_or(SIZE));
+            let mut stdout = std::io::stdout().lock();
+            // An error means that the terminal is closed.
+            let _ = stdout.write_all(output.as_bytes()).and_then(|()| stdout.flush());
         } else if self.elapsed() >= self.next_progress {
             // From now: a machine that was slow to start is not owed the lines that it missed.
             self.next_progress = self.elapsed() + PROGRESS;
@@ -128,36 +147,34 @@ impl Board {
         self.drawn = 0;
     }
 
-    fn show(&mut self, text: &str) {
-        // A line that is wrapped would make the next frame begin on the wrong line.
-        let width = terminal::width().unwrap_or(WIDTH);
-        let mut output = "\x1b[?7l".to_owned();
-        if self.drawn > 0 {
-            write!(output, "\x1b[{}A", self.drawn).expect("a string takes everything");
-        }
-        for line in text.lines() {
+    /// Returns what draws a frame over the last one, on a terminal of this many columns and rows.
+    pub(crate) fn redrawn(&mut self, frame: &Frame, (columns, rows): (usize, usize)) -> String {
+        // A line that is wrapped would make the next frame begin on the wrong line, and what clears the rest of a line
+        // that fills its row clears the last column.
+        let width = columns.saturating_sub(1);
+        // The cursor stays below the frame. A frame that is too high would scroll a part of itself away.
+        let lines = self.render(frame, width, rows.saturating_sub(1));
+        let mut output = match self.drawn {
+            0 => "\n".to_owned(),
+            drawn => format!("\x1b[{drawn}A"),
+        };
+        for line in &lines {
             // Each line clears the rest of the previous frame's line.
             writeln!(output, "{}\x1b[K", cut(line, width)).expect("a string takes everything");
         }
-        output.push_str("\x1b[J\x1b[?7h");
-        self.drawn = text.lines().count();
-        let mut stdout = std::io::stdout().lock();
-        // An error means that the terminal is closed.
-        let _ = stdout.write_all(output.as_bytes()).and_then(|()| stdout.flush());
+        output.push_str("\x1b[J");
+        self.drawn = lines.len();
+        output
     }
 
-    fn render(&self, frame: &Frame) -> String {
+    /// Returns a frame's lines, not more than these.
+    fn render(&self, frame: &Frame, width: usize, most: usize) -> Vec<String> {
         let Frame { claps, pending, census, decision, polls, status_page } = frame;
-        let width = terminal::width().unwrap_or(WIDTH);
         let bar_width = width.saturating_sub(BESIDE_BAR).max(10);
         let Census { starting, running, complete, failed } = census;
         let (done, at_work) = (frame.count("SUCCESS"), frame.count("RUNNING") + frame.count("FAILED"));
         let all = claps.len() + pending;
-        let mut text = String::new();
-        let mut line = |content: String| {
-            text.push_str(&content);
-            text.push('\n');
-        };
+        let mut lines = Vec::new();
         let bar = |part: usize| (bar_width * part).div_ceil(all.max(1));
         let (full, half) = (bar(done), bar(done + at_work));
         let bars = format!(
@@ -166,34 +183,33 @@ impl Board {
             self.colors.paint(Style::Warning, &"▓".repeat(half - full)),
             self.colors.paint(Style::Quiet, &"░".repeat(bar_width - half))
         );
-        line(String::new());
-        line(format!("  claps  {bars}  {:.0} s", self.elapsed().as_secs_f64()));
-        line(format!("         {}", frame.progress()));
-        line(format!("  Jobs   {starting} starting, {running} running, {complete} complete, {failed} failed"));
-        line(format!("  KEDA   {decision}"));
+        lines.push(format!("  claps  {bars}  {:.0} s", self.elapsed().as_secs_f64()));
+        lines.push(format!("         {}", frame.progress()));
+        lines.push(format!("  Jobs   {starting} starting, {running} running, {complete} complete, {failed} failed"));
+        lines.push(format!("  KEDA   {decision}"));
         let latest = &polls[polls.len().saturating_sub(bar_width)..];
         for (name, style, numbers) in [
             ("value", Style::Heading, latest.iter().map(|(value, _)| *value).collect::<Vec<f64>>()),
             ("Jobs ", Style::Active, latest.iter().map(|(_, jobs)| *jobs).collect()),
         ] {
             let now = numbers.last().copied().unwrap_or_default();
-            line(format!("  {name}  {}  {now:.0}", self.colors.paint(style, &sparkline(&numbers))));
+            lines.push(format!("  {name}  {}  {now:.0}", self.colors.paint(style, &sparkline(&numbers))));
         }
-        line(format!("  page   {status_page}"));
-        line(String::new());
+        lines.push(format!("  page   {status_page}"));
+        lines.push(String::new());
         let mut working: Vec<&Clap> = claps.iter().filter(|clap| clap.status == "RUNNING").collect();
         working.sort_by_key(|clap| clap.id);
-        for clap in working.iter().take(10) {
-            line(format!("  {}", self.progress(clap)));
-        }
-        for _ in working.len()..10 {
-            line(String::new());
-        }
-        line(String::new());
-        for event in &self.events {
-            line(format!("  {event}"));
-        }
-        text
+        let free = most.saturating_sub(HEAD);
+        let events = free.saturating_sub(WORKING).clamp(LEAST_EVENTS, EVENTS);
+        let places = free.saturating_sub(events).min(WORKING);
+        lines.extend(working.iter().take(places).map(|clap| format!("  {}", self.progress(clap))));
+        lines.resize(lines.len() + places.saturating_sub(working.len()), String::new());
+        lines.push(String::new());
+        lines.extend(
+            self.events.iter().skip(self.events.len().saturating_sub(events)).map(|event| format!("  {event}")),
+        );
+        lines.truncate(most);
+        lines
     }
 
     fn progress(&self, clap: &Clap) -> String {

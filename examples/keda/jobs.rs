@@ -9,6 +9,7 @@ use clapometer::keda::scaled_job;
 use rand::{Rng, seq::IndexedRandom};
 use rustix::process::Signal;
 
+use super::board::Census;
 use crate::support::executable::{Executable, Finished, Running};
 
 /// The letters of generated names in Kubernetes.
@@ -57,15 +58,6 @@ pub(crate) enum Event {
     Ended { job: String, report: serde_json::Value, consequence: &'static str },
     /// A pod was killed; the Job starts a new one.
     Killed { job: String },
-}
-
-/// The number of Jobs of each kind.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Census {
-    pub(crate) starting: usize,
-    pub(crate) running: usize,
-    pub(crate) complete: usize,
-    pub(crate) failed: usize,
 }
 
 impl Jobs {

@@ -11,6 +11,7 @@ mod conformance;
 mod credentials;
 mod dashboard;
 mod dead_connection;
+mod demo;
 mod examples;
 mod failover;
 mod groups;
