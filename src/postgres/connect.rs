@@ -79,6 +79,18 @@ impl Session {
     }
 }
 
+/// What a session tells beside the answers to its statements.
+#[derive(Debug)]
+pub enum Heard<'a> {
+    /// A NOTIFY that it listens for.
+    Notification(Notification),
+    /// It ends with this error. Statements that wait for an answer get another one, which only says that it has ended.
+    End(&'a tokio_postgres::Error),
+}
+
+/// Is called with what a session tells, in the task that moves its bytes.
+pub type Hear = Box<dyn FnMut(Heard<'_>) + Send>;
+
 /// A reason why no session could be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -190,8 +202,7 @@ struct Opened {
 /// kind of server it is; the driver's own limit covers neither DNS nor a server that accepts and then
 /// hangs. An address is tried as soon as the one before it has failed, or has been silent for its share
 /// of half of `per_address`: so all of them are under way within that half, however many hosts a failover
-/// has left for dead. `hear` is called with what LISTEN brings, in the task that moves the session's
-/// bytes. A server that sends a message longer than `largest_message` bytes loses its connection.
+/// has left for dead. `hear` is called with what the session tells beside its answers. A server that sends a message longer than `largest_message` bytes loses its connection.
 ///
 /// # Errors
 /// The failure of each address, once all have failed.
@@ -201,7 +212,7 @@ pub async fn open(
     per_address: Duration,
     application_name: &str,
     largest_message: usize,
-    hear: Option<Box<dyn FnMut(Notification) + Send>>,
+    hear: Option<Hear>,
 ) -> Result<Session, Error> {
     let transport =
         transport(connection, largest_message).await.map_err(|error| Error::Credentials(error.to_string()))?;
@@ -390,16 +401,22 @@ fn watch_for_death(config: &mut tokio_postgres::Config, tcp: &TcpSettings) {
 }
 
 /// Runs a connection until it ends. Every statement that waits for an answer on it gets its error.
-async fn drive<S, T>(
-    mut connection: tokio_postgres::Connection<S, T>,
-    mut hear: Option<Box<dyn FnMut(Notification) + Send>>,
-) where
+async fn drive<S, T>(mut connection: tokio_postgres::Connection<S, T>, mut hear: Option<Hear>)
+where
     S: AsyncRead + AsyncWrite + Unpin,
     T: AsyncRead + AsyncWrite + Unpin,
 {
-    while let Some(Ok(message)) = std::future::poll_fn(|context| connection.poll_message(context)).await {
-        if let (AsyncMessage::Notification(notification), Some(hear)) = (message, &mut hear) {
-            hear(notification);
+    while let Some(message) = std::future::poll_fn(|context| connection.poll_message(context)).await {
+        match (message, &mut hear) {
+            (Ok(AsyncMessage::Notification(notification)), Some(hear)) => hear(Heard::Notification(notification)),
+            (Ok(_), _) => {}
+            (Err(error), hear) => {
+                // Before the connection is dropped, which wakes those who wait for an answer.
+                if let Some(hear) = hear {
+                    hear(Heard::End(&error));
+                }
+                return;
+            }
         }
     }
 }

@@ -21,11 +21,14 @@ use tokio::{
     sync::{Notify, oneshot, watch},
     time::{Instant, interval_at, sleep, timeout},
 };
-use tokio_postgres::{Client, Notification, types::Type};
+use tokio_postgres::{Client, types::Type};
 
 pub(super) use self::channels::Channels;
 use self::channels::{ByName, INVALIDATION_INTERVAL};
-use super::{Database, QUEUE, connect};
+use super::{
+    Database, QUEUE,
+    connect::{self, Heard},
+};
 use crate::{
     config,
     conninfo::{Address, Connection},
@@ -108,15 +111,16 @@ pub(super) async fn prove_once(settings: &config::Database, sender: &Client) -> 
     let arrived = Arc::new(Notify::new());
     let hear = {
         let (arrived, channel) = (Arc::clone(&arrived), channel.clone());
-        move |notification: Notification| {
-            if notification.channel() == channel {
+        move |heard: Heard<'_>| {
+            if let Heard::Notification(notification) = heard
+                && notification.channel() == channel
+            {
                 arrived.notify_one();
             }
         }
     };
-    let hear: Option<Box<dyn FnMut(Notification) + Send>> = Some(Box::new(hear));
-    let within = settings.connect_timeout;
-    let session = connect::open(&connection, Duration::ZERO, within, "clapometer check", connect::NUMBERS, hear)
+    let (within, hear) = (settings.connect_timeout, Box::new(hear));
+    let session = connect::open(&connection, Duration::ZERO, within, "clapometer check", connect::NUMBERS, Some(hear))
         .await
         .map_err(|error| error.to_string())?;
     send_listen(&session.client, &channel).await?;
@@ -253,9 +257,10 @@ impl Listener {
         let hear = {
             let (own, arrived, late) = (self.own.clone(), Arc::clone(&arrived), Arc::clone(&late));
             let (channels, count) = (self.wanted.clone(), self.metrics.notifications.get_or_create_owned(&self.labels));
-            move |notification: Notification| {
+            move |heard: Heard<'_>| {
                 // Dropped with this closure, and so with the task that moves the connection's bytes.
                 let _ = &open;
+                let Heard::Notification(notification) = heard else { return };
                 if notification.channel() == own {
                     arrived.notify_one();
                     return;
@@ -266,11 +271,11 @@ impl Listener {
                 }
             }
         };
-        let within = self.settings.connect_timeout;
-        let hear: Option<Box<dyn FnMut(Notification) + Send>> = Some(Box::new(hear));
-        let session = connect::open(&connection, Duration::ZERO, within, "clapometer/listen", connect::NUMBERS, hear)
-            .await
-            .map_err(|error| error.to_string())?;
+        let (within, hear) = (self.settings.connect_timeout, Box::new(hear));
+        let session =
+            connect::open(&connection, Duration::ZERO, within, "clapometer/listen", connect::NUMBERS, Some(hear))
+                .await
+                .map_err(|error| error.to_string())?;
         Ok(Listening { session, arrived, late, closed })
     }
 

@@ -37,6 +37,8 @@ pub(super) struct Observed {
     /// The statement that sets the configured `search_path` for a reading, if one is configured.
     set_configured_path: Option<Arc<str>>,
     latest: Mutex<Option<Latest>>,
+    /// The error with which a session ended last.
+    end: Mutex<String>,
     /// The number of sessions that were opened.
     sessions: AtomicU64,
     /// Absent before the first session.
@@ -79,6 +81,7 @@ impl Observed {
             metrics,
             set_configured_path,
             latest: Mutex::default(),
+            end: Mutex::default(),
             sessions: AtomicU64::new(0),
             is_standby: watch::Sender::new(None),
             knew_primary: AtomicBool::new(false),
@@ -100,6 +103,16 @@ impl Observed {
         self.sessions.fetch_add(1, Ordering::Relaxed);
         self.is_preferred.send_replace(session.is_preferred);
         self.standby(is_standby) == Some(!is_standby)
+    }
+
+    /// Records the error with which a session has ended.
+    pub(super) fn ended(&self, error: String) {
+        *self.end.lock().unwrap_or_else(PoisonError::into_inner) = error;
+    }
+
+    /// Returns the error with which a session ended last. That of a statement on it only says that it has ended.
+    pub(super) fn end(&self) -> String {
+        self.end.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Records that names of tables may mean others from now on: a silent zero, if a table of the same name is empty.

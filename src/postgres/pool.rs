@@ -16,8 +16,8 @@ use tokio::{
 use tokio_postgres::{Client, NoTls};
 
 use super::{
-    classify::{Cause, cause, cause_of_connect},
-    connect,
+    classify::{Cause, cause, cause_of_connect, loggable},
+    connect::{self, Heard},
     health::Health,
     observed::{Observed, SessionFacts},
     role::Privileges,
@@ -160,7 +160,13 @@ impl Connector {
 
     async fn session(&self, connection: &Connection) -> Result<connect::Session, connect::Error> {
         let Database { max_lag, connect_timeout, .. } = &*self.settings;
-        connect::open(connection, *max_lag, *connect_timeout, "clapometer", connect::NUMBERS, None).await
+        let observed = Arc::clone(&self.observed);
+        let hear = Box::new(move |heard: Heard<'_>| {
+            if let Heard::End(error) = heard {
+                observed.ended(loggable(error));
+            }
+        });
+        connect::open(connection, *max_lag, *connect_timeout, "clapometer", connect::NUMBERS, Some(hear)).await
     }
 
     /// Asks a new session for its facts, and checks its role.

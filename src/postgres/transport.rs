@@ -7,7 +7,8 @@
 //! only hook for this is TLS, so plain text is negotiated here as well.
 
 use std::{
-    io,
+    collections::HashMap,
+    io, mem,
     pin::Pin,
     task::{Context, Poll, ready},
 };
@@ -28,9 +29,14 @@ type Handshake = <MakeRustlsConnect as MakeTlsConnect<Socket>>::TlsConnect;
 /// Length, and the code of SSLRequest (PostgreSQL's manual, "Message Formats").
 const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
 
-/// The most bytes that a server may send before it is ready for the first query, together with the parameters that it
-/// reports later.
+/// The most bytes that a server may send before it is ready for the first query.
 const LARGEST_PREAMBLE: usize = 256 * 1024;
+
+/// The most bytes of the parameters that a server reports, of each its latest value.
+const LARGEST_PARAMETERS: usize = 256 * 1024;
+
+/// The bytes that a parameter takes beside its name and its value.
+const PARAMETER: usize = 100;
 
 /// The most bytes of a description of a row's columns. PostgreSQL has 1,664 columns at most, with names of 63 bytes.
 const LARGEST_DESCRIPTION: usize = 256 * 1024;
@@ -169,8 +175,39 @@ struct Meter {
     of_body: usize,
     is_ready: bool,
     preamble: usize,
-    /// The body of a [`ROW_DESCRIPTION`], as far as it has been received.
-    description: Option<Vec<u8>>,
+    /// The kind of the message that is being received, if its body matters.
+    collected: Option<u8>,
+    /// The body of that message, as far as it has been received.
+    body: Vec<u8>,
+    parameters: Parameters,
+}
+
+/// The parameters that the driver remembers.
+#[derive(Debug, Default)]
+struct Parameters {
+    /// The bytes that each of them takes, by name.
+    sizes: HashMap<Vec<u8>, usize>,
+    size: usize,
+}
+
+impl Parameters {
+    /// Takes the body of a [`PARAMETER_STATUS`]: a name and its value, each with a zero behind it.
+    ///
+    /// A server reports a parameter whenever it changes, and `SET LOCAL` changes it twice in every transaction. So reports
+    /// come without end in a session that is used, and only what is remembered may be counted.
+    fn take(&mut self, report: &[u8]) -> io::Result<()> {
+        let name = report.split(|byte| *byte == 0).next().unwrap_or_default();
+        let size = PARAMETER + report.len();
+        let before = match self.sizes.get_mut(name) {
+            Some(known) => mem::replace(known, size),
+            None => {
+                self.sizes.insert(name.to_vec(), size);
+                0
+            }
+        };
+        self.size = self.size - before + size;
+        if self.size > LARGEST_PARAMETERS { Err(too_much("too many parameters")) } else { Ok(()) }
+    }
 }
 
 impl Meter {
@@ -180,8 +217,8 @@ impl Meter {
                 let (body, rest) = bytes.split_at(self.of_body.min(bytes.len()));
                 self.of_body -= body.len();
                 bytes = rest;
-                if let Some(description) = &mut self.description {
-                    description.extend(body);
+                if self.collected.is_some() {
+                    self.body.extend(body);
                 }
                 if self.of_body == 0 {
                     self.end()?;
@@ -208,12 +245,17 @@ impl Meter {
         if !self.is_ready && (!STARTUP.contains(&kind) || self.of_body > LARGEST_PREAMBLE) {
             return Err(Misbehaviour::NotPostgres.into());
         }
-        let is_description = kind == ROW_DESCRIPTION;
-        if self.of_body > self.largest_message || (is_description && self.of_body > LARGEST_DESCRIPTION) {
+        let largest = match kind {
+            ROW_DESCRIPTION => self.largest_message.min(LARGEST_DESCRIPTION),
+            PARAMETER_STATUS => self.largest_message.min(LARGEST_PARAMETERS),
+            _ => self.largest_message,
+        };
+        if self.of_body > largest {
             return Err(too_much("a message that is too long"));
         }
-        self.description = is_description.then(Vec::new);
-        if !self.is_ready || kind == PARAMETER_STATUS {
+        self.collected = matches!(kind, ROW_DESCRIPTION | PARAMETER_STATUS).then_some(kind);
+        self.body.clear();
+        if !self.is_ready {
             self.preamble += length;
         }
         self.is_ready |= kind == READY_FOR_QUERY;
@@ -222,8 +264,9 @@ impl Meter {
 
     /// Ends a message, whose body has been received. All that we ask for has types that PostgreSQL comes with.
     fn end(&mut self) -> io::Result<()> {
-        match self.description.take() {
-            Some(description) if !has_known_types(&description) => Err(too_much("a column of a type of its own")),
+        match self.collected.take() {
+            Some(ROW_DESCRIPTION) if !has_known_types(&self.body) => Err(too_much("a column of a type of its own")),
+            Some(PARAMETER_STATUS) => self.parameters.take(&self.body),
             _ => Ok(()),
         }
     }
@@ -330,6 +373,23 @@ mod tests {
         assert!(meter.take(&message(b'D', 101)[..HEADER]).is_err());
     }
 
+    /// The report of a parameter.
+    fn report(name: &str, value: &str) -> Vec<u8> {
+        let body = format!("{name}\0{value}\0");
+        [&message(PARAMETER_STATUS, body.len())[..HEADER], body.as_bytes()].concat()
+    }
+
+    #[test]
+    fn a_parameter_that_changes_without_end_takes_the_room_of_one() {
+        let mut meter = meter();
+        assert!(meter.take(&message(b'Z', 1)).is_ok());
+        let changes = [report("application_name", "clapometer/invoices"), report("application_name", "clapometer")];
+        for _ in 0..100_000 {
+            assert!(changes.iter().all(|change| meter.take(change).is_ok()));
+        }
+        assert!(meter.parameters.size < 200, "{:?}", meter.parameters);
+    }
+
     /// A column of this type, as the server describes it.
     fn column(type_of: u32) -> Vec<u8> {
         let mut bytes = b"column\0".to_vec();
@@ -367,9 +427,9 @@ mod tests {
         let mut meter_of_startup = meter();
         let endless = message(b'N', 100);
         assert!((0..10_000).any(|_| meter_of_startup.take(&endless).is_err()));
-        let (mut ready, parameter) = (meter(), message(b'S', 100));
+        let mut ready = meter();
         assert!(ready.take(&message(b'Z', 1)).is_ok());
-        assert!((0..10_000).any(|_| ready.take(&parameter).is_err()));
+        assert!((0..10_000).any(|number| ready.take(&report(&format!("parameter_{number}"), "on")).is_err()));
         let mut rows = meter();
         assert!(rows.take(&message(b'Z', 1)).is_ok());
         assert!((0..10_000).all(|_| rows.take(&message(b'D', 100)).is_ok()), "rows are not bounded here");

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures_util::{StreamExt, stream};
 use tonic::Code;
 
 use crate::support::{
@@ -50,4 +51,35 @@ async fn a_statement_that_is_only_slow_is_left_alone() {
         fixture.metric("clapometer_database_failures_total", "database=\"claps\"").await.unwrap_or_default(),
         0.0
     );
+}
+
+#[tokio::test]
+async fn a_session_serves_any_number_of_readings() {
+    let cluster = Cluster::shared().await;
+    let database = jobs(cluster).await;
+    // PostgreSQL reports application_name at the beginning and at the end of each reading, with as much of the query's
+    // name as fits. A kilobyte of reports goes with each six readings.
+    let name = "n".repeat(63);
+    let query = format!(
+        "\n  {name}: {{sql: \"SELECT count(*) + $1 FROM jobs\", parameters: {{number: bigint}}, max_age: 1ms}}\n"
+    );
+    let fixture = Fixture::with(&database.scaler().with("pool_size", 1), &query).await;
+    let owner = database.connect().await;
+    let session = async || {
+        let sql = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND usename = 'scaler'";
+        let rows = owner.query(sql, &[]).await.unwrap();
+        rows.iter().map(|row| row.get::<_, i32>(0)).collect::<Vec<_>>()
+    };
+    let asked = async |numbers: std::ops::Range<u32>| {
+        let answers = numbers.map(|number| {
+            let trigger = crate::support::grpc::trigger(&name, &[("param.number", &number.to_string())]);
+            let scaler = fixture.scaler.clone();
+            async move { assert_eq!(scaler.value(&trigger).await.unwrap(), f64::from(number)) }
+        });
+        stream::iter(answers).buffer_unordered(8).collect::<()>().await;
+    };
+    asked(0..1).await;
+    let first = session().await;
+    asked(1..5_000).await;
+    assert_eq!(session().await, first, "the session was closed and opened again");
 }
