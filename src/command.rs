@@ -62,8 +62,8 @@ impl From<Exit> for ExitCode {
 }
 
 const HELP: &str = "\
-Begin with `clapometer check`: it shows whether the configuration is right, the databases answer and \
-each query works. `clapometer get QUERY` asks a running scaler. `clapometer lint FILE` says what KEDA will do \
+Begin with `clapometer init`: it writes the configuration for the queue that is in a database. `clapometer check` \
+shows whether the configuration is right, the databases answer and each query works. `clapometer get QUERY` asks a running scaler. `clapometer lint FILE` says what KEDA will do \
 with a ScaledJob or a ScaledObject, `clapometer simulate FILE` how long rows will wait for it; \
 `clapometer why NAMESPACE/NAME` says afterwards what KEDA was told.
 

@@ -272,6 +272,33 @@ async fn a_role_that_is_made_has_limits_and_one_that_is_there_keeps_its_own() {
 }
 
 #[tokio::test]
+async fn the_grants_of_columns_that_the_dba_is_told_of_are_enough() {
+    let page = include_str!("../../../docs/for-your-dba.md");
+    let grants: Vec<&str> =
+        page.split('`').filter(|code| code.starts_with("GRANT SELECT (") && code.contains("river_")).collect();
+    assert_eq!(grants.len(), 2, "{grants:?}");
+    let database = Database::empty(Cluster::shared().await).await;
+    install(&database, &RIVER, "public", "INSERT INTO river_job (queue) VALUES ('mail')").await;
+    let (access, role) = (database.superuser(), role(&database));
+    let sql = part(&access, &role, "sql").await;
+    let config = part(&access, &role, "config").await;
+    database.execute(&sql).await;
+    database.execute(&format!("REVOKE SELECT ON river_job, river_queue FROM {role}")).await;
+    database.execute(&format!("ALTER ROLE {role} PASSWORD '{PASSWORD}'")).await;
+    let check = async || {
+        let check = Executable::clapometer(["check", "--config", "c.yaml"]).file("c.yaml", &config);
+        check.file("clapometer.password", PASSWORD).finish(COMMAND).await
+    };
+    let refused = check().await;
+    assert_eq!(refused.code(), Some(1), "{}", refused.output);
+    for grant in grants {
+        database.execute(&grant.replace("TO clapometer", &format!("TO {role}"))).await;
+    }
+    let checked = check().await;
+    assert_eq!(checked.code(), Some(0), "{}{}", checked.output, checked.errors);
+}
+
+#[tokio::test]
 async fn a_host_that_means_another_server_in_a_pod_has_a_remark() {
     let database = Database::empty(Cluster::shared().await).await;
     let access = database.superuser();
