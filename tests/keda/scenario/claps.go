@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -48,7 +49,7 @@ var Claps = Scenario{
 }
 
 // withScaledJob applies the shipped ScaledJob on empty tables, waits until KEDA polls it, runs act, and deletes it with its Jobs.
-// It returns the Jobs that were seen. patch, a JSON merge patch, is applied at once if there is one.
+// It returns the Jobs that were seen. patch is applied at once if there is one: a JSON merge patch, or a JSON patch, which is a list.
 func (w *World) withScaledJob(ctx context.Context, patch string, act func(*jobs) error) (*jobs, error) {
 	applied := time.Now()
 	return w.withScaledJobOf(ctx, scaledJobFile, patch, func(jobs *jobs) error {
@@ -113,7 +114,11 @@ func (w *World) withScaledJobOf(ctx context.Context, shipped, patch string, act 
 }
 
 func (w *World) patchScaledJob(ctx context.Context, patch string) error {
-	_, err := w.Kubectl(ctx, "", "--namespace="+clapsNamespace, "patch", "scaledjob/postgres-batch", "--type=merge", "--patch="+patch)
+	kind := "merge"
+	if strings.HasPrefix(patch, "[") {
+		kind = "json"
+	}
+	_, err := w.Kubectl(ctx, "", "--namespace="+clapsNamespace, "patch", "scaledjob/postgres-batch", "--type="+kind, "--patch="+patch)
 	return err
 }
 
