@@ -2,7 +2,7 @@
 
 use super::Subject;
 use crate::{
-    keda::scaled_job::Strategy,
+    keda::{scaled_job::Strategy, version::Version},
     lint::{
         counting::{self, Counted, SQL_TRIGGERS},
         findings::Findings,
@@ -11,12 +11,15 @@ use crate::{
             Severity::{Error, Note, Warning},
         },
     },
-    manifest::{Node, Object, Trigger},
+    manifest::{Node, Object, Trigger, Value},
 };
 
 const STRATEGY_STARVES: Rule = Rule::new("strategy-starves", Error, "pkg/scaling/executor/scale_jobs.go");
 const STRATEGY_IDLES: Rule = Rule::new("strategy-idles", Error, "pkg/scaling/executor/scale_jobs.go");
 const CUSTOM_TAKES_DEFAULT: Rule = Rule::new("custom-takes-default", Warning, "pkg/scaling/executor/scale_jobs.go");
+const CUSTOM_PANICS: Rule =
+    Rule::new("custom-panics", Error, "pkg/scaling/executor/scale_jobs.go, kedacore/keda issue 7798")
+        .until(Version::new(2, 20, 2));
 const CUSTOM_EXCEEDS_MAXIMUM: Rule = Rule::new("custom-exceeds-maximum", Warning, "pkg/scaling/executor/scale_jobs.go");
 const CONDITIONS_UNUSED: Rule = Rule::new("pod-conditions-unused", Warning, "pkg/scaling/executor/scale_jobs.go");
 const DOUBLE_DIVISION: Rule = Rule::new("double-division", Warning, "pkg/scaling/scaledjob/metrics.go");
@@ -27,6 +30,7 @@ pub(super) const RULES: &[&Rule] = &[
     &STRATEGY_STARVES,
     &STRATEGY_IDLES,
     &CUSTOM_TAKES_DEFAULT,
+    &CUSTOM_PANICS,
     &CUSTOM_EXCEEDS_MAXIMUM,
     &CONDITIONS_UNUSED,
     &DOUBLE_DIVISION,
@@ -105,10 +109,22 @@ fn check_count(subject: &Subject<'_>, trigger: Trigger<'_>, strategy: Strategy, 
 
 fn check_custom(object: &Object, strategy: Strategy, findings: &mut Findings<'_>) {
     let share = object.spec(&["scalingStrategy", "customScalingRunningJobPercentage"]);
+    let deduction = object.spec(&["scalingStrategy", "customScalingQueueLengthDeduction"]);
     let line = |node: Option<&Node>| {
         let strategy = object.spec(&["scalingStrategy", "strategy"]);
         node.or(strategy).map_or(object.line(), |node| node.line)
     };
+    if matches!(strategy, Strategy::Custom { running_job_percentage: Some(_), .. })
+        && deduction.is_none_or(|node| node.value == Value::Null)
+    {
+        findings.add(
+            &CUSTOM_PANICS,
+            line(share),
+            "Without customScalingQueueLengthDeduction, KEDA's operator ends in a panic at the first poll, and after each \
+             restart: no object is scaled any more.",
+            "Write `customScalingQueueLengthDeduction: 0`.",
+        );
+    }
     match strategy {
         Strategy::Custom { running_job_percentage: None, .. } => findings.add(
             &CUSTOM_TAKES_DEFAULT,
@@ -125,7 +141,6 @@ fn check_custom(object: &Object, strategy: Strategy, findings: &mut Findings<'_>
         ),
         Strategy::Custom { .. } => {}
         Strategy::Default | Strategy::Accurate | Strategy::Eager => {
-            let deduction = object.spec(&["scalingStrategy", "customScalingQueueLengthDeduction"]);
             if let Some(node) = share.or(deduction) {
                 findings.add(
                     &CUSTOM_TAKES_DEFAULT,
