@@ -3,7 +3,7 @@
 
 mod crowd;
 mod frames;
-mod limits;
+pub(crate) mod limits;
 mod metadata;
 mod places;
 mod postgres;

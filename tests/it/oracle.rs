@@ -4,6 +4,7 @@
 //! committed at some time between the answer and as long before the question as the contract allows; every other answer, a
 //! zero above all, is a lie. Errors are neither lies nor answers. Twenty seconds by default; `make truth` goes on to a million answers.
 
+mod crowd;
 mod deaf;
 mod faults;
 mod journal;
@@ -168,6 +169,9 @@ async fn lag(testbed: &Testbed, seed: u64, stop: &AtomicBool) {
 fn report_impossible(testbed: &Testbed) {
     if testbed.pooler.is_none() {
         skip("the faults of a pooler, of all that it tests: PgBouncer is not installed");
+    }
+    if testbed.memory_limit.is_none() {
+        skip("the fault memory-limit: it takes root and control groups");
     }
 }
 

@@ -7,7 +7,10 @@ use rustix::process::{Pid, Signal};
 use tokio::time::sleep;
 use tonic::Code;
 
-use super::testbed::Testbed;
+use super::{
+    crowd,
+    testbed::{MEMORY, Testbed},
+};
 use crate::support::{cluster::SCALER_PASSWORD, grpc::trigger, processes, proxy::Mode};
 
 /// The duration of an observed fault. One that is silent lasts long enough for calls of 2.5 s to run into it, and into
@@ -62,6 +65,8 @@ pub(super) enum Fault {
     PoolerFrozen,
     PoolerRestarted,
     TableLeftBehind,
+    MassReconnect,
+    MemoryLimit,
 }
 
 const NONE: &[Code] = &[];
@@ -71,7 +76,7 @@ const SLOW: &[Code] = &[Code::DeadlineExceeded];
 const WRONG: &[Code] = &[Code::FailedPrecondition];
 
 impl Fault {
-    pub(super) const ALL: [Self; 41] = [
+    pub(super) const ALL: [Self; 43] = [
         Self::Blackhole,
         Self::Reset,
         Self::Close,
@@ -113,6 +118,8 @@ impl Fault {
         Self::ScalerClockBehind,
         Self::ServerClockAhead,
         Self::ServerClockBehind,
+        Self::MassReconnect,
+        Self::MemoryLimit,
     ];
 
     /// Returns its name, the codes that it may cause, and whether there must be one.
@@ -161,6 +168,8 @@ impl Fault {
             Self::PoolerFrozen => ("pooler-frozen", LATE, Fail),
             Self::PoolerRestarted => ("pooler-restarted", LOST, MayFail),
             Self::TableLeftBehind => ("pooled-temporary-table", NONE, MayFail),
+            Self::MassReconnect => ("mass-reconnect", NONE, MayFail),
+            Self::MemoryLimit => ("memory-limit", NONE, MayFail),
         }
     }
 
@@ -171,7 +180,9 @@ impl Fault {
             | Self::Frozen
             | Self::ResolverSilent
             | Self::ReplayPaused
-            | Self::PoolerFrozen => OBSERVED_IN_SILENCE,
+            | Self::PoolerFrozen
+            | Self::MassReconnect
+            | Self::MemoryLimit => OBSERVED_IN_SILENCE,
             _ => OBSERVED,
         }
     }
@@ -185,7 +196,8 @@ impl Fault {
         matches!(self, Self::PoolerDemoted | Self::PoolerFrozen | Self::PoolerRestarted | Self::TableLeftBehind)
     }
 
-    /// Returns whether it is made on its own only: the test at random judges answers by clocks, and has no thread to spare.
+    /// Returns whether it is made on its own only: the test at random judges answers by clocks, and has no thread to spare
+    /// and no room for a crowd.
     pub(super) fn is_made_alone(self) -> bool {
         matches!(
             self,
@@ -194,12 +206,18 @@ impl Fault {
                 | Self::ScalerClockBehind
                 | Self::ServerClockAhead
                 | Self::ServerClockBehind
+                | Self::MassReconnect
+                | Self::MemoryLimit
         )
     }
 
     /// Returns those that can be made here.
     pub(super) fn possible(testbed: &Testbed) -> Vec<Self> {
-        Self::ALL.into_iter().filter(|fault| testbed.pooler.is_some() || !fault.needs_pooler()).collect()
+        let is_possible = |fault: &Self| match fault {
+            Self::MemoryLimit => testbed.memory_limit.is_some(),
+            fault => testbed.pooler.is_some() || !fault.needs_pooler(),
+        };
+        Self::ALL.into_iter().filter(is_possible).collect()
     }
 
     /// Returns the trigger whose answers the fault is about.
@@ -303,6 +321,12 @@ impl Fault {
             Self::PoolerFrozen => testbed.pooler().signal(Signal::STOP),
             Self::PoolerRestarted => testbed.pooler().restart().await,
             Self::TableLeftBehind => testbed.leave_behind().await,
+            Self::MassReconnect => {
+                *testbed.crowd.lock().await = Some(tokio::spawn(crowd::reconnect(testbed.serving.grpc)));
+            }
+            Self::MemoryLimit => {
+                *testbed.crowd.lock().await = Some(tokio::spawn(crowd::flood(testbed.serving.grpc)));
+            }
         }
     }
 
@@ -357,6 +381,16 @@ impl Fault {
             Self::PoolerFrozen => testbed.pooler().signal(Signal::CONT),
             // The table goes with its session.
             Self::TableLeftBehind => testbed.end_sessions().await,
+            Self::MassReconnect => {
+                let crowd = testbed.crowd.lock().await.take().expect("it was sent");
+                crowd.await.expect("each object is answered");
+            }
+            Self::MemoryLimit => {
+                testbed.crowd.lock().await.take().expect("it was sent").abort();
+                let limit = testbed.memory_limit.as_ref().expect("it is possible");
+                assert_eq!(limit.kills(), 0, "the kernel has killed the scaler");
+                println!("{:>26} of {MEMORY} bytes were taken at most", limit.peak());
+            }
         }
     }
 }

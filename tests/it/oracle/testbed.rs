@@ -15,6 +15,7 @@ use crate::support::{
     database::{Access, Database},
     executable::{Executable, Serving},
     grpc::{Scaler, trigger},
+    memory_limit::MemoryLimit,
     pooler::Pooler,
     processes,
     proxy::{Mode, Proxy},
@@ -24,6 +25,10 @@ use crate::support::{
 
 /// The lag that the standby may have which the query `replica` asks.
 pub(super) const MAX_LAG: Duration = Duration::from_secs(1);
+
+/// The bytes that the scaler's control group has, a third of what the chart gives a pod: one peer that floods takes a part of
+/// each budget.
+pub(super) const MEMORY: u64 = 256 * 1024 * 1024;
 
 /// The configuration's queries; `active` is whether the number is odd.
 const QUERIES: &str = "
@@ -61,7 +66,11 @@ pub(super) struct Testbed {
     pub(super) held: Mutex<Option<Client>>,
     /// The task that stops the scaler for most of the time.
     pub(super) throttle: Mutex<Option<JoinHandle<()>>>,
+    /// The task of many clients.
+    pub(super) crowd: Mutex<Option<JoinHandle<()>>>,
     writer: Mutex<Option<Client>>,
+    /// Absent where there are no control groups to be had. Its process ends before it.
+    pub(super) memory_limit: Option<MemoryLimit>,
 }
 
 impl Testbed {
@@ -100,7 +109,8 @@ impl Testbed {
         };
         let ((serving, scaler), (second, _)) = (start().await, start().await);
         let dbname = database.name().to_owned();
-        let (replay, held, throttle, writer) = Default::default();
+        let (replay, held, throttle, crowd, writer) = Default::default();
+        let memory_limit = MemoryLimit::new(MEMORY).filter(|limit| limit.hold(serving.process.pid()).is_ok());
         let has_failed_over = AtomicBool::new(false);
         Self {
             primary,
@@ -119,7 +129,9 @@ impl Testbed {
             second,
             held,
             throttle,
+            crowd,
             writer,
+            memory_limit,
         }
     }
 

@@ -6,6 +6,7 @@ use std::{
     io::{self, Write},
     path::{Path, PathBuf},
     process,
+    sync::atomic::{AtomicUsize, Ordering},
 };
 
 use rustix::process::Pid;
@@ -47,8 +48,10 @@ pub(crate) struct MemoryLimit {
 impl MemoryLimit {
     /// Makes a group with this limit in bytes. None where this user or this machine cannot.
     pub(crate) fn new(bytes: u64) -> Option<Self> {
+        static NUMBER: AtomicUsize = AtomicUsize::new(0);
+        let name = format!("clapometer-test-{}-{}", process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
         KINDS.iter().find_map(|kind| {
-            let group = Path::new(kind.groups).join(format!("clapometer-test-{}", process::id()));
+            let group = Path::new(kind.groups).join(&name);
             fs::create_dir(&group).ok()?;
             let limit = Self { group, kind };
             let set = |name: &str| limit.write(name, bytes);
