@@ -20,7 +20,7 @@ use tokio_postgres::{Client, NoTls};
 
 use super::{PATIENCE, RECOVERY, SLACK, journal::Journal};
 use crate::support::{
-    cluster::Cluster,
+    cluster::{Cluster, Settings},
     database::Database,
     fixture::Fixture,
     grpc::{Scaler, trigger},
@@ -199,9 +199,13 @@ async fn no_sum_is_smaller_than_the_truth_whichever_databases_fail() {
     let pace = if wanted > 0 { Duration::ZERO } else { Duration::from_millis(5) };
     let mut shards = Vec::new();
     for number in 0..SHARED + ALONE {
-        // They live for as long as the test process: their databases refer to them.
-        let cluster =
-            if number < SHARED { Cluster::shared().await } else { Box::leak(Box::new(Cluster::private().await)) };
+        // They live for as long as the test process: their databases refer to them. What is killed must keep what it
+        // has committed.
+        let cluster = if number < SHARED {
+            Cluster::shared().await
+        } else {
+            Box::leak(Box::new(Cluster::with_settings(Settings::default().durable()).await))
+        };
         shards.push(Shard::of(cluster).await);
     }
     let shards: Arc<[Shard]> = shards.into();
