@@ -1,6 +1,10 @@
 //! Asks every process: each address that a name resolves to.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    io::{self, ErrorKind},
+    net::SocketAddr,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use futures_util::future::join_all;
@@ -10,13 +14,20 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::{
     net::{TcpStream, lookup_host},
-    time::timeout,
+    time::{Instant, sleep, timeout},
 };
 
 use crate::{recorder::History, telemetry::error_chain};
 
 /// The longest that an answer may take, connection included. One takes milliseconds.
 const ANSWER: Duration = Duration::from_secs(5);
+
+/// The time for which a loopback port that refuses connections is tried again: a `kubectl port-forward` that was started at the same moment
+/// needs a part of it until it listens.
+const FORWARD: Duration = Duration::from_secs(2);
+
+/// The pause between two tries.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// The longest answer that is read: more than the recorder of a process can hold.
 const LARGEST: usize = 64 * 1024 * 1024;
@@ -61,7 +72,7 @@ async fn of_name(name: &str, path: &str) -> Vec<Answered> {
 }
 
 async fn one(address: SocketAddr, name: &str, path: &str) -> Result<History, String> {
-    let socket = TcpStream::connect(address).await.map_err(|error| error_chain(&error))?;
+    let socket = connected(address).await.map_err(|error| error_chain(&error))?;
     let (mut requests, connection) =
         http1::handshake(TokioIo::new(socket)).await.map_err(|error| error_chain(&error))?;
     let request =
@@ -82,5 +93,56 @@ async fn one(address: SocketAddr, name: &str, path: &str) -> Result<History, Str
             "HTTP status {}, and no history: is it the admin port of this version of clapometer?",
             status.as_u16()
         )),
+    }
+}
+
+async fn connected(address: SocketAddr) -> io::Result<TcpStream> {
+    let until = Instant::now() + FORWARD;
+    loop {
+        match TcpStream::connect(address).await {
+            Err(error)
+                if error.kind() == ErrorKind::ConnectionRefused
+                    && address.ip().is_loopback()
+                    && Instant::now() < until =>
+            {
+                sleep(PAUSE).await;
+            }
+            connected => return connected,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpSocket;
+
+    use super::*;
+
+    /// Returns a socket that has a port and does not listen yet.
+    fn bound() -> (TcpSocket, SocketAddr) {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = socket.local_addr().unwrap();
+        (socket, address)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_loopback_port_may_begin_to_listen_a_little_later() {
+        let (socket, address) = bound();
+        let forward = async {
+            sleep(FORWARD - PAUSE).await;
+            socket.listen(1).unwrap()
+        };
+        let (connected, _listener) = tokio::join!(connected(address), forward);
+        assert!(connected.is_ok(), "{connected:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_port_that_goes_on_refusing_is_told() {
+        let (_socket, address) = bound();
+        let began_at = Instant::now();
+        let refused = connected(address).await.map_err(|error| error.kind());
+        assert_eq!(refused.err(), Some(ErrorKind::ConnectionRefused));
+        assert!((FORWARD..FORWARD + PAUSE).contains(&began_at.elapsed()), "{:?}", began_at.elapsed());
     }
 }
