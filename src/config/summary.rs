@@ -1,7 +1,11 @@
 //! The content of a configuration, and the changes of a reload, each as one line of the log: names and keys, and the values
 //! of keys that say nothing about where a database is, who asks it, or what for.
 
-use std::{borrow::Cow, collections::BTreeMap, path::Path};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+    path::{Path, PathBuf},
+};
 
 use serde_json::Value as Json;
 
@@ -71,8 +75,9 @@ impl Config {
         }
     }
 
-    /// Returns the keys whose values differ from those of `before`, with the old and the new value of some.
-    pub fn changes_since(&self, before: &Self) -> String {
+    /// Returns the keys whose values differ from those of `before`, with the old and the new value of some, and the databases
+    /// that name one of the files whose content has changed: such a file may lead to another server.
+    pub fn changes_since(&self, before: &Self, files: &BTreeSet<PathBuf>) -> String {
         let (new, old) = (leaves(&self.effective.json()), leaves(&before.effective.json()));
         let mut changes = BTreeMap::new();
         for (path, value) in &new {
@@ -83,12 +88,23 @@ impl Config {
         for path in old.keys().filter(|path| !new.contains_key(*path)) {
             note(path, &new, "removed", String::new(), &mut changes);
         }
+        let of_files = self.keys_of(files).into_iter().map(|key| (key, " (a file that it names)".to_owned()));
+        changes.extend(of_files.filter(|(key, _)| !changes.contains_key(key)).collect::<Vec<_>>());
         match (changes.is_empty(), self == before) {
             (false, _) => listed(changes.into_iter().map(|(path, how)| format!("{path}{how}"))),
             // A password, which is not shown and so not compared.
             (true, false) => "the value of a secret".to_owned(),
-            (true, true) => "no key; files that it names may have changed".to_owned(),
+            (true, true) => "no key, and no file that it names".to_owned(),
         }
+    }
+
+    /// Returns the keys of the databases, and of the server's TLS, that name one of these files.
+    fn keys_of(&self, files: &BTreeSet<PathBuf>) -> Vec<String> {
+        let is_among = |named: Vec<PathBuf>| named.iter().any(|file| files.contains(file));
+        let databases = self.databases.iter().filter(|(_, database)| is_among(database.connection.files()));
+        let databases = databases.map(|(name, _)| format!("databases.{}", part_of_key(name)));
+        let tls = self.server.tls.iter().filter(|tls| is_among(tls.files().cloned().collect()));
+        databases.chain(tls.map(|_| "server.tls".to_owned())).collect()
     }
 }
 
@@ -158,6 +174,8 @@ fn listed(names: impl Iterator<Item = String>) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use super::*;
     use crate::config::Environment;
 
@@ -187,10 +205,26 @@ mod tests {
             ),
             ("gone:", "gone.v2:", "queries.\"gone.v2\" added, queries.gone removed"),
             ("databases:", "server: {reflection: false}\ndatabases:", "server.reflection"),
-            ("FILE", "FILE", "no key; files that it names may have changed"),
+            ("FILE", "FILE", "no key, and no file that it names"),
         ] {
-            assert_eq!(config(&FILE.replace(from, to)).changes_since(&before), changes, "{from} to {to}");
+            let now = config(&FILE.replace(from, to));
+            assert_eq!(now.changes_since(&before, &BTreeSet::new()), changes, "{from} to {to}");
         }
+    }
+
+    #[test]
+    fn a_file_is_told_by_the_database_that_names_it() {
+        let mut password = tempfile::NamedTempFile::new().expect("a temporary file");
+        password.write_all(b"secret").expect("it is ours");
+        let path = password.path();
+        let with_file = FILE.replace("password: secret", &format!("password: {{file: {}}}", path.display()));
+        let before = config(&with_file);
+        let changed = |file: &Path, now: &Config| now.changes_since(&before, &BTreeSet::from([file.to_owned()]));
+        assert_eq!(changed(path, &before), "databases.claps (a file that it names)");
+        assert_eq!(changed(Path::new("clapometer.yaml"), &before), "no key, and no file that it names");
+        let now = config(&with_file.replace("user: scaler, password", "user: scaler, pool_size: 9, password"));
+        let both = "databases.claps (a file that it names), databases.claps.pool_size (4 to 9)";
+        assert_eq!(changed(path, &now), both);
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! configuration is logged once, and the last good one stays in force.
 
 use std::{
-    collections::{BTreeMap, hash_map::RandomState},
+    collections::{BTreeMap, BTreeSet, hash_map::RandomState},
     hash::BuildHasher,
     path::PathBuf,
     sync::Arc,
@@ -155,7 +155,8 @@ impl Reload {
         }
         let problem = result.err();
         if is_news || problem != self.rejected {
-            self.report(problem.as_ref(), &before);
+            let changed = contents.iter().filter(|(path, hash)| self.seen.get(*path) != Some(*hash));
+            self.report(problem.as_ref(), &before, &changed.map(|(path, _)| path.clone()).collect());
         }
         self.rejected = problem;
         // A file that changed while it was being read must be noticed at the next look, so it keeps its earlier hash.
@@ -168,13 +169,14 @@ impl Reload {
         taken
     }
 
-    fn report(&self, problem: Option<&Problem>, before: &Config) {
+    /// `files` are those whose content has changed.
+    fn report(&self, problem: Option<&Problem>, before: &Config, files: &BTreeSet<PathBuf>) {
         let (now, then) = (&self.config.query_files, &before.query_files);
         let news = query_files::report(now, then, &self.metrics, &self.reloads);
         let is_changed = &self.config != before;
         let (result, is_valid, reloaded) = match problem {
             None => {
-                let changed = self.config.changes_since(before);
+                let changed = self.config.changes_since(before, files);
                 if is_changed || news == News::Nothing {
                     tracing::info!(changed, "configuration reloaded");
                 }
@@ -182,7 +184,7 @@ impl Reload {
             }
             Some(problem) => {
                 if is_changed {
-                    let changed = self.config.changes_since(before);
+                    let changed = self.config.changes_since(before, files);
                     tracing::info!(changed, "query files reloaded");
                 }
                 if self.rejected.as_ref() != Some(problem) || !is_changed && news == News::Nothing {

@@ -33,7 +33,7 @@ use self::{
 };
 use crate::support::{
     grpc::{Scaler, trigger},
-    skip::skip,
+    skip::{skip, skip_everywhere},
 };
 
 const CLIENTS: u64 = 24;
@@ -171,7 +171,7 @@ fn report_impossible(testbed: &Testbed) {
         skip("the faults of a pooler, of all that it tests: PgBouncer is not installed");
     }
     if testbed.memory_limit.is_none() {
-        skip("the fault memory-limit: it takes root and control groups");
+        skip_everywhere("the fault memory-limit: it takes root and control groups");
     }
 }
 
