@@ -256,21 +256,21 @@ impl CachedQuery {
         });
     }
 
-    /// Counts the keys of readings, and drops the readings if there is no room for them.
+    /// Counts the keys of readings that callers can multiply by parameters, and drops the readings if there is no room.
     fn within_quota(&self, parts: Parts, sum: Result<Arc<Reading>, Failure>) -> (Parts, Result<Arc<Reading>, Failure>) {
         let source = &self.key.source;
-        if source.query().group_by.is_none() {
+        if source.query().group_by.is_none() || self.key.parameters.is_empty() {
             return (parts, sum);
         }
         // The sum of one database is its reading.
         let added_up = sum.as_ref().ok().filter(|_| parts.len() > 1);
         let bytes = parts.iter().flatten().chain(added_up).map(|reading| reading.bytes()).sum();
         let store = self.store.upgrade();
-        let held = store.map_or(Ok(()), |store| store.hold_readings(&self.key, bytes, &self.metrics));
+        let held = store.map_or(Ok(()), |store| store.hold_readings(self, bytes, &self.metrics));
         match held {
             Ok(()) => (parts, sum),
             Err(fault) => {
-                let detail = format!("its readings take {bytes} bytes, and others are in use");
+                let detail = format!("its readings take {bytes} bytes, and the others are in use");
                 (vec![None; parts.len()], Err(Failure { fault, detail, labels: source.labels.clone() }))
             }
         }

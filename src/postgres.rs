@@ -345,7 +345,8 @@ impl Database {
     /// Classifies a statement's error, and records what it means for the connection and the database.
     fn failed(&self, connection: Object, error: &tokio_postgres::Error, was_idle: bool) -> Failure {
         let fault = statement_fault(error);
-        let detail = if error.is_closed() { self.observed.end() } else { loggable(error) };
+        let end = self.observed.end().filter(|_| error.is_closed());
+        let detail = end.unwrap_or_else(|| loggable(error));
         let lost = fault == Fault::ConnectionLost;
         let ended = lost || ends_session(error);
         // An idle connection that a restart, a failover or a NAT has cut says nothing about the database as it is now.

@@ -25,7 +25,8 @@ const IDLE: Duration = Duration::from_secs(600);
 const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 
 /// The limit of all cached queries. A trigger may write 64 KiB of parameters, and if a grouped query has parameters, each
-/// of them brings another reading with all its keys.
+/// of them brings another reading with all its keys. The reading of one without parameters is there once, whoever asks, and
+/// is not counted.
 const CAPACITY: Quota = Quota { entries: 10_000, bytes: 8 * 1024 * 1024, readings: 48 * 1024 * 1024 };
 
 /// The limit of one namespace, so that one tenant cannot push out the cached queries of others.
@@ -139,6 +140,8 @@ impl QueryCache {
             if entry.namespace != namespace {
                 entry.cached.leave_tenants_queue();
             }
+            // So that it is not evicted before the call uses it.
+            entry.cached.touch();
             return Ok(Arc::clone(&entry.cached));
         }
         let bytes = key.bytes();
@@ -182,25 +185,24 @@ impl QueryCache {
 
 impl SharedStore {
     /// Counts the readings of a cached query, which take the place of those that it has. Other readings of grouped queries
-    /// give way, the longest unused first.
+    /// give way, the longest unused first, but none that a poll may still be pinned to.
     ///
     /// # Errors
-    /// [`Fault::Exhausted`] if there is no room, because the others are watched or in flight. Then nothing is counted.
-    pub(super) fn hold_readings(&self, key: &CacheKey, bytes: usize, metrics: &Metrics) -> Result<(), Fault> {
+    /// [`Fault::Exhausted`] if there is no room, because the others are in use. Then nothing is counted or dropped.
+    pub(super) fn hold_readings(&self, cached: &CachedQuery, bytes: usize, metrics: &Metrics) -> Result<(), Fault> {
         let mut store = self.lock();
-        // One that a reload has dropped goes with the calls that wait for it.
-        let Some(namespace) = store.count_readings(key, 0) else { return Ok(()) };
-        while store.quota_of(&namespace).readings + bytes > NAMESPACE_CAPACITY.readings {
-            if !store.make_room(1, |entry| entry.readings > 0 && entry.namespace == namespace) {
-                return Err(Fault::Exhausted(Limit::NamespaceQuota));
-            }
+        // One that was dropped meanwhile goes with the calls that wait for it.
+        let Some(namespace) = store.count_readings(cached, 0) else { return Ok(()) };
+        let over = |used: Quota, within: Quota| (used.readings + bytes).saturating_sub(within.readings);
+        let excess = over(store.quota_of(&namespace), NAMESPACE_CAPACITY);
+        if !store.free_readings(excess, |entry| entry.namespace == namespace) {
+            return Err(Fault::Exhausted(Limit::NamespaceQuota));
         }
-        while store.all.readings + bytes > CAPACITY.readings {
-            if !store.make_room(1, |entry| entry.readings > 0) {
-                return Err(Fault::Exhausted(Limit::Cache));
-            }
+        let excess = over(store.all, CAPACITY);
+        if !store.free_readings(excess, |_| true) {
+            return Err(Fault::Exhausted(Limit::Cache));
         }
-        store.count_readings(key, bytes);
+        store.count_readings(cached, bytes);
         store.publish(metrics);
         Ok(())
     }
@@ -221,8 +223,8 @@ impl Store {
     }
 
     /// Counts so many bytes for the readings of a cached query, and returns its namespace.
-    fn count_readings(&mut self, key: &CacheKey, bytes: usize) -> Option<String> {
-        let entry = self.by_key.get_mut(key)?;
+    fn count_readings(&mut self, cached: &CachedQuery, bytes: usize) -> Option<String> {
+        let entry = self.by_key.get_mut(&*cached.key).filter(|entry| entry.cached.number == cached.number)?;
         let before = mem::replace(&mut entry.readings, bytes);
         self.all.readings = self.all.readings - before + bytes;
         if let Some(quota) = self.by_namespace.get_mut(&entry.namespace) {
@@ -233,21 +235,44 @@ impl Store {
 
     /// Drops the longest unused of those that may go, so many `at_once`. Returns false if there are none.
     fn make_room(&mut self, at_once: usize, may_go: impl Fn(&Entry) -> bool) -> bool {
-        let mut candidates: Vec<(Instant, &Arc<CacheKey>)> = self
-            .by_key
-            .iter()
-            .filter(|(_, entry)| may_go(entry))
-            .filter_map(|(key, entry)| Some((entry.cached.unused_since()?, key)))
-            .collect();
+        let mut candidates = self.unused(may_go);
         if candidates.len() > at_once {
             candidates.select_nth_unstable_by_key(at_once, |(used_at, _)| *used_at);
             candidates.truncate(at_once);
         }
-        let evicted: Vec<Arc<CacheKey>> = candidates.into_iter().map(|(_, key)| Arc::clone(key)).collect();
-        for key in &evicted {
+        for (_, key) in &candidates {
             self.forget(key);
         }
-        !evicted.is_empty()
+        !candidates.is_empty()
+    }
+
+    /// Drops the longest unused of those that may go, until so many bytes of readings are free. Returns false, and drops
+    /// none, if they have less.
+    fn free_readings(&mut self, mut excess: usize, may_go: impl Fn(&Entry) -> bool) -> bool {
+        if excess == 0 {
+            return true;
+        }
+        let mut candidates = self.unused(|entry| entry.readings > 0 && may_go(entry));
+        candidates.retain(|(used_at, _)| used_at.elapsed() >= PIN);
+        let readings = |key: &CacheKey| self.by_key.get(key).map_or(0, |entry| entry.readings);
+        if candidates.iter().map(|(_, key)| readings(key)).sum::<usize>() < excess {
+            return false;
+        }
+        candidates.sort_unstable_by_key(|(used_at, _)| *used_at);
+        for (_, key) in candidates {
+            if excess == 0 {
+                break;
+            }
+            excess = excess.saturating_sub(self.by_key.get(&*key).map_or(0, |entry| entry.readings));
+            self.forget(&key);
+        }
+        true
+    }
+
+    /// Returns those that may go and are neither watched nor in flight, each with the time at which it was last used.
+    fn unused(&self, may_go: impl Fn(&Entry) -> bool) -> Vec<(Instant, Arc<CacheKey>)> {
+        let entries = self.by_key.iter().filter(|(_, entry)| may_go(entry));
+        entries.filter_map(|(key, entry)| Some((entry.cached.unused_since()?, Arc::clone(key)))).collect()
     }
 
     fn remove(&mut self, goes: impl Fn(&CacheKey, &Entry) -> bool) {
@@ -272,6 +297,11 @@ impl Store {
 }
 
 impl CachedQuery {
+    /// Notes that a call is about to use it.
+    fn touch(&self) {
+        self.lock().used_at = Instant::now();
+    }
+
     /// Returns when it was last used; none while it is watched or in flight.
     fn unused_since(&self) -> Option<Instant> {
         let state = self.lock();

@@ -371,10 +371,13 @@ async fn readings_with_many_keys_take_room_and_the_longest_unused_give_way() {
         Rows::ByKey((0..10_000).map(row).collect())
     };
     let world = World::grouped(ten_thousand);
-    let poll = async |parameter, namespace: &str| {
-        advance(Duration::from_millis(1)).await;
+    let poll_at_once = async |parameter, namespace: &str| {
         let cached = world.get_or_insert(Value::Bigint(parameter), namespace)?;
         cached.for_metrics(1, Some("7"), soon()).await
+    };
+    let poll = async |parameter, namespace: &str| {
+        advance(PIN).await;
+        poll_at_once(parameter, namespace).await
     };
     let other = world.get_or_insert(Value::Bigint(-1), "other").unwrap();
     assert!(other.for_metrics(1, Some("7"), soon()).await.is_ok());
@@ -384,6 +387,23 @@ async fn readings_with_many_keys_take_room_and_the_longest_unused_give_way() {
     let gauges = world.metrics.gauges.get();
     assert!((15..=22).contains(&gauges), "{gauges}: 24 MiB are one namespace's");
     assert!(Arc::ptr_eq(&other, &world.get_or_insert(Value::Bigint(-1), "other").unwrap()));
+
+    // What a poll was told a moment ago stays for its IsActive, whoever asks for more.
+    advance(PIN).await;
+    let mut kept = Vec::new();
+    let refused = loop {
+        let parameter = 1_000 + i64::try_from(kept.len()).unwrap();
+        match poll_at_once(parameter, "greedy").await {
+            Ok(_) => kept.push(world.cached_of(parameter, "greedy")),
+            Err(fault) => break fault,
+        }
+    };
+    assert_eq!(refused, Fault::Exhausted(crate::fault::Limit::NamespaceQuota));
+    for (parameter, cached) in (1_000..).zip(&kept) {
+        assert!(Arc::ptr_eq(cached, &world.cached_of(parameter, "greedy")), "{parameter} of {}", kept.len());
+    }
+    drop(kept);
+    advance(PIN).await;
 
     let mut watches: Vec<_> = (70..100).map(|parameter| world.cached_of(parameter, "greedy").watch(None)).collect();
     for watch in &mut watches {

@@ -1,8 +1,11 @@
 //! The facts that the sessions of a database have learnt about the server and the role, for later sessions.
 
-use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicBool, AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 use tokio::{sync::watch, time::Instant};
@@ -21,6 +24,9 @@ const SESSION: &str = "\
 SELECT pg_is_in_recovery()::text,
        (SELECT s.reset_val FROM pg_catalog.pg_settings AS s WHERE s.name = 'search_path')";
 
+/// The time within which the statements on a session that has ended get their errors.
+const JUST_ENDED: Duration = Duration::from_secs(1);
+
 /// The facts that a new session says.
 #[derive(Debug, Clone)]
 pub(super) struct SessionFacts {
@@ -37,8 +43,8 @@ pub(super) struct Observed {
     /// The statement that sets the configured `search_path` for a reading, if one is configured.
     set_configured_path: Option<Arc<str>>,
     latest: Mutex<Option<Latest>>,
-    /// The error with which a session ended last.
-    end: Mutex<String>,
+    /// When a session ended last, and with which error.
+    end: Mutex<Option<(Instant, String)>>,
     /// The number of sessions that were opened.
     sessions: AtomicU64,
     /// Absent before the first session.
@@ -107,12 +113,13 @@ impl Observed {
 
     /// Records the error with which a session has ended.
     pub(super) fn ended(&self, error: String) {
-        *self.end.lock().unwrap_or_else(PoisonError::into_inner) = error;
+        *self.end.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), error));
     }
 
-    /// Returns the error with which a session ended last. That of a statement on it only says that it has ended.
-    pub(super) fn end(&self) -> String {
-        self.end.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// Returns the error with which a session has just ended, if one has. That of a statement on it only says so.
+    pub(super) fn end(&self) -> Option<String> {
+        let end = self.end.lock().unwrap_or_else(PoisonError::into_inner);
+        end.as_ref().filter(|(at, _)| at.elapsed() < JUST_ENDED).map(|(_, error)| error.clone())
     }
 
     /// Records that names of tables may mean others from now on: a silent zero, if a table of the same name is empty.

@@ -17,7 +17,7 @@ pub(super) struct Steps {
     can_be_served: bool,
 }
 
-/// The role's password, which belongs into the file that the configuration names.
+/// The role's password, which belongs in the file that the configuration names.
 enum Password {
     /// The grants make the role, named as in SQL, and it has none yet.
     New(String),
@@ -49,14 +49,14 @@ impl Steps {
         let mut commands = vec![format!("{psql} -v ON_ERROR_STOP=1 -f {sql}")];
         match &self.password {
             Some(Password::New(role)) => {
-                commands.push(format!("(umask 077 && openssl rand -hex 24 >{PASSWORD})"));
+                commands.push(format!("(set -C; umask 077; openssl rand -hex 24 >{PASSWORD})"));
                 commands.push(format!(
-                    "printf \"ALTER ROLE %s PASSWORD '%s'\" {} \"$(cat {PASSWORD})\" | {psql}",
+                    "printf \"ALTER ROLE %s PASSWORD '%s'\" {} \"$(cat {PASSWORD})\" | {psql} -v ON_ERROR_STOP=1",
                     word(role)
                 ));
             }
             Some(Password::Known(role)) => {
-                commands.push(format!("# the password of {} belongs into the file {PASSWORD}", printable(role)));
+                commands.push(format!("# the password of {} belongs in the file {PASSWORD}", printable(role)));
             }
             None => {}
         }
@@ -97,10 +97,10 @@ mod tests {
     #[test]
     fn a_role_that_is_made_gets_a_password_from_the_file_that_the_configuration_names() {
         let commands = commands(Some(Password::New("\"o'brien\"".to_owned())), false);
-        assert_eq!(commands[1], "(umask 077 && openssl rand -hex 24 >clapometer.password)");
+        assert_eq!(commands[1], "(set -C; umask 077; openssl rand -hex 24 >clapometer.password)");
         assert_eq!(
             commands[2],
-            r#"printf "ALTER ROLE %s PASSWORD '%s'" '"o'\''brien"' "$(cat clapometer.password)" | psql"#
+            r#"printf "ALTER ROLE %s PASSWORD '%s'" '"o'\''brien"' "$(cat clapometer.password)" | psql -v ON_ERROR_STOP=1"#
         );
         assert_eq!(commands[3], "clapometer check --config scaling/clapometer.yaml");
     }
