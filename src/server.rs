@@ -23,7 +23,7 @@ use std::{
 };
 
 use tokio::{
-    net::TcpListener,
+    net::{TcpListener, TcpSocket},
     signal::unix::{Signal, SignalKind, signal},
     sync::watch,
     time::timeout,
@@ -47,6 +47,14 @@ use crate::{
 
 /// The longest drain. Connections that are left are closed: a peer that reads nothing would delay the end for ever.
 const DRAIN_LIMIT: Duration = Duration::from_secs(20);
+
+/// The bytes of what a connection has not read, and of what its peer has not taken, that the kernel keeps; it takes twice as
+/// much. By default it keeps up to megabytes of each connection, which count as memory of the container. The window that
+/// this gives is as large as a segment of the loopback device: with a smaller one peers wait for probes of a closed window.
+const SOCKET_BUFFER: u32 = 64 * 1024;
+
+/// The most connections that wait to be accepted.
+const BACKLOG: u32 = 1_024;
 
 /// A reason to end other than a first signal.
 #[derive(Debug, thiserror::Error)]
@@ -105,8 +113,8 @@ pub struct Addresses {
 /// It cannot start, a background task has failed, or a second signal came.
 pub async fn run(main: Config, addresses: Addresses, file: Option<PathBuf>, build: Build) -> Result<(), ServeError> {
     let signals = Signals::new().map_err(ServeError::Signals)?;
-    let grpc = listen(addresses.grpc, "server.listen").await?;
-    let http = listen(addresses.admin, "admin.listen").await?;
+    let grpc = listen(addresses.grpc, "server.listen")?;
+    let http = listen(addresses.admin, "admin.listen")?;
     let version = build.version;
     let metrics = Arc::new(Metrics::new(build.clone()));
     let (supervisor, mut failures) = Supervisor::new();
@@ -200,8 +208,17 @@ pub fn certificates(tls: &ServerTls) -> Result<Vec<(&'static str, SystemTime)>, 
     Ok(expiry)
 }
 
-async fn listen(address: SocketAddr, key: &'static str) -> Result<TcpListener, ServeError> {
-    TcpListener::bind(address).await.map_err(|source| ServeError::Listen { address, key, source })
+fn listen(address: SocketAddr, key: &'static str) -> Result<TcpListener, ServeError> {
+    let bound = || {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        socket.set_reuseaddr(true)?;
+        // Connections inherit them. The kernel takes twice as much of each.
+        socket.set_recv_buffer_size(SOCKET_BUFFER)?;
+        socket.set_send_buffer_size(SOCKET_BUFFER)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)
+    };
+    bound().map_err(|source| ServeError::Listen { address, key, source })
 }
 
 /// The signals that the process handles.

@@ -14,8 +14,8 @@ use std::{
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
 
-/// The most bytes of all pages that are being sent, or kept for the next who asks: as much as is made in 20 s. Beyond it the
-/// oldest gives way, so that what was asked last is received.
+/// The most bytes of all pages that are being sent, or kept for the next who asks. Beyond it the oldest gives way, so that what
+/// was asked last is received.
 const CAPACITY: usize = 16 * 1024 * 1024;
 
 /// The bytes that a reader gets at a time.

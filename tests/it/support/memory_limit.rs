@@ -56,7 +56,11 @@ impl MemoryLimit {
             let limit = Self { group, kind };
             let set = |name: &str| limit.write(name, bytes);
             let is_set = set(kind.limit).is_ok() && kind.of_sockets.is_none_or(|name| set(name).is_ok());
-            is_set.then_some(limit)
+            // Version 2 has the peak since Linux 5.19.
+            let is_told = kind.peak.iter().chain([&kind.events]).all(|name| limit.group.join(name).is_file());
+            // Where there is swap, it must not stand in for memory.
+            let _ = limit.write("memory.swap.max", 0);
+            (is_set && is_told).then_some(limit)
         })
     }
 
