@@ -69,7 +69,8 @@ pub struct History {
     pub expired_certificates: Vec<String>,
     /// Its triggers, in the order in which they first asked. Metadata that changed makes another trigger.
     pub triggers: Vec<TriggerHistory>,
-    /// The number of other triggers that it had before, which are not told, because there are too many.
+    /// The number of other triggers that it had, which are not told, because there are too many: first those outside the
+    /// window, then those that KEDA asked for longest ago.
     #[serde(default)]
     pub triggers_left_off: usize,
     /// The incidents of the process and its databases.
@@ -373,7 +374,10 @@ impl Store {
             .filter(|trigger| trigger.asked_at >= oldest)
             .collect();
         let left_off = triggers.len().saturating_sub(MOST_TRIGGERS);
-        triggers.sort_unstable_by_key(|trigger| (trigger.asked_at, trigger.number));
+        let is_of_range = |trigger: &Trigger| {
+            i64::from(trigger.began_at) <= *range.end() && i64::from(trigger.asked_at) >= *range.start()
+        };
+        triggers.sort_unstable_by_key(|trigger| (is_of_range(trigger), trigger.asked_at, trigger.number));
         triggers.drain(..left_off);
         triggers.sort_unstable_by_key(|trigger| (trigger.began_at, trigger.number));
         let mut logs: Vec<Vec<Entry>> = vec![Vec::new(); triggers.len()];

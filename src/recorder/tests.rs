@@ -143,6 +143,18 @@ async fn of_an_object_with_ever_other_metadata_the_latest_triggers_are_told() {
     let changes: usize = history.triggers.iter().map(|trigger| trigger.changes.len()).sum();
     assert!((9_000..=10_100).contains(&changes), "{changes}");
     assert!(serde_json::to_vec(&history).unwrap().len() < 2 * 1024 * 1024);
+
+    // The trigger of the moment that is asked about is told, however many came after it.
+    let moment = |seconds| Window {
+        at: Some(OffsetDateTime::now_utc() - Duration::from_secs(seconds)),
+        before: Duration::from_secs(2),
+        after: Duration::from_secs(2),
+    };
+    let history = recorder.history("billing", "invoices", moment(450));
+    let since = history.at - Duration::from_secs(2);
+    assert!(
+        history.triggers.iter().any(|trigger| trigger.first_asked_at >= since && trigger.first_asked_at <= history.at)
+    );
 }
 
 #[tokio::test(start_paused = true)]

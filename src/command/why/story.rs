@@ -274,6 +274,13 @@ impl Story<'_> {
         if history.started_at >= history.from {
             changes.push((history.started_at, "the process started".to_owned(), Style::Quiet));
         }
+        if history.triggers_left_off > 0 {
+            let others = plural(history.triggers_left_off, "other trigger", "other triggers");
+            self.say(
+                &format!("{others} of this object, with other metadata, are not told: KEDA asked for too many."),
+                lines,
+            );
+        }
         changes.sort_by_key(|(at, _, _)| *at);
         let before = changes.partition_point(|(at, _, _)| *at <= self.at);
         let first = before.saturating_sub(MOST_LINES / 2).min(changes.len().saturating_sub(MOST_LINES));
