@@ -36,7 +36,12 @@ pub(in crate::command) fn for_database(settings: &Database, config: &Config, err
              {{env: NAME}}), or add an entry that fits host, port, database and role to the password file; PGPASSWORD \
              counts only where no file configures the database"
         ),
-        Cause::Authentication | Cause::Role => format!(
+        Cause::Role => format!(
+            "the role {} may not log in: was it set NOLOGIN, dropped or renamed? grants.sql of `clapometer init` and \
+             deploy/postgres/roles.sql create it",
+            settings.connection.name_of("user")
+        ),
+        Cause::Authentication => format!(
             "check that the role {} exists (grants.sql of `clapometer init` and deploy/postgres/roles.sql create it), \
              its password, and the server's pg_hba.conf for this role, database, address and encryption",
             settings.connection.name_of("user")

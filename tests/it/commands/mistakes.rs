@@ -136,7 +136,7 @@ async fn what_a_server_refuses_is_told_with_what_to_do() {
     let database = Database::empty(&cluster).await;
     database
         .execute(
-            "CREATE ROLE nobody LOGIN; CREATE ROLE trusted LOGIN; CREATE ROLE nologin;
+            "CREATE ROLE nobody LOGIN; CREATE ROLE trusted LOGIN; CREATE ROLE nologin PASSWORD 'p';
              CREATE ROLE few LOGIN PASSWORD 'p' CONNECTION LIMIT 2; CREATE ROLE expired LOGIN PASSWORD 'p' VALID UNTIL '2020-01-01';
              CREATE TABLE job (n int); CREATE TABLE other (n int)",
         )
