@@ -23,7 +23,7 @@ A comment anywhere in a document allows a rule for it: `# clapometer-lint: allow
 Exit codes:
    0  there is no error; there may be warnings and notes
    1  there is an error
-   2  wrong usage, or a file that cannot be opened
+   2  wrong usage, a file that cannot be opened, or no document at all
 
 Examples:
   clapometer lint scaled-job.yaml
@@ -78,6 +78,12 @@ impl Lint {
             Counts::Outstanding => Counted::Outstanding,
         });
         let report = lint(&sources, Options { keda: self.keda, counts });
+        if report.documents == 0 && report.findings.is_empty() {
+            return misused(
+                "lint",
+                "no document was read: is the file empty, or did the command before the pipe fail?",
+            );
+        }
         print(&match self.format {
             Format::Text => text::page(&report, self.keda, ColorChoice::for_stdout()),
             Format::Json => format!("{:#}\n", json::document(&report, self.keda)),

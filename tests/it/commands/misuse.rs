@@ -109,6 +109,7 @@ async fn a_mistake_about_a_manifest_is_told_with_what_may_be_written() {
         ("a file that is not there", &["lint", "nowhere.yaml"]),
         ("a tab", &["lint", "broken.yaml"]),
         ("no object of KEDA", &["lint", "pod.yaml"]),
+        ("nothing from the command before the pipe", &["lint", "-"]),
         ("a version of KEDA that is too old", &["lint", "--keda", "2.1", "object.yaml"]),
         ("a version of KEDA in words", &["lint", "--keda", "latest", "object.yaml"]),
         ("a form that is none", &["lint", "--format", "sarif", "object.yaml"]),
