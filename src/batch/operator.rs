@@ -199,7 +199,7 @@ async fn migrate_up(transactions: &mut Transactions, with_notify: Option<Identif
 
 async fn migrate_status(transactions: &mut Transactions) -> Result<Answer, OperatorError> {
     let states = migrate::status(transactions).await?;
-    let text = states.iter().map(|state| format!("{state}\n")).collect();
+    let text = migrate::table(&states, ColorChoice::for_stdout());
     Ok(Answer { text, complete: states.iter().all(migrate::State::is_good) })
 }
 

@@ -1,9 +1,6 @@
 //! The migrations, which only go forward.
 
-use std::{
-    fmt::{self, Write as _},
-    time::Duration,
-};
+use std::{fmt::Write as _, time::Duration};
 
 use postgres_protocol::escape::escape_identifier;
 use sha2::{Digest, Sha256};
@@ -14,7 +11,11 @@ use crate::{
     batch::transaction::{Error, Parameter, Transactions},
     notify_sql::{Identifier, NotifyTable, NotifyTrigger, Operation},
     postgres::classify::is_lock_timeout,
-    terminal::complain,
+    terminal::{
+        complain,
+        style::{ColorChoice, Style},
+        table::{self, Align, Cell},
+    },
 };
 
 /// One step in the history of the tables.
@@ -135,18 +136,26 @@ impl State {
     pub fn is_good(&self) -> bool {
         self.applied_at.is_some() && !self.differs
     }
+
+    fn row(&self) -> Vec<Cell> {
+        let name = self.name.unwrap_or("(newer than this executable)");
+        let state = match &self.applied_at {
+            None => Cell::styled("missing", Style::Warning),
+            Some(at) if self.differs => {
+                Cell::styled(format!("applied {at}, with another text than this one's"), Style::Bad)
+            }
+            Some(at) => Cell::from(format!("applied {at}")),
+        };
+        vec![Cell::from(format!("{:04}", self.version)), Cell::from(name), state]
+    }
 }
 
-impl fmt::Display for State {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = self.name.unwrap_or("(newer than this executable)");
-        write!(f, "{:04}  {name:<15}  ", self.version)?;
-        match &self.applied_at {
-            None => f.write_str("missing"),
-            Some(applied_at) if self.differs => write!(f, "applied {applied_at}, with another text than this one's"),
-            Some(applied_at) => write!(f, "applied {applied_at}"),
-        }
-    }
+/// Returns the states as a table.
+pub fn table(states: &[State], colors: ColorChoice) -> String {
+    let heading = [("NUMBER", Align::Right), ("NAME", Align::Left), ("STATE", Align::Left)];
+    let rows: Vec<Vec<Cell>> = states.iter().map(State::row).collect();
+    // Without a width, since the end of a line says what is wrong.
+    table::render(&heading, &rows, None, colors)
 }
 
 impl Migration {
@@ -433,6 +442,25 @@ mod tests {
     #[test]
     fn versions_count_from_one_without_gaps() {
         assert_eq!(MIGRATIONS.map(|migration| migration.version), [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]);
+    }
+
+    #[test]
+    fn states_line_up_however_long_a_name_is() {
+        let at = || Some("2026-11-30 03:12:00Z".to_owned());
+        let state = |version, name, applied_at, differs| State { version, name, applied_at, differs };
+        let states = [
+            state(1, Some("claps"), at(), false),
+            state(7, Some("unanswered_claims"), at(), true),
+            state(8, Some("odd_rows"), None, false),
+            state(12, None, at(), false),
+        ];
+        insta::assert_snapshot!(table(&states, ColorChoice::Plain), @r"
+        NUMBER  NAME                          STATE
+          0001  claps                         applied 2026-11-30 03:12:00Z
+          0007  unanswered_claims             applied 2026-11-30 03:12:00Z, with another text than this one's
+          0008  odd_rows                      missing
+          0012  (newer than this executable)  applied 2026-11-30 03:12:00Z
+        ");
     }
 
     #[test]
