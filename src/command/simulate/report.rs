@@ -61,21 +61,23 @@ impl Report<'_> {
     pub(super) fn reason(&self) -> String {
         let (given, best) = (&self.given().figures, &self.recommended.figures);
         let idle = |jobs: f64| format!("{jobs:.0}");
-        let waits = format!("95 % of the rows wait at most {}", wait(best.wait(95)));
+        let compared = |now: String, before: String| match now == before {
+            true => format!("{now} as before"),
+            false => format!("{now} instead of {before}"),
+        };
         if self.recommended.is_given {
             return format!(
-                "{waits}, {} of {:.0} Jobs idle; nothing near it is notably better",
+                "95 % of the rows wait at most {}, {} of {:.0} Jobs idle; nothing near it is notably better",
+                wait(best.wait(95)),
                 idle(best.idle_jobs),
                 best.jobs
             );
         }
         format!(
-            "{waits} instead of {}, the longest {} instead of {}; {} idle Jobs instead of {}",
-            wait(given.wait(95)),
-            wait(best.wait(100)),
-            wait(given.wait(100)),
-            idle(best.idle_jobs),
-            idle(given.idle_jobs)
+            "95 % of the rows wait at most {}, the longest {}; idle Jobs: {}",
+            compared(wait(best.wait(95)), wait(given.wait(95))),
+            compared(wait(best.wait(100)), wait(given.wait(100))),
+            compared(idle(best.idle_jobs), idle(given.idle_jobs))
         )
     }
 
