@@ -254,7 +254,6 @@ impl Meter {
             return Err(too_much("a message that is too long"));
         }
         self.collected = matches!(kind, ROW_DESCRIPTION | PARAMETER_STATUS).then_some(kind);
-        self.body.clear();
         if !self.is_ready {
             self.preamble += length;
         }
@@ -264,9 +263,11 @@ impl Meter {
 
     /// Ends a message, whose body has been received. All that we ask for has types that PostgreSQL comes with.
     fn end(&mut self) -> io::Result<()> {
+        // A session that lives for long must not keep the room of the longest one.
+        let body = mem::take(&mut self.body);
         match self.collected.take() {
-            Some(ROW_DESCRIPTION) if !has_known_types(&self.body) => Err(too_much("a column of a type of its own")),
-            Some(PARAMETER_STATUS) => self.parameters.take(&self.body),
+            Some(ROW_DESCRIPTION) if !has_known_types(&body) => Err(too_much("a column of a type of its own")),
+            Some(PARAMETER_STATUS) => self.parameters.take(&body),
             _ => Ok(()),
         }
     }
@@ -420,6 +421,14 @@ mod tests {
             assert!(!takes(&described(&[&known, &unknown])), "cut every {length} bytes");
             assert!(takes(&message(b'D', 40)), "only descriptions are looked into");
         }
+    }
+
+    #[test]
+    fn a_long_message_leaves_no_room_behind() {
+        let mut meter = Meter { largest_message: 1 << 20, ..Meter::default() };
+        assert!(meter.take(&message(b'Z', 1)).is_ok());
+        assert!(meter.take(&report("search_path", &"s".repeat(200_000))).is_ok());
+        assert_eq!(meter.body.capacity(), 0);
     }
 
     #[test]
