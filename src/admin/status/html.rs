@@ -406,7 +406,7 @@ fn trigger_row(markup: &mut Markup, trigger: &Trigger) {
         None => number(value),
     });
     match trigger.code {
-        Some(code) if code != "OK" => markup.raw(code),
+        Some(code) if code != "OK" => markup.raw(breakable(code)),
         _ => markup.raw([value, activity].into_iter().flatten().collect::<Vec<_>>().join(", ")),
     };
     if let (Some(since), Some(before), Some("OK")) = (&trigger.value_since, trigger.value_before, trigger.code) {
@@ -415,6 +415,16 @@ fn trigger_row(markup: &mut Markup, trigger: &Trigger) {
     }
     error(markup, trigger.error.as_deref());
     markup.raw("<td class=\"n\">").age(&trigger.asked_at);
+}
+
+/// Lets a narrow screen break a code between its words.
+fn breakable(code: &str) -> String {
+    let mut markup = String::new();
+    for (at, c) in code.char_indices() {
+        markup += if at > 0 && c.is_ascii_uppercase() { "<wbr>" } else { "" };
+        markup.push(c);
+    }
+    markup
 }
 
 fn error(markup: &mut Markup, error: Option<&str>) {

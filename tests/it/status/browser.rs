@@ -193,6 +193,14 @@ async fn a_browser_shows_it_as_it_changes_and_does_what_a_person_asks() {
     browser.call("Emulation.setEmulatedMedia", dark).await;
     browser.sees("document.documentElement.scrollWidth <= 390", true.into()).await;
     assert_ne!(browser.evaluate(paper).await, light);
+    // A long name beside it breaks no word of ours.
+    let lines_of_role = "(() => {
+        document.querySelector('#databases td bdi').textContent = 'a_database_of_a_team_that_likes_very_long_names';
+        const role = document.createRange();
+        role.selectNodeContents(document.querySelector('#databases td:nth-child(3)').firstChild);
+        return role.getClientRects().length;
+    })()";
+    browser.sees(lines_of_role, 1.into()).await;
 
     // Without scripts the same is there, and a link leads on.
     browser.call("Emulation.setScriptExecutionDisabled", json!({"value": true})).await;

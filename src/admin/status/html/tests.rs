@@ -127,7 +127,7 @@ fn a_quiet_page_says_so_and_one_with_problems_names_them_first() {
     let headline = "The configuration on disk is rejected, 1 database is down, 1 query fails, 1 trigger is refused, \
                     1 trigger is silent";
     assert!(page.contains(&format!("<title>\u{26a0} {headline} - clapometer</title>")), "{page}");
-    assert!(page.contains("<td>InvalidArgument") && !page.contains("not active"), "{page}");
+    assert!(page.contains("<td>Invalid<wbr>Argument") && !page.contains("not active"), "{page}");
     let (_, now) = page.split_once("<section id=\"now\" class=\"bad\"").expect("there are problems");
     let (now, _) = now.split_once("</section>").expect("it ends");
     for problem in
