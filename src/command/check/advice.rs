@@ -5,7 +5,10 @@ use crate::{
     config::{Config, Database},
     fault::{Fault, Unusable},
     postgres::{Cause, QueryError, advice},
-    query::{PresetQuery, Query},
+    query::{
+        PresetQuery, Query,
+        sql::{self, Token},
+    },
 };
 
 /// Advises on a database that cannot be reached.
@@ -172,10 +175,25 @@ pub(super) fn for_query(
     }
 }
 
-/// Returns the comments that ask something, as those of the template of `clapometer init --table` do.
+/// Returns the questions that stand where an answer belongs, as the template of `clapometer init --table` has them.
+/// A comment beside an answer is the reader's own.
 fn open_questions(sql: &str) -> Vec<&str> {
-    let comments = sql.split("/*").skip(1).filter_map(|rest| rest.split_once("*/"));
-    comments.map(|(comment, _)| comment.trim()).filter(|comment| comment.contains('?')).collect()
+    let is_read = |token: &Token<'_>| !matches!(token, Token::Space | Token::LineComment(_));
+    let tokens: Vec<Token<'_>> = sql::tokens(sql).filter(is_read).collect();
+    let word = |at: usize| match tokens.get(at) {
+        Some(Token::Word(word)) => word.to_ascii_uppercase(),
+        _ => String::new(),
+    };
+    let is_end = |at: usize| matches!(tokens.get(at), None | Some(Token::Symbol(")"))) || word(at) == "WHERE";
+    let mut questions = Vec::new();
+    for (at, token) in tokens.iter().enumerate() {
+        let Token::BlockComment(comment) = *token else { continue };
+        let text = comment.trim_start_matches("/*").trim_end_matches("*/").trim();
+        if text.contains('?') && at > 0 && ["WHERE", "FROM"].contains(&&*word(at - 1)) && is_end(at + 1) {
+            questions.push(text);
+        }
+    }
+    questions
 }
 
 /// Returns whether the server points to a name in double quotes.
@@ -233,5 +251,27 @@ fn for_answer(query: &Query, unusable: Unusable) -> &'static str {
              finite and above 0"
         }
         Unusable::NoSinceColumn => "set budget.since_column, or a total of at least the number of keys",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_question_is_open_only_where_an_answer_is_missing() {
+        let template = "SELECT count(*) FILTER (WHERE /* Which rows? */) AS claimable\nFROM /* Which table? */\nWHERE /* Which \
+                        wait? Not those that are done */";
+        assert_eq!(open_questions(template), ["Which rows?", "Which table?", "Which wait? Not those that are done"]);
+        for none in [
+            "SELECT count(*) FROM /* the old one? */ job WHERE state = 'ready'",
+            "SELECT count(*) FROM job WHERE /* why not 'held'? */ state = 'ready'",
+            "SELECT count(*) FROM job /* all of them? */",
+            "SELECT count(*) FROM job WHERE path <> 'WHERE /* really? */'",
+            "SELECT count(*) FROM job WHERE path = $$ FROM /* which? */ WHERE $$",
+            "SELECT count(*) FROM job -- WHERE /* which? */",
+        ] {
+            assert_eq!(open_questions(none), [""; 0], "{none}");
+        }
     }
 }

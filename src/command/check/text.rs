@@ -173,7 +173,7 @@ fn absent(page: &mut Page, queries: &[QueryReport]) {
     }
     let word = page.colors.padded(Style::Quiet, "absent", WORD);
     let text = format!(
-        "built in, without their tables: {} (`postgres-batch migrate up` makes them, search_path finds them, \
+        "built in for postgres-batch, whose tables are not here: {} (`postgres-batch migrate up` makes them, \
          built_in_queries: false drops the queries)",
         names.join(", ")
     );

@@ -81,7 +81,7 @@ async fn a_missing_table_under_a_query_that_was_changed_is_a_failure() {
     assert_eq!(finished.code(), Some(1), "{}", finished.output);
     assert!(finished.output.contains("failed   pending-claps"), "{}", finished.output);
     assert!(
-        finished.output.contains("absent   built in, without their tables: clap-workers, outstanding-claps"),
+        finished.output.contains("absent   built in for postgres-batch, whose tables are not here: clap-workers,"),
         "{}",
         finished.output
     );

@@ -65,7 +65,8 @@ impl Told {
             "search_path  ",
             "unasked  ",
             "absent  ",
-            "migrate up` makes",
+            "pending-claps (`postgres-batch migrate up`",
+            "queries)",
             "ok  ",
             "reads no table",
         ];
