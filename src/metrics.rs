@@ -108,6 +108,8 @@ pub struct Metrics {
     pub listen_up: Family<DatabaseLabels, IntGauge>,
     /// Notifications that were received.
     pub notifications: Family<DatabaseLabels, Counter>,
+    /// Seconds for which the process stood still.
+    pub standstill: Counter<f64, AtomicU64>,
     /// Open gRPC connections.
     pub grpc_connections: IntGauge,
     /// Open streams.
@@ -230,6 +232,11 @@ impl Metrics {
                 "1 if notifications of the database are known to arrive, else 0.",
             ),
             notifications: family(r, "clapometer_notifications", "Notifications received from the database."),
+            standstill: single(
+                r,
+                "clapometer_standstill_seconds",
+                "Time for which the process stood still: it had no CPU, or was paused.",
+            ),
             grpc_connections: single(r, "clapometer_grpc_connections", "Open gRPC connections."),
             streams: family(r, "clapometer_streams", "Open streams, by RPC."),
             reloads: family(r, "clapometer_config_reloads", "Reloads of the configuration, by result."),

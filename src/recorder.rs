@@ -18,6 +18,7 @@ use std::{
     time::Duration,
 };
 
+use time::OffsetDateTime;
 use tokio::time::Instant;
 
 pub use self::{
@@ -36,7 +37,8 @@ use self::{
 /// The time for which a change is remembered.
 pub const LIFETIME: Duration = Duration::from_secs(24 * 3_600);
 
-/// The name that `clapometer get` uses by default. Its calls are not KEDA's, so that their end is not a silence.
+/// The name that `clapometer get` uses by default. Its calls are not KEDA's: their end is no silence, and what they are told is no
+/// trouble.
 pub const LOOKING: &str = "clapometer-get";
 
 /// The time within which KEDA has asked for something if it asks this process at all: two of its default intervals.
@@ -63,6 +65,9 @@ const TRIGGER_BYTES: usize = 720;
 
 /// The same for a namespace.
 const TENANT_BYTES: usize = 512;
+
+/// The difference from which on the wall clock was set. Less is what it and the other clock drift apart.
+const SET: time::Duration = time::Duration::SECOND;
 
 /// Tenths of a second since the recorder was made.
 type Tenths = u32;
@@ -125,6 +130,8 @@ type Tenants = HashMap<TenantName, Tenant>;
 pub struct Recorder {
     hasher: RandomState,
     began_at: Instant,
+    /// The beginning on the wall clock.
+    wall: Mutex<OffsetDateTime>,
     store: Mutex<Store>,
 }
 
@@ -158,7 +165,8 @@ struct Tenant {
 
 impl Default for Recorder {
     fn default() -> Self {
-        Self { hasher: RandomState::new(), began_at: Instant::now(), store: Mutex::default() }
+        let wall = Mutex::new(OffsetDateTime::now_utc());
+        Self { hasher: RandomState::new(), began_at: Instant::now(), wall, store: Mutex::default() }
     }
 }
 
@@ -204,6 +212,17 @@ impl Recorder {
         store.incidents.push_back((at, incident));
     }
 
+    /// Returns the time of a moment on the wall clock. It is the same for each question, so that two answers tell one time of one
+    /// change, until somebody sets the clock.
+    pub fn wall(&self, at: Instant) -> OffsetDateTime {
+        let began_at = OffsetDateTime::now_utc() - self.began_at.elapsed();
+        let mut known = self.wall.lock().unwrap_or_else(PoisonError::into_inner);
+        if (began_at - *known).abs() >= SET {
+            *known = began_at;
+        }
+        *known + at.saturating_duration_since(self.began_at)
+    }
+
     fn tenths(&self, now: Instant) -> Tenths {
         Tenths::try_from(now.saturating_duration_since(self.began_at).as_millis() / 100).unwrap_or(Tenths::MAX)
     }
@@ -242,7 +261,7 @@ impl Store {
         }
         self.texts.hold_again(packed);
         self.troubles.follow(trigger, answer, at);
-        if let Some(since) = silence.filter(|_| *trigger.name != *LOOKING && trigger.payer.is_some()) {
+        if let Some(since) = silence.filter(|_| trigger.payer.is_some()) {
             self.troubles.passed(Trouble::Silent, "", trigger, (since, at));
         }
         let silence = silence.map(Packed::silence).into_iter();

@@ -12,6 +12,7 @@ mod query_files;
 mod reload;
 mod request_budget;
 mod routes;
+mod standstill;
 mod tls;
 
 use std::{
@@ -147,6 +148,7 @@ pub async fn run(main: Config, addresses: Addresses, file: Option<PathBuf>, buil
     supervisor.spawn("admin", admin::serve(http, subject, shutdown.clone()));
     let limits = accept::ConnectionLimits { maximum_age: config.server.connection_age, identity: identity.clone() };
     supervisor.spawn("lookout", lookout::follow(Arc::clone(&metrics)));
+    supervisor.spawn("standstill", standstill::follow(Arc::clone(&metrics)));
     let accepting = accept::serve(grpc, services, limits, Arc::clone(&metrics), shutdown.clone());
     let drained = CancellationToken::new();
     let drain_guard = drained.clone().drop_guard();

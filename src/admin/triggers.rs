@@ -110,7 +110,7 @@ fn name_databases(history: &mut History, catalog: &Catalog) {
         | Incident::PoolFree { database }
         | Incident::SearchPath { database } => is_used(database),
         Incident::Unannounced { query, .. } => triggers.iter().any(|trigger| trigger.query == *query),
-        Incident::Reload { .. } | Incident::ReloadRejected { .. } => true,
+        Incident::Reload { .. } | Incident::ReloadRejected { .. } | Incident::Standstill { .. } => true,
     });
 }
 

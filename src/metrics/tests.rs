@@ -50,6 +50,7 @@ fn full() -> Metrics {
         certificate_expiry,
         limits: _,
         triggers: _,
+        standstill: _,
         recorder: _,
     } = &metrics;
     let (grpc_type, grpc_service, grpc_method) = ("unary", "s", "m");

@@ -43,7 +43,7 @@ pub enum Matter {
         /// The number of other triggers that had it at the same time.
         others: usize,
     },
-    /// An incident of a database or a query.
+    /// An incident of a database, a query or the process.
     Incident(Incident),
 }
 
@@ -92,7 +92,10 @@ fn paired<'a>(incidents: impl Iterator<Item = &'a (Tenths, Incident)>) -> Vec<(T
         let is_near = |index: usize| episodes[index].1.is_none_or(|ended_at| at.saturating_sub(ended_at) < TOGETHER);
         match (same, begins(incident)) {
             (Some(index), Some(true)) if is_near(index) => episodes[index].1 = None,
-            (_, Some(true)) => episodes.push((*at, state.is_none().then_some(*at), incident)),
+            (_, Some(true)) => {
+                let began_at = at.saturating_sub(lasted(incident));
+                episodes.push((began_at, state.is_none().then_some(*at), incident));
+            }
             (Some(index), Some(false)) => episodes[index].1 = Some(*at),
             (None, Some(false)) | (_, None) => {}
         }
@@ -101,6 +104,14 @@ fn paired<'a>(incidents: impl Iterator<Item = &'a (Tenths, Incident)>) -> Vec<(T
         (at, ended_at, Matter::Incident(incident.clone()))
     };
     episodes.into_iter().map(owned).collect()
+}
+
+/// Returns the time that an incident had lasted when it was noted.
+fn lasted(incident: &Incident) -> Tenths {
+    match incident {
+        Incident::Standstill { seconds } => tenths_of(Duration::from_secs(*seconds)),
+        _ => 0,
+    }
 }
 
 /// Returns the state that an incident begins or ends: a word for it, and the database; none for what has no duration.
@@ -112,6 +123,7 @@ fn state(incident: &Incident) -> Option<(&'static str, &str)> {
         Incident::PoolFull { database, .. } | Incident::PoolFree { database } => Some(("full", database)),
         Incident::Unannounced { .. }
         | Incident::SearchPath { .. }
+        | Incident::Standstill { .. }
         | Incident::Reload { .. }
         | Incident::ReloadRejected { .. } => None,
     }
@@ -125,7 +137,8 @@ fn begins(incident: &Incident) -> Option<bool> {
         | Incident::Deaf { .. }
         | Incident::PoolFull { .. }
         | Incident::Unannounced { .. }
-        | Incident::SearchPath { .. } => Some(true),
+        | Incident::SearchPath { .. }
+        | Incident::Standstill { .. } => Some(true),
         Incident::DatabaseUp { .. }
         | Incident::Primary { .. }
         | Incident::Hearing { .. }

@@ -7,7 +7,7 @@ use time::{OffsetDateTime, serde::rfc3339};
 use tokio::time::Instant;
 
 use super::{
-    LATELY, LIFETIME, LOOKING, Recorder, Store, Tenths,
+    LATELY, LIFETIME, Recorder, Store, Tenths,
     log::{Entry, Packed, Unpacked},
     tenths_of,
     trigger::{Told, Trigger},
@@ -275,34 +275,38 @@ pub enum Incident {
         /// Its name in the configuration.
         database: String,
     },
+    /// The process ran again after it had stood still: it had no CPU, or was paused.
+    Standstill {
+        /// The whole seconds for which it had.
+        seconds: u64,
+    },
 }
 
-/// The wall clock of the recorder's own time. It is read once, so that a clock that was set moves all times alike.
+/// The wall clock of the recorder's own time. It is asked once, so that a clock that was set moves all times alike.
 #[derive(Clone, Copy)]
 struct Clock {
     now: Tenths,
-    wall: OffsetDateTime,
+    began_at: OffsetDateTime,
 }
 
 impl Clock {
     fn wall(self, at: Tenths) -> OffsetDateTime {
-        self.wall - Duration::from_millis(100) * self.now.saturating_sub(at)
+        self.began_at + Duration::from_millis(100) * at
     }
 
     /// Returns the recorder's time of a moment; it is negative before the beginning.
     fn tenths(self, wall: OffsetDateTime) -> i64 {
-        let past = (self.wall - wall).whole_milliseconds() / 100;
-        i64::from(self.now).saturating_sub(i64::try_from(past).unwrap_or(i64::MAX))
+        let since = (wall - self.began_at).whole_milliseconds().div_euclid(100);
+        i64::try_from(since).unwrap_or(i64::MAX)
     }
 }
 
 impl Recorder {
     /// Returns what is remembered of an object around a moment. The databases of its queries are left for others to fill in.
     pub fn history(&self, namespace: &str, name: &str, window: Window) -> History {
-        let wall = OffsetDateTime::now_utc();
-        let wall = wall.replace_nanosecond(wall.nanosecond() / 100_000_000 * 100_000_000).unwrap_or(wall);
-        let clock = Clock { now: self.tenths(Instant::now()), wall };
-        let at = window.at.unwrap_or(wall).to_offset(time::UtcOffset::UTC);
+        let clock = Clock { now: self.tenths(Instant::now()), began_at: self.wall(self.began_at) };
+        let now = clock.wall(clock.now);
+        let at = window.at.unwrap_or(now).to_offset(time::UtcOffset::UTC);
         let (from, until) = (at.saturating_sub(saturated(window.before)), at.saturating_add(saturated(window.after)));
         let range = clock.tenths(from)..=clock.tenths(until);
         let object = self.hasher.hash_one((namespace, name));
@@ -315,7 +319,7 @@ impl Recorder {
             name: name.to_owned(),
             started_at: clock.wall(0),
             remembers_since: clock.wall(store.remembers_since(namespace, clock.now)),
-            now: wall,
+            now,
             from,
             at,
             until,
@@ -347,7 +351,7 @@ impl Store {
         let others = self
             .triggers
             .values()
-            .filter(|trigger| trigger.object != object && trigger.payer.is_some() && *trigger.name != *LOOKING);
+            .filter(|trigger| trigger.object != object && trigger.payer.is_some() && trigger.is_of_keda());
         others.filter(|trigger| trigger.asked_at >= oldest).fold((0, 0), |(asked, silent), trigger| {
             let age = now.saturating_sub(trigger.asked_at);
             match (age <= tenths_of(LATELY), age > trigger.longest_pause()) {

@@ -81,6 +81,36 @@ async fn only_changes_are_remembered() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_change_has_one_time_however_often_it_is_told_and_another_one_once_the_clock_is_set() {
+    let recorder = Recorder::default();
+    recorder.told(asker(1), Answer::Value(1.0), Instant::now());
+    let time = || {
+        let window = Window { at: None, before: LIFETIME, after: Duration::ZERO };
+        recorder.history("billing", "invoices", window).triggers[0].changes[0].at
+    };
+    let first = time();
+    for _ in 0..50 {
+        advance(Duration::from_millis(7)).await;
+        assert_eq!(time(), first);
+    }
+    // The wall clock stays where it is, as one that somebody sets back does.
+    seconds(60).await;
+    assert!((59..=61).contains(&(first - time()).whole_seconds()), "{first} and {}", time());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_person_who_looks_is_told_is_no_trouble() {
+    let recorder = Recorder::default();
+    let person = |asker| Asker { name: LOOKING, ..asker };
+    recorder.told(person(refused()), Answer::Refused(WRONG), Instant::now());
+    recorder.told(person(asker(1)), Answer::NoValue(AWAY), Instant::now());
+    recorder.changed(person(asker(2)), "divideBy", Instant::now());
+    assert_eq!(episodes(&recorder), []);
+    recorder.told(refused(), Answer::Refused(WRONG), Instant::now());
+    assert_eq!(episodes(&recorder).len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_poll_that_says_what_a_stream_said_is_no_change() {
     let recorder = Recorder::default();
     recorder.told(asker(1), Answer::Pushed(true), Instant::now());
@@ -431,9 +461,11 @@ async fn an_incident_is_joined_with_its_end_and_what_comes_back_soon_is_not_over
     assert_eq!(episodes(&recorder)[1], (first(), 0, 30, None));
     recorder.happened(Incident::DatabaseUp { database: database() });
     seconds(300).await;
+    recorder.happened(Incident::Standstill { seconds: 60 });
+    assert_eq!(episodes(&recorder)[0], ("Standstill { seconds: 60 }".to_owned(), 0, 60, Some(0)));
     recorder.happened(down("lagging"));
     assert_eq!(episodes(&recorder)[0], (format!("{:?}", down("lagging")), 0, 0, None));
-    assert_eq!(episodes(&recorder).len(), 3);
+    assert_eq!(episodes(&recorder).len(), 4);
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,7 +1,7 @@
 //! The record of what one trigger was told last.
 
 use super::{
-    Answer, Asker, TRIGGER_BYTES, TenantName, Tenths,
+    Answer, Asker, LOOKING, TRIGGER_BYTES, TenantName, Tenths,
     log::{Packed, Unpacked},
     texts::Texts,
 };
@@ -67,6 +67,11 @@ impl Trigger {
             activity: nothing,
             trouble: None,
         }
+    }
+
+    /// Returns whether it is KEDA that asks for it, and no person who looks.
+    pub(super) fn is_of_keda(&self) -> bool {
+        *self.name != *LOOKING
     }
 
     /// Returns whether it asks for the same query with the same target, activation and divisor.

@@ -70,6 +70,9 @@ impl Troubles {
 
     /// Records an answer that a trigger was given, and has noted.
     pub(super) fn follow(&mut self, trigger: &mut Trigger, answer: Answer<'_>, at: Tenths) {
+        if !trigger.is_of_keda() {
+            return;
+        }
         let (trouble, cause) = match answer {
             Answer::Refused(cause) => (Trouble::Refused, cause),
             Answer::NoValue(cause) | Answer::NoActivity(cause) => (Trouble::Failing, cause),
@@ -102,6 +105,9 @@ impl Troubles {
 
     /// Records a trouble that is over.
     pub(super) fn passed(&mut self, trouble: Trouble, text: &str, trigger: &Trigger, (from, until): (Tenths, Tenths)) {
+        if !trigger.is_of_keda() {
+            return;
+        }
         let entry = self.entry(trouble, Cause { code: "", text }, trigger, until);
         entry.began_at = entry.began_at.min(from);
         entry.triggers += 1;

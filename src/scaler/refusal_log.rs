@@ -20,7 +20,7 @@ use super::{
 use crate::{
     metrics::{RefusalNews, Refused, TriggerId},
     proto::ScaledObjectRef,
-    recorder::{Answer, Asker},
+    recorder::{Answer, Asker, LOOKING},
     telemetry::CountedLog,
 };
 
@@ -96,6 +96,8 @@ impl Scaler {
         };
         match (news, text) {
             (RefusalNews::Known, Some(_)) => {}
+            // A person who looks has the answer in front of them, and KEDA does nothing for it.
+            (RefusalNews::New, Some(_)) if name == LOOKING => {}
             (RefusalNews::New, Some(_)) if self.refusal_log.take_line(now) => {
                 let error = status.message();
                 tracing::warn!(namespace, name, query, code, error, "a trigger is refused; KEDA holds still for it");

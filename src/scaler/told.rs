@@ -12,7 +12,7 @@ use crate::{
     fault::Fault,
     metrics::{Told, TriggerKey},
     proto::ScaledObjectRef,
-    recorder::{Answer, Asker},
+    recorder::{Answer, Asker, LOOKING},
 };
 
 impl Scaler {
@@ -56,7 +56,8 @@ impl Scaler {
             Told::NoValue(..) | Told::NoActivity(..) => return,
         };
         self.metrics.recorder.told(asker, answer, now);
-        for query in self.metrics.trigger_told(key, told, now).into_iter().filter(|_| self.refusal_log.take_line(now)) {
+        let is_told = |_: &String| name != LOOKING && self.refusal_log.take_line(now);
+        for query in self.metrics.trigger_told(key, told, now).into_iter().filter(is_told) {
             tracing::info!(namespace, name, query, "a trigger that was refused is answered again");
         }
     }

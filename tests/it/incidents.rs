@@ -131,7 +131,10 @@ async fn a_wrong_key_after_a_deployment_and_its_mending_are_seen_for_the_trigger
     let fields = [("namespace", "default"), ("name", "mailer"), ("query", "jobs"), ("code", "InvalidArgument")];
     told(&mut fixture, "a trigger is refused", &fields).await;
     told(&mut fixture, "a trigger is refused", &[("error", "divedBy: unknown key; did you mean divideBy?")]).await;
-    assert_eq!(lines(&fixture, "a trigger is refused").len(), 1, "once for all polls");
+    assert_eq!(fixture.scaler.refusal(&named(&wrong, "clapometer-get")).await.code(), Code::InvalidArgument);
+    assert_eq!(lines(&fixture, "a trigger is refused").len(), 1, "once for all polls, and not of a person who looks");
+    let status = admin::get(fixture.serving.admin, "/api/status").await;
+    assert!(status.contains("mailer") && !status.contains("clapometer-get"), "{status}");
 
     assert!(fixture.scaler.value(&named(&trigger("jobs", &[("divideBy", "2")]), "mailer")).await.is_ok());
     told(&mut fixture, "a trigger that was refused is answered again", &fields[..3]).await;
@@ -462,6 +465,38 @@ async fn lost_notifications_are_told_and_shown() {
     proxy.set(Mode::Pass);
     told(&mut fixture, "notifications arrive again", &[("database", "claps")]).await;
     fixture.reaches_metric("clapometer_listen_up", "database=\"claps\"", 1.0, OUTAGE).await;
+}
+
+#[tokio::test]
+async fn a_process_that_stood_still_says_so_and_blames_no_database() {
+    let database = jobs(Cluster::shared().await).await;
+    let access = database.scaler().yaml("claps");
+    let queries = "queries:\n  slow: {sql: SELECT 7 FROM pg_sleep(1), max_age: 0s, timeout: 2s}\n";
+    let mut fixture = Fixture::configured(&format!("databases:\n{access}{queries}")).await;
+    let mailer = named(&trigger("slow", &[]), "mailer");
+    fixture.scaler.reaches(&mailer, 7.0, SOON).await;
+    assert_eq!(fixture.metric("clapometer_standstill_seconds_total", "").await, Some(0.0));
+    why(&fixture, "mailer", "the process started").await;
+
+    let (statements, process) = (fixture.statements("slow").await, &fixture.serving.process);
+    let (answer, ()) = tokio::join!(fixture.scaler.value(&mailer), async {
+        wait::first("its statement", SOON, async || (fixture.statements("slow").await > statements).then_some(()))
+            .await;
+        process.signal(rustix::process::Signal::STOP);
+        // This is the standstill, and not a wait for anything.
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        process.signal(rustix::process::Signal::CONT);
+    });
+    assert!(answer.is_err(), "{answer:?}");
+    let message = "the process stood still";
+    told(&mut fixture, message, &[("lasted", "s")]).await;
+    assert!(fixture.metric("clapometer_standstill_seconds_total", "").await.is_some_and(|seconds| seconds >= 4.0));
+    why(&fixture, "mailer", "The process itself stood still for").await;
+    why(&fixture, "mailer", "the process had stood still for").await;
+    let page = admin::get(fixture.serving.admin, "/").await;
+    assert!(page.contains("this process stood still") && page.contains("this process started"), "{page}");
+    assert_eq!(lines(&fixture, message).len(), 1);
+    tells_nothing_secret(fixture.serving, &database).await;
 }
 
 #[tokio::test]

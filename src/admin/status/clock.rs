@@ -1,10 +1,12 @@
 //! Converts times of the monotonic clock into times that people read.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 use time::OffsetDateTime;
 use tokio::time::Instant;
+
+use crate::recorder::Recorder;
 
 /// The age from which a time of day does not say which day it was.
 pub(super) const DAY: Duration = Duration::from_secs(24 * 3_600);
@@ -25,9 +27,10 @@ pub(super) struct Moment {
 }
 
 impl Clock {
-    /// Returns the present.
-    pub(super) fn now() -> Self {
-        Self { now: Instant::now(), wall: SystemTime::now().into() }
+    /// Returns the present, on the wall clock by which the recorder tells times.
+    pub(super) fn now(recorder: &Recorder) -> Self {
+        let now = Instant::now();
+        Self { now, wall: recorder.wall(now) }
     }
 
     /// Returns the present on the monotonic clock.

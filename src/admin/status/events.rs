@@ -2,32 +2,32 @@
 
 use super::{
     Database, DatabaseState, Event, Role,
-    clock::{Clock, Moment},
+    clock::{Clock, DAY, Moment},
 };
 use crate::{
     recorder::{Episode, Incident, Matter, Recorder, Trouble},
     remedy,
 };
 
-/// Returns the latest events, the latest first.
-pub(super) fn latest(recorder: &Recorder, databases: &[Database], clock: &Clock) -> Vec<Event> {
-    recorder.episodes().into_iter().map(|episode| event(episode, databases, clock)).collect()
+/// Returns the latest events, the latest first, of which the start of the process is the first that it knows.
+pub(super) fn latest(recorder: &Recorder, databases: &[Database], started_at: Moment, clock: &Clock) -> Vec<Event> {
+    let episodes = recorder.episodes().into_iter().map(|episode| event(episode, databases, clock));
+    let start = Event {
+        word: "started",
+        text: "this process started, and knows nothing of the time before".to_owned(),
+        ..nothing(started_at, Some(started_at))
+    };
+    episodes.chain(Some(start).filter(|start| start.at.age < DAY)).collect()
+}
+
+fn nothing(at: Moment, until: Option<Moment>) -> Event {
+    let text = String::new();
+    Event { at, until, word: "", database: None, namespace: None, name: None, query: None, others: 0, text }
 }
 
 fn event(episode: Episode, databases: &[Database], clock: &Clock) -> Event {
     let at = clock.moment(episode.began_at);
     let until = episode.ended_at.map(|ended_at| clock.moment(ended_at));
-    let nothing = Event {
-        at,
-        until,
-        word: "",
-        database: None,
-        namespace: None,
-        name: None,
-        query: None,
-        others: 0,
-        text: String::new(),
-    };
     match episode.matter {
         Matter::Triggers { trouble, code, text, namespace, name, query, others } => {
             let (word, text) = match trouble {
@@ -37,14 +37,14 @@ fn event(episode: Episode, databases: &[Database], clock: &Clock) -> Event {
                 Trouble::Changed => ("changed", format!("the metadata changed: {text}")),
             };
             let (namespace, name, query) = (Some(namespace), Some(name), Some(query));
-            Event { word, namespace, name, query, others, text, ..nothing }
+            Event { word, namespace, name, query, others, text, ..nothing(at, until) }
         }
         Matter::Incident(incident) => {
             let (word, database, query, text) = in_words(incident);
             let known = database.as_ref().and_then(|name| databases.iter().find(|database| database.name == *name));
             // A reload makes a database anew, and then there is no word of the end.
             let until = until.or_else(|| known.filter(|known| !known.is(word)).map(|known| later(known.since, at)));
-            Event { until, word, database, query, text, ..nothing }
+            Event { until, word, database, query, text, ..nothing(at, until) }
         }
     }
 }
@@ -67,6 +67,9 @@ fn in_words(incident: Incident) -> (&'static str, Option<String>, Option<String>
         }
         Incident::Unannounced { query, database } => {
             ("unheard", Some(database), Some(query), "a change came without a notification".to_owned())
+        }
+        Incident::Standstill { .. } => {
+            ("still", None, None, "this process stood still: it had no CPU, or was paused".to_owned())
         }
         Incident::DatabaseUp { database }
         | Incident::Primary { database }

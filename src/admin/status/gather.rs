@@ -41,8 +41,8 @@ impl Gatherer {
 
     /// Returns the present state. Blocks, for as long as it takes to copy what is known of 2,000 triggers.
     pub(in crate::admin) fn status(&self) -> Status {
-        let clock = Clock::now();
         let Subject { metrics, catalog, reloads, build } = &self.subject;
+        let clock = Clock::now(&metrics.recorder);
         let catalog = Arc::clone(&catalog.borrow());
         let mut queries: Vec<Query> = catalog.sources().map(|source| self.query(source, &clock)).collect();
         queries.sort_unstable_by(|a, b| (a.state, &a.name).cmp(&(b.state, &b.name)));
@@ -50,14 +50,15 @@ impl Gatherer {
         let mut databases: Vec<Database> =
             databases.map(|(name, database)| self.database(name, database, &queries, &clock)).collect();
         databases.sort_unstable_by(|a, b| (a.state, &a.name).cmp(&(b.state, &b.name)));
-        let events = events::latest(&metrics.recorder, &databases, &clock);
+        let started_at = clock.moment(self.started_at);
+        let events = events::latest(&metrics.recorder, &databases, started_at, &clock);
         let (states, untracked_requests) = metrics.trigger_states(clock.instant());
         Status {
             process: Process {
                 name: self.name.clone(),
                 version: build.version,
                 commit: build.commit,
-                started_at: clock.moment(self.started_at),
+                started_at,
                 now: clock.moment(clock.instant()),
             },
             databases,
@@ -157,7 +158,8 @@ fn files(metrics: &metrics::Metrics, clock: &Clock) -> Files {
 /// and were asked for once.
 fn triggers(mut states: Vec<metrics::TriggerState>, clock: &Clock) -> Vec<Trigger> {
     let now = clock.instant();
-    states.retain(|state| state.labels.name != LOOKING || !state.is_silent(now));
+    // A person who looks is no trigger of KEDA's.
+    states.retain(|state| state.labels.name != LOOKING);
     states.sort_by_cached_key(|state| {
         let requests: u64 = state.codes.iter().map(|(_, count)| count).sum();
         let is_known = state.was_served || requests > 2;

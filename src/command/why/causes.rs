@@ -23,6 +23,7 @@ impl Story<'_> {
         let reload = self.reload(state, history, !outage.is_empty());
         let mut causes = match state.error() {
             _ if !outage.is_empty() => outage,
+            Some(_) if self.is_of_standstill(state, history) => Vec::new(),
             Some((code, text)) => remedy::of_status(code, text).map(str::to_owned).into_iter().collect(),
             None => {
                 let of_threshold = of_threshold(state).into_iter();
@@ -72,6 +73,7 @@ impl Story<'_> {
             for happening in history.incidents.iter().filter(|happening| happening.at <= self.at) {
                 match &happening.incident {
                     Incident::DatabaseUp { database: name } if name == database => causes.clear(),
+                    Incident::DatabaseDown { .. } if self.passes(happening.at, trigger, history) => {}
                     Incident::DatabaseDown { database: name, reason, step } if name == database => {
                         let (reason, step) = (reason.as_str(), step.as_deref());
                         if causes.iter().all(|(_, known, known_step)| (*known, *known_step) != (reason, step)) {

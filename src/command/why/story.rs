@@ -131,6 +131,7 @@ impl Story<'_> {
             );
         }
         let states = self.states(history);
+        self.told_of_standstill(&states, history).into_iter().for_each(|text| self.say(&text, lines));
         let (silent, present): (Vec<&State<'_>>, Vec<&State<'_>>) =
             states.iter().partition(|state| self.silence(state.trigger, history).is_some());
         match (present.is_empty(), silent.iter().max_by_key(|state| state.trigger.last_asked_at)) {
@@ -388,9 +389,14 @@ impl<'a> State<'a> {
 
     /// Returns the code and the text of the error that it was told.
     pub(super) fn error(&self) -> Option<(&'a str, &'a str)> {
+        self.failed().map(|(_, code, text)| (code, text))
+    }
+
+    /// Returns since when it was told an error, with its code and text.
+    pub(super) fn failed(&self) -> Option<(OffsetDateTime, &'a str, &'a str)> {
         [self.value, self.activity].into_iter().flatten().find_map(|change| match &change.event {
             Event::NoValue { code, text } | Event::NoActivity { code, text } | Event::Refusal { code, text } => {
-                Some((code.as_str(), text.as_str()))
+                Some((change.at, code.as_str(), text.as_str()))
             }
             _ => None,
         })
@@ -447,6 +453,13 @@ fn incident(incident: &Incident) -> (String, Style) {
         Incident::PoolFree { database } => {
             (format!("readings of {database} waited for a connection no more"), Style::Good)
         }
+        Incident::Standstill { seconds } => (
+            format!(
+                "the process had stood still for {}: it had no CPU, or was paused",
+                span(Duration::from_secs(*seconds).as_secs_f64())
+            ),
+            Style::Bad,
+        ),
         Incident::Hearing { database } => (format!("notifications of {database} arrived again"), Style::Good),
     }
 }

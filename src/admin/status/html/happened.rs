@@ -51,7 +51,7 @@ fn event_row(markup: &mut Markup, event: &Event) {
     match (&event.database, &event.namespace, &event.name) {
         (_, Some(namespace), Some(name)) => markup.name(namespace).raw("/").name(name),
         (Some(database), ..) => markup.name(database),
-        _ => markup,
+        _ => markup.raw("this process"),
     };
     markup.raw("</b>");
     if let Some(query) = &event.query {

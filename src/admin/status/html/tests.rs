@@ -3,13 +3,16 @@ use std::collections::BTreeMap;
 use tokio::time::Instant;
 
 use super::*;
-use crate::admin::status::{Event, Files, Process, Reload, ReloadResult, clock::Clock};
+use crate::{
+    admin::status::{Event, Files, Process, Reload, ReloadResult, clock::Clock},
+    recorder::Recorder,
+};
 
 /// A text that would end every HTML element or attribute that contains it.
 const HOSTILE: &str = "</script></style><img src=x onerror='alert(1)'>\"{{now}}\u{0}\n";
 
 fn moment(seconds: u64) -> Moment {
-    let clock = Clock::now();
+    let clock = Clock::now(&Recorder::default());
     clock.moment(clock.instant().checked_sub(Duration::from_secs(seconds)).unwrap_or_else(Instant::now))
 }
 
