@@ -9,7 +9,8 @@ use rand::Rng;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
-    time::{sleep, timeout},
+    sync::watch,
+    time::{Instant, sleep, timeout},
 };
 use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -61,12 +62,29 @@ pub(super) struct ConnectionLimits {
     pub(super) identity: Option<Arc<ServerIdentity>>,
 }
 
-/// Accepts connections until shutdown, then waits until all of them have ended.
+/// The end of a connection that had carried calls.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Departure {
+    pub(super) at: Instant,
+    pub(super) by: EndedBy,
+}
+
+/// The side that ended a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum EndedBy {
+    /// It closed the connection, or answered no ping.
+    Peer,
+    /// The connection was too old, or one too many, or the process shuts down.
+    Us,
+}
+
+/// Accepts connections until shutdown, then waits until all of them have ended. Tells the latest `departure`.
 pub(super) async fn serve(
     listener: TcpListener,
     services: Services,
     limits: ConnectionLimits,
     metrics: Arc<Metrics>,
+    departure: watch::Sender<Option<Departure>>,
     shutdown: CancellationToken,
 ) {
     let places = ConnectionPlaces::new();
@@ -97,18 +115,22 @@ pub(super) async fn serve(
         let services = services.of(peer);
         let (place, gives_way) = places.take(peer);
         let (maximum_age, shutdown) = (jittered(limits.maximum_age), shutdown.clone());
-        let (metrics, gave_way) = (Arc::clone(&metrics), Arc::clone(&gave_way));
+        let (metrics, gave_way, departure) = (Arc::clone(&metrics), Arc::clone(&gave_way), departure.clone());
         metrics.grpc_connections.inc();
         connections.spawn(async move {
-            tokio::select! {
-                () = connection(socket, acceptor, services, &place, maximum_age, shutdown) => {}
+            let by = tokio::select! {
+                by = connection(socket, acceptor, services, &place, maximum_age, shutdown) => by,
                 () = gives_way => {
                     let limit = if place.is_served() { Limit::Connections } else { Limit::NewConnections };
                     metrics.limit_reached(limit);
                     if let Some(count) = gave_way.count() {
                         tracing::warn!(count, "connections gave way to newer ones because there are too many of their peer, or of all");
                     }
+                    EndedBy::Us
                 }
+            };
+            if place.is_served() {
+                departure.send_replace(Some(Departure { at: Instant::now(), by }));
             }
             metrics.grpc_connections.dec();
         });
@@ -123,7 +145,7 @@ fn jittered(maximum: Duration) -> Option<Duration> {
     (!maximum.is_zero()).then(|| maximum.mul_f64(rand::rng().random_range(0.9..1.1)))
 }
 
-/// Serves one connection until it ends.
+/// Serves one connection until it ends, and returns who ended it.
 async fn connection(
     socket: TcpStream,
     acceptor: Option<TlsAcceptor>,
@@ -131,10 +153,10 @@ async fn connection(
     place: &ConnectionPlace,
     maximum_age: Option<Duration>,
     shutdown: CancellationToken,
-) {
+) -> EndedBy {
     // Without it an answer waits for the peer's delayed acknowledgement: 40 ms instead of 1 ms.
     if socket.set_nodelay(true).is_err() {
-        return;
+        return EndedBy::Peer;
     }
     let Some(acceptor) = acceptor else {
         let (io, preface) = PrefaceReader::new(socket);
@@ -143,20 +165,21 @@ async fn connection(
     let encrypted = acceptor.accept_with(socket, |session| session.set_buffer_limit(Some(TLS_BUFFER)));
     let handshake = tokio::select! {
         handshake = timeout(PREFACE_TIMEOUT, encrypted) => handshake,
-        () = shutdown.cancelled() => return,
+        () = shutdown.cancelled() => return EndedBy::Us,
     };
     match handshake {
         Ok(Ok(stream)) => {
             let (io, preface) = PrefaceReader::new(stream);
-            serve_http2(io, preface, services, place, maximum_age, shutdown).await;
+            return serve_http2(io, preface, services, place, maximum_age, shutdown).await;
         }
         // Every stranger can make a handshake fail, so this is not a warning.
         Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
         Err(_) => tracing::debug!("TLS handshake timed out"),
     }
+    EndedBy::Peer
 }
 
-/// Serves HTTP/2 until the peer leaves, the connection is too old, or the process shuts down.
+/// Serves HTTP/2 until the peer leaves, the connection is too old, or the process shuts down. Returns who ended it.
 async fn serve_http2<I>(
     io: I,
     preface: Preface,
@@ -164,7 +187,8 @@ async fn serve_http2<I>(
     place: &ConnectionPlace,
     maximum_age: Option<Duration>,
     shutdown: CancellationToken,
-) where
+) -> EndedBy
+where
     I: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let age = maximum_age.map(|limit| ConnectionAge { is_over: CancellationToken::new(), limit });
@@ -206,13 +230,13 @@ async fn serve_http2<I>(
     };
     tokio::select! {
         // An error of the peer ends this connection only; hyper has sent its GOAWAY.
-        _ = pace.turns(http.as_mut()) => return,
-        () = preface_timeout => return,
+        _ = pace.turns(http.as_mut()) => return EndedBy::Peer,
+        () = preface_timeout => return EndedBy::Us,
         () = too_old => {}
         () = shutdown.cancelled() => {}
     }
     if !preface.has_arrived() {
-        return;
+        return EndedBy::Us;
     }
     http.as_mut().graceful_shutdown();
     // The streams of an old connection take up to its age to end, and those of the process end at once.
@@ -223,13 +247,14 @@ async fn serve_http2<I>(
         }
     };
     tokio::select! {
-        _ = pace.turns(http.as_mut()) => return,
+        _ = pace.turns(http.as_mut()) => return EndedBy::Us,
         () = streams_end => {}
     }
     tokio::select! {
         _ = pace.turns(http) => {}
         () = sleep(GOAWAY_TIMEOUT) => {}
     }
+    EndedBy::Us
 }
 
 /// Answers one request, or refuses it if its content type is not gRPC's.

@@ -6,8 +6,12 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use tokio::time::{Instant, sleep};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep},
+};
 
+use super::accept::{Departure, EndedBy};
 use crate::{
     admin::CERTIFICATES,
     metrics::{CertificateLabels, Metrics, Thresholds, TriggerLabels, TriggerState},
@@ -21,6 +25,10 @@ const PAUSE: Duration = Duration::from_secs(60);
 /// The time without any request that is worth a line. Behind a Service, KEDA's one connection comes to another pod every few
 /// minutes, and the pod that it leaves hears nothing until it comes back.
 const ALONE: Duration = Duration::from_secs(3_600);
+
+/// The same if KEDA itself ended its connection, or answered no ping: it was not sent to another pod, and comes back at once if it
+/// can. A new operator takes less.
+const LEFT: Duration = Duration::from_secs(300);
 
 /// The most triggers whose changes one look tells one by one.
 const MOST_CHANGED: usize = 10;
@@ -56,6 +64,8 @@ enum Remaining {
 enum News {
     /// KEDA does not ask for so many triggers any more, and has lately `asked` for others. The one that it last asked for is named.
     Stopped { count: usize, asked: usize, latest: Arc<TriggerLabels>, silent: Duration },
+    /// KEDA ended its connection so long ago, and has asked for nothing since: so many triggers.
+    Left { count: usize, ago: Duration },
     /// KEDA asks again for so many triggers, one of which is named.
     Resumed { count: usize, one: Arc<TriggerLabels> },
     /// The metadata of a trigger has changed, of which the keys are named, or only its target or activation.
@@ -67,10 +77,11 @@ enum News {
 }
 
 /// Looks again and again, for as long as the process lives.
-pub(super) async fn follow(metrics: Arc<Metrics>) {
+pub(super) async fn follow(metrics: Arc<Metrics>, departed: watch::Receiver<Option<Departure>>) {
     let mut lookout = Lookout::default();
     loop {
-        for news in lookout.look(&metrics, Instant::now(), SystemTime::now()) {
+        let departure = *departed.borrow();
+        for news in lookout.look(&metrics, departure, Instant::now(), SystemTime::now()) {
             news.log();
         }
         sleep(PAUSE).await;
@@ -78,12 +89,18 @@ pub(super) async fn follow(metrics: Arc<Metrics>) {
 }
 
 impl Lookout {
-    fn look(&mut self, metrics: &Metrics, now: Instant, wall: SystemTime) -> Vec<News> {
+    fn look(
+        &mut self,
+        metrics: &Metrics,
+        departure: Option<Departure>,
+        now: Instant,
+        wall: SystemTime,
+    ) -> Vec<News> {
         let (mut states, _) = metrics.trigger_states(now);
         // Names that were made up were never served.
         states.retain(|state| state.was_served && state.labels.name != LOOKING);
         let mut news = self.thresholds(&states, now);
-        news.extend(self.triggers(states, now));
+        news.extend(self.triggers(states, departure, now));
         news.extend(self.certificates(metrics, wall));
         news
     }
@@ -124,24 +141,23 @@ impl Lookout {
         changed
     }
 
-    fn triggers(&mut self, states: Vec<TriggerState>, now: Instant) -> Vec<News> {
+    fn triggers(&mut self, states: Vec<TriggerState>, departure: Option<Departure>, now: Instant) -> Vec<News> {
         let age = |state: &TriggerState| now.saturating_duration_since(state.asked_at);
         let asked = states.iter().filter(|state| age(state) <= LATELY).count();
         self.present_since = (asked > 0).then(|| self.present_since.unwrap_or(now));
+        let left = departure.and_then(|departure| left(&states, departure, now));
         let has_stopped = |state: &TriggerState| match self.present_since {
             Some(since) => state.is_missed(since, now),
-            None => state.is_silent(now) && age(state) > ALONE,
+            None => left.is_some() || state.is_silent(now) && age(state) > ALONE,
         };
         let is_told = |state: &TriggerState| self.silent.contains(&state.labels);
         let (silent, heard): (Vec<_>, Vec<_>) =
             states.into_iter().partition(|state| has_stopped(state) || is_told(state) && state.is_silent(now));
         let stopped = silent.iter().filter(|state| !is_told(state));
         let count = stopped.clone().count();
-        let latest = stopped.max_by_key(|state| state.asked_at).map(|state| News::Stopped {
-            count,
-            asked,
-            latest: Arc::clone(&state.labels),
-            silent: age(state),
+        let latest = stopped.max_by_key(|state| state.asked_at).map(|state| match left {
+            Some(ago) if asked == 0 => News::Left { count, ago },
+            _ => News::Stopped { count, asked, latest: Arc::clone(&state.labels), silent: age(state) },
         });
         let resumed: Vec<_> = heard.iter().filter(|state| is_told(state)).collect();
         let one = resumed.first().map(|one| News::Resumed { count: resumed.len(), one: Arc::clone(&one.labels) });
@@ -165,6 +181,14 @@ impl Lookout {
         }
         news
     }
+}
+
+/// Returns how long ago KEDA left, if it ended the latest connection itself, had asked until then, and has asked for nothing since.
+fn left(states: &[TriggerState], departure: Departure, now: Instant) -> Option<Duration> {
+    let asked_at = states.iter().map(|state| state.asked_at).max()?;
+    let had_asked = asked_at <= departure.at && departure.at.duration_since(asked_at) <= LATELY;
+    let ago = now.saturating_duration_since(departure.at);
+    (departure.by == EndedBy::Peer && had_asked && ago >= LEFT).then_some(ago)
 }
 
 /// Returns what is left until a time in seconds since 1970.
@@ -193,6 +217,15 @@ impl News {
                     query,
                     ?silent,
                     "KEDA asks this process for nothing any more: it asks another pod, or its operator is away or cannot connect"
+                );
+            }
+            Self::Left { count, ago } => {
+                let ago = Duration::from_secs(ago.as_secs());
+                tracing::warn!(
+                    count,
+                    ?ago,
+                    "KEDA's connection ended, and nothing has asked since: KEDA's operator is away or cannot connect. With several \
+                     pods it may ask another one"
                 );
             }
             Self::Stopped { count, asked, latest, silent } => {
@@ -275,8 +308,18 @@ mod tests {
 
     /// Returns the kind, the counts and the name of each news about triggers.
     fn told(lookout: &mut Lookout, metrics: &Metrics) -> Vec<(&'static str, usize, usize, String)> {
-        let news = lookout.look(metrics, Instant::now(), SystemTime::UNIX_EPOCH).into_iter();
+        told_after(lookout, metrics, None)
+    }
+
+    /// The same after a connection has ended.
+    fn told_after(
+        lookout: &mut Lookout,
+        metrics: &Metrics,
+        departure: Option<Departure>,
+    ) -> Vec<(&'static str, usize, usize, String)> {
+        let news = lookout.look(metrics, departure, Instant::now(), SystemTime::UNIX_EPOCH).into_iter();
         news.map(|news| match news {
+            News::Left { count, .. } => ("left", count, 0, String::new()),
             News::Stopped { count, asked, latest, .. } => ("stopped", count, asked, latest.name.clone()),
             News::Resumed { count, one } => ("resumed", count, 0, one.name.clone()),
             other => panic!("it is about something else: {other:?}"),
@@ -310,7 +353,7 @@ mod tests {
                 let thresholds = Some(Thresholds { target: *target, activation: *activation });
                 metrics.trigger_asked(TriggerId { hash: *hash, thresholds, ..trigger("mails") }, Instant::now());
             }
-            let news = lookout.look(&metrics, Instant::now(), SystemTime::UNIX_EPOCH).into_iter();
+            let news = lookout.look(&metrics, None, Instant::now(), SystemTime::UNIX_EPOCH).into_iter();
             news.map(|news| match news {
                 News::Changed { keys, before, after, .. } => {
                     (keys.is_some(), format!("{} to {}", in_words(&before), in_words(&after)))
@@ -346,7 +389,7 @@ mod tests {
                 let thresholds = Some(Thresholds { target: *target, activation: 0.0 });
                 metrics.trigger_asked(TriggerId { hash: *hash, thresholds, ..trigger("mails") }, Instant::now());
             }
-            lookout.look(&metrics, Instant::now(), SystemTime::UNIX_EPOCH).len()
+            lookout.look(&metrics, None, Instant::now(), SystemTime::UNIX_EPOCH).len()
         };
         assert_eq!(told(&[(1, 5.0), (2, 7.0)]), 0);
         advance(Duration::from_secs(120)).await;
@@ -380,13 +423,36 @@ mod tests {
         assert_eq!((news.len(), news[0].0, news[0].1), (1, "resumed", 2));
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn an_operator_that_ends_its_connection_is_missed_after_five_minutes_and_one_that_is_sent_away_is_not() {
+        for (by, pause, is_told) in
+            [(EndedBy::Peer, 10, true), (EndedBy::Us, 10, false), (EndedBy::Peer, 100, false)]
+        {
+            let (metrics, mut lookout) = (metrics(), Lookout::default());
+            poll(&metrics, &["mails", "exports"]);
+            // Whoever ends a connection long after KEDA has asked is somebody else.
+            advance(Duration::from_secs(pause)).await;
+            let departure = Some(Departure { at: Instant::now(), by });
+            advance(Duration::from_secs(240)).await;
+            assert!(told_after(&mut lookout, &metrics, departure).is_empty());
+            advance(Duration::from_secs(60)).await;
+            let expected = [("left", 2, 0, String::new())];
+            assert_eq!(told_after(&mut lookout, &metrics, departure), expected[..usize::from(is_told)]);
+            advance(Duration::from_secs(60)).await;
+            assert!(told_after(&mut lookout, &metrics, departure).is_empty());
+            poll(&metrics, &["mails", "exports"]);
+            let resumed: Vec<_> = told_after(&mut lookout, &metrics, departure).iter().map(|news| news.0).collect();
+            assert_eq!(resumed, ["resumed"][..usize::from(is_told)]);
+        }
+    }
+
     #[tokio::test]
     async fn a_certificate_is_told_at_each_step_to_its_end_and_again_after_it_was_renewed() {
         let (metrics, mut lookout) = (metrics(), Lookout::default());
         let mut told = |days: f64| {
             let end = &metrics.certificate_expiry;
             end.get_or_create(&CertificateLabels { certificate: CERTIFICATES[0] }).set(days * 86_400.0);
-            let news = lookout.look(&metrics, Instant::now(), SystemTime::UNIX_EPOCH + 1_000 * DAY);
+            let news = lookout.look(&metrics, None, Instant::now(), SystemTime::UNIX_EPOCH + 1_000 * DAY);
             news.into_iter()
                 .map(|news| match news {
                     News::Ending(_, remaining) => remaining,
