@@ -89,13 +89,7 @@ pub(super) async fn follow(metrics: Arc<Metrics>, departed: watch::Receiver<Opti
 }
 
 impl Lookout {
-    fn look(
-        &mut self,
-        metrics: &Metrics,
-        departure: Option<Departure>,
-        now: Instant,
-        wall: SystemTime,
-    ) -> Vec<News> {
+    fn look(&mut self, metrics: &Metrics, departure: Option<Departure>, now: Instant, wall: SystemTime) -> Vec<News> {
         let (mut states, _) = metrics.trigger_states(now);
         // Names that were made up were never served.
         states.retain(|state| state.was_served && state.labels.name != LOOKING);
@@ -425,9 +419,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_operator_that_ends_its_connection_is_missed_after_five_minutes_and_one_that_is_sent_away_is_not() {
-        for (by, pause, is_told) in
-            [(EndedBy::Peer, 10, true), (EndedBy::Us, 10, false), (EndedBy::Peer, 100, false)]
-        {
+        for (by, pause, is_told) in [(EndedBy::Peer, 10, true), (EndedBy::Us, 10, false), (EndedBy::Peer, 100, false)] {
             let (metrics, mut lookout) = (metrics(), Lookout::default());
             poll(&metrics, &["mails", "exports"]);
             // Whoever ends a connection long after KEDA has asked is somebody else.
