@@ -135,6 +135,17 @@ class Pods(unittest.TestCase):
         self.assertEqual(variables["CLAPOMETER__SERVER__LISTEN"], "0.0.0.0:9090")
         self.assertEqual(variables["CLAPOMETER__SERVER__TLS__CLIENT_CA"], "/certs/ca.crt")
 
+    def test_alerts_link_to_the_runbook_of_the_url_that_is_given(self):
+        def links(file: str) -> list[str]:
+            (rule,) = of_kind(self.rendered(file), "PrometheusRule")
+            rules = [rule for group in rule["spec"]["groups"] for rule in group["rules"]]
+            return [rule["annotations"]["runbook_url"] for rule in rules]
+
+        paths = links("renamed-values.yaml")
+        self.assertTrue(paths and all(path.startswith("docs/runbook.md#") for path in paths), paths)
+        base = "https://git.example.com/clapometer/blob/v0.1.0/"
+        self.assertEqual(links("full-values.yaml"), [base + path for path in paths])
+
     def test_monitors_elsewhere_look_into_the_releases_namespace(self):
         documents = self.rendered("teams-values.yaml")
         (monitor,) = of_kind(documents, "PodMonitor")
