@@ -83,6 +83,8 @@ pub struct PresetQuery {
     pub name: &'static str,
     /// The versions of the library that it expects, as a message names them.
     pub expects: String,
+    /// The thing that stalled rows wait for, in a sentence.
+    pub stalled: &'static str,
     /// The statement that says whether the configured queue has ever been seen.
     pub seen: Option<String>,
 }

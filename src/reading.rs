@@ -102,3 +102,8 @@ impl Rows {
         }
     }
 }
+
+/// Says that so many rows are stalled.
+pub fn stalled_rows(rows: f64) -> String {
+    format!("{rows:.0} {} stalled", if rows == 1.0 { "row is" } else { "rows are" })
+}

@@ -23,7 +23,7 @@ use tokio::time::Instant;
 
 pub use self::{
     episodes::{Episode, Matter},
-    history::{Change, Event, Happening, History, Incident, TriggerHistory, Window},
+    history::{Change, Event, Happening, History, Incident, Stalled, TriggerHistory, Window},
     texts::shortened_list,
     troubles::Trouble,
 };

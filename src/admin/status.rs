@@ -146,6 +146,9 @@ struct Query {
     /// The Jobs that its keys share, and the number of keys that get fewer than they have rows, if any does.
     #[serde(skip)]
     short: Option<(u64, usize)>,
+    /// The number of rows of a preset that no worker gets, if there are any, and what they wait for.
+    #[serde(skip)]
+    stalled: Option<(f64, &'static str)>,
     /// The time since which changes come without the notifications that it waits for.
     #[serde(skip)]
     unannounced_since: Option<Moment>,

@@ -18,7 +18,7 @@ use super::{
 use crate::{
     blocking,
     metrics::{CertificateLabels, Metrics},
-    recorder::{History, Incident, LIFETIME, Window},
+    recorder::{History, Incident, LIFETIME, Stalled, Window},
     scaler::Catalog,
 };
 
@@ -86,8 +86,11 @@ fn name_databases(history: &mut History, catalog: &Catalog) {
     for trigger in &mut history.triggers {
         let source = catalog.allowed(&trigger.query, &history.namespace);
         trigger.silent_keys = source.as_ref().map_or(0, |source| source.silent_keys(Instant::now()));
-        let short_keys = source.as_ref().and_then(|source| source.state(Instant::now()).latest?.short_keys);
-        trigger.short_keys = short_keys.unwrap_or_default();
+        let latest = source.as_ref().and_then(|source| source.state(Instant::now()).latest);
+        trigger.short_keys = latest.and_then(|latest| latest.short_keys).unwrap_or_default();
+        let rows = latest.and_then(|latest| latest.stalled).filter(|rows| *rows > 0.0);
+        let preset = source.as_ref().and_then(|source| source.query().preset.as_ref());
+        trigger.stalled = rows.zip(preset).map(|(rows, preset)| Stalled { rows, step: preset.stalled.to_owned() });
         let budget = source.as_ref().and_then(|source| source.query().budget.as_ref());
         trigger.budget = budget.map(|budget| budget.total);
         trigger.is_grouped = source.is_some_and(|source| source.query().group_by.is_some());

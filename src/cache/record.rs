@@ -39,6 +39,8 @@ pub struct LatestReading {
     pub keys: Option<usize>,
     /// The number of keys that a budget leaves fewer Jobs than they have rows.
     pub short_keys: Option<usize>,
+    /// The number of rows of a preset that nobody gets until a person or another process does something.
+    pub stalled: Option<f64>,
     /// The time at which its statement was sent.
     pub sent_at: Instant,
     /// The time from sending the statement to its answer.
@@ -76,8 +78,8 @@ impl Record {
         };
         let took = now.saturating_duration_since(reading.sent_at);
         let mut state = self.lock();
-        state.latest =
-            Some(LatestReading { numbers, keys, short_keys: reading.short_keys, sent_at: reading.sent_at, took });
+        let Reading { short_keys, stalled, sent_at, .. } = *reading;
+        state.latest = Some(LatestReading { numbers, keys, short_keys, stalled, sent_at, took });
         if !still_fails {
             state.fault = None;
         }

@@ -32,6 +32,9 @@ const LATE_PAUSE: Duration = Duration::from_secs(600);
 /// The time for which the log does not repeat that a budget is used up: a well used budget is so most of the time.
 const SHORT_PAUSE: Duration = Duration::from_secs(3_600);
 
+/// The time for which the log does not repeat that rows are stalled: they wait for a person.
+const STALLED_PAUSE: Duration = Duration::from_secs(3_600);
+
 /// The number of characters of a key that the log shows.
 const SHOWN: usize = 100;
 
@@ -48,6 +51,7 @@ pub struct QuerySource {
     causes: Mutex<Causes>,
     late_told_at: Mutex<Option<Instant>>,
     short_told_at: Mutex<Option<Instant>>,
+    stalled_told_at: Mutex<Option<Instant>>,
     retired: AtomicBool,
 }
 
@@ -68,6 +72,7 @@ impl QuerySource {
             causes: Mutex::default(),
             late_told_at: Mutex::default(),
             short_told_at: Mutex::default(),
+            stalled_told_at: Mutex::default(),
             retired: AtomicBool::new(false),
         })
     }
@@ -190,6 +195,11 @@ impl QuerySource {
                 total = budget.total,
                 "a budget is used up: keys are told fewer Jobs than they have rows"
             );
+        }
+        if let Some(rows) = reading.stalled.filter(|rows| *rows > 0.0)
+            && is_due(&self.stalled_told_at, STALLED_PAUSE)
+        {
+            tracing::warn!(query = %self.labels.query, rows, "rows are stalled: no worker gets them, and they are not counted");
         }
     }
 

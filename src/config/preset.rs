@@ -163,7 +163,12 @@ pub(super) fn read(section: &Section<'_>, preset: Option<Entry<'_>>) -> Option<E
         activity_column: options.workers.unwrap_or(preset.workers).activity_column(),
         is_grouped: preset.is_grouped(&options),
         channel: preset.channel(&options),
-        query: PresetQuery { name: preset.name, expects: preset.expects(), seen: preset.seen(&options) },
+        query: PresetQuery {
+            name: preset.name,
+            expects: preset.expects(),
+            stalled: preset.stalled,
+            seen: preset.seen(&options),
+        },
     })
 }
 

@@ -77,6 +77,16 @@ pub struct History {
     pub incidents: Vec<Happening>,
 }
 
+/// Rows of a preset that no worker gets.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Stalled {
+    /// Their number, undivided.
+    #[serde(serialize_with = "json::number")]
+    pub rows: f64,
+    /// The thing that they wait for, in a sentence.
+    pub step: String,
+}
+
 /// The history of one trigger, as far as it is remembered.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct TriggerHistory {
@@ -112,6 +122,9 @@ pub struct TriggerHistory {
     /// The number of keys that its query's budget leaves fewer Jobs than they have rows now.
     #[serde(default)]
     pub short_keys: usize,
+    /// The rows of its query's preset that no worker gets now, if there are any.
+    #[serde(default)]
+    pub stalled: Option<Stalled>,
     /// The number of Jobs that its query shares among its keys, if it does.
     #[serde(default)]
     pub budget: Option<u64>,
@@ -438,6 +451,7 @@ impl Store {
             interval_seconds: (trigger.pause > 0).then(|| f64::from(trigger.pause) / 10.0),
             silent_keys: 0,
             short_keys: 0,
+            stalled: None,
             budget: None,
             is_grouped: false,
             is_silent: clock.now.saturating_sub(trigger.asked_at) > trigger.longest_pause(),

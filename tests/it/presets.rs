@@ -17,15 +17,18 @@ mod solid_queue;
 
 use std::time::Duration;
 
+use clapometer::reading::stalled_rows;
 use serde_json::Value as Json;
 use tonic::Code;
 
 use crate::support::{
+    admin,
     cluster::Cluster,
     database::Database,
     executable::Executable,
     fixture::{Fixture, SOON, configuration},
     grpc::trigger,
+    wait,
 };
 
 /// A library's tables, and how the tests make rows.
@@ -155,6 +158,28 @@ impl Library {
         let stalled: u32 = cases.iter().map(|case| case.stalled).sum();
         let found = fixture.metric("clapometer_query_stalled", "query=\"all\"").await;
         assert_eq!(found, Some(f64::from(stalled)));
+        self.tells_stalled_rows(&fixture, stalled).await;
+    }
+
+    /// Looks for stalled rows where somebody looks whose Jobs do not start.
+    async fn tells_stalled_rows(&self, fixture: &Fixture, stalled: u32) {
+        let status: Json = serde_json::from_str(&admin::get(fixture.serving.admin, "/api/status").await).unwrap();
+        let problems = status["problems"].as_array().unwrap().iter();
+        let texts: Vec<_> = problems.filter(|problem| problem["word"] == "stalled").map(|one| &one["text"]).collect();
+        let history = admin::get(fixture.serving.admin, "/api/triggers/default/all").await;
+        let history: Json = serde_json::from_str(&history).unwrap();
+        let told = "rows are stalled: no worker gets them, and they are not counted";
+        if stalled == 0 {
+            assert!(texts.is_empty(), "{texts:?}");
+            assert_eq!((&history["triggers"][0]["stalled"], fixture.logged(told)), (&Json::Null, 0));
+            return;
+        }
+        let text = format!("{}, and counted in neither number: no worker gets them", stalled_rows(stalled.into()));
+        assert_eq!(texts, [&text]);
+        assert_eq!(history["triggers"][0]["stalled"]["rows"], stalled, "{history:#}");
+        wait::first("the log says so", Duration::from_secs(60), async || (fixture.logged(told) > 0).then_some(()))
+            .await;
+        assert_eq!(fixture.logged(told), 1);
     }
 
     /// Checks what holds for every library.

@@ -93,6 +93,10 @@ impl Gatherer {
             keys: latest.and_then(|latest| latest.keys),
             silent_keys: source.silent_keys(clock.instant()),
             short: query.budget.as_ref().map(|budget| budget.total).zip(short_keys),
+            stalled: latest
+                .and_then(|latest| latest.stalled)
+                .filter(|rows| *rows > 0.0)
+                .zip(query.preset.as_ref().map(|preset| preset.stalled)),
             unannounced_since: source.unannounced_since().map(|since| clock.moment(since)),
             read_at,
             age_seconds: read_at.map(|read_at| rounded(read_at.age.as_secs_f64())),

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use serde::{Serialize, Serializer};
 
 use super::{Database, DatabaseState, QueryState, ReloadResult, Status, Trigger, TriggerState, clock::Moment};
-use crate::{remedy, terminal::text::plural};
+use crate::{reading::stalled_rows, remedy, terminal::text::plural};
 
 /// The most triggers of one state that are named.
 const NAMED: usize = 5;
@@ -124,6 +124,9 @@ impl Status {
         if let unseen @ 1.. = self.queries.iter().filter(|query| query.silent_keys > 0).count() {
             parts.push(format!("{} asked for unknown keys", plural(unseen, "query is", "queries are")));
         }
+        if let stalled @ 1.. = self.queries.iter().filter(|query| query.stalled.is_some()).count() {
+            parts.push(format!("{} stalled rows", plural(stalled, "query has", "queries have")));
+        }
         let silent = self.count(TriggerState::Silent);
         if silent > 0 {
             parts.push(format!("{} {} silent", plural(silent, "trigger", "triggers"), are(silent)));
@@ -199,6 +202,12 @@ impl Status {
             let text = format!("{keys} been in no answer since the start, and counts as zero").into();
             let remedy = "Is the key of the trigger spelt right? The log names it. If its queue has had no row yet, all is well.";
             let (weight, word, subject) = (Weight::Note, "unknown", Subject::Query(&query.name));
+            problems.push(Problem { weight, word, subject, since: None, text, remedy: Some(remedy) });
+        }
+        for query in &self.queries {
+            let Some((rows, remedy)) = query.stalled else { continue };
+            let text = format!("{}, and counted in neither number: no worker gets them", stalled_rows(rows)).into();
+            let (weight, word, subject) = (Weight::Warning, "stalled", Subject::Query(&query.name));
             problems.push(Problem { weight, word, subject, since: None, text, remedy: Some(remedy) });
         }
         for query in self.queries.iter().filter(|query| query.unannounced_since.is_some()) {

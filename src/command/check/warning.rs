@@ -7,9 +7,8 @@ use serde::Serialize;
 use crate::{
     config::Database,
     postgres::{Caveat, Function, FunctionSnapshot, Relation, RowSecurity, Server},
-    presets,
     query::{PresetQuery, Query},
-    reading::CALL_DEADLINE,
+    reading::{CALL_DEADLINE, stalled_rows},
     terminal::text::number,
 };
 
@@ -144,18 +143,16 @@ pub(super) fn for_duration(query: &Query, took: Duration) -> Option<Warning> {
 /// Returns the warnings about a preset's rows.
 pub(super) fn for_preset(query: &PresetQuery, stalled: f64, is_queue_seen: Option<bool>) -> Vec<Warning> {
     let mut warnings = Vec::new();
-    let preset = presets::find(query.name);
     if is_queue_seen == Some(false) {
         warnings.push(
             Warning::new("the queue has never been seen in this database")
                 .advise("check the spelling of queue; an empty queue looks the same to KEDA"),
         );
     }
-    if let Some(preset) = preset.filter(|_| stalled > 0.0) {
-        let rows = if stalled == 1.0 { "row is" } else { "rows are" };
+    if stalled > 0.0 {
         warnings.push(
-            Warning::new(format!("{stalled:.0} {rows} stalled, and counted in neither number"))
-                .advise(format!("{}; `clapometer presets {}` has the states", preset.stalled, preset.name)),
+            Warning::new(format!("{}, and counted in neither number", stalled_rows(stalled)))
+                .advise(format!("{}; `clapometer presets {}` has the states", query.stalled, query.name)),
         );
     }
     warnings

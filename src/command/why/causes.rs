@@ -5,6 +5,7 @@ use time::OffsetDateTime;
 use super::story::{State, Story, held};
 use crate::{
     config::part_of_key,
+    reading::stalled_rows,
     recorder::{Event, History, Incident, TriggerHistory},
     remedy,
     terminal::text::{number, plural, printable},
@@ -36,7 +37,8 @@ impl Story<'_> {
                     )
                 });
                 let of_divisor = of_divisor(state).into_iter();
-                let of_value = of_value(state).into_iter().chain(of_divisor).chain(of_threshold);
+                let of_value =
+                    of_stalled(state).into_iter().chain(of_value(state)).chain(of_divisor).chain(of_threshold);
                 of_value.chain(of_path).chain(of_notifications).collect()
             }
         };
@@ -274,6 +276,16 @@ fn value_before(trigger: &TriggerHistory, at: OffsetDateTime, history: &History)
     });
     let (_, value, target) = values.max_by_key(|(at, ..)| *at)?;
     Some(number(value) + &target.map_or_else(String::new, |target| format!(" / {}", number(target))))
+}
+
+/// Says that there are rows which no worker gets, and which are not counted.
+fn of_stalled(state: &State<'_>) -> Option<String> {
+    let stalled = state.trigger.stalled.as_ref()?;
+    Some(format!(
+        "Now {} in its queue, and counted in neither number, because no worker gets them: {}.",
+        stalled_rows(stalled.rows),
+        stalled.step
+    ))
 }
 
 /// Says what may lower a value although there is no error.

@@ -4,7 +4,7 @@ use super::{ask::Answered, exit, outlook::Outlook, story::Story};
 use crate::{
     command::Exit,
     manifest::Manifest,
-    recorder::{Change, Event, Happening, History, Incident, TriggerHistory},
+    recorder::{Change, Event, Happening, History, Incident, Stalled, TriggerHistory},
     terminal::style::ColorChoice,
 };
 
@@ -58,6 +58,7 @@ fn trigger(first: &str, last: &str, changes: Vec<Change>) -> TriggerHistory {
         interval_seconds: Some(30.0),
         silent_keys: 0,
         short_keys: 0,
+        stalled: None,
         budget: None,
         is_grouped: false,
         is_silent: false,
@@ -170,6 +171,19 @@ fn a_budget_and_a_zero_of_an_unknown_key_are_told() {
     assert!(told(3.0, 1, Some(40)).contains(budget) && !told(3.0, 1, Some(40)).contains(key));
     assert!(told(0.0, 1, None).contains(key) && !told(0.0, 1, None).contains("Its query shares"));
     assert!(!told(0.0, 0, None).contains(key));
+}
+
+#[test]
+fn stalled_rows_are_told_in_place_of_guesses_about_a_zero() {
+    let one = || trigger("00:10:00", "08:59:50", vec![value("01:30:00", 7.0), value("03:00:00", 0.0)]);
+    let guess = "PostgreSQL has counted nothing since 03:00:00, and 7 before";
+    let page = flat(&told_of("03:12:00", vec![one()]));
+    assert!(page.contains(guess) && !page.contains("stalled"), "{page}");
+    let mut one = one();
+    one.stalled = Some(Stalled { rows: 7.0, step: "a task of yours has to retry them".to_owned() });
+    let page = flat(&told_of("03:12:00", vec![one]));
+    assert!(page.contains("Now 7 rows are stalled in its queue"), "{page}");
+    assert!(page.contains("a task of yours has to retry them.") && !page.contains(guess), "{page}");
 }
 
 #[test]

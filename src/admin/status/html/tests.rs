@@ -49,6 +49,7 @@ fn query(name: String, state: QueryState, history: Vec<Option<f64>>) -> Query {
         activity: Some(17.0),
         keys: None,
         silent_keys: 0,
+        stalled: None,
         short: None,
         unannounced_since: None,
         read_at: Some(moment(3)),
