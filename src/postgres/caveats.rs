@@ -13,7 +13,7 @@ use super::explain::{Explained, expressions, text};
 ///
 /// A subscription may name a partitioned table while the plan has its partitions. `now()`, or a parameter with a time zone,
 /// is compared with a column without one in the zone of the session; in UTC that is what nearly every library writes.
-/// `AT TIME ZONE` is `timezone('UTC'::text, now())` in plans of PostgreSQL 13. Where a citext meets a text, such as a
+/// `AT TIME ZONE` is `timezone('UTC'::text, now())` in plans of PostgreSQL 13, and everywhere if it is written so. Where a citext meets a text, such as a
 /// parameter, PostgreSQL compares both as text.
 const CAVEATS: &str = r#"
 -- clapometer check: caveats
@@ -41,7 +41,7 @@ WITH present (clock) AS (
      WHERE a.atttypid = 'timestamp'::regtype
        AND a.attname ~ '^\w+$'
        AND current_setting('TimeZone') !~* '^(etc/)?(utc|gmt|uct|zulu|universal|greenwich)$'
-       AND ($3 ~ format('\m%s"?\)*\s*[<>=]+\s*\(*%s', a.attname, present.clock)
+       AND ($3 ~ format('(?<!timezone\([^()]*, (\w+\.)?"?)\m%s"?\)*\s*[<>=]+\s*\(*%s', a.attname, present.clock)
             OR $3 ~ format('%s[^<>=,\n]*[<>=]+\s*\(*(\w+\.)?"?%s\M', present.clock, a.attname))
  UNION
     SELECT 'case', relation.root, a.attname::text, NULL

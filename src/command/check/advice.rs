@@ -90,6 +90,10 @@ pub(super) fn for_query(
             "`postgres-batch migrate up` makes it; if it is in another schema, set databases.{database}.search_path; \
              ignore this if you do not use postgres-batch"
         ),
+        Cause::MissingTable | Cause::MissingColumn if has_capitals(at) => format!(
+            "PostgreSQL reads a name without double quotes in lower case: if capital letters are part of it, write it in \
+             double quotes in queries.{name}.sql; otherwise correct it"
+        ),
         Cause::MissingTable => format!(
             "create it, write its schema before its name, or set databases.{database}.search_path; and is \
              databases.{database}.dbname the right database?"
@@ -115,6 +119,9 @@ pub(super) fn for_query(
         Cause::MissingOperator if matches!(at, Some(Excerpt::Wrapper)) => {
             format!("next_change of queries.{name} must be a timestamptz, and the other columns numbers")
         }
+        Cause::MissingOperator if error.message.contains(" == ") => {
+            format!("SQL compares by one =: correct queries.{name}.sql")
+        }
         Cause::MissingOperator => format!(
             "the types on both sides differ: cast one in queries.{name}.sql; an enum is compared with a parameter of \
              type text as column::text = $1"
@@ -134,6 +141,9 @@ pub(super) fn for_query(
         Cause::Syntax if error.message.contains("cross-database") => format!(
             "a session reads one database: leave its name out of queries.{name}.sql, and set \
              databases.{database}.dbname, or queries.{name}.database to another entry of databases"
+        ),
+        Cause::Syntax if error.message.contains("syntax error") && matches!(at, Some(Excerpt::Sql { .. })) => format!(
+            "PostgreSQL understands queries.{name}.sql up to the marked place: look for a mistake there or just before it"
         ),
         Cause::Syntax if query.value_column.is_none() => format!(
             "queries.{name}.sql must be one SELECT that only reads, with one column; if it returns several, name the \
@@ -158,7 +168,9 @@ pub(super) fn for_query(
                                zero: give it BYPASSRLS, or count through a view or a SECURITY DEFINER function of \
                                the table's owner"
             .to_owned(),
-        Cause::ReadOnly => format!("queries.{name}.sql writes; every reading is a read-only transaction"),
+        Cause::ReadOnly => {
+            format!("queries.{name}.sql writes, or locks rows (FOR UPDATE); every reading is a read-only transaction")
+        }
         Cause::StatementTimeout => format!(
             "make it faster (an index on what WHERE tests, a LIMIT inside the count), or raise queries.{name}.timeout"
         ),
@@ -168,6 +180,10 @@ pub(super) fn for_query(
         ),
         Cause::Datum if error.message.contains("enum") => {
             format!("correct queries.{name}.sql; SELECT unnest(enum_range(NULL::TYPE)) lists the enum's values")
+        }
+        // The wrapper's own cast, which has no place in the text.
+        Cause::Datum if at.is_none() && error.message.contains("double precision") => {
+            format!("the reported column must be a number, such as count(*): correct queries.{name}.sql")
         }
         Cause::Datum => format!("correct queries.{name}.sql, or the data that it reads"),
         Cause::Silent | Cause::Connection | Cause::NotReady => "try again; the server's log says why".to_owned(),
@@ -194,6 +210,13 @@ fn open_questions(sql: &str) -> Vec<&str> {
         }
     }
     questions
+}
+
+/// Returns whether the server points to a name without quotes that is written with capital letters among others.
+fn has_capitals(at: Option<&Excerpt>) -> bool {
+    let Some(Excerpt::Sql { text, column, .. }) = at else { return false };
+    let name = || text.chars().skip(*column).take_while(|c| c.is_alphanumeric() || "_.".contains(*c));
+    name().any(char::is_uppercase) && name().any(char::is_lowercase)
 }
 
 /// Returns whether the server points to a name in double quotes.

@@ -8,7 +8,7 @@ async fn each_broken_query_is_shown_where_it_is_broken_with_what_to_do() {
     let database = Database::empty(Cluster::shared().await).await;
     database
         .execute(
-            "CREATE TABLE job (n int, queue text); GRANT SELECT ON job TO scaler; INSERT INTO job VALUES (1), (2);
+            "CREATE TABLE job (n int, queue text); GRANT SELECT ON job TO scaler; INSERT INTO job VALUES (1, 'mail'), (2, NULL);
              CREATE TABLE hidden (); GRANT SELECT ON hidden TO scaler; ALTER TABLE hidden ENABLE ROW LEVEL SECURITY;
              CREATE TABLE forbidden (); CREATE TABLE secret (); CREATE TYPE mood AS ENUM ('sad', 'ok');
              CREATE TABLE person (mood mood, born date, tags jsonb); GRANT SELECT ON person TO scaler;
@@ -30,6 +30,12 @@ async fn each_broken_query_is_shown_where_it_is_broken_with_what_to_do() {
   no-row: {sql: SELECT n FROM job WHERE n > 5}
   negative: {sql: SELECT -1}
   text: {sql: "SELECT 'many'"}
+  text-column: {sql: SELECT queue FROM job WHERE n = 1}
+  typing: {sql: "SELECT count(*) FORM job /* which one? */"}
+  comma: {sql: "SELECT count(*) FROM job WHERE queue IN ('mail',)"}
+  equals: {sql: "SELECT count(*) FROM job WHERE queue == 'mail'"}
+  capitals: {sql: SELECT count(*) FROM Job.Items}
+  capital-column: {sql: SELECT count(*) FROM job WHERE runAfter < now()}
   writes: {sql: "WITH gone AS (DELETE FROM job RETURNING 1) SELECT count(*) FROM gone"}
   slow: {sql: SELECT count(*) FROM pg_sleep(20), timeout: 2s}
   nan: {sql: "SELECT 'NaN'::float8"}

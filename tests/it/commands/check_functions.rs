@@ -156,6 +156,7 @@ async fn rows_that_are_elsewhere_or_of_another_moment_are_told() {
   local: {sql: SELECT count(*) FROM job WHERE run_at <= now()}
   turned: {sql: \"SELECT count(*) FROM job AS j WHERE now() - interval '1 min' > j.run_at\"}
   zoned: {sql: \"SELECT count(*) FROM job WHERE run_at <= now() AT TIME ZONE 'UTC'\"}
+  called: {sql: \"SELECT count(*) FROM job AS j WHERE timezone('UTC', j.run_at) <= now() AND timezone('UTC', run_at) < now()\"}
   given: {sql: SELECT count(*) FROM job WHERE run_at < $1, parameters: {at: timestamptz}}
   moved: {sql: \"SELECT count(*) FROM job WHERE run_at < $1 AT TIME ZONE 'UTC'\", parameters: {at: timestamptz}}
   absolute: {sql: SELECT count(*) FROM job WHERE due <= now() AND run_at IS NOT NULL}
@@ -172,6 +173,7 @@ async fn rows_that_are_elsewhere_or_of_another_moment_are_told() {
         ("given", Some(local)),
         ("moved", None),
         ("zoned", None),
+        ("called", None),
         ("absolute", None),
     ] {
         let text = line(&finished.output, query);
