@@ -2,7 +2,7 @@
 //!
 //! Each question is a read-only transaction of its own, with a limit, and asks the catalog, which every role may read.
 
-use tokio::time::timeout;
+use tokio::{join, time::timeout};
 use tokio_postgres::{
     Row,
     types::{ToSql, Type},
@@ -157,19 +157,23 @@ impl Inspector {
 
     async fn ask(&mut self, text: &str, parameters: &[(&(dyn ToSql + Sync), Type)]) -> Result<Vec<Row>, QueryError> {
         let client = &self.session.client;
+        // In one round trip, because a database may have many tables to ask about.
         let asked = timeout(CONNECT + OVERTIME, async {
-            client.batch_execute(BEGIN).await?;
-            client.query_typed(text, parameters).await
+            let begin = client.batch_execute(BEGIN);
+            let (begun, rows, ended) =
+                join!(biased; begin, client.query_typed(text, parameters), client.batch_execute("ROLLBACK"));
+            begun?;
+            let rows = rows?;
+            ended.map(|()| rows)
         });
-        let answer = asked.await;
-        self.roll_back().await;
-        match answer {
+        match asked.await {
             Ok(Ok(rows)) => Ok(rows),
             Ok(Err(error)) => {
                 self.renew().await;
                 Err(QueryError::of(&error))
             }
             Err(_) => {
+                self.replace_session().await;
                 let message = format!("no answer within {:?}", CONNECT + OVERTIME);
                 Err(QueryError::ours(Fault::DeadlineExceeded, Cause::Silent, message))
             }
