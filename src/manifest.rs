@@ -62,7 +62,7 @@ impl Manifest {
         for Document { lines, bytes, text } in documents(text) {
             let breaks = breaks(&text);
             let start = Start { lines: lines.start - 1, bytes, breaks: &breaks };
-            match yaml::document(&text) {
+            match yaml::manifest(&text) {
                 Ok(root) => {
                     let root = Node::of(root, start);
                     manifest.documents += usize::from(!matches!(root.value, Value::Null));
@@ -193,6 +193,35 @@ mod tests {
         assert_eq!(manifest.objects[0].spec(&["x"]).map(|node| node.line), Some(6));
         let lines: Vec<_> = manifest.unreadable.iter().map(|document| document.line).collect();
         assert_eq!(lines, [15]);
+    }
+
+    #[test]
+    fn a_document_that_would_take_too_much_says_so_in_words() {
+        let tenfold = |(at, name): (usize, char)| {
+            let before = char::from_u32(u32::from(name) - 1).expect("a letter");
+            let item = if at == 0 { "1".to_owned() } else { format!("*{before}") };
+            format!("{name}: &{name} [{}]\n", [item.as_str(); 10].join(", "))
+        };
+        let bomb: String = ('b'..'k').enumerate().map(tenfold).collect();
+        for (text, expected) in [
+            ("- ".repeat(100_000), "nested too deeply"),
+            (format!("a: {}", "[".repeat(100_000)), "nested too deeply"),
+            (bomb, "aliases (*name) that stand for too much; write out what they stand for"),
+            ("a: &a [*a]\n".to_owned(), "an anchor (&name) with an alias to itself inside"),
+        ] {
+            // The stack of a main thread, which reads manifests.
+            let read = std::thread::Builder::new().stack_size(8 << 20).spawn(move || Manifest::read(&text));
+            let unreadable = read.expect("a thread starts").join().expect("it does not panic").unreadable;
+            assert_eq!(unreadable.into_iter().map(|one| one.message).collect::<Vec<_>>(), [expected]);
+        }
+    }
+
+    /// `kubectl get` makes one document of all objects of a cluster.
+    #[test]
+    fn a_list_of_many_objects_is_read() {
+        let list = format!("kind: List\nitems:\n- {{kind: A}}\nrest: [{}]\n", "1,".repeat(300_000));
+        let manifest = Manifest::read(&list);
+        assert_eq!((manifest.others.len(), manifest.unreadable.len()), (1, 0));
     }
 
     #[test]

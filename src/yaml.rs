@@ -13,18 +13,30 @@ use serde_saphyr::{DuplicateKeyPolicy, NonFiniteFloatPolicy, Spanned};
 
 pub(crate) use self::text::{block, quoted, scalar};
 
-/// Reads one document.
+/// Reads one document of the configuration.
 ///
 /// # Errors
 /// The text is not YAML, or there are several documents.
 pub(crate) fn document(text: &str) -> Result<Spanned<Yaml>, serde_saphyr::Error> {
-    serde_saphyr::from_str_with_options(text, options())
+    // A reload reads in a thread with a stack of 2 MiB, of which an unoptimised build takes 35 KiB for each level.
+    serde_saphyr::from_str_with_options(text, options(serde_saphyr::budget! { max_depth: 32 }))
+}
+
+/// Reads one document of a manifest, which may be the list of all objects of a cluster: `kubectl get` makes one document
+/// of them. It takes about 400 bytes for each value.
+///
+/// # Errors
+/// Those of [`document`].
+pub(crate) fn manifest(text: &str) -> Result<Spanned<Yaml>, serde_saphyr::Error> {
+    let budget = serde_saphyr::budget! { max_depth: 64, max_nodes: 1_000_000, max_events: 4_000_000 };
+    serde_saphyr::from_str_with_options(text, options(budget))
 }
 
 /// YAML 1.2's own types: `yes` is text and so is `1_000`. Keys that stand twice come through, so
 /// that all of them are reported at once.
-fn options() -> serde_saphyr::Options {
+fn options(budget: Option<serde_saphyr::Budget>) -> serde_saphyr::Options {
     serde_saphyr::options! {
+        budget: budget,
         duplicate_keys: DuplicateKeyPolicy::PassThrough,
         non_finite_float_policy: NonFiniteFloatPolicy::PassThrough,
         // Far more than sharing a few settings takes, and read in milliseconds.
@@ -37,9 +49,12 @@ fn options() -> serde_saphyr::Options {
     }
 }
 
+const TOO_DEEP: &str = "nested too deeply";
+const TOO_MANY_ALIASES: &str = "aliases (*name) that stand for too much; write out what they stand for";
+
 /// Returns the parser's message without its quotes of the file, which may be secrets.
 pub(crate) fn described(error: &serde_saphyr::Error) -> String {
-    use serde_saphyr::Error;
+    use serde_saphyr::{Error, budget::BudgetBreach};
     match error.without_snippet() {
         Error::UnknownAnchor { .. } => {
             "an alias (*name) without its anchor; put text that starts with * in quotes".into()
@@ -52,6 +67,12 @@ pub(crate) fn described(error: &serde_saphyr::Error) -> String {
         Error::QuotingRequired { .. } | Error::InvalidScalar { .. } | Error::NonFiniteFloat { .. } => {
             "a value that cannot be read; put it in quotes".into()
         }
+        Error::Budget { breach: BudgetBreach::Depth { .. }, .. } => TOO_DEEP.into(),
+        Error::Budget { breach: BudgetBreach::Aliases { .. } | BudgetBreach::AliasAnchorRatio { .. }, .. } => {
+            TOO_MANY_ALIASES.into()
+        }
+        Error::RecursiveReferencesRequireWeakTypes { .. } => "an anchor (&name) with an alias to itself inside".into(),
+        Error::Budget { .. } => "more in one document than can be read; give it in parts".into(),
         other => {
             let words = other.to_string();
             let words = words.lines().next().and_then(|line| line.split(" at line ").next()).unwrap_or_default();
@@ -59,6 +80,8 @@ pub(crate) fn described(error: &serde_saphyr::Error) -> String {
                 _ if words.contains("unexpected character") => {
                     return "a character that cannot stand there; put the text in quotes".into();
                 }
+                _ if words.contains("recursion limit") => return TOO_DEEP.into(),
+                _ if words.contains("alias replay") => return TOO_MANY_ALIASES.into(),
                 _ if words.contains("tab") => "; YAML is indented by spaces",
                 _ if words.contains("mapping values are not allowed") => {
                     "; a text with a colon needs quotes, and the keys of one mapping the same indentation"

@@ -8,6 +8,9 @@ use std::{
 
 use crate::lint::Source;
 
+/// What every manifest of KEDA's has in it.
+const GROUP: &[u8] = b"keda.sh/";
+
 /// Reads files, directories and standard input.
 ///
 /// # Errors
@@ -18,27 +21,33 @@ pub(super) fn read(paths: &[PathBuf], stdin: &mut impl Read) -> Result<Vec<Sourc
         if path.as_os_str() == "-" {
             let mut bytes = Vec::new();
             stdin.read_to_end(&mut bytes).map_err(|error| format!("cannot read standard input: {error}"))?;
-            sources.push(source("<stdin>", bytes));
+            sources.push(source("<stdin>", bytes)?);
         } else if path.is_dir() {
             for file in manifests_below(path)? {
                 let bytes = fs::read(&file).map_err(|error| unreadable(&file, &error))?;
-                let source = source(&file.display().to_string(), bytes);
                 // A directory has other YAML, too; what does not name KEDA is not ours to judge.
-                if source.text.contains("keda.sh/") {
-                    sources.push(source);
+                if bytes.windows(GROUP.len()).any(|window| window == GROUP) {
+                    sources.push(source(&file.display().to_string(), bytes)?);
                 }
             }
         } else {
             let bytes = fs::read(path).map_err(|error| unreadable(path, &error))?;
-            sources.push(source(&path.display().to_string(), bytes));
+            sources.push(source(&path.display().to_string(), bytes)?);
         }
     }
     Ok(sources)
 }
 
-fn source(name: &str, bytes: Vec<u8>) -> Source {
-    let text = String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned());
-    Source { name: name.to_owned(), text }
+fn source(name: &str, bytes: Vec<u8>) -> Result<Source, String> {
+    String::from_utf8(bytes).map(|text| Source { name: name.to_owned(), text }).map_err(|error| {
+        let is_utf_16 = [&b"\xff\xfe"[..], b"\xfe\xff"].iter().any(|mark| error.as_bytes().starts_with(mark));
+        match is_utf_16 {
+            true => {
+                format!("{name} is UTF-16, as PowerShell's > writes it; write it as UTF-8 (Out-File -Encoding utf8)")
+            }
+            false => format!("{name} is not UTF-8: is it a manifest?"),
+        }
+    })
 }
 
 fn unreadable(path: &Path, error: &io::Error) -> String {
@@ -69,4 +78,17 @@ fn manifests_below(directory: &Path) -> Result<Vec<PathBuf>, String> {
         }
     }
     Ok(manifests)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_utf_8_is_named_with_what_to_do() {
+        let problem = |mut bytes: &[u8]| read(&[PathBuf::from("-")], &mut bytes).map(|_| ()).unwrap_err();
+        assert_eq!(problem(b"name: \xe4\n"), "<stdin> is not UTF-8: is it a manifest?");
+        assert!(problem(b"\xff\xfea\0:\0").starts_with("<stdin> is UTF-16, as PowerShell's > writes it; "));
+        assert!(read(&[PathBuf::from("-")], &mut "name: \u{fffd}".as_bytes()).is_ok());
+    }
 }

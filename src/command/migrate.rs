@@ -62,9 +62,6 @@ impl Migrate {
             Err(problem) => return misused("migrate", &problem),
         };
         let sources: Vec<Source> = sources.into_iter().filter(|source| !is_within(&source.name, &out)).collect();
-        if let Some(source) = sources.iter().find(|source| source.text.contains('\u{fffd}')) {
-            return misused("migrate", &format!("{} is not UTF-8", source.name));
-        }
         let migration = match migrate(&sources, &Options { address: scaler_address }) {
             Ok(migration) => migration,
             Err(unrendered) => {

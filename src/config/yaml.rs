@@ -104,6 +104,21 @@ mod tests {
         assert!(diagnostics.is_empty());
     }
 
+    /// A query file of a team must not end the process for all.
+    #[test]
+    fn what_is_nested_without_end_is_told_on_the_stack_of_a_reload() {
+        for endless in ["- ".repeat(100_000), "{a: ".repeat(100_000), "- ".repeat(63), format!("a: {}", "[".repeat(63))]
+        {
+            let read = move || {
+                let diagnostics = Diagnostics::default();
+                tree(&endless, "", &diagnostics);
+                diagnostics.is_empty()
+            };
+            let thread = std::thread::Builder::new().stack_size(2 << 20).spawn(read).expect("a thread starts");
+            assert!(!thread.join().expect("it neither panics nor overflows"));
+        }
+    }
+
     #[test]
     fn what_is_no_yaml_is_told_without_being_quoted() {
         for bad in [
