@@ -37,7 +37,8 @@ Exit codes:
 Examples:
   kubectl -n clapometer port-forward deploy/clapometer 9091 & clapometer why billing/invoices
   clapometer why billing/invoices --at 03:12 --since 2h --manifest scaled-job.yaml
-  clapometer why billing/invoices --at 2026-11-29T03:12:00+01:00 --admin-address clapometer-pods.clapometer:9091";
+  clapometer why billing/invoices --at 2026-11-29T03:12:00+01:00 \\
+    --admin-address clapometer-pods.clapometer:9091";
 
 /// Say what KEDA was told about an object, and why it did not scale
 #[derive(Debug, Args)]

@@ -421,7 +421,7 @@ async fn a_misspelt_key_and_a_query_that_outlasts_calls_are_told() {
 
     let slow = named(&trigger("slow", &[]), "slow");
     assert_eq!(fixture.scaler.refusal(&slow).await.code(), Code::DeadlineExceeded);
-    shows(&fixture, "trigger default/slow", "raise `max_age`").await;
+    shows(&fixture, "trigger default/slow, query slow", "raise `max_age`").await;
     why(&fixture, "slow", "raise `max_age`").await;
     let is_told = |line: &Value| line["query"] == "slow" && line["took"].is_string();
     fixture.serving.process.logged("that it takes long", PATIENCE, is_told).await;

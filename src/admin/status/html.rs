@@ -149,7 +149,7 @@ impl Status {
         markup.raw("<p id=\"who\"><b>").name(&process.name).raw("</b> ");
         markup.raw(format_args!("{} ({}), up for ", process.version, process.commit)).age(&process.started_at);
         let since = format!(" since {} {}", process.started_at.date(), process.started_at.time_of_day());
-        markup.raw(since).raw(format_args!("; seen at {}.</p>", process.now.time_of_day()));
+        markup.raw(since).raw(format_args!("; seen at {}. All times are UTC.</p>", process.now.time_of_day()));
         markup.0
     }
 
@@ -282,7 +282,9 @@ fn problem(markup: &mut Markup, problem: &Problem<'_>) {
         Subject::Certificate(key) => markup.raw("certificate <b>").text(key).raw("</b>"),
         Subject::Database(name) => markup.raw("database <b>").name(name).raw("</b>"),
         Subject::Query(name) => markup.raw("query <b>").name(name).raw("</b>"),
-        Subject::Trigger { namespace, name } => markup.raw("<b>").name(namespace).raw("/").name(name).raw("</b>"),
+        Subject::Trigger { namespace, name, query } => {
+            markup.raw("<b>").name(namespace).raw("/").name(name).raw("</b>, query ").name(query)
+        }
         Subject::MoreTriggers(more, state) => {
             let there = View { state: Some(*state), ..View::default() };
             let triggers = plural(*more, "more trigger", "more triggers");

@@ -43,6 +43,7 @@ pub(super) enum Subject<'a> {
     Trigger {
         namespace: &'a str,
         name: &'a str,
+        query: &'a str,
     },
     /// This many more triggers are in this state, and are not named.
     MoreTriggers(usize, TriggerState),
@@ -58,7 +59,7 @@ impl Serialize for Subject<'_> {
             Self::Certificate(key) => format!("certificate {key}").into(),
             Self::Database(name) => format!("database {name}").into(),
             Self::Query(name) => format!("query {name}").into(),
-            Self::Trigger { namespace, name } => format!("trigger {namespace}/{name}").into(),
+            Self::Trigger { namespace, name, query } => format!("trigger {namespace}/{name}, query {query}").into(),
             Self::MoreTriggers(more, _) => plural(*more, "more trigger", "more triggers").into(),
             Self::Keda => "KEDA".into(),
         })
@@ -240,7 +241,7 @@ impl Status {
             let triggers = self.triggers.iter().filter(|trigger| trigger.state == state);
             let mut triggers = triggers.filter(|trigger| !is_told(trigger));
             for trigger in triggers.by_ref().take(if state == TriggerState::Refused { NAMED } else { 2 }) {
-                let (namespace, name) = (trigger.namespace.as_str(), trigger.name.as_str());
+                let Trigger { namespace, name, query, .. } = trigger;
                 let (text, remedy) = match state {
                     TriggerState::Silent => (
                         "KEDA has stopped asking",
@@ -254,7 +255,8 @@ impl Status {
                         (text, remedy::of_status(code, text))
                     }
                 };
-                let (subject, since, text) = (Subject::Trigger { namespace, name }, Some(trigger.since), text.into());
+                let (subject, since, text) =
+                    (Subject::Trigger { namespace, name, query }, Some(trigger.since), text.into());
                 problems.push(Problem { weight, word: state.word(), subject, since, text, remedy });
             }
             match triggers.count() {

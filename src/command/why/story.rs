@@ -72,6 +72,7 @@ impl Story<'_> {
                 Err(problem) => away.push((address, problem)),
             }
         }
+        let was_asked = !asked.is_empty();
         for (address, history) in asked {
             lines.push(String::new());
             // Now is now by the process's own clock.
@@ -79,6 +80,7 @@ impl Story<'_> {
             let (begins_at, at) = if self.is_now { (own, own) } else { (self.begins_at, self.at) };
             Story { begins_at, at, ..*self }.tell(address, history, self.at, colors, &mut lines);
         }
+        let advice = (!was_asked && !never.is_empty()).then(|| self.advice(&never));
         for (address, history) in never {
             let since = self.time(history.remembers_since);
             let text = format!("{address} was not asked for it since {since}. It remembers nothing before.");
@@ -89,6 +91,10 @@ impl Story<'_> {
             let text = format!("{address} does not answer, so that what it was asked is unknown: {problem}.");
             lines.push(format!("\n{}", wrapped(&text, reading_width()).join("\n")));
         }
+        if let Some(advice) = advice {
+            lines.push(String::new());
+            self.say(&advice, &mut lines);
+        }
         if away.len() == answered.len() {
             lines.push(String::new());
             self.say(
@@ -97,6 +103,23 @@ impl Story<'_> {
             );
         }
         lines.join("\n") + "\n"
+    }
+
+    /// Says where to look when no process was asked for the object.
+    fn advice(&self, never: &[(&str, &History)]) -> String {
+        let others = match never.iter().map(|(_, history)| history.others_asked).sum() {
+            0 => "Nor does KEDA ask for other objects here: it may ask another pod, or not reach this one.".to_owned(),
+            asked => format!(
+                "KEDA does ask for {}, so that its operator reaches clapometer.",
+                plural(asked, "trigger of another object", "triggers of other objects")
+            ),
+        };
+        format!(
+            "{others} Is the name right, and the object not paused? `kubectl -n {} get scaledjobs,scaledobjects` has all \
+             names. Does the trigger's `scalerAddress` lead here? Were all pods of clapometer asked (--admin-address)? A call \
+             that did not arrive (address, network, TLS) is only in the log of KEDA's operator.",
+            self.namespace
+        )
     }
 
     /// Tells what one process knows.
@@ -223,7 +246,8 @@ impl Story<'_> {
                 format!(" and was told an error instead of a value, {}: {code}, \"{}\"", since(change), printable(text))
             }
             Some((change, Event::Refusal { code, text })) => {
-                return format!("The trigger was refused, {}: {code}, \"{}\".", since(change), printable(text));
+                let (query, text) = (printable(&trigger.query), printable(text));
+                return format!("The trigger of the query {query} was refused, {}: {code}, \"{text}\".", since(change));
             }
             _ => String::new(),
         };
@@ -244,6 +268,9 @@ impl Story<'_> {
 
     /// Lists the changes around the moment.
     fn list(&self, history: &History, colors: ColorChoice, lines: &mut Vec<String>) {
+        if history.started_at > history.until {
+            return;
+        }
         let several = history.triggers.iter().any(|trigger| trigger.query != history.triggers[0].query);
         let mut changes: Vec<(OffsetDateTime, String, Style)> = Vec::new();
         // Before what they may have caused in the same moment.

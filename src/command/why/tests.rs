@@ -257,7 +257,11 @@ fn a_moment_before_a_process_remembers_or_before_it_was_asked_is_told_as_such() 
     let flat_page = flat(&page);
     assert!(flat_page.contains("The process started after that, at 04:00:00, so it cannot know. Look at"), "{page}");
     assert!(flat_page.contains("KEDA first asked it for the object at 05:00:00."), "{page}");
-    assert!(flat_page.contains("04:00:00 the process started"), "{page}");
+    assert!(!page.contains("What changed"), "{page}");
+    let mut started = history("03:12:00", vec![trigger("05:00:00", "08:59:50", Vec::new())]);
+    started.started_at = at("03:20:00");
+    let page = flat(&told("03:12:00", None, vec![("a:1", Ok(started))]));
+    assert!(page.contains("What changed from 03:20:00 to 03:22:00: 03:20:00 the process started"), "{page}");
     let mut forgetful = history("03:12:00", vec![trigger("05:00:00", "08:59:50", Vec::new())]);
     forgetful.remembers_since = at("04:00:00");
     let page = flat(&told("03:12:00", None, vec![("a:1", Ok(forgetful))]));
@@ -265,6 +269,22 @@ fn a_moment_before_a_process_remembers_or_before_it_was_asked_is_told_as_such() 
     let page = flat(&told_of("03:12:00", vec![trigger("05:00:00", "08:59:50", Vec::new())]));
     assert!(page.contains("KEDA had not asked for it: it first did at 05:00:00."), "{page}");
     assert!(!page.contains("The process started"), "{page}");
+}
+
+#[test]
+fn an_object_that_nobody_was_asked_for_has_a_next_step() {
+    let page = |others_asked: usize| {
+        let mut never = history("03:12:00", Vec::new());
+        never.others_asked = others_asked;
+        told("03:12:00", None, vec![("a:1", Ok(never))])
+    };
+    insta::assert_snapshot!("never_asked", page(3));
+    let nothing = flat(&page(0));
+    assert!(nothing.contains("Nor does KEDA ask for other objects here"), "{nothing}");
+    let never = || history("03:12:00", Vec::new());
+    let asked = history("03:12:00", vec![trigger("00:10:00", "08:59:50", vec![value("01:30:00", 12.0)])]);
+    let both = told("03:12:00", None, vec![("a:1", Ok(never())), ("b:1", Ok(asked))]);
+    assert!(!both.contains("Is the name right"), "{both}");
 }
 
 #[test]
