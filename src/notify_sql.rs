@@ -32,7 +32,7 @@ pub enum IdentifierError {
     #[error("a name cannot contain the character NUL")]
     Nul,
     /// The name can be read in more than one way.
-    #[error("more than one dot: give the schema with --schema, and the table alone with --table")]
+    #[error("more than one dot, so that it is not clear which one ends the schema")]
     Ambiguous,
 }
 

@@ -51,7 +51,7 @@ Exit codes:
 
 Examples:
   DATABASE_URL=postgres://me@db/app clapometer init
-  clapometer init --out scaling && psql -f scaling/grants.sql
+  clapometer init --out scaling  # then the commands that it prints
   clapometer init --print config > clapometer.yaml
   clapometer init --table app.jobs";
 
@@ -226,8 +226,8 @@ enum Failure {
     Unavailable(QueryError),
     /// The server refused a question.
     Refused(QueryError),
-    /// There is no such table.
-    NoTable(String),
+    /// There is no such table. Others of its name may be in other schemas.
+    NoTable { name: String, elsewhere: Vec<String> },
 }
 
 impl Failure {
@@ -255,8 +255,12 @@ impl Failure {
                 complain(&format!("the database{at} refused a question: {}", printable(&error.message)));
                 Exit::Failure
             }
-            Self::NoTable(name) => {
+            Self::NoTable { name, elsewhere } => {
                 complain(&format!("there is no table or view {} in the database{at}", printable(&name)));
+                if !elsewhere.is_empty() {
+                    let elsewhere = printable(&elsewhere.join(", "));
+                    complain(&format!("-> there is {elsewhere}: give the schema, too, as --table SCHEMA.TABLE"));
+                }
                 Exit::Failure
             }
         }
@@ -288,8 +292,9 @@ async fn subject(inspector: &mut Inspector, table: Option<&NotifyTable>) -> Resu
 async fn own_table(inspector: &mut Inspector, table: &NotifyTable) -> Result<Table, Failure> {
     let (schema, name) = table.names();
     let tables = inspector.tables(&[name]).await.map_err(Failure::Refused)?;
+    let elsewhere: Vec<String> = tables.iter().map(|table| table.name_in_sql.clone()).collect();
     let found = tables.into_iter().find(|found| found.schema == schema);
-    found.ok_or_else(|| Failure::NoTable(format!("{schema}.{name}")))
+    found.ok_or_else(|| Failure::NoTable { name: format!("{schema}.{name}"), elsewhere })
 }
 
 /// Returns what is wrong with a role's name, if anything is.

@@ -83,7 +83,12 @@ impl NotifySql {
             Some(schema) => Identifier::new(table).map(|table| NotifyTable::new(schema, table)),
             None => NotifyTable::parse(&table),
         };
-        let table = table.map_err(|fault| format!("--table: {fault}"))?;
+        let table = table.map_err(|fault| match fault {
+            IdentifierError::Ambiguous => {
+                format!("--table: {fault}; give the schema with --schema, and the table alone with --table")
+            }
+            _ => format!("--table: {fault}"),
+        })?;
         let Some(channel) = channel.filter(|_| !drop) else { return Ok(table.remove()) };
         let operations: Vec<Operation> = operations.into_iter().map(Operation::from).collect();
         if !columns.is_empty() && !operations.contains(&Operation::Update) {

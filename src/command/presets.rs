@@ -91,7 +91,13 @@ fn page(preset: &Preset, colors: ColorChoice) -> String {
     part("States", preset.states.iter().map(|state| (state.counts.word().to_owned(), state.rows.to_owned())).collect());
     part(
         "Stalled",
-        vec![(String::new(), format!("Nobody gets these rows, and they are in neither number: {}.", preset.stalled))],
+        vec![(
+            String::new(),
+            match preset.stalled.strip_prefix("they never occur") {
+                Some(reason) => format!("They never occur{reason}."),
+                None => format!("Nobody gets these rows, and they are in neither number: {}.", preset.stalled),
+            },
+        )],
     );
     part("Good to know", preset.traps.iter().map(|trap| ("-".to_owned(), (*trap).to_owned())).collect());
     part("Workers", workers(preset));

@@ -44,6 +44,7 @@ pub(super) static PRESET: Preset = Preset {
     sql: Sql::Rows(include_str!("apalis.sql")),
     seen: "SELECT EXISTS (SELECT FROM {schema}jobs WHERE job_type = {queue})",
     queues: Some(
-        "SELECT DISTINCT job_type FROM {schema}jobs WHERE status IN ('Pending', 'Queued', 'Running', 'Failed')",
+        "SELECT job_type FROM {schema}jobs WHERE status IN ('Pending', 'Queued', 'Running', 'Failed')\n\
+         UNION SELECT job_type FROM (SELECT job_type FROM {schema}jobs ORDER BY id DESC LIMIT 100000) AS latest",
     ),
 };

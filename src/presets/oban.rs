@@ -43,7 +43,7 @@ pub(super) static PRESET: Preset = Preset {
     sql: Sql::Rows(include_str!("oban.sql")),
     seen: "SELECT EXISTS (SELECT FROM {schema}oban_jobs WHERE queue = {queue})",
     queues: Some(
-        "SELECT DISTINCT queue FROM {schema}oban_jobs\n\
-         WHERE state IN ('available', 'retryable', 'scheduled', 'executing')",
+        "SELECT queue FROM {schema}oban_jobs WHERE state IN ('available', 'retryable', 'scheduled', 'executing')\n\
+         UNION SELECT queue FROM (SELECT queue FROM {schema}oban_jobs ORDER BY id DESC LIMIT 100000) AS latest",
     ),
 };

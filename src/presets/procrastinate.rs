@@ -39,5 +39,10 @@ pub(super) static PRESET: Preset = Preset {
     index: None,
     sql: Sql::Rows(include_str!("procrastinate.sql")),
     seen: "SELECT EXISTS (SELECT FROM {schema}procrastinate_jobs WHERE queue_name = {queue})",
-    queues: Some("SELECT DISTINCT queue_name FROM {schema}procrastinate_jobs WHERE status IN ('todo', 'doing')"),
+    queues: Some(
+        "SELECT queue_name FROM {schema}procrastinate_jobs WHERE status IN ('todo', 'doing')\n\
+         UNION SELECT queue_name FROM (\n    \
+         SELECT queue_name FROM {schema}procrastinate_jobs ORDER BY id DESC LIMIT 100000\n\
+         ) AS latest",
+    ),
 };

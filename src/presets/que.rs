@@ -34,5 +34,8 @@ pub(super) static PRESET: Preset = Preset {
     index: None,
     sql: Sql::Rows(include_str!("que.sql")),
     seen: "SELECT EXISTS (SELECT FROM {schema}que_jobs WHERE queue = {queue})",
-    queues: Some("SELECT DISTINCT queue FROM {schema}que_jobs WHERE finished_at IS NULL AND expired_at IS NULL"),
+    queues: Some(
+        "SELECT queue FROM {schema}que_jobs WHERE finished_at IS NULL AND expired_at IS NULL\n\
+         UNION SELECT queue FROM (SELECT queue FROM {schema}que_jobs ORDER BY id DESC LIMIT 100000) AS latest",
+    ),
 };

@@ -53,6 +53,9 @@ pub(super) static PRESET: Preset = Preset {
     queues: Some(
         "SELECT queue_name FROM {schema}solid_queue_ready_executions\n\
          UNION SELECT queue_name FROM {schema}solid_queue_scheduled_executions\n\
-         UNION SELECT queue_name FROM {schema}solid_queue_blocked_executions",
+         UNION SELECT queue_name FROM {schema}solid_queue_blocked_executions\n\
+         UNION SELECT queue_name FROM (\n    \
+         SELECT queue_name FROM {schema}solid_queue_jobs ORDER BY id DESC LIMIT 100000\n\
+         ) AS latest",
     ),
 };

@@ -16,8 +16,11 @@ pub(super) const MANIFEST: &str = "manifest.yaml";
 /// The file with the role's password, which the configuration names and its owner makes.
 pub(super) const PASSWORD: &str = "clapometer.password";
 
-/// Says which file is there already, if one is.
+/// Says what is there already, if something is.
 pub(super) fn in_the_way(directory: &Path) -> Option<String> {
+    if directory.exists() && !directory.is_dir() {
+        return Some(format!("{} is no directory", directory.display()));
+    }
     let names = [CONFIG, SQL, MANIFEST].map(|name| directory.join(name));
     // A dangling link would be written through, too.
     let there = names.into_iter().find(|path| path.symlink_metadata().is_ok())?;

@@ -29,7 +29,7 @@ pub(super) fn text(place: &Place, readings: &[Reading<'_>]) -> String {
     } else {
         "As the owner of these tables, if it has CREATEROLE, or as a superuser:"
     };
-    text += &format!("-- {who}\n--     psql -v ON_ERROR_STOP=1 -f grants.sql\n");
+    text += &format!("-- {who}\n--     {} -v ON_ERROR_STOP=1 -f grants.sql\n", place.psql);
     text += "\nBEGIN;\n";
     if !role.exists {
         let mark = place.role.mark("").replacen('#', "-- #", 1);

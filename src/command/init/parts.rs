@@ -29,7 +29,9 @@ fn found(fleet: &Fleet) -> String {
     let queues = match queues {
         Queues::None => String::new(),
         Queues::Unreadable => "; this role may not read its queues".to_owned(),
-        Queues::Listed { names, .. } if names.is_empty() => "; no queue was seen yet".to_owned(),
+        Queues::Listed { names, .. } if names.is_empty() => {
+            "; no queue has left a job in its tables, so that the name below is a guess".to_owned()
+        }
         Queues::Listed { names, has_more } => {
             let more = if *has_more { " and more, which are left out" } else { "" };
             format!("; {}{more}", plural(names.len(), "queue", "queues"))

@@ -59,6 +59,9 @@ impl Steps {
             }
             None => {}
         }
+        if !self.can_be_served {
+            commands.push(format!("# once the questions in {config} and {manifest} are answered"));
+        }
         commands.push(format!("clapometer check --config {config}"));
         commands.push(format!("clapometer lint {manifest}"));
         if self.can_be_served {
@@ -98,7 +101,14 @@ mod tests {
         let commands = commands(Some(Password::New("\"o'brien\"".to_owned())), false);
         assert_eq!(commands[1], "(set -C; umask 077; openssl rand -hex 24 >clapometer.password)");
         assert_eq!(commands[3], r#"psql -c '\password "o'\''brien"'"#);
-        assert_eq!(commands[4], "clapometer check --config scaling/clapometer.yaml");
+        assert_eq!(
+            commands[4..],
+            [
+                "# once the questions in scaling/clapometer.yaml and scaling/manifest.yaml are answered",
+                "clapometer check --config scaling/clapometer.yaml",
+                "clapometer lint scaling/manifest.yaml",
+            ]
+        );
     }
 
     #[test]

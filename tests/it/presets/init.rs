@@ -121,6 +121,34 @@ async fn each_library_is_found_and_what_is_printed_works() {
 }
 
 #[tokio::test]
+async fn a_queue_without_an_open_job_is_found() {
+    let cases: [(&Library, &str); 6] = [
+        (&OBAN, "INSERT INTO oban_jobs (queue, state) VALUES ('mail', 'completed')"),
+        (&GOOD_JOB, "INSERT INTO good_jobs (queue_name, finished_at) VALUES ('mail', now())"),
+        (&SOLID_QUEUE, "INSERT INTO solid_queue_jobs (queue_name, finished_at) VALUES ('mail', now())"),
+        (&QUE, "INSERT INTO que_jobs (queue, finished_at) VALUES ('mail', now())"),
+        (&PROCRASTINATE, "INSERT INTO procrastinate_jobs (queue_name, status) VALUES ('mail', 'succeeded')"),
+        (&APALIS, "INSERT INTO apalis.jobs (job_type, status) VALUES ('mail', 'Done')"),
+    ];
+    for (library, rows) in cases {
+        let database = Database::empty(Cluster::shared().await).await;
+        install(&database, library, "public", rows).await;
+        let config = printed(&database.superuser(), &["--print", "config"]).await.output;
+        assert!(config.contains("queue: mail\n"), "{}: {config}", library.preset);
+    }
+}
+
+#[tokio::test]
+async fn a_table_of_this_name_in_another_schema_is_named() {
+    let database = Database::empty(Cluster::shared().await).await;
+    database.execute("CREATE SCHEMA app; CREATE TABLE app.jobs (state text)").await;
+    let refused = init(&database.superuser(), &["--table", "jobs"]).finish(COMMAND).await;
+    assert_eq!((refused.code(), &*refused.output), (Some(1), ""));
+    assert!(refused.errors.contains("there is no table or view public.jobs"), "{}", refused.errors);
+    assert!(refused.errors.contains("-> there is app.jobs: give the schema"), "{}", refused.errors);
+}
+
+#[tokio::test]
 async fn postgres_batch_gets_a_scaled_job() {
     let database = Database::empty(Cluster::shared().await).await;
     let migrated = Executable::postgres_batch(["migrate", "up"]).variables(database.owner().environment());
@@ -336,6 +364,10 @@ async fn files_are_written_once_and_never_over_others() {
         assert!(refused.errors.contains(&format!("{name} is there already")), "{}", refused.errors);
         assert_eq!(fs::read_dir(&directory).unwrap().count(), 1, "nothing else was written");
     }
+    let file = out.join("grants.sql");
+    let refused = init(&access, &["--out", file.to_str().unwrap()]).finish(COMMAND).await;
+    assert_eq!(refused.code(), Some(2));
+    assert!(refused.errors.contains("grants.sql is no directory"), "{}", refused.errors);
     let into_a_file = Path::new("/dev/null/x").to_str().unwrap();
     let failed = init(&access, &["--out", into_a_file]).finish(COMMAND).await;
     assert_eq!(failed.code(), Some(1));
@@ -349,7 +381,11 @@ async fn what_cannot_be_looked_into_has_its_exit_code() {
         (init(&database.scaler().with_password("wrong"), &[]), 69, "cannot look into the database"),
         (init(&database.scaler().by_way_of("127.0.0.1:1".parse().unwrap()), &[]), 69, "nothing answers there"),
         (Executable::clapometer(["init", "--role", ""]).variables(database.scaler().environment()), 2, "--role"),
-        (Executable::clapometer(["init", "--table", "a.b.c"]).variables(database.scaler().environment()), 2, "--table"),
+        (
+            Executable::clapometer(["init", "--table", "a.b.c"]).variables(database.scaler().environment()),
+            2,
+            "--table: more than one dot, so that it is not clear which one ends the schema\n",
+        ),
         (
             Executable::clapometer(["init", "--database", "x"]).variables(database.scaler().environment()),
             2,
