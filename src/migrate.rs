@@ -42,6 +42,8 @@ pub struct Migration {
     pub left: usize,
     /// The documents that could not be read and name KEDA: the file, the line, and what is wrong.
     pub unreadable: Vec<String>,
+    /// The number of documents of any kind.
+    pub documents: usize,
 }
 
 /// A file to be written.
@@ -146,7 +148,8 @@ pub fn migrate(sources: &[Source], options: &Options) -> Result<Migration, Vec<U
     if !findings.found.is_empty() {
         files.push(File { path: "report.md".to_owned(), text: report });
     }
-    Ok(Migration { files, migrated, by_hand, left, unreadable })
+    let documents = manifests.iter().map(|manifest| manifest.documents).sum();
+    Ok(Migration { files, migrated, by_hand, left, unreadable, documents })
 }
 
 fn findings<'a>(sources: &'a [Source], manifests: &'a [Manifest]) -> Findings<'a> {

@@ -91,7 +91,9 @@ pub enum ServeError {
 /// Returns what to do about an address that cannot be listened on, where that is known.
 fn remedy(error: &io::Error) -> &'static str {
     match error.kind() {
-        io::ErrorKind::AddrInUse => "; another process has this port: end it, or choose another port",
+        io::ErrorKind::AddrInUse => {
+            "; something listens there already, another process or this one: choose another port"
+        }
         io::ErrorKind::AddrNotAvailable => "; this machine has no such address, and 0.0.0.0 means all that it has",
         io::ErrorKind::PermissionDenied => "; ports below 1024 need a privilege",
         _ => "",

@@ -17,6 +17,16 @@
     \set schema public
 \endif
 
+SELECT to_regclass(format('%I.clap_backlog', :'schema')) IS NULL AS has_no_tables
+\gset
+\if :has_no_tables
+DO $$
+BEGIN
+    RAISE EXCEPTION 'the tables of postgres-batch are not in this schema of this database'
+        USING HINT = 'Run postgres-batch migrate up first; for another schema than public, psql -v schema=NAME.';
+END $$;
+\endif
+
 BEGIN;
 
 SELECT 'CREATE ROLE clapometer'

@@ -31,14 +31,17 @@ impl Chosen {
 
     fn of(sources: Vec<Source>, kinds: &[Kind], wanted: Option<&str>) -> Result<Self, String> {
         let mut found = Vec::new();
+        let mut others = Vec::new();
         let mut unreadable = None;
         for source in &sources {
             let manifest = Manifest::read(&source.text);
             let broken = manifest.unreadable.first();
             unreadable =
                 unreadable.or(broken.map(|broken| format!("{}:{}: {}", source.name, broken.line, broken.message)));
-            let objects = manifest.objects.into_iter().filter(|object| kinds.contains(&object.kind));
-            found.extend(objects.map(|object| (source.name.clone(), object)));
+            for object in manifest.objects {
+                let of_kind = if kinds.contains(&object.kind) { &mut found } else { &mut others };
+                of_kind.push((source.name.clone(), object));
+            }
         }
         let all = names(&found);
         if let Some(wanted) = wanted {
@@ -63,7 +66,8 @@ impl Chosen {
                 let broken = unreadable.map_or_else(String::new, |unreadable| format!(" ({unreadable})"));
                 let names: Vec<&str> = sources.iter().map(|source| source.name.as_str()).take(3).collect();
                 let of = if names.is_empty() { String::new() } else { format!(" in {}", names.join(", ")) };
-                Err(format!("there is no {}{of}{broken}", kinds.join(" and no ")))
+                let only = if others.is_empty() { String::new() } else { format!(", only {}", self::names(&others)) };
+                Err(format!("there is no {}{of}{only}{broken}", kinds.join(" and no ")))
             }
         }
     }
@@ -148,6 +152,9 @@ mod tests {
     #[test]
     fn a_file_without_an_object_says_what_is_wrong_with_it() {
         assert_eq!(chosen("kind: Pod\n", None), Err("there is no ScaledJob and no ScaledObject in a.yaml".to_owned()));
+        let source = Source { name: "a.yaml".to_owned(), text: object("ScaledObject", "a") };
+        let problem = Chosen::of(vec![source], &[Kind::ScaledJob], None).expect_err("it is of another kind");
+        assert_eq!(problem, "there is no ScaledJob in a.yaml, only ScaledObject/a");
         let problem = chosen("kind: {{ .Values.kind }}\n", Some("a")).expect_err("a template is no object");
         assert!(problem.contains("a.yaml:1: ") && problem.contains("helm template"), "{problem}");
     }

@@ -54,6 +54,21 @@ fn unreadable(path: &Path, error: &io::Error) -> String {
     format!("cannot read {}: {error}", path.display())
 }
 
+/// Says why files have no document at all.
+pub(super) fn without_documents(paths: &[PathBuf], sources: &[Source]) -> String {
+    if sources.is_empty() {
+        let names: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
+        let names = names.join(", ");
+        return format!(
+            "there is no manifest of KEDA's in {names}: a .yaml, .yml or .json file that has keda.sh/ in it"
+        );
+    }
+    match sources.iter().find(|source| !source.text.trim().is_empty()) {
+        Some(source) => format!("{} has nothing but comments: are its questions answered?", source.name),
+        None => "no document was read: is the file empty, or did the command before the pipe fail?".to_owned(),
+    }
+}
+
 /// Returns the manifests below a directory, in the order of their names. Links to directories are not followed, because
 /// they may make a circle, and what is no file is passed over: a pipe would never end.
 ///

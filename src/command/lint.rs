@@ -79,10 +79,7 @@ impl Lint {
         });
         let report = lint(&sources, Options { keda: self.keda, counts });
         if report.documents == 0 && report.findings.is_empty() {
-            return misused(
-                "lint",
-                "no document was read: is the file empty, or did the command before the pipe fail?",
-            );
+            return misused("lint", &input::without_documents(&self.files, &sources));
         }
         print(&match self.format {
             Format::Text => text::page(&report, self.keda, ColorChoice::for_stdout()),

@@ -29,12 +29,13 @@ docs/migration-from-builtin-trigger.md goes through it.
 Exit codes:
    0  every trigger was migrated, or there was none
    1  a trigger was left as it is, or needs a change by hand; the report says why
-   2  wrong usage, a file that cannot be read, or DIR has other files of these names
+   2  wrong usage, no document at all, an unreadable file, or DIR has other files of these names
 
 Examples:
   clapometer migrate deploy/ --out migrated
   helm template ./chart | clapometer migrate --out migrated
-  kubectl get scaledjobs,scaledobjects,triggerauthentications -A -o yaml | clapometer migrate --out migrated";
+  kubectl get scaledjobs,scaledobjects,triggerauthentications -A -o yaml \\
+    | clapometer migrate --out migrated";
 
 /// Turn triggers of KEDA's type postgresql into clapometer's
 #[derive(Debug, Args)]
@@ -75,6 +76,9 @@ impl Migrate {
                 return misused("migrate", &problem);
             }
         };
+        if migration.documents == 0 {
+            return misused("migrate", &input::without_documents(&files, &sources));
+        }
         let written = match write(&migration.files, &out, overwrite) {
             Ok(written) => written,
             Err(problem) => return misused("migrate", &problem),
@@ -93,6 +97,9 @@ fn is_within(name: &str, out: &Path) -> bool {
 
 /// Writes the files, and returns how many of them were not there. Nothing is written if one would be replaced.
 fn write(files: &[File], out: &Path, overwrite: bool) -> Result<usize, String> {
+    if out.exists() && !out.is_dir() {
+        return Err(format!("--out: {} is no directory", out.display()));
+    }
     let mut different = Vec::new();
     let mut missing = Vec::new();
     for file in files {
@@ -120,7 +127,7 @@ fn write(files: &[File], out: &Path, overwrite: bool) -> Result<usize, String> {
 }
 
 fn summary(migration: &Migration, sources: &[Source], out: &Path, written: usize) -> String {
-    let Migration { files, migrated, by_hand, left, unreadable } = migration;
+    let Migration { files, migrated, by_hand, left, unreadable, documents: _ } = migration;
     if files.is_empty() {
         let names = sources.iter().map(|source| source.name.clone()).collect::<Vec<_>>();
         let of = if names.is_empty() { String::new() } else { format!(" in {}", first_of(&names).join(", ")) };

@@ -55,10 +55,11 @@ Exit codes:
    2  wrong usage, or a file that cannot be read
 
 Examples:
-  clapometer simulate scaled-job.yaml --arrivals 9/m --duration 40s
+  clapometer simulate scaled-job.yaml --arrivals 9/m --duration 40s --counts outstanding
   clapometer simulate scaled-job.yaml --arrivals 60 --duration 20s..60s --start 2s..6s
   clapometer simulate scaled-job.yaml --arrivals arrivals.csv --duration 40s --html report.html
-  psql -AtF, -c 'SELECT created_at, extract(epoch FROM done_at - started_at) FROM task' >arrivals.csv";
+  psql -AtF, -c 'SELECT created_at, extract(epoch FROM done_at - started_at)
+    FROM task' >arrivals.csv";
 
 /// Simulate a ScaledJob under a workload, and say what would be better
 #[derive(Debug, Args)]

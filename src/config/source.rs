@@ -112,7 +112,7 @@ pub(crate) fn merged(trees: Vec<Tree>) -> Tree {
 /// Reads the variables that start with [`PREFIX`]; `below` has the keys that they override.
 pub(crate) fn variables(environment: &Environment, below: &Tree, diagnostics: &Diagnostics) -> Tree {
     let mut tree = Tree::default();
-    for (name, text) in &environment.variables {
+    'variables: for (name, text) in &environment.variables {
         let Some(rest) = name.get(..PREFIX.len()).filter(|head| head.eq_ignore_ascii_case(PREFIX)) else {
             continue;
         };
@@ -121,7 +121,10 @@ pub(crate) fn variables(environment: &Environment, below: &Tree, diagnostics: &D
         for segment in name[rest.len()..].split("__") {
             match resolved(segment, &path, below) {
                 Ok(key) => path.push(key),
-                Err(message) => diagnostics.add(place.clone(), path.join("."), message),
+                Err(message) => {
+                    diagnostics.add(place, path.join("."), message);
+                    continue 'variables;
+                }
             }
         }
         if let Some(Location::Variable(other)) = tree.places.get(&path) {
@@ -227,8 +230,9 @@ mod tests {
     #[test]
     fn a_variable_that_could_mean_two_keys_is_refused() {
         let yaml = "queries: {a-b: {target: 1}, a_b: {target: 1}}";
-        let (_, faults) = set(yaml, &[("CLAPOMETER__QUERIES__A_B__TARGET", "2")]);
+        let (paths, faults) = set(yaml, &[("CLAPOMETER__QUERIES__A_B__TARGET", "2")]);
         assert_eq!(faults, ["the variable's name fits both a-b and a_b"]);
+        assert!(paths.is_empty(), "it sets {paths:?}");
     }
 
     #[test]

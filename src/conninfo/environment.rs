@@ -109,6 +109,9 @@ impl ConnectionSource {
             let message = format!("cannot read the file {}: it is not there", path.display());
             diagnostics.add(Location::Variable("PGPASSFILE".into()), "", message);
         }
+        if passfile.is_some() {
+            origins.insert("passfile", "PGPASSFILE");
+        }
         let mut params =
             Params { texts, passfile, variables: origins.clone(), other_hosts: Vec::new(), prefix: String::new() };
         match params.assemble() {
@@ -312,6 +315,9 @@ mod tests {
         assert_eq!(source.resolve().expect("a connection").password, Some(Secret::new("rotated".into())));
         fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).expect("permissions");
         let message = source.resolve().expect_err("a fault");
-        assert!(message.contains("others may read") && !message.contains("rotated"), "{message}");
+        let expected = format!("passfile: others may read the file {}; its permissions must be", file.display());
+        assert!(message.starts_with(&expected) && !message.contains("rotated"), "{message}");
+        let faults = ConnectionSource::from_environment(&lookup).expect_err("a fault").to_string();
+        assert!(faults.starts_with("PGPASSFILE: others may read"), "{faults}");
     }
 }

@@ -231,7 +231,7 @@ impl Reader {
         if let (None, Some(file)) = (&password, &params.passfile) {
             match passfile::password(file, &addresses, &dbname, &user) {
                 Ok(found) => password = found,
-                Err(message) => self.problem("password", message),
+                Err(message) => self.problem("passfile", message),
             }
         }
         Some(Connection {

@@ -1,6 +1,9 @@
 //! The source of a parameter's text: the text itself, a file or a variable.
 
-use std::path::{Path, PathBuf};
+use std::{
+    io::ErrorKind,
+    path::{Path, PathBuf},
+};
 
 use super::secret::Secret;
 use crate::{diagnostics::shown_path, file};
@@ -61,7 +64,12 @@ impl ValueSource {
 /// Reads a file of text that must be small.
 pub(crate) fn small_file(path: &Path) -> Result<String, String> {
     let cannot = |why: &dyn std::fmt::Display| format!("cannot read the file {}: {why}", shown_path(path));
-    let content = file::read(path).map_err(|error| cannot(&error))?;
+    let content = file::read(path).map_err(|error| match error.kind() {
+        ErrorKind::NotFound if path.is_relative() => {
+            cannot(&format_args!("{error}; a relative path begins at the directory in which the program runs"))
+        }
+        _ => cannot(&error),
+    })?;
     if u64::try_from(content.len()).is_ok_and(|length| length > LARGEST_FILE) {
         return Err(cannot(&"it is larger than 64 KiB"));
     }

@@ -327,6 +327,10 @@ async fn the_scaled_job_of_the_readme_is_answered_by_its_configuration() {
 #[tokio::test]
 async fn the_scripts_can_be_run_again_and_refuse_a_role_that_is_more_than_ordinary() {
     let cluster = Cluster::private().await;
+    let bare = Database::empty(&cluster).await;
+    let early = psql(&bare, ROLES, &[]).finish(SOON).await;
+    assert_eq!(early.code(), Some(3), "{}", early.errors);
+    assert!(early.errors.contains("HINT:  Run postgres-batch migrate up first"), "{}", early.errors);
     let database = prepared(&cluster).await;
     for script in [ROLES, OWN_TABLE] {
         succeeded(psql(&database, script, &[]), script).await;

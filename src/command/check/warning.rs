@@ -130,7 +130,7 @@ pub(super) fn for_grants(grant: &str) -> Warning {
 pub(super) fn for_duration(query: &Query, took: Duration) -> Option<Warning> {
     (took > CALL_DEADLINE).then(|| {
         Warning::new(format!(
-            "slower than a call of KEDA may take ({CALL_DEADLINE:?}): its first poll gets DEADLINE_EXCEEDED, and a \
+            "slower than a call of KEDA waits for a reading ({CALL_DEADLINE:?}): its first poll gets DEADLINE_EXCEEDED, and a \
              later one is answered only while this reading is younger than max_age"
         ))
         .advise(format!(

@@ -96,7 +96,11 @@ fn connection_advice(message: &str, is_secure: bool) -> &'static str {
         return "compare the certificates: the CA of the scaler's certificate (--tls-ca), the names in it \
                 (--tls-server-name), and whether the scaler requires a client certificate (--tls-cert, --tls-key)";
     }
-    if message.contains("refused") || message.contains("dns error") || message.contains("timed out") {
+    if message.contains("dns error") {
+        return "this name is not known here: check its spelling; a name of the cluster is known in the cluster only, and \
+                `kubectl port-forward service/clapometer 9090` with `--address 127.0.0.1:9090` brings the scaler here";
+    }
+    if message.contains("refused") || message.contains("timed out") {
         return "nothing answers there: check --address, and that the scaler runs; in a cluster, \
                 `kubectl port-forward service/clapometer 9090` brings it here";
     }

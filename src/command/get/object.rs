@@ -32,22 +32,22 @@ pub(super) struct ObjectOptions {
     #[arg(long, value_name = "FILE")]
     manifest: Option<PathBuf>,
     /// The object to take if there are several, as NAME or KIND/NAME
-    #[arg(long, value_name = "NAME", requires = "manifest")]
+    #[arg(long, value_name = "NAME", requires = "manifest", conflicts_with = "query")]
     object: Option<String>,
     /// Ask for the trigger at this place only; KEDA counts from 0
-    #[arg(long, value_name = "N", requires = "manifest", value_parser = whole::<usize>)]
+    #[arg(long, value_name = "N", requires = "manifest", conflicts_with = "query", value_parser = whole::<usize>)]
     trigger: Option<usize>,
     /// The ScaledJob's unfinished Jobs whose pod runs [default: 0]
-    #[arg(long, value_name = "N", requires = "manifest", value_parser = whole::<u32>)]
+    #[arg(long, value_name = "N", requires = "manifest", conflicts_with = "query", value_parser = whole::<u32>)]
     running: Option<u32>,
     /// The ScaledJob's unfinished Jobs whose pod does not run yet [default: 0]
-    #[arg(long, value_name = "N", requires = "manifest", value_parser = whole::<u32>)]
+    #[arg(long, value_name = "N", requires = "manifest", conflicts_with = "query", value_parser = whole::<u32>)]
     pending: Option<u32>,
     /// The replicas that the ScaledObject's target has [default: 0]
-    #[arg(long, value_name = "N", requires = "manifest", value_parser = whole::<u16>)]
+    #[arg(long, value_name = "N", requires = "manifest", conflicts_with = "query", value_parser = whole::<u16>)]
     replicas: Option<u16>,
     /// The version of KEDA
-    #[arg(long, value_name = "VERSION", default_value_t = Version::NEWEST, requires = "manifest")]
+    #[arg(long, value_name = "VERSION", default_value_t = Version::NEWEST, requires = "manifest", conflicts_with = "query")]
     keda: Version,
 }
 

@@ -173,8 +173,9 @@ fn check_metadata(subject: &Subject<'_>, trigger: Trigger<'_>, findings: &mut Fi
         // The refusal begins with the first key that is wrong.
         let key = refusal.split(':').next().unwrap_or_default();
         let line = trigger.metadata(key).or(trigger.node.get("metadata")).map_or(trigger.node.line, |node| node.line);
-        let why = format!("clapometer answers INVALID_ARGUMENT: {refusal}.");
-        findings.add(&TRIGGER_REFUSED, line, why, "Correct or remove these keys; docs/keda.md has them all.");
+        let end = if refusal.ends_with('?') { "" } else { "." };
+        let why = format!("clapometer answers INVALID_ARGUMENT: {refusal}{end}");
+        findings.add(&TRIGGER_REFUSED, line, why, "Correct or remove these keys; docs/triggers.md has them all.");
     }
 }
 

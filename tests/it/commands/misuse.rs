@@ -22,6 +22,7 @@ async fn told(table: &[(&str, &[&str])]) -> String {
         let program = Executable::clapometer(arguments.iter().copied())
             .file("object.yaml", OBJECT)
             .file("pod.yaml", "apiVersion: v1\nkind: Pod\nmetadata: {name: work}\n")
+            .file("comments.yaml", "# Which name?\n---\n# kind: ScaledJob\n")
             .file("broken.yaml", "apiVersion: keda.sh/v1alpha1\n\tkind: ScaledJob\n")
             .file("times.csv", "0\nsoon\n")
             .file("empty.csv", "")
@@ -85,6 +86,7 @@ async fn a_mistake_about_a_scaler_is_told_with_what_may_be_written() {
         ("metadata without a key", &["get", "jobs", "--metadata", "=ceil"]),
         ("the query as metadata", &["get", "jobs", "--metadata", "query=other"]),
         ("a number in words", &["get", "jobs", "--max-replicas", "many"]),
+        ("Jobs without their manifest", &["get", "jobs", "--running", "3"]),
         ("a query and a manifest", &["get", "jobs", "--manifest", "object.yaml"]),
         ("a manifest without an object", &["get", "--manifest", "pod.yaml"]),
         ("a manifest that is not there", &["get", "--manifest", "nowhere.yaml"]),
@@ -110,11 +112,15 @@ async fn a_mistake_about_a_manifest_is_told_with_what_may_be_written() {
         ("a tab", &["lint", "broken.yaml"]),
         ("no object of KEDA", &["lint", "pod.yaml"]),
         ("nothing from the command before the pipe", &["lint", "-"]),
+        ("questions without an answer", &["lint", "comments.yaml"]),
+        ("a directory without a manifest", &["lint", "directory"]),
         ("a version of KEDA that is too old", &["lint", "--keda", "2.1", "object.yaml"]),
         ("a version of KEDA in words", &["lint", "--keda", "latest", "object.yaml"]),
         ("a form that is none", &["lint", "--format", "sarif", "object.yaml"]),
         ("a migration to nowhere", &["migrate", "object.yaml"]),
         ("nothing to migrate", &["migrate", "object.yaml", "--out", "directory"]),
+        ("nothing to migrate from the command before the pipe", &["migrate", "--out", "directory"]),
+        ("a file as the directory", &["migrate", "object.yaml", "--out", "pod.yaml"]),
         ("no rows", &["simulate", "object.yaml"]),
         ("no work", &["simulate", "object.yaml", "--arrivals", "9/m"]),
         ("a rate of nothing", &["simulate", "object.yaml", "--arrivals", "0/m"]),
@@ -189,7 +195,7 @@ async fn an_address_that_cannot_be_listened_on_is_told_with_a_way_out() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = listener.local_addr().unwrap().to_string();
     for (address, expected) in [
-        (&*taken, "(server.listen; another process has this port: end it, or choose another port)"),
+        (&*taken, "(server.listen; something listens there already, another process or this one: choose another port)"),
         ("192.0.2.1:9090", "(server.listen; this machine has no such address, and 0.0.0.0 means all that it has)"),
     ] {
         let finished = Executable::clapometer(["serve", "--listen", address, "--admin-listen", "127.0.0.1:0"])
