@@ -134,6 +134,22 @@ fn is_a_test(name: &str) -> bool {
 }
 
 #[test]
+fn the_runbook_begins_with_a_list_that_leads_from_each_alert_to_its_entry() {
+    let rules = read("deploy/prometheus/alerts.yaml");
+    let runbook = read("docs/runbook.md");
+    let (list, _) = runbook.split_once("\n## ").expect("the runbook has entries");
+    let anchors: Vec<String> =
+        runbook.lines().filter_map(|line| line.strip_prefix("## ")).map(str::to_lowercase).collect();
+    let of_key = |key: &str| rules.lines().filter_map(|line| line.trim().strip_prefix(key)).collect::<Vec<&str>>();
+    let (alerts, pages) = (of_key("- alert: "), of_key("runbook_url: docs/runbook.md#"));
+    assert!(!alerts.is_empty() && alerts.len() == pages.len(), "{} alerts, {} pages", alerts.len(), pages.len());
+    for (alert, anchor) in alerts.into_iter().zip(pages) {
+        assert!(list.contains(&format!("[{alert}](#{anchor})")), "the list lacks {alert}");
+        assert!(anchors.iter().any(|known| known == anchor), "there is no entry {anchor}");
+    }
+}
+
+#[test]
 fn each_test_that_is_named_as_a_proof_exists() {
     let document = read("docs/silent-zeros.md");
     let missing: Vec<String> = tests_named_in(&document).into_iter().filter(|name| !is_a_test(name)).collect();

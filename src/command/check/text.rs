@@ -11,8 +11,9 @@ use super::{
 use crate::{
     command::count_cap,
     terminal::{
+        reading_width,
         style::{ColorChoice, Style},
-        text::{elapsed, number, plural, printable},
+        text::{elapsed, number, plural, printable, wrapped},
     },
 };
 
@@ -227,7 +228,9 @@ fn query(page: &mut Page, query: &QueryReport, widths: ColumnWidths) {
         }
     }
     if let Some(plan) = &query.plan {
-        page.below(&colors.paint(Style::Quiet, &plan_summary(plan)));
+        for line in wrapped(&plan_summary(plan), reading_width().saturating_sub(INDENT + WORD)) {
+            page.below(&colors.paint(Style::Quiet, &line));
+        }
     }
     for warning in &query.warnings {
         page.warning(INDENT + WORD, warning);
