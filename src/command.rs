@@ -101,6 +101,9 @@ enum Command {
 /// The path that means standard input.
 const STANDARD_INPUT: &str = "-";
 
+/// The name of standard input in messages.
+const STANDARD_INPUT_NAME: &str = "<stdin>";
+
 /// The option that names the configuration.
 #[derive(Debug, Args)]
 struct ConfigFile {
@@ -125,8 +128,8 @@ impl ConfigFile {
     fn load_in(&self, environment: &Environment) -> Result<Config, Misconfiguration> {
         match self.path() {
             Some(path) if path == STANDARD_INPUT => match bounded_text(std::io::stdin()) {
-                Ok(text) => Config::load_text(Path::new("<stdin>"), &text, environment),
-                Err(message) => Err(Misconfiguration::whole("<stdin>".into(), message)),
+                Ok(text) => Config::load_text(Path::new(STANDARD_INPUT_NAME), &text, environment),
+                Err(message) => Err(Misconfiguration::whole(STANDARD_INPUT_NAME.into(), message)),
             },
             Some(path) if path.is_dir() => Config::load_directory(path, environment),
             path => Config::load(path, environment),
@@ -151,7 +154,11 @@ impl ConfigFile {
 
     /// The configuration's name in messages.
     fn title(&self) -> String {
-        self.path().map_or_else(|| "libpq's environment".to_owned(), |path| path.display().to_string())
+        match self.path() {
+            None => "libpq's environment".to_owned(),
+            Some(path) if path == STANDARD_INPUT => STANDARD_INPUT_NAME.to_owned(),
+            Some(path) => path.display().to_string(),
+        }
     }
 }
 

@@ -336,6 +336,7 @@ async fn standard_input_is_a_configuration_for_check_and_config_and_none_for_ser
     };
     let checked = run(&["check", "--offline", "--config", "-"], yaml).await;
     assert_eq!((checked.code(), checked.errors.as_str()), (Some(0), ""));
+    assert!(checked.output.starts_with("<stdin> is valid\n"), "{}", checked.output);
     assert!(checked.output.contains("jobs"), "{}", checked.output);
     let printed = run(&["config", "--json", "--config", "-"], yaml).await;
     let json: Value = serde_json::from_str(&printed.output).unwrap();
