@@ -34,7 +34,7 @@ use self::{
     triggers::Histories,
 };
 use crate::{
-    metrics::{Build, DatabaseFailureLabels, Limit, Metrics, QueryFailureLabels, QueryLabels},
+    metrics::{Build, DatabaseFailureLabels, Limit, ListenFailureLabels, Metrics, QueryFailureLabels, QueryLabels},
     places::{Peer, Places},
     postgres::Cause,
     scaler::Catalog,
@@ -212,6 +212,11 @@ fn publish(metrics: &Metrics, catalog: &Catalog) {
         Some(DatabaseFailureLabels { database: name.clone(), reason: fault.reason(), cause })
     });
     metrics.database_failures_now.set(failing.collect());
+    let deaf = catalog.databases().iter().filter_map(|(name, database)| {
+        let reason = database.state().listen_failure?.name();
+        Some(ListenFailureLabels { database: name.clone(), reason })
+    });
+    metrics.listen_failures.set(deaf.collect());
 }
 
 /// Returns whether a client asks for OpenMetrics 1.0.0 at least as much as for the text format.

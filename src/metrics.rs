@@ -33,7 +33,7 @@ use self::{facts::Facts, limits::Limits, process::Process, triggers::Triggers, v
 pub use self::{
     labels::{
         Build, CertificateLabels, ConnectionLabels, ConnectionUse, DatabaseFailureLabels, DatabaseLabels, FaultLabels,
-        HandledLabels, QueryFailureLabels, QueryLabels, ReloadLabels, RpcLabels, StreamLabels,
+        HandledLabels, ListenFailureLabels, QueryFailureLabels, QueryLabels, ReloadLabels, RpcLabels, StreamLabels,
     },
     limits::Limit,
     triggers::{
@@ -102,10 +102,14 @@ pub struct Metrics {
     pub role_privileged: Family<DatabaseLabels, IntGauge>,
     /// 1 if readings of a database come from a standby, else 0; absent before the first session.
     pub is_standby: Family<DatabaseLabels, IntGauge>,
+    /// Seconds by which the standby is behind that was asked last, of a database that asks servers what they are.
+    pub standby_lag: Family<DatabaseLabels, FloatGauge>,
     /// The time at which the role's `search_path` last changed, in seconds since 1970; 0 if it never did.
     pub search_path_changed: Family<DatabaseLabels, FloatGauge>,
     /// 1 if notifications of a database are known to arrive, else 0.
     pub listen_up: Family<DatabaseLabels, IntGauge>,
+    /// The databases whose notifications do not arrive, each with the reason.
+    pub listen_failures: Facts<ListenFailureLabels>,
     /// Notifications that were received.
     pub notifications: Family<DatabaseLabels, Counter>,
     /// Seconds for which the process stood still.
@@ -221,6 +225,11 @@ impl Metrics {
                 "clapometer_database_is_standby",
                 "1 if readings come from a standby, else 0. Absent before the first session.",
             ),
+            standby_lag: family(
+                r,
+                "clapometer_database_standby_lag_seconds",
+                "Time by which the standby is behind that was asked last. Absent if that was a primary, or none is asked.",
+            ),
             search_path_changed: family(
                 r,
                 "clapometer_database_search_path_changed_timestamp_seconds",
@@ -230,6 +239,11 @@ impl Metrics {
                 r,
                 "clapometer_listen_up",
                 "1 if notifications of the database are known to arrive, else 0.",
+            ),
+            listen_failures: single(
+                r,
+                "clapometer_listen_failure",
+                "1 for each database whose notifications do not arrive, by the reason.",
             ),
             notifications: family(r, "clapometer_notifications", "Notifications received from the database."),
             standstill: single(
@@ -331,6 +345,7 @@ impl Metrics {
             family.remove(&labels);
         }
         self.search_path_changed.remove(&labels);
+        self.standby_lag.remove(&labels);
         for state in [ConnectionUse::Idle, ConnectionUse::Busy] {
             self.pool_connections.remove(&ConnectionLabels { database: name.to_owned(), state });
         }

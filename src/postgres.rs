@@ -57,6 +57,7 @@ pub use self::{
     classify::Cause,
     grants::Named,
     inspect::{Column, Inspection, Inspector, QueryError, Role, Server, Table},
+    listen::ListenFailure,
     plan::{Plan, Relation, RowSecurity},
     role::Privileges,
     state::DatabaseState,
@@ -422,6 +423,7 @@ impl Database {
         let (answers, begun_at) = begun.map_err(|error| TransactionError::SqlError { error, had_begun: false })?;
         if let Some(requirement) = requirement {
             let state = ServerState::read(&answers).ok_or(TransactionError::Mismatch(Mismatch::Unknown))?;
+            self.observed.lag(state.lag.filter(|_| state.is_standby));
             requirement.check(state).map_err(TransactionError::Mismatch)?;
             // Logged where it is a change.
             let _ = self.observed.standby(state.is_standby);

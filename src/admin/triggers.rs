@@ -84,7 +84,10 @@ fn answer(uri: &Uri, metrics: &Metrics, catalog: &Catalog, store: &PageStore) ->
 /// Adds what the query of each trigger says: databases, keys that are unknown, budget. Drops the incidents of other databases.
 fn name_databases(history: &mut History, catalog: &Catalog) {
     for trigger in &mut history.triggers {
-        let source = catalog.allowed(&trigger.query, &history.namespace);
+        // What a reload has forbidden since was asked where it still is.
+        let was_served = trigger.target.is_some();
+        let named = || catalog.sources().find(|source| was_served && source.query().name == trigger.query);
+        let source = catalog.allowed(&trigger.query, &history.namespace).or_else(named);
         trigger.silent_keys = source.as_ref().map_or(0, |source| source.silent_keys(Instant::now()));
         let latest = source.as_ref().and_then(|source| source.state(Instant::now()).latest);
         trigger.short_keys = latest.and_then(|latest| latest.short_keys).unwrap_or_default();
@@ -107,7 +110,7 @@ fn name_databases(history: &mut History, catalog: &Catalog) {
         | Incident::DatabaseUp { database }
         | Incident::Standby { database }
         | Incident::Primary { database }
-        | Incident::Deaf { database }
+        | Incident::Deaf { database, .. }
         | Incident::Hearing { database }
         | Incident::PoolFull { database, .. }
         | Incident::PoolFree { database }

@@ -14,8 +14,11 @@ use super::{Config, QueryFile, QueryFileState};
 /// The most names that a line lists. It counts the others.
 const MOST_NAMES: usize = 20;
 
-/// The keys whose old and new value are told: numbers, durations and words that explain another answer.
-const TOLD: [&str; 20] = [
+/// The most members of a list whose old and new value are told.
+const MOST_MEMBERS: usize = 8;
+
+/// The keys whose old and new value are told: numbers, durations, words and namespaces that explain another answer.
+const TOLD: [&str; 21] = [
     "activation",
     "connect_timeout",
     "divide_by",
@@ -25,6 +28,7 @@ const TOLD: [&str; 20] = [
     "max_age",
     "max_lag",
     "max_lifetime",
+    "namespaces",
     "on_no_row",
     "on_null",
     "pool_size",
@@ -98,12 +102,16 @@ impl Config {
         }
     }
 
+    /// Returns the names of the databases that name one of these files.
+    pub fn databases_of(&self, files: &BTreeSet<PathBuf>) -> impl Iterator<Item = &String> {
+        let is_among = |named: Vec<PathBuf>| named.iter().any(|file| files.contains(file));
+        self.databases.iter().filter(move |(_, database)| is_among(database.connection.files())).map(|(name, _)| name)
+    }
+
     /// Returns the keys of the databases, and of the server's TLS, that name one of these files.
     fn keys_of(&self, files: &BTreeSet<PathBuf>) -> Vec<String> {
-        let is_among = |named: Vec<PathBuf>| named.iter().any(|file| files.contains(file));
-        let databases = self.databases.iter().filter(|(_, database)| is_among(database.connection.files()));
-        let databases = databases.map(|(name, _)| format!("databases.{}", part_of_key(name)));
-        let tls = self.server.tls.iter().filter(|tls| is_among(tls.files().cloned().collect()));
+        let databases = self.databases_of(files).map(|name| format!("databases.{}", part_of_key(name)));
+        let tls = self.server.tls.iter().filter(|tls| tls.files().any(|file| files.contains(file)));
         databases.chain(tls.map(|_| "server.tls".to_owned())).collect()
     }
 }
@@ -126,11 +134,21 @@ fn from_to(path: &[String], before: Option<&Json>, after: &Json) -> String {
     let text = |value: &Json| match value {
         Json::String(text) => Some(text.clone()),
         Json::Number(_) | Json::Bool(_) => Some(value.to_string()),
+        Json::Array(members) => Some(in_brackets(members)),
         _ => None,
     };
     match before.and_then(text).zip(text(after)) {
         Some((before, after)) if is_told => format!(" ({before} to {after})"),
         _ => String::new(),
+    }
+}
+
+/// Returns the members of a list without a comma, which would end the change in the list of all.
+fn in_brackets(members: &[Json]) -> String {
+    let names: Vec<&str> = members.iter().filter_map(Json::as_str).take(MOST_MEMBERS).collect();
+    match members.len() - names.len() {
+        0 => format!("[{}]", names.join("; ")),
+        further => format!("[{}; {further} more]", names.join("; ")),
     }
 }
 
@@ -202,6 +220,11 @@ mod tests {
                 "sql: SELECT 1",
                 "sql: SELECT 1, target: 50, max_age: 1h",
                 "queries.jobs.max_age (1s to 1h), queries.jobs.target (1 to 50)",
+            ),
+            (
+                "sql: SELECT 1",
+                "sql: SELECT 1, namespaces: [shop, bill]",
+                "queries.jobs.namespaces ([*] to [shop; bill])",
             ),
             ("gone:", "gone.v2:", "queries.\"gone.v2\" added, queries.gone removed"),
             ("databases:", "server: {reflection: false}\ndatabases:", "server.reflection"),

@@ -131,6 +131,15 @@ pub struct Build {
     pub rustc: &'static str,
 }
 
+/// The labels of a database whose notifications do not arrive.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ListenFailureLabels {
+    /// The database's name.
+    pub database: String,
+    /// The kind of the failure.
+    pub reason: &'static str,
+}
+
 /// The labels of a database that fails.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct DatabaseFailureLabels {

@@ -51,6 +51,8 @@ fn full() -> Metrics {
         limits: _,
         triggers: _,
         standstill: _,
+        listen_failures,
+        standby_lag,
         recorder: _,
     } = &metrics;
     let (grpc_type, grpc_service, grpc_method) = ("unary", "s", "m");
@@ -69,6 +71,8 @@ fn full() -> Metrics {
     }
     drop(pool_connections.get_or_create(&ConnectionLabels { database: "d".to_owned(), state: ConnectionUse::Idle }));
     drop(search_path_changed.get_or_create(&database));
+    drop(standby_lag.get_or_create(&database));
+    listen_failures.set(vec![ListenFailureLabels { database: "d".to_owned(), reason: "closed" }]);
     drop(notifications.get_or_create(&database));
     drop(streams.get_or_create(&StreamLabels { rpc: "r" }));
     drop(certificate_expiry.get_or_create(&CertificateLabels { certificate: "c" }));

@@ -48,6 +48,9 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
+/// The cause for a NOTIFY of our own that was not sent.
+const NOT_SENT: &str = "a NOTIFY of our own could not be sent";
+
 /// The cause for a NOTIFY of our own that was sent and has not been heard.
 const NOT_ARRIVED: &str = "a NOTIFY of our own has not arrived";
 
@@ -73,7 +76,41 @@ enum SessionEnd {
     /// No query listens on any channel.
     Unwanted,
     /// Something failed.
-    Failed(String),
+    Failed(ListenFailure, String),
+}
+
+/// The kinds of failures for which notifications do not arrive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ListenFailure {
+    /// No session could be opened.
+    Unreachable,
+    /// PostgreSQL refused a statement of the session.
+    Rejected,
+    /// A statement of the session was not answered.
+    Silent,
+    /// The session was closed.
+    Closed,
+    /// No NOTIFY of our own could be sent through the pool.
+    NotSent,
+    /// A NOTIFY of our own was sent and did not arrive, as behind a pooler.
+    NotDelivered,
+    /// Readings come from a standby.
+    Standby,
+}
+
+impl ListenFailure {
+    /// Returns its name in the metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Unreachable => "unreachable",
+            Self::Rejected => "rejected",
+            Self::Silent => "silent",
+            Self::Closed => "closed",
+            Self::NotSent => "not_sent",
+            Self::NotDelivered => "not_delivered",
+            Self::Standby => "standby",
+        }
+    }
 }
 
 /// Everything that every connection of one database needs to listen.
@@ -123,7 +160,7 @@ pub(super) async fn prove_once(settings: &config::Database, sender: &Client) -> 
     let session = connect::open(&connection, Duration::ZERO, within, "clapometer check", connect::NUMBERS, Some(hear))
         .await
         .map_err(|error| error.to_string())?;
-    send_listen(&session.client, &channel).await?;
+    send_listen(&session.client, &channel).await.map_err(|(_, cause)| cause)?;
     send_notify(sender, &channel).await.map_err(|error| error.to_string())?;
     if has_arrived(&arrived).await { Ok(()) } else { Err(NOT_ARRIVED.to_owned()) }
 }
@@ -134,13 +171,13 @@ fn own_channel() -> String {
 }
 
 /// Sends LISTEN for a channel. A second LISTEN on a channel does nothing.
-async fn send_listen(client: &Client, channel: &str) -> Result<(), String> {
+async fn send_listen(client: &Client, channel: &str) -> Result<(), (ListenFailure, String)> {
     let statement = format!("LISTEN {}", escape_identifier(channel));
     match timeout(PATIENCE, client.batch_execute(&statement)).await {
         Ok(Ok(())) => Ok(()),
         // A standby refuses LISTEN (25006), but it may be promoted one day.
-        Ok(Err(error)) => Err(connect::explain(&error)),
-        Err(_) => Err("LISTEN was not answered".to_owned()),
+        Ok(Err(error)) => Err((ListenFailure::Rejected, connect::explain(&error))),
+        Err(_) => Err((ListenFailure::Silent, "LISTEN was not answered".to_owned())),
     }
 }
 
@@ -169,22 +206,24 @@ pub(super) async fn listen(database: Weak<Database>) {
         let mut was_healthy = false;
         let end = listener.session(&mut was_healthy).await;
         listener.set_health(false);
-        let cause = match end {
-            SessionEnd::Failed(cause) => cause,
+        let (failure, cause) = match end {
+            SessionEnd::Failed(failure, cause) => (failure, cause),
             SessionEnd::Outdated => continue,
             SessionEnd::Unwanted => {
+                listener.note(None);
                 listener.metrics.listen_up.remove(&listener.labels);
                 continue;
             }
             // Another handle may be using the metric by now.
             SessionEnd::Database => return,
         };
+        listener.note(Some(failure));
         listener.metrics.listen_up.get_or_create(&listener.labels).set(0);
         if was_healthy {
             pause = FIRST_PAUSE;
             listener.causes.end();
         }
-        listener.warn(&cause);
+        listener.warn(failure, &cause);
         let jittered = pause.mul_f64(rand::rng().random_range(0.8..1.2));
         wait(&listener.database, jittered).await;
         pause = LONGEST_PAUSE.min(pause * 2);
@@ -228,6 +267,7 @@ impl Listener {
         };
         *was_healthy = true;
         self.set_health(true);
+        self.note(None);
         self.metrics.listen_up.get_or_create(&self.labels).set(1);
         if self.causes.end() {
             tracing::info!(database = %self.labels.database, "notifications arrive again");
@@ -241,7 +281,8 @@ impl Listener {
 
     /// Opens a connection, listens on every channel, and proves that notifications arrive.
     async fn begin(&mut self) -> Result<Listening, SessionEnd> {
-        let listening = self.open().await.map_err(SessionEnd::Failed)?;
+        let unreachable = |cause| SessionEnd::Failed(ListenFailure::Unreachable, cause);
+        let listening = self.open().await.map_err(unreachable)?;
         listening.subscribe([self.own.as_str()]).await?;
         listening.subscribe(self.names().iter().map(String::as_str)).await?;
         self.prove(&listening.arrived).await?;
@@ -282,18 +323,18 @@ impl Listener {
     /// Sends a NOTIFY through the pool and waits for it on the connection that listens.
     async fn prove(&self, arrived: &Notify) -> Result<(), SessionEnd> {
         let Some(database) = self.database.upgrade() else { return Err(SessionEnd::Database) };
-        let failed = |cause: &str| Err(SessionEnd::Failed(cause.to_owned()));
+        let not_sent = |cause: String| Err(SessionEnd::Failed(ListenFailure::NotSent, cause));
         let connection = match timeout(QUEUE, database.pool.get()).await {
             Ok(Ok(connection)) => connection,
-            Ok(Err(_)) => return failed("a NOTIFY of our own could not be sent: the database cannot be reached"),
-            Err(_) => return failed("a NOTIFY of our own could not be sent: all connections are in use"),
+            Ok(Err(_)) => return not_sent(format!("{NOT_SENT}: the database cannot be reached")),
+            Err(_) => return not_sent(format!("{NOT_SENT}: all connections are in use")),
         };
         if let Err(error) = send_notify(&connection, &self.own).await {
             if let NotifyError::Unanswered = error {
                 // Its answer may still come: it must not meet the next reading.
                 drop(Object::take(connection));
             }
-            return failed(&error.to_string());
+            return not_sent(error.to_string());
         }
         // It may be the only one, and readings must not wait for what may never arrive.
         drop(connection);
@@ -301,7 +342,10 @@ impl Listener {
         let _ = database.observed.standby(false);
         match has_arrived(arrived).await {
             true => Ok(()),
-            false => failed(&format!("{NOT_ARRIVED}; behind a pooler set listen_host and listen_port")),
+            false => {
+                let cause = format!("{NOT_ARRIVED}; behind a pooler set listen_host and listen_port");
+                Err(SessionEnd::Failed(ListenFailure::NotDelivered, cause))
+            }
         }
     }
 
@@ -315,7 +359,9 @@ impl Listener {
         let mut heartbeat = interval_at(Instant::now() + HEARTBEAT, HEARTBEAT);
         loop {
             tokio::select! {
-                _ = &mut listening.closed => return Err(SessionEnd::Failed("the connection was closed".to_owned())),
+                _ = &mut listening.closed => {
+                    return Err(SessionEnd::Failed(ListenFailure::Closed, "the connection was closed".to_owned()));
+                }
                 changed = renewed.changed() => {
                     return Err(changed.map_or(SessionEnd::Database, |()| SessionEnd::Outdated));
                 }
@@ -323,7 +369,7 @@ impl Listener {
                 // old, and no other one would follow for long.
                 () = on_a_standby(&mut is_standby) => {
                     let cause = "readings come from a standby, which is behind notifications";
-                    return Err(SessionEnd::Failed(cause.to_owned()));
+                    return Err(SessionEnd::Failed(ListenFailure::Standby, cause.to_owned()));
                 }
                 () = listening.late.notified() => self.invalidate_late().await,
                 changed = self.wanted.changed() => {
@@ -353,6 +399,13 @@ impl Listener {
         }
     }
 
+    /// Notes why notifications do not arrive; none if they do, or nobody waits for them.
+    fn note(&self, failure: Option<ListenFailure>) {
+        if let Some(database) = self.database.upgrade() {
+            database.observed.listen_failure.send_replace(failure);
+        }
+    }
+
     fn set_health(&self, is_healthy: bool) {
         for channel in self.wanted.borrow().values() {
             channel.set_health(is_healthy);
@@ -366,18 +419,18 @@ impl Listener {
 
     /// Logs that notifications do not arrive, where the cause is news. While the database itself fails, the line about
     /// that is enough.
-    fn warn(&mut self, cause: &str) {
+    fn warn(&mut self, failure: ListenFailure, cause: &str) {
         let is_known = self.database.upgrade().is_none_or(|database| database.health.is_bad());
         let is_first = !self.causes.is_open();
         if is_known || !self.causes.is_news("", cause, Instant::now()) {
             return;
         }
-        let database = &self.labels.database;
+        let (database, reason) = (&self.labels.database, failure.name());
         if is_first {
-            tracing::warn!(%database, error = cause, "notifications do not arrive; readings are polled until they do");
-            self.metrics.recorder.happened(Incident::Deaf { database: database.clone() });
+            tracing::warn!(%database, reason, error = cause, "notifications do not arrive; readings are polled until they do");
+            self.metrics.recorder.happened(Incident::Deaf { database: database.clone(), reason: reason.to_owned() });
         } else {
-            tracing::warn!(%database, error = cause, "notifications still do not arrive, for another reason");
+            tracing::warn!(%database, reason, error = cause, "notifications still do not arrive, for another reason");
         }
     }
 }
@@ -386,7 +439,8 @@ impl Listening {
     /// Sends LISTEN for each channel.
     async fn subscribe<'a>(&self, channels: impl IntoIterator<Item = &'a str>) -> Result<(), SessionEnd> {
         for channel in channels {
-            send_listen(&self.session.client, channel).await.map_err(SessionEnd::Failed)?;
+            let sent = send_listen(&self.session.client, channel).await;
+            sent.map_err(|(failure, cause)| SessionEnd::Failed(failure, cause))?;
         }
         Ok(())
     }
@@ -395,8 +449,11 @@ impl Listening {
     async fn stay_open(&self) -> Result<(), SessionEnd> {
         match timeout(PATIENCE, self.session.client.batch_execute(STAY_OPEN)).await {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(SessionEnd::Failed(connect::explain(&error))),
-            Err(_) => Err(SessionEnd::Failed("idle_session_timeout could not be set in time".to_owned())),
+            Ok(Err(error)) => Err(SessionEnd::Failed(ListenFailure::Rejected, connect::explain(&error))),
+            Err(_) => {
+                let cause = "idle_session_timeout could not be set in time";
+                Err(SessionEnd::Failed(ListenFailure::Silent, cause.to_owned()))
+            }
         }
     }
 
@@ -406,8 +463,8 @@ impl Listening {
             unwanted.iter().map(|channel| format!("UNLISTEN {};", escape_identifier(channel))).collect();
         match timeout(PATIENCE, self.session.client.batch_execute(&statements)).await {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(SessionEnd::Failed(connect::explain(&error))),
-            Err(_) => Err(SessionEnd::Failed("the connection no longer answers".to_owned())),
+            Ok(Err(error)) => Err(SessionEnd::Failed(ListenFailure::Rejected, connect::explain(&error))),
+            Err(_) => Err(SessionEnd::Failed(ListenFailure::Silent, "the connection no longer answers".to_owned())),
         }
     }
 }

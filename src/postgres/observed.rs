@@ -11,7 +11,7 @@ use std::{
 use tokio::{sync::watch, time::Instant};
 use tokio_postgres::{Client, Error};
 
-use super::{connect::Session, requirement::Requirement, search_path};
+use super::{connect::Session, listen::ListenFailure, requirement::Requirement, search_path};
 use crate::{
     config,
     metrics::{DatabaseLabels, Metrics, since_1970},
@@ -57,6 +57,8 @@ pub(super) struct Observed {
     path_changed_at: watch::Sender<Option<Instant>>,
     /// The time since which readings have to wait for a connection, if they do.
     pub(super) crowded_since: watch::Sender<Option<Instant>>,
+    /// The reason why notifications do not arrive, if any are waited for.
+    pub(super) listen_failure: watch::Sender<Option<ListenFailure>>,
 }
 
 /// The latest session's part in every reading.
@@ -94,6 +96,7 @@ impl Observed {
             is_preferred: watch::Sender::new(true),
             path_changed_at: watch::Sender::new(None),
             crowded_since: watch::Sender::new(None),
+            listen_failure: watch::Sender::new(None),
         }
     }
 
@@ -168,6 +171,14 @@ impl Observed {
             });
         }
         before
+    }
+
+    /// Records by how much the standby is behind that was asked last; none if it was a primary, or does not know.
+    pub(super) fn lag(&self, seconds: Option<f64>) {
+        match seconds {
+            Some(seconds) => drop(self.metrics.standby_lag.get_or_create(&self.labels).set(seconds)),
+            None => drop(self.metrics.standby_lag.remove(&self.labels)),
+        }
     }
 
     /// Returns whether readings come from a standby, and came from a primary before, although nobody prefers standbys.

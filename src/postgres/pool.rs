@@ -20,6 +20,7 @@ use super::{
     connect::{self, Heard},
     health::Health,
     observed::{Observed, SessionFacts},
+    requirement::Mismatch,
     role::Privileges,
 };
 use crate::{
@@ -100,8 +101,14 @@ impl Connector {
                 used = again;
             }
             let session = opened.map_err(|error| {
-                let others =
-                    if matches!(error.chief(), connect::Error::Timeout { .. }) { self.others() } else { String::new() };
+                let others = match error.chief() {
+                    connect::Error::Timeout { .. } => self.others(),
+                    connect::Error::Mismatch { mismatch: Mismatch::Lag { seconds, .. }, .. } => {
+                        self.observed.lag(*seconds);
+                        String::new()
+                    }
+                    _ => String::new(),
+                };
                 (error.fault(), cause_of_connect(&error), format!("{error}{others}"))
             })?;
             let facts = self.check(&session.client).await?;

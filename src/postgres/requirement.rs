@@ -47,7 +47,7 @@ pub(super) struct ServerState {
     pub(super) is_standby: bool,
     is_read_only: bool,
     /// Absent where a standby does not know.
-    lag: Option<f64>,
+    pub(super) lag: Option<f64>,
 }
 
 /// The reason why a server is not the one that is asked for.

@@ -2,7 +2,7 @@
 
 use tokio::time::Instant;
 
-use super::{Cause, Database};
+use super::{Cause, Database, ListenFailure};
 use crate::{fault::Fault, reading::Breaker};
 
 /// The state of a database, as far as it is known. It has no address, no user and no text of the server.
@@ -28,6 +28,8 @@ pub struct DatabaseState {
     pub is_privileged: Option<bool>,
     /// True if notifications are known to arrive; none if no query waits for them.
     pub hears: Option<bool>,
+    /// The reason why they do not, if that is known.
+    pub listen_failure: Option<ListenFailure>,
 }
 
 impl Database {
@@ -47,6 +49,7 @@ impl Database {
             crowded_since: *self.observed.crowded_since.borrow(),
             is_privileged: privileged.get(&self.labels).map(|gauge| is_set(gauge.get())),
             hears: hears.get(&self.labels).map(|gauge| is_set(gauge.get())),
+            listen_failure: *self.observed.listen_failure.borrow(),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{
-    Incident, LIFETIME, Recorder, Tenths, tenths_of,
+    Incident, LIFETIME, Recorder, Store, Tenths, tenths_of,
     troubles::{TOGETHER, Trouble},
 };
 
@@ -83,6 +83,27 @@ impl Recorder {
     }
 }
 
+impl Store {
+    /// Returns the incidents before a time that held then: those that nothing has ended, and of what has no end the latest of each
+    /// database.
+    pub(super) fn standing(&self, from: i64) -> Vec<&(Tenths, Incident)> {
+        let mut standing: Vec<&(Tenths, Incident)> = Vec::new();
+        for happening in self.incidents.iter().take_while(|(at, _)| i64::from(*at) < from) {
+            let incident = &happening.1;
+            match (state(incident), begins(incident)) {
+                (Some(_), Some(true)) => standing.push(happening),
+                (Some(of), Some(false)) => standing.retain(|(_, known)| state(known) != Some(of)),
+                _ if matches!(incident, Incident::SearchPath { .. }) => {
+                    standing.retain(|(_, known)| known != incident);
+                    standing.push(happening);
+                }
+                _ => {}
+            }
+        }
+        standing
+    }
+}
+
 /// Joins each incident that has an end with it. What comes back soon is not over.
 fn paired<'a>(incidents: impl Iterator<Item = &'a (Tenths, Incident)>) -> Vec<(Tenths, Option<Tenths>, Matter)> {
     let mut episodes: Vec<(Tenths, Option<Tenths>, &Incident)> = Vec::new();
@@ -119,7 +140,7 @@ fn state(incident: &Incident) -> Option<(&'static str, &str)> {
     match incident {
         Incident::DatabaseDown { database, .. } | Incident::DatabaseUp { database } => Some(("down", database)),
         Incident::Standby { database } | Incident::Primary { database } => Some(("standby", database)),
-        Incident::Deaf { database } | Incident::Hearing { database } => Some(("deaf", database)),
+        Incident::Deaf { database, .. } | Incident::Hearing { database } => Some(("deaf", database)),
         Incident::PoolFull { database, .. } | Incident::PoolFree { database } => Some(("full", database)),
         Incident::Unannounced { .. }
         | Incident::SearchPath { .. }

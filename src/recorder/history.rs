@@ -73,7 +73,7 @@ pub struct History {
     /// window, then those that KEDA asked for longest ago.
     #[serde(default)]
     pub triggers_left_off: usize,
-    /// The incidents of the process and its databases.
+    /// The incidents of the process and its databases. They begin with what held at the beginning.
     pub incidents: Vec<Happening>,
 }
 
@@ -253,6 +253,9 @@ pub enum Incident {
     Deaf {
         /// Its name in the configuration.
         database: String,
+        /// The reason, as the metrics spell it.
+        #[serde(default)]
+        reason: String,
     },
     /// Notifications of a database arrive again.
     Hearing {
@@ -326,7 +329,8 @@ impl Recorder {
         let store = self.lock();
         let (others_asked, others_silent) = store.others(object, clock.now);
         let (triggers, triggers_left_off) = store.triggers_of(object, namespace, name, clock, &range);
-        let incidents = store.incidents.iter().filter(|(at, _)| range.contains(&i64::from(*at)));
+        let within = store.incidents.iter().filter(|(at, _)| range.contains(&i64::from(*at)));
+        let incidents = store.standing(*range.start()).into_iter().chain(within);
         History {
             namespace: namespace.to_owned(),
             name: name.to_owned(),

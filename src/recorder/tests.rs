@@ -326,6 +326,25 @@ async fn incidents_are_told_and_bounded() {
     );
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_held_when_the_time_began_that_is_asked_about_is_told() {
+    let recorder = Recorder::default();
+    let database = |name: &str| name.to_owned();
+    let down =
+        |name: &str| Incident::DatabaseDown { database: database(name), reason: "lagging".to_owned(), step: None };
+    let path = Incident::SearchPath { database: database("claps") };
+    let ended = Incident::DatabaseUp { database: database("mails") };
+    for incident in [down("claps"), down("mails"), path.clone(), ended, path.clone()] {
+        recorder.happened(incident);
+    }
+    seconds(7_200).await;
+    recorder.happened(Incident::DatabaseUp { database: database("claps") });
+    let window = Window { at: None, before: Duration::from_secs(60), after: Duration::ZERO };
+    let told = recorder.history("billing", "invoices", window).incidents;
+    let told: Vec<Incident> = told.into_iter().map(|happening| happening.incident).collect();
+    assert_eq!(told, [down("claps"), path, Incident::DatabaseUp { database: database("claps") }]);
+}
+
 #[test]
 fn a_list_is_cut_after_a_whole_member() {
     assert_eq!(shortened_list("a, b", 4), "a, b");

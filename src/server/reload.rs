@@ -25,7 +25,7 @@ use super::{
 use crate::{
     admin::{ReloadLog, Reloaded},
     blocking,
-    cache::QueryCache,
+    cache::{QueryCache, QuerySource},
     config::{Config, Environment, Listing},
     file,
     metrics::{CertificateLabels, Metrics, ReloadLabels, since_1970},
@@ -196,6 +196,9 @@ impl Reload {
                 ("rejected", false, Reloaded::Rejected(problem.shown.clone()))
             }
         };
+        if problem.is_none() {
+            self.note_files(files);
+        }
         self.metrics.reloads.get_or_create(&ReloadLabels { result }).inc();
         self.metrics.reloaded_at.get_or_create(&ReloadLabels { result }).set(since_1970().as_secs_f64());
         self.metrics.config_valid.set(is_valid);
@@ -210,6 +213,20 @@ impl Reload {
             }
         });
         self.reloads.note(reloaded);
+    }
+
+    /// Notes the change of the queries whose databases name one of these files.
+    fn note_files(&self, files: &BTreeSet<PathBuf>) {
+        let databases: BTreeSet<&String> = self.config.databases_of(files).collect();
+        for source in self.catalog.borrow().sources() {
+            if source.query().databases.iter().any(|database| databases.contains(database)) {
+                self.note_change(source);
+            }
+        }
+    }
+
+    fn note_change(&self, source: &QuerySource) {
+        self.metrics.query_changed.get_or_create(source.labels()).set(since_1970().as_secs_f64());
     }
 
     /// Puts in force what is on disk: the main file, or else its last good version, with the query files.
@@ -260,7 +277,7 @@ impl Reload {
             gone.retire(&self.metrics);
         }
         for new in sources.iter().filter(|source| !before.sources().any(|known| Arc::ptr_eq(known, source))) {
-            self.metrics.query_changed.get_or_create(new.labels()).set(since_1970().as_secs_f64());
+            self.note_change(new);
         }
         for gone in before.databases().keys().filter(|name| !databases.contains(name)) {
             self.metrics.forget_database(gone);

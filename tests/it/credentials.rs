@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::{
     support::{
+        admin,
         cluster::{Cluster, SCALER_PASSWORD, Settings},
         database::Database,
         executable::Executable,
@@ -138,6 +139,8 @@ async fn every_scalar_of_a_connection_comes_from_its_file_and_follows_it() {
     .await;
     mount.swap(&files(&two.owner()));
     serving.process.logged("the reload", RELOAD, |line| line["message"] == "configuration reloaded").await;
+    let metrics = admin::get(serving.admin, "/metrics").await;
+    assert!(metrics.contains("clapometer_query_changed_timestamp_seconds{query=\"here\""), "{metrics}");
     assert_eq!(scaler.value(&trigger("here", &[])).await.unwrap(), 2.0);
     assert_eq!(sessions("true").await, 1, "the statement under way was cut, or another session was left");
     lock.rollback().await.unwrap();

@@ -150,7 +150,9 @@ async fn a_namespace_that_a_reload_forbids_and_a_query_that_nobody_has_are_seen_
     let mailer = named(&trigger("jobs", &[]), "mailer");
     fixture.scaler.reaches(&mailer, 0.0, SOON).await;
     fixture.reload(&format!("databases:\n{access}{}", queries("billing"))).await;
-    told(&mut fixture, "configuration reloaded", &[("changed", "queries.jobs.namespaces")]).await;
+    told(&mut fixture, "configuration reloaded", &[("changed", "queries.jobs.namespaces ([*] to [billing])")]).await;
+    let page = admin::get(fixture.serving.admin, "/").await;
+    assert!(page.contains("Changed lately: a reload changed queries.") && page.contains("[*] to [billing]"), "{page}");
     assert_eq!(fixture.scaler.refusal(&mailer).await.code(), Code::PermissionDenied);
     told(&mut fixture, "a trigger is refused", &[("name", "mailer"), ("code", "PermissionDenied")]).await;
     fixture.reload(&configuration(&access)).await;
@@ -459,12 +461,16 @@ async fn lost_notifications_are_told_and_shown() {
     let mut fixture = Fixture::listening(&listening).await;
     let _stream = fixture.follow(&trigger("jobs", &[])).await;
     proxy.set(Mode::Reset);
-    told(&mut fixture, "notifications do not arrive", &[("database", "claps")]).await;
+    told(&mut fixture, "notifications do not arrive", &[("database", "claps"), ("reason", "closed")]).await;
     fixture.reaches_metric("clapometer_listen_up", "database=\"claps\"", 0.0, OUTAGE).await;
+    let refused = "database=\"claps\",reason=\"unreachable\"";
+    fixture.reaches_metric("clapometer_listen_failure", refused, 1.0, OUTAGE).await;
     fixture.scaler.reaches(&trigger("jobs", &[]), 0.0, SOON).await;
     proxy.set(Mode::Pass);
     told(&mut fixture, "notifications arrive again", &[("database", "claps")]).await;
     fixture.reaches_metric("clapometer_listen_up", "database=\"claps\"", 1.0, OUTAGE).await;
+    assert_eq!(fixture.metric("clapometer_listen_failure", refused).await, None);
+    why(&fixture, "claps", "notifications of claps did not arrive any more (closed)").await;
 }
 
 #[tokio::test]

@@ -301,9 +301,12 @@ async fn a_standby_further_behind_than_max_lag_is_no_source() {
     let rows = trigger("rows", &[]);
     // A primary at rest sends nothing: what there is has been replayed.
     scaler.reaches(&rows, 0.0, SOON).await;
+    let lag = "clapometer_database_standby_lag_seconds";
+    assert!(admin::get(serving.admin, "/metrics").await.contains(&format!("{lag}{{")));
     standby.pause_replay().await;
     database.execute(SIXTY).await;
     scaler.refuses(&rows, Code::Unavailable, SOON).await;
+    wait::first("the lag is told", SOON, async || (admin::metric(serving.admin, lag).await > 0.5).then_some(())).await;
     for _ in 0..20 {
         let answer = scaler.value(&rows).await;
         assert!(answer.is_err(), "{answer:?} from a standby that is behind");

@@ -57,7 +57,7 @@ fn in_words(incident: Incident) -> (&'static str, Option<String>, Option<String>
             of("down", database, step.unwrap_or_else(|| remedy::reason_in_words(&reason)))
         }
         Incident::Standby { database } => of("standby", database, "readings came from a standby".to_owned()),
-        Incident::Deaf { database } => of("deaf", database, "notifications did not arrive".to_owned()),
+        Incident::Deaf { database, reason } => of("deaf", database, format!("notifications did not arrive ({reason})")),
         Incident::PoolFull { database, held_by } => {
             let by = if held_by.is_empty() { held_by } else { format!(", held most of the time by {held_by}") };
             of("full", database, format!("readings waited for a connection{by}"))

@@ -165,6 +165,7 @@ impl Status {
         let (queries, databases) = (self.queries.len(), self.databases.len());
         let (queries, databases) = (plural(queries, "query", "queries"), plural(databases, "database", "databases"));
         markup.raw(format_args!("<p class=\"quiet\">{answered}; {queries} on {databases} configured.</p>"));
+        markup.raw(self.changed_lately());
         let problems = self.problems();
         if !problems.is_empty() {
             markup.raw("<ul>");

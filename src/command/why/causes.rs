@@ -17,8 +17,8 @@ const LATER_CAUSES: usize = 2;
 impl Story<'_> {
     /// Says why a trigger had been told this, and what to do about it, as far as that is known.
     pub(super) fn causes(&self, state: &State<'_>, history: &History) -> Vec<String> {
-        let outage = match state.error() {
-            Some(("Unavailable", _)) => self.outage(state.trigger, history),
+        let outage = match state.failed() {
+            Some((since, "Unavailable" | "DeadlineExceeded", _)) => self.outage(state.trigger, since, history),
             _ => Vec::new(),
         };
         let reload = self.reload(state, history, !outage.is_empty());
@@ -67,17 +67,25 @@ impl Story<'_> {
         }
     }
 
-    /// Tells the causes of an outage that had not ended by the moment. The first one comes first, because others often follow
-    /// from it: a breaker that tries, a server that is asked while it restarts.
-    fn outage(&self, trigger: &TriggerHistory, history: &History) -> Vec<String> {
+    /// Tells the causes of an outage that had not ended when the trigger began to be told its error, or by the moment. The first one
+    /// comes first, because others often follow from it: a breaker that tries, a server that is asked while it restarts.
+    fn outage(&self, trigger: &TriggerHistory, since: OffsetDateTime, history: &History) -> Vec<String> {
         let of_database = |database: &String| {
             let mut causes: Vec<(OffsetDateTime, &str, Option<&str>)> = Vec::new();
+            let mut ended_at = None;
             for happening in history.incidents.iter().filter(|happening| happening.at <= self.at) {
                 match &happening.incident {
-                    Incident::DatabaseUp { database: name } if name == database => causes.clear(),
+                    Incident::DatabaseUp { database: name } if name == database && happening.at <= since => {
+                        causes.clear()
+                    }
+                    // The trigger is told the error until its next poll.
+                    Incident::DatabaseUp { database: name } if name == database => ended_at = Some(happening.at),
                     Incident::DatabaseDown { .. } if self.passes(happening.at, trigger, history) => {}
                     Incident::DatabaseDown { database: name, reason, step } if name == database => {
                         let (reason, step) = (reason.as_str(), step.as_deref());
+                        if ended_at.take().is_some() {
+                            causes.clear();
+                        }
                         if causes.iter().all(|(_, known, known_step)| (*known, *known_step) != (reason, step)) {
                             causes.push((happening.at, reason, step));
                         }
@@ -101,7 +109,9 @@ impl Story<'_> {
                     }
                 }
             });
-            told.collect::<Vec<_>>()
+            let is_told = told.len() > 0;
+            let end = ended_at.filter(|_| is_told).map(|at| format!("It answered again at {}.", self.time(at)));
+            told.chain(end).collect::<Vec<_>>()
         };
         trigger.databases.iter().flat_map(of_database).collect()
     }
@@ -140,12 +150,18 @@ impl Story<'_> {
                 self.time(at)
             ));
         }
-        (!trigger.standbys.is_empty()).then(|| {
-            format!(
-                "Readings of {} come from a standby: they are as old as its replay.",
-                trigger.standbys.join(" and ")
-            )
-        })
+        // What they come from now, they came from at the moment, unless that changed since.
+        let changed = |database: &&String| {
+            history.incidents.iter().any(|happening| match &happening.incident {
+                Incident::Standby { database: name } | Incident::Primary { database: name } => name == *database,
+                _ => false,
+            })
+        };
+        let standbys: Vec<&str> =
+            trigger.standbys.iter().filter(|database| !changed(database)).map(String::as_str).collect();
+        let names = standbys.join(" and ");
+        (!standbys.is_empty())
+            .then(|| format!("Readings of {names} come from a standby: they are as old as its replay."))
     }
 
     /// Says that readings had to wait for a connection.
@@ -331,7 +347,8 @@ fn of_threshold(state: &State<'_>) -> Option<String> {
     })
 }
 
-/// Returns when a change of a trigger's query came without a notification, the last time that is known.
+/// Returns when a change of a trigger's query came without a notification, the last time that is known. It is found after the moment at which
+/// the number was old.
 fn of_notifications(state: &State<'_>, history: &History) -> Option<OffsetDateTime> {
     history.incidents.iter().rev().find_map(|happening| match &happening.incident {
         Incident::Unannounced { query, .. } if *query == state.trigger.query => Some(happening.at),

@@ -27,6 +27,9 @@ const MOST_LINES: usize = 40;
 /// Calls within this time belong to one poll.
 const ONE_POLL: Duration = Duration::from_secs(5);
 
+/// The most errors within a minute that are told with their causes.
+const MOST_MOMENTS: usize = 4;
+
 /// The age of a process up to which the report says that it cannot know what was before.
 const YOUNG: Duration = Duration::from_secs(600);
 
@@ -168,11 +171,11 @@ impl Story<'_> {
                 }
             }
             (false, _) => present.iter().for_each(|state| {
-                self.say(&self.told(state), lines);
+                self.say(&self.told(state, history), lines);
                 self.causes(state, history).iter().for_each(|cause| self.say(cause, lines));
             }),
         }
-        self.tell_beginning(&states, history, lines);
+        self.tell_before(&states, history, lines);
         if let Some(outlook) = &self.outlook {
             let answers: Vec<ScalerAnswer> = present.iter().filter_map(|state| state.answer()).collect();
             let has_failed = present.iter().any(|state| state.has_failed());
@@ -183,18 +186,26 @@ impl Story<'_> {
         self.list(history, colors, lines);
     }
 
-    /// Tells what was different when the moment began.
-    fn tell_beginning(&self, states: &[State<'_>], history: &History, lines: &mut Vec<String>) {
-        let beginning = Story { at: self.begins_at, ..*self };
-        let is_same = |one: Option<&Change>, other: Option<&Change>| match (one, other) {
-            (Some(one), Some(other)) => std::ptr::eq(one, other),
-            _ => false,
-        };
-        for before in beginning.states(history) {
-            if before.value.is_some() && !states.iter().any(|state| is_same(state.value, before.value)) {
-                self.say(&format!("It was different at {}:", self.time(self.begins_at)), lines);
-                self.say(&beginning.told(&before), lines);
-                beginning.causes(&before, history).iter().for_each(|cause| self.say(cause, lines));
+    /// Tells what was different when the moment began, and the errors that were told meanwhile.
+    fn tell_before(&self, states: &[State<'_>], history: &History, lines: &mut Vec<String>) {
+        let errors = history.triggers.iter().flat_map(|trigger| &trigger.changes).filter(|change| {
+            let is_error = matches!(change.event, Event::NoValue { .. } | Event::Refusal { .. });
+            is_error && change.at > self.begins_at && change.at < self.at
+        });
+        let mut moments: Vec<OffsetDateTime> = errors.map(|change| change.at).collect();
+        moments.sort_unstable();
+        moments.truncate(MOST_MOMENTS);
+        let mut told: Vec<&Change> = states.iter().filter_map(|state| state.value).collect();
+        for at in [self.begins_at].into_iter().chain(moments) {
+            let earlier = Story { at, begins_at: at, ..*self };
+            for before in earlier.states(history) {
+                let Some(value) = before.value else { continue };
+                if !told.iter().any(|known| std::ptr::eq(*known, value)) {
+                    told.push(value);
+                    self.say(&format!("It was different at {}:", self.time(at)), lines);
+                    self.say(&earlier.told(&before, history), lines);
+                    earlier.causes(&before, history).iter().for_each(|cause| self.say(cause, lines));
+                }
             }
         }
     }
@@ -230,11 +241,15 @@ impl Story<'_> {
     }
 
     /// Says what a trigger had been told.
-    fn told(&self, state: &State<'_>) -> String {
+    fn told(&self, state: &State<'_>, history: &History) -> String {
         let State { trigger, value, activity } = state;
+        let name = match alike(trigger, history) {
+            Some((number, count)) => format!("{} (trigger {number} of {count})", trigger.query),
+            None => trigger.query.clone(),
+        };
         let rhythm = match trigger.interval_seconds {
-            Some(seconds) => format!("KEDA asked for {} about every {}", trigger.query, span(seconds)),
-            None => format!("KEDA asked for {}", trigger.query),
+            Some(seconds) => format!("KEDA asked for {name} about every {}", span(seconds)),
+            None => format!("KEDA asked for {name}"),
         };
         let since = |change: &Change| format!("since {}", self.time(change.at));
         let value_told = match value.map(|change| (change, &change.event)) {
@@ -288,14 +303,20 @@ impl Story<'_> {
             }
         }
         for trigger in &history.triggers {
-            let query = if several { format!("{}: ", trigger.query) } else { String::new() };
+            let query = match (several, alike(trigger, history)) {
+                (true, Some((number, count))) => format!("{} ({number} of {count}): ", trigger.query),
+                (true, None) => format!("{}: ", trigger.query),
+                (false, Some((number, count))) => format!("trigger {number} of {count}: "),
+                (false, None) => String::new(),
+            };
             let shown = trigger.changes.iter().filter(|change| change.at >= history.from);
             changes.extend(shown.map(|change| {
                 let (text, style) = self.change(change, trigger);
                 (change.at, format!("{query}{text}"), style)
             }));
         }
-        changes.extend(history.incidents.iter().map(|happening| {
+        let shown = history.incidents.iter().filter(|happening| happening.at >= history.from);
+        changes.extend(shown.map(|happening| {
             let (text, style) = incident(&happening.incident);
             (happening.at, text, style)
         }));
@@ -440,6 +461,18 @@ impl<'a> State<'a> {
     }
 }
 
+/// Returns the number of a trigger among those that asked for the same query at the same time, in the order in which they first asked,
+/// and how many they are; none if it was alone. They differ in parameters, which nobody tells.
+fn alike(trigger: &TriggerHistory, history: &History) -> Option<(usize, usize)> {
+    let is_alike = |other: &&TriggerHistory| {
+        let is_same = other.query == trigger.query && other.target.is_some() && trigger.target.is_some();
+        is_same && other.first_asked_at <= trigger.last_asked_at && trigger.first_asked_at <= other.last_asked_at
+    };
+    let alike: Vec<&TriggerHistory> = history.triggers.iter().filter(is_alike).collect();
+    let number = alike.iter().position(|other| std::ptr::eq(*other, trigger))? + 1;
+    (alike.len() > 1).then_some((number, alike.len()))
+}
+
 /// Says which queries hold the connections of a pool.
 pub(super) fn held(held_by: &str) -> String {
     if held_by.is_empty() { String::new() } else { format!("most of the time they are held by {held_by}") }
@@ -463,7 +496,9 @@ fn incident(incident: &Incident) -> (String, Style) {
             (format!("readings of {database} came from a standby, and from a primary before"), Style::Warning)
         }
         Incident::Primary { database } => (format!("readings of {database} came from a primary again"), Style::Good),
-        Incident::Deaf { database } => (format!("notifications of {database} did not arrive any more"), Style::Warning),
+        Incident::Deaf { database, reason } => {
+            (format!("notifications of {database} did not arrive any more ({reason})"), Style::Warning)
+        }
         Incident::Unannounced { query, database } => (
             format!(
                 "a change of {query} came without a notification of {database}: is the table's NOTIFY trigger gone?"

@@ -1,3 +1,5 @@
+mod causes;
+
 use time::{OffsetDateTime, UtcOffset, format_description::well_known::Rfc3339};
 
 use super::{ask::Answered, exit, outlook::Outlook, story::Story};
@@ -363,29 +365,6 @@ fn the_first_cause_of_an_outage_comes_first_and_each_is_told_once() {
 }
 
 #[test]
-fn a_standstill_of_the_process_is_told_in_the_place_of_a_database_that_failed_because_of_it() {
-    let told = |moment: &str| {
-        let changes = vec![value("01:30:00", 12.0), away("03:12:21")];
-        let mut asked = history(moment, vec![trigger("00:10:00", "08:59:50", changes)]);
-        let still = Incident::Standstill { seconds: 80 };
-        for (time, incident) in [("03:12:20", still), ("03:12:21", down("deadline_exceeded", None))] {
-            asked.incidents.push(Happening { at: at(time), incident });
-        }
-        let page = flat(&told(moment, None, vec![("a:1", Ok(asked))]));
-        page.split_once("What changed").expect("there is a list").0.to_owned()
-    };
-    let words = "The process itself stood still for 1m20s, from 03:11:00 to 03:12:20: it had no CPU, or was paused.";
-    for moment in ["03:11:30", "03:12:22", "03:12:55"] {
-        let page = told(moment);
-        assert!(page.contains(words) && !page.contains("claps"), "{moment}: {page}");
-    }
-    let page = told("03:20:00");
-    assert!(page.contains(words), "the error began in it: {page}");
-    assert!(page.contains("Database claps had failed at 03:12:21"), "it has not ended: {page}");
-    assert!(!told("03:10:59").contains("stood still"));
-}
-
-#[test]
 fn a_reload_of_its_query_is_told_beside_what_it_changed() {
     let lasting = || vec![trigger("00:10:00", "08:59:50", vec![value("01:30:00", 12.0), active("01:30:00", true)])];
     let told = |changed: &str| told_after(vec![("02:30:00", reload(changed))], lasting());
@@ -468,6 +447,11 @@ fn a_minute_is_told_by_its_end_and_what_was_different_at_its_beginning() {
     assert!(page.contains("was told 40 / 5 (value / target), since 03:12:50"), "{page}");
     let page = told(vec![value("02:30:00", 12.0)]);
     assert!(!page.contains("It was different"), "{page}");
+    let page = told(vec![value("01:30:00", 12.0), away("03:12:20"), value("03:12:50", 12.0)]);
+    assert!(
+        page.contains("It was different at 03:12:20: KEDA asked for jobs about every 30s and was told an error"),
+        "{page}"
+    );
 }
 
 #[test]

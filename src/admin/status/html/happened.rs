@@ -1,10 +1,16 @@
 //! The lists of what happened: events with their ends, and reloads.
 
+use std::time::Duration;
+
 use super::{
-    super::{Event, Reload, ReloadResult, Status},
+    super::{Event, Reload, ReloadResult, Status, clock::Moment},
     Markup, end_table, error, span_of,
 };
 use crate::{admin::status::clock::DAY, terminal::text::plural};
+
+/// The time for which a change stands below the headline, and the most of them.
+const LATELY: Duration = Duration::from_secs(1_800);
+const CHANGES: usize = 3;
 
 /// The most events and reloads on the page, and the most faults of a reload.
 const EVENTS: usize = 12;
@@ -12,6 +18,37 @@ const RELOADS: usize = 10;
 const FAULTS: usize = 3;
 
 impl Status {
+    /// Returns a line about what changed lately, if anything did. All may be well, and be something else than before.
+    pub(super) fn changed_lately(&self) -> String {
+        let events = self.events.iter().filter(|event| ["changed", "path", "started", "still"].contains(&event.word));
+        let reloads = self.reloads.iter().filter(|reload| reload.result == ReloadResult::Applied);
+        let mut changes: Vec<(Moment, Option<&Event>, String)> = events
+            .map(|event| (event.until.unwrap_or(event.at), Some(event), event.text.clone()))
+            .chain(reloads.map(|reload| {
+                let changed = reload.changed.as_deref().unwrap_or_default();
+                (reload.at, None, format!("a reload changed {changed}"))
+            }))
+            .filter(|(at, ..)| at.age < LATELY)
+            .collect();
+        changes.sort_by_key(|(at, ..)| at.age);
+        let mut markup = Markup::default();
+        for (index, (at, event, text)) in changes.iter().take(CHANGES).enumerate() {
+            markup.raw(if index == 0 { "<p class=\"quiet\">Changed lately: " } else { "; " });
+            if let Some(Event { namespace: Some(namespace), name: Some(name), .. }) = event {
+                markup.name(namespace).raw("/").name(name).raw(": ");
+            } else if let Some(Event { database: Some(database), .. }) = event {
+                markup.raw("database ").name(database).raw(": ");
+            }
+            markup.text(text).raw(", ").age(at).raw(" ago");
+        }
+        match changes.len().saturating_sub(CHANGES) {
+            _ if changes.is_empty() => return String::new(),
+            0 => markup.raw(".</p>"),
+            more => markup.raw(format_args!("; {more} more below.</p>")),
+        };
+        markup.0
+    }
+
     pub(super) fn event_list(&self) -> String {
         let mut markup = Markup::default();
         markup
