@@ -43,6 +43,8 @@ const ANSWER: usize = 2 * 1024;
 #[derive(Debug)]
 pub(super) struct RequestBudget {
     held: AtomicUsize,
+    /// The number of peers that hold something.
+    holders: AtomicUsize,
     by_peer: Mutex<HashMap<Peer, Weak<PeerBudget>>>,
     refused: CountedLog,
     metrics: Arc<Metrics>,
@@ -86,8 +88,8 @@ pub(super) enum Waits {
 
 impl RequestBudget {
     pub(super) fn new(metrics: Arc<Metrics>) -> Arc<Self> {
-        let (held, by_peer) = (AtomicUsize::new(0), Mutex::default());
-        Arc::new(Self { held, by_peer, refused: CountedLog::default(), metrics })
+        let (held, holders) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        Arc::new(Self { held, holders, by_peer: Mutex::default(), refused: CountedLog::default(), metrics })
     }
 
     /// Returns the share of a peer.
@@ -105,9 +107,10 @@ impl RequestBudget {
         self.by_peer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns the bytes that every peer may hold, however much others do: two peers can fill the budget.
+    /// Returns the bytes that every peer may hold, however much others do: two peers can fill the budget. Those that are
+    /// connected and hold nothing take no share.
     fn least_share(&self) -> usize {
-        ANSWERS / self.by_peer().len().max(1)
+        ANSWERS / self.holders.load(Ordering::Relaxed).max(1)
     }
 
     /// Counts a refused request, and logs the count once a minute.
@@ -138,11 +141,16 @@ impl PeerBudget {
     fn hold(&self, bytes: usize) -> bool {
         let of_all = self.all.held.fetch_add(bytes, Ordering::Relaxed) + bytes;
         let of_peer = self.held.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        if of_peer == bytes && bytes > 0 {
+            self.all.holders.fetch_add(1, Ordering::Relaxed);
+        }
         of_peer <= BUDGET_OF_A_PEER && (of_all <= BUDGET || of_peer <= self.all.least_share())
     }
 
     fn release(&self, bytes: usize) {
-        self.held.fetch_sub(bytes, Ordering::Relaxed);
+        if self.held.fetch_sub(bytes, Ordering::Relaxed) == bytes && bytes > 0 {
+            self.all.holders.fetch_sub(1, Ordering::Relaxed);
+        }
         self.all.held.fetch_sub(bytes, Ordering::Relaxed);
     }
 
@@ -285,9 +293,23 @@ mod tests {
         assert!(answers > 0);
         assert_eq!(budget.held.load(Ordering::Relaxed), answers);
         greedy.sent();
+        assert_eq!(budget.holders.load(Ordering::Relaxed), 1);
         drop((greedy, modest));
+        assert_eq!(budget.holders.load(Ordering::Relaxed), 0);
         assert_eq!(budget.held.load(Ordering::Relaxed), 0);
         assert!(budget.by_peer().is_empty());
+    }
+
+    #[test]
+    fn peers_that_hold_nothing_take_no_share_from_one_that_asks() {
+        let budget = budget();
+        let idle: Vec<_> =
+            (0..1_000).map(|number| share(&budget, &format!("10.1.{}.{}", number / 256, number % 256))).collect();
+        let (greedy, other, modest) =
+            (share(&budget, "10.0.0.1"), share(&budget, "10.0.0.2"), share(&budget, "10.0.0.3"));
+        let of_greedy = [fill(&greedy), fill(&other)];
+        assert_eq!(fill(&modest).len(), ANSWERS / 3 / (OVERHEAD + ANSWER));
+        drop((idle, of_greedy));
     }
 
     #[test]
