@@ -4,6 +4,7 @@ mod accept;
 mod answer_body;
 mod body_limit;
 mod connection_place;
+mod frame_count;
 mod health;
 mod lookout;
 mod pace;

@@ -2,7 +2,8 @@
 //!
 //! HTTP/2 bounds neither the requests that wait to be looked at nor the answers that a peer does not take: a peer may send
 //! 20,000 requests on each of its connections, and read nothing. So a connection is read in small pieces, and not at all
-//! while its socket takes no answers, or while its peer holds too much. See `docs/limits.md`.
+//! while its socket takes no answers, or while its peer holds too much. A piece that would make HTTP/2 look at all streams
+//! again and again ends the connection. See `docs/limits.md`.
 
 use std::{
     future::poll_fn,
@@ -21,11 +22,15 @@ use tokio::{
     time::{Sleep, sleep},
 };
 
-use super::request_budget::ConnectionBudget;
+use super::{frame_count::FrameCount, request_budget::ConnectionBudget};
 
 /// The most bytes that are read before the requests in them are charged, and others have their turn: as much as h2 reads at
 /// once, some thirty usual ones.
 const PIECE: usize = 8 * 1024;
+
+/// The most frames in a piece that concern every stream. A client sends one at its beginning, an answer to ours, and later one
+/// whenever it wants other windows.
+const FRAMES_OF_ALL_STREAMS: usize = 8;
 
 /// The pause before a connection is looked at again whose peer holds too much.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -43,6 +48,7 @@ pub(super) struct Pace {
 pub(super) struct PacedIo<I> {
     inner: I,
     pace: Arc<Pace>,
+    frames: FrameCount,
     /// The task, if it was kept from reading while the socket took nothing.
     kept: Option<Waker>,
     pause: Option<Pin<Box<Sleep>>>,
@@ -70,7 +76,7 @@ impl Pace {
 
 impl<I> PacedIo<I> {
     pub(super) fn new(inner: I, pace: Arc<Pace>) -> Self {
-        Self { inner, pace, kept: None, pause: None }
+        Self { inner, pace, frames: FrameCount::new(), kept: None, pause: None }
     }
 
     /// Waits until the connection may be read.
@@ -119,6 +125,9 @@ impl<I: AsyncRead + Unpin> AsyncRead for PacedIo<I> {
         let mut piece = ReadBuf::new(buffer.initialize_unfilled_to(allowance.min(buffer.remaining())));
         let polled = Pin::new(&mut self.inner).poll_read(context, &mut piece);
         let read = piece.filled().len();
+        if self.frames.of_all_streams(piece.filled()) > FRAMES_OF_ALL_STREAMS {
+            return Poll::Ready(Err(io::Error::other("too many frames that concern every stream")));
+        }
         buffer.advance(read);
         self.pace.allowance.store(allowance - read, Ordering::Relaxed);
         polled

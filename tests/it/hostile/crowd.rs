@@ -8,7 +8,7 @@ use tonic::Code;
 
 use super::{
     Victim,
-    frames::{self, DATA, END_HEADERS, END_STREAM, HEADERS, WINDOW_UPDATE, frame, grpc},
+    frames::{self, DATA, END_HEADERS, END_STREAM, HEADERS, SETTINGS, WINDOW_UPDATE, frame, grpc},
 };
 use crate::support::{admin, cluster::Cluster, database::Database, wait};
 
@@ -23,6 +23,9 @@ const CONNECTIONS: u32 = 5;
 
 /// Opened at once, so that the server's window on the connection suffices.
 const AT_ONCE: u32 = 5_000;
+
+/// Changes of its settings that a connection full of streams sends at once.
+const SETTINGS_CHANGES: usize = 2_000;
 
 /// A busy machine takes seconds.
 const OPENED: Duration = Duration::from_secs(60);
@@ -105,14 +108,19 @@ async fn fifty_thousand_streams_are_held_and_the_next_is_refused_until_one_ends(
     assert_eq!(refused.expect_err("there is no place for a StreamMetricSpec").code(), Code::ResourceExhausted);
     victim.answers().await;
 
-    drop(crowds.pop());
+    // HTTP/2 looks at every stream for each of them.
+    let mut flooding = crowds.pop().expect("there are some");
+    let changes = [frame(SETTINGS, 0, 0, &[0, 4, 0, 1, 0, 0]), frame(SETTINGS, 0, 0, &[0, 4, 0, 2, 0, 0])].concat();
+    // It may be closed before all is written.
+    let _ = flooding.socket.write_all(&changes.repeat(SETTINGS_CHANGES / 2)).await;
+    victim.answers().await;
     wait::first("the places of a closed connection are given back", OPENED, async || {
         (open_streams(&victim).await <= f64::from(OF_THE_PROCESS - OF_THE_PROCESS / CONNECTIONS)).then_some(())
     })
     .await;
     let mut taken = victim.scaler().activity(&one_more).await.expect("there is a place again");
     assert!(taken.message().await.unwrap().expect("its first state").result);
-    drop((taken, crowds));
+    drop((taken, flooding, crowds));
     wait::first("nothing is left of the crowd", OPENED, async || (open_streams(&victim).await == 0.0).then_some(()))
         .await;
     victim.answers().await;
