@@ -15,6 +15,7 @@ mod request_budget;
 mod routes;
 mod standstill;
 mod tls;
+mod turns;
 
 use std::{
     io,
