@@ -41,6 +41,6 @@ pub(super) static PRESET: Preset = Preset {
     // Its ids are random, and no index has the order of its jobs.
     queues: Some(
         "SELECT queue_name FROM {schema}good_jobs WHERE finished_at IS NULL\n\
-         UNION SELECT queue_name FROM (SELECT queue_name FROM {schema}good_jobs LIMIT 100000) AS some",
+         UNION SELECT queue_name FROM (SELECT queue_name FROM {schema}good_jobs LIMIT 100000) AS kept",
     ),
 };
