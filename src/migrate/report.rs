@@ -9,7 +9,7 @@ use super::{File, Findings, Outcome, edit::Change, plan::Plan};
 use crate::{
     keda::version::Version,
     lint::{Finding, Options, Source, lint},
-    manifest::{Manifest, Node, Trigger},
+    manifest::{Manifest, Node},
 };
 
 /// The text that holds for every trigger, so that it is said once.
@@ -165,7 +165,8 @@ fn unreadable(findings: &Findings<'_>) -> String {
 /// A line about an object, or one of its triggers.
 struct LintLine {
     source: usize,
-    object: String,
+    /// The index of the object in its source. Its name would not do: two documents may have the same.
+    object: usize,
     /// The index of the trigger, if it is about one.
     trigger: Option<usize>,
     text: String,
@@ -208,10 +209,10 @@ fn lint_lines(findings: &Findings<'_>, files: &[(usize, File)]) -> Vec<LintLine>
 impl LintLine {
     fn of(finding: &Finding, manifests: &[Manifest], text: String) -> Option<Self> {
         let source: usize = finding.file.parse().ok()?;
-        let object = finding.object.clone()?;
-        let found = manifests.get(source)?.objects.iter().find(|other| other.to_string() == object);
-        let is_within = |trigger: Trigger<'_>| (trigger.node.line..=last_line(trigger.node)).contains(&finding.line);
-        let trigger = found.and_then(|object| object.triggers().position(is_within));
+        let is_within = |node: &Node| (node.line..=last_line(node)).contains(&finding.line);
+        let objects = &manifests.get(source)?.objects;
+        let object = objects.iter().position(|object| is_within(&object.root))?;
+        let trigger = objects[object].triggers().position(|trigger| is_within(trigger.node));
         Some(Self { source, object, trigger, text })
     }
 }

@@ -49,6 +49,17 @@ fn what_is_not_the_trigger_keeps_its_bytes() {
 }
 
 #[test]
+fn documents_of_the_same_name_are_told_apart() {
+    let metadata = format!("{SERVER}        query: SELECT count(*) FROM a\n        targetQueryValue: '5'\n");
+    let job = manifest(&metadata).replace("ScaledObject", "ScaledJob");
+    let found = |copies: usize| {
+        let report = file(&migrated(&vec![job.as_str(); copies].join("---\n")), "report.md").to_owned();
+        report.matches("`strategy-starves`, as before").count()
+    };
+    assert_eq!((found(1), found(3)), (1, 3));
+}
+
+#[test]
 fn numbers_that_keda_refuses_are_no_triggers() {
     for (target, part) in [
         ("targetQueryValue: \"0\"", "is 0"),

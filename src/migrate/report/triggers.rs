@@ -54,14 +54,13 @@ pub(super) fn section(
     said.changes.extend(builtin.ignored.iter().map(|ignored| format!("Removed: {ignored}")));
     said.to_do.extend(builtin.remarks.iter().cloned());
     about_object(object, query, &mut said);
-    let label = object.to_string();
     let is_first = !findings.found.iter().any(|other| {
         matches!(other.outcome, Outcome::Migrated(_))
             && (other.source, other.object) == (found.source, found.object)
             && other.trigger < found.trigger
     });
     let of_trigger = lint_lines.iter().filter(|line| {
-        (line.source, &line.object) == (found.source, &label)
+        (line.source, line.object) == (found.source, found.object)
             && line.trigger.map_or(is_first, |trigger| trigger == found.trigger)
     });
     said.to_do.extend(of_trigger.map(|line| line.text.clone()));
