@@ -303,6 +303,9 @@ async fn a_standby_further_behind_than_max_lag_is_no_source() {
     scaler.reaches(&rows, 0.0, SOON).await;
     let lag = "clapometer_database_standby_lag_seconds";
     assert!(admin::get(serving.admin, "/metrics").await.contains(&format!("{lag}{{")));
+    // Before its first transaction a standby does not know how far it is behind.
+    database.execute("INSERT INTO rows DEFAULT VALUES").await;
+    scaler.reaches(&rows, 1.0, SOON).await;
     standby.pause_replay().await;
     database.execute(SIXTY).await;
     scaler.refuses(&rows, Code::Unavailable, SOON).await;
@@ -313,7 +316,7 @@ async fn a_standby_further_behind_than_max_lag_is_no_source() {
     }
     assert!(serving.process.errors().contains("lagging"), "{}", serving.process.errors());
     standby.resume_replay().await;
-    scaler.reaches(&rows, 60.0, RECOVERY).await;
+    scaler.reaches(&rows, 61.0, RECOVERY).await;
 
     // Nothing comes any more, and nobody knows what the primary does.
     primary.stop().await;
