@@ -234,6 +234,11 @@ impl Status {
             let (weight, word, subject) = (Weight::Note, "budget", Subject::Query(&query.name));
             problems.push(Problem { weight, word, subject, since: None, text, remedy: Some(remedy) });
         }
+        let all_silent = !self.triggers.is_empty() && self.count(TriggerState::Silent) == self.triggers.len();
+        let of_silence = match all_silent {
+            true => "Does KEDA's operator hang, or fail to reach us? Or is another pod asked?",
+            false => "KEDA asks for others here: was the object deleted or paused, or its `scalerAddress` changed?",
+        };
         for state in [TriggerState::Refused, TriggerState::Failing, TriggerState::Silent] {
             let weight = if state == TriggerState::Silent { Weight::Note } else { Weight::Bad };
             // A trigger that fails because its query fails is no problem of its own.
@@ -243,12 +248,7 @@ impl Status {
             for trigger in triggers.by_ref().take(if state == TriggerState::Refused { NAMED } else { 2 }) {
                 let Trigger { namespace, name, query, .. } = trigger;
                 let (text, remedy) = match state {
-                    TriggerState::Silent => (
-                        "KEDA has stopped asking",
-                        Some(
-                            "Was the object deleted or paused? Is another pod asked, or does KEDA's operator hang or fail to reach us?",
-                        ),
-                    ),
+                    TriggerState::Silent => ("KEDA has stopped asking", Some(of_silence)),
                     _ => {
                         let (code, text) =
                             (trigger.code.unwrap_or_default(), trigger.error.as_deref().unwrap_or_default());
@@ -267,7 +267,6 @@ impl Status {
                 }
             }
         }
-        let all_silent = !self.triggers.is_empty() && self.count(TriggerState::Silent) == self.triggers.len();
         if all_silent {
             let since = self.triggers.iter().map(|trigger| trigger.asked_at).min_by_key(|asked_at| asked_at.age);
             let (text, subject) = ("no trigger at all is asked for".into(), Subject::Keda);

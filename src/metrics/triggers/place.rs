@@ -21,6 +21,9 @@ const VARIANTS: usize = 8;
 /// changed or removed since.
 const ONE_POLL: Duration = Duration::from_secs(60);
 
+/// The same where KEDA polls often: each trigger of a poll may wait for two deadlines.
+const SLOW_POLL: Duration = Duration::from_secs(15);
+
 /// A refusal that comes back within this time was never over: it belongs to another trigger with the same labels.
 const SAME_REFUSAL: Duration = Duration::from_secs(300);
 
@@ -130,6 +133,10 @@ impl Place {
 
     pub(super) fn asked_at(&mut self, now: Instant) {
         let pause = now.saturating_duration_since(self.asked_at);
+        if pause > silent_after(self.rhythm) {
+            // While KEDA did not ask, it was told nothing.
+            self.answered_since = self.answered_since.map(|_| now);
+        }
         if POLLS.contains(&pause) {
             // A long pause is forgotten within some polls, so that an outage of KEDA hides no later one for long.
             self.rhythm = pause.max(self.rhythm * 7 / 8);
@@ -160,7 +167,8 @@ impl Place {
         }
         // Those of the same poll are new together; of more triggers than there are places for each looks new.
         let is_crowded = self.variants.iter().filter(|variant| now < variant.asked_at + absence).count() == VARIANTS;
-        let is_change = !is_crowded && self.variants.iter().all(|variant| now >= variant.began_at + ONE_POLL);
+        let one_poll = self.one_poll();
+        let is_change = !is_crowded && self.variants.iter().all(|variant| now >= variant.began_at + one_poll);
         let fingerprint = metadata.map(Fingerprint::of).unwrap_or_default();
         let keys = (is_change && !self.variants.is_empty()).then(|| self.change(&fingerprint, hash, now));
         let variant = Variant {
@@ -180,6 +188,11 @@ impl Place {
             *oldest = variant;
         }
         keys
+    }
+
+    /// Returns the time within which a poll asks for all triggers of the object, as far as the pauses between polls tell.
+    fn one_poll(&self) -> Duration {
+        if self.rhythm.is_zero() { ONE_POLL } else { (2 * self.rhythm).clamp(SLOW_POLL, ONE_POLL) }
     }
 
     /// Returns those of the triggers that have other metadata.

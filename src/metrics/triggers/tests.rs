@@ -305,6 +305,31 @@ async fn metadata_that_come_back_are_a_change() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn new_metadata_are_a_change_after_two_polls() {
+    let world = World::new();
+    for _ in 0..3 {
+        world.poll(asking(1), 1.0);
+        assert_eq!(changed(&world).0, None);
+        tokio::time::advance(Duration::from_secs(5)).await;
+    }
+    world.poll(asking(2), 1.0);
+    assert_eq!(changed(&world).0, Some(0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_trigger_is_answered_since_keda_asks_again() {
+    let world = World::new();
+    let answered_since = || world.triggers.states(Instant::now()).0[0].answered_since;
+    for pause in [5, 5, 300] {
+        world.poll(trigger("mails"), 1.0);
+        tokio::time::advance(Duration::from_secs(pause)).await;
+    }
+    assert!(answered_since().unwrap().elapsed() > Duration::from_secs(300));
+    world.poll(trigger("mails"), 1.0);
+    assert_eq!(answered_since(), Some(Instant::now()));
+}
+
+#[tokio::test(start_paused = true)]
 async fn more_triggers_of_one_object_than_there_are_places_for_are_no_changes() {
     let world = World::new();
     for _ in 0..8 {
