@@ -46,7 +46,7 @@ async fn what_is_unavailable_exits_with_69() {
         (nobody.to_string(), "connect", "nothing answers there"),
         (serving.admin.to_string(), "GetMetricSpec", "the connection broke"),
         (format!("https://{}", serving.grpc), "connect", "the scaler seems to serve plain text"),
-        ("scaler.invalid:9090".to_owned(), "connect", "nothing answers there"),
+        ("scaler.invalid:9090".to_owned(), "connect", "this name is not known here"),
     ];
     for (address, rpc, advice) in cases {
         let finished = run_alone(&["get", "jobs", "--address", &address]).await;
