@@ -166,7 +166,7 @@ impl Library {
         let status: Json = serde_json::from_str(&admin::get(fixture.serving.admin, "/api/status").await).unwrap();
         let problems = status["problems"].as_array().unwrap().iter();
         let texts: Vec<_> = problems.filter(|problem| problem["word"] == "stalled").map(|one| &one["text"]).collect();
-        let history = admin::get(fixture.serving.admin, "/api/triggers/default/all").await;
+        let history = admin::get(fixture.serving.admin, "/api/triggers/default/claps").await;
         let history: Json = serde_json::from_str(&history).unwrap();
         let told = "rows are stalled: no worker gets them, and they are not counted";
         if stalled == 0 {
