@@ -15,7 +15,6 @@ mod request_budget;
 mod routes;
 mod standstill;
 mod tls;
-mod turns;
 
 use std::{
     io,

@@ -3,8 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use http::{Request, Response, StatusCode, header::CONTENT_TYPE};
-use hyper::{body::Incoming, rt::Executor, server::conn::http2, service::service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper::{body::Incoming, server::conn::http2, service::service_fn};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rand::Rng;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -22,7 +22,6 @@ use super::{
     preface::{Preface, PrefaceReader},
     routes::{Answering, PeerServices, STREAMING, Services},
     tls::ServerIdentity,
-    turns::{PeerTasks, Turns},
 };
 use crate::{
     metrics::{Limit, Metrics},
@@ -91,7 +90,6 @@ pub(super) async fn serve(
     let places = ConnectionPlaces::new();
     let gave_way = Arc::new(CountedLog::default());
     let connections = TaskTracker::new();
-    let mut turns = Turns::default();
     let mut is_refusing = false;
     loop {
         let accepted = tokio::select! {
@@ -118,11 +116,10 @@ pub(super) async fn serve(
         let (place, gives_way) = places.take(peer);
         let (maximum_age, shutdown) = (jittered(limits.maximum_age), shutdown.clone());
         let (metrics, gave_way, departure) = (Arc::clone(&metrics), Arc::clone(&gave_way), departure.clone());
-        let tasks = turns.of(peer);
         metrics.grpc_connections.inc();
-        tasks.clone().execute(connections.track_future(async move {
+        connections.spawn(async move {
             let by = tokio::select! {
-                by = connection(socket, acceptor, services, &place, tasks, maximum_age, shutdown) => by,
+                by = connection(socket, acceptor, services, &place, maximum_age, shutdown) => by,
                 () = gives_way => {
                     let limit = if place.is_served() { Limit::Connections } else { Limit::NewConnections };
                     metrics.limit_reached(limit);
@@ -136,7 +133,7 @@ pub(super) async fn serve(
                 departure.send_replace(Some(Departure { at: Instant::now(), by }));
             }
             metrics.grpc_connections.dec();
-        }));
+        });
     }
     drop(listener);
     connections.close();
@@ -154,7 +151,6 @@ async fn connection(
     acceptor: Option<TlsAcceptor>,
     services: PeerServices,
     place: &ConnectionPlace,
-    tasks: PeerTasks,
     maximum_age: Option<Duration>,
     shutdown: CancellationToken,
 ) -> EndedBy {
@@ -164,7 +160,7 @@ async fn connection(
     }
     let Some(acceptor) = acceptor else {
         let (io, preface) = PrefaceReader::new(socket);
-        return serve_http2(io, preface, services, place, tasks, maximum_age, shutdown).await;
+        return serve_http2(io, preface, services, place, maximum_age, shutdown).await;
     };
     let encrypted = acceptor.accept_with(socket, |session| session.set_buffer_limit(Some(TLS_BUFFER)));
     let handshake = tokio::select! {
@@ -174,7 +170,7 @@ async fn connection(
     match handshake {
         Ok(Ok(stream)) => {
             let (io, preface) = PrefaceReader::new(stream);
-            return serve_http2(io, preface, services, place, tasks, maximum_age, shutdown).await;
+            return serve_http2(io, preface, services, place, maximum_age, shutdown).await;
         }
         // Every stranger can make a handshake fail, so this is not a warning.
         Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
@@ -189,7 +185,6 @@ async fn serve_http2<I>(
     preface: Preface,
     services: PeerServices,
     place: &ConnectionPlace,
-    tasks: PeerTasks,
     maximum_age: Option<Duration>,
     shutdown: CancellationToken,
 ) -> EndedBy
@@ -201,7 +196,7 @@ where
     let pace = Pace::new(Arc::clone(services.budget()));
     let io = PacedIo::new(io, Arc::clone(&pace));
     let service = service_fn(move |request| answer(&services, place, request, age_of_streams.as_ref()));
-    let http = http2::Builder::new(tasks)
+    let http = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         // gRPC does not use the date; grpc-go sends none either.
         .auto_date_header(false)
