@@ -166,6 +166,12 @@ async fn series(address: SocketAddr, expression: &str) -> Result<usize, String> 
 }
 
 /// A scaler with something to show in every metric: queries that work and that fail, a database that is away, LISTEN.
+/// A queue of pgmq, for the metrics that presets alone have.
+const QUEUE: &str = "CREATE SCHEMA pgmq; GRANT USAGE ON SCHEMA pgmq TO scaler;
+    CREATE TABLE pgmq.meta (queue_name varchar, created_at timestamptz); INSERT INTO pgmq.meta VALUES ('mail', now());
+    CREATE TABLE pgmq.q_mail (msg_id bigint, read_ct integer, enqueued_at timestamptz, vt timestamptz, message jsonb);
+    GRANT SELECT ON ALL TABLES IN SCHEMA pgmq TO scaler";
+
 fn configuration(database: &Database<'_>, further: &str) -> String {
     let nowhere = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port");
     format!(
@@ -177,6 +183,7 @@ fn configuration(database: &Database<'_>, further: &str) -> String {
            broken: {database: claps, sql: SELECT nothing FROM nowhere}\n  \
            grouped: {database: claps, group_by: queue, value_column: depth, \
                      sql: \"SELECT 'a' AS queue, 1 AS depth\"}\n  \
+           preset: {database: claps, preset: pgmq, queue: mail}\n  \
            away: {database: away, sql: SELECT 1}\n"
     )
 }
@@ -205,7 +212,7 @@ impl Traffic {
             ExternalScalerClient::connect(format!("http://{}", serving.grpc)).await.expect("the server is up");
         let stream = client.stream_is_active(trigger("noticed")).await.expect("a stream").into_inner();
         let mut tasks = Vec::new();
-        for query in ["jobs", "jobs", "noticed", "grouped", "broken", "away", "refused"] {
+        for query in ["jobs", "jobs", "noticed", "grouped", "broken", "preset", "away", "refused"] {
             let mut client = client.clone();
             tasks.push(tokio::spawn(async move {
                 let mut tick = time::interval(Duration::from_millis(100));
@@ -276,6 +283,7 @@ async fn reload_twice(serving: &mut Serving, configuration: &str) {
 async fn every_panel_and_every_alert_finds_its_metrics() {
     let Some(program) = prometheus() else { return skip::skip("no Prometheus: scripts/prometheus gets it") };
     let database = Database::seed(Cluster::shared().await).await;
+    database.execute(QUEUE).await;
     let plain = configuration(&database, "");
     let mut serving = Executable::serve(&plain).serving().await;
     let certificates = Certificates::generate();
