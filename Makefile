@@ -82,11 +82,11 @@ chaos:           ## kills postgres-batch and PostgreSQL at random for CHAOS_CLAP
 
 faults:          ## makes every named fault and prints what was required, what was seen and how soon it healed
 	scripts/postgres
-	cargo test --locked --test it oracle::every_named_fault -- --nocapture
+	ulimit -n $$(ulimit -Hn) && cargo test --locked --test it oracle::every_named_fault -- --nocapture
 
 truth:           ## random faults until TRUTH_ANSWERS (1000000) answers were held against the table; TRUTH_SEED repeats a run
 	scripts/postgres
-	TRUTH_ANSWERS=$${TRUTH_ANSWERS:-1000000} TRUTH_SEED=$${TRUTH_SEED:-$$(date +%s)} \
+	ulimit -n $$(ulimit -Hn) && TRUTH_ANSWERS=$${TRUTH_ANSWERS:-1000000} TRUTH_SEED=$${TRUTH_SEED:-$$(date +%s)} \
 	    cargo test --locked --release --test it oracle:: -- --nocapture --test-threads 1 --skip every_named_fault
 
 fuzz:            ## libFuzzer, led by coverage, for FUZZ_SECONDS (300) on each target of tests/fuzz; needs a C++ compiler

@@ -1,18 +1,22 @@
 //! The greatest number of streams that the contract allows one process, and one more.
 
-use std::time::Duration;
+use std::{ops::Range, time::Duration};
 
 use clapometer::proto::ScaledObjectRef;
-use tokio::{io::AsyncWriteExt, net::TcpStream, task::JoinHandle};
 use tonic::Code;
 
 use super::{
     Victim,
-    frames::{self, DATA, END_HEADERS, END_STREAM, HEADERS, SETTINGS, WINDOW_UPDATE, frame, grpc},
+    frames::{SETTINGS, frame, grpc},
+    limits::HeldConnection,
 };
 use crate::support::{admin, cluster::Cluster, database::Database, wait};
 
-const STREAM_METRIC_SPEC: &str = "/externalscaler.ExternalScaler/StreamMetricSpec";
+/// The address of the crowd: another peer than the client that is answered.
+const PEER: [u8; 4] = [127, 0, 0, 2];
+
+/// The window of who takes everything.
+const ALL: u32 = 0x7fff_ffff;
 
 /// The contract: of the process, of one trigger.
 const OF_THE_PROCESS: u32 = 50_000;
@@ -33,42 +37,14 @@ const OPENED: Duration = Duration::from_secs(60);
 /// Bytes of the server's memory that a stream may cost.
 const COST: u64 = 8 * 1024;
 
-/// One connection full of streams, which reads and drops all messages.
-struct Crowd {
-    socket: tokio::net::tcp::OwnedWriteHalf,
-    reading: JoinHandle<()>,
-}
-
-impl Crowd {
-    async fn new(victim: &Victim) -> Self {
-        let socket: TcpStream = frames::open(victim.address()).await;
-        let (mut reader, mut socket) = socket.into_split();
-        let reading = tokio::spawn(async move {
-            // The end of the connection is the end.
-            let _ = tokio::io::copy(&mut reader, &mut tokio::io::sink()).await;
-        });
-        socket.write_all(&frame(WINDOW_UPDATE, 0, 0, &0x3fff_ffff_u32.to_be_bytes())).await.unwrap();
-        Self { socket, reading }
+/// Opens streams with these numbers, of which [`OF_A_TRIGGER`] each are one trigger's.
+async fn open(crowd: &mut HeldConnection, numbers: Range<u32>) {
+    let mut bytes = Vec::new();
+    for number in numbers {
+        let reference = ScaledObjectRef { name: format!("object-{}", number / OF_A_TRIGGER), ..Victim::trigger() };
+        bytes.extend(crowd.call("StreamMetricSpec", &[], &grpc(&reference), false));
     }
-
-    /// Opens streams with these numbers, of which [`OF_A_TRIGGER`] each are one trigger's.
-    async fn open(&mut self, numbers: std::ops::Range<u32>, first: u32) {
-        let headers = frames::fields(&frames::call(STREAM_METRIC_SPEC, "application/grpc"));
-        let mut bytes = Vec::new();
-        for number in numbers {
-            let reference = ScaledObjectRef { name: format!("object-{}", number / OF_A_TRIGGER), ..Victim::trigger() };
-            let stream = 2 * (number - first) + 1;
-            bytes.extend(frame(HEADERS, END_HEADERS, stream, &headers));
-            bytes.extend(frame(DATA, END_STREAM, stream, &grpc(&reference)));
-        }
-        self.socket.write_all(&bytes).await.unwrap();
-    }
-}
-
-impl Drop for Crowd {
-    fn drop(&mut self) {
-        self.reading.abort();
-    }
+    crowd.say(&bytes).await;
 }
 
 async fn open_streams(victim: &Victim) -> f64 {
@@ -83,10 +59,10 @@ async fn fifty_thousand_streams_are_held_and_the_next_is_refused_until_one_ends(
     let mut crowds = Vec::new();
     let mut opened = 0;
     for _ in 0..CONNECTIONS {
-        let mut crowd = Crowd::new(&victim).await;
+        let mut crowd = HeldConnection::new(PEER, victim.address(), ALL).await;
         let first = opened;
         while opened - first < OF_THE_PROCESS / CONNECTIONS {
-            crowd.open(opened..opened + AT_ONCE, first).await;
+            open(&mut crowd, opened..opened + AT_ONCE).await;
             opened += AT_ONCE;
             wait::first(&format!("{opened} streams are open"), OPENED, async || {
                 (open_streams(&victim).await == f64::from(opened)).then_some(())
@@ -109,10 +85,9 @@ async fn fifty_thousand_streams_are_held_and_the_next_is_refused_until_one_ends(
     victim.answers().await;
 
     // HTTP/2 looks at every stream for each of them.
-    let mut flooding = crowds.pop().expect("there are some");
+    let flooding = crowds.pop().expect("there are some");
     let changes = [frame(SETTINGS, 0, 0, &[0, 4, 0, 1, 0, 0]), frame(SETTINGS, 0, 0, &[0, 4, 0, 2, 0, 0])].concat();
-    // It may be closed before all is written.
-    let _ = flooding.socket.write_all(&changes.repeat(SETTINGS_CHANGES / 2)).await;
+    flooding.say(&changes.repeat(SETTINGS_CHANGES / 2)).await;
     victim.answers().await;
     wait::first("the places of a closed connection are given back", OPENED, async || {
         (open_streams(&victim).await <= f64::from(OF_THE_PROCESS - OF_THE_PROCESS / CONNECTIONS)).then_some(())

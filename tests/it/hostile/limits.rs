@@ -104,7 +104,7 @@ impl HeldConnection {
     }
 
     /// Returns the frames of a call with this body, of which the rest never comes if it `is_begun` only.
-    fn call(&mut self, method: &str, fields: &[u8], body: &[u8], is_begun: bool) -> Vec<u8> {
+    pub(super) fn call(&mut self, method: &str, fields: &[u8], body: &[u8], is_begun: bool) -> Vec<u8> {
         let stream = self.next_stream;
         self.next_stream += 2;
         let path = format!("/externalscaler.ExternalScaler/{method}");
@@ -127,7 +127,7 @@ impl HeldConnection {
     }
 
     /// Says this. The server may have closed the connection.
-    async fn say(&self, bytes: &[u8]) {
+    pub(super) async fn say(&self, bytes: &[u8]) {
         let _ = self.writer.lock().await.write_all(bytes).await;
     }
 }
