@@ -16,6 +16,7 @@ mod wire;
 use std::{fs, net::SocketAddr, time::Duration};
 
 use clapometer::proto::ScaledObjectRef;
+use tokio::sync::Mutex;
 
 use crate::support::{
     admin,
@@ -32,6 +33,9 @@ const GONE: Duration = Duration::from_secs(60);
 
 /// Bytes of memory that an attack may take. Far below the container's limit.
 const GROWTH: u64 = 48 * 1024 * 1024;
+
+/// Held by a test of fifty thousand streams: two of them at once would test the machine.
+static MANY_STREAMS: Mutex<()> = Mutex::const_new(());
 
 /// Counts the inputs of a kind.
 type Count = fn() -> usize;

@@ -6,7 +6,7 @@ use clapometer::proto::ScaledObjectRef;
 use tonic::Code;
 
 use super::{
-    Victim,
+    MANY_STREAMS, Victim,
     frames::{SETTINGS, frame, grpc},
     limits::HeldConnection,
 };
@@ -53,6 +53,7 @@ async fn open_streams(victim: &Victim) -> f64 {
 
 #[tokio::test]
 async fn fifty_thousand_streams_are_held_and_the_next_is_refused_until_one_ends() {
+    let _alone = MANY_STREAMS.lock().await;
     let database = Database::empty(Cluster::shared().await).await;
     let mut victim = Victim::new(&database).await;
     let start = std::time::Instant::now();

@@ -21,7 +21,7 @@ use tokio::{
 };
 
 use super::{
-    Victim,
+    MANY_STREAMS, Victim,
     frames::{self, DATA, END_HEADERS, END_STREAM, HEADERS, PING, PREFACE, SETTINGS, WINDOW_UPDATE, frame, grpc},
 };
 use crate::support::{
@@ -266,6 +266,7 @@ async fn reached(fixture: &Fixture, limit: &str) -> f64 {
 
 #[tokio::test]
 async fn all_budgets_full_at_once_stay_within_the_memory_of_the_chart_and_another_client_is_answered() {
+    let _alone = MANY_STREAMS.lock().await;
     let database = Database::empty(Cluster::shared().await).await;
     let table = "CREATE TABLE jobs (queue text); GRANT SELECT ON jobs TO scaler;
         INSERT INTO jobs SELECT 'mail' FROM generate_series(1, 3)";
