@@ -7,6 +7,7 @@
 mod episodes;
 mod history;
 mod log;
+mod recall;
 mod texts;
 mod trigger;
 mod troubles;

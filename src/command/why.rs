@@ -6,6 +6,7 @@ mod moment;
 mod outlook;
 mod standstill;
 mod story;
+mod timeline;
 
 use std::{
     path::{Path, PathBuf},

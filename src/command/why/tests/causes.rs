@@ -68,3 +68,97 @@ fn triggers_that_ask_for_one_query_at_the_same_time_have_numbers() {
     let changed = flat(&told_of("03:12:00", vec![of(3.0, "00:10:00", "02:59:30"), of(7.0, "03:00:00", "08:59:50")]));
     assert!(!changed.contains("of 2"), "the second took the place of the first: {changed}");
 }
+
+#[test]
+fn a_budget_and_a_zero_of_an_unknown_key_are_told() {
+    let told = |value_: f64, silent_keys: usize, budget: Option<u64>| {
+        let mut one =
+            trigger("00:10:00", "08:59:50", vec![value("01:30:00", value_), active("01:30:00", value_ > 0.0)]);
+        (one.silent_keys, one.budget) = (silent_keys, budget);
+        flat(&told_of("03:12:00", vec![one]))
+    };
+    let (budget, key) = ("Its query shares 40 Jobs among its keys", "is the trigger's key spelt right?");
+    let mut one = trigger("00:10:00", "08:59:50", vec![value("01:30:00", 0.0), active("01:30:00", false)]);
+    (one.short_keys, one.budget) = (2, Some(40));
+    let page = flat(&told_of("03:12:00", vec![one]));
+    assert!(page.contains("they are used up: now 2 keys are told fewer than they have rows."), "{page}");
+    assert!(told(3.0, 1, Some(40)).contains(budget) && !told(3.0, 1, Some(40)).contains(key));
+    assert!(told(0.0, 1, None).contains(key) && !told(0.0, 1, None).contains("Its query shares"));
+    assert!(!told(0.0, 0, None).contains(key));
+}
+
+#[test]
+fn stalled_rows_are_told_in_place_of_guesses_about_a_zero() {
+    let one = || trigger("00:10:00", "08:59:50", vec![value("01:30:00", 7.0), value("03:00:00", 0.0)]);
+    let guess = "PostgreSQL has counted nothing since 03:00:00, and 7 before";
+    let page = flat(&told_of("03:12:00", vec![one()]));
+    assert!(page.contains(guess) && !page.contains("stalled"), "{page}");
+    let mut one = one();
+    one.stalled = Some(Stalled { rows: 7.0, step: "a task of yours has to retry them".to_owned() });
+    let page = flat(&told_of("03:12:00", vec![one]));
+    assert!(page.contains("Now 7 rows are stalled in its queue"), "{page}");
+    assert!(page.contains("a task of yours has to retry them.") && !page.contains(guess), "{page}");
+}
+
+#[test]
+fn a_value_beside_no_activity_is_explained_by_the_activation() {
+    let told = |activation: f64, active_: bool| {
+        let mut one = trigger("00:10:00", "08:59:50", vec![value("01:30:00", 412.0), active("01:30:00", active_)]);
+        one.activation = Some(activation);
+        flat(&told_of("03:12:00", vec![one]))
+    };
+    assert!(told(1_000.0, false).contains("It is inactive with a value of 412, so that KEDA starts nothing for it"));
+    assert!(told(1_000.0, false).contains("`activationTargetQueryValue` (`activation` of the query) of 1000."));
+    assert!(told(0.0, false).contains("the query's activity is 0."));
+    assert!(!told(0.0, true).contains("It is inactive"));
+}
+
+#[test]
+fn another_search_path_and_a_change_without_a_notification_are_told() {
+    let one = || vec![trigger("00:10:00", "08:59:50", vec![value("01:30:00", 0.0), active("01:30:00", false)])];
+    let of = |database: &str, query: &str| {
+        let path = Incident::SearchPath { database: database.to_owned() };
+        let unannounced = Incident::Unannounced { query: query.to_owned(), database: database.to_owned() };
+        told_after(vec![("03:00:00", path), ("03:20:00", unannounced)], one())
+    };
+    let page = of("claps", "jobs");
+    assert!(page.contains("The search_path of the role in claps changed at 03:00:00, so that"), "{page}");
+    assert!(page.contains("A change came without a notification at 03:20:00, so that numbers are seen late"), "{page}");
+    let page = of("other", "other");
+    assert!(!page.contains("The search_path of") && !page.contains("A change came"), "{page}");
+}
+
+#[test]
+fn the_first_cause_of_an_outage_comes_first_and_each_is_told_once() {
+    let told = |incidents: Vec<(&str, Incident)>| {
+        let changes = vec![value("01:30:00", 12.0), away("03:05:00")];
+        let page = told_after(incidents, vec![trigger("00:10:00", "08:59:50", changes)]);
+        page.split_once("What changed").expect("there is a list").0.to_owned()
+    };
+    let step = Some("No answer in time.");
+    let up = || Incident::DatabaseUp { database: "claps".to_owned() };
+    let page = told(vec![
+        ("02:30:00", down("wrong_server", None)),
+        ("02:31:00", up()),
+        ("03:04:00", down("lagging", None)),
+        ("03:04:10", down("lagging", None)),
+        ("03:04:20", down("connection_lost", None)),
+        ("03:04:30", down("deadline_exceeded", None)),
+        ("03:04:40", down("unreachable", step)),
+    ]);
+    let told_at = |words: &str| page.find(words).unwrap_or_else(|| panic!("no {words}: {page}"));
+    assert!(
+        told_at("Database claps had failed at 03:04:00: the database is a standby")
+            < told_at("Look at the standby's replay")
+    );
+    assert!(
+        told_at("Look at the standby's replay")
+            < told_at("It failed for another reason at 03:04:30: the database did not")
+    );
+    assert!(
+        told_at("another reason at 03:04:30") < told_at("It failed for another reason at 03:04:40. No answer in time.")
+    );
+    assert!(!page.contains("03:04:10") && !page.contains("03:04:20") && !page.contains("02:30:00"), "{page}");
+    let page = told(vec![("03:04:00", down("unreachable", step)), ("03:12:01", down("lagging", None))]);
+    assert!(page.contains("had failed at 03:04:00. No answer in time.") && !page.contains("lag"), "{page}");
+}

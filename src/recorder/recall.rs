@@ -1,0 +1,238 @@
+//! Puts the history of one object together from what is remembered.
+
+use std::{collections::VecDeque, hash::BuildHasher, ops::RangeInclusive, time::Duration};
+
+use time::OffsetDateTime;
+use tokio::time::Instant;
+
+use super::{
+    LATELY, LIFETIME, Recorder, Store, Tenths,
+    history::{Change, Event, Happening, History, TriggerHistory, Window},
+    log::{Entry, Packed, Unpacked},
+    tenths_of,
+    trigger::{Told, Trigger},
+};
+
+/// The most triggers of an object that are told, those that were asked for last. Whoever asks with ever other metadata makes
+/// ever more of them.
+const MOST_TRIGGERS: usize = 100;
+
+/// The most changes of a trigger that are told, the latest ones, and the most of all triggers together.
+const MOST_CHANGES: usize = 1_000;
+const MOST_CHANGES_OF_ALL: usize = 10_000;
+
+/// The wall clock of the recorder's own time. It is asked once, so that a clock that was set moves all times alike.
+#[derive(Clone, Copy)]
+struct Clock {
+    now: Tenths,
+    began_at: OffsetDateTime,
+}
+
+impl Clock {
+    fn wall(self, at: Tenths) -> OffsetDateTime {
+        self.began_at + Duration::from_millis(100) * at
+    }
+
+    /// Returns the recorder's time of a moment; it is negative before the beginning.
+    fn tenths(self, wall: OffsetDateTime) -> i64 {
+        let since = (wall - self.began_at).whole_milliseconds().div_euclid(100);
+        i64::try_from(since).unwrap_or(i64::MAX)
+    }
+}
+
+impl Recorder {
+    /// Returns what is remembered of an object around a moment. The databases of its queries are left for others to fill in.
+    pub fn history(&self, namespace: &str, name: &str, window: Window) -> History {
+        let clock = Clock { now: self.tenths(Instant::now()), began_at: self.wall(self.began_at) };
+        let now = clock.wall(clock.now);
+        let at = window.at.unwrap_or(now).to_offset(time::UtcOffset::UTC);
+        let (from, until) = (at.saturating_sub(saturated(window.before)), at.saturating_add(saturated(window.after)));
+        let range = clock.tenths(from)..=clock.tenths(until);
+        let object = self.hasher.hash_one((namespace, name));
+        let store = self.lock();
+        let (others_asked, others_silent) = store.others(object, clock.now);
+        let (triggers, triggers_left_off) = store.triggers_of(object, namespace, name, clock, &range);
+        let within = store.incidents.iter().filter(|(at, _)| range.contains(&i64::from(*at)));
+        let incidents = store.standing(*range.start()).into_iter().chain(within);
+        History {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+            started_at: clock.wall(0),
+            remembers_since: clock.wall(store.remembers_since(namespace, clock.now)),
+            now,
+            from,
+            at,
+            until,
+            others_asked,
+            others_silent,
+            expired_certificates: Vec::new(),
+            triggers,
+            triggers_left_off,
+            incidents: incidents
+                .map(|(at, incident)| Happening { at: clock.wall(*at), incident: incident.clone() })
+                .collect(),
+        }
+    }
+}
+
+impl Store {
+    /// Returns the time since which nothing of a namespace is forgotten.
+    fn remembers_since(&self, namespace: &str, now: Tenths) -> Tenths {
+        let owner = self.tenants.get(&Some(namespace.into()));
+        let strangers = self.tenants.get(&None).and_then(|strangers| strangers.forgot);
+        let forgot = owner.map_or(self.forgot, |owner| owner.forgot).max(strangers);
+        forgot.unwrap_or(0).max(now.saturating_sub(tenths_of(LIFETIME)))
+    }
+
+    /// Counts the triggers of other objects that were answered: those that were asked for within [`LATELY`], and those that are
+    /// silent. One between them says nothing about whether KEDA asks at all.
+    fn others(&self, object: u64, now: Tenths) -> (usize, usize) {
+        let oldest = now.saturating_sub(tenths_of(LIFETIME));
+        let others = self
+            .triggers
+            .values()
+            .filter(|trigger| trigger.object != object && trigger.payer.is_some() && trigger.is_of_keda());
+        others.filter(|trigger| trigger.asked_at >= oldest).fold((0, 0), |(asked, silent), trigger| {
+            let age = now.saturating_sub(trigger.asked_at);
+            match (age <= tenths_of(LATELY), age > trigger.longest_pause()) {
+                (true, _) => (asked + 1, silent),
+                (false, true) => (asked, silent + 1),
+                (false, false) => (asked, silent),
+            }
+        })
+    }
+
+    fn triggers_of(
+        &self,
+        object: u64,
+        namespace: &str,
+        name: &str,
+        clock: Clock,
+        range: &RangeInclusive<i64>,
+    ) -> (Vec<TriggerHistory>, usize) {
+        let oldest = clock.now.saturating_sub(tenths_of(LIFETIME));
+        let keys = self.objects.get(&object).into_iter().flatten();
+        let mut triggers: Vec<&Trigger> = keys
+            .filter_map(|key| self.triggers.get(key))
+            .filter(|trigger| *trigger.namespace == *namespace && *trigger.name == *name)
+            .filter(|trigger| trigger.asked_at >= oldest)
+            .collect();
+        let left_off = triggers.len().saturating_sub(MOST_TRIGGERS);
+        let is_of_range = |trigger: &Trigger| {
+            i64::from(trigger.began_at) <= *range.end() && i64::from(trigger.asked_at) >= *range.start()
+        };
+        triggers.sort_unstable_by_key(|trigger| (is_of_range(trigger), trigger.asked_at, trigger.number));
+        triggers.drain(..left_off);
+        triggers.sort_unstable_by_key(|trigger| (trigger.began_at, trigger.number));
+        let mut logs: Vec<Vec<Entry>> = vec![Vec::new(); triggers.len()];
+        for tenant in [Some(namespace.into()), None] {
+            let Some(owner) = self.tenants.get(&tenant) else { continue };
+            for entry in owner.log.entries().filter(|entry| entry.at >= oldest) {
+                if let Some(index) = triggers.iter().position(|trigger| trigger.number == entry.trigger) {
+                    logs[index].push(*entry);
+                }
+            }
+        }
+        let most = MOST_CHANGES.min(MOST_CHANGES_OF_ALL / triggers.len().max(1));
+        let histories = triggers.into_iter().zip(logs);
+        (histories.map(|(trigger, log)| self.history_of(trigger, log, most, clock, range)).collect(), left_off)
+    }
+
+    fn history_of(
+        &self,
+        trigger: &Trigger,
+        mut log: Vec<Entry>,
+        most: usize,
+        clock: Clock,
+        range: &RangeInclusive<i64>,
+    ) -> TriggerHistory {
+        let is_logged = |told: &Told| log.iter().any(|entry| (entry.at, entry.packed) == (told.since, told.packed));
+        // What it is told now is known, even if the log has forgotten since when.
+        let now = [trigger.value, trigger.activity].into_iter().filter(|told| !is_logged(told)).collect::<Vec<_>>();
+        log.extend(now.into_iter().map(|Told { packed, since }| Entry { at: since, trigger: trigger.number, packed }));
+        sort(&mut log);
+        let mut told: VecDeque<Entry> = VecDeque::new();
+        let mut before = Before::default();
+        let mut left_off = 0;
+        for entry in log.into_iter().filter(|entry| i64::from(entry.at) <= *range.end()) {
+            if i64::from(entry.at) < *range.start() {
+                before.take(entry);
+                continue;
+            }
+            if told.len() == most {
+                left_off += 1;
+                told.pop_front().into_iter().for_each(|entry| before.take(entry));
+            }
+            told.push_back(entry);
+        }
+        let changes = before.entries().chain(told);
+        TriggerHistory {
+            query: (*trigger.query).to_owned(),
+            databases: Vec::new(),
+            standbys: Vec::new(),
+            target: trigger.target,
+            activation: trigger.activation,
+            divide_by: trigger.divide_by,
+            first_asked_at: clock.wall(trigger.began_at),
+            last_asked_at: clock.wall(trigger.asked_at),
+            interval_seconds: (trigger.pause > 0).then(|| f64::from(trigger.pause) / 10.0),
+            silent_keys: 0,
+            short_keys: 0,
+            stalled: None,
+            budget: None,
+            is_grouped: false,
+            is_silent: clock.now.saturating_sub(trigger.asked_at) > trigger.longest_pause(),
+            changes: changes
+                .filter_map(|entry| Some(Change { at: clock.wall(entry.at), event: self.event(entry.packed, clock)? }))
+                .collect(),
+            left_off,
+        }
+    }
+
+    fn event(&self, packed: Packed, clock: Clock) -> Option<Event> {
+        let status = |text| self.texts.get(text).map(|cause| (cause.code.to_owned(), cause.text.to_owned()));
+        Some(match packed.unpacked() {
+            Unpacked::Nothing => return None,
+            Unpacked::Value(value) => Event::Value { value },
+            Unpacked::Active(active) => Event::Activity { active },
+            Unpacked::Pushed(active) => Event::Pushed { active },
+            Unpacked::NoValue(text) => status(text).map(|(code, text)| Event::NoValue { code, text })?,
+            Unpacked::NoActivity(text) => status(text).map(|(code, text)| Event::NoActivity { code, text })?,
+            Unpacked::Refused(text) => status(text).map(|(code, text)| Event::Refusal { code, text })?,
+            Unpacked::Silence(since) => Event::Silence { since: clock.wall(since) },
+            Unpacked::Changed(text) => status(text).map(|(_, keys)| Event::Metadata { keys })?,
+        })
+    }
+}
+
+/// The value and the activity that a trigger had been told before the beginning.
+#[derive(Default)]
+struct Before {
+    value: Option<Entry>,
+    activity: Option<Entry>,
+}
+
+impl Before {
+    fn take(&mut self, entry: Entry) {
+        match entry.packed.unpacked() {
+            Unpacked::Value(_) | Unpacked::NoValue(_) | Unpacked::Refused(_) => self.value = Some(entry),
+            Unpacked::Active(_) | Unpacked::Pushed(_) | Unpacked::NoActivity(_) => self.activity = Some(entry),
+            Unpacked::Silence(_) | Unpacked::Changed(_) | Unpacked::Nothing => {}
+        }
+    }
+
+    fn entries(self) -> impl Iterator<Item = Entry> {
+        let mut entries: Vec<Entry> = self.value.into_iter().chain(self.activity).collect();
+        sort(&mut entries);
+        entries.into_iter()
+    }
+}
+
+/// Sorts changes by time. Those of one moment stay in their order.
+fn sort(entries: &mut [Entry]) {
+    entries.sort_by_key(|entry| entry.at);
+}
+
+fn saturated(duration: Duration) -> time::Duration {
+    time::Duration::try_from(duration).unwrap_or(time::Duration::MAX)
+}
