@@ -46,7 +46,7 @@ pub struct History {
     /// The number of triggers of other objects that KEDA has asked for within a minute.
     #[serde(default)]
     pub others_asked: usize,
-    /// The number of those that it asked for within [`LIFETIME`] and does not any more, by the rhythm of each.
+    /// The number of those that it asked for within [`LIFETIME`](super::LIFETIME) and does not any more, by the rhythm of each.
     #[serde(default)]
     pub others_silent: usize,
     /// The keys of the server's certificates that have expired.
