@@ -83,23 +83,24 @@ impl CachedQuery {
 }
 
 impl Watch {
-    /// Waits until an attempt changes the numbers, and returns the latest: none if the reading does not have the key.
+    /// Waits until an attempt has changed the numbers; [`Watch::latest`] returns them.
+    ///
+    /// # Cancel safety
+    /// Safe: a change that was not waited for to the end is still there for the next wait.
+    pub async fn changed(&mut self) {
+        // The sender lives in the cached query that `self` holds, for as long as `self` does.
+        self.wakes.changed().await.expect("the cached query outlives its watch");
+    }
+
+    /// Returns the numbers of the latest attempt, which [`Watch::changed`] has waited for: none if the reading does not have
+    /// the key.
     ///
     /// # Errors
     /// The fault of the latest attempt.
-    ///
-    /// # Cancel safety
-    /// Safe: nothing is lost but intermediate outcomes.
-    pub async fn changed(&mut self) -> Result<Option<Numbers>, Fault> {
-        loop {
-            // The sender lives in the cached query that `self` holds, for as long as `self` does.
-            self.wakes.changed().await.expect("the cached query outlives its watch");
-            let outcome = self.cached.outcome.borrow();
-            if outcome.attempt > 0 {
-                let reading = outcome.result.as_ref().map_err(|fault| *fault)?;
-                return Ok(reading.rows.of(self.key.as_deref()).copied());
-            }
-        }
+    pub fn latest(&self) -> Result<Option<Numbers>, Fault> {
+        let outcome = self.cached.outcome.borrow();
+        let reading = outcome.result.as_ref().map_err(|fault| *fault)?;
+        Ok(reading.rows.of(self.key.as_deref()).copied())
     }
 
     /// Returns whether the latest reading is as young as the rules demand of a watched query. If it is not,

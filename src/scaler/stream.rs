@@ -10,6 +10,7 @@ mod activity;
 mod limits;
 mod request;
 mod specs;
+mod turns;
 
 use std::{
     future::pending,

@@ -3,6 +3,7 @@
 
 mod crowd;
 mod frames;
+mod herd;
 pub(crate) mod limits;
 mod metadata;
 mod places;

@@ -14,7 +14,6 @@ use tokio::{
 use super::{limits::StreamPermit, request::KeptRequest};
 use crate::{
     cache::{CachedQuery, QueryCache, Watch},
-    fault::Fault,
     metrics::{Metrics, TriggerId},
     proto::IsActiveResponse,
     recorder::Answer,
@@ -54,6 +53,16 @@ pub(super) enum Subject {
     Trigger(Box<(Trigger, Watch)>),
 }
 
+/// What a stream is woken by.
+enum Event {
+    /// The subject has changed.
+    Changed,
+    /// `true` is due again.
+    Reminded,
+    /// There is a new catalog.
+    Reloaded,
+}
+
 impl Subject {
     pub(super) fn watching(mut trigger: Trigger, cached: &Arc<CachedQuery>) -> Self {
         let watch = cached.watch(trigger.group.clone());
@@ -62,11 +71,24 @@ impl Subject {
         Self::Trigger(Box::new((trigger, watch)))
     }
 
-    /// Waits for the outcome of the next attempt.
-    async fn changed(&mut self) -> Result<bool, Fault> {
-        let Self::Trigger(watched) = self else { return pending().await };
-        let (trigger, watch) = &mut **watched;
-        watch.changed().await.and_then(|numbers| convert::is_active(trigger, numbers))
+    /// Waits until an attempt changes what [`Subject::is_active`] returns.
+    async fn changed(&mut self) {
+        match self {
+            Self::Trigger(watched) => watched.1.changed().await,
+            Self::Keeper | Self::Unknown => pending().await,
+        }
+    }
+
+    /// Returns the activity according to the latest attempt; none if that failed, or if there is no activity yet.
+    fn is_active(&self) -> Option<bool> {
+        match self {
+            Self::Trigger(watched) => {
+                let (trigger, watch) = &**watched;
+                watch.latest().and_then(|numbers| convert::is_active(trigger, numbers)).ok()
+            }
+            Self::Keeper => Some(false),
+            Self::Unknown => None,
+        }
     }
 
     /// Returns whether the latest reading is still fresh enough.
@@ -94,19 +116,23 @@ impl ActivityUpdates {
     pub(super) async fn next(&mut self) -> Option<IsActiveResponse> {
         loop {
             let is_new_keeper = matches!(self.subject, Subject::Keeper) && self.sent.is_none();
-            tokio::select! {
-                () = ready(()), if is_new_keeper => self.known = Some(false),
-                activity = self.subject.changed() => self.known = activity.ok(),
-                () = sleep_until(self.remind_at), if self.sent == Some(true) && self.known == Some(true) => {
-                    if !self.subject.is_current() {
-                        // The attempt that is in flight decides.
-                        self.known = None;
-                    }
-                }
+            let event = tokio::select! {
+                () = ready(()), if is_new_keeper => Event::Changed,
+                () = self.subject.changed() => Event::Changed,
+                () = sleep_until(self.remind_at), if self.sent == Some(true) && self.known == Some(true) => Event::Reminded,
                 changed = self.catalog.changed() => {
                     changed.ok()?;
-                    self.follow_reload()?;
+                    Event::Reloaded
                 }
+            };
+            // What woke this stream may have woken them all.
+            self.permit.turn().await;
+            match event {
+                Event::Changed => self.known = self.subject.is_active(),
+                // The attempt that is in flight decides.
+                Event::Reminded if !self.subject.is_current() => self.known = None,
+                Event::Reminded => {}
+                Event::Reloaded => self.follow_reload()?,
             }
             if let Some(is_active) = self.due_update() {
                 self.sent = Some(is_active);

@@ -8,6 +8,7 @@ use std::{
 
 use tokio::time::Instant;
 
+use super::turns::Turns;
 use crate::{
     fault::{Fault, Limit},
     metrics::{Metrics, StreamLabels},
@@ -38,6 +39,7 @@ pub(super) const SPEC_PACE: Duration = Duration::from_millis(50);
 /// Counts the open streams, and limits them.
 pub(in crate::scaler) struct StreamLimits {
     open: Mutex<OpenStreams>,
+    turns: Turns,
     pub(super) metrics: Arc<Metrics>,
 }
 
@@ -72,7 +74,7 @@ enum Holder {
 
 impl StreamLimits {
     pub(in crate::scaler) fn new(metrics: Arc<Metrics>) -> Arc<Self> {
-        Arc::new(Self { open: Mutex::default(), metrics })
+        Arc::new(Self { open: Mutex::default(), turns: Turns::default(), metrics })
     }
 
     pub(super) fn open(&self) -> MutexGuard<'_, OpenStreams> {
@@ -140,6 +142,11 @@ impl StreamPermit {
     /// Returns whether the stream waits for a query.
     pub(super) fn is_waiting(&self) -> bool {
         matches!(self.holder, Holder::Namespace(_))
+    }
+
+    /// Waits for the turn of a stream that was woken, and perhaps fifty thousand others with it.
+    pub(super) async fn turn(&self) {
+        self.streams.turns.take().await;
     }
 
     /// Moves a waiting stream, whose query has become known, to the account of its trigger.

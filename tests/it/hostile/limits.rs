@@ -6,10 +6,10 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use clapometer::proto::ScaledObjectRef;
@@ -35,7 +35,7 @@ use crate::support::{
     wait,
 };
 
-const PEERS: [[u8; 4]; 2] = [[127, 0, 0, 2], [127, 0, 0, 3]];
+pub(super) const PEERS: [[u8; 4]; 2] = [[127, 0, 0, 2], [127, 0, 0, 3]];
 
 /// The contract's numbers, and how they are shared here.
 const STREAMS: u32 = 50_000;
@@ -60,10 +60,10 @@ const BEGUN: usize = 44 * 1024;
 const UNTAKEN: usize = 1_500;
 
 /// Streams that a connection opens at a time.
-const AT_ONCE: usize = 100;
+pub(super) const AT_ONCE: usize = 100;
 
 /// A busy machine takes long for fifty thousand of anything in a debug build.
-const PATIENCE: Duration = Duration::from_secs(240);
+pub(super) const PATIENCE: Duration = Duration::from_secs(240);
 
 /// Pages that nobody takes.
 const PAGES: [&str; 4] = ["/", "/?state=refused", "/api/status", "/metrics"];
@@ -73,7 +73,7 @@ const ROUNDS: usize = 4;
 const ANSWERS: usize = 5;
 
 /// The window of who takes everything.
-const ALL: u32 = 0x7fff_ffff;
+pub(super) const ALL: u32 = 0x7fff_ffff;
 
 const MIB: u64 = 1024 * 1024;
 
@@ -85,7 +85,7 @@ pub(crate) struct HeldConnection {
     writer: Arc<Mutex<OwnedWriteHalf>>,
     next_stream: u32,
     ends: Arc<AtomicUsize>,
-    messages: Arc<AtomicUsize>,
+    pub(super) messages: Arc<AtomicUsize>,
     reading: JoinHandle<()>,
 }
 
@@ -139,33 +139,45 @@ impl Drop for HeldConnection {
 }
 
 /// The client that must be answered meanwhile, on a thread of its own: the peers are busy.
-struct OtherClient {
+pub(super) struct OtherClient {
     is_over: Arc<AtomicBool>,
     answered: Arc<AtomicUsize>,
+    /// Milliseconds.
+    slowest: Arc<AtomicU64>,
     asking: thread::JoinHandle<()>,
 }
 
 impl OtherClient {
     /// Begins to poll as KEDA does. Each answer has the contract's bound.
-    fn start(address: SocketAddr) -> Self {
+    pub(super) fn start(address: SocketAddr) -> Self {
         let (is_over, answered) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
-        let (ends, counts) = (Arc::clone(&is_over), Arc::clone(&answered));
+        let slowest = Arc::<AtomicU64>::default();
+        let (ends, counts, times) = (Arc::clone(&is_over), Arc::clone(&answered), Arc::clone(&slowest));
         let polling = async move {
             let scaler = Scaler::at(address);
             while !ends.load(Ordering::Relaxed) {
+                let began = Instant::now();
                 assert_eq!(scaler.value(&Victim::trigger()).await.expect("a poll is answered"), 3.0);
+                times.fetch_max(milliseconds(began), Ordering::Relaxed);
+                let began = Instant::now();
                 assert!(scaler.active(&Victim::trigger()).await.expect("a poll is answered"));
+                times.fetch_max(milliseconds(began), Ordering::Relaxed);
                 counts.fetch_add(1, Ordering::Relaxed);
             }
         };
         let asking = thread::spawn(|| {
             tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(polling);
         });
-        Self { is_over, answered, asking }
+        Self { is_over, answered, slowest, asking }
+    }
+
+    /// Returns how long the slowest answer since the latest look took.
+    pub(super) fn slowest(&self) -> String {
+        format!("the slowest answer to another client took {} ms", self.slowest.swap(0, Ordering::Relaxed))
     }
 
     /// Waits for so many more polls that are answered.
-    async fn is_answered(&self, polls: usize) {
+    pub(super) async fn is_answered(&self, polls: usize) {
         let before = self.answered.load(Ordering::Relaxed);
         wait::first("the other client is answered", PATIENCE, async || {
             assert!(!self.asking.is_finished(), "the other client was not answered in time");
@@ -174,11 +186,15 @@ impl OtherClient {
         .await;
     }
 
-    fn end(self) {
+    pub(super) fn end(self) {
         self.is_over.store(true, Ordering::Relaxed);
         self.asking.join().expect("each poll was answered");
         println!("{} polls of another client were answered", self.answered.load(Ordering::Relaxed));
     }
+}
+
+fn milliseconds(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Reads until the end, answers pings, and counts messages and ends of calls.

@@ -1,0 +1,85 @@
+//! Lets streams that are woken at the same moment make their messages in turns.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::{sync::Semaphore, task::yield_now};
+
+/// The turns of a round, which the runtime has run in a few milliseconds.
+const ROUND: usize = 64;
+
+/// The turns of all streams. Whatever wakes fifty thousand of them, the runtime looks at its sockets between two rounds and
+/// runs what else is ready, so that a call waits for one round at each of its steps, and not for all streams.
+pub(super) struct Turns {
+    /// Those that are left of this round.
+    left: Semaphore,
+    /// The turns that were taken, of all rounds.
+    taken: AtomicUsize,
+}
+
+/// Begins the next round when it is dropped.
+struct NextRound<'a>(&'a Turns);
+
+impl Default for Turns {
+    fn default() -> Self {
+        Self { left: Semaphore::new(ROUND), taken: AtomicUsize::new(0) }
+    }
+}
+
+impl Turns {
+    /// Waits for a turn.
+    pub(super) async fn take(&self) {
+        self.left.acquire().await.expect("nobody closes it").forget();
+        let is_last = (self.taken.fetch_add(1, Ordering::Relaxed) + 1).is_multiple_of(ROUND);
+        if is_last {
+            // Also if its stream ends while it waits.
+            let _next = NextRound(self);
+            yield_now().await;
+        }
+    }
+}
+
+impl Drop for NextRound<'_> {
+    fn drop(&mut self) {
+        self.0.left.add_permits(ROUND);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_ready_waits_for_a_round_and_not_for_all() {
+        const CROWD: usize = 100 * ROUND;
+        let (turns, ran) = (Arc::<Turns>::default(), Arc::<AtomicUsize>::default());
+        for _ in 0..CROWD {
+            let (turns, ran) = (Arc::clone(&turns), Arc::clone(&ran));
+            tokio::spawn(async move {
+                turns.take().await;
+                ran.fetch_add(1, Ordering::Relaxed);
+            });
+        }
+        let (mut before, mut looks) = (0, 0);
+        while before < CROWD {
+            yield_now().await;
+            let now = ran.load(Ordering::Relaxed);
+            assert!(now - before <= 2 * ROUND, "{} streams ran before this", now - before);
+            (before, looks) = (now, looks + 1);
+        }
+        assert!(looks >= CROWD / ROUND / 2, "{looks}");
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_ends_in_the_last_turn_of_a_round_holds_up_nobody() {
+        let turns = Turns::default();
+        for _ in 1..ROUND {
+            turns.take().await;
+        }
+        assert!(turns.take().now_or_never().is_none(), "it waits for the sockets");
+        assert!(turns.take().now_or_never().is_some(), "it has ended, and the next round has begun");
+    }
+}

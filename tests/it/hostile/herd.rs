@@ -1,0 +1,104 @@
+//! Fifty thousand streams that wake at the same moment: by a change that concerns all, by a reload, and by the end of their
+//! connections.
+
+use std::{sync::atomic::Ordering, time::Instant};
+
+use super::{
+    MANY_STREAMS, Victim,
+    frames::grpc,
+    limits::{ALL, AT_ONCE, HeldConnection, OtherClient, PATIENCE, PEERS},
+};
+use crate::support::{
+    admin,
+    cluster::Cluster,
+    database::Database,
+    fixture::{Fixture, named},
+    grpc::trigger,
+    wait,
+};
+
+const STREAMS: usize = 50_000;
+
+/// Streams of one trigger, at most.
+const OF_A_TRIGGER: usize = 4;
+
+/// The connections of one peer; each carries less than the 20,000 calls that a connection may have.
+const CONNECTIONS: usize = 3;
+
+/// Changes that all streams are told of.
+const CHANGES: usize = 4;
+
+/// Polls of the other client that show that it was answered.
+const POLLS: usize = 3;
+
+/// Waits until all streams together have had so many messages.
+async fn heard(crowd: &[HeldConnection], messages: usize) {
+    let began = Instant::now();
+    wait::first("the messages of all streams", PATIENCE, async || {
+        let heard: usize = crowd.iter().map(|caller| caller.messages.load(Ordering::Relaxed)).sum();
+        (heard >= messages).then_some(())
+    })
+    .await;
+    println!("{messages} messages after {:.1?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn another_client_is_answered_while_fifty_thousand_streams_wake() {
+    let _alone = MANY_STREAMS.lock().await;
+    let database = Database::empty(Cluster::shared().await).await;
+    let tables = "CREATE TABLE jobs (queue text); CREATE TABLE crowd (id int); GRANT SELECT ON jobs, crowd TO scaler;
+        INSERT INTO jobs SELECT 'mail' FROM generate_series(1, 3)";
+    database.execute(tables).await;
+    let (own, crowded) = (database.scaler().yaml("own"), database.scaler().yaml("crowded"));
+    let configuration = |target: u32| {
+        format!(
+            "databases:\n{own}{crowded}queries:
+  jobs: {{sql: 'SELECT count(*) FROM jobs WHERE queue = $1', parameters: {{queue: text}}, database: own, max_age: 0s}}
+  crowd: {{sql: 'SELECT count(*) FROM crowd', database: crowded, target: {target}}}
+"
+        )
+    };
+    let mut fixture = Fixture::configured(&configuration(1)).await;
+    let (address, admin) = (fixture.serving.grpc, fixture.serving.admin);
+    assert_eq!(fixture.scaler.value(&Victim::trigger()).await.unwrap(), 3.0);
+
+    let mut crowd = Vec::new();
+    for number in 0..CONNECTIONS {
+        crowd.push(HeldConnection::new(PEERS[number % PEERS.len()], address, ALL).await);
+    }
+    let other = OtherClient::start(address);
+    let mut numbers = 0..STREAMS;
+    while !numbers.is_empty() {
+        for caller in &mut crowd {
+            let triggers =
+                numbers.by_ref().take(AT_ONCE).map(|number| named(&trigger("crowd", &[]), number / OF_A_TRIGGER));
+            let calls = triggers
+                .flat_map(|trigger| caller.call("StreamIsActive", &[], &grpc(&trigger), false))
+                .collect::<Vec<_>>();
+            caller.say(&calls).await;
+        }
+    }
+    heard(&crowd, STREAMS).await;
+    println!("opened: {}", other.slowest());
+
+    for change in 1..=CHANGES {
+        let is_active = change % 2 == 1;
+        database.execute(if is_active { "INSERT INTO crowd VALUES (1)" } else { "DELETE FROM crowd" }).await;
+        heard(&crowd, (1 + change) * STREAMS).await;
+        other.is_answered(POLLS).await;
+        println!("change {change}: {}", other.slowest());
+    }
+    fixture.reload(&configuration(2)).await;
+    other.is_answered(POLLS).await;
+    println!("reload: {}", other.slowest());
+
+    drop(crowd);
+    wait::first("nothing is left of the crowd", PATIENCE, async || {
+        (admin::metric(admin, "clapometer_streams").await == 0.0).then_some(())
+    })
+    .await;
+    other.is_answered(POLLS).await;
+    println!("drop: {}", other.slowest());
+    other.end();
+    assert!(fixture.serving.process.ended().is_none(), "the process has ended");
+}
