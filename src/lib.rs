@@ -47,5 +47,6 @@ pub mod server;
 pub mod shutdown;
 pub mod telemetry;
 pub mod terminal;
+pub mod turns;
 pub mod version;
 mod yaml;

@@ -5,6 +5,7 @@ mod answer_body;
 mod body_limit;
 mod connection_place;
 mod frame_count;
+mod handshakes;
 mod health;
 mod lookout;
 mod pace;

@@ -51,6 +51,7 @@ const LEAVES: &[&str] = &[
     "shutdown",
     "telemetry",
     "terminal",
+    "turns",
     "version",
     "yaml",
 ];

@@ -10,7 +10,6 @@ mod activity;
 mod limits;
 mod request;
 mod specs;
-mod turns;
 
 use std::{
     future::pending,

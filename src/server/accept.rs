@@ -18,6 +18,7 @@ use tonic::body::Body;
 
 use super::{
     connection_place::{ConnectionPlace, ConnectionPlaces},
+    handshakes::{Handshakes, PeerHandshakes},
     pace::{Pace, PacedIo},
     preface::{Preface, PrefaceReader},
     routes::{Answering, PeerServices, STREAMING, Services},
@@ -88,6 +89,7 @@ pub(super) async fn serve(
     shutdown: CancellationToken,
 ) {
     let places = ConnectionPlaces::new();
+    let handshakes = Handshakes::new();
     let gave_way = Arc::new(CountedLog::default());
     let connections = TaskTracker::new();
     let mut is_refusing = false;
@@ -110,8 +112,8 @@ pub(super) async fn serve(
         if std::mem::take(&mut is_refusing) {
             tracing::info!("accepting connections again");
         }
-        let acceptor = limits.identity.as_ref().map(|identity| identity.acceptor());
         let peer = Peer::from(address.ip());
+        let tls = limits.identity.as_ref().map(|identity| (identity.acceptor(), handshakes.of(peer)));
         let services = services.of(peer);
         let (place, gives_way) = places.take(peer);
         let (maximum_age, shutdown) = (jittered(limits.maximum_age), shutdown.clone());
@@ -119,7 +121,7 @@ pub(super) async fn serve(
         metrics.grpc_connections.inc();
         connections.spawn(async move {
             let by = tokio::select! {
-                by = connection(socket, acceptor, services, &place, maximum_age, shutdown) => by,
+                by = connection(socket, tls, services, &place, maximum_age, shutdown) => by,
                 () = gives_way => {
                     let limit = if place.is_served() { Limit::Connections } else { Limit::NewConnections };
                     metrics.limit_reached(limit);
@@ -148,7 +150,7 @@ fn jittered(maximum: Duration) -> Option<Duration> {
 /// Serves one connection until it ends, and returns who ended it.
 async fn connection(
     socket: TcpStream,
-    acceptor: Option<TlsAcceptor>,
+    tls: Option<(TlsAcceptor, PeerHandshakes)>,
     services: PeerServices,
     place: &ConnectionPlace,
     maximum_age: Option<Duration>,
@@ -158,13 +160,13 @@ async fn connection(
     if socket.set_nodelay(true).is_err() {
         return EndedBy::Peer;
     }
-    let Some(acceptor) = acceptor else {
+    let Some((acceptor, handshakes)) = tls else {
         let (io, preface) = PrefaceReader::new(socket);
         return serve_http2(io, preface, services, place, maximum_age, shutdown).await;
     };
     let encrypted = acceptor.accept_with(socket, |session| session.set_buffer_limit(Some(TLS_BUFFER)));
     let handshake = tokio::select! {
-        handshake = timeout(PREFACE_TIMEOUT, encrypted) => handshake,
+        handshake = timeout(PREFACE_TIMEOUT, handshakes.shake(encrypted)) => handshake,
         () = shutdown.cancelled() => return EndedBy::Us,
     };
     match handshake {

@@ -2,7 +2,7 @@
 //! leaks, nothing panics, the process goes on.
 
 mod crowd;
-mod frames;
+pub(crate) mod frames;
 mod herd;
 pub(crate) mod limits;
 mod metadata;

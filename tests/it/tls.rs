@@ -1,6 +1,7 @@
 //! TLS on the gRPC port: who is answered, who is not, and certificates that change while streams are open.
 
 mod database;
+mod flood;
 mod mount;
 mod raw;
 

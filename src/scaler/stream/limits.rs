@@ -8,11 +8,11 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::turns::Turns;
 use crate::{
     fault::{Fault, Limit},
     metrics::{Metrics, StreamLabels},
     proto::Rpc,
+    turns::Turns,
 };
 
 /// The most open streams of one trigger. KEDA has two, and for a moment four while it reconnects.
@@ -28,6 +28,9 @@ pub(super) const WAITING_PER_NAMESPACE: usize = WAITING_PER_PROCESS / 4;
 /// The most bytes that all streams keep of their requests: each keeps its own, whose metadata may have 64 KiB. It is 671
 /// bytes for each of fifty thousand streams.
 const METADATA_BYTES_PER_PROCESS: usize = 32 * 1024 * 1024;
+
+/// The streams that make their messages in a round of turns, of those that were woken together: it takes a few milliseconds.
+const TURNS: usize = 64;
 
 /// The time over which the StreamIsActive of a connection that is too old are ended.
 pub(super) const SPREAD: Duration = Duration::from_secs(10);
@@ -74,7 +77,7 @@ enum Holder {
 
 impl StreamLimits {
     pub(in crate::scaler) fn new(metrics: Arc<Metrics>) -> Arc<Self> {
-        Arc::new(Self { open: Mutex::default(), turns: Turns::default(), metrics })
+        Arc::new(Self { open: Mutex::default(), turns: Turns::new(TURNS), metrics })
     }
 
     pub(super) fn open(&self) -> MutexGuard<'_, OpenStreams> {

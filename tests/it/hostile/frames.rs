@@ -94,7 +94,7 @@ pub(super) async fn open_from(source: [u8; 4], address: SocketAddr) -> TcpStream
 }
 
 /// Connects from an address of this machine's own network, as a peer of its own.
-pub(super) async fn connect_from(source: [u8; 4], address: SocketAddr) -> TcpStream {
+pub(crate) async fn connect_from(source: [u8; 4], address: SocketAddr) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind((source, 0).into()).unwrap();
     socket.connect(address).await.unwrap()

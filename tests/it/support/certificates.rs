@@ -68,6 +68,17 @@ impl Certificates {
         change: impl FnOnce(&mut CertificateParams),
     ) -> Identity {
         let key = KeyPair::generate().expect("there is a random source");
+        self.sign_key(key, common_name, names, change)
+    }
+
+    /// Signs an identity with this key.
+    pub(crate) fn sign_key(
+        &self,
+        key: KeyPair,
+        common_name: &str,
+        names: &[&str],
+        change: impl FnOnce(&mut CertificateParams),
+    ) -> Identity {
         let mut parameters = parameters(common_name, names);
         parameters.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         change(&mut parameters);

@@ -1,15 +1,13 @@
-//! Lets streams that are woken at the same moment make their messages in turns.
+//! Turns: what many tasks want to do at the same moment is done a few at a time, and the runtime serves others in between.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::{sync::Semaphore, task::yield_now};
 
-/// The turns of a round, which the runtime has run in a few milliseconds.
-const ROUND: usize = 64;
-
-/// The turns of all streams. Whatever wakes fifty thousand of them, the runtime looks at its sockets between two rounds and
-/// runs what else is ready, so that a call waits for one round at each of its steps, and not for all streams.
-pub(super) struct Turns {
+/// The turns of many tasks, in rounds. Between two rounds the runtime looks at its sockets and runs what else is ready, so that
+/// another call waits for one round at each of its steps, and not for all tasks.
+pub struct Turns {
+    round: usize,
     /// Those that are left of this round.
     left: Semaphore,
     /// The turns that were taken, of all rounds.
@@ -19,19 +17,21 @@ pub(super) struct Turns {
 /// Begins the next round when it is dropped.
 struct NextRound<'a>(&'a Turns);
 
-impl Default for Turns {
-    fn default() -> Self {
-        Self { left: Semaphore::new(ROUND), taken: AtomicUsize::new(0) }
-    }
-}
-
 impl Turns {
-    /// Waits for a turn.
-    pub(super) async fn take(&self) {
+    /// Makes rounds of so many turns.
+    pub fn new(round: usize) -> Self {
+        Self { round, left: Semaphore::new(round), taken: AtomicUsize::new(0) }
+    }
+
+    /// Waits for a turn. It lasts until the task waits for something else.
+    ///
+    /// # Cancel safety
+    /// Safe: a turn that is given up is as good as taken.
+    pub async fn take(&self) {
         self.left.acquire().await.expect("nobody closes it").forget();
-        let is_last = (self.taken.fetch_add(1, Ordering::Relaxed) + 1).is_multiple_of(ROUND);
+        let is_last = (self.taken.fetch_add(1, Ordering::Relaxed) + 1).is_multiple_of(self.round);
         if is_last {
-            // Also if its stream ends while it waits.
+            // Also if the task ends while it waits.
             let _next = NextRound(self);
             yield_now().await;
         }
@@ -40,7 +40,7 @@ impl Turns {
 
 impl Drop for NextRound<'_> {
     fn drop(&mut self) {
-        self.0.left.add_permits(ROUND);
+        self.0.left.add_permits(self.0.round);
     }
 }
 
@@ -52,10 +52,12 @@ mod tests {
 
     use super::*;
 
+    const ROUND: usize = 64;
+
     #[tokio::test]
     async fn what_is_ready_waits_for_a_round_and_not_for_all() {
         const CROWD: usize = 100 * ROUND;
-        let (turns, ran) = (Arc::<Turns>::default(), Arc::<AtomicUsize>::default());
+        let (turns, ran) = (Arc::new(Turns::new(ROUND)), Arc::<AtomicUsize>::default());
         for _ in 0..CROWD {
             let (turns, ran) = (Arc::clone(&turns), Arc::clone(&ran));
             tokio::spawn(async move {
@@ -67,15 +69,15 @@ mod tests {
         while before < CROWD {
             yield_now().await;
             let now = ran.load(Ordering::Relaxed);
-            assert!(now - before <= 2 * ROUND, "{} streams ran before this", now - before);
+            assert!(now - before <= 2 * ROUND, "{} tasks ran before this", now - before);
             (before, looks) = (now, looks + 1);
         }
         assert!(looks >= CROWD / ROUND / 2, "{looks}");
     }
 
     #[tokio::test]
-    async fn a_stream_that_ends_in_the_last_turn_of_a_round_holds_up_nobody() {
-        let turns = Turns::default();
+    async fn a_task_that_ends_in_the_last_turn_of_a_round_holds_up_nobody() {
+        let turns = Turns::new(ROUND);
         for _ in 1..ROUND {
             turns.take().await;
         }

@@ -1,0 +1,138 @@
+//! TLS handshakes, one step at a time.
+//!
+//! The signature of a step takes a millisecond or more (RSA), and a stranger makes us sign with one packet. So handshakes take
+//! turns: other calls are served between two steps, and the handshakes of a flood wait for each other in a queue of their peer.
+
+use std::{
+    collections::HashMap,
+    pin::pin,
+    sync::{Arc, Mutex, PoisonError, Weak},
+    task::Poll,
+};
+
+use futures_util::{pending, poll};
+use tokio::sync::Semaphore;
+
+use crate::{places::Peer, turns::Turns};
+
+/// The handshakes of all peers.
+pub(super) struct Handshakes {
+    /// The turns of the peers.
+    turns: Turns,
+    /// Of each peer one handshake at a time takes part in them.
+    by_peer: Mutex<HashMap<Peer, Weak<Semaphore>>>,
+}
+
+/// The handshakes of one peer.
+pub(super) struct PeerHandshakes {
+    all: Arc<Handshakes>,
+    one: Arc<Semaphore>,
+}
+
+impl Handshakes {
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new(Self { turns: Turns::new(1), by_peer: Mutex::default() })
+    }
+
+    /// Returns the handshakes of a peer.
+    pub(super) fn of(self: &Arc<Self>, peer: Peer) -> PeerHandshakes {
+        let mut by_peer = self.by_peer.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = by_peer.get(&peer).and_then(Weak::upgrade);
+        let one = known.unwrap_or_else(|| {
+            by_peer.retain(|_, one| one.strong_count() > 0);
+            let one = Arc::new(Semaphore::new(1));
+            by_peer.insert(peer, Arc::downgrade(&one));
+            one
+        });
+        PeerHandshakes { all: Arc::clone(self), one }
+    }
+}
+
+impl PeerHandshakes {
+    /// Shakes hands: polls the future in turns until it is ready.
+    pub(super) async fn shake<T>(&self, handshake: impl Future<Output = T>) -> T {
+        let mut handshake = pin!(handshake);
+        loop {
+            {
+                let _one = self.one.acquire().await.expect("nobody closes it");
+                self.all.turns.take().await;
+                if let Poll::Ready(shaken) = poll!(handshake.as_mut()) {
+                    return shaken;
+                }
+            }
+            // Until the handshake, or what surrounds it, wakes this task.
+            pending!();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{future::poll_fn, net::IpAddr, sync::atomic::AtomicUsize, sync::atomic::Ordering};
+
+    use tokio::task::{JoinHandle, yield_now};
+
+    use super::*;
+
+    /// Steps of a handshake.
+    const STEPS: usize = 3;
+
+    fn peer(number: u8) -> Peer {
+        Peer::from(IpAddr::from([10, 0, 0, number]))
+    }
+
+    /// A handshake that is ready for each of its steps at once, and counts all that are done.
+    async fn steps(done: &AtomicUsize) {
+        let mut left = STEPS;
+        poll_fn(|context| {
+            done.fetch_add(1, Ordering::Relaxed);
+            left -= 1;
+            context.waker().wake_by_ref();
+            if left == 0 { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+    }
+
+    /// Begins handshakes of a peer.
+    fn flood(all: &Arc<Handshakes>, peer: Peer, count: usize, done: &Arc<AtomicUsize>) -> Vec<JoinHandle<()>> {
+        let begin = |_| {
+            let (of_peer, done) = (all.of(peer), Arc::clone(done));
+            tokio::spawn(async move { of_peer.shake(steps(&done)).await })
+        };
+        (0..count).map(begin).collect()
+    }
+
+    #[tokio::test]
+    async fn others_wait_for_a_step_of_a_flood_and_not_for_its_handshakes() {
+        const FLOOD: usize = 100;
+        let (all, done) = (Handshakes::new(), Arc::<AtomicUsize>::default());
+        let flood = flood(&all, peer(1), FLOOD, &done);
+        yield_now().await;
+        let own = Arc::<AtomicUsize>::default();
+        all.of(peer(2)).shake(steps(&own)).await;
+        assert_eq!(own.load(Ordering::Relaxed), STEPS);
+        let before = done.load(Ordering::Relaxed);
+        assert!(before <= 3 * STEPS, "{before} steps of the flood came before a handshake of another peer");
+        let (mut before, mut looks) = (before, 0);
+        while flood.iter().any(|handshake| !handshake.is_finished()) {
+            yield_now().await;
+            let now = done.load(Ordering::Relaxed);
+            assert!(now - before <= 1, "{} steps at once", now - before);
+            (before, looks) = (now, looks + 1);
+        }
+        assert_eq!(before, FLOOD * STEPS);
+        assert!(looks >= FLOOD, "{looks}");
+    }
+
+    #[tokio::test]
+    async fn a_handshake_that_is_given_up_holds_up_nobody_and_a_peer_that_is_gone_is_forgotten() {
+        let (all, done) = (Handshakes::new(), Arc::<AtomicUsize>::default());
+        for handshake in flood(&all, peer(1), 10, &done) {
+            yield_now().await;
+            handshake.abort();
+        }
+        all.of(peer(1)).shake(steps(&done)).await;
+        all.of(peer(2)).shake(steps(&done)).await;
+        assert_eq!(all.by_peer.lock().unwrap().len(), 1);
+    }
+}
