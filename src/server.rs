@@ -34,6 +34,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use self::{
+    connection_place::ConnectionPlaces,
     health::HealthReport,
     reload::{Files, Reload},
     routes::Services,
@@ -150,11 +151,12 @@ pub async fn run(main: Config, addresses: Addresses, file: Option<PathBuf>, buil
     let subject =
         admin::Subject { metrics: Arc::clone(&metrics), catalog: in_force, reloads: Arc::clone(&reloads), build };
     supervisor.spawn("admin", admin::serve(http, subject, shutdown.clone()));
+    let places = ConnectionPlaces::new();
     let (departure, departed) = watch::channel(None);
     let limits = accept::ConnectionLimits { maximum_age: config.server.connection_age, identity: identity.clone() };
-    supervisor.spawn("lookout", lookout::follow(Arc::clone(&metrics), departed));
+    supervisor.spawn("lookout", lookout::follow(Arc::clone(&metrics), Arc::clone(&places), departed));
     supervisor.spawn("standstill", standstill::follow(Arc::clone(&metrics)));
-    let accepting = accept::serve(grpc, services, limits, Arc::clone(&metrics), departure, shutdown.clone());
+    let accepting = accept::serve(grpc, places, services, limits, Arc::clone(&metrics), departure, shutdown.clone());
     let drained = CancellationToken::new();
     let drain_guard = drained.clone().drop_guard();
     supervisor.spawn("accept loop", async move {

@@ -82,13 +82,13 @@ pub(super) enum EndedBy {
 /// Accepts connections until shutdown, then waits until all of them have ended. Tells the latest `departure`.
 pub(super) async fn serve(
     listener: TcpListener,
+    places: Arc<ConnectionPlaces>,
     services: Services,
     limits: ConnectionLimits,
     metrics: Arc<Metrics>,
     departure: watch::Sender<Option<Departure>>,
     shutdown: CancellationToken,
 ) {
-    let places = ConnectionPlaces::new();
     let handshakes = Handshakes::new();
     let gave_way = Arc::new(CountedLog::default());
     let connections = TaskTracker::new();

@@ -30,8 +30,14 @@ pub(super) struct ConnectionPlace {
 }
 
 impl ConnectionPlaces {
-    pub(super) fn new() -> Self {
-        Self { newcomers: Places::new(NEWCOMERS, NEWCOMERS_OF_A_PEER), served: Places::new(SERVED, SERVED_OF_A_PEER) }
+    pub(super) fn new() -> Arc<Self> {
+        let newcomers = Places::new(NEWCOMERS, NEWCOMERS_OF_A_PEER);
+        Arc::new(Self { newcomers, served: Places::new(SERVED, SERVED_OF_A_PEER) })
+    }
+
+    /// Returns the number of open connections that have carried a call.
+    pub(super) fn served(&self) -> usize {
+        self.served.count()
     }
 
     /// Takes a place for a new connection of a peer. Returns what ends when the connection has to give way, too.
