@@ -2,9 +2,11 @@
 //! leaks, nothing panics, the process goes on.
 
 mod crowd;
+mod encrypted;
 pub(crate) mod frames;
+pub(crate) mod held;
 mod herd;
-pub(crate) mod limits;
+mod limits;
 mod metadata;
 mod places;
 mod postgres;

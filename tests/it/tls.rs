@@ -76,11 +76,11 @@ impl MutualTls {
     }
 }
 
-fn files(server: &Identity, client_authority: &str) -> [(&'static str, String); 3] {
+pub(crate) fn files(server: &Identity, client_authority: &str) -> [(&'static str, String); 3] {
     [("tls.crt", server.certificate.clone()), ("tls.key", server.key.clone()), ("ca.crt", client_authority.to_owned())]
 }
 
-fn client(address: SocketAddr, authority: &str, identity: Option<&Identity>) -> Scaler {
+pub(crate) fn client(address: SocketAddr, authority: &str, identity: Option<&Identity>) -> Scaler {
     let mut tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(authority)).domain_name("localhost");
     if let Some(Identity { certificate, key }) = identity {
         tls = tls.identity(tonic::transport::Identity::from_pem(certificate, key));

@@ -8,7 +8,7 @@ use tonic::Code;
 use super::{
     MANY_STREAMS, Victim,
     frames::{SETTINGS, frame, grpc},
-    limits::HeldConnection,
+    held::HeldConnection,
 };
 use crate::support::{admin, cluster::Cluster, database::Database, wait};
 

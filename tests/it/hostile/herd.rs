@@ -6,14 +6,15 @@ use std::{sync::atomic::Ordering, time::Instant};
 use super::{
     MANY_STREAMS, Victim,
     frames::grpc,
-    limits::{ALL, AT_ONCE, HeldConnection, OtherClient, PATIENCE, PEERS},
+    held::{ALL, HeldConnection, OtherClient, PATIENCE},
+    limits::{AT_ONCE, PEERS},
 };
 use crate::support::{
     admin,
     cluster::Cluster,
     database::Database,
     fixture::{Fixture, named},
-    grpc::trigger,
+    grpc::{Scaler, trigger},
     wait,
 };
 
@@ -66,7 +67,7 @@ async fn another_client_is_answered_while_fifty_thousand_streams_wake() {
     for number in 0..CONNECTIONS {
         crowd.push(HeldConnection::new(PEERS[number % PEERS.len()], address, ALL).await);
     }
-    let other = OtherClient::start(address);
+    let other = OtherClient::start(move || Scaler::at(address));
     let mut numbers = 0..STREAMS;
     while !numbers.is_empty() {
         for caller in &mut crowd {

@@ -3,26 +3,16 @@
 
 use std::{
     fs,
-    net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
-    },
-    thread,
-    time::{Duration, Instant},
+    sync::atomic::{AtomicUsize, Ordering},
 };
 
 use clapometer::proto::ScaledObjectRef;
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt, BufReader},
-    net::{TcpStream, tcp::OwnedReadHalf, tcp::OwnedWriteHalf},
-    sync::Mutex,
-    task::JoinHandle,
-};
+use tokio::{io::AsyncWriteExt, net::TcpStream};
 
 use super::{
     MANY_STREAMS, Victim,
-    frames::{self, DATA, END_HEADERS, END_STREAM, HEADERS, PING, PREFACE, SETTINGS, WINDOW_UPDATE, frame, grpc},
+    frames::{self, HEADERS, frame, grpc},
+    held::{ALL, HeldConnection, OtherClient, PATIENCE},
 };
 use crate::support::{
     admin,
@@ -56,14 +46,14 @@ const PARAMETER: usize = 200;
 /// Bytes of a request that is not complete: with those of all connections the budget of requests is full.
 const BEGUN: usize = 44 * 1024;
 
+/// Readings of a grouped query with parameters: with ten thousand keys each, they are more than may be kept.
+const GROUPED: u32 = 48;
+
 /// Answers of each peer that are not taken.
 const UNTAKEN: usize = 1_500;
 
 /// Streams that a connection opens at a time.
 pub(super) const AT_ONCE: usize = 100;
-
-/// A busy machine takes long for fifty thousand of anything in a debug build.
-pub(super) const PATIENCE: Duration = Duration::from_secs(240);
 
 /// Pages that nobody takes.
 const PAGES: [&str; 4] = ["/", "/?state=refused", "/api/status", "/metrics"];
@@ -72,167 +62,16 @@ const PAGES: [&str; 4] = ["/", "/?state=refused", "/api/status", "/metrics"];
 const ROUNDS: usize = 4;
 const ANSWERS: usize = 5;
 
-/// The window of who takes everything.
-pub(super) const ALL: u32 = 0x7fff_ffff;
-
 const MIB: u64 = 1024 * 1024;
 
-/// An acknowledgement.
-const ACK: u8 = 1;
-
-/// A connection that answers pings, and takes what it is sent as far as its windows allow.
-pub(crate) struct HeldConnection {
-    writer: Arc<Mutex<OwnedWriteHalf>>,
-    next_stream: u32,
-    ends: Arc<AtomicUsize>,
-    pub(super) messages: Arc<AtomicUsize>,
-    reading: JoinHandle<()>,
-}
-
-impl HeldConnection {
-    /// Connects, and grants each answer a `window`.
-    pub(crate) async fn new(source: [u8; 4], address: SocketAddr, window: u32) -> Self {
-        let socket = frames::connect_from(source, address).await;
-        let (reader, mut writer) = socket.into_split();
-        let settings = frame(SETTINGS, 0, 0, &[&[0, 4], &window.to_be_bytes()[..]].concat());
-        let all_windows = frame(WINDOW_UPDATE, 0, 0, &[0x3f, 0, 0, 0]);
-        writer.write_all(&[PREFACE, &settings, &all_windows].concat()).await.unwrap();
-        let writer = Arc::new(Mutex::new(writer));
-        let (ends, messages) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
-        let reading = tokio::spawn(answer_pings(reader, Arc::clone(&writer), Arc::clone(&ends), Arc::clone(&messages)));
-        Self { writer, next_stream: 1, ends, messages, reading }
-    }
-
-    /// Returns the frames of a call with this body, of which the rest never comes if it `is_begun` only.
-    pub(super) fn call(&mut self, method: &str, fields: &[u8], body: &[u8], is_begun: bool) -> Vec<u8> {
-        let stream = self.next_stream;
-        self.next_stream += 2;
-        let path = format!("/externalscaler.ExternalScaler/{method}");
-        let head = [&frames::fields(&frames::call(&path, "application/grpc")), fields].concat();
-        let mut bytes = frame(HEADERS, END_HEADERS, stream, &head);
-        let pieces: Vec<&[u8]> = body.chunks(16 * 1024).collect();
-        for (index, piece) in pieces.iter().enumerate() {
-            let is_last = index + 1 == pieces.len() && !is_begun;
-            bytes.extend(frame(DATA, if is_last { END_STREAM } else { 0 }, stream, piece));
-        }
-        bytes
-    }
-
-    /// Begins a call with a message of so many bytes, of which the rest never comes.
-    pub(crate) async fn begin(&mut self, bytes: usize) {
-        let length = u32::try_from(2 * bytes).unwrap().to_be_bytes();
-        let body = [&[0], &length[..], &vec![0; bytes]].concat();
-        let call = self.call("IsActive", &[], &body, true);
-        self.say(&call).await;
-    }
-
-    /// Says this. The server may have closed the connection.
-    pub(super) async fn say(&self, bytes: &[u8]) {
-        let _ = self.writer.lock().await.write_all(bytes).await;
-    }
-}
-
-impl Drop for HeldConnection {
-    fn drop(&mut self) {
-        self.reading.abort();
-    }
-}
-
-/// The client that must be answered meanwhile, on a thread of its own: the peers are busy.
-pub(super) struct OtherClient {
-    is_over: Arc<AtomicBool>,
-    answered: Arc<AtomicUsize>,
-    /// Milliseconds.
-    slowest: Arc<AtomicU64>,
-    asking: thread::JoinHandle<()>,
-}
-
-impl OtherClient {
-    /// Begins to poll as KEDA does. Each answer has the contract's bound.
-    pub(super) fn start(address: SocketAddr) -> Self {
-        let (is_over, answered) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
-        let slowest = Arc::<AtomicU64>::default();
-        let (ends, counts, times) = (Arc::clone(&is_over), Arc::clone(&answered), Arc::clone(&slowest));
-        let polling = async move {
-            let scaler = Scaler::at(address);
-            while !ends.load(Ordering::Relaxed) {
-                let began = Instant::now();
-                assert_eq!(scaler.value(&Victim::trigger()).await.expect("a poll is answered"), 3.0);
-                times.fetch_max(milliseconds(began), Ordering::Relaxed);
-                let began = Instant::now();
-                assert!(scaler.active(&Victim::trigger()).await.expect("a poll is answered"));
-                times.fetch_max(milliseconds(began), Ordering::Relaxed);
-                counts.fetch_add(1, Ordering::Relaxed);
-            }
-        };
-        let asking = thread::spawn(|| {
-            tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(polling);
-        });
-        Self { is_over, answered, slowest, asking }
-    }
-
-    /// Returns how long the slowest answer since the latest look took.
-    pub(super) fn slowest(&self) -> String {
-        format!("the slowest answer to another client took {} ms", self.slowest.swap(0, Ordering::Relaxed))
-    }
-
-    /// Waits for so many more polls that are answered.
-    pub(super) async fn is_answered(&self, polls: usize) {
-        let before = self.answered.load(Ordering::Relaxed);
-        wait::first("the other client is answered", PATIENCE, async || {
-            assert!(!self.asking.is_finished(), "the other client was not answered in time");
-            (self.answered.load(Ordering::Relaxed) >= before + polls).then_some(())
-        })
-        .await;
-    }
-
-    pub(super) fn end(self) {
-        self.is_over.store(true, Ordering::Relaxed);
-        self.asking.join().expect("each poll was answered");
-        println!("{} polls of another client were answered", self.answered.load(Ordering::Relaxed));
-    }
-}
-
-fn milliseconds(since: Instant) -> u64 {
-    u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
-}
-
-/// Reads until the end, answers pings, and counts messages and ends of calls.
-async fn answer_pings(
-    reader: OwnedReadHalf,
-    writer: Arc<Mutex<OwnedWriteHalf>>,
-    ends: Arc<AtomicUsize>,
-    messages: Arc<AtomicUsize>,
-) {
-    let mut reader = BufReader::new(reader);
-    let mut head = [0; 9];
-    while reader.read_exact(&mut head).await.is_ok() {
-        let length = usize::try_from(u32::from_be_bytes([0, head[0], head[1], head[2]])).unwrap();
-        let mut payload = vec![0; length];
-        if reader.read_exact(&mut payload).await.is_err() {
-            return;
-        }
-        let (kind, flags) = (head[3], head[4]);
-        if kind == PING && flags & ACK == 0 {
-            let _ = writer.lock().await.write_all(&frame(PING, ACK, 0, &payload)).await;
-        }
-        if kind == DATA && length > 0 {
-            messages.fetch_add(1, Ordering::Relaxed);
-        }
-        if kind == HEADERS && flags & END_STREAM > 0 {
-            ends.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-}
-
 /// Header fields that HTTP/2 remembers for the connection: as many as its table of 4 KiB holds, of the shortest.
-fn remembered() -> Vec<u8> {
+pub(super) fn remembered() -> Vec<u8> {
     (0..110u8).flat_map(|number| [0x40, 2, b'a' + number / 26, b'a' + number % 26, 1, b'v']).collect()
 }
 
 /// Returns the trigger of a stream. Ten thousand of them have a gauge of their own, the others share one.
 fn streaming(number: u32) -> ScaledObjectRef {
-    let has_own_gauge = number < GAUGES - NAMESPACES;
+    let has_own_gauge = number < GAUGES - GROUPED - NAMESPACES;
     let mut reference = if has_own_gauge {
         trigger("flooded", &[("param.queue", &format!("{number:0PARAMETER$}"))])
     } else {
@@ -268,6 +107,17 @@ async fn open_streams(callers: &mut [HeldConnection]) {
     .await;
 }
 
+/// Reads the grouped query for as many parameters as have a place.
+async fn read_groups(scaler: &Scaler) {
+    let key = format!("{:k>40}", 7);
+    for number in 0..GROUPED {
+        let mut reference = trigger("grouped", &[("param.queue", &number.to_string()), ("param.key", &key)]);
+        reference.namespace = format!("{:a>63}", number % NAMESPACES);
+        let value = wait::first("ten thousand keys", PATIENCE, async || scaler.value(&reference).await.ok()).await;
+        assert_eq!(value, 7.0);
+    }
+}
+
 /// Returns the limit of the chart, in bytes.
 fn limit_of_the_chart() -> u64 {
     let values = fs::read_to_string("deploy/helm/clapometer/values.yaml").unwrap();
@@ -295,6 +145,13 @@ async fn all_budgets_full_at_once_stay_within_the_memory_of_the_chart_and_anothe
   jobs: {{sql: '{count} WHERE queue = $1', parameters: {{queue: text}}, database: own, max_age: 0s}}
   flooded: {{sql: '{count} WHERE queue = $1', parameters: {{queue: text}}, database: flooded, max_age: 1h}}
   shared: {{sql: '{count}', database: flooded, max_age: 1h}}
+  grouped:
+    sql: \"SELECT lpad(n::text, 40, 'k') AS key, n AS size FROM generate_series(1, 10000) AS n WHERE $1 <> ''\"
+    parameters: {{queue: text}}
+    group_by: key
+    value_column: size
+    database: flooded
+    max_age: 1h
 "
     );
     let most = limit_of_the_chart();
@@ -310,7 +167,8 @@ async fn all_budgets_full_at_once_stay_within_the_memory_of_the_chart_and_anothe
         streams.push(HeldConnection::new(*source, address, ALL).await);
     }
     open_streams(&mut streams).await;
-    let other = OtherClient::start(address);
+    read_groups(&fixture.scaler).await;
+    let other = OtherClient::start(move || Scaler::at(address));
 
     let mut callers = Vec::new();
     for number in 0..PEERS.len() * CALLING {
@@ -360,7 +218,7 @@ async fn all_budgets_full_at_once_stay_within_the_memory_of_the_chart_and_anothe
     let (resident, of_group) = (process.memory("VmHWM"), limit.map(MemoryLimit::peak));
     println!("{} MiB resident at most, {:?} MiB with the kernel's", resident / MIB, of_group.map(|bytes| bytes / MIB));
     assert_eq!(admin::metric(admin, "clapometer_streams").await, f64::from(STREAMS));
-    assert!(admin::metric(admin, "clapometer_gauges").await >= f64::from(GAUGES - NAMESPACES));
+    assert!(admin::metric(admin, "clapometer_gauges").await >= f64::from(GAUGES - GROUPED - NAMESPACES));
     assert!(reached(&fixture, "requests").await > 0.0, "the budget of requests is not full");
     assert!(resident < most, "{resident} bytes are resident");
     match (limit, of_group) {

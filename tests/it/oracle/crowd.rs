@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use tokio::time::sleep;
 
 use crate::{
-    hostile::limits::HeldConnection,
+    hostile::held::HeldConnection,
     support::{
         fixture::named,
         grpc::{Scaler, trigger},
