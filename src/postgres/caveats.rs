@@ -9,23 +9,48 @@ use tokio_postgres::{Client, Error, types::Type};
 use super::explain::{Explained, expressions, text};
 
 /// Finds caveats in the catalog, about relations given as schemas (`$1`) and names (`$2`), and about the expressions of
-/// a plan (`$3`). Returns a kind, a name, and a time zone.
+/// a plan (`$3`). Returns a kind, a name, the session's time zone, and the zone that is written.
 ///
 /// A subscription may name a partitioned table while the plan has its partitions. `now()`, or a parameter with a time zone,
 /// is compared with a column without one in the zone of the session; in UTC that is what nearly every library writes.
 /// `AT TIME ZONE` is `timezone('UTC'::text, now())` in plans of PostgreSQL 13, and everywhere if it is written so. Where a citext meets a text, such as a
 /// parameter, PostgreSQL compares both as text.
+///
+/// The other way round, a column with a time zone may be compared with a time without one, which PostgreSQL then takes
+/// for one of the session's zone. `AT TIME ZONE` makes such a time of `now()`, and a second one gives it a zone again. Of a
+/// parameter PostgreSQL makes it before it plans. In a shape, words in capitals that are no SQL stand for what is often there.
 const CAVEATS: &str = r#"
 -- clapometer check: caveats
 WITH present (clock) AS (
     VALUES ('(?<!::text, )(now\(\)|(statement|transaction|clock)_timestamp\(\)|CURRENT_TIMESTAMP|LOCALTIMESTAMP|''[^'']*''::timestamp with time zone)'
             '(?![^<>=,\n]*AT TIME ZONE)')
+), shape (expression) AS (
+    SELECT replace(replace(replace(replace(short.expression,
+               'REST', '(?:(?! AND | OR |TURN)[^<>=\n])*'),
+               'TURN', '(?:\mAT TIME ZONE|timezone\()'),
+               'WRITTEN', '(''[^'']*''|[\w."]+)'),
+               'CLOCK', '(?:now\(\)|(?:statement|transaction|clock)_timestamp\(\)|CURRENT_TIMESTAMP)')
+      FROM (VALUES
+          ('(?<!timezone\([^()]*, (?:\w+\.)?"?)\mCOLUMN"?\)*\s*[<>=]+RESTCLOCKREST\mAT TIME ZONE WRITTEN(?!RESTTURN)'),
+          ('(?<!timezone\([^()]*, (?:\w+\.)?"?)\mCOLUMN"?\)*\s*[<>=]+REST(?<!::text, )timezone\(WRITTEN(?:::text)?, RESTCLOCK(?!RESTTURN)'),
+          ('CLOCKREST\mAT TIME ZONE WRITTENREST[<>=]+\s*\(*(?:\w+\.)?"?COLUMN\M(?!"?\)* AT TIME ZONE)'),
+          ('(?<!::text, )timezone\(WRITTEN(?:::text)?, RESTCLOCKREST[<>=]+\s*\(*(?:\w+\.)?"?COLUMN\M(?!"?\)* AT TIME ZONE)'),
+          ('(?<!timezone\([^()]*, (?:\w+\.)?"?)\mCOLUMN"?\)*\s*[<>=]+\s*''[^'']*''::timestamp without time zone()')
+      ) AS short (expression)
 ), relation AS (
     SELECT c.oid, c.relkind, coalesce(pg_partition_root(c.oid), c.oid) AS root
       FROM unnest($1::text[], $2::text[]) AS asked (schema_name, relation_name)
       JOIN pg_catalog.pg_namespace AS n ON n.nspname = asked.schema_name
       JOIN pg_catalog.pg_class AS c ON c.relnamespace = n.oid AND c.relname = asked.relation_name
-), found (kind, oid, name, zone) AS (
+), timed AS (
+    SELECT relation.root, a.attname::text AS name, a.atttypid = 'timestamptz'::regtype AS has_zone
+      FROM relation
+      JOIN pg_catalog.pg_attribute AS a ON a.attrelid = relation.oid AND a.attnum > 0 AND NOT a.attisdropped
+     WHERE a.atttypid IN ('timestamp'::regtype, 'timestamptz'::regtype)
+       AND a.attname ~ '^\w+$'
+), session (zone, is_utc) AS (
+    SELECT current_setting('TimeZone'), current_setting('TimeZone') ~* '^(etc/)?(utc|gmt|uct|zulu|universal|greenwich)$'
+), found (kind, oid, name, written) AS (
     SELECT 'view', relation.oid, NULL, NULL
       FROM relation
      WHERE relation.relkind = 'm'
@@ -34,15 +59,32 @@ WITH present (clock) AS (
       FROM relation
       JOIN pg_catalog.pg_subscription_rel AS s ON s.srrelid IN (relation.oid, relation.root)
  UNION
-    SELECT 'clock', relation.root, a.attname::text, current_setting('TimeZone')
-      FROM relation
-      JOIN pg_catalog.pg_attribute AS a ON a.attrelid = relation.oid AND a.attnum > 0 AND NOT a.attisdropped
+    SELECT 'clock', timed.root, timed.name, NULL
+      FROM timed
      CROSS JOIN present
-     WHERE a.atttypid = 'timestamp'::regtype
-       AND a.attname ~ '^\w+$'
-       AND current_setting('TimeZone') !~* '^(etc/)?(utc|gmt|uct|zulu|universal|greenwich)$'
-       AND ($3 ~ format('(?<!timezone\([^()]*, (\w+\.)?"?)\m%s"?\)*\s*[<>=]+\s*\(*%s', a.attname, present.clock)
-            OR $3 ~ format('%s[^<>=,\n]*[<>=]+\s*\(*(\w+\.)?"?%s\M', present.clock, a.attname))
+     CROSS JOIN session
+     WHERE NOT timed.has_zone
+       AND NOT session.is_utc
+       AND ($3 ~ format('(?<!timezone\([^()]*, (\w+\.)?"?)\m%s"?\)*\s*[<>=]+\s*\(*%s', timed.name, present.clock)
+            OR $3 ~ format('%s[^<>=,\n]*[<>=]+\s*\(*(\w+\.)?"?%s\M(?!"?\)* AT TIME ZONE)', present.clock, timed.name))
+ UNION
+    SELECT 'clock', timed.root, timed.name, NULL
+      FROM timed
+      JOIN timed AS other ON other.has_zone
+     CROSS JOIN session
+     CROSS JOIN LATERAL (VALUES (timed.name, other.name), (other.name, timed.name)) AS side (a, b)
+     WHERE NOT timed.has_zone
+       AND NOT session.is_utc
+       AND $3 ~ format('(?<!timezone\([^()]*, (\w+\.)?"?)\m%s"?\)*\s*[<>=]+\s*\(*(\w+\.)?"?%s\M(?!"?\)* AT TIME ZONE)', side.a, side.b)
+ UNION
+    SELECT 'moved', timed.root, timed.name, nullif(written.zone[1], '')
+      FROM timed
+     CROSS JOIN shape
+     CROSS JOIN session
+     CROSS JOIN LATERAL regexp_matches($3, replace(shape.expression, 'COLUMN', timed.name), 'g') AS written (zone)
+     WHERE timed.has_zone
+       AND lower(btrim(written.zone[1], '''')) <> lower(session.zone)
+       AND NOT (session.is_utc AND written.zone[1] ~* '^(''(etc/)?(utc|gmt|uct|zulu|universal|greenwich)'')?$')
  UNION
     SELECT 'case', relation.root, a.attname::text, NULL
       FROM relation
@@ -52,8 +94,10 @@ WITH present (clock) AS (
        AND ($3 ~ format('\m%s"?\)::text\s*(=|<>|!?~~)', a.attname)
             OR $3 ~ format('[=>~]\s*\(?(\w+\.)?"?%s"?\)::text', a.attname))
 )
-SELECT found.kind, concat_ws('.', quote_ident(n.nspname), quote_ident(c.relname), quote_ident(found.name)), found.zone
+SELECT found.kind, concat_ws('.', quote_ident(n.nspname), quote_ident(c.relname), quote_ident(found.name)),
+       session.zone, found.written
   FROM found
+ CROSS JOIN session
   JOIN pg_catalog.pg_class AS c ON c.oid = found.oid
   JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
  ORDER BY 1, 2"#;
@@ -97,6 +141,15 @@ pub enum Caveat {
         /// The session's time zone.
         zone: String,
     },
+    /// A column with a time zone, which is compared with a time that has none, in the session's zone.
+    LostZone {
+        /// Its schema, table and name.
+        column: String,
+        /// The zone that `AT TIME ZONE` names for that time, where the plan has it.
+        written: Option<String>,
+        /// The session's time zone.
+        zone: String,
+    },
     /// A column of type citext, given with its schema and table, that is compared as text.
     CaseCounts(String),
     /// Counters and estimates of PostgreSQL's own statistics.
@@ -124,6 +177,7 @@ impl Caveat {
                 "view" => Self::MaterializedView(name),
                 "subscribed" => Self::Subscribed(name),
                 "case" => Self::CaseCounts(name),
+                "moved" => Self::LostZone { column: name, zone: row.try_get(2)?, written: row.try_get(3)? },
                 _ => Self::SessionZone { column: name, zone: row.try_get(2)? },
             });
         }

@@ -269,6 +269,14 @@ pub(super) fn for_caveat(caveat: &Caveat) -> Warning {
              one, rows are due hours too early or too late"
         ))
         .advise("compare it with now() AT TIME ZONE 'UTC' (a parameter: $1 AT TIME ZONE 'UTC'), or the zone that its writers use"),
+        Caveat::LostZone { column, written, zone } => {
+            let of = written.as_ref().map_or_else(String::new, |written| format!(" (AT TIME ZONE {written})"));
+            Warning::new(format!(
+                "{column} has a time zone and is compared with a time that has none{of}, which PostgreSQL takes for one \
+                 of the session's zone, {zone}: if it is of another one, rows are due hours too early or too late"
+            ))
+            .advise("compare it with now() or a timestamptz as it is: leave AT TIME ZONE out, or write it a second time")
+        }
         Caveat::CaseCounts(column) => Warning::new(format!(
             "{column} is of type citext and is compared with a text, for which PostgreSQL tells upper case from lower case: \
              another spelling of the same word finds no rows"

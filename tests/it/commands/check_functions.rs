@@ -160,6 +160,10 @@ async fn rows_that_are_elsewhere_or_of_another_moment_are_told() {
   given: {sql: SELECT count(*) FROM job WHERE run_at < $1, parameters: {at: timestamptz}}
   moved: {sql: \"SELECT count(*) FROM job WHERE run_at < $1 AT TIME ZONE 'UTC'\", parameters: {at: timestamptz}}
   absolute: {sql: SELECT count(*) FROM job WHERE due <= now() AND run_at IS NOT NULL}
+  both: {sql: SELECT count(*) FROM job WHERE run_at <= due}
+  both_turned: {sql: SELECT count(*) FROM job AS j WHERE j.due > j.run_at}
+  apart: {sql: \"SELECT count(*) FROM job AS j WHERE due > j.run_at AT TIME ZONE 'UTC'\"}
+  right: {sql: \"SELECT count(*) FROM job AS j WHERE now() >= j.run_at AT TIME ZONE 'UTC'\"}
 ";
     let check = ["check", "--param=given.at=2026-11-29T03:12:00Z", "--param=moved.at=2026-11-29T03:12:00Z"];
     let finished = run(&configuration(&database.scaler(), queries), &check).await;
@@ -175,6 +179,10 @@ async fn rows_that_are_elsewhere_or_of_another_moment_are_told() {
         ("zoned", None),
         ("called", None),
         ("absolute", None),
+        ("both", Some(local)),
+        ("both_turned", Some(local)),
+        ("apart", None),
+        ("right", None),
     ] {
         let text = line(&finished.output, query);
         assert_eq!(text.contains("warning"), expected.is_some(), "{query}: {text}\n{}", finished.output);
@@ -184,6 +192,65 @@ async fn rows_that_are_elsewhere_or_of_another_moment_are_told() {
     let finished = run(&configuration(&database.scaler(), queries), &["check"]).await;
     assert!(!line(&finished.output, "local").contains("warning"), "{}", finished.output);
     assert!(!line(&finished.output, "subscribed").contains("warning"), "{}", finished.output);
+}
+
+#[tokio::test]
+async fn a_time_that_has_lost_its_zone_is_told_beside_a_column_that_has_one() {
+    let cluster = Cluster::private().await;
+    let database = Database::empty(&cluster).await;
+    database
+        .execute(
+            "CREATE TABLE job (run_at timestamp, due timestamptz, zone text);
+             INSERT INTO job SELECT now(), now(), 'UTC' FROM generate_series(1, 60);
+             CREATE INDEX ON job (due); GRANT SELECT ON job TO scaler; ALTER ROLE scaler SET TimeZone = 'Etc/UTC'",
+        )
+        .await;
+    let queries = "
+  local: {sql: \"SELECT count(*) FROM job WHERE due <= now() AT TIME ZONE 'Europe/Berlin'\"}
+  called: {sql: \"SELECT count(*) FROM job AS j WHERE j.due <= timezone('Europe/Berlin', now())\"}
+  turned: {sql: \"SELECT count(*) FROM job AS j WHERE (now() - interval '1 min') AT TIME ZONE 'Europe/Berlin' > j.due\"}
+  given: {sql: \"SELECT count(*) FROM job WHERE due < $1 AT TIME ZONE 'Europe/Berlin'\", parameters: {at: timestamptz}}
+  of_row: {sql: SELECT count(*) FROM job WHERE due <= now() AT TIME ZONE zone}
+  same: {sql: \"SELECT count(*) FROM job WHERE due <= now() AT TIME ZONE 'UTC'\"}
+  there_and_back: {sql: \"SELECT count(*) FROM job WHERE due <= now() AT TIME ZONE 'Europe/Berlin' AT TIME ZONE 'Europe/Berlin'\"}
+  midnight: {sql: \"SELECT count(*) FROM job WHERE due <= date_trunc('day', now() AT TIME ZONE 'Europe/Berlin') AT TIME ZONE 'Europe/Berlin'\"}
+  midnight_lost: {sql: \"SELECT count(*) FROM job WHERE due >= date_trunc('day', now() AT TIME ZONE 'Europe/Berlin')\"}
+  both: {sql: \"SELECT count(*) FROM job WHERE due AT TIME ZONE 'UTC' <= now() AT TIME ZONE 'UTC'\"}
+  columns: {sql: \"SELECT count(*) FROM job WHERE due <= now() AND run_at <= now() AT TIME ZONE 'Europe/Berlin'\"}
+  plain: {sql: SELECT count(*) FROM job WHERE due <= now() AND due < LOCALTIMESTAMP}
+";
+    let check = ["check", "--param=given.at=2026-11-29T03:12:00Z"];
+    let finished = run(&configuration(&database.scaler(), queries), &check).await;
+    let of = |zone: &str| {
+        format!("public.job.due has a time zone and is compared with a time that has none (AT TIME ZONE {zone}), which")
+    };
+    let (berlin, row) = (&*of("'Europe/Berlin'"), &*of("job.zone"));
+    for (query, expected) in [
+        ("local", Some(berlin)),
+        ("called", Some(berlin)),
+        ("turned", Some(berlin)),
+        ("midnight_lost", Some(berlin)),
+        // The plan has the time alone, and in UTC that may be right.
+        ("given", None),
+        ("of_row", Some(row)),
+        ("same", None),
+        ("there_and_back", None),
+        ("midnight", None),
+        ("both", None),
+        ("columns", None),
+        ("plain", None),
+    ] {
+        let text = line(&finished.output, query);
+        assert_eq!(text.contains("warning"), expected.is_some(), "{query}: {text}\n{}", finished.output);
+        assert!(expected.is_none_or(|expected| text.contains(expected)), "{query}: {text}");
+    }
+    database.execute("ALTER ROLE scaler SET TimeZone = 'Europe/Berlin'").await;
+    let finished = run(&configuration(&database.scaler(), queries), &check).await;
+    assert!(!line(&finished.output, "local").contains("warning"), "{}", finished.output);
+    assert!(line(&finished.output, "same").contains(&of("'UTC'")), "{}", finished.output);
+    let given =
+        "is compared with a time that has none, which PostgreSQL takes for one of the session's zone, Europe/Berlin";
+    assert!(line(&finished.output, "given").contains(given), "{}", finished.output);
 }
 
 /// What an upgrade of the operating system does to every index on texts.
