@@ -29,6 +29,7 @@ use crate::{
     blocking::runtime,
     config::{Config, Environment, bounded_text},
     diagnostics::Misconfiguration,
+    keda::version::Version,
     metrics::Build,
     terminal::{complain, usage},
     version::VERSION,
@@ -166,6 +167,13 @@ impl ConfigFile {
 fn whole<T: TryFrom<u64>>(text: &str) -> Result<T, String> {
     let number: u64 = text.parse().map_err(|_| "must be a whole number, 0 or more".to_owned())?;
     T::try_from(number).map_err(|_| "is too large a number".to_owned())
+}
+
+/// Says on standard error that a version of KEDA is not known.
+fn warn_of_version(keda: Version) {
+    if let Some(warning) = keda.warning() {
+        complain(&warning);
+    }
 }
 
 /// Reads an address to listen on.

@@ -4,6 +4,7 @@ use std::{io, path::Path};
 
 use super::input;
 use crate::{
+    keda::version::Version,
     lint::Source,
     manifest::{Kind, Manifest, Object},
 };
@@ -24,12 +25,12 @@ impl Chosen {
     ///
     /// # Errors
     /// Says why there is no such object, or which ones there are, or that Kubernetes would refuse it.
-    pub(super) fn read(path: &Path, kinds: &[Kind], wanted: Option<&str>) -> Result<Self, String> {
+    pub(super) fn read(path: &Path, kinds: &[Kind], wanted: Option<&str>, keda: Version) -> Result<Self, String> {
         let sources = input::read(&[path.to_owned()], &mut io::stdin().lock())?;
-        Self::of(sources, kinds, wanted)
+        Self::of(sources, kinds, wanted, keda)
     }
 
-    fn of(sources: Vec<Source>, kinds: &[Kind], wanted: Option<&str>) -> Result<Self, String> {
+    fn of(sources: Vec<Source>, kinds: &[Kind], wanted: Option<&str>, keda: Version) -> Result<Self, String> {
         let mut found = Vec::new();
         let mut others = Vec::new();
         let mut unreadable = None;
@@ -48,12 +49,15 @@ impl Chosen {
             found.retain(|(_, object)| is(object, wanted));
         }
         match (found.pop(), found.is_empty(), wanted) {
-            (Some((file, object)), true, _) => match object.refused_number() {
-                None => Ok(Self { object, file, sources }),
-                Some((field, line)) => {
-                    Err(format!("{file}:{line}: {field} is no whole number, so that Kubernetes refuses {object}"))
+            (Some((file, object)), true, _) => {
+                let refused = object.refused_numbers().find(|number| number.is_refused_by(keda));
+                match refused {
+                    None => Ok(Self { object, file, sources }),
+                    Some(number) => {
+                        Err(format!("{file}:{}: {number}: with KEDA {keda}, Kubernetes refuses {object}", number.line))
+                    }
                 }
-            },
+            }
             (Some(_), false, Some(wanted)) => {
                 Err(format!("several objects are named {wanted}: write KIND/NAME, or give one file: {all}"))
             }
@@ -96,7 +100,7 @@ mod tests {
 
     fn chosen(text: &str, wanted: Option<&str>) -> Result<String, String> {
         let source = Source { name: "a.yaml".to_owned(), text: text.to_owned() };
-        Chosen::of(vec![source], &BOTH, wanted).map(|chosen| chosen.object.to_string())
+        Chosen::of(vec![source], &BOTH, wanted, Version::NEWEST).map(|chosen| chosen.object.to_string())
     }
 
     fn object(kind: &str, name: &str) -> String {
@@ -124,17 +128,35 @@ mod tests {
             ("minReplicaCount: 1.5", "minReplicaCount"),
             ("maxReplicaCount: 3e9", "maxReplicaCount"),
             ("maxReplicaCount: .inf", "maxReplicaCount"),
+            ("maxReplicaCount: -5", "maxReplicaCount"),
+            ("maxReplicaCount: 0", "maxReplicaCount"),
+            ("minReplicaCount: -1", "minReplicaCount"),
+            ("pollingInterval: 0", "pollingInterval"),
+            ("pollingInterval: -30", "pollingInterval"),
             ("pollingInterval: 99999999999", "pollingInterval"),
+            ("fallback: {replicas: -1}", "fallback.replicas"),
             (
                 "scalingStrategy: {customScalingQueueLengthDeduction: x}",
                 "scalingStrategy.customScalingQueueLengthDeduction",
             ),
         ] {
             let problem = chosen(&format!("{}spec:\n  {spec}\n", object("ScaledJob", "a")), None);
-            let expected = format!("a.yaml:6: {field} is no whole number, so that Kubernetes refuses ScaledJob a");
-            assert_eq!(problem, Err(expected), "{spec}");
+            let problem = problem.expect_err(spec);
+            assert!(problem.starts_with(&format!("a.yaml:6: {field} must be a whole number from ")), "{problem}");
+            assert!(problem.ends_with(": with KEDA 2.21.0, Kubernetes refuses ScaledJob a"), "{problem}");
         }
         assert!(chosen(&format!("{}spec: {{maxReplicaCount: }}\n", object("ScaledJob", "a")), None).is_ok());
+    }
+
+    #[test]
+    fn an_older_keda_takes_a_number_out_of_range_but_no_other_text() {
+        let of = |number: &str| {
+            let text = format!("{}spec: {{maxReplicaCount: {number}}}\n", object("ScaledJob", "a"));
+            let source = Source { name: "a.yaml".to_owned(), text };
+            Chosen::of(vec![source], &BOTH, None, Version::new(2, 19, 0)).map(|chosen| chosen.object.to_string())
+        };
+        assert_eq!(of("0"), Ok("ScaledJob a".to_owned()));
+        assert!(of("ten").is_err() && of("3e9").is_err());
     }
 
     /// `kubectl` sends such a number as 10.
@@ -143,8 +165,9 @@ mod tests {
         for number in ["10.0", "10.", "1e1", "+10.00"] {
             let text = format!("{}spec: {{maxReplicaCount: {number}}}\n", object("ScaledJob", "a"));
             let source = Source { name: "a.yaml".to_owned(), text };
-            let chosen = Chosen::of(vec![source], &BOTH, None).unwrap_or_else(|problem| panic!("{number}: {problem}"));
-            let keda = crate::keda::version::Version::NEWEST;
+            let keda = Version::NEWEST;
+            let chosen =
+                Chosen::of(vec![source], &BOTH, None, keda).unwrap_or_else(|problem| panic!("{number}: {problem}"));
             assert_eq!(chosen.object.scaled_job(keda).max_replica_count, Some(10), "{number}");
         }
     }
@@ -153,7 +176,8 @@ mod tests {
     fn a_file_without_an_object_says_what_is_wrong_with_it() {
         assert_eq!(chosen("kind: Pod\n", None), Err("there is no ScaledJob and no ScaledObject in a.yaml".to_owned()));
         let source = Source { name: "a.yaml".to_owned(), text: object("ScaledObject", "a") };
-        let problem = Chosen::of(vec![source], &[Kind::ScaledJob], None).expect_err("it is of another kind");
+        let problem =
+            Chosen::of(vec![source], &[Kind::ScaledJob], None, Version::NEWEST).expect_err("it is of another kind");
         assert_eq!(problem, "there is no ScaledJob in a.yaml, only ScaledObject/a");
         let problem = chosen("kind: {{ .Values.kind }}\n", Some("a")).expect_err("a template is no object");
         assert!(problem.contains("a.yaml:1: ") && problem.contains("helm template"), "{problem}");

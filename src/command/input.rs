@@ -1,7 +1,7 @@
 //! The files to look at.
 
 use std::{
-    fs,
+    fs::{self, File},
     io::{self, Read},
     path::{Path, PathBuf},
 };
@@ -11,31 +11,80 @@ use crate::lint::Source;
 /// What every manifest of KEDA's has in it.
 const GROUP: &[u8] = b"keda.sh/";
 
-/// Reads files, directories and standard input.
+/// The most bytes of all manifests together. The objects of a cluster in one list are fewer: `yaml::manifest` reads a
+/// million values of a document, which take about 40 MB as `kubectl get` writes them.
+const LARGEST: u64 = 64 << 20;
+
+/// Reads files, directories and standard input, of which [`LARGEST`] bytes are taken at most.
 ///
 /// # Errors
-/// Says which of them cannot be read.
+/// Says which of them cannot be read, or that they are too large.
 pub(super) fn read(paths: &[PathBuf], stdin: &mut impl Read) -> Result<Vec<Source>, String> {
-    let mut sources = Vec::new();
+    let mut sources = Sources { read: Vec::new(), room: LARGEST };
     for path in paths {
         if path.as_os_str() == "-" {
-            let mut bytes = Vec::new();
-            stdin.read_to_end(&mut bytes).map_err(|error| format!("cannot read standard input: {error}"))?;
-            sources.push(source("<stdin>", bytes)?);
+            sources.add("<stdin>", &mut *stdin)?;
         } else if path.is_dir() {
             for file in manifests_below(path)? {
-                let bytes = fs::read(&file).map_err(|error| unreadable(&file, &error))?;
-                // A directory has other YAML, too; what does not name KEDA is not ours to judge.
-                if bytes.windows(GROUP.len()).any(|window| window == GROUP) {
-                    sources.push(source(&file.display().to_string(), bytes)?);
+                // A directory has other YAML, too; what does not name KEDA is not ours to judge, and may be large.
+                if File::open(&file).and_then(names_keda).map_err(|error| unreadable(&file, &error))? {
+                    sources.add_file(&file)?;
                 }
             }
         } else {
-            let bytes = fs::read(path).map_err(|error| unreadable(path, &error))?;
-            sources.push(source(&path.display().to_string(), bytes)?);
+            sources.add_file(path)?;
         }
     }
-    Ok(sources)
+    Ok(sources.read)
+}
+
+/// What was read, and how many bytes may still be.
+struct Sources {
+    read: Vec<Source>,
+    room: u64,
+}
+
+impl Sources {
+    fn add_file(&mut self, path: &Path) -> Result<(), String> {
+        let file = File::open(path).map_err(|error| unreadable(path, &error))?;
+        self.add(&path.display().to_string(), file)
+    }
+
+    fn add(&mut self, name: &str, reader: impl Read) -> Result<(), String> {
+        let mut bytes = Vec::new();
+        let read = reader.take(self.room + 1).read_to_end(&mut bytes);
+        read.map_err(|error| unreadable(Path::new(name), &error))?;
+        let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+        self.room = self.room.checked_sub(length).ok_or_else(|| {
+            let before = if self.read.is_empty() { "" } else { ", with the files before it," };
+            format!(
+                "{name}{before} is larger than {} MiB: if these are manifests, give them in parts, such as one namespace each",
+                LARGEST >> 20
+            )
+        })?;
+        self.read.push(source(name, bytes)?);
+        Ok(())
+    }
+}
+
+/// Returns whether something of any size has KEDA's group in it.
+fn names_keda(mut reader: impl Read) -> io::Result<bool> {
+    let mut chunk = vec![0; 1 << 16];
+    // The group may begin at the end of one chunk and end in the next.
+    let mut kept = 0;
+    loop {
+        let read = match reader.read(&mut chunk[kept..]) {
+            Ok(0) => return Ok(false),
+            Ok(read) => kept + read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
+        if chunk[..read].windows(GROUP.len()).any(|window| window == GROUP) {
+            return Ok(true);
+        }
+        kept = read.min(GROUP.len() - 1);
+        chunk.copy_within(read - kept..read, 0);
+    }
 }
 
 fn source(name: &str, bytes: Vec<u8>) -> Result<Source, String> {
@@ -105,5 +154,25 @@ mod tests {
         assert_eq!(problem(b"name: \xe4\n"), "<stdin> is not UTF-8: is it a manifest?");
         assert!(problem(b"\xff\xfea\0:\0").starts_with("<stdin> is UTF-16, as PowerShell's > writes it; "));
         assert!(read(&[PathBuf::from("-")], &mut "name: \u{fffd}".as_bytes()).is_ok());
+    }
+
+    #[test]
+    fn what_is_too_large_is_refused_before_all_of_it_is_read() {
+        let problem = |paths: &[&str]| {
+            let paths: Vec<PathBuf> = paths.iter().map(PathBuf::from).collect();
+            read(&paths, &mut io::repeat(b'a')).map(|_| ()).unwrap_err()
+        };
+        assert!(problem(&["-"]).starts_with("<stdin> is larger than 64 MiB: "), "{}", problem(&["-"]));
+        let both = problem(&["Cargo.toml", "/dev/zero"]);
+        assert!(both.starts_with("/dev/zero, with the files before it, is larger than 64 MiB: "), "{both}");
+    }
+
+    #[test]
+    fn the_group_is_found_wherever_chunks_end() {
+        for before in [0, 1, 65_529, 65_530, 65_535, 65_536, 200_000] {
+            let text = [&b"a".repeat(before)[..], GROUP, b"v1alpha1"].concat();
+            assert!(names_keda(&text[..]).unwrap(), "{before}");
+            assert!(!names_keda(&text[..before + GROUP.len() - 1]).unwrap(), "{before}");
+        }
     }
 }

@@ -8,7 +8,7 @@ use std::{io, path::PathBuf};
 
 use clap::{Args, ValueEnum};
 
-use super::{Exit, input, misused};
+use super::{Exit, input, misused, warn_of_version};
 use crate::{
     keda::version::Version,
     lint::{Counted, Options, Severity, lint},
@@ -73,6 +73,7 @@ impl Lint {
             Ok(sources) => sources,
             Err(problem) => return misused("lint", &problem),
         };
+        warn_of_version(self.keda);
         let counts = self.counts.map(|counts| match counts {
             Counts::Pending => Counted::Pending,
             Counts::Outstanding => Counted::Outstanding,

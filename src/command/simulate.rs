@@ -14,7 +14,7 @@ use self::{
     report::Report,
     workload::{Arriving, Span},
 };
-use super::{Exit, chosen::Chosen, misused, whole};
+use super::{Exit, chosen::Chosen, misused, warn_of_version, whole};
 use crate::{
     keda::{
         comparison::{compare, recommended},
@@ -132,8 +132,9 @@ impl Simulate {
 
     fn simulate(&self) -> Result<Exit, String> {
         let workload = self.workload()?;
-        let chosen = Chosen::read(&self.file, &[Kind::ScaledJob], self.object.as_deref())?;
+        let chosen = Chosen::read(&self.file, &[Kind::ScaledJob], self.object.as_deref(), self.keda)?;
         let scenario = self.scenario(&chosen, workload.arrivals.period())?;
+        warn_of_version(self.keda);
         let candidates = compare(&scenario, &workload, self.seed, self.runs);
         let recommended = recommended(&candidates, &scenario.scaled_job);
         let report = Report {
@@ -202,7 +203,8 @@ impl Simulate {
         scenario.target = self.target(trigger)?;
         scenario.pod_start = self.start.clone().range();
         scenario.active_if_claimable = trigger.is_external();
-        scenario.activation = number(trigger, "activationTargetQueryValue")?.unwrap_or(0.0);
+        let activation = if trigger.is_external() { NumberKind::FromZero } else { NumberKind::Any };
+        scenario.activation = number(trigger, "activationTargetQueryValue", activation)?.unwrap_or(0.0);
         scenario.pending_until_claim = self.pending_until_claim;
         scenario.until = period.saturating_add(PATIENCE);
         Ok(scenario)
@@ -212,11 +214,14 @@ impl Simulate {
         let kind = if trigger.is_external() { "external" } else { trigger.kind() };
         let known = TARGETS.iter().find(|(name, ..)| *name == kind);
         let written = match known {
-            Some((_, key, default)) if self.target.is_none() => number(trigger, key)?.or(*default),
+            Some((_, key, default)) if self.target.is_none() => {
+                number(trigger, key, NumberKind::AboveZero)?.or(*default)
+            }
             _ => None,
         };
         // A value that the query divides and rounds up, and that KEDA divides again, is divided by both.
-        let divisor = if trigger.is_external() { number(trigger, "divideBy")?.unwrap_or(1.0) } else { 1.0 };
+        let divided = trigger.is_external().then(|| number(trigger, "divideBy", NumberKind::AboveZero));
+        let divisor = divided.transpose()?.flatten().unwrap_or(1.0);
         let target = self.target.or(written.map(|target| target * divisor));
         match target {
             Some(target) if target.is_finite() && target > 0.0 => Ok(target),
@@ -226,15 +231,45 @@ impl Simulate {
     }
 }
 
+/// The numbers that a key of a trigger's metadata may be.
+#[derive(Clone, Copy)]
+enum NumberKind {
+    Any,
+    FromZero,
+    AboveZero,
+}
+
+impl NumberKind {
+    fn has(self, number: f64) -> bool {
+        number.is_finite()
+            && match self {
+                Self::Any => true,
+                Self::FromZero => number >= 0.0,
+                Self::AboveZero => number > 0.0,
+            }
+    }
+
+    fn described(self) -> &'static str {
+        match self {
+            Self::Any => "a number",
+            Self::FromZero => "a number from 0 up",
+            Self::AboveZero => "a number above 0",
+        }
+    }
+}
+
 /// Returns a number of a trigger's metadata, if it is there.
 ///
 /// # Errors
-/// Says that it is no number: KEDA and the scaler refuse the trigger, and would not take the default.
-fn number(trigger: Trigger<'_>, key: &str) -> Result<Option<f64>, String> {
+/// Says that it is not of this kind: KEDA or the scaler refuses the trigger, and would not take the default.
+fn number(trigger: Trigger<'_>, key: &str, kind: NumberKind) -> Result<Option<f64>, String> {
     let is_absent = trigger.metadata(key).is_none_or(|node| node.is_null() || node.text() == Some(""));
     match trigger.number(key) {
-        Some(number) if number.is_finite() => Ok(Some(number)),
+        Some(number) if kind.has(number) => Ok(Some(number)),
         None if is_absent => Ok(None),
-        _ => Err(format!("line {}: {key} is no number, so that the trigger is refused", trigger.line(key))),
+        _ => {
+            let (line, kind) = (trigger.line(key), kind.described());
+            Err(format!("line {line}: {key} must be {kind}, or the trigger is refused"))
+        }
     }
 }

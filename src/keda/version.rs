@@ -16,6 +16,18 @@ impl Version {
     /// The newest one that was run.
     pub const NEWEST: Self = Self::new(2, 21, 0);
 
+    /// Returns a warning about a version that is newer than any that was run.
+    pub fn warning(self) -> Option<String> {
+        (self > Self::NEWEST).then(|| {
+            format!(
+                "warning: KEDA {self} is not known: known are {} to {}, and it is taken to do as {} does",
+                Self::OLDEST,
+                Self::NEWEST,
+                Self::NEWEST
+            )
+        })
+    }
+
     /// A version of three numbers.
     pub const fn new(major: u16, minor: u16, patch: u16) -> Self {
         Self { major, minor, patch }
@@ -41,7 +53,11 @@ impl FromStr for Version {
             _ => return Err("must be a version such as 2.21.0".to_owned()),
         };
         if version < Self::OLDEST {
-            return Err(format!("KEDA before {} is not supported", Self::OLDEST));
+            return Err(format!(
+                "KEDA before {} is not supported; the newest that is known is {}",
+                Self::OLDEST,
+                Self::NEWEST
+            ));
         }
         Ok(version)
     }
@@ -60,5 +76,14 @@ mod tests {
             assert!(bad.parse::<Version>().is_err(), "{bad}");
         }
         assert!(Version::new(2, 9, 0) < Version::new(2, 17, 0));
+    }
+
+    #[test]
+    fn only_a_version_newer_than_those_that_were_run_deserves_a_warning() {
+        let warned = |text: &str| text.parse::<Version>().expect("a version").warning().is_some();
+        let unknown =
+            [Version::OLDEST.to_string(), Version::NEWEST.to_string(), "2.19.9".to_owned()].map(|text| warned(&text));
+        assert_eq!(unknown, [false; 3]);
+        assert!(warned("9.9") && warned(&format!("{}1", Version::NEWEST)));
     }
 }

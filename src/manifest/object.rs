@@ -14,16 +14,23 @@ use crate::keda::{
     version::Version,
 };
 
-/// The fields that KEDA's API takes only as whole numbers of 32 bits, of those that decide what it does.
-const WHOLE_NUMBERS: [&[&str]; 7] = [
-    &["pollingInterval"],
-    &["minReplicaCount"],
-    &["maxReplicaCount"],
-    &["idleReplicaCount"],
-    &["cooldownPeriod"],
-    &["fallback", "replicas"],
-    &["scalingStrategy", "customScalingQueueLengthDeduction"],
+/// The fields that KEDA's API takes only as whole numbers of 32 bits, with the least that each may be.
+const NUMBERS: [(&[&str], i32); 11] = [
+    (&["pollingInterval"], 1),
+    (&["maxReplicaCount"], 1),
+    (&["minReplicaCount"], 0),
+    (&["idleReplicaCount"], 0),
+    (&["cooldownPeriod"], 0),
+    (&["initialCooldownPeriod"], 0),
+    (&["successfulJobsHistoryLimit"], 0),
+    (&["failedJobsHistoryLimit"], 0),
+    (&["fallback", "failureThreshold"], 0),
+    (&["fallback", "replicas"], 0),
+    (&["scalingStrategy", "customScalingQueueLengthDeduction"], i32::MIN),
 ];
+
+/// The first version whose API has a least for each number. Before, any number of 32 bits was taken.
+const WITH_LEAST_NUMBERS: Version = Version::new(2, 20, 0);
 
 /// The kinds that are looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +43,34 @@ pub enum Kind {
     TriggerAuthentication,
     /// Credentials for triggers of all namespaces.
     ClusterTriggerAuthentication,
+}
+
+/// A field that should be a whole number and is none, or one out of range. The API server refuses such an object, so that
+/// KEDA never sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RefusedNumber {
+    /// Its name, from `spec` on.
+    pub field: String,
+    /// Its line.
+    pub line: usize,
+    /// The least that it may be.
+    pub least: i32,
+    /// It is a number of 32 bits, so that versions of KEDA before 2.20 take it.
+    is_number: bool,
+}
+
+impl RefusedNumber {
+    /// Returns whether the API of a version of KEDA refuses it.
+    pub fn is_refused_by(&self, keda: Version) -> bool {
+        !self.is_number || keda >= WITH_LEAST_NUMBERS
+    }
+}
+
+/// `maxReplicaCount must be a whole number from 1 to 2147483647`
+impl fmt::Display for RefusedNumber {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} must be a whole number from {} to {}", self.field, self.least, i32::MAX)
+    }
 }
 
 /// An object of KEDA, as it is written.
@@ -78,13 +113,17 @@ impl Object {
         self.root.get("spec")?.at(path).filter(|node| !node.is_null())
     }
 
-    /// Returns a field that should be a whole number and is none, by its name and its line. The API server refuses such an
-    /// object, so that KEDA never sees it.
-    pub fn refused_number(&self) -> Option<(String, usize)> {
-        WHOLE_NUMBERS.iter().find_map(|path| {
+    /// Returns the numbers that KEDA's API refuses.
+    pub fn refused_numbers(&self) -> impl Iterator<Item = RefusedNumber> {
+        NUMBERS.iter().filter_map(|(path, least)| {
             let node = self.spec(path)?;
-            let is_number = node.integer().is_some_and(|number| i32::try_from(number).is_ok());
-            (!is_number).then(|| (path.join("."), node.line))
+            let number = node.integer().and_then(|number| i32::try_from(number).ok());
+            number.is_none_or(|number| number < *least).then(|| RefusedNumber {
+                field: path.join("."),
+                line: node.line,
+                least: *least,
+                is_number: number.is_some(),
+            })
         })
     }
 

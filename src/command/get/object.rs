@@ -15,7 +15,7 @@ use super::{
     verdict::{Current, Verdict},
 };
 use crate::{
-    command::{Exit, chosen::Chosen, start_runtime, whole},
+    command::{Exit, chosen::Chosen, start_runtime, warn_of_version, whole},
     keda::{scaled_job::Jobs, version::Version},
     lint::{Options, Severity, lint},
     manifest::{Kind, Object, Trigger, boolean},
@@ -58,7 +58,7 @@ impl ObjectOptions {
     /// Says what is wrong with the options, or with the file.
     pub(super) fn run(&self, get: &Get) -> Result<Exit, String> {
         let path = self.manifest.as_deref().ok_or("--manifest or QUERY must be given")?;
-        let chosen = Chosen::read(path, &[Kind::ScaledJob, Kind::ScaledObject], self.object.as_deref())?;
+        let chosen = Chosen::read(path, &[Kind::ScaledJob, Kind::ScaledObject], self.object.as_deref(), self.keda)?;
         let current = self.current(&chosen.object)?;
         let triggers: Vec<Trigger<'_>> = chosen.object.triggers().collect();
         if let Some(place) = self.trigger.filter(|place| *place >= triggers.len()) {
@@ -73,6 +73,7 @@ impl ObjectOptions {
             Ok(runtime) => runtime,
             Err(exit) => return Ok(exit),
         };
+        warn_of_version(self.keda);
         let mut asked = Vec::new();
         for (index, (trigger, request)) in requests.into_iter().enumerate() {
             let address = request.as_ref().ok().map(|(target, _)| target.shown().to_owned());

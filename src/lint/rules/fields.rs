@@ -77,20 +77,6 @@ const ROLLOUT: &[&str] = &["strategy", "propagationPolicy"];
 const FALLBACK: &[&str] = &["failureThreshold", "replicas", "behavior"];
 const TRIGGER: &[&str] = &["type", "name", "useCachedMetrics", "metadata", "authenticationRef", "metricType"];
 
-/// Whole numbers with the least that each may be.
-const NUMBERS: [(&[&str], i64); 10] = [
-    (&["pollingInterval"], 1),
-    (&["maxReplicaCount"], 1),
-    (&["minReplicaCount"], 0),
-    (&["idleReplicaCount"], 0),
-    (&["cooldownPeriod"], 0),
-    (&["initialCooldownPeriod"], 0),
-    (&["successfulJobsHistoryLimit"], 0),
-    (&["failedJobsHistoryLimit"], 0),
-    (&["fallback", "failureThreshold"], 0),
-    (&["fallback", "replicas"], 0),
-];
-
 /// Words with those that KEDA knows.
 const WORDS: [(&[&str], &[&str]); 6] = [
     (&["scalingStrategy", "strategy"], &["default", "custom", "accurate", "eager"]),
@@ -148,16 +134,13 @@ fn check_fields(object: &Object, findings: &mut Findings<'_>) {
 }
 
 fn check_numbers(object: &Object, findings: &mut Findings<'_>) {
-    for (path, least) in NUMBERS {
-        let Some(node) = object.spec(path) else { continue };
-        if node.integer().is_none_or(|number| number < least) {
-            findings.add(
-                &NUMBER_REJECTED,
-                node.line,
-                format!("KEDA's API takes a whole number from {least} up for {}.", path.join(".")),
-                "Write such a number, without quotes.",
-            );
-        }
+    for number in object.refused_numbers() {
+        findings.add(
+            &NUMBER_REJECTED,
+            number.line,
+            format!("In KEDA's API, {number}."),
+            "Write such a number, without quotes.",
+        );
     }
     let bounds = ["minReplicaCount", "maxReplicaCount"].map(|key| object.spec(&[key]).and_then(Node::integer));
     if let [Some(min), max] = bounds

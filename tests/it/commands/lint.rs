@@ -92,6 +92,15 @@ async fn a_pipe_in_a_directory_is_no_manifest() {
 }
 
 #[tokio::test]
+async fn a_large_file_in_a_directory_that_does_not_name_keda_is_passed_over() {
+    let directory = tempdir::new("lint");
+    std::fs::write(directory.join("job.yaml"), BROKEN).unwrap();
+    std::fs::File::create(directory.join("data.json")).unwrap().set_len(65 << 20).unwrap();
+    let finished = run_alone(&["lint", &directory.display().to_string()]).await;
+    assert!(finished.output.contains("1 object of KEDA"), "{finished:?}");
+}
+
+#[tokio::test]
 async fn what_it_cannot_do_is_wrong_usage() {
     for (arguments, expected) in [
         (&["lint", "/nowhere.yaml"][..], "cannot read /nowhere.yaml: No such file"),

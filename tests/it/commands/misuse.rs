@@ -28,6 +28,8 @@ async fn told(table: &[(&str, &[&str])]) -> String {
             .file("empty.csv", "")
             .file("key.pem", "-----BEGIN PRIVATE KEY-----\ncanary\n-----END PRIVATE KEY-----\n");
         fs::create_dir(program.directory().join("directory")).unwrap();
+        let large = fs::File::create(program.directory().join("large.yaml")).unwrap();
+        large.set_len(100 << 20).unwrap();
         let finished = program.finish(SOON).await;
         let said = format!("{}{}", finished.output, finished.errors);
         assert!(!said.contains("canary"), "{name}: a secret is told: {said}");
@@ -116,6 +118,10 @@ async fn a_mistake_about_a_manifest_is_told_with_what_may_be_written() {
         ("a directory without a manifest", &["lint", "directory"]),
         ("a version of KEDA that is too old", &["lint", "--keda", "2.1", "object.yaml"]),
         ("a version of KEDA in words", &["lint", "--keda", "latest", "object.yaml"]),
+        ("a version of KEDA that is not known", &["lint", "--keda", "9.9", "object.yaml"]),
+        ("a file that is far too large", &["lint", "large.yaml"]),
+        ("a list of a migration that is far too large", &["migrate", "large.yaml", "--out", "directory"]),
+        ("a manifest that is far too large", &["get", "--manifest", "large.yaml"]),
         ("a form that is none", &["lint", "--format", "sarif", "object.yaml"]),
         ("a migration to nowhere", &["migrate", "object.yaml"]),
         ("nothing to migrate", &["migrate", "object.yaml", "--out", "directory"]),

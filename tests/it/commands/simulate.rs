@@ -83,7 +83,7 @@ async fn wrong_usage_says_what_is_missing() {
         )
     };
     let arrive: &[&str] = &["--arrivals", "9/m", "--duration", "40s"];
-    let cases: [(String, &[&str], &str); 9] = [
+    let cases: [(String, &[&str], &str); 13] = [
         (trigger("kafka"), &["--arrivals", "9/m"], "--duration: how long does the work on a row take?"),
         (trigger("kafka"), arrive, "--counts: does the trigger count only rows that wait"),
         (
@@ -104,17 +104,41 @@ async fn wrong_usage_says_what_is_missing() {
                 trigger("kafka").replace("spec: {triggers: [{type: kafka}]}", "spec:")
             ),
             arrive,
-            "a.yaml:5: maxReplicaCount is no whole number, so that Kubernetes refuses ScaledJob a",
+            "a.yaml:5: maxReplicaCount must be a whole number from 1 to 2147483647: with KEDA 2.21.0, Kubernetes refuses",
         ),
         (
             trigger("external, metadata: {query: outstanding-claps, targetQueryValue: one}"),
             arrive,
-            "line 4: targetQueryValue is no number",
+            "line 4: targetQueryValue must be a number above 0",
         ),
         (
             trigger("external, metadata: {query: outstanding-claps, activationTargetQueryValue: '1,5'}"),
             arrive,
-            "line 4: activationTargetQueryValue is no number",
+            "line 4: activationTargetQueryValue must be a number from 0 up",
+        ),
+        (
+            trigger("external, metadata: {query: outstanding-claps, divideBy: '0'}"),
+            arrive,
+            "line 4: divideBy must be a number above 0",
+        ),
+        // Two of them would make a positive target.
+        (
+            trigger("external, metadata: {query: outstanding-claps, divideBy: '-2', targetQueryValue: '-3'}"),
+            arrive,
+            "line 4: targetQueryValue must be a number above 0",
+        ),
+        (
+            trigger("external, metadata: {query: outstanding-claps, activationTargetQueryValue: '-1'}"),
+            arrive,
+            "line 4: activationTargetQueryValue must be a number from 0 up",
+        ),
+        (
+            format!(
+                "{}  maxReplicaCount: -5\n",
+                trigger("kafka").replace("spec: {triggers: [{type: kafka}]}", "spec:")
+            ),
+            arrive,
+            "a.yaml:5: maxReplicaCount must be a whole number from 1 to 2147483647",
         ),
     ];
     for (manifest, arguments, expected) in cases {
