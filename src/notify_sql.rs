@@ -227,7 +227,7 @@ fn hash(kind: &str, text: &str) -> u64 {
 }
 
 /// Returns a dollar quote that occurs in none of the texts.
-fn dollar_quote(name: &str, texts: &[&str]) -> String {
+pub(crate) fn dollar_quote(name: &str, texts: &[&str]) -> String {
     let mut quote = format!("${name}$");
     let mut number = 1_u32;
     while texts.iter().any(|text| text.contains(&quote)) {

@@ -1,7 +1,7 @@
 //! The statements that let the scaler's role read what the queries read, and no more.
 
 use super::{draft::Place, page::comment};
-use crate::terminal::text::printable;
+use crate::{notify_sql::dollar_quote, terminal::text::printable};
 
 /// The limits of a role that is made, as those of deploy/postgres/own-table.sql.
 const MOST_CONNECTIONS: u32 = 20;
@@ -19,7 +19,7 @@ pub(super) struct Reading<'a> {
     pub(super) has_row_security: bool,
 }
 
-/// Writes the statements.
+/// Writes the statements, which may be run again.
 pub(super) fn text(place: &Place, readings: &[Reading<'_>]) -> String {
     let role = &place.known;
     let name = &role.name_in_sql;
@@ -33,10 +33,15 @@ pub(super) fn text(place: &Place, readings: &[Reading<'_>]) -> String {
     text += "\nBEGIN;\n";
     if !role.exists {
         let mark = place.role.mark("").replacen('#', "-- #", 1);
-        text += &format!("CREATE ROLE {name} LOGIN CONNECTION LIMIT {MOST_CONNECTIONS};{mark}\n");
+        let quote = dollar_quote("role", &[name, &mark]);
+        text += &format!("DO {quote}\nBEGIN\n");
+        text += &format!("    CREATE ROLE {name} LOGIN CONNECTION LIMIT {MOST_CONNECTIONS};{mark}\n");
         for default in DEFAULTS {
-            text += &format!("ALTER ROLE {name} SET {default};\n");
+            text += &format!("    ALTER ROLE {name} SET {default};\n");
         }
+        text +=
+            "EXCEPTION WHEN duplicate_object THEN\n    RAISE NOTICE 'the role is there already, and stays as it is';\n";
+        text += &format!("END {quote};\n");
         text += &comment("--", &format!("Its password: \\password {name}"));
     } else if !role.can_log_in {
         text += &format!("ALTER ROLE {name} LOGIN;\n");

@@ -61,6 +61,8 @@ async fn works(database: &Database<'_>) -> Worked {
         part(&access, &role, "sql").await,
         part(&access, &role, "manifest").await,
     ];
+    // Twice: somebody else may have made the role, or the first attempt ended in the middle.
+    database.execute(&sql).await;
     database.execute(&sql).await;
     database.execute(&format!("ALTER ROLE {role} PASSWORD '{PASSWORD}'")).await;
 
