@@ -35,6 +35,9 @@ pub use self::{causes::Causes, counted_log::CountedLog};
 /// The level unless `RUST_LOG` sets another (`debug`, or `target=level,...`).
 const DEFAULT_LEVEL: LevelFilter = LevelFilter::INFO;
 
+/// The variable that sets the level: one word, or `target=level,...`.
+const LEVEL: &str = "RUST_LOG";
+
 /// The variable that sets the format, `json` or `text`, whatever standard error is.
 const FORMAT: &str = "CLAPOMETER_LOG_FORMAT";
 
@@ -58,7 +61,9 @@ pub struct Log {
 
 /// Starts the log on standard error. Must be called once, before everything else.
 pub fn init() -> Log {
-    let from_environment = env::var("RUST_LOG").ok().and_then(|text| text.parse::<Targets>().ok());
+    let level = env::var(LEVEL).unwrap_or_default();
+    let from_environment = parsed(&level);
+    let is_level_unknown = from_environment.is_none() && !level.is_empty();
     let wanted = from_environment.unwrap_or_else(|| Targets::new().with_default(DEFAULT_LEVEL));
     let registry = tracing_subscriber::registry().with(caps(&wanted)).with(wanted);
     let log = Log::to(io::stderr());
@@ -74,10 +79,26 @@ pub fn init() -> Log {
     } else {
         registry.with(fmt::layer().json().flatten_event(true).with_writer(lines).boxed()).init();
     }
+    if is_level_unknown {
+        tracing::warn!(
+            "{LEVEL} is neither a level (error, warn, info, debug, trace, off) nor about clapometer, so the level is {DEFAULT_LEVEL}"
+        );
+    }
     if !matches!(format.as_str(), "" | "text" | "json") {
         tracing::warn!("{FORMAT} is neither text nor json, so the log has the format that it has without it");
     }
     log
+}
+
+/// Reads what is wanted, if it says something about our own crate. To the library a misspelt level is the name of a
+/// crate, of which it then wants everything, and nothing of the others.
+fn parsed(text: &str) -> Option<Targets> {
+    let own = env!("CARGO_CRATE_NAME");
+    // Nothing would be the level `error`. A template writes it where no value is given.
+    let wanted: Targets = Some(text).filter(|text| !text.is_empty())?.parse().ok()?;
+    let is_about_us = wanted.default_level().is_some()
+        || wanted.iter().any(|(target, _)| target.starts_with(own) || own.starts_with(target));
+    is_about_us.then_some(wanted)
 }
 
 /// Returns the most that each crate may log where this is `wanted`.
@@ -218,6 +239,16 @@ mod tests {
             let caps = caps(&wanted.parse().unwrap());
             assert_eq!(Layer::<tracing_subscriber::Registry>::max_level_hint(&caps), Some(most), "{wanted}");
             assert!(!caps.would_enable("tokio_postgres", &tracing::Level::WARN), "{wanted}");
+        }
+    }
+
+    #[test]
+    fn a_misspelt_level_is_not_taken_for_a_crate_that_alone_may_log() {
+        for known in ["off", "WARN", "debug,h2=off", "clapometer=debug", "clapometer::cache=trace,warn"] {
+            assert!(parsed(known).is_some(), "{known}");
+        }
+        for unknown in ["", "wran", "verbose", "[[", "hyper=debug", "info=clapometer"] {
+            assert!(parsed(unknown).is_none(), "{unknown}");
         }
     }
 

@@ -78,3 +78,12 @@ async fn the_log_has_the_format_that_is_asked_for() {
         assert_eq!(log.contains("neither text nor json"), is_told, "{format}: {log}");
     }
 }
+
+#[tokio::test]
+async fn a_misspelt_level_does_not_silence_the_log() {
+    let database = "databases: {claps: {host: 127.0.0.1, port: 1, user: me}}\n";
+    let mut process = Executable::serve(database).variable("RUST_LOG", "wran").start();
+    crate::support::wait::eventually("it serves", SOON, || process.errors().contains("serving")).await;
+    assert_eq!(process.ended(), None);
+    assert!(process.errors().contains("RUST_LOG is neither a level"), "{}", process.errors());
+}
