@@ -169,6 +169,7 @@ pub fn run(scenario: &Scenario, seed: u64) -> SimulationOutcome {
         run.happens(event);
         run.remember();
     }
+    run.arrivals(scenario.until);
     let never = run.unclaimed.iter().map(|row| scenario.until - scenario.rows[*row].0).max();
     run.outcome.worst_wait = run.outcome.waits.iter().copied().max().max(never).unwrap_or(0);
     run.outcome.unclaimed = run.unclaimed.len();

@@ -73,10 +73,15 @@ impl Report<'_> {
                 best.jobs
             );
         }
+        // Where rows are never worked, the waits of the others say nothing.
+        let waits = |percent| match given.unclaimed > 0.0 {
+            true => wait(best.wait(percent)),
+            false => compared(wait(best.wait(percent)), wait(given.wait(percent))),
+        };
         format!(
             "95 % of the rows wait at most {}, the longest {}; idle Jobs: {}",
-            compared(wait(best.wait(95)), wait(given.wait(95))),
-            compared(wait(best.wait(100)), wait(given.wait(100))),
+            waits(95),
+            waits(100),
             compared(idle(best.idle_jobs), idle(given.idle_jobs))
         )
     }

@@ -306,3 +306,12 @@ mod properties {
         }
     }
 }
+
+/// `pollingInterval` may be longer than the whole run.
+#[test]
+fn rows_that_arrive_after_the_last_event_are_never_claimed() {
+    let rows = vec![(0, SECOND), (HOUR, SECOND)];
+    let scenario = Scenario { first_poll: Some(30 * HOUR), ..Scenario::new(CountedRows::Pending, 60 * HOUR, rows) };
+    let outcome = run(&scenario, 1);
+    assert_eq!((outcome.unclaimed, outcome.worst_wait), (2, scenario.until));
+}
