@@ -176,6 +176,15 @@ fn warn_of_version(keda: Version) {
     }
 }
 
+/// Checks the address at which KEDA shall dial a scaler.
+fn is_scaler_address(address: &str) -> Result<(), String> {
+    let port = address
+        .rsplit_once(':')
+        .filter(|(host, _)| !host.is_empty() && !host.contains("://") && !host.contains(char::is_whitespace))
+        .and_then(|(_, port)| port.parse::<u16>().ok());
+    if port.is_some_and(|port| port > 0) { Ok(()) } else { Err("must be HOST:PORT".to_owned()) }
+}
+
 /// Reads an address to listen on.
 fn listen_address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| "must be an IP address and a port, such as 0.0.0.0:9090".to_owned())
@@ -242,4 +251,25 @@ fn misused(subcommand: &str, problem: &str) -> Exit {
     // If standard error is closed, there is no other place to report it.
     let _ = error.print();
     Exit::Usage
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scalers_address_has_a_host_and_a_port() {
+        for address in [
+            "clapometer",
+            "clapometer:",
+            ":9090",
+            "clapometer:0",
+            "clapometer:http",
+            "a b:9090",
+            "http://clapometer:9090",
+        ] {
+            assert!(is_scaler_address(address).is_err(), "{address}");
+        }
+        assert_eq!(is_scaler_address("clapometer.clapometer:9090"), Ok(()));
+    }
 }

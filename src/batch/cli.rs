@@ -5,7 +5,7 @@ use std::{ffi::OsString, time::Duration};
 use clap::{
     Args, CommandFactory, FromArgMatches, Parser, Subcommand,
     builder::{NonEmptyStringValueParser, Resettable},
-    error::ErrorKind,
+    error::{ContextKind, ContextValue, ErrorKind},
 };
 
 use super::{
@@ -65,7 +65,8 @@ impl Arguments {
     pub fn read(words: Vec<OsString>) -> Result<Self, clap::Error> {
         let ends_in_dashes = words.last().is_some_and(|last| last == "--");
         let mut command = lenient(Self::command());
-        let matches = command.try_get_matches_from_mut(with_default_command(words))?;
+        let matches = command.try_get_matches_from_mut(with_default_command(words));
+        let matches = matches.map_err(|error| with_command_first(error, &command))?;
         let arguments = Self::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
         match &arguments.command {
             // If a manifest's variable for the program is empty, its author meant a program, not the seed's work.
@@ -75,6 +76,18 @@ impl Arguments {
             _ => Ok(arguments),
         }
     }
+}
+
+/// Says where a command belongs that stands behind options of `work`.
+fn with_command_first(mut error: clap::Error, program: &clap::Command) -> clap::Error {
+    if error.kind() == ErrorKind::UnknownArgument
+        && let Some(ContextValue::String(word)) = error.get(ContextKind::InvalidArg)
+        && program.find_subcommand(word).is_some()
+    {
+        let tip = format!("only --schema may stand before the command: postgres-batch {word} [OPTIONS]");
+        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
+    }
+    error
 }
 
 /// Treats an empty variable as absent, because a template writes one where no value is given. Accepts `-5` as a value,

@@ -26,7 +26,11 @@ impl Chosen {
     /// # Errors
     /// Says why there is no such object, or which ones there are, or that Kubernetes would refuse it.
     pub(super) fn read(path: &Path, kinds: &[Kind], wanted: Option<&str>, keda: Version) -> Result<Self, String> {
-        let sources = input::read(&[path.to_owned()], &mut io::stdin().lock())?;
+        let paths = [path.to_owned()];
+        let sources = input::read(&paths, &mut io::stdin().lock())?;
+        if sources.is_empty() {
+            return Err(input::without_documents(&paths, &sources));
+        }
         Self::of(sources, kinds, wanted, keda)
     }
 
@@ -69,9 +73,9 @@ impl Chosen {
                 let kinds: Vec<String> = kinds.iter().map(ToString::to_string).collect();
                 let broken = unreadable.map_or_else(String::new, |unreadable| format!(" ({unreadable})"));
                 let names: Vec<&str> = sources.iter().map(|source| source.name.as_str()).take(3).collect();
-                let of = if names.is_empty() { String::new() } else { format!(" in {}", names.join(", ")) };
+                let names = names.join(", ");
                 let only = if others.is_empty() { String::new() } else { format!(", only {}", self::names(&others)) };
-                Err(format!("there is no {}{of}{only}{broken}", kinds.join(" and no ")))
+                Err(format!("there is no {} in {names}{only}{broken}", kinds.join(" and no ")))
             }
         }
     }

@@ -13,7 +13,7 @@ mod watch;
 
 use std::collections::HashMap;
 
-use clap::Args;
+use clap::{Args, builder::NonEmptyStringValueParser};
 
 use self::{
     address::{Address, Target},
@@ -64,12 +64,12 @@ Examples:
 #[command(override_usage = USAGE, after_help = EXAMPLES)]
 pub(super) struct Get {
     /// The name of the query, as in a trigger's metadata
-    #[arg(required_unless_present = "manifest", conflicts_with = "manifest")]
+    #[arg(required_unless_present = "manifest", conflicts_with = "manifest", value_parser = NonEmptyStringValueParser::new())]
     query: Option<String>,
     #[command(flatten)]
     address: Address,
     /// The namespace of the ScaledJob or ScaledObject [default: the manifest's, or default]
-    #[arg(long, value_name = "NAMESPACE")]
+    #[arg(long, value_name = "NAMESPACE", value_parser = NonEmptyStringValueParser::new())]
     namespace: Option<String>,
     /// The name of the ScaledJob or ScaledObject
     #[arg(long, value_name = "NAME", default_value = "clapometer-get", conflicts_with = "manifest")]

@@ -62,7 +62,7 @@ impl Sources {
                 LARGEST >> 20
             )
         })?;
-        self.read.push(source(name, bytes)?);
+        self.read.push(Source { name: name.to_owned(), text: utf_8(name, bytes, "a manifest")? });
         Ok(())
     }
 }
@@ -87,14 +87,18 @@ fn names_keda(mut reader: impl Read) -> io::Result<bool> {
     }
 }
 
-fn source(name: &str, bytes: Vec<u8>) -> Result<Source, String> {
-    String::from_utf8(bytes).map(|text| Source { name: name.to_owned(), text }).map_err(|error| {
+/// Returns the text of a file that should be `a manifest`, or something else.
+///
+/// # Errors
+/// Says that it is in another encoding.
+pub(super) fn utf_8(name: &str, bytes: Vec<u8>, what: &str) -> Result<String, String> {
+    String::from_utf8(bytes).map_err(|error| {
         let is_utf_16 = [&b"\xff\xfe"[..], b"\xfe\xff"].iter().any(|mark| error.as_bytes().starts_with(mark));
         match is_utf_16 {
             true => {
                 format!("{name} is UTF-16, as PowerShell's > writes it; write it as UTF-8 (Out-File -Encoding utf8)")
             }
-            false => format!("{name} is not UTF-8: is it a manifest?"),
+            false => format!("{name} is not UTF-8: is it {what}?"),
         }
     })
 }

@@ -8,7 +8,7 @@ use std::{
 
 use clap::Args;
 
-use super::{Exit, input, misused};
+use super::{Exit, input, is_scaler_address, misused};
 use crate::{
     lint::Source,
     migrate::{File, Migration, Options, migrate},
@@ -58,6 +58,9 @@ pub(super) struct Migrate {
 impl Migrate {
     pub(super) fn run(self) -> Exit {
         let Self { files, out, overwrite, scaler_address } = self;
+        if let Err(problem) = is_scaler_address(&scaler_address) {
+            return misused("migrate", &format!("--scaler-address: {problem}"));
+        }
         let sources = match input::read(&files, &mut io::stdin().lock()) {
             Ok(sources) => sources,
             Err(problem) => return misused("migrate", &problem),

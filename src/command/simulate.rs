@@ -8,7 +8,7 @@ mod workload;
 
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
+use clap::{Args, ValueEnum, builder::NonEmptyStringValueParser};
 
 use self::{
     report::Report,
@@ -22,7 +22,7 @@ use crate::{
         version::Version,
         workload::Workload,
     },
-    lint::{Counted, counted},
+    lint::{Counted, Options, counted, lint},
     manifest::{Kind, Node, Trigger},
     terminal::{print, style::ColorChoice},
 };
@@ -32,6 +32,13 @@ const PATIENCE: Milliseconds = 12 * 3_600_000;
 
 /// KEDA's `pollingInterval` where it is not set.
 const DEFAULT_POLLING_SECONDS: i64 = 30;
+
+/// More runs would take too long.
+const MOST_RUNS: u64 = 1_000;
+
+/// Rules of `lint` about a word that the API server refuses, from KEDA 2.20 on. Before, KEDA took its default.
+const REFUSED_WORDS: [&str; 2] = ["word-rejected", "strategy-word-rejected"];
+const WITH_REFUSED_WORDS: Version = Version::new(2, 20, 0);
 
 /// Types of triggers, with the key of their target and its default.
 const TARGETS: [(&str, &str, Option<f64>); 9] = [
@@ -69,7 +76,7 @@ pub(super) struct Simulate {
     #[arg(value_name = "FILE")]
     file: PathBuf,
     /// The ScaledJob to take if there are several
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
     object: Option<String>,
     /// The trigger to take if there are several; KEDA counts from 0
     #[arg(long, value_name = "N", value_parser = whole::<usize>)]
@@ -91,7 +98,7 @@ pub(super) struct Simulate {
     #[arg(long, value_enum)]
     counts: Option<Counts>,
     /// The trigger's target [default: as the trigger says]
-    #[arg(long, value_name = "NUMBER")]
+    #[arg(long, value_name = "NUMBER", value_parser = above_zero)]
     target: Option<f64>,
     /// A Job is pending until it has claimed its row: it claims in an init container, or pendingPodConditions wait
     /// for a readiness probe that passes only then
@@ -104,7 +111,7 @@ pub(super) struct Simulate {
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = whole::<u64>)]
     seed: u64,
     /// The number of runs of each ScaledJob that is compared, each with other random numbers
-    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=1000))]
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = runs)]
     runs: u64,
     /// Write one page with plots to this file, too
     #[arg(long, value_name = "FILE")]
@@ -133,6 +140,7 @@ impl Simulate {
     fn simulate(&self) -> Result<Exit, String> {
         let workload = self.workload()?;
         let chosen = Chosen::read(&self.file, &[Kind::ScaledJob], self.object.as_deref(), self.keda)?;
+        self.check_words(&chosen)?;
         let scenario = self.scenario(&chosen, workload.arrivals.period())?;
         warn_of_version(self.keda);
         let candidates = compare(&scenario, &workload, self.seed, self.runs);
@@ -157,6 +165,18 @@ impl Simulate {
             print(&text::page(&report, ColorChoice::for_stdout()));
         }
         Ok(Exit::Success)
+    }
+
+    /// Refuses a word that KEDA's API refuses.
+    fn check_words(&self, chosen: &Chosen) -> Result<(), String> {
+        let name = Some(chosen.object.to_string());
+        let report = lint(&chosen.sources, Options { keda: self.keda, counts: None });
+        let refused = report.findings.iter().filter(|_| self.keda >= WITH_REFUSED_WORDS).find(|finding| {
+            REFUSED_WORDS.contains(&finding.rule.name) && finding.file == chosen.file && finding.object == name
+        });
+        refused.map_or(Ok(()), |finding| {
+            Err(format!("{}:{}: {} {}", finding.file, finding.line, finding.why, finding.how))
+        })
     }
 
     fn workload(&self) -> Result<Workload, String> {
@@ -225,10 +245,20 @@ impl Simulate {
         let target = self.target.or(written.map(|target| target * divisor));
         match target {
             Some(target) if target.is_finite() && target > 0.0 => Ok(target),
-            Some(_) => Err("--target: must be above zero".to_owned()),
+            Some(_) => Err("the target times divideBy is too large or too small a number".to_owned()),
             None => Err(format!("--target: which target has this trigger of type {}?", trigger.kind())),
         }
     }
+}
+
+fn above_zero(text: &str) -> Result<f64, String> {
+    let number = text.parse().ok().filter(|number| NumberKind::AboveZero.has(*number));
+    number.ok_or_else(|| format!("must be {}", NumberKind::AboveZero.described()))
+}
+
+fn runs(text: &str) -> Result<u64, String> {
+    let runs = text.parse().ok().filter(|runs| (1..=MOST_RUNS).contains(runs));
+    runs.ok_or_else(|| format!("must be a whole number from 1 to {MOST_RUNS}"))
 }
 
 /// The numbers that a key of a trigger's metadata may be.

@@ -21,6 +21,10 @@ pub fn advised(mut error: clap::Error, words: impl IntoIterator<Item = OsString>
         ErrorKind::UnknownArgument => {
             let command = words.get(1).and_then(|word| word.to_str()).filter(|word| CONFIGURED.contains(word));
             match (command, error.get(ContextKind::InvalidArg)) {
+                // To the parser `-5s` is a row of short options.
+                (_, Some(ContextValue::String(word))) if is_negative(word) => {
+                    Some("no option takes a negative duration".to_owned())
+                }
                 (Some(command), Some(ContextValue::String(file))) if !file.starts_with('-') => {
                     Some(format!("a configuration is named by an option: clapometer {command} --config {file}"))
                 }
@@ -33,6 +37,10 @@ pub fn advised(mut error: clap::Error, words: impl IntoIterator<Item = OsString>
         error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
     }
     error
+}
+
+fn is_negative(word: &str) -> bool {
+    word.strip_prefix('-').is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
 }
 
 #[cfg(test)]

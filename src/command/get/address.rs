@@ -147,6 +147,9 @@ impl Target<'_> {
         if rest.matches(':').count() > 1 && !rest.contains('[') {
             return Err(format!("{origin}: an IPv6 address stands in brackets, such as [::1]:9090"));
         }
+        if rest.starts_with(':') {
+            return Err(format!("{origin}: must be HOST:PORT, such as 127.0.0.1:9090"));
+        }
         let uri: Uri = format!("{scheme}://{rest}")
             .parse()
             .map_err(|error| format!("{origin}: must be HOST:PORT, such as 127.0.0.1:9090 ({error})"))?;

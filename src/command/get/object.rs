@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, path::PathBuf};
 
-use clap::Args;
+use clap::{Args, builder::NonEmptyStringValueParser};
 
 use super::{
     FROM_ENVIRONMENT, Get, NAMESPACE,
@@ -32,7 +32,7 @@ pub(super) struct ObjectOptions {
     #[arg(long, value_name = "FILE")]
     manifest: Option<PathBuf>,
     /// The object to take if there are several, as NAME or KIND/NAME
-    #[arg(long, value_name = "NAME", requires = "manifest", conflicts_with = "query")]
+    #[arg(long, value_name = "NAME", requires = "manifest", conflicts_with = "query", value_parser = NonEmptyStringValueParser::new())]
     object: Option<String>,
     /// Ask for the trigger at this place only; KEDA counts from 0
     #[arg(long, value_name = "N", requires = "manifest", conflicts_with = "query", value_parser = whole::<usize>)]

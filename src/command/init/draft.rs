@@ -5,6 +5,7 @@ use super::{
     found::{Findings, Library, Queues},
 };
 use crate::{
+    command::is_scaler_address,
     config,
     conninfo::{Address, Connection, SessionAttrs},
     postgres::Role,
@@ -98,7 +99,7 @@ impl Draft {
     /// Asks for what the database does not say.
     pub(super) fn new(place: Place, findings: Findings, answers: &Answers) -> Self {
         let Findings { libraries, remarks } = findings;
-        let scaler = answers.text("The address of the scaler, as KEDA dials it", SCALER, is_address);
+        let scaler = answers.text("The address of the scaler, as KEDA dials it", SCALER, is_scaler_address);
         let counts: Vec<usize> = libraries
             .iter()
             .map(|library| libraries.iter().filter(|other| other.preset.name == library.preset.name).count())
@@ -184,12 +185,6 @@ fn is_object_name(name: &str) -> Result<(), String> {
     if is_right { Ok(()) } else { Err("must be 1 to 63 small letters, digits and dashes".to_owned()) }
 }
 
-fn is_address(address: &str) -> Result<(), String> {
-    let port =
-        address.rsplit_once(':').and_then(|(host, port)| (!host.is_empty()).then(|| port.parse::<u16>().ok())?);
-    if port.is_some_and(|port| port > 0) { Ok(()) } else { Err("must be HOST:PORT".to_owned()) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -213,13 +208,5 @@ mod tests {
         let mut names = Names::default();
         let made = ["a", "a", "a", "b"].map(|name| names.unique(name.to_owned()));
         assert_eq!(made, ["a", "a-2", "a-3", "b"]);
-    }
-
-    #[test]
-    fn an_address_has_a_host_and_a_port() {
-        for address in ["clapometer", "clapometer:", ":9090", "clapometer:0", "clapometer:http"] {
-            assert!(is_address(address).is_err(), "{address}");
-        }
-        assert_eq!(is_address("clapometer.clapometer:9090"), Ok(()));
     }
 }

@@ -1,10 +1,11 @@
 //! The options that say when rows arrive and how long things take.
 
-use std::{fs, ops::RangeInclusive, path::Path, time::Duration};
+use std::{fs::File, io::Read, ops::RangeInclusive, time::Duration};
 
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::{
+    command::input::utf_8,
     config::duration::{is_too_long, parse, show},
     keda::{comparison::seconds, model::Milliseconds, workload::Arrivals},
     terminal::text::plural,
@@ -12,6 +13,9 @@ use crate::{
 
 /// More rows would take too long to simulate.
 const MOST_ROWS: usize = 200_000;
+
+/// The most bytes of a CSV file, 160 for each row.
+const LARGEST_FILE: u64 = 32 << 20;
 
 /// `--arrivals`
 #[derive(Debug, Clone, PartialEq)]
@@ -48,7 +52,7 @@ impl Arriving {
         });
         match rate {
             Some((rows, per)) if rows.is_finite() && rows > 0.0 => Ok(Self::Rate { rows, text: text.to_owned(), per }),
-            Some(_) => Err("a rate must be above zero".to_owned()),
+            Some(_) => Err("a rate must be a number above 0".to_owned()),
             None => Ok(Self::File(text.to_owned())),
         }
     }
@@ -66,16 +70,15 @@ impl Arriving {
                 Arrivals::Random(rows, period)
             }
             Self::File(path) => {
-                let text = fs::read_to_string(Path::new(path)).map_err(|error| {
-                    format!("--arrivals {path}: neither a rate such as 9/m, nor a number, nor a file that can be read: {error}")
-                })?;
-                Arrivals::Known(rows(&text).map_err(|problem| format!("--arrivals {path}: {problem}"))?)
+                let rows = text_of(path).and_then(|text| rows(&text));
+                Arrivals::Known(rows.map_err(|problem| format!("--arrivals {path}: {problem}"))?)
             }
         };
         match arrivals.len() {
             0 => Err("--arrivals: there is no row; raise the rate or --for, or look into the file".to_owned()),
             rows if rows > MOST_ROWS => {
-                Err(format!("--arrivals: {rows} rows are more than {MOST_ROWS}; shorten --for"))
+                let advice = if matches!(self, Self::Rate { .. }) { "; shorten --for" } else { "" };
+                Err(format!("--arrivals: {rows} rows are more than {MOST_ROWS}{advice}"))
             }
             _ => Ok(arrivals),
         }
@@ -120,6 +123,19 @@ pub(super) fn duration(text: &str) -> Result<Milliseconds, String> {
         None => return Err("a duration is a whole number with a unit: 1500ms, 40s, 10m, 2h".to_owned()),
     };
     duration.filter(|duration| *duration <= YEAR).ok_or_else(|| "the longest is a year, 8784h".to_owned())
+}
+
+/// Reads a CSV file.
+fn text_of(path: &str) -> Result<String, String> {
+    let mut bytes = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(LARGEST_FILE + 1).read_to_end(&mut bytes));
+    read.map_err(|error| {
+        format!("neither a rate (9/s, 9/m, 9/h or 9/d), nor a number of rows, nor a file that can be read: {error}")
+    })?;
+    if u64::try_from(bytes.len()).is_ok_and(|length| length > LARGEST_FILE) {
+        return Err(format!("is larger than {} MiB, which {MOST_ROWS} rows are not", LARGEST_FILE >> 20));
+    }
+    utf_8("the file", bytes, "a CSV file")
 }
 
 /// Reads the rows of a CSV file: a time of arrival, and perhaps the time of the work in seconds. Times count from the

@@ -48,10 +48,12 @@ impl Told {
 #[tokio::test]
 async fn a_mistake_on_the_command_line_is_told_with_what_may_be_written() {
     let mut told = Told::default();
-    let table: [(&str, &[&str]); 35] = [
+    let table: [(&str, &[&str]); 37] = [
         ("a command with a slip", &["lst"]),
         ("an option with a slip", &["--leese", "5s"]),
         ("options before another command than work", &["--lease", "5s", "list"]),
+        ("options before work", &["--lease", "5s", "work"]),
+        ("an age below zero", &["prune", "--older-than", "-1d"]),
         ("a clap that is a word", &["show", "abc"]),
         ("a clap beyond all numbers", &["cancel", "99999999999999999999"]),
         ("no clap", &["retry"]),

@@ -26,8 +26,10 @@ async fn told(table: &[(&str, &[&str])]) -> String {
             .file("broken.yaml", "apiVersion: keda.sh/v1alpha1\n\tkind: ScaledJob\n")
             .file("times.csv", "0\nsoon\n")
             .file("empty.csv", "")
+            .file("word.yaml", &OBJECT.replace("triggers:", "scalingStrategy: {strategy: Accurate}\n  triggers:"))
             .file("key.pem", "-----BEGIN PRIVATE KEY-----\ncanary\n-----END PRIVATE KEY-----\n");
         fs::create_dir(program.directory().join("directory")).unwrap();
+        fs::write(program.directory().join("powershell.csv"), b"\xff\xfe0\0").unwrap();
         let large = fs::File::create(program.directory().join("large.yaml")).unwrap();
         large.set_len(100 << 20).unwrap();
         let finished = program.finish(SOON).await;
@@ -73,6 +75,9 @@ async fn a_mistake_in_a_command_is_told_with_what_may_be_written() {
 async fn a_mistake_about_a_scaler_is_told_with_what_may_be_written() {
     let said = told(&[
         ("no query", &["get"]),
+        ("a query without a name", &["get", ""]),
+        ("a namespace without a name", &["get", "jobs", "--namespace", ""]),
+        ("an address without a host", &["get", "jobs", "--address", ":9090"]),
         ("an address without a port", &["get", "jobs", "--address", "127.0.0.1"]),
         ("a port out of range", &["get", "jobs", "--address", "127.0.0.1:99999"]),
         ("IPv6 without brackets", &["get", "jobs", "--address", "::1:9090"]),
@@ -124,6 +129,8 @@ async fn a_mistake_about_a_manifest_is_told_with_what_may_be_written() {
         ("a manifest that is far too large", &["get", "--manifest", "large.yaml"]),
         ("a form that is none", &["lint", "--format", "sarif", "object.yaml"]),
         ("a migration to nowhere", &["migrate", "object.yaml"]),
+        ("a URL of the scaler", &["migrate", "object.yaml", "--out", "directory", "--scaler-address", "http://a:9090"]),
+        ("a scaler without a port", &["migrate", "object.yaml", "--out", "directory", "--scaler-address", "a b"]),
         ("nothing to migrate", &["migrate", "object.yaml", "--out", "directory"]),
         ("nothing to migrate from the command before the pipe", &["migrate", "--out", "directory"]),
         ("a file as the directory", &["migrate", "object.yaml", "--out", "pod.yaml"]),
@@ -135,6 +142,19 @@ async fn a_mistake_about_a_manifest_is_told_with_what_may_be_written() {
             &["simulate", "object.yaml", "--arrivals", "1/d", "--duration", "40s", "--counts", "pending"],
         ),
         ("times that are not there", &["simulate", "object.yaml", "--arrivals", "nowhere.csv"]),
+        ("a rate by the week", &["simulate", "object.yaml", "--arrivals", "9/w"]),
+        ("a rate beyond all numbers", &["simulate", "object.yaml", "--arrivals", "1e400/m"]),
+        ("more rows at once than fit", &["simulate", "object.yaml", "--arrivals", "200001", "--duration", "40s"]),
+        ("times without an end", &["simulate", "object.yaml", "--arrivals", "/dev/zero", "--duration", "40s"]),
+        ("times of PowerShell", &["simulate", "object.yaml", "--arrivals", "powershell.csv", "--duration", "40s"]),
+        ("a directory without a ScaledJob", &["simulate", "directory", "--arrivals", "9/m", "--duration", "40s"]),
+        ("an object without a name", &["simulate", "object.yaml", "--object", "", "--arrivals", "9/m"]),
+        ("a strategy that KEDA refuses", &["simulate", "word.yaml", "--arrivals", "9/m", "--duration", "40s"]),
+        ("a target in words", &["simulate", "object.yaml", "--arrivals", "9/m", "--target", "one"]),
+        ("a target below zero", &["simulate", "object.yaml", "--arrivals", "9/m", "--target", "-1"]),
+        ("runs below zero", &["simulate", "object.yaml", "--arrivals", "9/m", "--runs", "-1"]),
+        ("too many runs", &["simulate", "object.yaml", "--arrivals", "9/m", "--runs", "5000"]),
+        ("work of less than no time", &["simulate", "object.yaml", "--arrivals", "9/m", "--duration", "-5s"]),
         (
             "times in words",
             &["simulate", "object.yaml", "--arrivals", "times.csv", "--duration", "40s", "--counts", "pending"],

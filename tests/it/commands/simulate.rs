@@ -95,7 +95,7 @@ async fn wrong_usage_says_what_is_missing() {
         (
             trigger("kafka"),
             &["--arrivals", "nowhere.csv", "--duration", "40s"],
-            "neither a rate such as 9/m, nor a number",
+            "neither a rate (9/s, 9/m, 9/h or 9/d), nor a number",
         ),
         ("kind: Pod\n".to_owned(), arrive, "there is no ScaledJob"),
         (
