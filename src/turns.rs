@@ -1,26 +1,32 @@
 //! Turns: what many tasks want to do at the same moment is done a few at a time, and the runtime serves others in between.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use tokio::{sync::Semaphore, task::yield_now};
 
 /// The turns of many tasks, in rounds. Between two rounds the runtime looks at its sockets and runs what else is ready, so that
 /// another call waits for one round at each of its steps, and not for all tasks.
-pub struct Turns {
-    round: usize,
+///
+/// A task that waits for its turn need not be polled when it comes, as a stream is not whose peer takes nothing: it keeps
+/// nobody from the turns of the next round.
+pub struct Turns(Arc<Rounds>);
+
+struct Rounds {
+    /// The turns of a round.
+    size: usize,
     /// Those that are left of this round.
     left: Semaphore,
-    /// The turns that were taken, of all rounds.
-    taken: AtomicUsize,
+    /// True while a task begins round after round.
+    has_next: AtomicBool,
 }
-
-/// Begins the next round when it is dropped.
-struct NextRound<'a>(&'a Turns);
 
 impl Turns {
     /// Makes rounds of so many turns.
-    pub fn new(round: usize) -> Self {
-        Self { round, left: Semaphore::new(round), taken: AtomicUsize::new(0) }
+    pub fn new(size: usize) -> Self {
+        Self(Arc::new(Rounds { size, left: Semaphore::new(size), has_next: AtomicBool::new(false) }))
     }
 
     /// Waits for a turn. It lasts until the task waits for something else.
@@ -28,31 +34,38 @@ impl Turns {
     /// # Cancel safety
     /// Safe: a turn that is given up is as good as taken.
     pub async fn take(&self) {
-        self.left.acquire().await.expect("nobody closes it").forget();
-        let is_last = (self.taken.fetch_add(1, Ordering::Relaxed) + 1).is_multiple_of(self.round);
-        if is_last {
-            // Also if the task ends while it waits.
-            let _next = NextRound(self);
-            yield_now().await;
+        let rounds = &self.0;
+        rounds.left.acquire().await.expect("nobody closes it").forget();
+        if rounds.left.available_permits() == 0 && !rounds.has_next.swap(true, Ordering::Relaxed) {
+            tokio::spawn(begin_rounds(Arc::clone(rounds)));
         }
     }
 }
 
-impl Drop for NextRound<'_> {
-    fn drop(&mut self) {
-        self.0.left.add_permits(self.0.round);
+/// Begins the next round whenever the sockets have been looked at, until nobody waits for a turn.
+async fn begin_rounds(rounds: Arc<Rounds>) {
+    loop {
+        yield_now().await;
+        // Those who wait take them from here.
+        rounds.left.add_permits(rounds.size.saturating_sub(rounds.left.available_permits()));
+        if rounds.left.available_permits() > 0 {
+            rounds.has_next.store(false, Ordering::Relaxed);
+            return;
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use std::{sync::atomic::AtomicUsize, time::Duration};
 
     use futures_util::FutureExt;
+    use tokio::time::timeout;
 
     use super::*;
 
     const ROUND: usize = 64;
+    const PATIENCE: Duration = Duration::from_secs(10);
 
     #[tokio::test]
     async fn what_is_ready_waits_for_a_round_and_not_for_all() {
@@ -76,12 +89,19 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_task_that_ends_in_the_last_turn_of_a_round_holds_up_nobody() {
+    async fn tasks_that_do_not_come_for_their_turns_hold_up_nobody() {
         let turns = Turns::new(ROUND);
-        for _ in 1..ROUND {
+        for _ in 0..ROUND {
             turns.take().await;
         }
-        assert!(turns.take().now_or_never().is_none(), "it waits for the sockets");
-        assert!(turns.take().now_or_never().is_some(), "it has ended, and the next round has begun");
+        let mut absent: Vec<_> = (0..3 * ROUND).map(|_| Box::pin(turns.take())).collect();
+        for waiting in &mut absent {
+            assert!(waiting.now_or_never().is_none());
+        }
+        timeout(PATIENCE, turns.take()).await.expect("a turn after those of the others");
+        drop(absent);
+        for _ in 0..10 * ROUND {
+            timeout(PATIENCE, turns.take()).await.expect("a turn");
+        }
     }
 }

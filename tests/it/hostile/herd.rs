@@ -1,5 +1,5 @@
 //! Fifty thousand streams that wake at the same moment: by a change that concerns all, by a reload, and by the end of their
-//! connections.
+//! connections; and streams whose peer takes no message.
 
 use std::{sync::atomic::Ordering, time::Instant};
 
@@ -13,7 +13,7 @@ use crate::support::{
     admin,
     cluster::Cluster,
     database::Database,
-    fixture::{Fixture, named},
+    fixture::{Fixture, SOON, add, clear, jobs, jobs_trigger, named},
     grpc::{Scaler, trigger},
     wait,
 };
@@ -102,4 +102,33 @@ async fn another_client_is_answered_while_fifty_thousand_streams_wake() {
     println!("drop: {}", other.slowest());
     other.end();
     assert!(fixture.serving.process.ended().is_none(), "the process has ended");
+}
+
+/// Streams of a peer that takes no message.
+const DEAF: usize = 8_000;
+
+#[tokio::test]
+async fn streams_whose_peer_takes_no_message_hold_up_no_other_stream() {
+    let database = jobs(Cluster::shared().await).await;
+    let fixture = Fixture::listening(&database.scaler()).await;
+    let client = database.connect().await;
+    let mut deaf = HeldConnection::new(PEERS[0], fixture.serving.grpc, 0).await;
+    let triggers = (0..DEAF).map(|number| named(&jobs_trigger(), number));
+    let calls: Vec<u8> =
+        triggers.flat_map(|trigger| deaf.call("StreamIsActive", &[], &grpc(&trigger), false)).collect();
+    // Changes come while the streams are still being told the state before.
+    let changes = async {
+        while admin::metric(fixture.serving.admin, "clapometer_streams").await < f64::from(u32::try_from(DEAF).unwrap())
+        {
+            add(&client).await;
+            clear(&client).await;
+        }
+    };
+    tokio::join!(deaf.say(&calls), changes);
+
+    let follower = fixture.follow(&named(&jobs_trigger(), "other")).await;
+    follower.says(&[false], SOON).await;
+    add(&client).await;
+    follower.says(&[false, true], SOON).await;
+    drop(deaf);
 }
