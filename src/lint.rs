@@ -15,7 +15,7 @@ mod tests;
 use self::{
     allowed::Allowed,
     findings::Findings,
-    rules::{Subject, documents},
+    rules::{Subject, documents, structure},
 };
 pub use self::{
     counting::Counted,
@@ -73,6 +73,7 @@ pub fn lint(sources: &[Source], options: Options) -> Report {
         let allowed = Allowed::read(&source.text);
         let mut findings = Findings::new(&source.name, options.keda, &allowed);
         documents::check(manifest, &allowed, &mut findings);
+        structure::check_kinds(manifest, &mut findings);
         for object in &manifest.objects {
             findings.begin(object);
             rules::check(&Subject { object, everything: &everything, options }, &mut findings);

@@ -22,7 +22,7 @@ pub use self::{
 use crate::yaml::{self, described};
 
 /// The group of KEDA's objects, as a manifest names it.
-const GROUP: &str = "keda.sh/";
+pub const GROUP: &str = "keda.sh/";
 
 /// The greatest depth of Lists in Lists. `kubectl` makes one level.
 const DEEPEST_LIST: usize = 4;

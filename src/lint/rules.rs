@@ -8,6 +8,7 @@ mod scaled_job;
 mod scaled_object;
 mod secrets;
 mod strategy;
+pub(super) mod structure;
 
 use super::{Options, findings::Findings, rule::Rule};
 use crate::manifest::{Kind, Object};
@@ -20,8 +21,9 @@ pub(super) struct Subject<'a> {
     pub(super) options: Options,
 }
 
-const GROUPS: [&[&Rule]; 8] = [
+const GROUPS: [&[&Rule]; 9] = [
     documents::RULES,
+    structure::RULES,
     fields::RULES,
     strategy::RULES,
     external::RULES,
@@ -39,8 +41,10 @@ pub fn all() -> impl Iterator<Item = &'static Rule> {
 /// Looks at one object.
 pub(super) fn check(subject: &Subject<'_>, findings: &mut Findings<'_>) {
     documents::check_keys(&subject.object.root, findings);
+    structure::check_version(subject.object, findings);
     match subject.object.kind {
         Kind::ScaledJob => {
+            structure::check(subject.object, findings);
             fields::check(subject.object, findings);
             external::check(subject, findings);
             secrets::check_triggers(subject.object, findings);
@@ -49,6 +53,7 @@ pub(super) fn check(subject: &Subject<'_>, findings: &mut Findings<'_>) {
             batch::check(subject.object, findings);
         }
         Kind::ScaledObject => {
+            structure::check(subject.object, findings);
             fields::check(subject.object, findings);
             external::check(subject, findings);
             secrets::check_triggers(subject.object, findings);

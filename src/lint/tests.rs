@@ -269,3 +269,37 @@ proptest! {
         prop_assert_eq!(outside_the_file(&text, at, cut), [""; 0]);
     }
 }
+
+#[test]
+fn what_has_another_structure_is_told_and_what_a_patch_leaves_out_is_not() {
+    let structure = |text: &str| {
+        let findings = report(text, options(Version::NEWEST)).findings;
+        let of_rule = findings.into_iter().filter(|finding| finding.rule.name == "structure-rejected");
+        of_rule.map(|finding| (finding.line, finding.how)).collect::<Vec<_>>()
+    };
+    let object = |kind: &str, version: &str, rest: &str| {
+        format!("apiVersion: {version}\nkind: {kind}\nmetadata: {{name: a}}\n{rest}\n")
+    };
+    for (kind, version, rest, line, how) in [
+        ("scaledjob", "keda.sh/v1alpha1", "", 2, "Did you mean ScaledJob?"),
+        ("ScaleObject", "keda.sh/v1alpha1", "", 2, "Did you mean ScaledObject?"),
+        ("Deployment", "keda.sh/v1alpha1", "", 2, "Write one of ScaledJob, "),
+        ("", "keda.sh/v1alpha1", "", 2, "Write one of ScaledJob, "),
+        ("TriggerAuthentication", "keda.sh/v1", "", 1, "Write `apiVersion: keda.sh/v1alpha1`."),
+        ("ScaledJob", "keda.sh/v1alpha1", "spec: [1]", 4, "Write a mapping of keys"),
+        ("ScaledJob", "keda.sh/v1alpha1", "spec: {triggers: {type: cron}}", 4, "Write a list"),
+        ("ScaledObject", "keda.sh/v1alpha1", "spec: {triggers: [external]}", 4, "Write a mapping of keys"),
+        ("ScaledObject", "keda.sh/v1alpha1", "spec: {triggers: [{metadata: {a: b}}]}", 4, "Write a type"),
+        ("ScaledObject", "keda.sh/v1alpha1", "spec: {triggers: [{type: 5}]}", 4, "Write a type"),
+        ("ScaledJob", "keda.sh/v1alpha1", "spec: {triggers: [{type: External}]}", 4, "Write `type: external`."),
+        ("ScaledJob", "keda.sh/v1alpha1", "spec: {triggers: [{type: cron, metadata: [a]}]}", 4, "Write a mapping"),
+    ] {
+        let found = structure(&object(kind, version, rest));
+        let [(seen, told)] = &found[..] else { panic!("{kind} {version} {rest}: {found:?}") };
+        assert!(*seen == line && told.starts_with(how), "{kind} {version} {rest}: {seen}: {told}");
+    }
+    for patch in ["", "spec: {maxReplicaCount: 5}", "spec: {triggers: [{type: cron}]}"] {
+        assert_eq!(structure(&object("ScaledJob", "keda.sh/v1alpha1", patch)), [], "{patch}");
+    }
+    assert_eq!(structure(&object("HTTPScaledObject", "http.keda.sh/v1alpha1", "")), []);
+}
