@@ -40,7 +40,7 @@ pub(super) static PRESET: Preset = Preset {
          others take over all that it has, even what it runs. With such a limit set batch_size to 1.",
         "Give every worker a name of its own: what a dead one had stays held while another of its name sends heartbeats.",
     ],
-    index: Some("CREATE INDEX CONCURRENTLY ON apalis.jobs (status);"),
+    index: Some("CREATE INDEX CONCURRENTLY IF NOT EXISTS clapometer_open ON apalis.jobs (status);"),
     sql: Sql::Rows(include_str!("apalis.sql")),
     seen: "SELECT EXISTS (SELECT FROM {schema}jobs WHERE job_type = {queue})",
     queues: Some(

@@ -37,7 +37,7 @@ pub(super) static PRESET: Preset = Preset {
         "Jobs with flags that your workers skip (forbiddenFlags) count as claimable.",
     ],
     index: Some(
-        "CREATE INDEX CONCURRENTLY ON graphile_worker._private_jobs (task_id)\n    \
+        "CREATE INDEX CONCURRENTLY IF NOT EXISTS clapometer_open ON graphile_worker._private_jobs (task_id)\n    \
          WHERE attempts < max_attempts OR locked_at IS NOT NULL;",
     ),
     sql: Sql::Rows(include_str!("graphile_worker.sql")),

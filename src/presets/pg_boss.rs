@@ -49,7 +49,9 @@ pub(super) static PRESET: Preset = Preset {
         "A worker that is killed leaves its job active until it expires, after 15 minutes unless the queue says otherwise.",
         "group_concurrency is an option of the worker and not in the database: jobs that it holds back count as claimable.",
     ],
-    index: Some("CREATE INDEX CONCURRENTLY ON pgboss.job_common (name, state) WHERE state <= 'active';"),
+    index: Some(
+        "CREATE INDEX CONCURRENTLY IF NOT EXISTS clapometer_open ON pgboss.job_common (name, state) WHERE state <= 'active';",
+    ),
     sql: Sql::Rows(include_str!("pg_boss.sql")),
     seen: "SELECT EXISTS (SELECT FROM {schema}queue WHERE name = {queue})",
     queues: Some("SELECT name FROM {schema}queue WHERE name NOT LIKE '\\_\\_pgboss\\_\\_%'"),

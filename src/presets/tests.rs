@@ -150,3 +150,11 @@ fn the_document_has_every_preset_as_it_is() {
     }
     assert_eq!(&document[start..start + length], expected, "UPDATE_EXPECTATIONS=1 writes it anew");
 }
+
+/// Without a name of its own, a second one like the first is made each time.
+#[test]
+fn an_index_is_made_once_however_often_its_statement_is_run() {
+    for index in ALL.iter().filter_map(|preset| preset.index) {
+        assert!(index.starts_with("CREATE INDEX CONCURRENTLY IF NOT EXISTS clapometer_open ON "), "{index}");
+    }
+}
