@@ -33,7 +33,8 @@ use self::{facts::Facts, limits::Limits, process::Process, triggers::Triggers, v
 pub use self::{
     labels::{
         Build, CertificateLabels, ConnectionLabels, ConnectionUse, DatabaseFailureLabels, DatabaseLabels, FaultLabels,
-        HandledLabels, ListenFailureLabels, QueryFailureLabels, QueryLabels, ReloadLabels, RpcLabels, StreamLabels,
+        HandledLabels, HandshakeLabels, ListenFailureLabels, QueryFailureLabels, QueryLabels, ReloadLabels, RpcLabels,
+        StreamLabels,
     },
     limits::Limit,
     triggers::{
@@ -116,6 +117,8 @@ pub struct Metrics {
     pub standstill: Counter<f64, AtomicU64>,
     /// Open gRPC connections.
     pub grpc_connections: IntGauge,
+    /// TLS handshakes on the gRPC port that failed, by reason.
+    pub tls_failures: Family<HandshakeLabels, Counter>,
     /// Open streams.
     pub streams: Family<StreamLabels, IntGauge>,
     /// Reloads, by result.
@@ -252,6 +255,11 @@ impl Metrics {
                 "Time for which the process stood still: it had no CPU, or was paused.",
             ),
             grpc_connections: single(r, "clapometer_grpc_connections", "Open gRPC connections."),
+            tls_failures: family(
+                r,
+                "clapometer_tls_handshake_failures",
+                "TLS handshakes on the gRPC port that failed because of what one side showed or refused, by reason.",
+            ),
             streams: family(r, "clapometer_streams", "Open streams, by RPC."),
             reloads: family(r, "clapometer_config_reloads", "Reloads of the configuration, by result."),
             reloaded_at: family(

@@ -81,11 +81,6 @@ impl Places {
         self.place(&mut taken, peer, CancellationToken::new())
     }
 
-    /// Returns the number of places that are taken.
-    pub fn count(&self) -> usize {
-        self.taken().places.len()
-    }
-
     fn place(self: &Arc<Self>, taken: &mut Taken, peer: Peer, gives_way: CancellationToken) -> Place {
         let number = taken.next_number;
         taken.next_number += 1;

@@ -44,7 +44,7 @@ use crate::{
     admin::{self, ReloadLog},
     cache::QueryCache,
     config::{Config, Inventory, QueryFiles, ServerTls},
-    metrics::{Build, Metrics},
+    metrics::{Build, HandshakeLabels, Metrics},
     scaler::{Catalog, Scaler},
     shutdown::Supervisor,
 };
@@ -135,6 +135,9 @@ pub async fn run(main: Config, addresses: Addresses, file: Option<PathBuf>, buil
         Some(tls) => {
             let (identity, expiry) = ServerIdentity::load(tls)?;
             reload::publish_expiry(&expiry, &metrics);
+            for reason in handshakes::FAILURES {
+                drop(metrics.tls_failures.get_or_create(&HandshakeLabels { reason }));
+            }
             Some(Arc::new(identity))
         }
         None => None,

@@ -113,6 +113,13 @@ pub struct ReloadLabels {
     pub result: &'static str,
 }
 
+/// The label of a TLS handshake that failed.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct HandshakeLabels {
+    /// The kind of the failure.
+    pub reason: &'static str,
+}
+
 /// The label of a certificate.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct CertificateLabels {

@@ -13,6 +13,8 @@ pub enum Limit {
     NewConnections,
     /// gRPC connections that have carried a call.
     Connections,
+    /// Frames that concern every stream of a connection.
+    Frames,
     /// The bytes of requests that are not answered.
     Requests,
     /// The bytes of answers that the peer does not take.
@@ -34,13 +36,21 @@ struct LimitLabels {
 pub(super) struct Limits(Family<LimitLabels, Counter>);
 
 impl Limit {
-    const ALL: [Self; 6] =
-        [Self::NewConnections, Self::Connections, Self::Requests, Self::Reading, Self::AdminConnections, Self::Pages];
+    const ALL: [Self; 7] = [
+        Self::NewConnections,
+        Self::Connections,
+        Self::Frames,
+        Self::Requests,
+        Self::Reading,
+        Self::AdminConnections,
+        Self::Pages,
+    ];
 
     fn name(self) -> &'static str {
         match self {
             Self::NewConnections => "new_connections",
             Self::Connections => "connections",
+            Self::Frames => "frames",
             Self::Requests => "requests",
             Self::Reading => "reading",
             Self::AdminConnections => "admin_connections",

@@ -43,6 +43,7 @@ fn full() -> Metrics {
         listen_up,
         notifications,
         grpc_connections: _,
+        tls_failures,
         streams,
         reloads: _,
         reloaded_at,
@@ -74,6 +75,7 @@ fn full() -> Metrics {
     drop(standby_lag.get_or_create(&database));
     listen_failures.set(vec![ListenFailureLabels { database: "d".to_owned(), reason: "closed" }]);
     drop(notifications.get_or_create(&database));
+    drop(tls_failures.get_or_create(&HandshakeLabels { reason: "no_tls" }));
     drop(streams.get_or_create(&StreamLabels { rpc: "r" }));
     drop(certificate_expiry.get_or_create(&CertificateLabels { certificate: "c" }));
     drop(reloaded_at.get_or_create(&ReloadLabels { result: "applied" }));

@@ -84,6 +84,8 @@ impl Observed {
         let set_configured_path = configured_path.map(|path| search_path::set_local(path).into());
         // At 0 from the start, so that an alert on it finds it.
         drop(metrics.search_path_changed.get_or_create(&labels));
+        // The database that a reload replaced may have asked servers what they are, and this one not.
+        metrics.standby_lag.remove(&labels);
         Self {
             labels,
             metrics,

@@ -1,6 +1,6 @@
 //! Accepts connections, and bounds the number, the age and the end of each.
 
-use std::{sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use http::{Request, Response, StatusCode, header::CONTENT_TYPE};
 use hyper::{body::Incoming, server::conn::http2, service::service_fn};
@@ -18,14 +18,14 @@ use tonic::body::Body;
 
 use super::{
     connection_place::{ConnectionPlace, ConnectionPlaces},
-    handshakes::{Handshakes, PeerHandshakes},
+    handshakes::{Handshakes, PeerHandshakes, failure},
     pace::{Pace, PacedIo},
     preface::{Preface, PrefaceReader},
     routes::{Answering, PeerServices, STREAMING, Services},
     tls::ServerIdentity,
 };
 use crate::{
-    metrics::{Limit, Metrics},
+    metrics::{HandshakeLabels, Limit, Metrics},
     places::Peer,
     scaler::ConnectionAge,
     telemetry::CountedLog,
@@ -63,7 +63,15 @@ pub(super) struct ConnectionLimits {
     pub(super) identity: Option<Arc<ServerIdentity>>,
 }
 
-/// The end of a connection that had carried calls.
+/// Tells of connections that ended before their time: metrics count them, and each kind has a line of the log a minute.
+struct Closed {
+    metrics: Arc<Metrics>,
+    gave_way: CountedLog,
+    flooded: CountedLog,
+    not_encrypted: CountedLog,
+}
+
+/// The end of a connection that had asked the scaler.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Departure {
     pub(super) at: Instant,
@@ -79,6 +87,37 @@ pub(super) enum EndedBy {
     Us,
 }
 
+impl Closed {
+    fn new(metrics: &Arc<Metrics>) -> Arc<Self> {
+        let [gave_way, flooded, not_encrypted] = std::array::from_fn(|_| CountedLog::default());
+        Arc::new(Self { metrics: Arc::clone(metrics), gave_way, flooded, not_encrypted })
+    }
+
+    fn gave_way(&self, limit: Limit) {
+        self.metrics.limit_reached(limit);
+        if let Some(count) = self.gave_way.count() {
+            tracing::warn!(
+                count,
+                "connections gave way to newer ones because there are too many of their peer, or of all"
+            );
+        }
+    }
+
+    fn flooded(&self) {
+        self.metrics.limit_reached(Limit::Frames);
+        if let Some(count) = self.flooded.count() {
+            tracing::warn!(count, "connections were closed that sent too many frames which concern all of their calls");
+        }
+    }
+
+    fn not_encrypted(&self, reason: &'static str, error: &io::Error) {
+        self.metrics.tls_failures.get_or_create(&HandshakeLabels { reason }).inc();
+        if let Some(count) = self.not_encrypted.count() {
+            tracing::warn!(count, reason, %error, "TLS handshakes failed; the latest for this reason");
+        }
+    }
+}
+
 /// Accepts connections until shutdown, then waits until all of them have ended. Tells the latest `departure`.
 pub(super) async fn serve(
     listener: TcpListener,
@@ -90,7 +129,7 @@ pub(super) async fn serve(
     shutdown: CancellationToken,
 ) {
     let handshakes = Handshakes::new();
-    let gave_way = Arc::new(CountedLog::default());
+    let closed = Closed::new(&metrics);
     let connections = TaskTracker::new();
     let mut is_refusing = false;
     loop {
@@ -117,21 +156,17 @@ pub(super) async fn serve(
         let services = services.of(peer);
         let (place, gives_way) = places.take(peer);
         let (maximum_age, shutdown) = (jittered(limits.maximum_age), shutdown.clone());
-        let (metrics, gave_way, departure) = (Arc::clone(&metrics), Arc::clone(&gave_way), departure.clone());
+        let (metrics, closed, departure) = (Arc::clone(&metrics), Arc::clone(&closed), departure.clone());
         metrics.grpc_connections.inc();
         connections.spawn(async move {
             let by = tokio::select! {
-                by = connection(socket, tls, services, &place, maximum_age, shutdown) => by,
+                by = connection(socket, tls, services, &place, &closed, maximum_age, shutdown) => by,
                 () = gives_way => {
-                    let limit = if place.is_served() { Limit::Connections } else { Limit::NewConnections };
-                    metrics.limit_reached(limit);
-                    if let Some(count) = gave_way.count() {
-                        tracing::warn!(count, "connections gave way to newer ones because there are too many of their peer, or of all");
-                    }
+                    closed.gave_way(if place.is_served() { Limit::Connections } else { Limit::NewConnections });
                     EndedBy::Us
                 }
             };
-            if place.is_served() {
+            if place.has_asked() {
                 departure.send_replace(Some(Departure { at: Instant::now(), by }));
             }
             metrics.grpc_connections.dec();
@@ -153,6 +188,7 @@ async fn connection(
     tls: Option<(TlsAcceptor, PeerHandshakes)>,
     services: PeerServices,
     place: &ConnectionPlace,
+    closed: &Closed,
     maximum_age: Option<Duration>,
     shutdown: CancellationToken,
 ) -> EndedBy {
@@ -162,7 +198,7 @@ async fn connection(
     }
     let Some((acceptor, handshakes)) = tls else {
         let (io, preface) = PrefaceReader::new(socket);
-        return serve_http2(io, preface, services, place, maximum_age, shutdown).await;
+        return serve_http2(io, preface, services, place, closed, maximum_age, shutdown).await;
     };
     let encrypted = acceptor.accept_with(socket, |session| session.set_buffer_limit(Some(TLS_BUFFER)));
     let handshake = tokio::select! {
@@ -172,10 +208,13 @@ async fn connection(
     match handshake {
         Ok(Ok(stream)) => {
             let (io, preface) = PrefaceReader::new(stream);
-            return serve_http2(io, preface, services, place, maximum_age, shutdown).await;
+            return serve_http2(io, preface, services, place, closed, maximum_age, shutdown).await;
         }
-        // Every stranger can make a handshake fail, so this is not a warning.
-        Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
+        Ok(Err(error)) => match failure(&error) {
+            Some(reason) => closed.not_encrypted(reason, &error),
+            // A probe, for example, which only connects.
+            None => tracing::debug!(%error, "TLS handshake ended"),
+        },
         Err(_) => tracing::debug!("TLS handshake timed out"),
     }
     EndedBy::Peer
@@ -187,6 +226,7 @@ async fn serve_http2<I>(
     preface: Preface,
     services: PeerServices,
     place: &ConnectionPlace,
+    closed: &Closed,
     maximum_age: Option<Duration>,
     shutdown: CancellationToken,
 ) -> EndedBy
@@ -232,7 +272,13 @@ where
     };
     tokio::select! {
         // An error of the peer ends this connection only; hyper has sent its GOAWAY.
-        _ = pace.turns(http.as_mut()) => return EndedBy::Peer,
+        _ = pace.turns(http.as_mut()) => {
+            if pace.is_flooded() {
+                closed.flooded();
+                return EndedBy::Us;
+            }
+            return EndedBy::Peer;
+        }
         () = preface_timeout => return EndedBy::Us,
         () = too_old => {}
         () = shutdown.cancelled() => {}
@@ -273,6 +319,9 @@ fn answer(
         let mut response = Response::new(Body::empty());
         *response.status_mut() = StatusCode::UNSUPPORTED_MEDIA_TYPE;
         return services.refuse(response);
+    }
+    if PeerServices::asks_the_scaler(&request) {
+        place.asks();
     }
     if let Some(age) = age.filter(|_| request.uri().path().contains(STREAMING)) {
         request.extensions_mut().insert(age.clone());

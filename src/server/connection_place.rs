@@ -3,7 +3,10 @@
 //! Everybody can open connections that ask nothing, even without a certificate. They take no place from a client that
 //! asks: the oldest of them gives way to the next one.
 
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{
+    Arc, Mutex, OnceLock, PoisonError,
+    atomic::{AtomicBool, AtomicUsize, Ordering},
+};
 
 use crate::places::{Peer, Place, Places};
 
@@ -20,6 +23,8 @@ const SERVED_OF_A_PEER: usize = SERVED / 2;
 pub(super) struct ConnectionPlaces {
     newcomers: Arc<Places>,
     served: Arc<Places>,
+    /// The number of connections that have asked.
+    asking: Arc<AtomicUsize>,
 }
 
 /// The place of one connection.
@@ -27,17 +32,19 @@ pub(super) struct ConnectionPlace {
     newcomer: Mutex<Option<Place>>,
     places: Arc<Places>,
     served: OnceLock<Place>,
+    has_asked: AtomicBool,
+    asking: Arc<AtomicUsize>,
 }
 
 impl ConnectionPlaces {
     pub(super) fn new() -> Arc<Self> {
         let newcomers = Places::new(NEWCOMERS, NEWCOMERS_OF_A_PEER);
-        Arc::new(Self { newcomers, served: Places::new(SERVED, SERVED_OF_A_PEER) })
+        Arc::new(Self { newcomers, served: Places::new(SERVED, SERVED_OF_A_PEER), asking: Arc::default() })
     }
 
-    /// Returns the number of open connections that have carried a call.
-    pub(super) fn served(&self) -> usize {
-        self.served.count()
+    /// Returns the number of open connections that have asked the scaler.
+    pub(super) fn asking(&self) -> usize {
+        self.asking.load(Ordering::Relaxed)
     }
 
     /// Takes a place for a new connection of a peer. Returns what ends when the connection has to give way, too.
@@ -45,7 +52,11 @@ impl ConnectionPlaces {
         let place = self.newcomers.take(peer);
         let gives_way = place.gives_way();
         let newcomer = Mutex::new(Some(place));
-        (ConnectionPlace { newcomer, places: Arc::clone(&self.served), served: OnceLock::new() }, gives_way)
+        let (places, asking) = (Arc::clone(&self.served), Arc::clone(&self.asking));
+        (
+            ConnectionPlace { newcomer, places, served: OnceLock::new(), has_asked: AtomicBool::new(false), asking },
+            gives_way,
+        )
     }
 }
 
@@ -65,8 +76,28 @@ impl ConnectionPlace {
         self.is_served()
     }
 
+    /// Notes that the connection asks the scaler, as KEDA does and a health check does not.
+    pub(super) fn asks(&self) {
+        if !self.has_asked.swap(true, Ordering::Relaxed) {
+            self.asking.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Returns whether the connection has asked the scaler.
+    pub(super) fn has_asked(&self) -> bool {
+        self.has_asked.load(Ordering::Relaxed)
+    }
+
     /// Returns whether it has a place among those that have carried a call.
     pub(super) fn is_served(&self) -> bool {
         self.served.get().is_some()
+    }
+}
+
+impl Drop for ConnectionPlace {
+    fn drop(&mut self) {
+        if self.has_asked() {
+            self.asking.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 }

@@ -29,7 +29,7 @@ impl FrameCount {
     }
 
     /// Takes the next bytes, and returns how many frames begin in them that concern every stream.
-    pub(super) fn of_all_streams(&mut self, mut bytes: &[u8]) -> usize {
+    pub(super) fn count_of_all_streams(&mut self, mut bytes: &[u8]) -> usize {
         let mut count = 0;
         loop {
             let (_, after) = bytes.split_at(self.rest.min(bytes.len()));
@@ -68,7 +68,7 @@ mod tests {
         let bytes = [&[SETTINGS; PREFACE], &frames[..]].concat();
         for size in [1, 2, 8, 9, 10, 23, 24, 25, 1_000, bytes.len()] {
             let mut frames = FrameCount::new();
-            let count: usize = bytes.chunks(size).map(|piece| frames.of_all_streams(piece)).sum();
+            let count: usize = bytes.chunks(size).map(|piece| frames.count_of_all_streams(piece)).sum();
             assert_eq!(count, 3, "in pieces of {size}");
         }
     }

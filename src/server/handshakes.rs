@@ -5,15 +5,39 @@
 
 use std::{
     collections::HashMap,
+    io,
     pin::pin,
     sync::{Arc, Mutex, PoisonError, Weak},
     task::Poll,
 };
 
 use futures_util::{pending, poll};
+use rustls::CertificateError;
 use tokio::sync::Semaphore;
 
 use crate::{places::Peer, turns::Turns};
+
+/// The kinds of failures, as a metric and the log have them.
+pub(super) const FAILURES: [&str; 7] =
+    ["no_certificate", "unknown_authority", "expired", "name", "certificate", "refused_by_peer", "no_tls"];
+
+/// Returns the kind of a handshake's failure; none if the peer only went away.
+pub(super) fn failure(error: &io::Error) -> Option<&'static str> {
+    let error = error.get_ref()?.downcast_ref::<rustls::Error>()?;
+    let [no_certificate, unknown_authority, expired, name, certificate, refused_by_peer, no_tls] = FAILURES;
+    Some(match error {
+        rustls::Error::NoCertificatesPresented => no_certificate,
+        rustls::Error::InvalidCertificate(invalid) => match invalid {
+            CertificateError::UnknownIssuer | CertificateError::BadSignature => unknown_authority,
+            CertificateError::Expired | CertificateError::ExpiredContext { .. } => expired,
+            // What our own check of `client_names` returns.
+            CertificateError::ApplicationVerificationFailure => name,
+            _ => certificate,
+        },
+        rustls::Error::AlertReceived(_) => refused_by_peer,
+        _ => no_tls,
+    })
+}
 
 /// The handshakes of all peers.
 pub(super) struct Handshakes {

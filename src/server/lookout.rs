@@ -62,7 +62,7 @@ enum Remaining {
     Nothing,
 }
 
-/// The connections that have carried calls.
+/// The connections that have asked the scaler.
 #[derive(Debug, Clone, Copy, Default)]
 struct Connections {
     open: usize,
@@ -96,7 +96,7 @@ pub(super) async fn follow(
 ) {
     let mut lookout = Lookout::default();
     loop {
-        let connections = Connections { open: places.served(), latest_end: *departed.borrow() };
+        let connections = Connections { open: places.asking(), latest_end: *departed.borrow() };
         for news in lookout.look(&metrics, connections, Instant::now(), SystemTime::now()) {
             news.log();
         }
@@ -228,7 +228,8 @@ impl News {
                     name,
                     query,
                     ?silent,
-                    "KEDA asks this process for nothing any more: it asks another pod, or its operator is away or cannot connect"
+                    "KEDA asks this process for nothing any more: it asks another pod, its objects were deleted or paused, or its operator \
+                     is away or cannot connect"
                 );
             }
             Self::Left { count, ago } => {
@@ -236,8 +237,8 @@ impl News {
                 tracing::warn!(
                     count,
                     ?ago,
-                    "KEDA's connection ended, and nothing has asked since: KEDA's operator is away or cannot connect. With several \
-                     pods it may ask another one"
+                    "KEDA's connection ended, and nothing has asked since: KEDA's operator is away or cannot connect, or its objects \
+                     were deleted or paused. With several pods it may ask another one"
                 );
             }
             Self::Hangs { count, silent } => {
@@ -245,7 +246,7 @@ impl News {
                 tracing::warn!(
                     count,
                     ?silent,
-                    "KEDA's connection is open, and nothing asks any more: KEDA's operator hangs, or the objects are paused"
+                    "KEDA's connection is open, and nothing asks any more: KEDA's operator hangs, or its objects were deleted or paused"
                 );
             }
             Self::Stopped { count, asked, latest, silent } => {

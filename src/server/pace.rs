@@ -42,6 +42,8 @@ pub(super) struct Pace {
     allowance: AtomicUsize,
     /// True if the socket did not take all that it was last given.
     is_blocked: AtomicBool,
+    /// True if the connection was ended because of its frames.
+    is_flooded: AtomicBool,
 }
 
 /// A socket that is read at a pace.
@@ -56,7 +58,13 @@ pub(super) struct PacedIo<I> {
 
 impl Pace {
     pub(super) fn new(budget: Arc<ConnectionBudget>) -> Arc<Self> {
-        Arc::new(Self { budget, allowance: AtomicUsize::new(PIECE), is_blocked: AtomicBool::new(false) })
+        let [is_blocked, is_flooded] = [false; 2].map(AtomicBool::new);
+        Arc::new(Self { budget, allowance: AtomicUsize::new(PIECE), is_blocked, is_flooded })
+    }
+
+    /// Returns whether the connection was ended because too many of its frames concerned every stream.
+    pub(super) fn is_flooded(&self) -> bool {
+        self.is_flooded.load(Ordering::Relaxed)
     }
 
     /// Polls a connection to its end, and gives back after each turn what the answers held that the socket has taken.
@@ -125,7 +133,8 @@ impl<I: AsyncRead + Unpin> AsyncRead for PacedIo<I> {
         let mut piece = ReadBuf::new(buffer.initialize_unfilled_to(allowance.min(buffer.remaining())));
         let polled = Pin::new(&mut self.inner).poll_read(context, &mut piece);
         let read = piece.filled().len();
-        if self.frames.of_all_streams(piece.filled()) > FRAMES_OF_ALL_STREAMS {
+        if self.frames.count_of_all_streams(piece.filled()) > FRAMES_OF_ALL_STREAMS {
+            self.pace.is_flooded.store(true, Ordering::Relaxed);
             return Poll::Ready(Err(io::Error::other("too many frames that concern every stream")));
         }
         buffer.advance(read);

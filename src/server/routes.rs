@@ -104,14 +104,18 @@ impl PeerServices {
         &self.budget
     }
 
+    /// Returns whether this is a call of the scaler.
+    pub(super) fn asks_the_scaler(request: &Request<Incoming>) -> bool {
+        request.uri().path().split('/').nth(1) == Some(ExternalScalerServer::<Scaler>::NAME)
+    }
+
     /// Answers one request. KEDA's calls do not go through the router, which would clone, box and
     /// look up the same service for each of them.
     ///
     /// A connection that `has_no_place` among those that carry calls gets answers only that cost nothing.
     pub(super) fn answer(&self, request: Request<Incoming>, has_no_place: bool) -> Answering {
-        let mut names = request.uri().path().split('/').skip(1);
-        let (service, method) = (names.next(), names.next());
-        let is_of_scaler = service == Some(ExternalScalerServer::<Scaler>::NAME);
+        let is_of_scaler = Self::asks_the_scaler(&request);
+        let method = request.uri().path().split('/').nth(2);
         let is_stream = is_of_scaler && request.uri().path().contains(STREAMING);
         // KEDA ignores the errors of GetMetricSpec, so it is not refused while others wait.
         let never_waits = is_of_scaler && method == Some(Rpc::GetMetricSpec.name());

@@ -152,7 +152,14 @@ async fn a_client_that_cannot_prove_to_be_keda_is_not_answered() {
 
     fixture.answers(&fixture.keda()).await;
     assert_eq!(fixture.metric("grpc_server_handled_total").await, 1.0);
-    assert_eq!(count(&fixture.serving.process, "TLS"), 0, "strangers can fill the log");
+    assert_eq!(count(&fixture.serving.process, "TLS handshakes failed"), 1, "strangers can fill the log");
+    let page = admin::get(fixture.serving.admin, "/metrics").await;
+    for reason in ["no_certificate", "unknown_authority", "expired", "name", "certificate"] {
+        let series = format!("clapometer_tls_handshake_failures_total{{reason=\"{reason}\"}} ");
+        let failures: f64 =
+            page.lines().find_map(|line| line.strip_prefix(&series)?.parse().ok()).expect("it is shown");
+        assert!(failures >= 1.0, "{reason}: {failures}");
+    }
 }
 
 #[tokio::test]
@@ -160,6 +167,12 @@ async fn plain_text_and_old_tls_are_refused_on_a_tls_port() {
     let fixture = MutualTls::new().await;
     let plain = Scaler::at(fixture.serving.grpc).spec(&trigger("seven", &[])).await;
     assert!(plain.is_err(), "plain text was answered on a TLS port");
+    wait::first("plain text is told", RELOAD, async || {
+        let told =
+            |line: &Value| line["message"].as_str().is_some_and(|text| text.starts_with("TLS handshakes failed"));
+        fixture.serving.process.log().iter().any(|line| told(line) && line["reason"] == "no_tls").then_some(())
+    })
+    .await;
     // A fatal alert "protocol version" (RFC 8446, section 6.2) is all there is for TLS 1.0 and 1.1.
     for minor in [1, 2] {
         let answer = raw::hello_of_old_tls(fixture.serving.grpc, minor).await;

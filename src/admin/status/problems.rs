@@ -236,7 +236,9 @@ impl Status {
         }
         let all_silent = !self.triggers.is_empty() && self.count(TriggerState::Silent) == self.triggers.len();
         let of_silence = match all_silent {
-            true => "Does KEDA's operator hang, or fail to reach us? Or is another pod asked?",
+            true => {
+                "Does KEDA's operator hang, or fail to reach us? Were the objects deleted or paused, or is another pod asked?"
+            }
             false => "KEDA asks for others here: was the object deleted or paused, or its `scalerAddress` changed?",
         };
         for state in [TriggerState::Refused, TriggerState::Failing, TriggerState::Silent] {
