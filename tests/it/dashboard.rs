@@ -165,13 +165,13 @@ async fn series(address: SocketAddr, expression: &str) -> Result<usize, String> 
     Ok(data["result"].as_array().map_or(0, Vec::len))
 }
 
-/// A scaler with something to show in every metric: queries that work and that fail, a database that is away, LISTEN.
 /// A queue of pgmq, for the metrics that presets alone have.
 const QUEUE: &str = "CREATE SCHEMA pgmq; GRANT USAGE ON SCHEMA pgmq TO scaler;
     CREATE TABLE pgmq.meta (queue_name varchar, created_at timestamptz); INSERT INTO pgmq.meta VALUES ('mail', now());
     CREATE TABLE pgmq.q_mail (msg_id bigint, read_ct integer, enqueued_at timestamptz, vt timestamptz, message jsonb);
     GRANT SELECT ON ALL TABLES IN SCHEMA pgmq TO scaler";
 
+/// A scaler with something to show in every metric: queries that work and that fail, a database that is away, LISTEN.
 fn configuration(database: &Database<'_>, further: &str) -> String {
     let nowhere = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port");
     format!(

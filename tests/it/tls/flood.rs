@@ -24,7 +24,9 @@ const STRANGERS: [u8; 4] = [127, 0, 0, 2];
 /// Hellos that wait at the same time: as many connections as one peer may have that carried no call.
 const AT_ONCE: usize = 256;
 
+/// How long it lasts, and how many hellos there are at most: fewer than an address has ports.
 const FLOOD: Duration = Duration::from_secs(6);
+const HELLOS: usize = 10_000;
 
 /// Returns a key whose signatures take long, as people have them.
 fn rsa_4096() -> Option<KeyPair> {
@@ -48,7 +50,7 @@ async fn flood(address: SocketAddr, hello: &[u8]) -> usize {
     let began = Instant::now();
     let mut sockets = std::collections::VecDeque::new();
     let mut said = 0;
-    while began.elapsed() < FLOOD {
+    while began.elapsed() < FLOOD && said < HELLOS {
         let mut socket = frames::connect_from(STRANGERS, address).await;
         // The server may have closed it.
         said += usize::from(socket.write_all(hello).await.is_ok());
