@@ -38,7 +38,7 @@ use self::{
 /// The time for which a change is remembered.
 pub const LIFETIME: Duration = Duration::from_secs(24 * 3_600);
 
-/// The name that `clapometer get` uses by default. Its calls are not KEDA's: their end is no silence, and what they are told is no
+/// The name that `clapometer get` uses by default, also for an object of a manifest. Its calls are not KEDA's: their end is no silence, and what they are told is no
 /// trouble.
 pub const LOOKING: &str = "clapometer-get";
 

@@ -24,6 +24,7 @@ use self::{
 use super::{Exit, misused, start_runtime, whole};
 use crate::{
     proto::{ScaledObjectRef, external_scaler_client::ExternalScalerClient},
+    recorder::LOOKING,
     terminal::{print, style::ColorChoice},
 };
 
@@ -38,8 +39,9 @@ clapometer get [OPTIONS] <QUERY>
        clapometer get [OPTIONS] --manifest <FILE>";
 
 const EXAMPLES: &str = "\
-It calls GetMetricSpec, GetMetrics and IsActive, in this order and on one connection. For the scaler \
-this is one more trigger, which its limits and its metrics count.
+It calls GetMetricSpec, GetMetrics and IsActive, in this order and on one connection. The scaler's \
+limits and its metrics count these calls. Under the name clapometer-get they are a person's: its status \
+page, its log and its alerts ignore them. Under another --name they are KEDA's.
 
 With --manifest it asks for each external trigger of one ScaledJob or ScaledObject, with the metadata, \
 strategy and limits that stand there. It asks nothing of a cluster: how many Jobs or replicas there are \
@@ -71,8 +73,8 @@ pub(super) struct Get {
     /// The namespace of the ScaledJob or ScaledObject [default: the manifest's, or default]
     #[arg(long, value_name = "NAMESPACE", value_parser = NonEmptyStringValueParser::new())]
     namespace: Option<String>,
-    /// The name of the ScaledJob or ScaledObject
-    #[arg(long, value_name = "NAME", default_value = "clapometer-get", conflicts_with = "manifest")]
+    /// The name of the object that asks. The answer does not depend on it
+    #[arg(long, value_name = "NAME", default_value = LOOKING)]
     name: String,
     /// Further metadata of the trigger, one or several pairs; may be repeated. QUERY comes first
     #[arg(long = "metadata", value_name = "KEY=VALUE", num_args = 1..)]

@@ -148,7 +148,8 @@ impl ObjectOptions {
             .map(|(key, text, _)| (key.to_owned(), text.to_owned()))
             .collect();
         metadata.extend(get.metadata()?.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())));
-        let reference = ScaledObjectRef { name: object.name().to_owned(), namespace, scaler_metadata: metadata };
+        // The object's own name would make the scaler take this for a poll of KEDA, and miss the next one.
+        let reference = ScaledObjectRef { name: get.name.clone(), namespace, scaler_metadata: metadata };
         Ok(Ok((target, reference)))
     }
 

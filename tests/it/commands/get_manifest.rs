@@ -4,6 +4,7 @@ use serde_json::json;
 
 use super::{SOON, configuration, redacted, run_alone};
 use crate::support::{
+    admin,
     cluster::Cluster,
     database::Database,
     executable::{Executable, Finished, Serving},
@@ -73,6 +74,18 @@ async fn a_scaled_object_goes_from_zero_to_one_and_its_autoscaler_on() {
     insta::assert_snapshot!("scaled_object", page(&serving, WORKERS, &[]).await);
     let idle = WORKERS.replace("'61'", "'0'");
     insta::assert_snapshot!("scaled_object_idle", page(&serving, &idle, &["--replicas", "4"]).await);
+}
+
+#[tokio::test]
+async fn whoever_looks_at_an_object_is_not_taken_for_keda_unless_they_give_its_name() {
+    let serving = scaler().await;
+    let refused = JOBS.replace("param.n: '7'", "param.n: seven");
+    get(&serving, &refused, &[]).await;
+    page(&serving, WORKERS, &[]).await;
+    let status = async || serde_json::from_str::<serde_json::Value>(&admin::get(serving.admin, "/api/status").await);
+    assert_eq!(status().await.unwrap()["triggers"], json!([]));
+    page(&serving, WORKERS, &["--name", "workers"]).await;
+    assert_eq!(status().await.unwrap()["triggers"][0]["name"], "workers");
 }
 
 #[tokio::test]
