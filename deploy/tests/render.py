@@ -19,6 +19,7 @@ DEPLOY = pathlib.Path(__file__).resolve().parents[1]
 CHART = DEPLOY / "helm" / "clapometer"
 OBJECT_NAME = "^([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?)?$"
 HEADER = "# Rendered from {source} by `make manifests`; do not edit.\n"
+PATHS = "# Each runbook_url is a path of this repository: put in front of it where you read the documents.\n"
 
 
 def render_chart(values: dict, name: str = "clapometer", namespace: str = "clapometer") -> dict[str, str]:
@@ -102,7 +103,7 @@ def outputs() -> dict[pathlib.Path, str]:
         DEPLOY / "kustomize/components/mtls/configuration.patch.yaml": plain_yaml(CHART / "ci/mtls-values.yaml", only="configmap.yaml"),
         DEPLOY / "kustomize/demo/clapometer.yaml": plain_yaml(CHART / "ci/demo-values.yaml"),
         DEPLOY / "kustomize/demo/roles.yaml": roles_config_map(),
-        DEPLOY / "prometheus/alerts.yaml": HEADER.format(source="deploy/helm/clapometer/files/alerts.yaml") + alerts,
+        DEPLOY / "prometheus/alerts.yaml": HEADER.format(source="deploy/helm/clapometer/files/alerts.yaml") + PATHS + alerts,
         CHART / "README.md": values_table(),
         CHART / "values.schema.json": values_schema(),
     }

@@ -139,12 +139,31 @@ class Pods(unittest.TestCase):
         def links(file: str) -> list[str]:
             (rule,) = of_kind(self.rendered(file), "PrometheusRule")
             rules = [rule for group in rule["spec"]["groups"] for rule in group["rules"]]
-            return [rule["annotations"]["runbook_url"] for rule in rules]
+            return [rule["annotations"].get("runbook_url") for rule in rules]
 
-        paths = links("renamed-values.yaml")
+        groups = load(render.DEPLOY / "prometheus/alerts.yaml")["groups"]
+        paths = [rule["annotations"]["runbook_url"] for group in groups for rule in group["rules"]]
         self.assertTrue(paths and all(path.startswith("docs/runbook.md#") for path in paths), paths)
         base = "https://git.example.com/clapometer/blob/v0.1.0/"
         self.assertEqual(links("full-values.yaml"), [base + path for path in paths])
+        self.assertEqual(links("renamed-values.yaml"), [None] * len(paths), "a path is no URL")
+
+    def test_the_notes_name_a_query_that_there_is_and_say_what_the_pods_are(self):
+        databases = minimal()["config"]
+
+        def notes(config=databases, **values) -> str:
+            rendered = render.render_chart(minimal(config=config, **values))
+            return next(text for path, text in rendered.items() if path.endswith("NOTES.txt"))
+
+        own = databases | {"queries": {"outbox": {"sql": "SELECT 1"}, "mails": {"sql": "SELECT 1"}}}
+        self.assertIn("query: outstanding-claps\n", notes(databases))
+        self.assertIn("query: mails\n", notes(own))
+        self.assertIn("query: mails\n", notes(own | {"built_in_queries": False}))
+        self.assertIn("query: NAME\n", notes(databases | {"built_in_queries": False}))
+        self.assertIn("query: NAME\n", notes({"existingConfigMap": "own"}))
+        self.assertIn("replicaCount=0. There is no pod", notes(replicaCount=0))
+        self.assertIn("replicaCount=1. While the one pod moves", notes(replicaCount=1))
+        self.assertNotIn("replicaCount=", notes())
 
     def test_monitors_elsewhere_look_into_the_releases_namespace(self):
         documents = self.rendered("teams-values.yaml")
@@ -299,7 +318,7 @@ class Pods(unittest.TestCase):
         databases = {
             "numbers": {"host": "pooler", "port": 6432, "listen_host": "server", "listen_port": 5433},
             "hosts": {"host": "a,b", "port": "5434,5435"},
-            "referred": {"host": "c", "port": {"file": "/secrets/c/port5439"}, "password": {"env": "PGPASSWORD"}},
+            "referred": {"host": "c", "port": {"file": "/run/c/port5439"}, "password": {"env": "PGPASSWORD"}},
             "usual": {"host": "d"},
         }
         documents = render.objects(render.render_chart(minimal(config={"databases": databases})))

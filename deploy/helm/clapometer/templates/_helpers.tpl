@@ -112,6 +112,20 @@ annotations:
 {{- end -}}
 {{- end -}}
 {{- end -}}
+{{- range $key, $value := $database -}}
+{{- $path := "" -}}
+{{- if kindIs "map" $value -}}
+{{- $path = get $value "file" -}}
+{{- else if and (has $key (list "passfile" "sslcert" "sslkey" "sslrootcert")) (ne (toString $value) "system") -}}
+{{- $path = toString $value -}}
+{{- end -}}
+{{- if and $path (not (hasPrefix "/" $path)) -}}
+{{- fail (printf "config.databases.%s.%s names a file by a relative path, which no pod has: write /secrets/NAME/KEY and add {name: NAME} to secrets" $name $key) -}}
+{{- end -}}
+{{- if and (hasPrefix "/secrets/" $path) (not (include "clapometer.isMounted" (list $ $path))) -}}
+{{- fail (printf "config.databases.%s.%s names the file %s, and nothing is mounted there: add {name: %s} to secrets" $name $key $path (index (splitList "/" $path) 2)) -}}
+{{- end -}}
+{{- end -}}
 {{- end -}}
 {{- end -}}
 {{- if and .Values.queriesFrom.configMaps (hasKey (.Values.config.queries_from | default dict) "path") -}}
@@ -179,6 +193,28 @@ The ports of the databases: networkPolicy.databasePorts, and each port and liste
 {{- end -}}
 {{- end -}}
 {{- $ports | uniq | toJson -}}
+{{- end -}}
+
+{{/* Says "true" if a file is in a directory of `secrets` or of volumes.extraVolumeMounts. */}}
+{{- define "clapometer.isMounted" -}}
+{{- $path := index . 1 -}}
+{{- $directories := list -}}
+{{- with index . 0 -}}
+{{- range .Values.secrets -}}{{- $directories = append $directories (printf "/secrets/%s" .name) -}}{{- end -}}
+{{- range .Values.volumes.extraVolumeMounts -}}{{- $directories = append $directories .mountPath -}}{{- end -}}
+{{- end -}}
+{{- range $directory := $directories -}}
+{{- if hasPrefix (printf "%s/" (trimSuffix "/" $directory)) (printf "%s/" $path) -}}true{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* A query that the configuration has: the first of its own, else a built-in one. What is not known here is NAME. */}}
+{{- define "clapometer.exampleQuery" -}}
+{{- $built := "outstanding-claps" -}}
+{{- if or (include "clapometer.existingConfig" .) (eq (toString .Values.config.built_in_queries) "false") -}}
+{{- $built = "NAME" -}}
+{{- end -}}
+{{- keys (.Values.config.queries | default dict) | sortAlpha | first | default $built -}}
 {{- end -}}
 
 {{/* The name of the ConfigMap or Secret that holds the configuration in place of the chart's own. */}}
