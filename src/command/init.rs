@@ -43,8 +43,8 @@ At a terminal it asks what no database says. Elsewhere, as in a script, it answe
 such line `# assumed`. For a table of your own (--table) the open questions are comments.
 
 Exit codes:
-   0  all is well, whether or not there is a library
-   1  the server refused a question, or a file could not be written
+   0  all is well
+   1  there is no library and no --table, the server refused a question, or a file could not be written
    2  wrong usage, or a file of --out is there already
   69  the database is unavailable
   78  the configuration is wrong
@@ -105,6 +105,7 @@ struct Parts {
 
 /// The subject of the parts.
 enum Subject {
+    /// At least one.
     Libraries(Findings),
     Table(Table),
 }
@@ -153,10 +154,7 @@ impl Init {
             }
         };
         let parts = match subject {
-            Subject::Libraries(findings) if !findings.libraries.is_empty() => {
-                parts::of(&Draft::new(place, findings, &answers))
-            }
-            Subject::Libraries(findings) => template::without_table(&place, findings.remarks),
+            Subject::Libraries(findings) => parts::of(&Draft::new(place, findings, &answers)),
             Subject::Table(table) => template::of(&place, &table),
         };
         self.show(&parts)
@@ -228,6 +226,8 @@ enum Failure {
     Refused(QueryError),
     /// There is no such table. Others of its name may be in other schemas.
     NoTable { name: String, elsewhere: Vec<String> },
+    /// There is no library that is known. The remarks are about things that look like one.
+    NoLibrary { remarks: Vec<String> },
 }
 
 impl Failure {
@@ -263,6 +263,19 @@ impl Failure {
                 }
                 Exit::Failure
             }
+            Self::NoLibrary { remarks } => {
+                complain(&format!(
+                    "there is no queue library that is known in the database{at}; `clapometer presets` lists them"
+                ));
+                for remark in remarks {
+                    complain(&printable(&remark));
+                }
+                complain(&format!(
+                    "-> is it the right database? {} names it. For a table of your own: clapometer init --table SCHEMA.TABLE",
+                    settings.connection.name_of("dbname")
+                ));
+                Exit::Failure
+            }
         }
     }
 }
@@ -285,7 +298,13 @@ fn inspected<T>(
 async fn subject(inspector: &mut Inspector, table: Option<&NotifyTable>) -> Result<Subject, Failure> {
     Ok(match table {
         Some(table) => Subject::Table(own_table(inspector, table).await?),
-        None => Subject::Libraries(found::look(inspector).await.map_err(Failure::Refused)?),
+        None => {
+            let findings = found::look(inspector).await.map_err(Failure::Refused)?;
+            if findings.libraries.is_empty() {
+                return Err(Failure::NoLibrary { remarks: findings.remarks });
+            }
+            Subject::Libraries(findings)
+        }
     })
 }
 

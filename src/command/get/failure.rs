@@ -3,7 +3,7 @@
 use serde::Serialize;
 use tonic::{Code, Status};
 
-use crate::{command::Exit, telemetry::error_chain};
+use crate::{command::Exit, fault::Fault, telemetry::error_chain};
 
 /// A call without an answer.
 #[derive(Debug, Serialize)]
@@ -44,7 +44,7 @@ impl Failure {
             rpc: Some(rpc),
             code: name(status.code()),
             message: status.message().to_owned(),
-            advice: advice(status.code()),
+            advice: advice(status.code(), status.message()),
             exit,
         }
     }
@@ -111,8 +111,12 @@ fn connection_advice(message: &str, is_secure: bool) -> &'static str {
      before the address and give --tls-ca; else see its log"
 }
 
-fn advice(code: Code) -> &'static str {
+fn advice(code: Code, message: &str) -> &'static str {
     match code {
+        Code::Unavailable if message == Fault::Disabled.to_string() => {
+            "the scaler's configuration has `enabled: false` for this database: somebody has switched it off. KEDA starts \
+             nothing and leaves alone what runs"
+        }
         Code::Unavailable => {
             "the scaler answers, its database does not: see its log, and run `clapometer check` with its \
              configuration. KEDA starts nothing and leaves alone what runs"

@@ -69,15 +69,3 @@ pub(super) fn text(place: &Place, readings: &[Reading<'_>]) -> String {
     }
     text + "COMMIT;\n"
 }
-
-/// Says that nobody knows yet what must be read.
-pub(super) fn unknown(place: &Place) -> String {
-    let name = &place.known.name_in_sql;
-    comment(
-        "--",
-        &format!(
-            "Which table, in which schema? `clapometer init --table SCHEMA.TABLE` writes the statements: GRANT USAGE on the \
-             schema and GRANT SELECT on the table, to {name}."
-        ),
-    )
-}

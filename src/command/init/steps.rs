@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::{
+    answers::MARK,
     draft::Place,
     files::{CONFIG, MANIFEST, PASSWORD, SQL},
 };
@@ -36,12 +37,6 @@ impl Steps {
         Self { psql: place.psql, password, can_be_served }
     }
 
-    /// The same, where the grants make no role.
-    pub(super) fn without_new_role(self, place: &Place) -> Self {
-        let password = self.password.map(|_| Password::Known(place.role.value.clone()));
-        Self { password, ..self }
-    }
-
     /// Writes them, for parts in this directory.
     pub(super) fn commands(&self, directory: &Path) -> Vec<String> {
         let [config, sql, manifest] = [CONFIG, SQL, MANIFEST].map(|name| shown(directory, name));
@@ -66,10 +61,12 @@ impl Steps {
         commands.push(format!("clapometer lint {manifest}"));
         if self.can_be_served {
             commands.push("# what KEDA would do now".to_owned());
-            commands.push(format!("clapometer serve --config {config} & sleep 1"));
+            let listen = "--listen 127.0.0.1:9090 --admin-listen 127.0.0.1:9091";
+            commands.push(format!("clapometer serve --config {config} {listen} & sleep 1"));
             commands.push(format!("clapometer get --manifest {manifest} --address 127.0.0.1:9090"));
-            commands.push("# once the scaler runs in the cluster".to_owned());
-            commands.push(format!("kubectl apply -f {manifest}"));
+            commands.push("kill %1".to_owned());
+            commands.push(format!("# once the scaler runs in the cluster, and the lines with `{MARK}` are right"));
+            commands.push(format!("kubectl apply -n NAMESPACE -f {manifest}"));
         }
         commands
     }
@@ -114,6 +111,6 @@ mod tests {
     #[test]
     fn only_what_is_complete_is_served() {
         assert_eq!(commands(None, false).last().unwrap(), "clapometer lint scaling/manifest.yaml");
-        assert_eq!(commands(None, true).last().unwrap(), "kubectl apply -f scaling/manifest.yaml");
+        assert_eq!(commands(None, true).last().unwrap(), "kubectl apply -n NAMESPACE -f scaling/manifest.yaml");
     }
 }

@@ -40,24 +40,6 @@ pub(super) fn of(place: &Place, table: &Table) -> Parts {
     }
 }
 
-/// The template where no library was found and no table was named.
-pub(super) fn without_table(place: &Place, remarks: Vec<String>) -> Parts {
-    let mut found = remarks;
-    found.push(
-        "No queue library that is known is in this database; `clapometer presets` lists them. For a table of your own the \
-         open questions below are comments. `clapometer init --table SCHEMA.TABLE` fills in what the catalog says about it."
-            .to_owned(),
-    );
-    Parts {
-        found,
-        config: configuration::text(place, &queries(QUERY, "/* Which table? */", "")),
-        sql: grants::unknown(place),
-        manifest: objects(QUERY),
-        // Without a table there is nothing to grant, and no role is made.
-        steps: Steps::of(place, false).without_new_role(place),
-    }
-}
-
 /// Writes the query. Its SQL is wrong until every question is answered: a count of the wrong rows must not look right.
 fn queries(name: &str, table: &str, columns: &str) -> String {
     let columns: String = columns.lines().map(|line| format!("  {line}\n")).collect();

@@ -41,8 +41,12 @@ async fn what_is_unavailable_exits_with_69() {
     let database = Database::empty(Cluster::shared().await).await;
     let access = database.scaler().by_way_of(nobody);
     let serving = Executable::serve(&configuration(&access, "  jobs: {sql: SELECT 1}\n")).serving().await;
+    let off = configuration(&database.scaler(), "  jobs: {sql: SELECT 1}\n")
+        .replace("    host:", "    enabled: false\n    host:");
+    let off = Executable::serve(&off).serving().await;
     let cases = [
         (serving.grpc.to_string(), "GetMetrics", "the scaler answers, its database does not"),
+        (off.grpc.to_string(), "GetMetrics", "`enabled: false` for this database"),
         (nobody.to_string(), "connect", "nothing answers there"),
         (serving.admin.to_string(), "GetMetricSpec", "the connection broke"),
         (format!("https://{}", serving.grpc), "connect", "the scaler seems to serve plain text"),

@@ -209,19 +209,39 @@ async fn a_role_without_rights_finds_the_tables_and_assumes_the_queue() {
 }
 
 #[tokio::test]
-async fn a_database_without_a_library_gets_a_template_that_counts_nothing_until_it_is_answered() {
+async fn a_database_without_a_library_is_named_and_nothing_is_written() {
     let database = Database::empty(Cluster::shared().await).await;
     database.execute("CREATE TABLE que_jobs (id bigint, queue text, run_at timestamptz)").await;
-    let document = printed(&database.scaler(), &[]).await.output;
-    assert!(document.contains("looks like Que (Ruby) but has no column finished_at"), "{document}");
-    assert!(document.contains("No queue library that is known is in this database"), "{document}");
-    let config = part(&database.scaler(), "scaler", "config").await;
+    let access = database.superuser();
+    let out = crate::support::tempdir::new("init").join("scaling");
+    for arguments in [&[][..], &["--print", "config"], &["--out", out.to_str().unwrap()]] {
+        let found = init(&access, arguments).finish(COMMAND).await;
+        assert_eq!((found.code(), &*found.output), (Some(1), ""), "{arguments:?}");
+        let named = format!(
+            "there is no queue library that is known in the database {} at 127.0.0.1:{};",
+            database.name(),
+            database.cluster().port()
+        );
+        assert!(found.errors.contains(&named), "{}", found.errors);
+        assert!(found.errors.contains("looks like Que (Ruby) but has no column finished_at"), "{}", found.errors);
+        assert!(found.errors.contains("-> is it the right database? PGDATABASE names it."), "{}", found.errors);
+        assert!(found.errors.contains("clapometer init --table SCHEMA.TABLE"), "{}", found.errors);
+    }
+    assert!(!out.exists());
+}
+
+#[tokio::test]
+async fn a_template_counts_nothing_until_its_questions_are_answered() {
+    let database = Database::empty(Cluster::shared().await).await;
+    database.execute("CREATE TABLE jobs (id bigint)").await;
+    let arguments = ["--table", "jobs", "--role", "scaler", "--print", "config"];
+    let config = printed(&database.superuser(), &arguments).await.output;
     let check = Executable::clapometer(["check", "--config", "c.yaml"]).file("c.yaml", &config);
     let checked = check.file("clapometer.password", &database.scaler().password).finish(COMMAND).await;
     assert_eq!(checked.code(), Some(1), "{}", checked.output);
     let words: Vec<&str> = checked.output.split_whitespace().collect();
-    let questions = "3 questions are open in queries.jobs.sql: Which rows could a worker take now? Which table? Which rows \
-                     wait, or does a worker hold? Not those that are done";
+    let questions = "2 questions are open in queries.jobs.sql: Which rows could a worker take now? Which rows wait, \
+                     or does a worker hold? Not those that are done";
     assert!(words.join(" ").contains(questions), "{}", checked.output);
 }
 
@@ -331,6 +351,7 @@ async fn the_grants_of_columns_that_the_dba_is_told_of_are_enough() {
 #[tokio::test]
 async fn a_host_that_means_another_server_in_a_pod_has_a_remark() {
     let database = Database::empty(Cluster::shared().await).await;
+    install(&database, &RIVER, "public", "INSERT INTO river_job (queue) VALUES ('mail')").await;
     let access = database.superuser();
     let config = printed(&access, &["--print", "config"]).await.output;
     assert!(config.contains("    host: \"127.0.0.1\"  # in a pod the name of its Service or server\n"), "{config}");
