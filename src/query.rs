@@ -87,6 +87,8 @@ pub struct PresetQuery {
     pub stalled: &'static str,
     /// The statement that says whether the configured queue has ever been seen.
     pub seen: Option<String>,
+    /// The statement that lists the queues that there are, for a queue that was never seen.
+    pub queues: Option<String>,
 }
 
 /// `budget` of a grouped query.

@@ -62,7 +62,9 @@ pub(crate) fn described(error: &serde_saphyr::Error) -> String {
         Error::UnsupportedTag { .. } => "an unknown tag (!name); put text that starts with ! in quotes".into(),
         Error::MultipleDocuments { .. } => "several documents; there must be one".into(),
         Error::Unexpected { .. } | Error::NullIntoString { .. } => {
-            "a key that is no text (a template such as {{ ... }} that nobody has rendered, perhaps)".into()
+            "a key that is no text (null, true or a number: put it in quotes; or a template such as {{ ... }} that nobody has \
+             rendered)"
+                .into()
         }
         Error::QuotingRequired { .. } | Error::InvalidScalar { .. } | Error::NonFiniteFloat { .. } => {
             "a value that cannot be read; put it in quotes".into()

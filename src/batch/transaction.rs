@@ -72,8 +72,8 @@ pub enum Error {
     Collision(String),
     /// The tables are missing, or are not those of the batch.
     #[error(
-        "the tables of the batch are not there ({0}): run `postgres-batch migrate up`; if they are in another schema, name \
-         it with --schema, and see that the role has USAGE on it"
+        "the tables of the batch are not there: run `postgres-batch migrate up`; if they are in another schema, name it with \
+         --schema, and see that the role has USAGE on it ({0})"
     )]
     NotMigrated(String),
     /// Any other error of the server. Another try will not help.
@@ -204,8 +204,8 @@ impl Transactions {
             (Error::NotMigrated(reason), Some(schema)) => {
                 let schema = schema.escape_debug();
                 format!(
-                    "the schema \"{schema}\" does not have the tables of the batch ({reason}): run \
-                     `postgres-batch --schema \"{schema}\" migrate up`, or name another schema"
+                    "the schema \"{schema}\" does not have the tables of the batch: run \
+                     `postgres-batch --schema \"{schema}\" migrate up`, or name another schema ({reason})"
                 )
             }
             _ => error.to_string(),

@@ -17,6 +17,9 @@ use crate::{
 /// The longest time of an option. A row that no worker has touched for this long belongs to no worker.
 const LONGEST: Duration = Duration::from_secs(30 * 24 * 3_600);
 
+/// The most queues of a library that are listed where the configured one was never seen.
+const MOST_QUEUES: usize = 20;
+
 const NAMES: [&str; presets::ALL.len()] = {
     let mut names = [""; presets::ALL.len()];
     let mut index = 0;
@@ -168,6 +171,7 @@ pub(super) fn read(section: &Section<'_>, preset: Option<Entry<'_>>) -> Option<E
             expects: preset.expects(),
             stalled: preset.stalled,
             seen: preset.seen(&options),
+            queues: preset.queues(&options, MOST_QUEUES),
         },
     })
 }

@@ -293,6 +293,17 @@ mod tests {
     }
 
     #[test]
+    fn a_parameter_is_unset_if_neither_a_variable_nor_a_string_may_have_it() {
+        let is_unset = |pairs: &[(&str, &str)]| {
+            let lookup = |name: &str| pairs.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
+            ConnectionSource::from_environment(&lookup).expect("a source").is_unset("dbname")
+        };
+        assert!(is_unset(&[("PGHOST", "h"), ("PGUSER", "u")]));
+        assert!(!is_unset(&[("PGHOST", "h"), ("PGUSER", "u"), ("PGDATABASE", "d")]));
+        assert!(!is_unset(&[("DATABASE_URL", "postgres://u@localhost:1/d")]));
+    }
+
+    #[test]
     fn what_is_not_utf_8_is_refused_where_it_stands() {
         let message = resolved(&[("PGHOST", "h"), ("PGPASSWORD", "p\u{fffd}")]).expect_err("a fault");
         assert_eq!(message, "PGPASSWORD: is not UTF-8");

@@ -43,6 +43,12 @@ impl ConnectionSource {
         &self.0.params
     }
 
+    /// Returns whether nobody has written a parameter. A connection string may have any.
+    pub fn is_unset(&self, parameter: &str) -> bool {
+        let texts = &self.0.params.texts;
+        !texts.contains_key(parameter) && !texts.contains_key("url")
+    }
+
     /// Returns the name under which a person finds a parameter: its key or its variable, or the connection string that
     /// has it.
     pub fn name_of(&self, parameter: &str) -> String {

@@ -100,7 +100,13 @@ pub(crate) fn on_session(cause: Cause, connection: &ConnectionSource) -> String 
             let (dbname, user) = (identifier(&connection.dbname), identifier(&connection.user));
             format!("as the database's owner: GRANT CONNECT ON DATABASE {dbname} TO {user};")
         }
-        Cause::MissingDatabase => format!("check {}; `psql -l` lists what is there", name("dbname")),
+        Cause::MissingDatabase => {
+            let unset = match connection.is_unset("dbname") {
+                true => format!(" (not set: it is {})", name("user")),
+                false => String::new(),
+            };
+            format!("check {}{unset}; `psql -l` lists what is there", name("dbname"))
+        }
         Cause::ClosedDatabase => {
             let dbname = identifier(&connection.as_loaded().dbname);
             format!("name another database in {}, or: ALTER DATABASE {dbname} ALLOW_CONNECTIONS true;", name("dbname"))

@@ -107,8 +107,8 @@ pub struct Inspection {
     pub plan: Option<Plan>,
     /// The relations that its text names.
     pub relations: Vec<Named>,
-    /// True if a preset's queue has ever been seen; absent without one, and where the server did not say.
-    pub is_queue_seen: Option<bool>,
+    /// The queues that there are, as far as the role may read them, if a preset's own one was never seen.
+    pub queues_instead: Option<Vec<String>>,
 }
 
 /// A session that inspects one query after another.
@@ -170,7 +170,7 @@ impl Inspector {
         let reading = self.read(statement, parameters).await;
         let took = sent_at.elapsed();
         if reading.as_ref().is_err_and(|error| error.cause == Cause::StatementPooling) {
-            return Inspection { reading, took, plan: None, relations: Vec::new(), is_queue_seen: None };
+            return Inspection { reading, took, plan: None, relations: Vec::new(), queues_instead: None };
         }
         if reading.as_ref().is_err_and(|error| error.is_from_server) {
             self.renew().await;
@@ -184,8 +184,8 @@ impl Inspector {
             Err(error) if error.cause == Cause::Privilege => Err(self.with_grant(error, &relations).await),
             reading => reading,
         };
-        let is_queue_seen = self.is_queue_seen(&statement.query).await;
-        Inspection { reading, took, plan, relations, is_queue_seen }
+        let queues_instead = self.queues_instead(&statement.query).await;
+        Inspection { reading, took, plan, relations, queues_instead }
     }
 
     /// Returns the statement that lets another role read what these queries name.
@@ -236,7 +236,16 @@ impl Inspector {
         relations.unwrap_or_default()
     }
 
-    /// Asks whether the queue of a preset has ever been seen.
+    /// Returns the queues that there are if the queue of a preset has never been seen.
+    async fn queues_instead(&mut self, query: &Query) -> Option<Vec<String>> {
+        if self.is_queue_seen(query).await? {
+            return None;
+        }
+        let queues = query.preset.as_ref()?.queues.as_ref()?;
+        Some(self.texts(queues).await.unwrap_or_default())
+    }
+
+    /// Asks whether the queue of a preset has ever been seen. Returns `None` without a queue, and where the server does not say.
     async fn is_queue_seen(&mut self, query: &Query) -> Option<bool> {
         let seen = query.preset.as_ref()?.seen.as_ref()?;
         if self.session.client.is_closed() {

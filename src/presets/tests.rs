@@ -108,7 +108,7 @@ fn section(preset: &Preset) -> String {
     let channel = channel.map_or_else(|| "none".to_owned(), |channel| format!("`{channel}`"));
     let mut text = format!(
         "## {name}\n\n{library}, tested with {tested}.\n\n```console\n\
-         printf 'queries: {{{example}}}\\n' > clapometer.yaml\nclapometer check --config clapometer.yaml\n```\n\n\
+         printf 'queries: {{{example}}}\\n' | clapometer check --config -\n```\n\n\
          | state | counts as |\n| --- | --- |\n"
     );
     for State { rows, counts } in preset.states {

@@ -1,6 +1,6 @@
 //! Advice: a sentence for each cause of a failure.
 
-use super::{excerpt::Excerpt, report::Origin};
+use super::{excerpt::Excerpt, report::Origin, warning};
 use crate::{
     config::{Config, Database},
     fault::{Fault, Unusable},
@@ -241,6 +241,11 @@ fn for_preset(query: &Query, preset: &PresetQuery, database: &str, cause: Cause)
         Cause::StatementTimeout => format!("raise queries.{name}.timeout"),
         _ => return None,
     })
+}
+
+/// Advises on a queue that has a table of its own, and has none.
+pub(super) fn for_queue(query: &Query, queues: &[String]) -> String {
+    format!("there is no such queue: correct queries.{}.queue{}, or create it", query.name, warning::others(queues))
 }
 
 /// Advises on a sum that failed although each of its databases answered.

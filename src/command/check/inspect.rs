@@ -87,19 +87,20 @@ fn server_info(server: Server, search_path: Option<&str>) -> ServerInfo {
 
 fn query_report(statement: &Statement, database: &str, origin: Origin, inspection: Inspection) -> QueryReport {
     let query = &*statement.query;
-    let Inspection { reading, took, plan, relations: _, is_queue_seen } = inspection;
+    let Inspection { reading, took, plan, relations: _, queues_instead } = inspection;
+    let queues = queues_instead.as_deref();
     let stalled = reading.as_ref().ok().and_then(|reading| reading.stalled).unwrap_or_default();
     let reading = reading.map(Arc::new);
     let answer = reading.as_ref().ok().map(Arc::clone);
     let outcome = match reading {
         Ok(reading) => answered(query, &reading),
-        Err(error) => failed(statement, database, origin, error),
+        Err(error) => failed(statement, database, origin, error, queues),
     };
     let mut warnings = Vec::new();
     if matches!(outcome, QueryOutcome::Answered(_) | QueryOutcome::Grouped { .. }) {
         warnings.extend(warning::for_duration(query, took));
     }
-    warnings.extend(query.preset.iter().flat_map(|preset| warning::for_preset(preset, stalled, is_queue_seen)));
+    warnings.extend(query.preset.iter().flat_map(|preset| warning::for_preset(preset, stalled, queues)));
     if let QueryOutcome::Answered(answer) = &outcome {
         warnings.extend(warning::for_value(query, answer.value));
         let cap = plan.as_ref().and_then(|plan| plan.cap);
@@ -169,10 +170,19 @@ fn answered(query: &Query, reading: &Reading) -> QueryOutcome {
     }
 }
 
-fn failed(statement: &Statement, database: &str, origin: Origin, error: QueryError) -> QueryOutcome {
+fn failed(
+    statement: &Statement,
+    database: &str,
+    origin: Origin,
+    error: QueryError,
+    queues_instead: Option<&[String]>,
+) -> QueryOutcome {
     let is_absent = error.cause == Cause::MissingTable && origin == Origin::BuiltIn;
     let excerpt = error.position.and_then(|position| Excerpt::locate(statement.text(), position));
-    let advice = advice::for_query(&statement.query, database, origin, &error, excerpt.as_ref());
+    let advice = match queues_instead {
+        Some(queues) if error.cause == Cause::MissingTable => advice::for_queue(&statement.query, queues),
+        _ => advice::for_query(&statement.query, database, origin, &error, excerpt.as_ref()),
+    };
     let problem = problem(error, excerpt, advice);
     if is_absent { QueryOutcome::Absent(problem) } else { QueryOutcome::Failed(problem) }
 }

@@ -141,12 +141,13 @@ pub(super) fn for_duration(query: &Query, took: Duration) -> Option<Warning> {
 }
 
 /// Returns the warnings about a preset's rows.
-pub(super) fn for_preset(query: &PresetQuery, stalled: f64, is_queue_seen: Option<bool>) -> Vec<Warning> {
+pub(super) fn for_preset(query: &PresetQuery, stalled: f64, queues_instead: Option<&[String]>) -> Vec<Warning> {
     let mut warnings = Vec::new();
-    if is_queue_seen == Some(false) {
+    if let Some(queues) = queues_instead {
+        let others = others(queues);
         warnings.push(
             Warning::new("the queue has never been seen in this database")
-                .advise("check the spelling of queue; an empty queue looks the same to KEDA"),
+                .advise(format!("check the spelling of queue{others}; an empty queue looks the same to KEDA")),
         );
     }
     if stalled > 0.0 {
@@ -156,6 +157,11 @@ pub(super) fn for_preset(query: &PresetQuery, stalled: f64, is_queue_seen: Optio
         );
     }
     warnings
+}
+
+/// Names the queues that there are, in parentheses behind the one that there is not.
+pub(super) fn others(queues: &[String]) -> String {
+    if queues.is_empty() { String::new() } else { format!(" (there are: {})", queues.join(", ")) }
 }
 
 /// Returns a warning about a number that KEDA and Kubernetes cannot hold.

@@ -48,5 +48,6 @@ async fn what_was_read_too_often_is_stalled_and_a_queue_without_a_table_is_refus
     database.execute("SELECT queue('jobs', '(now(), 4), (now(), 5)')").await;
     let queries = PGMQ.query("jobs", ", queue: jobs, max_reads: 5") + "\n";
     assert_eq!(numbers(&check(&configuration(&database.scaler(), &queries), 0).await, "jobs"), [1, 1, 1]);
-    PGMQ.is_refused(&database, "another", "rejected", "the preset expects the tables of").await;
+    let advice = "there is no such queue: correct queries.one.queue (there are: jobs), or create it";
+    PGMQ.is_refused(&database, "another", "rejected", advice).await;
 }
