@@ -194,7 +194,7 @@ impl Status {
 
     fn query_table(&self) -> String {
         let mut markup = Markup::default();
-        let columns = "<th>Query<th>State<th class=\"n\">Value<th>Last hour<th class=\"n wide\">Activity\
+        let columns = "<th>Query<th>State<th class=\"n\">Value<th class=\"tablet\">Last hour<th class=\"n wide\">Activity\
                        <th class=\"n wide\">Age<th class=\"n wide\">Took<th class=\"n wide\">Statements";
         begin_table(&mut markup, "queries", "Queries", self.queries.len(), columns);
         for query in self.queries.iter().take(QUERIES) {
@@ -223,7 +223,7 @@ impl Status {
                 (Sort::Query, "Query", "wide"),
                 (Sort::State, "State", ""),
                 (Sort::Value, "KEDA was told", ""),
-                (Sort::Asked, "Asked", "n"),
+                (Sort::Asked, "Asked", "n tablet"),
             ] {
                 sort_head(&mut markup, sort, title, class, view);
             }
@@ -372,7 +372,7 @@ fn query_row(markup: &mut Markup, query: &Query) {
         (None, Some(keys)) => markup.raw(plural(keys, "key", "keys")),
         (None, None) => markup,
     };
-    markup.raw("<td>");
+    markup.raw("<td class=\"tablet\">");
     let known = query.history.iter().flatten();
     let (least, most) = known.fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), value| (a.min(*value), b.max(*value)));
     if least <= most {
@@ -417,7 +417,7 @@ fn trigger_row(markup: &mut Markup, trigger: &Trigger) {
         error(markup, Some(&format!("since {day}{}, {} before", since.time_of_day(), number(before))));
     }
     error(markup, trigger.error.as_deref());
-    markup.raw("<td class=\"n\">").age(&trigger.asked_at);
+    markup.raw("<td class=\"n tablet\">").age(&trigger.asked_at);
 }
 
 /// Lets a narrow screen break a code between its words.
