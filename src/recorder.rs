@@ -6,6 +6,7 @@
 
 mod episodes;
 mod history;
+mod incidents;
 mod log;
 mod recall;
 mod texts;
@@ -53,12 +54,6 @@ const NAMESPACE_CAPACITY: usize = CAPACITY / 4;
 
 /// The number of triggers that are forgotten at once: to find the longest silent ones takes a walk over all.
 const FORGOTTEN_AT_ONCE: usize = 64;
-
-/// The most incidents of the process: reloads, and databases that went down and came up.
-const INCIDENTS: usize = 2_048;
-
-/// The most bytes of the text of an incident.
-const LONGEST_TEXT: usize = 200;
 
 /// The bytes that a trigger takes beside its texts: its record, and its places in the tables, which are up to half empty
 /// and are held twice while they grow.
@@ -196,21 +191,6 @@ impl Recorder {
         let at = self.tenths(now);
         let object = self.hasher.hash_one((asker.namespace, asker.name));
         self.lock().change(key, object, asker, keys, at);
-    }
-
-    /// Records a reload, or that a database went down or came up.
-    pub fn happened(&self, mut incident: Incident) {
-        match &mut incident {
-            Incident::Reload { changed } => *changed = shortened_list(changed, LONGEST_TEXT),
-            Incident::ReloadRejected { fault } => fault.truncate(fault.floor_char_boundary(LONGEST_TEXT)),
-            _ => {}
-        }
-        let at = self.tenths(Instant::now());
-        let mut store = self.lock();
-        if store.incidents.len() >= INCIDENTS {
-            store.incidents.pop_front();
-        }
-        store.incidents.push_back((at, incident));
     }
 
     /// Returns the time of a moment on the wall clock. It is the same for each question, so that two answers tell one time of one

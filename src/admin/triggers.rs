@@ -114,7 +114,8 @@ fn name_databases(history: &mut History, catalog: &Catalog) {
         | Incident::Hearing { database }
         | Incident::PoolFull { database, .. }
         | Incident::PoolFree { database }
-        | Incident::SearchPath { database } => is_used(database),
+        | Incident::SearchPath { database }
+        | Incident::SearchPathSet { database } => is_used(database),
         Incident::Unannounced { query, .. } => triggers.iter().any(|trigger| trigger.query == *query),
         Incident::Reload { .. } | Incident::ReloadRejected { .. } | Incident::Standstill { .. } => true,
     });

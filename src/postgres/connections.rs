@@ -80,10 +80,24 @@ impl Database {
             Some(News::Over) => {
                 tracing::info!(%database, "readings wait for a connection no more");
                 self.observed.crowded_since.send_replace(None);
-                self.metrics.recorder.happened(Incident::PoolFree { database });
             }
             None => {}
         }
+    }
+
+    /// Records the end of each state in which the database is not. A handle that a reload has replaced may have begun it, and may have
+    /// told of it until now.
+    fn end_states(&self, crowding: &Crowding) {
+        let state = self.state();
+        let database = || self.labels.database.clone();
+        let ends = [
+            (state.outcome == Some(Ok(()))).then(|| Incident::DatabaseUp { database: database() }),
+            (state.is_standby == Some(false)).then(|| Incident::Primary { database: database() }),
+            (state.hears == Some(true)).then(|| Incident::Hearing { database: database() }),
+            crowding.is_calm(Instant::now()).then(|| Incident::PoolFree { database: database() }),
+            self.settings.search_path.is_some().then(|| Incident::SearchPathSet { database: database() }),
+        ];
+        ends.into_iter().flatten().for_each(|end| self.metrics.recorder.happened(end));
     }
 
     /// Closes all connections, busy ones when they are done. Later ones read credentials and host anew.
@@ -98,7 +112,7 @@ pub(super) fn is_outdated(connection: &deadpool_postgres::Metrics, renewed_at: I
     connection.age() > renewed_at.elapsed()
 }
 
-/// Closes connections that lie idle, are old or outdated, and tells when there are too few, until the handle is dropped.
+/// Closes connections that lie idle, are old or outdated, tells when there are too few, and ends what is over, until the handle is dropped.
 pub(super) async fn sweep(database: Weak<Database>) {
     let mut crowding = Crowding::default();
     loop {
@@ -111,5 +125,69 @@ pub(super) async fn sweep(database: Weak<Database>) {
             metrics.last_used() <= idle && metrics.age() <= lifetime && !is_outdated(&metrics, renewed_at)
         });
         database.tell_of_crowding(&mut crowding);
+        database.end_states(&crowding);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        config::{Config, Environment},
+        fault::Fault,
+        metrics::{Build, Metrics},
+        recorder::Window,
+        shutdown::Supervisor,
+    };
+
+    /// Returns the handle of a database, which stays unconnected.
+    fn handle(further: &str, metrics: &Arc<Metrics>, supervisor: &Supervisor) -> Arc<Database> {
+        let text = format!(
+            "databases: {{app: {{host: /run/postgresql, dbname: jobs, user: clapometer, enabled: false{further}}}}}
+queries: {{jobs: {{sql: SELECT 1}}}}
+"
+        );
+        let config = Config::parse(&text, &Environment::default()).expect("a configuration");
+        Database::new(Arc::clone(&config.databases["app"]), Arc::clone(metrics), supervisor)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_handle_ends_what_the_one_before_it_has_told_of_once_it_knows_that_it_is_over() {
+        let metrics = Arc::new(Metrics::new(Build { version: "0", commit: "0", rustc: "0" }));
+        let (supervisor, _) = Supervisor::new();
+        let told = || {
+            let window = Window { at: None, before: Duration::from_secs(3_600), after: Duration::ZERO };
+            let happened = metrics.recorder.history("default", "worker", window).incidents;
+            happened.into_iter().map(|happening| happening.incident).collect::<Vec<_>>()
+        };
+        let database = || "app".to_owned();
+        let before = handle("", &metrics, &supervisor);
+        let _ = before.observed.standby(false);
+        let _ = before.observed.standby(true);
+        before.health.failed(Fault::Unreachable, "", &metrics);
+        for begun in [
+            Incident::PoolFull { database: database(), held_by: String::new() },
+            Incident::Deaf { database: database(), reason: "closed".to_owned() },
+            Incident::SearchPath { database: database() },
+        ] {
+            metrics.recorder.happened(begun);
+        }
+        drop(before);
+        let begun = told().len();
+
+        let after = handle(", search_path: jobs", &metrics, &supervisor);
+        sleep(2 * SWEEP_INTERVAL).await;
+        let (free, set) =
+            (Incident::PoolFree { database: database() }, Incident::SearchPathSet { database: database() });
+        assert_eq!(told()[begun..], [free.clone(), set.clone()], "nothing is known of the others");
+        after.health.answered(&metrics);
+        let _ = after.observed.standby(false);
+        metrics.listen_up.get_or_create(&after.labels).set(1);
+        let up = Incident::DatabaseUp { database: database() };
+        assert_eq!(told()[begun..], [free.clone(), set.clone(), up.clone()], "an outage is over at once");
+        sleep(4 * SWEEP_INTERVAL).await;
+        let (primary, hearing) =
+            (Incident::Primary { database: database() }, Incident::Hearing { database: database() });
+        assert_eq!(told()[begun..], [free, set, up, primary, hearing]);
     }
 }

@@ -42,6 +42,11 @@ impl Crowding {
         self.is_told = news == News::Begun;
         Some(news)
     }
+
+    /// Returns whether no reading has had to wait for long within a minute.
+    pub(super) fn is_calm(&self, now: Instant) -> bool {
+        !self.is_told && self.latest.is_none_or(|latest| now >= latest + LASTING)
+    }
 }
 
 #[cfg(test)]
@@ -59,5 +64,11 @@ mod tests {
         assert_eq!((look(120, 0), look(150, 0), look(160, 2)), (None, None, None), "now and again is not over");
         assert_eq!((look(175, 0), look(220, 0), look(235, 0)), (None, Some(News::Over), None));
         assert_eq!((look(250, 9), look(265, 9)), (None, Some(News::Begun)));
+        let is_calm = |crowding: &Crowding, seconds: u64| crowding.is_calm(start + Duration::from_secs(seconds));
+        assert!(!is_calm(&crowding, 265) && !is_calm(&crowding, 400), "its end is not told");
+        crowding.look(Duration::ZERO, start + Duration::from_secs(400));
+        assert!(is_calm(&crowding, 400) && is_calm(&Crowding::default(), 0));
+        crowding.look(Duration::from_secs(9), start + Duration::from_secs(415));
+        assert!(!is_calm(&crowding, 430) && is_calm(&crowding, 475));
     }
 }

@@ -112,8 +112,9 @@ impl Health {
         metrics.breaker_open.get_or_create(&self.labels).set(0);
         if before == Latest::Bad {
             tracing::info!(database = %self.labels.database, "database answers again");
-            metrics.recorder.happened(Incident::DatabaseUp { database: self.labels.database.clone() });
         }
+        // It ends an outage that a handle before this one has begun, too.
+        metrics.recorder.happened(Incident::DatabaseUp { database: self.labels.database.clone() });
     }
 
     /// Records that a session could not be opened.

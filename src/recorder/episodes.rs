@@ -5,7 +5,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{
-    Incident, LIFETIME, Recorder, Store, Tenths, tenths_of,
+    Incident, LIFETIME, Recorder, Tenths,
+    incidents::{begins, lasted, lasting_state},
+    tenths_of,
     troubles::{TOGETHER, Trouble},
 };
 
@@ -83,33 +85,12 @@ impl Recorder {
     }
 }
 
-impl Store {
-    /// Returns the incidents before a time that held then: those that nothing has ended, and of what has no end the latest of each
-    /// database.
-    pub(super) fn standing(&self, from: i64) -> Vec<&(Tenths, Incident)> {
-        let mut standing: Vec<&(Tenths, Incident)> = Vec::new();
-        for happening in self.incidents.iter().take_while(|(at, _)| i64::from(*at) < from) {
-            let incident = &happening.1;
-            match (state(incident), begins(incident)) {
-                (Some(_), Some(true)) => standing.push(happening),
-                (Some(of), Some(false)) => standing.retain(|(_, known)| state(known) != Some(of)),
-                _ if matches!(incident, Incident::SearchPath { .. }) => {
-                    standing.retain(|(_, known)| known != incident);
-                    standing.push(happening);
-                }
-                _ => {}
-            }
-        }
-        standing
-    }
-}
-
 /// Joins each incident that has an end with it. What comes back soon is not over.
 fn paired<'a>(incidents: impl Iterator<Item = &'a (Tenths, Incident)>) -> Vec<(Tenths, Option<Tenths>, Matter)> {
     let mut episodes: Vec<(Tenths, Option<Tenths>, &Incident)> = Vec::new();
     for (at, incident) in incidents {
-        let state = state(incident);
-        let same = episodes.iter().rposition(|(.., known)| state.is_some() && self::state(known) == state);
+        let state = lasting_state(incident);
+        let same = episodes.iter().rposition(|(.., known)| state.is_some() && lasting_state(known) == state);
         let is_near = |index: usize| episodes[index].1.is_none_or(|ended_at| at.saturating_sub(ended_at) < TOGETHER);
         match (same, begins(incident)) {
             (Some(index), Some(true)) if is_near(index) => episodes[index].1 = None,
@@ -125,45 +106,4 @@ fn paired<'a>(incidents: impl Iterator<Item = &'a (Tenths, Incident)>) -> Vec<(T
         (at, ended_at, Matter::Incident(incident.clone()))
     };
     episodes.into_iter().map(owned).collect()
-}
-
-/// Returns the time that an incident had lasted when it was noted.
-fn lasted(incident: &Incident) -> Tenths {
-    match incident {
-        Incident::Standstill { seconds } => tenths_of(Duration::from_secs(*seconds)),
-        _ => 0,
-    }
-}
-
-/// Returns the state that an incident begins or ends: a word for it, and the database; none for what has no duration.
-fn state(incident: &Incident) -> Option<(&'static str, &str)> {
-    match incident {
-        Incident::DatabaseDown { database, .. } | Incident::DatabaseUp { database } => Some(("down", database)),
-        Incident::Standby { database } | Incident::Primary { database } => Some(("standby", database)),
-        Incident::Deaf { database, .. } | Incident::Hearing { database } => Some(("deaf", database)),
-        Incident::PoolFull { database, .. } | Incident::PoolFree { database } => Some(("full", database)),
-        Incident::Unannounced { .. }
-        | Incident::SearchPath { .. }
-        | Incident::Standstill { .. }
-        | Incident::Reload { .. }
-        | Incident::ReloadRejected { .. } => None,
-    }
-}
-
-/// Returns whether an incident begins an episode or ends one; none for reloads, which have a list of their own.
-fn begins(incident: &Incident) -> Option<bool> {
-    match incident {
-        Incident::DatabaseDown { .. }
-        | Incident::Standby { .. }
-        | Incident::Deaf { .. }
-        | Incident::PoolFull { .. }
-        | Incident::Unannounced { .. }
-        | Incident::SearchPath { .. }
-        | Incident::Standstill { .. } => Some(true),
-        Incident::DatabaseUp { .. }
-        | Incident::Primary { .. }
-        | Incident::Hearing { .. }
-        | Incident::PoolFree { .. } => Some(false),
-        Incident::Reload { .. } | Incident::ReloadRejected { .. } => None,
-    }
 }

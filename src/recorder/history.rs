@@ -259,6 +259,11 @@ pub enum Incident {
         /// The database's name in the configuration.
         database: String,
     },
+    /// The configuration sets the `search_path` of a database, so that that of the role does not matter any more.
+    SearchPathSet {
+        /// The database's name in the configuration.
+        database: String,
+    },
     /// Readings of a database have to wait for a connection.
     PoolFull {
         /// Its name in the configuration.

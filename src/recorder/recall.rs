@@ -52,8 +52,7 @@ impl Recorder {
         let store = self.lock();
         let (others_asked, others_silent) = store.others(object, clock.now);
         let (triggers, triggers_left_off) = store.triggers_of(object, namespace, name, clock, &range);
-        let within = store.incidents.iter().filter(|(at, _)| range.contains(&i64::from(*at)));
-        let incidents = store.standing(*range.start()).into_iter().chain(within);
+        let incidents = store.told_incidents((*range.start(), *range.end()), clock.now).into_iter();
         History {
             namespace: namespace.to_owned(),
             name: name.to_owned(),

@@ -115,6 +115,24 @@ async fn every_change_of_a_trigger_is_told_in_its_order() {
 }
 
 #[tokio::test]
+async fn an_outage_that_a_reload_ends_has_its_end_and_is_no_part_of_the_next_one() {
+    let database = jobs(Cluster::shared().await).await;
+    let access = database.scaler();
+    let wrong = access.clone().with_password("wrong").yaml("claps");
+    let fixture = Fixture::configured(&configuration(&wrong, "'*'")).await;
+    let mailer = named(&trigger("jobs", &[]), "mailer");
+    fixture.scaler.refuses(&mailer, Code::Unavailable, SOON).await;
+    assert_eq!(incidents(&history(&fixture, "default/mailer").await).last(), Some(&"database_down"));
+    fixture.reload(&configuration(&access.yaml("claps"), "'*'")).await;
+    fixture.scaler.reaches(&mailer, 0.0, OUTAGE).await;
+    let told = history(&fixture, "default/mailer").await;
+    let mut happened = incidents(&told);
+    happened.retain(|kind| *kind != "reload");
+    happened.dedup();
+    assert_eq!(happened, ["database_down", "database_up"], "{told}");
+}
+
+#[tokio::test]
 async fn neither_a_parameter_nor_the_key_of_a_group_is_told_and_each_trigger_is() {
     let database = jobs(Cluster::shared().await).await;
     let access = database.scaler().yaml("claps");

@@ -74,7 +74,8 @@ fn in_words(incident: Incident) -> (&'static str, Option<String>, Option<String>
         Incident::DatabaseUp { database }
         | Incident::Primary { database }
         | Incident::Hearing { database }
-        | Incident::PoolFree { database } => of("", database, String::new()),
+        | Incident::PoolFree { database }
+        | Incident::SearchPathSet { database } => of("", database, String::new()),
         Incident::Reload { changed } => ("reload", None, None, changed),
         Incident::ReloadRejected { fault } => ("reload", None, None, fault),
     }

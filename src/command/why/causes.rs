@@ -124,12 +124,15 @@ impl Story<'_> {
         history: &'a History,
         which: fn(&Incident) -> Option<(&String, bool)>,
     ) -> Option<(OffsetDateTime, &'a Incident)> {
-        let past = history.incidents.iter().rev().filter(|happening| happening.at <= self.at);
-        let mut of_trigger = past.filter_map(|happening| {
+        let mut ended: Vec<&String> = Vec::new();
+        history.incidents.iter().rev().filter(|happening| happening.at <= self.at).find_map(|happening| {
             let (database, begins) = which(&happening.incident)?;
-            trigger.databases.contains(database).then_some((happening, begins))
-        });
-        of_trigger.next().filter(|(_, begins)| *begins).map(|(happening, _)| (happening.at, &happening.incident))
+            if !begins {
+                ended.push(database);
+            }
+            let lasts = trigger.databases.contains(database) && !ended.contains(&database);
+            lasts.then_some((happening.at, &happening.incident))
+        })
     }
 
     /// Says that a value came from a standby.
@@ -205,13 +208,12 @@ impl Story<'_> {
 
     /// Says that names of tables may mean others than before.
     fn of_path(&self, state: &State<'_>, history: &History) -> Option<String> {
-        let mut changes = history.incidents.iter().rev().filter(|happening| happening.at <= self.at);
-        let (at, database) = changes.find_map(|happening| match &happening.incident {
-            Incident::SearchPath { database } if state.trigger.databases.contains(database) => {
-                Some((happening.at, database))
-            }
+        let other = self.lasting(state.trigger, history, |incident| match incident {
+            Incident::SearchPath { database } => Some((database, true)),
+            Incident::SearchPathSet { database } => Some((database, false)),
             _ => None,
-        })?;
+        });
+        let (at, Incident::SearchPath { database }) = other? else { return None };
         Some(format!(
             "The search_path of the role in {database} changed at {}, so that the names of tables may mean others: set \
              `search_path` of the database, or name schemas in the query.",

@@ -159,6 +159,9 @@ fn incident(incident: &Incident) -> (String, Style) {
             format!("the search_path of the role in {database} changed: names of tables may mean others"),
             Style::Warning,
         ),
+        Incident::SearchPathSet { database } => {
+            (format!("the configuration set the search_path of {database}"), Style::Good)
+        }
         Incident::PoolFull { database, held_by } => {
             (with(&format!("readings of {database} had to wait for a connection"), &held(held_by)), Style::Warning)
         }

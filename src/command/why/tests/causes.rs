@@ -126,6 +126,27 @@ fn another_search_path_and_a_change_without_a_notification_are_told() {
     assert!(page.contains("A change came without a notification at 03:20:00, so that numbers are seen late"), "{page}");
     let page = of("other", "other");
     assert!(!page.contains("The search_path of") && !page.contains("A change came"), "{page}");
+    let path = || ("03:00:00", Incident::SearchPath { database: "claps".to_owned() });
+    let set = |time, database: &str| (time, Incident::SearchPathSet { database: database.to_owned() });
+    for (time, database, is_cause) in
+        [("03:11:00", "claps", false), ("03:11:00", "other", true), ("03:13:00", "claps", true)]
+    {
+        let page = told_after(vec![path(), set(time, database)], one());
+        assert_eq!(page.contains("The search_path of the role"), is_cause, "{page}");
+    }
+}
+
+#[test]
+fn a_pool_that_is_full_is_told_whatever_another_database_of_the_trigger_does() {
+    let page = |ends: &str| {
+        let mut one = trigger("00:10:00", "08:59:50", vec![value("01:30:00", 3.0), active("01:30:00", true)]);
+        one.databases = vec!["s0".to_owned(), "s1".to_owned()];
+        let full = |database: &str| Incident::PoolFull { database: database.to_owned(), held_by: String::new() };
+        let free = Incident::PoolFree { database: ends.to_owned() };
+        told_after(vec![("03:00:00", full("s0")), ("03:01:00", full("s1")), ("03:05:00", free)], vec![one])
+    };
+    assert!(page("s1").contains("Readings of s0 have had to wait for a connection since 03:00:00"), "{}", page("s1"));
+    assert!(page("s0").contains("Readings of s1 have had to wait for a connection since 03:01:00"), "{}", page("s0"));
 }
 
 #[test]
