@@ -147,7 +147,9 @@ fn incident(incident: &Incident) -> (String, Style) {
         }
         Incident::Primary { database } => (format!("readings of {database} came from a primary again"), Style::Good),
         Incident::Deaf { database, reason } => {
-            (format!("notifications of {database} did not arrive any more ({reason})"), Style::Warning)
+            let text = format!("notifications of {database} did not arrive any more");
+            // A process of the version before gives no reason.
+            (if reason.is_empty() { text } else { format!("{text} ({reason})") }, Style::Warning)
         }
         Incident::Unannounced { query, database } => (
             format!(

@@ -137,6 +137,18 @@ fn another_search_path_and_a_change_without_a_notification_are_told() {
 }
 
 #[test]
+fn notifications_that_are_lost_are_told_with_the_reason_if_there_is_one() {
+    let page = |incident: serde_json::Value| {
+        let one = trigger("00:10:00", "08:59:50", vec![value("01:30:00", 3.0), active("01:30:00", true)]);
+        told_after(vec![("03:00:00", serde_json::from_value(incident).unwrap())], vec![one])
+    };
+    let with_reason = page(serde_json::json!({"kind": "deaf", "database": "claps", "reason": "closed"}));
+    assert!(with_reason.contains("notifications of claps did not arrive any more (closed)"), "{with_reason}");
+    let without = page(serde_json::json!({"kind": "deaf", "database": "claps"}));
+    assert!(without.contains("did not arrive any more") && !without.contains("()"), "{without}");
+}
+
+#[test]
 fn a_pool_that_is_full_is_told_whatever_another_database_of_the_trigger_does() {
     let page = |ends: &str| {
         let mut one = trigger("00:10:00", "08:59:50", vec![value("01:30:00", 3.0), active("01:30:00", true)]);
