@@ -4,6 +4,7 @@
 //! a quarter of them, and so have all the triggers together that were never answered, because callers choose names. A call
 //! that is told the same as before costs a look-up and a comparison, and no memory.
 
+mod clock;
 mod episodes;
 mod history;
 mod incidents;
@@ -23,17 +24,18 @@ use std::{
 use time::OffsetDateTime;
 use tokio::time::Instant;
 
+use self::{
+    clock::Clock,
+    log::{Entry, Log, Packed},
+    texts::Texts,
+    trigger::Trigger,
+    troubles::Troubles,
+};
 pub use self::{
     episodes::{Episode, Matter},
     history::{Change, Event, Happening, History, Incident, Stalled, TriggerHistory, Window},
     texts::shortened_list,
     troubles::Trouble,
-};
-use self::{
-    log::{Entry, Log, Packed},
-    texts::Texts,
-    trigger::Trigger,
-    troubles::Troubles,
 };
 
 /// The time for which a change is remembered.
@@ -62,10 +64,7 @@ const TRIGGER_BYTES: usize = 720;
 /// The same for a namespace.
 const TENANT_BYTES: usize = 512;
 
-/// The difference from which on the wall clock was set. Less is what it and the other clock drift apart.
-const SET: time::Duration = time::Duration::SECOND;
-
-/// Tenths of a second since the recorder was made.
+/// Tenths of a second since the recorder was made, those of suspensions of the machine included.
 type Tenths = u32;
 
 /// The triggers of one object are asked for within this time of each other.
@@ -125,9 +124,7 @@ type Tenants = HashMap<TenantName, Tenant>;
 #[derive(Debug)]
 pub struct Recorder {
     hasher: RandomState,
-    began_at: Instant,
-    /// The beginning on the wall clock.
-    wall: Mutex<OffsetDateTime>,
+    clock: Clock,
     store: Mutex<Store>,
 }
 
@@ -161,15 +158,14 @@ struct Tenant {
 
 impl Default for Recorder {
     fn default() -> Self {
-        let wall = Mutex::new(OffsetDateTime::now_utc());
-        Self { hasher: RandomState::new(), began_at: Instant::now(), wall, store: Mutex::default() }
+        Self { hasher: RandomState::new(), clock: Clock::default(), store: Mutex::default() }
     }
 }
 
 impl Recorder {
     /// Records what a trigger was told, if that differs from what it was told before.
     pub fn told(&self, asker: Asker<'_>, answer: Answer<'_>, now: Instant) {
-        let at = self.tenths(now);
+        let at = self.clock.tenths(now);
         let key =
             asker.id.unwrap_or_else(|| self.hasher.hash_one((asker.namespace, asker.name, asker.query, "refused")));
         let mut store = self.lock();
@@ -188,24 +184,14 @@ impl Recorder {
     /// Records that a trigger asks with other metadata than before. Only the names of the `keys` that changed are told.
     pub fn changed(&self, asker: Asker<'_>, keys: &str, now: Instant) {
         let Some(key) = asker.id else { return };
-        let at = self.tenths(now);
+        let at = self.clock.tenths(now);
         let object = self.hasher.hash_one((asker.namespace, asker.name));
         self.lock().change(key, object, asker, keys, at);
     }
 
-    /// Returns the time of a moment on the wall clock. It is the same for each question, so that two answers tell one time of one
-    /// change, until somebody sets the clock.
-    pub fn wall(&self, at: Instant) -> OffsetDateTime {
-        let began_at = OffsetDateTime::now_utc() - self.began_at.elapsed();
-        let mut known = self.wall.lock().unwrap_or_else(PoisonError::into_inner);
-        if (began_at - *known).abs() >= SET {
-            *known = began_at;
-        }
-        *known + at.saturating_duration_since(self.began_at)
-    }
-
-    fn tenths(&self, now: Instant) -> Tenths {
-        Tenths::try_from(now.saturating_duration_since(self.began_at).as_millis() / 100).unwrap_or(Tenths::MAX)
+    /// Returns the present on the wall clock by which the recorder tells times.
+    pub fn now(&self) -> OffsetDateTime {
+        self.clock.now()
     }
 
     fn lock(&self) -> MutexGuard<'_, Store> {

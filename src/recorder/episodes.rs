@@ -1,7 +1,5 @@
 //! The latest episodes of everything: troubles of triggers, and incidents with their ends, for the status page.
 
-use std::time::Duration;
-
 use tokio::time::Instant;
 
 use super::{
@@ -52,7 +50,8 @@ pub enum Matter {
 impl Recorder {
     /// Returns the latest episodes, the latest first. Reloads are none.
     pub fn episodes(&self) -> Vec<Episode> {
-        let now = self.tenths(Instant::now());
+        let present = Instant::now();
+        let now = self.clock.tenths(present);
         let store = self.lock();
         let of_triggers = store.troubles.all().map(|entry| {
             let matter = Matter::Triggers {
@@ -75,7 +74,7 @@ impl Recorder {
         let latest = of_incidents.len().saturating_sub(MOST_INCIDENTS);
         episodes.extend(of_incidents.into_iter().skip(latest));
         episodes.sort_by_key(|(began_at, ..)| std::cmp::Reverse(*began_at));
-        let instant = |at: Tenths| self.began_at + Duration::from_millis(100) * at;
+        let instant = |at: Tenths| self.clock.instant(at, present);
         let made = episodes.into_iter().map(|(began_at, ended_at, matter)| Episode {
             began_at: instant(began_at),
             ended_at: ended_at.map(instant),

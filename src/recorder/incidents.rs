@@ -26,7 +26,7 @@ impl Recorder {
             Incident::ReloadRejected { fault } => fault.truncate(fault.floor_char_boundary(LONGEST_TEXT)),
             _ => {}
         }
-        let at = self.tenths(Instant::now());
+        let at = self.clock.tenths(Instant::now());
         let mut store = self.lock();
         if begins(&incident) == Some(false) && !store.lasts(&incident) {
             return;

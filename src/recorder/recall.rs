@@ -23,12 +23,12 @@ const MOST_CHANGES_OF_ALL: usize = 10_000;
 
 /// The wall clock of the recorder's own time. It is asked once, so that a clock that was set moves all times alike.
 #[derive(Clone, Copy)]
-struct Clock {
+struct WallClock {
     now: Tenths,
     began_at: OffsetDateTime,
 }
 
-impl Clock {
+impl WallClock {
     fn wall(self, at: Tenths) -> OffsetDateTime {
         self.began_at + Duration::from_millis(100) * at
     }
@@ -43,7 +43,7 @@ impl Clock {
 impl Recorder {
     /// Returns what is remembered of an object around a moment. The databases of its queries are left for others to fill in.
     pub fn history(&self, namespace: &str, name: &str, window: Window) -> History {
-        let clock = Clock { now: self.tenths(Instant::now()), began_at: self.wall(self.began_at) };
+        let clock = WallClock { now: self.clock.tenths(Instant::now()), began_at: self.clock.beginning() };
         let now = clock.wall(clock.now);
         let at = window.at.unwrap_or(now).to_offset(time::UtcOffset::UTC);
         let (from, until) = (at.saturating_sub(saturated(window.before)), at.saturating_add(saturated(window.after)));
@@ -106,7 +106,7 @@ impl Store {
         object: u64,
         namespace: &str,
         name: &str,
-        clock: Clock,
+        clock: WallClock,
         range: &RangeInclusive<i64>,
     ) -> (Vec<TriggerHistory>, usize) {
         let oldest = clock.now.saturating_sub(tenths_of(LIFETIME));
@@ -142,7 +142,7 @@ impl Store {
         trigger: &Trigger,
         mut log: Vec<Entry>,
         most: usize,
-        clock: Clock,
+        clock: WallClock,
         range: &RangeInclusive<i64>,
     ) -> TriggerHistory {
         let is_logged = |told: &Told| log.iter().any(|entry| (entry.at, entry.packed) == (told.since, told.packed));
@@ -188,7 +188,7 @@ impl Store {
         }
     }
 
-    fn event(&self, packed: Packed, clock: Clock) -> Option<Event> {
+    fn event(&self, packed: Packed, clock: WallClock) -> Option<Event> {
         let status = |text| self.texts.get(text).map(|cause| (cause.code.to_owned(), cause.text.to_owned()));
         Some(match packed.unpacked() {
             Unpacked::Nothing => return None,

@@ -83,21 +83,21 @@ async fn only_changes_are_remembered() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_change_has_one_time_however_often_it_is_told_and_another_one_once_the_clock_is_set() {
+async fn what_was_told_before_a_suspension_of_the_machine_was_told_before_it() {
     let recorder = Recorder::default();
-    recorder.told(asker(1), Answer::Value(1.0), Instant::now());
-    let time = || {
-        let window = Window { at: None, before: LIFETIME, after: Duration::ZERO };
-        recorder.history("billing", "invoices", window).triggers[0].changes[0].at
-    };
-    let first = time();
-    for _ in 0..50 {
-        advance(Duration::from_millis(7)).await;
-        assert_eq!(time(), first);
-    }
-    // The wall clock stays where it is, as one that somebody sets back does.
+    recorder.told(asker(1), Answer::NoValue(AWAY), Instant::now());
     seconds(60).await;
-    assert!((59..=61).contains(&(first - time()).whole_seconds()), "{first} and {}", time());
+    recorder.clock.suspend(Duration::from_secs(8 * 3_600));
+    recorder.happened(Incident::Standstill { seconds: 8 * 3_600 });
+    seconds(10).await;
+    recorder.told(asker(1), Answer::Value(3.0), Instant::now());
+    let window = Window { at: None, before: LIFETIME, after: Duration::ZERO };
+    let history = recorder.history("billing", "invoices", window);
+    let began_at = history.incidents[0].at - Duration::from_secs(8 * 3_600);
+    let errors = history.triggers[0].changes.iter().filter(|change| matches!(change.event, Event::NoValue { .. }));
+    assert_eq!(errors.map(|change| began_at - change.at).collect::<Vec<_>>(), [time::Duration::seconds(60)]);
+    let night = ("Standstill { seconds: 28800 }".to_owned(), 0, 8 * 3_600 + 10, Some(10));
+    assert!(incidents::episodes(&recorder).contains(&night), "{:?}", incidents::episodes(&recorder));
 }
 
 #[tokio::test(start_paused = true)]

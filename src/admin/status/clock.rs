@@ -1,4 +1,6 @@
 //! Converts times of the monotonic clock into times that people read.
+//!
+//! That clock leaves suspensions of the machine out, so that a moment before one seems to be as much later. The recorder's episodes do not.
 
 use std::time::Duration;
 
@@ -29,8 +31,7 @@ pub(super) struct Moment {
 impl Clock {
     /// Returns the present, on the wall clock by which the recorder tells times.
     pub(super) fn now(recorder: &Recorder) -> Self {
-        let now = Instant::now();
-        Self { now, wall: recorder.wall(now) }
+        Self { now: Instant::now(), wall: recorder.now() }
     }
 
     /// Returns the present on the monotonic clock.

@@ -44,7 +44,8 @@ async fn what_held_when_the_time_began_that_is_asked_about_is_told() {
 async fn a_state_that_lasts_is_told_after_a_day_and_what_was_over_before_is_not() {
     let recorder = Recorder::default();
     let told = |hours_ago: u64| {
-        let at = Some(recorder.wall(Instant::now()) - Duration::from_secs(3_600) * u32::try_from(hours_ago).unwrap());
+        let ago = Duration::from_secs(3_600 * hours_ago);
+        let at = (hours_ago > 0).then(|| recorder.now() - ago);
         let window = Window { at, before: Duration::from_secs(60), after: Duration::ZERO };
         let happened = recorder.history("billing", "invoices", window).incidents;
         happened.into_iter().map(|happening| happening.incident).collect::<Vec<_>>()
@@ -88,7 +89,7 @@ async fn what_a_person_who_looks_is_told_is_no_trouble() {
 }
 
 /// Returns the episodes, the latest first: what, how many other triggers, the seconds since the beginning, and those since the end.
-fn episodes(recorder: &Recorder) -> Vec<(String, usize, u64, Option<u64>)> {
+pub(super) fn episodes(recorder: &Recorder) -> Vec<(String, usize, u64, Option<u64>)> {
     let episodes = recorder.episodes().into_iter();
     episodes
         .map(|episode| {
