@@ -39,8 +39,11 @@ struct State {
     waiting: VecDeque<Tenant>,
     /// The longest wait that has ended since [`FairPool::take_use`].
     longest_wait: Duration,
-    /// The time for which each query has held connections since then, by its name.
+    /// The time for which each query has held connections since then, by its name; without what those in use add.
     held: HashMap<String, Duration>,
+    /// The permits in use, by number: the query that uses each, and the time from which it still counts.
+    users: HashMap<u64, (String, Instant)>,
+    next_user: u64,
 }
 
 #[derive(Debug)]
@@ -63,7 +66,7 @@ pub(super) struct PoolUse {
     pub(super) longest_wait: Duration,
     /// The number of readings that wait now.
     pub(super) waiting: usize,
-    /// The names of the queries that held connections and gave them back, the one that held them longest first.
+    /// The names of the queries that hold or held connections, the one that held them longest first.
     pub(super) held_by: Vec<String>,
 }
 
@@ -72,8 +75,8 @@ pub(super) struct PoolUse {
 pub(super) struct Permit {
     pool: Arc<FairPool>,
     tenant: Tenant,
-    /// The query that uses it, and since when.
-    user: Option<(String, Instant)>,
+    /// Its number among those in use.
+    user: Option<u64>,
 }
 
 impl FairPool {
@@ -93,7 +96,7 @@ impl FairPool {
             tokio::select! {
                 biased;
                 mut permit = self.acquire(&now) => {
-                    permit.user = Some((query.to_owned(), Instant::now()));
+                    permit.user = Some(self.lock().begin_use(query));
                     return permit;
                 }
                 // Without a sender nothing can change, and only the permit is waited for.
@@ -134,8 +137,13 @@ impl FairPool {
         let longest_wait = waits.max().unwrap_or_default().max(state.longest_wait);
         let waiting = state.live().count();
         state.longest_wait = Duration::ZERO;
-        let mut held: Vec<(String, Duration)> = state.held.drain().collect();
+        let mut held = std::mem::take(&mut state.held);
+        for (query, since) in state.users.values_mut() {
+            *held.entry(query.clone()).or_default() += now.saturating_duration_since(*since);
+            *since = now;
+        }
         drop(state);
+        let mut held: Vec<(String, Duration)> = held.into_iter().collect();
         held.sort_unstable_by(|(a, for_a), (b, for_b)| for_b.cmp(for_a).then(a.cmp(b)));
         PoolUse { longest_wait, waiting, held_by: held.into_iter().map(|(query, _)| query).collect() }
     }
@@ -164,6 +172,14 @@ impl State {
     /// Returns the readings that wait and have not given up.
     fn live(&self) -> impl Iterator<Item = &Waiter> {
         self.by_tenant.values().flat_map(|entry| &entry.queue).filter(|waiter| !waiter.sender.is_closed())
+    }
+
+    /// Notes that a query uses a permit from now on. Returns the number of the use.
+    fn begin_use(&mut self, query: &str) -> u64 {
+        let number = self.next_user;
+        self.next_user += 1;
+        self.users.insert(number, (query.to_owned(), Instant::now()));
+        number
     }
 
     /// Takes a permit for the next in turn, if there is one.
@@ -219,7 +235,7 @@ impl Drop for Permit {
         {
             let mut state = self.pool.lock();
             state.taken -= 1;
-            if let Some((query, since)) = self.user.take() {
+            if let Some((query, since)) = self.user.and_then(|number| state.users.remove(&number)) {
                 *state.held.entry(query).or_default() += since.elapsed();
             }
             if let Some(entry) = state.by_tenant.get_mut(&self.tenant) {
@@ -331,13 +347,14 @@ mod tests {
         tokio::join!(used_for("exports", 3), used_for("mails", 1), used_for("exports", 2));
         assert_eq!(used(), (4, 0, "exports, mails".to_owned()));
         assert_eq!(used(), (0, 0, String::new()));
-        let held = pool.acquire(&noisy).await;
+        let held = pool.acquire_for(&by_now, "reports").await;
         let mut waiter = Box::pin(pool.acquire(&noisy));
         assert!((&mut waiter).now_or_never().is_none());
         tokio::time::advance(Duration::from_secs(7)).await;
-        assert_eq!(used(), (7, 1, String::new()));
+        assert_eq!(used(), (7, 1, "reports".to_owned()), "it still holds what is waited for");
+        assert_eq!(used(), (7, 1, "reports".to_owned()));
         drop(waiter);
-        assert_eq!(used(), (0, 0, String::new()), "who gave up waits no more");
+        assert_eq!(used(), (0, 0, "reports".to_owned()), "who gave up waits no more");
         drop(held);
     }
 
