@@ -101,6 +101,8 @@ pub struct Database {
     suspicions: mpsc::Sender<()>,
     /// The time at which the latest probe began that found the database alive.
     alive: watch::Sender<Instant>,
+    /// True once a reload has put another handle in the place of this one.
+    is_retired: AtomicBool,
 }
 
 /// The failure of one attempt to send a statement.
@@ -179,6 +181,7 @@ impl Database {
             renewed,
             suspicions,
             alive,
+            is_retired: AtomicBool::new(false),
         });
         let breaker = database.health.breaker();
         supervisor.spawn("database probe", probe::while_open(Arc::downgrade(&database), breaker));

@@ -135,8 +135,8 @@ pub async fn run(main: Config, addresses: Addresses, file: Option<PathBuf>, buil
         Some(tls) => {
             let (identity, expiry) = ServerIdentity::load(tls)?;
             reload::publish_expiry(&expiry, &metrics);
-            for reason in handshakes::FAILURES {
-                drop(metrics.tls_failures.get_or_create(&HandshakeLabels { reason }));
+            for failure in handshakes::Failure::ALL {
+                drop(metrics.tls_failures.get_or_create(&HandshakeLabels { reason: failure.reason() }));
             }
             Some(Arc::new(identity))
         }

@@ -32,11 +32,13 @@ impl Turns {
     /// Waits for a turn. It lasts until the task waits for something else.
     ///
     /// # Cancel safety
-    /// Safe: a turn that is given up is as good as taken.
+    /// Safe: a turn that was not waited for to the end is another task's.
     pub async fn take(&self) {
         let rounds = &self.0;
+        // Those who gave up while it was their turn have given it back, of whatever round it was.
+        rounds.left.forget_permits(rounds.left.available_permits().saturating_sub(rounds.size));
         rounds.left.acquire().await.expect("nobody closes it").forget();
-        if rounds.left.available_permits() == 0 && !rounds.has_next.swap(true, Ordering::Relaxed) {
+        if rounds.left.available_permits() == 0 && !rounds.has_next.swap(true, Ordering::AcqRel) {
             tokio::spawn(begin_rounds(Arc::clone(rounds)));
         }
     }
@@ -48,8 +50,12 @@ async fn begin_rounds(rounds: Arc<Rounds>) {
         yield_now().await;
         // Those who wait take them from here.
         rounds.left.add_permits(rounds.size.saturating_sub(rounds.left.available_permits()));
-        if rounds.left.available_permits() > 0 {
-            rounds.has_next.store(false, Ordering::Relaxed);
+        if rounds.left.available_permits() == 0 {
+            continue;
+        }
+        rounds.has_next.store(false, Ordering::Release);
+        // On a runtime of several threads the last one may have been taken before that.
+        if rounds.left.available_permits() > 0 || rounds.has_next.swap(true, Ordering::AcqRel) {
             return;
         }
     }
@@ -102,6 +108,7 @@ mod tests {
         drop(absent);
         for _ in 0..10 * ROUND {
             timeout(PATIENCE, turns.take()).await.expect("a turn");
+            assert!(turns.0.left.available_permits() < ROUND, "what was given back adds to no round");
         }
     }
 }

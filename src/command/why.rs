@@ -107,7 +107,7 @@ fn exit(answered: &[Answered]) -> Exit {
 
 /// Reads the object's manifest.
 fn outlook(path: &Path, namespace: &str, name: &str) -> Result<Outlook, String> {
-    let chosen = Chosen::read(path, &[Kind::ScaledJob, Kind::ScaledObject], Some(name), Version::NEWEST);
+    let chosen = Chosen::read(path, &[Kind::ScaledJob, Kind::ScaledObject], Some(name), Version::OLDEST);
     let object = chosen.map_err(|problem| format!("--manifest: {problem}"))?.object;
     match object.namespace().filter(|known| *known != namespace) {
         Some(other) => Err(format!("--manifest: the object is in the namespace {other}, not in {namespace}")),

@@ -1,7 +1,7 @@
 //! The pool's connections: which are kept, which are closed, and the metrics about them.
 
 use std::{
-    sync::{Arc, Weak},
+    sync::{Arc, Weak, atomic::Ordering},
     time::Duration,
 };
 
@@ -88,6 +88,10 @@ impl Database {
     /// Records the end of each state in which the database is not. A handle that a reload has replaced may have begun it, and may have
     /// told of it until now.
     fn end_states(&self, crowding: &Crowding) {
+        // Readings that are under way, and streams that nobody reads, keep a handle after a reload.
+        if self.is_retired.load(Ordering::Relaxed) {
+            return;
+        }
         let state = self.state();
         let database = || self.labels.database.clone();
         let ends = [
@@ -98,6 +102,11 @@ impl Database {
             self.settings.search_path.is_some().then(|| Incident::SearchPathSet { database: database() }),
         ];
         ends.into_iter().flatten().for_each(|end| self.metrics.recorder.happened(end));
+    }
+
+    /// Notes that a reload has put another handle in the place of this one, which tells no longer what is over.
+    pub fn retire(&self) {
+        self.is_retired.store(true, Ordering::Relaxed);
     }
 
     /// Closes all connections, busy ones when they are done. Later ones read credentials and host anew.
@@ -189,5 +198,20 @@ queries: {{jobs: {{sql: SELECT 1}}}}
         let (primary, hearing) =
             (Incident::Primary { database: database() }, Incident::Hearing { database: database() });
         assert_eq!(told()[begun..], [free, set, up, primary, hearing]);
+    }
+    #[tokio::test(start_paused = true)]
+    async fn a_handle_that_was_replaced_ends_nothing_that_its_successor_has_told_of() {
+        let metrics = Arc::new(Metrics::new(Build { version: "0", commit: "0", rustc: "0" }));
+        let (supervisor, _) = Supervisor::new();
+        let replaced = handle("", &metrics, &supervisor);
+        replaced.health.answered(&metrics);
+        replaced.retire();
+        let in_force = handle("", &metrics, &supervisor);
+        in_force.health.failed(Fault::Unreachable, "", &metrics);
+        sleep(3 * SWEEP_INTERVAL).await;
+        let window = Window { at: None, before: Duration::from_secs(3_600), after: Duration::ZERO };
+        let happened = metrics.recorder.history("default", "worker", window).incidents;
+        let ended = happened.iter().any(|happening| matches!(happening.incident, Incident::DatabaseUp { .. }));
+        assert!(!ended, "{happened:?}");
     }
 }

@@ -1,6 +1,6 @@
 //! Accepts connections, and bounds the number, the age and the end of each.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use http::{Request, Response, StatusCode, header::CONTENT_TYPE};
 use hyper::{body::Incoming, server::conn::http2, service::service_fn};
@@ -18,7 +18,7 @@ use tonic::body::Body;
 
 use super::{
     connection_place::{ConnectionPlace, ConnectionPlaces},
-    handshakes::{Handshakes, PeerHandshakes, failure},
+    handshakes::{Failure, Handshakes, PeerHandshakes},
     pace::{Pace, PacedIo},
     preface::{Preface, PrefaceReader},
     routes::{Answering, PeerServices, STREAMING, Services},
@@ -27,6 +27,7 @@ use super::{
 use crate::{
     metrics::{HandshakeLabels, Limit, Metrics},
     places::Peer,
+    recorder::LATELY,
     scaler::ConnectionAge,
     telemetry::CountedLog,
 };
@@ -68,10 +69,11 @@ struct Closed {
     metrics: Arc<Metrics>,
     gave_way: CountedLog,
     flooded: CountedLog,
-    not_encrypted: CountedLog,
+    /// For each kind of [`Failure`].
+    handshakes: [CountedLog; Failure::ALL.len()],
 }
 
-/// The end of a connection that had asked the scaler.
+/// The end of a connection over which the scaler was asked for a minute or longer.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Departure {
     pub(super) at: Instant,
@@ -83,14 +85,15 @@ pub(super) struct Departure {
 pub(super) enum EndedBy {
     /// It closed the connection, or answered no ping.
     Peer,
-    /// The connection was too old, or one too many, or the process shuts down.
+    /// The connection was too old, one too many, or flooded, or the process shuts down.
     Us,
 }
 
 impl Closed {
     fn new(metrics: &Arc<Metrics>) -> Arc<Self> {
-        let [gave_way, flooded, not_encrypted] = std::array::from_fn(|_| CountedLog::default());
-        Arc::new(Self { metrics: Arc::clone(metrics), gave_way, flooded, not_encrypted })
+        let handshakes = std::array::from_fn(|_| CountedLog::default());
+        let [gave_way, flooded] = std::array::from_fn(|_| CountedLog::default());
+        Arc::new(Self { metrics: Arc::clone(metrics), gave_way, flooded, handshakes })
     }
 
     fn gave_way(&self, limit: Limit) {
@@ -110,10 +113,12 @@ impl Closed {
         }
     }
 
-    fn not_encrypted(&self, reason: &'static str, error: &io::Error) {
+    fn handshake(&self, failure: Failure, error: &impl fmt::Display) {
+        let reason = failure.reason();
         self.metrics.tls_failures.get_or_create(&HandshakeLabels { reason }).inc();
-        if let Some(count) = self.not_encrypted.count() {
-            tracing::warn!(count, reason, %error, "TLS handshakes failed; the latest for this reason");
+        let log = Failure::ALL.iter().zip(&self.handshakes).find(|(kind, _)| **kind == failure).map(|(_, log)| log);
+        if let Some(count) = log.and_then(CountedLog::count) {
+            tracing::warn!(count, reason, %error, "TLS handshakes failed for this reason; the error is that of the latest one");
         }
     }
 }
@@ -166,7 +171,8 @@ pub(super) async fn serve(
                     EndedBy::Us
                 }
             };
-            if place.has_asked() {
+            // A person who looks stays for less, and KEDA for longer.
+            if place.asks_since().is_some_and(|since| since.elapsed() >= LATELY) {
                 departure.send_replace(Some(Departure { at: Instant::now(), by }));
             }
             metrics.grpc_connections.dec();
@@ -210,12 +216,12 @@ async fn connection(
             let (io, preface) = PrefaceReader::new(stream);
             return serve_http2(io, preface, services, place, closed, maximum_age, shutdown).await;
         }
-        Ok(Err(error)) => match failure(&error) {
-            Some(reason) => closed.not_encrypted(reason, &error),
+        Ok(Err(error)) => match Failure::of_error(&error) {
+            Some(failure) => closed.handshake(failure, &error),
             // A probe, for example, which only connects.
             None => tracing::debug!(%error, "TLS handshake ended"),
         },
-        Err(_) => tracing::debug!("TLS handshake timed out"),
+        Err(elapsed) => closed.handshake(Failure::Timeout, &elapsed),
     }
     EndedBy::Peer
 }

@@ -3,10 +3,9 @@
 //! Everybody can open connections that ask nothing, even without a certificate. They take no place from a client that
 //! asks: the oldest of them gives way to the next one.
 
-use std::sync::{
-    Arc, Mutex, OnceLock, PoisonError,
-    atomic::{AtomicBool, AtomicUsize, Ordering},
-};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use tokio::time::Instant;
 
 use crate::places::{Peer, Place, Places};
 
@@ -23,17 +22,19 @@ const SERVED_OF_A_PEER: usize = SERVED / 2;
 pub(super) struct ConnectionPlaces {
     newcomers: Arc<Places>,
     served: Arc<Places>,
-    /// The number of connections that have asked.
-    asking: Arc<AtomicUsize>,
+    asking: Asking,
 }
+
+/// The times at which the open connections that have asked the scaler began to.
+type Asking = Arc<Mutex<Vec<Instant>>>;
 
 /// The place of one connection.
 pub(super) struct ConnectionPlace {
     newcomer: Mutex<Option<Place>>,
     places: Arc<Places>,
     served: OnceLock<Place>,
-    has_asked: AtomicBool,
-    asking: Arc<AtomicUsize>,
+    asks_since: OnceLock<Instant>,
+    asking: Asking,
 }
 
 impl ConnectionPlaces {
@@ -42,9 +43,9 @@ impl ConnectionPlaces {
         Arc::new(Self { newcomers, served: Places::new(SERVED, SERVED_OF_A_PEER), asking: Arc::default() })
     }
 
-    /// Returns the number of open connections that have asked the scaler.
-    pub(super) fn asking(&self) -> usize {
-        self.asking.load(Ordering::Relaxed)
+    /// Returns since when the scaler is asked over a connection that is open: of several, the one that began first.
+    pub(super) fn asked_since(&self) -> Option<Instant> {
+        times(&self.asking).iter().min().copied()
     }
 
     /// Takes a place for a new connection of a peer. Returns what ends when the connection has to give way, too.
@@ -53,10 +54,7 @@ impl ConnectionPlaces {
         let gives_way = place.gives_way();
         let newcomer = Mutex::new(Some(place));
         let (places, asking) = (Arc::clone(&self.served), Arc::clone(&self.asking));
-        (
-            ConnectionPlace { newcomer, places, served: OnceLock::new(), has_asked: AtomicBool::new(false), asking },
-            gives_way,
-        )
+        (ConnectionPlace { newcomer, places, served: OnceLock::new(), asks_since: OnceLock::new(), asking }, gives_way)
     }
 }
 
@@ -78,14 +76,16 @@ impl ConnectionPlace {
 
     /// Notes that the connection asks the scaler, as KEDA does and a health check does not.
     pub(super) fn asks(&self) {
-        if !self.has_asked.swap(true, Ordering::Relaxed) {
-            self.asking.fetch_add(1, Ordering::Relaxed);
-        }
+        self.asks_since.get_or_init(|| {
+            let now = Instant::now();
+            times(&self.asking).push(now);
+            now
+        });
     }
 
-    /// Returns whether the connection has asked the scaler.
-    pub(super) fn has_asked(&self) -> bool {
-        self.has_asked.load(Ordering::Relaxed)
+    /// Returns since when the connection has asked the scaler; none if it has not.
+    pub(super) fn asks_since(&self) -> Option<Instant> {
+        self.asks_since.get().copied()
     }
 
     /// Returns whether it has a place among those that have carried a call.
@@ -96,8 +96,15 @@ impl ConnectionPlace {
 
 impl Drop for ConnectionPlace {
     fn drop(&mut self) {
-        if self.has_asked() {
-            self.asking.fetch_sub(1, Ordering::Relaxed);
+        if let Some(since) = self.asks_since() {
+            let mut times = times(&self.asking);
+            if let Some(place) = times.iter().position(|time| *time == since) {
+                times.swap_remove(place);
+            }
         }
     }
+}
+
+fn times(asking: &Asking) -> MutexGuard<'_, Vec<Instant>> {
+    asking.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -17,26 +17,73 @@ use tokio::sync::Semaphore;
 
 use crate::{places::Peer, turns::Turns};
 
-/// The kinds of failures, as a metric and the log have them.
-pub(super) const FAILURES: [&str; 7] =
-    ["no_certificate", "unknown_authority", "expired", "name", "certificate", "refused_by_peer", "no_tls"];
+/// The kind of a failure, as a metric and the log have it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Failure {
+    /// The client showed no certificate.
+    NoCertificate,
+    /// Its certificate is not signed by `client_ca`.
+    UnknownAuthority,
+    /// Its certificate has expired.
+    Expired,
+    /// Its certificate has none of `client_names`.
+    Name,
+    /// Its certificate has another fault.
+    Certificate,
+    /// The client ended the handshake with an alert: it does not take our certificate, for example.
+    RefusedByPeer,
+    /// What came is no TLS.
+    NoTls,
+    /// The two have no version, cipher or protocol in common, or one of them does not keep to it.
+    Incompatible,
+    /// It took longer than it may.
+    Timeout,
+}
 
-/// Returns the kind of a handshake's failure; none if the peer only went away.
-pub(super) fn failure(error: &io::Error) -> Option<&'static str> {
-    let error = error.get_ref()?.downcast_ref::<rustls::Error>()?;
-    let [no_certificate, unknown_authority, expired, name, certificate, refused_by_peer, no_tls] = FAILURES;
-    Some(match error {
-        rustls::Error::NoCertificatesPresented => no_certificate,
-        rustls::Error::InvalidCertificate(invalid) => match invalid {
-            CertificateError::UnknownIssuer | CertificateError::BadSignature => unknown_authority,
-            CertificateError::Expired | CertificateError::ExpiredContext { .. } => expired,
-            // What our own check of `client_names` returns.
-            CertificateError::ApplicationVerificationFailure => name,
-            _ => certificate,
-        },
-        rustls::Error::AlertReceived(_) => refused_by_peer,
-        _ => no_tls,
-    })
+impl Failure {
+    pub(super) const ALL: [Self; 9] = [
+        Self::NoCertificate,
+        Self::UnknownAuthority,
+        Self::Expired,
+        Self::Name,
+        Self::Certificate,
+        Self::RefusedByPeer,
+        Self::NoTls,
+        Self::Incompatible,
+        Self::Timeout,
+    ];
+
+    /// Returns the kind of a handshake's error; none if the peer only went away.
+    pub(super) fn of_error(error: &io::Error) -> Option<Self> {
+        Some(match error.get_ref()?.downcast_ref::<rustls::Error>()? {
+            rustls::Error::NoCertificatesPresented => Self::NoCertificate,
+            rustls::Error::InvalidCertificate(invalid) => match invalid {
+                CertificateError::UnknownIssuer => Self::UnknownAuthority,
+                CertificateError::Expired | CertificateError::ExpiredContext { .. } => Self::Expired,
+                // What our own check of `client_names` returns.
+                CertificateError::ApplicationVerificationFailure => Self::Name,
+                _ => Self::Certificate,
+            },
+            rustls::Error::AlertReceived(_) => Self::RefusedByPeer,
+            rustls::Error::InvalidMessage(_) => Self::NoTls,
+            _ => Self::Incompatible,
+        })
+    }
+
+    /// The word of the metric and the log.
+    pub(super) fn reason(self) -> &'static str {
+        match self {
+            Self::NoCertificate => "no_certificate",
+            Self::UnknownAuthority => "unknown_authority",
+            Self::Expired => "expired",
+            Self::Name => "name",
+            Self::Certificate => "certificate",
+            Self::RefusedByPeer => "refused_by_peer",
+            Self::NoTls => "no_tls",
+            Self::Incompatible => "incompatible",
+            Self::Timeout => "timeout",
+        }
+    }
 }
 
 /// The handshakes of all peers.

@@ -65,7 +65,8 @@ enum Remaining {
 /// The connections that have asked the scaler.
 #[derive(Debug, Clone, Copy, Default)]
 struct Connections {
-    open: usize,
+    /// Since when it is asked over one that is open.
+    open_since: Option<Instant>,
     latest_end: Option<Departure>,
 }
 
@@ -96,7 +97,7 @@ pub(super) async fn follow(
 ) {
     let mut lookout = Lookout::default();
     loop {
-        let connections = Connections { open: places.asking(), latest_end: *departed.borrow() };
+        let connections = Connections { open_since: places.asked_since(), latest_end: *departed.borrow() };
         for news in lookout.look(&metrics, connections, Instant::now(), SystemTime::now()) {
             news.log();
         }
@@ -156,7 +157,10 @@ impl Lookout {
         let asked = states.iter().filter(|state| age(state) <= LATELY).count();
         self.present_since = (asked > 0).then(|| self.present_since.unwrap_or(now));
         let left = connections.latest_end.and_then(|departure| left(&states, departure, now));
-        let hangs = connections.open > 0 && states.iter().all(|state| state.is_silent(now) && age(state) >= LEFT);
+        // KEDA has asked over it, and not a person who looks since then.
+        let asked_at = states.iter().map(|state| state.asked_at).max();
+        let is_open = asked_at.is_some_and(|at| connections.open_since.is_some_and(|since| since <= at));
+        let hangs = is_open && states.iter().all(|state| state.is_silent(now) && age(state) >= LEFT);
         let has_stopped = |state: &TriggerState| match self.present_since {
             Some(since) => state.is_missed(since, now),
             None => left.is_some() || hangs || state.is_silent(now) && age(state) > ALONE,

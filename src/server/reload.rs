@@ -271,6 +271,11 @@ impl Reload {
         }
         let sources: Vec<_> = catalog.sources().map(Arc::clone).collect();
         let databases: Vec<_> = catalog.databases().keys().cloned().collect();
+        for (name, handle) in before.databases() {
+            if !catalog.databases().get(name).is_some_and(|kept| Arc::ptr_eq(kept, handle)) {
+                handle.retire();
+            }
+        }
         self.catalog.send_replace(Arc::new(catalog));
         self.cache.keep_only(&sources);
         for gone in before.sources().filter(|source| !sources.iter().any(|kept| Arc::ptr_eq(kept, source))) {

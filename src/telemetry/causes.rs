@@ -28,7 +28,7 @@ impl Causes {
     pub fn is_news(&mut self, reason: &str, detail: &str, now: Instant) -> bool {
         let cause = without_numbers(&format!("{reason}: {detail}"));
         let Self { logged, returned } = self;
-        if logged.last().is_some_and(|(latest, _)| *latest == cause) {
+        if logged.last().is_some_and(|(latest, _)| is_same(latest, &cause)) {
             *returned = None;
             return false;
         }
@@ -62,6 +62,18 @@ impl Causes {
         *self = Self::default();
         was_open
     }
+}
+
+/// Returns whether two causes are the same, but that one names the server: an open session does not know which it is.
+fn is_same(one: &str, other: &str) -> bool {
+    let Some((reason, detail)) = one.split_once(": ") else { return one == other };
+    let of_same_reason = other.split_once(": ").filter(|(other_reason, _)| *other_reason == reason);
+    let names_server = |long: &str, short: &str| {
+        let server = long.strip_suffix(short).and_then(|rest| rest.strip_suffix(": "));
+        !short.is_empty() && server.is_some_and(|server| !server.contains(' '))
+    };
+    of_same_reason
+        .is_some_and(|(_, other)| detail == other || names_server(detail, other) || names_server(other, detail))
 }
 
 /// Replaces each run of digits: the seconds since a certificate ended, or by which a standby is behind, differ each time
@@ -122,6 +134,8 @@ mod tests {
         let (mut causes, now) = (Causes::default(), Instant::now());
         assert!(causes.is_news("lagging", "10.0.0.7:5432: the replay is 6.9 s behind", now));
         assert!(!causes.is_news("lagging", "10.0.0.7:5432: the replay is 12.4 s behind", now));
+        assert!(!causes.is_news("lagging", "the replay is 13.0 s behind", now), "the same without the server");
+        assert!(causes.is_news("wrong_server", "the replay is 13.0 s behind", now));
         assert!(causes.is_news("lagging", "10.0.0.7:5432: the replay is paused", now));
     }
 

@@ -64,7 +64,7 @@ impl Steps {
             let listen = "--listen 127.0.0.1:9090 --admin-listen 127.0.0.1:9091";
             commands.push(format!("clapometer serve --config {config} {listen} & sleep 1"));
             commands.push(format!("clapometer get --manifest {manifest} --address 127.0.0.1:9090"));
-            commands.push("kill %1".to_owned());
+            commands.push("kill $!".to_owned());
             commands.push(format!("# once the scaler runs in the cluster, and the lines with `{MARK}` are right"));
             commands.push(format!("kubectl apply -n NAMESPACE -f {manifest}"));
         }

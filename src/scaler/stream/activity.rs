@@ -113,6 +113,9 @@ impl ActivityUpdates {
     }
 
     /// Waits for the next message. Returns `None` once the query is gone.
+    ///
+    /// # Cancel safety
+    /// Not safe: what woke the stream while it waited for its turn is forgotten.
     pub(super) async fn next(&mut self) -> Option<IsActiveResponse> {
         loop {
             let is_new_keeper = matches!(self.subject, Subject::Keeper) && self.sent.is_none();
@@ -128,10 +131,9 @@ impl ActivityUpdates {
             // What woke this stream may have woken them all.
             self.permit.turn().await;
             match event {
-                Event::Changed => self.known = self.subject.is_active(),
                 // The attempt that is in flight decides.
                 Event::Reminded if !self.subject.is_current() => self.known = None,
-                Event::Reminded => {}
+                Event::Changed | Event::Reminded => self.known = self.subject.is_active(),
                 Event::Reloaded => self.follow_reload()?,
             }
             if let Some(is_active) = self.due_update() {

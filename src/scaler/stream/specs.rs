@@ -30,6 +30,9 @@ impl SpecUpdates {
 
     /// Waits for the next message: the answer of GetMetricSpec, whenever a reload has changed it. None once the query
     /// is gone.
+    ///
+    /// # Cancel safety
+    /// Not safe: what woke the stream while it waited for its turn is forgotten.
     pub(super) async fn next(&mut self) -> Option<GetMetricSpecResponse> {
         loop {
             self.catalog.changed().await.ok()?;

@@ -143,7 +143,7 @@ async fn an_operator_that_ends_its_connection_is_missed_after_five_minutes_and_o
         poll(&metrics, &["mails", "exports"]);
         // Whoever ends a connection long after KEDA has asked is somebody else.
         advance(Duration::from_secs(pause)).await;
-        let ended = Connections { open: 0, latest_end: Some(Departure { at: Instant::now(), by }) };
+        let ended = Connections { open_since: None, latest_end: Some(Departure { at: Instant::now(), by }) };
         advance(Duration::from_secs(240)).await;
         assert!(told_beside(&mut lookout, &metrics, ended).is_empty());
         advance(Duration::from_secs(60)).await;
@@ -160,7 +160,7 @@ async fn an_operator_that_ends_its_connection_is_missed_after_five_minutes_and_o
 #[tokio::test(start_paused = true)]
 async fn an_operator_that_asks_for_nothing_over_an_open_connection_is_missed_after_five_minutes() {
     let (metrics, mut lookout) = (metrics(), Lookout::default());
-    let open = Connections { open: 1, latest_end: None };
+    let open = Connections { open_since: Some(Instant::now()), latest_end: None };
     poll(&metrics, &["mails", "exports"]);
     assert!(told_beside(&mut lookout, &metrics, open).is_empty());
     advance(Duration::from_secs(299)).await;

@@ -256,7 +256,7 @@ async fn no_piece_of_a_certificate_or_key_is_told_whatever_is_wrong_with_it() {
     let metrics = admin::get(serving.admin, "/metrics").await;
     transcript.says("the page of metrics", metrics);
     let log = serving.process.terminate(SOON).await.errors;
-    for told in ["TLS handshake failed", "not valid for name", "lost its line breaks", "not base64"] {
+    for told in ["TLS handshakes failed", "not valid for name", "lost its line breaks", "not base64"] {
         assert!(log.contains(told), "{told:?} is not in the log, which then proves nothing: {log}");
     }
     transcript.says("the log", log);
