@@ -32,7 +32,7 @@ WITH present (clock) AS (
                'CLOCK', '(?:now\(\)|(?:statement|transaction|clock)_timestamp\(\)|CURRENT_TIMESTAMP)')
       FROM (VALUES
           ('(?<!timezone\([^()]*, (?:\w+\.)?"?)\mCOLUMN"?\)*\s*[<>=]+RESTCLOCKREST\mAT TIME ZONE WRITTEN(?!RESTTURN)'),
-          ('(?<!timezone\([^()]*, (?:\w+\.)?"?)\mCOLUMN"?\)*\s*[<>=]+REST(?<!::text, )timezone\(WRITTEN(?:::text)?, RESTCLOCK(?!RESTTURN)'),
+          ('(?<!timezone\([^()]*, (?:\w+\.)?"?)\mCOLUMN"?\)*\s*[<>=]+REST(?<!timezone\([^()]*, )timezone\(WRITTEN(?:::text)?, RESTCLOCK(?!RESTTURN)'),
           ('CLOCKREST\mAT TIME ZONE WRITTENREST[<>=]+\s*\(*(?:\w+\.)?"?COLUMN\M(?!"?\)* AT TIME ZONE)'),
           ('(?<!::text, )timezone\(WRITTEN(?:::text)?, RESTCLOCKREST[<>=]+\s*\(*(?:\w+\.)?"?COLUMN\M(?!"?\)* AT TIME ZONE)'),
           ('(?<!timezone\([^()]*, (?:\w+\.)?"?)\mCOLUMN"?\)*\s*[<>=]+\s*''[^'']*''::timestamp without time zone()')
