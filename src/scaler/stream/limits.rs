@@ -29,7 +29,8 @@ pub(super) const WAITING_PER_NAMESPACE: usize = WAITING_PER_PROCESS / 4;
 /// bytes for each of fifty thousand streams.
 const METADATA_BYTES_PER_PROCESS: usize = 32 * 1024 * 1024;
 
-/// The streams that make their messages in a round of turns, of those that were woken together: a millisecond, and enough of them that each write to a socket has many.
+/// The streams that make their messages in a round of turns, of those that were woken together: about a millisecond, and
+/// enough of them that each write to a socket has many.
 const TURNS: usize = 256;
 
 /// The time over which the StreamIsActive of a connection that is too old are ended.
