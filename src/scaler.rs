@@ -27,7 +27,11 @@ use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Response, Status, metadata::MetadataValue};
 
-pub use self::{catalog::Catalog, metadata::refusal_of, stream::ConnectionAge};
+pub use self::{
+    catalog::Catalog,
+    metadata::refusal_of,
+    stream::{ConnectionAge, StreamConnection},
+};
 use self::{
     metadata::{Metadata, Trigger, best_spec, identity},
     refusal::Refusal,

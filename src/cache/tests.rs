@@ -311,6 +311,19 @@ async fn who_finds_the_reading_too_old_hears_of_the_next_whatever_it_brings() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_newcomer_that_finds_the_reading_too_old_wakes_nobody_else() {
+    let world = World::telling(|_| the_number_itself(7), SECOND, SECOND / 2, |_| None);
+    let cached = world.cached(1);
+    let mut standing = cached.watch(None);
+    assert!(next(&mut standing).await.is_ok());
+    sleep(SECOND * 3 / 4).await;
+    let mut newcomer = cached.watch(None);
+    assert!(next(&mut newcomer).await.is_ok());
+    assert_eq!(world.statements(), 2, "the newcomer hears of the attempt that was under way");
+    assert!(standing.changed().now_or_never().is_none());
+}
+
+#[tokio::test(start_paused = true)]
 async fn idle_cached_queries_are_dropped_and_watched_ones_are_not() {
     let world = World::new(SECOND, Duration::ZERO, |_| None);
     let kept = world.cached(1);

@@ -26,8 +26,6 @@ pub(super) struct Watchers {
     refresher: Option<JoinHandle<()>>,
     /// The wake-ups for the watchers of each key, or for those of a plain query.
     wakes: HashMap<Option<Arc<str>>, watch::Sender<()>>,
-    /// True if the end of the next attempt wakes all watchers, whatever it brings.
-    is_awaited: bool,
 }
 
 /// A view of a cached query, or of one key of a grouped query, that changes as its numbers do. As long as
@@ -36,15 +34,16 @@ pub struct Watch {
     cached: Arc<CachedQuery>,
     key: Option<Arc<str>>,
     wakes: watch::Receiver<()>,
+    /// The end of the next attempt, where this watcher waits for it whatever it brings.
+    next_outcome: Option<watch::Receiver<Outcome>>,
 }
 
 impl Watchers {
     /// Wakes the watchers for whom `after` differs from `before`: a thousand streams of as many keys
     /// sleep on while one of the keys changes.
-    pub(super) fn wake(&mut self, before: &Outcome, after: &Outcome) {
-        let is_awaited = std::mem::take(&mut self.is_awaited);
+    pub(super) fn wake(&self, before: &Outcome, after: &Outcome) {
         for (key, wake) in &self.wakes {
-            if is_awaited || !before.tells_the_same(after, key.as_deref()) {
+            if !before.tells_the_same(after, key.as_deref()) {
                 wake.send_replace(());
             }
         }
@@ -68,17 +67,17 @@ impl CachedQuery {
     pub fn watch(self: &Arc<Self>, key: Option<Arc<str>>) -> Watch {
         let mut state = self.lock();
         let mut wakes = state.watchers.wakes.entry(key.clone()).or_default().subscribe();
-        if self.due() > Instant::now() {
+        let is_current = self.due() > Instant::now();
+        if is_current {
             wakes.mark_changed();
-        } else {
-            state.watchers.is_awaited = true;
         }
+        let next_outcome = (!is_current).then(|| self.outcome.subscribe());
         state.watchers.count += 1;
         if state.watchers.count == 1 {
             state.watchers.refresher = Some(tokio::spawn(keep_fresh(Arc::clone(self))));
         }
         drop(state);
-        Watch { cached: Arc::clone(self), key, wakes }
+        Watch { cached: Arc::clone(self), key, wakes, next_outcome }
     }
 }
 
@@ -88,8 +87,15 @@ impl Watch {
     /// # Cancel safety
     /// Safe: a change that was not waited for to the end is still there for the next wait.
     pub async fn changed(&mut self) {
-        // The sender lives in the cached query that `self` holds, for as long as `self` does.
-        self.wakes.changed().await.expect("the cached query outlives its watch");
+        // The senders live in the cached query that `self` holds, for as long as `self` does.
+        const OUTLIVES: &str = "the cached query outlives its watch";
+        if let Some(outcome) = &mut self.next_outcome {
+            outcome.changed().await.expect(OUTLIVES);
+            self.next_outcome = None;
+            self.wakes.mark_unchanged();
+        } else {
+            self.wakes.changed().await.expect(OUTLIVES);
+        }
     }
 
     /// Returns the numbers of the latest attempt, which [`Watch::changed`] has waited for: none if the reading does not have
@@ -105,12 +111,12 @@ impl Watch {
 
     /// Returns whether the latest reading is as young as the rules demand of a watched query. If it is not,
     /// [`Watch::changed`] returns at the end of the next attempt, whatever that brings.
-    pub fn is_current(&self) -> bool {
-        // Under the lock, so that no attempt ends between the look and the request.
-        let mut state = self.cached.lock();
+    pub fn is_current(&mut self) -> bool {
+        // Before the look, so that no attempt ends unseen after it.
+        let next_outcome = self.cached.outcome.subscribe();
         let is_good = self.cached.outcome.borrow().result.is_ok();
         let is_current = is_good && Instant::now() < self.cached.due();
-        state.watchers.is_awaited |= !is_current;
+        self.next_outcome = (!is_current).then_some(next_outcome);
         is_current
     }
 }

@@ -40,10 +40,20 @@ use super::{
 };
 use crate::{
     metrics::RpcLabels,
+    places::Peer,
     proto::{GetMetricSpecResponse, IsActiveResponse, Rpc, ScaledObjectRef},
 };
 
-/// The age of a connection. The server puts it into the extensions of each request that opens a stream.
+/// The connection of a stream. The server puts it into the extensions of each request that opens one.
+#[derive(Debug, Clone)]
+pub struct StreamConnection {
+    /// The peer, which has its turns beside others.
+    pub peer: Peer,
+    /// None where connections have no age.
+    pub age: Option<ConnectionAge>,
+}
+
+/// The age of a connection.
 #[derive(Debug, Clone)]
 pub struct ConnectionAge {
     /// Cancelled when the connection is too old.
@@ -92,7 +102,6 @@ impl<T: Send + 'static> Updates<T> {
 /// The events that end a stream, and the record of its end.
 struct Lifetime {
     process: CancellationToken,
-    /// None where connections have no age.
     connection: Option<ConnectionAge>,
     /// The moment at which this stream of a too old connection ends; drawn once.
     ends_at: Option<Instant>,
@@ -142,7 +151,8 @@ impl Scaler {
     /// # Errors
     /// Those of a unary call, except the ones of its reading: without a database the stream is silent.
     pub(super) fn open_activity(&self, request: Request<ScaledObjectRef>) -> Result<Updates<IsActiveResponse>, Status> {
-        let lifetime = self.lifetime(&request, Rpc::StreamIsActive);
+        let StreamConnection { peer, age } = connection(&request);
+        let lifetime = self.lifetime(age, Rpc::StreamIsActive);
         let reference = request.into_inner();
         // Seen before the query is looked up, so that a reload in between is noticed.
         let mut catalog = self.catalog.clone();
@@ -152,7 +162,7 @@ impl Scaler {
             Resolved::Unknown => (None, Subject::Unknown),
             Resolved::Trigger { trigger, cached, key: _ } => (Some(trigger.id), Subject::watching(trigger, &cached)),
         };
-        let (request, permit) = self.permit(reference, id, Rpc::StreamIsActive)?;
+        let (request, permit) = self.permit(KeptRequest::new(reference, peer), id, Rpc::StreamIsActive)?;
         let (cache, metrics) = (Arc::clone(&self.cache), Arc::clone(&self.metrics));
         let activity = ActivityUpdates::new(request, permit, subject, catalog, cache, metrics);
         Ok(Updates::new(activity, lifetime, |activity| activity.next().boxed()))
@@ -166,11 +176,12 @@ impl Scaler {
         &self,
         request: Request<ScaledObjectRef>,
     ) -> Result<Updates<GetMetricSpecResponse>, Status> {
-        let lifetime = self.lifetime(&request, Rpc::StreamMetricSpec);
+        let StreamConnection { peer, age } = connection(&request);
+        let lifetime = self.lifetime(age, Rpc::StreamMetricSpec);
         let reference = request.into_inner();
         let id = self.id_for_specs(&reference).map_err(Status::from);
         let id = id.inspect_err(|status| self.note_refusal(&reference, status, Instant::now()))?;
-        let (request, permit) = self.permit(reference, id, Rpc::StreamMetricSpec)?;
+        let (request, permit) = self.permit(KeptRequest::new(reference, peer), id, Rpc::StreamMetricSpec)?;
         let specs = SpecUpdates::new(request, permit, self.catalog.clone());
         Ok(Updates::new(specs, lifetime, |specs| specs.next().boxed()))
     }
@@ -191,13 +202,7 @@ impl Scaler {
 
     /// Takes a permit for a stream of the trigger with this id, and for its request; without an id the stream waits for
     /// its query.
-    fn permit(
-        &self,
-        reference: ScaledObjectRef,
-        id: Option<u64>,
-        rpc: Rpc,
-    ) -> Result<(KeptRequest, StreamPermit), Status> {
-        let request = KeptRequest::new(reference);
+    fn permit(&self, request: KeptRequest, id: Option<u64>, rpc: Rpc) -> Result<(KeptRequest, StreamPermit), Status> {
         let permit = match id {
             Some(id) => self.streams.acquire(id, request.bytes(), rpc).map_err(Status::from),
             None => {
@@ -214,10 +219,10 @@ impl Scaler {
         }
     }
 
-    fn lifetime(&self, request: &Request<ScaledObjectRef>, rpc: Rpc) -> Lifetime {
+    fn lifetime(&self, connection: Option<ConnectionAge>, rpc: Rpc) -> Lifetime {
         Lifetime {
             process: self.shutdown.clone(),
-            connection: request.extensions().get::<ConnectionAge>().cloned(),
+            connection,
             ends_at: None,
             streams: Arc::clone(&self.streams),
             rpc,
@@ -225,6 +230,11 @@ impl Scaler {
             ended_with: Code::Cancelled,
         }
     }
+}
+
+/// Returns the connection of a request that opens a stream.
+fn connection(request: &Request<ScaledObjectRef>) -> StreamConnection {
+    request.extensions().get().cloned().expect("the server puts it there")
 }
 
 #[cfg(test)]

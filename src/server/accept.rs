@@ -18,7 +18,7 @@ use tonic::body::Body;
 
 use super::{
     connection_place::{ConnectionPlace, ConnectionPlaces},
-    handshakes::{Failure, Handshakes, PeerHandshakes},
+    handshakes::{self, Failure, PeerHandshakes},
     pace::{Pace, PacedIo},
     preface::{Preface, PrefaceReader},
     routes::{Answering, PeerServices, STREAMING, Services},
@@ -28,8 +28,9 @@ use crate::{
     metrics::{HandshakeLabels, Limit, Metrics},
     places::Peer,
     recorder::LATELY,
-    scaler::ConnectionAge,
+    scaler::{ConnectionAge, StreamConnection},
     telemetry::CountedLog,
+    turns::Turns,
 };
 
 /// The most concurrent streams of a connection: all triggers of a cluster share one connection.
@@ -133,7 +134,7 @@ pub(super) async fn serve(
     departure: watch::Sender<Option<Departure>>,
     shutdown: CancellationToken,
 ) {
-    let handshakes = Handshakes::new();
+    let handshakes = Turns::new(handshakes::STEPS);
     let closed = Closed::new(&metrics);
     let connections = TaskTracker::new();
     let mut is_refusing = false;
@@ -157,7 +158,8 @@ pub(super) async fn serve(
             tracing::info!("accepting connections again");
         }
         let peer = Peer::from(address.ip());
-        let tls = limits.identity.as_ref().map(|identity| (identity.acceptor(), handshakes.of(peer)));
+        let tls =
+            limits.identity.as_ref().map(|identity| (identity.acceptor(), PeerHandshakes::new(&handshakes, peer)));
         let services = services.of(peer);
         let (place, gives_way) = places.take(peer);
         let (maximum_age, shutdown) = (jittered(limits.maximum_age), shutdown.clone());
@@ -313,7 +315,7 @@ where
 
 /// Answers one request, or refuses it if its content type is not gRPC's.
 ///
-/// A streaming method finds the age of its connection in the extensions.
+/// A streaming method finds its connection in the extensions.
 fn answer(
     services: &PeerServices,
     place: &ConnectionPlace,
@@ -329,8 +331,8 @@ fn answer(
     if PeerServices::asks_the_scaler(&request) {
         place.asks();
     }
-    if let Some(age) = age.filter(|_| request.uri().path().contains(STREAMING)) {
-        request.extensions_mut().insert(age.clone());
+    if request.uri().path().contains(STREAMING) {
+        request.extensions_mut().insert(StreamConnection { peer: services.peer(), age: age.cloned() });
     }
     services.answer(request, !place.carries_a_call())
 }

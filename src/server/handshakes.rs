@@ -1,21 +1,18 @@
 //! TLS handshakes, one step at a time.
 //!
 //! The signature of a step takes a millisecond or more (RSA), and a stranger makes us sign with one packet. So handshakes take
-//! turns: other calls are served between two steps, and the handshakes of a flood wait for each other in a queue of their peer.
+//! turns: other calls are served between two steps, and the handshakes of a flood wait for each other in the queue of their
+//! peer.
 
-use std::{
-    collections::HashMap,
-    io,
-    pin::pin,
-    sync::{Arc, Mutex, PoisonError, Weak},
-    task::Poll,
-};
+use std::{io, pin::pin, task::Poll};
 
 use futures_util::{pending, poll};
 use rustls::CertificateError;
-use tokio::sync::Semaphore;
 
 use crate::{places::Peer, turns::Turns};
+
+/// The steps in a round of turns.
+pub(super) const STEPS: usize = 1;
 
 /// The kind of a failure, as a metric and the log have it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,50 +83,24 @@ impl Failure {
     }
 }
 
-/// The handshakes of all peers.
-pub(super) struct Handshakes {
-    /// The turns of the peers.
-    turns: Turns,
-    /// Of each peer one handshake at a time takes part in them.
-    by_peer: Mutex<HashMap<Peer, Weak<Semaphore>>>,
-}
-
-/// The handshakes of one peer.
+/// The handshakes of one peer, which take their turns with those of all others.
 pub(super) struct PeerHandshakes {
-    all: Arc<Handshakes>,
-    one: Arc<Semaphore>,
-}
-
-impl Handshakes {
-    pub(super) fn new() -> Arc<Self> {
-        Arc::new(Self { turns: Turns::new(1), by_peer: Mutex::default() })
-    }
-
-    /// Returns the handshakes of a peer.
-    pub(super) fn of(self: &Arc<Self>, peer: Peer) -> PeerHandshakes {
-        let mut by_peer = self.by_peer.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = by_peer.get(&peer).and_then(Weak::upgrade);
-        let one = known.unwrap_or_else(|| {
-            by_peer.retain(|_, one| one.strong_count() > 0);
-            let one = Arc::new(Semaphore::new(1));
-            by_peer.insert(peer, Arc::downgrade(&one));
-            one
-        });
-        PeerHandshakes { all: Arc::clone(self), one }
-    }
+    turns: Turns,
+    peer: Peer,
 }
 
 impl PeerHandshakes {
+    pub(super) fn new(turns: &Turns, peer: Peer) -> Self {
+        Self { turns: turns.clone(), peer }
+    }
+
     /// Shakes hands: polls the future in turns until it is ready.
     pub(super) async fn shake<T>(&self, handshake: impl Future<Output = T>) -> T {
         let mut handshake = pin!(handshake);
         loop {
-            {
-                let _one = self.one.acquire().await.expect("nobody closes it");
-                self.all.turns.take().await;
-                if let Poll::Ready(shaken) = poll!(handshake.as_mut()) {
-                    return shaken;
-                }
+            self.turns.take(self.peer).await;
+            if let Poll::Ready(shaken) = poll!(handshake.as_mut()) {
+                return shaken;
             }
             // Until the handshake, or what surrounds it, wakes this task.
             pending!();
@@ -139,14 +110,21 @@ impl PeerHandshakes {
 
 #[cfg(test)]
 mod tests {
-    use std::{future::poll_fn, net::IpAddr, sync::atomic::AtomicUsize, sync::atomic::Ordering};
+    use std::{
+        future::poll_fn,
+        net::IpAddr,
+        sync::{
+            Arc,
+            atomic::{AtomicUsize, Ordering},
+        },
+    };
 
     use tokio::task::{JoinHandle, yield_now};
 
     use super::*;
 
-    /// Steps of a handshake.
-    const STEPS: usize = 3;
+    /// Steps of one handshake.
+    const OF_ONE: usize = 3;
 
     fn peer(number: u8) -> Peer {
         Peer::from(IpAddr::from([10, 0, 0, number]))
@@ -154,7 +132,7 @@ mod tests {
 
     /// A handshake that is ready for each of its steps at once, and counts all that are done.
     async fn steps(done: &AtomicUsize) {
-        let mut left = STEPS;
+        let mut left = OF_ONE;
         poll_fn(|context| {
             done.fetch_add(1, Ordering::Relaxed);
             left -= 1;
@@ -165,9 +143,9 @@ mod tests {
     }
 
     /// Begins handshakes of a peer.
-    fn flood(all: &Arc<Handshakes>, peer: Peer, count: usize, done: &Arc<AtomicUsize>) -> Vec<JoinHandle<()>> {
+    fn flood(turns: &Turns, peer: Peer, count: usize, done: &Arc<AtomicUsize>) -> Vec<JoinHandle<()>> {
         let begin = |_| {
-            let (of_peer, done) = (all.of(peer), Arc::clone(done));
+            let (of_peer, done) = (PeerHandshakes::new(turns, peer), Arc::clone(done));
             tokio::spawn(async move { of_peer.shake(steps(&done)).await })
         };
         (0..count).map(begin).collect()
@@ -176,14 +154,14 @@ mod tests {
     #[tokio::test]
     async fn others_wait_for_a_step_of_a_flood_and_not_for_its_handshakes() {
         const FLOOD: usize = 100;
-        let (all, done) = (Handshakes::new(), Arc::<AtomicUsize>::default());
-        let flood = flood(&all, peer(1), FLOOD, &done);
+        let (turns, done) = (Turns::new(STEPS), Arc::<AtomicUsize>::default());
+        let flood = flood(&turns, peer(1), FLOOD, &done);
         yield_now().await;
         let own = Arc::<AtomicUsize>::default();
-        all.of(peer(2)).shake(steps(&own)).await;
-        assert_eq!(own.load(Ordering::Relaxed), STEPS);
+        PeerHandshakes::new(&turns, peer(2)).shake(steps(&own)).await;
+        assert_eq!(own.load(Ordering::Relaxed), OF_ONE);
         let before = done.load(Ordering::Relaxed);
-        assert!(before <= 3 * STEPS, "{before} steps of the flood came before a handshake of another peer");
+        assert!(before <= 3 * OF_ONE, "{before} steps of the flood came before a handshake of another peer");
         let (mut before, mut looks) = (before, 0);
         while flood.iter().any(|handshake| !handshake.is_finished()) {
             yield_now().await;
@@ -191,19 +169,18 @@ mod tests {
             assert!(now - before <= 1, "{} steps at once", now - before);
             (before, looks) = (now, looks + 1);
         }
-        assert_eq!(before, FLOOD * STEPS);
+        assert_eq!(before, FLOOD * OF_ONE);
         assert!(looks >= FLOOD, "{looks}");
     }
 
     #[tokio::test]
-    async fn a_handshake_that_is_given_up_holds_up_nobody_and_a_peer_that_is_gone_is_forgotten() {
-        let (all, done) = (Handshakes::new(), Arc::<AtomicUsize>::default());
-        for handshake in flood(&all, peer(1), 10, &done) {
+    async fn a_handshake_that_is_given_up_holds_up_nobody() {
+        let (turns, done) = (Turns::new(STEPS), Arc::<AtomicUsize>::default());
+        for handshake in flood(&turns, peer(1), 10, &done) {
             yield_now().await;
             handshake.abort();
         }
-        all.of(peer(1)).shake(steps(&done)).await;
-        all.of(peer(2)).shake(steps(&done)).await;
-        assert_eq!(all.by_peer.lock().unwrap().len(), 1);
+        PeerHandshakes::new(&turns, peer(1)).shake(steps(&done)).await;
+        PeerHandshakes::new(&turns, peer(2)).shake(steps(&done)).await;
     }
 }

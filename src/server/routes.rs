@@ -55,6 +55,7 @@ pub(super) struct Services {
 
 /// The services as one peer gets them.
 pub(super) struct PeerServices {
+    peer: Peer,
     scaler: ExternalScalerServer<Scaler>,
     others: Routes,
     budget: Arc<ConnectionBudget>,
@@ -94,11 +95,16 @@ impl Services {
     /// Returns the services for a connection of a peer.
     pub(super) fn of(&self, peer: Peer) -> PeerServices {
         let budget = ConnectionBudget::new(self.budget.of(peer));
-        PeerServices { scaler: self.scaler.clone(), others: self.others.clone(), budget }
+        PeerServices { peer, scaler: self.scaler.clone(), others: self.others.clone(), budget }
     }
 }
 
 impl PeerServices {
+    /// Returns the peer.
+    pub(super) fn peer(&self) -> Peer {
+        self.peer
+    }
+
     /// Returns the budget of the connection.
     pub(super) fn budget(&self) -> &Arc<ConnectionBudget> {
         &self.budget

@@ -129,7 +129,7 @@ impl ActivityUpdates {
                 }
             };
             // What woke this stream may have woken them all.
-            self.permit.turn().await;
+            self.permit.turn(self.request.peer()).await;
             match event {
                 // The attempt that is in flight decides.
                 Event::Reminded if !self.subject.is_current() => self.known = None,

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use crate::{
     fault::{Fault, Limit},
     metrics::{Metrics, StreamLabels},
+    places::Peer,
     proto::Rpc,
     turns::Turns,
 };
@@ -148,9 +149,9 @@ impl StreamPermit {
         matches!(self.holder, Holder::Namespace(_))
     }
 
-    /// Waits for the turn of a stream that was woken, and perhaps fifty thousand others with it.
-    pub(super) async fn turn(&self) {
-        self.streams.turns.take().await;
+    /// Waits for the turn of a stream of this peer that was woken, and perhaps fifty thousand others with it.
+    pub(super) async fn turn(&self, peer: Peer) {
+        self.streams.turns.take(peer).await;
     }
 
     /// Moves a waiting stream, whose query has become known, to the account of its trigger.

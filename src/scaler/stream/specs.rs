@@ -36,7 +36,7 @@ impl SpecUpdates {
     pub(super) async fn next(&mut self) -> Option<GetMetricSpecResponse> {
         loop {
             self.catalog.changed().await.ok()?;
-            self.permit.turn().await;
+            self.permit.turn(self.request.peer()).await;
             let catalog = Arc::clone(&self.catalog.borrow_and_update());
             let reference = self.request.reference();
             self.follow_reload(&reference, &catalog)?;

@@ -1,6 +1,6 @@
 //! Tests what a stream sends and when, with a fake reader and a paused clock.
 
-use std::{collections::HashMap, sync::Mutex};
+use std::{collections::HashMap, net::IpAddr, sync::Mutex};
 
 use tokio::{
     sync::watch,
@@ -74,6 +74,10 @@ impl QueryReader for FakeReader {
     }
 }
 
+fn peer() -> Peer {
+    Peer::from(IpAddr::from([10, 0, 0, 1]))
+}
+
 fn metrics() -> Arc<Metrics> {
     Arc::new(Metrics::new(Build { version: "0", commit: "0", rustc: "0" }))
 }
@@ -130,7 +134,8 @@ impl Opened {
         let (sender, catalog) = watch::channel(Arc::new(Catalog::default()));
         let permit = StreamLimits::new(metrics()).acquire(1, 0, Rpc::StreamIsActive).unwrap();
         let subject = Subject::watching(trigger, &cached);
-        let activity = ActivityUpdates::new(KeptRequest::new(reference), permit, subject, catalog, cache, metrics());
+        let activity =
+            ActivityUpdates::new(KeptRequest::new(reference, peer()), permit, subject, catalog, cache, metrics());
         Self { activity, reader, _catalog: sender }
     }
 
@@ -291,7 +296,7 @@ async fn the_keeper_is_inactive_once_and_then_silent() {
     let scaler_metadata = HashMap::from([("query".to_owned(), "keeper".to_owned())]);
     let reference = ScaledObjectRef { name: "keeper".into(), namespace: "default".into(), scaler_metadata };
     let mut activity =
-        ActivityUpdates::new(KeptRequest::new(reference), permit, Subject::Keeper, catalog, cache, metrics());
+        ActivityUpdates::new(KeptRequest::new(reference, peer()), permit, Subject::Keeper, catalog, cache, metrics());
     assert_eq!(activity.next().await, Some(IsActiveResponse { result: false }));
     sender.send_replace(Arc::new(Catalog::default()));
     assert!(timeout(600 * SECOND, activity.next()).await.is_err(), "it has something to say");

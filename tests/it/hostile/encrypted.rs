@@ -126,7 +126,7 @@ async fn connections_over_tls_cost_what_the_documents_say_and_another_client_is_
     })
     .await;
     other.is_answered(POLLS).await;
-    println!("{}", other.slowest());
+    println!("the slowest answer took {:.1?}", other.slowest());
     other.end();
     assert!(fixture.serving.process.ended().is_none(), "the process has ended");
     drop((served, newcomers));

@@ -1,6 +1,7 @@
 //! The sides of a flood: connections that stay, and another client that must be answered meanwhile.
 
 use std::{
+    collections::HashMap,
     net::SocketAddr,
     sync::{
         Arc,
@@ -10,6 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use clapometer::proto::ScaledObjectRef;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader, ReadHalf, WriteHalf},
     sync::Mutex,
@@ -20,7 +22,11 @@ use super::{
     Victim,
     frames::{self, DATA, END_HEADERS, END_STREAM, HEADERS, PING, PREFACE, SETTINGS, WINDOW_UPDATE, frame},
 };
-use crate::support::{grpc::Scaler, wait};
+use crate::support::{
+    database,
+    grpc::{ANSWER, Scaler},
+    wait,
+};
 
 /// The window of who takes everything.
 pub(super) const ALL: u32 = 0x7fff_ffff;
@@ -43,6 +49,7 @@ pub(crate) struct HeldConnection {
     writer: Arc<Mutex<Writer>>,
     next_stream: u32,
     pub(super) ends: Arc<AtomicUsize>,
+    /// Messages, but for those that repeat the one before on their stream, as reminders do.
     pub(super) messages: Arc<AtomicUsize>,
     reading: JoinHandle<()>,
 }
@@ -103,64 +110,103 @@ impl Drop for HeldConnection {
 
 /// The client that must be answered meanwhile, on a thread of its own: the peers are busy.
 pub(super) struct OtherClient {
-    is_over: Arc<AtomicBool>,
-    answered: Arc<AtomicUsize>,
-    /// Milliseconds.
-    slowest: Arc<AtomicU64>,
+    notes: Arc<Notes>,
     asking: thread::JoinHandle<()>,
+}
+
+/// What its thread is told and tells.
+#[derive(Default)]
+struct Notes {
+    is_over: AtomicBool,
+    answered: AtomicUsize,
+    /// Milliseconds.
+    slowest: AtomicU64,
+}
+
+impl Notes {
+    fn is_over(&self) -> bool {
+        self.is_over.load(Ordering::Relaxed)
+    }
+
+    fn took(&self, time: Duration) {
+        self.slowest.fetch_max(u64::try_from(time.as_millis()).unwrap(), Ordering::Relaxed);
+    }
 }
 
 impl OtherClient {
     /// Begins to poll as KEDA does, over the connection that it makes. Each answer has the contract's bound.
     pub(super) fn start(connect: impl FnOnce() -> Scaler + Send + 'static) -> Self {
-        let (is_over, answered) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
-        let slowest = Arc::<AtomicU64>::default();
-        let (ends, counts, times) = (Arc::clone(&is_over), Arc::clone(&answered), Arc::clone(&slowest));
-        let polling = async move {
+        Self::with(move |notes| async move {
             let scaler = connect();
-            while !ends.load(Ordering::Relaxed) {
+            while !notes.is_over() {
                 let began = Instant::now();
                 assert_eq!(scaler.value(&Victim::trigger()).await.expect("a poll is answered"), 3.0);
-                times.fetch_max(milliseconds(began), Ordering::Relaxed);
+                notes.took(began.elapsed());
                 let began = Instant::now();
                 assert!(scaler.active(&Victim::trigger()).await.expect("a poll is answered"));
-                times.fetch_max(milliseconds(began), Ordering::Relaxed);
-                counts.fetch_add(1, Ordering::Relaxed);
+                notes.took(began.elapsed());
+                notes.answered.fetch_add(1, Ordering::Relaxed);
             }
-        };
+        })
+    }
+
+    /// Opens a stream, and executes one of the two statements after the other: the first makes its trigger active. Each push
+    /// has the bound of an answer, from the commit on.
+    pub(super) fn followed(
+        connect: impl FnOnce() -> Scaler + Send + 'static,
+        trigger: ScaledObjectRef,
+        database: tokio_postgres::Config,
+        statements: [&'static str; 2],
+    ) -> Self {
+        Self::with(move |notes| async move {
+            let client = database::connect(&database).await;
+            let mut stream = connect().activity(&trigger).await.expect("the stream is opened");
+            let mut is_active = false;
+            let mut began = Instant::now();
+            while !notes.is_over() {
+                let push = wait::bounded("a push", ANSWER, stream.message()).await.expect("the stream stays open");
+                assert_eq!(push.map(|message| message.result), Some(is_active));
+                notes.took(began.elapsed());
+                notes.answered.fetch_add(1, Ordering::Relaxed);
+                client.batch_execute(statements[usize::from(is_active)]).await.expect("the table is there");
+                (is_active, began) = (!is_active, Instant::now());
+            }
+        })
+    }
+
+    fn with<F: Future<Output = ()>>(asking: impl FnOnce(Arc<Notes>) -> F + Send + 'static) -> Self {
+        let notes = Arc::<Notes>::default();
+        let of_thread = Arc::clone(&notes);
         let asking = thread::spawn(|| {
-            tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(polling);
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(asking(of_thread));
         });
-        Self { is_over, answered, slowest, asking }
+        Self { notes, asking }
     }
 
     /// Returns how long the slowest answer since the latest look took.
-    pub(super) fn slowest(&self) -> String {
-        format!("the slowest answer to another client took {} ms", self.slowest.swap(0, Ordering::Relaxed))
+    pub(super) fn slowest(&self) -> Duration {
+        Duration::from_millis(self.notes.slowest.swap(0, Ordering::Relaxed))
     }
 
-    /// Waits for so many more polls that are answered.
-    pub(super) async fn is_answered(&self, polls: usize) {
-        let before = self.answered.load(Ordering::Relaxed);
+    /// Waits for so many more polls, or pushes, that are answered.
+    pub(super) async fn is_answered(&self, times: usize) {
+        let before = self.notes.answered.load(Ordering::Relaxed);
         wait::first("the other client is answered", PATIENCE, async || {
             assert!(!self.asking.is_finished(), "the other client was not answered in time");
-            (self.answered.load(Ordering::Relaxed) >= before + polls).then_some(())
+            (self.notes.answered.load(Ordering::Relaxed) >= before + times).then_some(())
         })
         .await;
     }
 
     pub(super) fn end(self) {
-        self.is_over.store(true, Ordering::Relaxed);
-        self.asking.join().expect("each poll was answered");
-        println!("{} polls of another client were answered", self.answered.load(Ordering::Relaxed));
+        self.notes.is_over.store(true, Ordering::Relaxed);
+        self.asking.join().expect("each was answered");
+        println!("another client was answered {} times", self.notes.answered.load(Ordering::Relaxed));
     }
 }
 
-fn milliseconds(since: Instant) -> u64 {
-    u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
-}
-
-/// Reads until the end, answers pings, and counts messages and ends of calls.
+/// Reads until the end, answers pings, and counts messages that repeat none and ends of calls.
 async fn answer_pings(
     reader: ReadHalf<Box<dyn Io>>,
     writer: Arc<Mutex<Writer>>,
@@ -169,6 +215,7 @@ async fn answer_pings(
 ) {
     let mut reader = BufReader::new(reader);
     let mut head = [0; 9];
+    let mut latest = HashMap::new();
     while reader.read_exact(&mut head).await.is_ok() {
         let length = usize::try_from(u32::from_be_bytes([0, head[0], head[1], head[2]])).unwrap();
         let mut payload = vec![0; length];
@@ -179,7 +226,9 @@ async fn answer_pings(
         if kind == PING && flags & ACK == 0 {
             let _ = writer.lock().await.write_all(&frame(PING, ACK, 0, &payload)).await;
         }
-        if kind == DATA && length > 0 {
+        let stream = [head[5], head[6], head[7], head[8]];
+        if kind == DATA && length > 0 && latest.get(&stream) != Some(&payload) {
+            latest.insert(stream, payload);
             messages.fetch_add(1, Ordering::Relaxed);
         }
         if kind == HEADERS && flags & END_STREAM > 0 {

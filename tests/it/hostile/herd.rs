@@ -18,7 +18,8 @@ use crate::support::{
     wait,
 };
 
-const STREAMS: usize = 50_000;
+/// The contract's number. The other client has one of the places.
+const STREAMS: usize = 50_000 - 1;
 
 /// Streams of one trigger, at most.
 const OF_A_TRIGGER: usize = 4;
@@ -29,8 +30,23 @@ const CONNECTIONS: usize = 3;
 /// Changes that all streams are told of.
 const CHANGES: usize = 4;
 
-/// Polls of the other client that show that it was answered.
+/// Polls of the other client, and pushes to it, that show that it was answered.
 const POLLS: usize = 3;
+
+/// A table whose commits are notified, and the statements that change it.
+const PUSHED: &str = "
+    CREATE TABLE pushed (id int);
+    GRANT SELECT ON pushed TO scaler;
+    CREATE FUNCTION tell() RETURNS trigger LANGUAGE plpgsql AS
+        $$BEGIN PERFORM pg_notify('pushed', ''); RETURN NULL; END$$;
+    CREATE TRIGGER tell AFTER INSERT OR DELETE ON pushed FOR EACH STATEMENT EXECUTE FUNCTION tell();
+";
+const STATEMENTS: [&str; 2] = ["INSERT INTO pushed VALUES (1)", "DELETE FROM pushed"];
+
+/// Returns the slowest answer to another client's call, and the slowest push on its stream.
+fn slowest(polling: &OtherClient, followed: &OtherClient) -> String {
+    format!("a call took {:.1?} at most, a push {:.1?}", polling.slowest(), followed.slowest())
+}
 
 /// Waits until all streams together have had so many messages.
 async fn heard(crowd: &[HeldConnection], messages: usize) {
@@ -48,13 +64,15 @@ async fn another_client_is_answered_while_fifty_thousand_streams_wake() {
     let _alone = MANY_STREAMS.lock().await;
     let database = Database::empty(Cluster::shared().await).await;
     let tables = "CREATE TABLE jobs (queue text); CREATE TABLE crowd (id int); GRANT SELECT ON jobs, crowd TO scaler;
-        INSERT INTO jobs SELECT 'mail' FROM generate_series(1, 3)";
-    database.execute(tables).await;
+        INSERT INTO jobs SELECT 'mail' FROM generate_series(1, 3);";
+    database.execute(&[tables, PUSHED].concat()).await;
     let (own, crowded) = (database.scaler().yaml("own"), database.scaler().yaml("crowded"));
     let configuration = |target: u32| {
         format!(
             "databases:\n{own}{crowded}queries:
   jobs: {{sql: 'SELECT count(*) FROM jobs WHERE queue = $1', parameters: {{queue: text}}, database: own, max_age: 0s}}
+  pushed:
+    {{sql: 'SELECT count(*) FROM pushed', database: own, max_age: 1m, notify: {{channel: pushed, resync: 1m}}}}
   crowd: {{sql: 'SELECT count(*) FROM crowd', database: crowded, target: {target}}}
 "
         )
@@ -67,7 +85,10 @@ async fn another_client_is_answered_while_fifty_thousand_streams_wake() {
     for number in 0..CONNECTIONS {
         crowd.push(HeldConnection::new(PEERS[number % PEERS.len()], address, ALL).await);
     }
+    fixture.reaches_metric("clapometer_listen_up", "database=\"own\"", 1.0, SOON).await;
     let other = OtherClient::start(move || Scaler::at(address));
+    let driver = database.superuser().driver();
+    let followed = OtherClient::followed(move || Scaler::at(address), trigger("pushed", &[]), driver, STATEMENTS);
     let mut numbers = 0..STREAMS;
     while !numbers.is_empty() {
         for caller in &mut crowd {
@@ -80,26 +101,30 @@ async fn another_client_is_answered_while_fifty_thousand_streams_wake() {
         }
     }
     heard(&crowd, STREAMS).await;
-    println!("opened: {}", other.slowest());
+    println!("opened: {}", slowest(&other, &followed));
 
     for change in 1..=CHANGES {
         let is_active = change % 2 == 1;
         database.execute(if is_active { "INSERT INTO crowd VALUES (1)" } else { "DELETE FROM crowd" }).await;
         heard(&crowd, (1 + change) * STREAMS).await;
         other.is_answered(POLLS).await;
-        println!("change {change}: {}", other.slowest());
+        followed.is_answered(POLLS).await;
+        println!("change {change}: {}", slowest(&other, &followed));
     }
     fixture.reload(&configuration(2)).await;
     other.is_answered(POLLS).await;
-    println!("reload: {}", other.slowest());
+    followed.is_answered(POLLS).await;
+    println!("reload: {}", slowest(&other, &followed));
 
     drop(crowd);
     wait::first("nothing is left of the crowd", PATIENCE, async || {
-        (admin::metric(admin, "clapometer_streams").await == 0.0).then_some(())
+        (admin::metric(admin, "clapometer_streams").await == 1.0).then_some(())
     })
     .await;
     other.is_answered(POLLS).await;
-    println!("drop: {}", other.slowest());
+    followed.is_answered(POLLS).await;
+    println!("drop: {}", slowest(&other, &followed));
+    followed.end();
     other.end();
     assert!(fixture.serving.process.ended().is_none(), "the process has ended");
 }
