@@ -32,6 +32,7 @@ use self::{
     troubles::Troubles,
 };
 pub use self::{
+    clock::since_boot,
     episodes::{Episode, Matter},
     history::{Change, Event, Happening, History, Incident, Stalled, TriggerHistory, Window},
     texts::shortened_list,

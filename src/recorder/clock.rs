@@ -102,8 +102,12 @@ impl Clock {
 /// Returns the time for which the machine has been suspended since it was started. It is less, and never more, if the process is
 /// interrupted between the two clocks.
 fn suspended() -> Duration {
-    let with_suspensions = duration(clock_gettime(ClockId::Boottime));
-    with_suspensions.saturating_sub(duration(clock_gettime(ClockId::Monotonic)))
+    since_boot().saturating_sub(duration(clock_gettime(ClockId::Monotonic)))
+}
+
+/// Returns the time since the machine was started, that of its suspensions included, which an [`Instant`] leaves out.
+pub fn since_boot() -> Duration {
+    duration(clock_gettime(ClockId::Boottime))
 }
 
 fn duration(time: Timespec) -> Duration {

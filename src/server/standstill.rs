@@ -5,10 +5,12 @@
 
 use std::{sync::Arc, time::Duration};
 
-use rustix::time::{ClockId, clock_gettime};
 use tokio::time::sleep;
 
-use crate::{metrics::Metrics, recorder::Incident};
+use crate::{
+    metrics::Metrics,
+    recorder::{Incident, since_boot},
+};
 
 /// The pause between two looks at the clock.
 const TICK: Duration = Duration::from_millis(500);
@@ -43,13 +45,6 @@ fn tell(lasted: Duration, metrics: &Metrics) {
     );
     metrics.standstill.inc_by(lasted.as_secs_f64());
     metrics.recorder.happened(Incident::Standstill { seconds });
-}
-
-/// Returns the time since the machine was started, that of its suspensions included, which the clock of timers leaves out.
-fn since_boot() -> Duration {
-    let time = clock_gettime(ClockId::Boottime);
-    let nanoseconds = u32::try_from(time.tv_nsec).unwrap_or_default();
-    Duration::new(u64::try_from(time.tv_sec).unwrap_or_default(), nanoseconds)
 }
 
 #[cfg(test)]
