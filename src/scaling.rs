@@ -87,6 +87,9 @@ pub fn float(count: u64) -> f64 {
 pub struct Divisor(f64);
 
 impl Divisor {
+    /// What a number must be to be accepted, for messages.
+    pub const EXPECTED: &str = "must be a number above 0";
+
     /// Accepts finite numbers above zero.
     pub fn new(number: f64) -> Option<Self> {
         (number.is_finite() && number > 0.0).then_some(Self(number))
@@ -109,6 +112,9 @@ impl Default for Divisor {
 pub struct Target(f64);
 
 impl Target {
+    /// What a number must be to be accepted, for messages.
+    pub const EXPECTED: &str = "must be a number from 0.001 up";
+
     /// The target with which an HPA is created when the trigger's own cannot be known: so large that the
     /// HPA does not add replicas when the trigger is corrected.
     pub const PLACEHOLDER: Self = Self(1_000_000.0);
@@ -135,6 +141,9 @@ impl Default for Target {
 pub struct Activation(f64);
 
 impl Activation {
+    /// What a number must be to be accepted, for messages.
+    pub const EXPECTED: &str = "must be a number from 0 up";
+
     /// Accepts finite numbers from 0 up.
     pub fn new(number: f64) -> Option<Self> {
         (number.is_finite() && number >= 0.0).then_some(Self(number))

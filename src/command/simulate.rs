@@ -24,6 +24,7 @@ use crate::{
     },
     lint::{Counted, Options, counted, lint},
     manifest::{Kind, Node, Trigger},
+    scaling::{Activation, Divisor, Target},
     terminal::{print, style::ColorChoice},
 };
 
@@ -52,6 +53,23 @@ const TARGETS: [(&str, &str, Option<f64>); 9] = [
     ("azure-queue", "queueLength", Some(5.0)),
     ("azure-servicebus", "messageCount", Some(5.0)),
 ];
+
+/// The numbers that a key of a trigger's metadata may have, and what to say of others.
+struct Expected {
+    has: fn(f64) -> bool,
+    otherwise: &'static str,
+}
+
+/// The scaler's own keys.
+const TARGET: Expected = Expected { has: |number| Target::new(number).is_some(), otherwise: Target::EXPECTED };
+const DIVISOR: Expected = Expected { has: |number| Divisor::new(number).is_some(), otherwise: Divisor::EXPECTED };
+const ACTIVATION: Expected =
+    Expected { has: |number| Activation::new(number).is_some(), otherwise: Activation::EXPECTED };
+
+/// The keys of KEDA's own triggers.
+const ABOVE_ZERO: Expected =
+    Expected { has: |number| number.is_finite() && number > 0.0, otherwise: "must be a number above 0" };
+const FINITE: Expected = Expected { has: f64::is_finite, otherwise: "must be a number" };
 
 const EXAMPLES: &str = "\
 It runs KEDA's own arithmetic over rows that arrive, polls, pods that start, claim a row, work and end. Each \
@@ -223,7 +241,7 @@ impl Simulate {
         scenario.target = self.target(trigger)?;
         scenario.pod_start = self.start.clone().range();
         scenario.active_if_claimable = trigger.is_external();
-        let activation = if trigger.is_external() { NumberKind::FromZero } else { NumberKind::Any };
+        let activation = if trigger.is_external() { &ACTIVATION } else { &FINITE };
         scenario.activation = number(trigger, "activationTargetQueryValue", activation)?.unwrap_or(0.0);
         scenario.pending_until_claim = self.pending_until_claim;
         scenario.until = period.saturating_add(PATIENCE);
@@ -235,12 +253,13 @@ impl Simulate {
         let known = TARGETS.iter().find(|(name, ..)| *name == kind);
         let written = match known {
             Some((_, key, default)) if self.target.is_none() => {
-                number(trigger, key, NumberKind::AboveZero)?.or(*default)
+                let expected = if trigger.is_external() { &TARGET } else { &ABOVE_ZERO };
+                number(trigger, key, expected)?.or(*default)
             }
             _ => None,
         };
         // A value that the query divides and rounds up, and that KEDA divides again, is divided by both.
-        let divided = trigger.is_external().then(|| number(trigger, "divideBy", NumberKind::AboveZero));
+        let divided = trigger.is_external().then(|| number(trigger, "divideBy", &DIVISOR));
         let divisor = divided.transpose()?.flatten().unwrap_or(1.0);
         let target = self.target.or(written.map(|target| target * divisor));
         match target {
@@ -252,8 +271,8 @@ impl Simulate {
 }
 
 fn above_zero(text: &str) -> Result<f64, String> {
-    let number = text.parse().ok().filter(|number| NumberKind::AboveZero.has(*number));
-    number.ok_or_else(|| format!("must be {}", NumberKind::AboveZero.described()))
+    let number = text.parse().ok().filter(|number| (ABOVE_ZERO.has)(*number));
+    number.ok_or_else(|| ABOVE_ZERO.otherwise.to_owned())
 }
 
 fn runs(text: &str) -> Result<u64, String> {
@@ -261,45 +280,15 @@ fn runs(text: &str) -> Result<u64, String> {
     runs.ok_or_else(|| format!("must be a whole number from 1 to {MOST_RUNS}"))
 }
 
-/// The numbers that a key of a trigger's metadata may be.
-#[derive(Clone, Copy)]
-enum NumberKind {
-    Any,
-    FromZero,
-    AboveZero,
-}
-
-impl NumberKind {
-    fn has(self, number: f64) -> bool {
-        number.is_finite()
-            && match self {
-                Self::Any => true,
-                Self::FromZero => number >= 0.0,
-                Self::AboveZero => number > 0.0,
-            }
-    }
-
-    fn described(self) -> &'static str {
-        match self {
-            Self::Any => "a number",
-            Self::FromZero => "a number from 0 up",
-            Self::AboveZero => "a number above 0",
-        }
-    }
-}
-
-/// Returns a number of a trigger's metadata, if it is there.
+/// Returns a number of a trigger's metadata, if it is there. To the scaler an empty text is a number that is wrong.
 ///
 /// # Errors
-/// Says that it is not of this kind: KEDA or the scaler refuses the trigger, and would not take the default.
-fn number(trigger: Trigger<'_>, key: &str, kind: NumberKind) -> Result<Option<f64>, String> {
-    let is_absent = trigger.metadata(key).is_none_or(|node| node.is_null() || node.text() == Some(""));
+/// Says that it is not as expected: KEDA or the scaler refuses the trigger, and would not take the default.
+fn number(trigger: Trigger<'_>, key: &str, expected: &Expected) -> Result<Option<f64>, String> {
+    let is_empty = |node: &Node| node.is_null() || (!trigger.is_external() && node.text() == Some(""));
     match trigger.number(key) {
-        Some(number) if kind.has(number) => Ok(Some(number)),
-        None if is_absent => Ok(None),
-        _ => {
-            let (line, kind) = (trigger.line(key), kind.described());
-            Err(format!("line {line}: {key} must be {kind}, or the trigger is refused"))
-        }
+        Some(number) if (expected.has)(number) => Ok(Some(number)),
+        None if trigger.metadata(key).is_none_or(is_empty) => Ok(None),
+        _ => Err(format!("line {}: {key} {}, or the trigger is refused", trigger.line(key), expected.otherwise)),
     }
 }

@@ -203,15 +203,15 @@ impl<'a> Metadata<'a> {
         match key {
             "query" => self.query = value,
             "targetQueryValue" => {
-                self.target = problems.expect(key, number().and_then(Target::new), "must be a number from 0.001 up");
+                self.target = problems.expect(key, number().and_then(Target::new), Target::EXPECTED);
             }
             "activationTargetQueryValue" => {
                 let activation = number().and_then(Activation::new);
-                self.activation = problems.expect(key, activation, "must be a number from 0 up");
+                self.activation = problems.expect(key, activation, Activation::EXPECTED);
             }
             "divideBy" => {
                 let divide_by = number().and_then(Divisor::new);
-                self.divide_by = problems.expect(key, divide_by, "must be a number above 0");
+                self.divide_by = problems.expect(key, divide_by, Divisor::EXPECTED);
             }
             "rounding" => {
                 let rounding = Rounding::parse(value);

@@ -83,7 +83,7 @@ async fn wrong_usage_says_what_is_missing() {
         )
     };
     let arrive: &[&str] = &["--arrivals", "9/m", "--duration", "40s"];
-    let cases: [(String, &[&str], &str); 13] = [
+    let cases: [(String, &[&str], &str); 15] = [
         (trigger("kafka"), &["--arrivals", "9/m"], "--duration: how long does the work on a row take?"),
         (trigger("kafka"), arrive, "--counts: does the trigger count only rows that wait"),
         (
@@ -109,7 +109,7 @@ async fn wrong_usage_says_what_is_missing() {
         (
             trigger("external, metadata: {query: outstanding-claps, targetQueryValue: one}"),
             arrive,
-            "line 4: targetQueryValue must be a number above 0",
+            "line 4: targetQueryValue must be a number from 0.001 up",
         ),
         (
             trigger("external, metadata: {query: outstanding-claps, activationTargetQueryValue: '1,5'}"),
@@ -121,11 +121,21 @@ async fn wrong_usage_says_what_is_missing() {
             arrive,
             "line 4: divideBy must be a number above 0",
         ),
+        (
+            trigger("external, metadata: {query: outstanding-claps, divideBy: ''}"),
+            arrive,
+            "line 4: divideBy must be a number above 0",
+        ),
+        (
+            trigger("postgresql, metadata: {query: SELECT count(*) FROM job, targetQueryValue: '0'}"),
+            arrive,
+            "line 4: targetQueryValue must be a number above 0",
+        ),
         // Two of them would make a positive target.
         (
             trigger("external, metadata: {query: outstanding-claps, divideBy: '-2', targetQueryValue: '-3'}"),
             arrive,
-            "line 4: targetQueryValue must be a number above 0",
+            "line 4: targetQueryValue must be a number from 0.001 up",
         ),
         (
             trigger("external, metadata: {query: outstanding-claps, activationTargetQueryValue: '-1'}"),
