@@ -16,7 +16,7 @@ use self::node::{Start, breaks};
 pub use self::{
     boolean::boolean,
     node::{Node, Value},
-    object::{Kind, Object},
+    object::{Kind, Object, WITH_LEAST_NUMBERS},
     trigger::Trigger,
 };
 use crate::yaml::{self, described};

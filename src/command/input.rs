@@ -6,10 +6,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::lint::Source;
-
-/// What every manifest of KEDA's has in it.
-const GROUP: &[u8] = b"keda.sh/";
+use super::{STANDARD_INPUT, STANDARD_INPUT_NAME};
+use crate::{lint::Source, manifest::GROUP, terminal::text::plural};
 
 /// The most bytes of all manifests together. The objects of a cluster in one list are fewer: `yaml::manifest` reads a
 /// million values of a document, which take about 40 MB as `kubectl get` writes them.
@@ -22,8 +20,8 @@ const LARGEST: u64 = 64 << 20;
 pub(super) fn read(paths: &[PathBuf], stdin: &mut impl Read) -> Result<Vec<Source>, String> {
     let mut sources = Sources { read: Vec::new(), room: LARGEST };
     for path in paths {
-        if path.as_os_str() == "-" {
-            sources.add("<stdin>", &mut *stdin)?;
+        if path.as_os_str() == STANDARD_INPUT {
+            sources.add(STANDARD_INPUT_NAME, &mut *stdin)?;
         } else if path.is_dir() {
             for file in manifests_below(path)? {
                 // A directory has other YAML, too; what does not name KEDA is not ours to judge, and may be large.
@@ -79,7 +77,7 @@ fn names_keda(mut reader: impl Read) -> io::Result<bool> {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => return Err(error),
         };
-        if chunk[..read].windows(GROUP.len()).any(|window| window == GROUP) {
+        if chunk[..read].windows(GROUP.len()).any(|window| window == GROUP.as_bytes()) {
             return Ok(true);
         }
         kept = read.min(GROUP.len() - 1);
@@ -110,16 +108,29 @@ fn unreadable(path: &Path, error: &io::Error) -> String {
 /// Says why files have no document at all.
 pub(super) fn without_documents(paths: &[PathBuf], sources: &[Source]) -> String {
     if sources.is_empty() {
-        let names: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
-        let names = names.join(", ");
         return format!(
-            "there is no manifest of KEDA's in {names}: a .yaml, .yml or .json file that has keda.sh/ in it"
+            "there is no manifest of KEDA's in {}: a .yaml, .yml or .json file that has {GROUP} in it",
+            names(paths)
         );
     }
     match sources.iter().find(|source| !source.text.trim().is_empty()) {
         Some(source) => format!("{} has nothing but comments: are its questions answered?", source.name),
         None => "no document was read: is the file empty, or did the command before the pipe fail?".to_owned(),
     }
+}
+
+/// Says that files have documents, none of which is an object of KEDA.
+pub(super) fn without_objects(paths: &[PathBuf], documents: usize) -> String {
+    let documents = plural(documents, "document", "documents");
+    format!("{}: {documents}, none of which is an object of KEDA: nothing was checked", names(paths))
+}
+
+fn names(paths: &[PathBuf]) -> String {
+    let name = |path: &PathBuf| match path.as_os_str() == STANDARD_INPUT {
+        true => STANDARD_INPUT_NAME.to_owned(),
+        false => path.display().to_string(),
+    };
+    paths.iter().map(name).collect::<Vec<_>>().join(", ")
 }
 
 /// Returns the manifests below a directory, in the order of their names. Links to directories are not followed, because
@@ -174,7 +185,7 @@ mod tests {
     #[test]
     fn the_group_is_found_wherever_chunks_end() {
         for before in [0, 1, 65_529, 65_530, 65_535, 65_536, 200_000] {
-            let text = [&b"a".repeat(before)[..], GROUP, b"v1alpha1"].concat();
+            let text = [&b"a".repeat(before)[..], GROUP.as_bytes(), b"v1alpha1"].concat();
             assert!(names_keda(&text[..]).unwrap(), "{before}");
             assert!(!names_keda(&text[..before + GROUP.len() - 1]).unwrap(), "{before}");
         }

@@ -23,7 +23,7 @@ A comment anywhere in a document allows a rule for it: `# clapometer-lint: allow
 Exit codes:
    0  there is no error; there may be warnings and notes
    1  there is an error
-   2  wrong usage, a file that cannot be opened, or no document at all
+   2  wrong usage, a file that cannot be opened, or no object of KEDA at all
 
 Examples:
   clapometer lint scaled-job.yaml
@@ -79,8 +79,13 @@ impl Lint {
             Counts::Outstanding => Counted::Outstanding,
         });
         let report = lint(&sources, Options { keda: self.keda, counts });
-        if report.documents == 0 && report.findings.is_empty() {
-            return misused("lint", &input::without_documents(&self.files, &sources));
+        // What looked at nothing must not pass for a clean manifest.
+        if report.objects == 0 && report.findings.is_empty() && report.allowed == 0 {
+            let problem = match report.documents {
+                0 => input::without_documents(&self.files, &sources),
+                documents => input::without_objects(&self.files, documents),
+            };
+            return misused("lint", &problem);
         }
         print(&match self.format {
             Format::Text => text::page(&report, self.keda, ColorChoice::for_stdout()),

@@ -44,6 +44,11 @@ impl<'a> Findings<'a> {
         Self { file, keda, allowed, object: None, scope: 0..0, found: Vec::new(), suppressed: 0 }
     }
 
+    /// Returns the version of KEDA that is asked about.
+    pub(super) fn keda(&self) -> Version {
+        self.keda
+    }
+
     /// Says that what follows is about this object.
     pub(super) fn begin(&mut self, object: &'a Object) {
         self.object = Some(object);

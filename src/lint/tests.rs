@@ -8,7 +8,7 @@ use std::{
 
 use proptest::prelude::*;
 
-use super::{Counted, Options, Report, Rule, Source, all, lint};
+use super::{Counted, Options, Report, Rule, Severity, Source, all, lint};
 use crate::keda::version::Version;
 
 fn options(keda: Version) -> Options {
@@ -89,6 +89,18 @@ fn a_rule_holds_only_for_its_versions_and_a_comment_allows_it() {
     assert_eq!((report.findings.len(), report.allowed), (0, 1));
     let elsewhere = format!("# clapometer-lint: allow idle-floor\n---\n{bad}");
     assert_eq!(rules_in(&elsewhere, options(Version::NEWEST)).len(), 1, "a comment is for its own document");
+}
+
+#[test]
+fn a_number_that_only_newer_versions_refuse_is_a_warning_to_older_ones() {
+    let severity = |maximum: &str, keda: &str| {
+        let bad = read("tests/lint/number-rejected/bad.yaml").replace("Count: 0\n  rollout", maximum);
+        let findings = report(&bad, options(keda.parse().expect("a version"))).findings;
+        findings.iter().map(|finding| finding.severity).collect::<Vec<_>>()
+    };
+    assert_eq!(severity("Count: 0\n  rollout", "2.19.0"), [Severity::Warning]);
+    assert_eq!(severity("Count: 0\n  rollout", "2.20.0"), [Severity::Error]);
+    assert_eq!(severity("Count: \"10\"\n  rollout", "2.19.0"), [Severity::Error], "text is refused by every version");
 }
 
 #[test]

@@ -30,7 +30,7 @@ const NUMBERS: [(&[&str], i32); 11] = [
 ];
 
 /// The first version whose API has a least for each number. Before, any number of 32 bits was taken.
-const WITH_LEAST_NUMBERS: Version = Version::new(2, 20, 0);
+pub const WITH_LEAST_NUMBERS: Version = Version::new(2, 20, 0);
 
 /// The kinds that are looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -32,7 +32,8 @@ fn block(finding: &Finding, colors: ColorChoice) -> String {
     let why = wrapped(&printable(&format!("{why} ({})", rule.source)), room).join("\n  ");
     let arrow = colors.paint(Style::Quiet, "->");
     let how = wrapped(&printable(how), room).join("\n     ");
-    format!("{place}  {severity}  {}{object}\n  {why}\n  {arrow} {how}\n", rule.name)
+    let title = wrapped(&format!("{place}  {severity}  {}{object}", rule.name), room).join("\n  ");
+    format!("{title}\n  {why}\n  {arrow} {how}\n")
 }
 
 fn summary(report: &Report, keda: Version, colors: ColorChoice) -> String {
@@ -43,10 +44,6 @@ fn summary(report: &Report, keda: Version, colors: ColorChoice) -> String {
         0 => String::new(),
         allowed => format!("; {allowed} more allowed by comments"),
     };
-    if report.objects == 0 && report.findings.is_empty() {
-        let documents = plural(report.documents, "document", "documents");
-        return format!("{documents}, none of which is an object of KEDA: nothing was checked\n");
-    }
     if report.findings.is_empty() {
         return format!("{looked_at}: {}{allowed}\n", colors.paint(Style::Good, "nothing to say"));
     }

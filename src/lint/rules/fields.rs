@@ -12,7 +12,7 @@ use crate::{
             Severity::{Error, Warning},
         },
     },
-    manifest::{Kind, Node, Object, Value, boolean},
+    manifest::{Kind, Node, Object, Value, WITH_LEAST_NUMBERS, boolean},
 };
 
 const UNKNOWN_FIELD: Rule =
@@ -135,12 +135,11 @@ fn check_fields(object: &Object, findings: &mut Findings<'_>) {
 
 fn check_numbers(object: &Object, findings: &mut Findings<'_>) {
     for number in object.refused_numbers() {
-        findings.add(
-            &NUMBER_REJECTED,
-            number.line,
-            format!("In KEDA's API, {number}."),
-            "Write such a number, without quotes.",
-        );
+        let (severity, why) = match number.is_refused_by(findings.keda()) {
+            true => (Error, format!("In KEDA's API, {number}.")),
+            false => (Warning, format!("From KEDA {WITH_LEAST_NUMBERS} on the API server refuses it: {number}.")),
+        };
+        findings.add_as(severity, &NUMBER_REJECTED, number.line, why, "Write such a number, without quotes.");
     }
     let bounds = ["minReplicaCount", "maxReplicaCount"].map(|key| object.spec(&[key]).and_then(Node::integer));
     if let [Some(min), max] = bounds
