@@ -133,6 +133,8 @@ pub struct Config {
     pub notes: Vec<Misconfiguration>,
     /// The databases that such a reference leaves unknown. They are not in `databases`.
     pub unknown_databases: BTreeSet<String>,
+    /// The main file, if there is one.
+    file: Option<PathBuf>,
     /// For each query of a query file the name of that file.
     origins: BTreeMap<String, String>,
     /// The names of the built-in queries that are unchanged.
@@ -248,7 +250,7 @@ impl Config {
             Some(config) if diagnostics.is_empty() => {
                 let notes = diagnostics.take_notes();
                 let notes = (!notes.is_empty()).then(|| Misconfiguration::new(path.map(Path::to_owned), notes));
-                Ok(Self { notes: notes.into_iter().collect(), ..config })
+                Ok(Self { file: path.map(Path::to_owned), notes: notes.into_iter().collect(), ..config })
             }
             _ => Err(diagnostics.into_error(path.map(Path::to_owned))),
         }
@@ -289,10 +291,26 @@ impl Config {
             notes: Vec::new(),
             unknown_databases,
             query_files: QueryFiles::default(),
+            file: None,
             origins: BTreeMap::new(),
             built_in,
             effective,
         })
+    }
+
+    /// Returns where a key is set: a line of the file, or a variable.
+    pub fn place(&self, path: &[&str]) -> Option<String> {
+        self.effective.location(path)?.shown(self.file.as_deref())
+    }
+
+    /// Returns what shows to be wrong only once the configuration is used, each by the path of its key.
+    pub fn faults<'a, const N: usize>(&self, found: impl Iterator<Item = ([&'a str; N], String)>) -> Misconfiguration {
+        let diagnostics = Diagnostics::default();
+        for (path, message) in found {
+            let location = self.effective.location(&path).cloned().unwrap_or(Location::Whole);
+            diagnostics.add(location, path.join("."), message);
+        }
+        diagnostics.into_error(self.file.clone())
     }
 
     /// Returns whether a query is built in and unchanged.

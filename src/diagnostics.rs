@@ -26,6 +26,18 @@ pub enum Location {
     Whole,
 }
 
+impl Location {
+    /// Returns it as messages about a file write it: `clapometer.yaml:12`.
+    pub fn shown(&self, file: Option<&Path>) -> Option<String> {
+        match (self, file) {
+            (Self::Line(line), Some(file)) => Some(format!("{}:{line}", file.display())),
+            (Self::Line(line), None) => Some(format!("line {line}")),
+            (Self::Variable(name), _) => Some(name.clone()),
+            (Self::Whole, file) => file.map(|file| file.display().to_string()),
+        }
+    }
+}
+
 /// One thing that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Diagnostic {
@@ -117,12 +129,8 @@ impl fmt::Display for Misconfiguration {
             if index > 0 {
                 f.write_str("\n")?;
             }
-            match (&fault.location, &self.file) {
-                (Location::Line(line), Some(file)) => write!(f, "{}:{line}: ", file.display())?,
-                (Location::Line(line), None) => write!(f, "line {line}: ")?,
-                (Location::Variable(name), _) => write!(f, "{name}: ")?,
-                (Location::Whole, Some(file)) => write!(f, "{}: ", file.display())?,
-                (Location::Whole, None) => {}
+            if let Some(place) = fault.location.shown(self.file.as_deref()) {
+                write!(f, "{place}: ")?;
             }
             if !fault.path.is_empty() {
                 write!(f, "{}: ", fault.path)?;

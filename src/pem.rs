@@ -44,6 +44,14 @@ pub fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, PemError> {
     })
 }
 
+/// Says in an operator's words why rustls does not take a key with the certificate of a file.
+pub fn unfit(error: &rustls::Error, certificate: &Path) -> String {
+    match error {
+        rustls::Error::InconsistentKeys(_) => format!("is not the key of the certificate {}", certificate.display()),
+        error => error.to_string(),
+    }
+}
+
 fn content(path: &Path) -> Result<Vec<u8>, PemError> {
     let content = file::read(path).map_err(PemError::File)?;
     if u64::try_from(content.len()).is_ok_and(|length| length > file::LARGEST) {

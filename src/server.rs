@@ -44,6 +44,7 @@ use crate::{
     admin::{self, ReloadLog},
     cache::QueryCache,
     config::{Config, Inventory, QueryFiles, ServerTls},
+    diagnostics::Misconfiguration,
     metrics::{Build, HandshakeLabels, Metrics},
     scaler::{Catalog, Scaler},
     shutdown::Supervisor,
@@ -82,7 +83,7 @@ pub enum ServeError {
     Reflection(#[from] tonic_reflection::server::Error),
     /// A certificate or a key cannot be used.
     #[error(transparent)]
-    Tls(#[from] tls::TlsFileError),
+    Tls(#[from] Misconfiguration),
     /// A second signal has ended the drain.
     #[error("a second signal: exiting at once")]
     SecondSignal,
@@ -133,7 +134,7 @@ pub async fn run(main: Config, addresses: Addresses, file: Option<PathBuf>, buil
     let inventory = config.inventory(file.as_deref());
     let identity = match &config.server.tls {
         Some(tls) => {
-            let (identity, expiry) = ServerIdentity::load(tls)?;
+            let (identity, expiry) = ServerIdentity::load(tls).map_err(|problems| problems.located(&config))?;
             reload::publish_expiry(&expiry, &metrics);
             for failure in handshakes::Failure::ALL {
                 drop(metrics.tls_failures.get_or_create(&HandshakeLabels { reason: failure.reason() }));
@@ -211,12 +212,12 @@ pub async fn run(main: Config, addresses: Addresses, file: Option<PathBuf>, buil
     cause.map_or(Ok(()), Err)
 }
 
-/// Returns the expiry of each certificate of a TLS configuration, by its key. Blocking: it reads small files.
+/// Returns the expiry of each certificate of a configuration's TLS, by its key. Blocking: it reads small files.
 ///
 /// # Errors
 /// [`run`] would not start with this configuration.
-pub fn certificates(tls: &ServerTls) -> Result<Vec<(&'static str, SystemTime)>, ServeError> {
-    let (_, expiry) = ServerIdentity::load(tls)?;
+pub fn certificates(config: &Config, tls: &ServerTls) -> Result<Vec<(&'static str, SystemTime)>, Misconfiguration> {
+    let (_, expiry) = ServerIdentity::load(tls).map_err(|problems| problems.located(config))?;
     Ok(expiry)
 }
 

@@ -91,9 +91,10 @@ impl Check {
             config.query_files.faults().iter().for_each(|faults| complain(&faults.to_string()));
         }
         let tls = config.server.tls.as_ref().filter(|tls| !offline || tls.files().all(|path| file::exists(path)));
-        let serving = match tls.map(TlsReport::read).transpose() {
+        let serving = match tls.map(|tls| TlsReport::read(&config, tls)).transpose() {
             Ok(serving) => serving,
-            Err(error) => return refuse(&error.to_string(), json),
+            Err(faults) if json => return unusable(&faults.json()),
+            Err(faults) => return misconfigured(&faults),
         };
         let colors = ColorChoice::for_stdout();
         if offline && json {

@@ -66,9 +66,11 @@ impl Effective {
         mapping.0.push(Member { name: last.clone(), location: location(path), query_file, node });
     }
 
-    /// Returns the location of a query of the main file, if there is one of that name.
-    pub(super) fn query(&self, name: &str) -> Option<&Location> {
-        self.root.mapping("queries")?.0.iter().find(|member| member.name == name)?.location.as_ref()
+    /// Returns the location of a key that is set.
+    pub(super) fn location(&self, path: &[&str]) -> Option<&Location> {
+        let (last, parents) = path.split_last()?;
+        let mapping = parents.iter().try_fold(&self.root, |mapping, name| mapping.mapping(name))?;
+        mapping.0.iter().find(|member| member.name == *last)?.location.as_ref()
     }
 
     /// Adds what was noted for one query of a query file.

@@ -248,7 +248,7 @@ impl Config {
             } else if builtin::is_builtin(&name) {
                 "is the name of a built-in query; give this query another".to_owned()
             } else if self.queries.contains_key(&name) {
-                let line = self.effective.query(&name).map(at).unwrap_or_default();
+                let line = self.effective.location(&["queries", &name]).map(at).unwrap_or_default();
                 format!("the name is taken by the main file{line}; give this query another")
             } else {
                 owners.insert(name.clone(), (path.to_owned(), location));

@@ -52,11 +52,9 @@ pub(super) fn connector(connection: &Connection) -> Result<MakeRustlsConnect, Er
     let mut config = match (&connection.sslcert, &connection.sslkey) {
         (Some(cert), Some(key)) => {
             let chain = certificates("sslcert", cert)?;
-            let key = pem::private_key(key)
-                .map_err(|error| Error { key: "sslkey", problem: format!("{}: {error}", shown_path(key)) })?;
-            builder
-                .with_client_auth_cert(chain, key)
-                .map_err(|error| Error { key: "sslcert", problem: error.to_string() })?
+            let unusable = |problem| Error { key: "sslkey", problem: format!("{}: {problem}", shown_path(key)) };
+            let private_key = pem::private_key(key).map_err(|error| unusable(error.to_string()))?;
+            builder.with_client_auth_cert(chain, private_key).map_err(|error| unusable(pem::unfit(&error, cert)))?
         }
         _ => builder.with_no_client_auth(),
     };

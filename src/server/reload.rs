@@ -250,9 +250,9 @@ impl Reload {
         if let (Some(identity), Some(tls)) = (&self.identity, &main.server.tls) {
             let (identity, tls) = (Arc::clone(identity), tls.clone());
             let reloading = blocking::run_or_here("certificates", move || identity.reload(&tls)).await;
-            let expiry = reloading.map_err(|error| {
+            let expiry = reloading.map_err(|problems| {
                 let shown = vec!["server.tls: a certificate or a key cannot be used; the log says which".to_owned()];
-                Problem { text: error.to_string(), shown }
+                Problem { text: problems.located(&main).to_string(), shown }
             })?;
             publish_expiry(&expiry, &self.metrics);
         }

@@ -21,26 +21,30 @@ use rustls::{
 use tokio_rustls::TlsAcceptor;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use crate::{config::ServerTls, pem};
+use crate::{
+    config::{Config, ServerTls},
+    diagnostics::Misconfiguration,
+    pem,
+};
 
-/// All problems of the TLS files at once, each with its key and its file, and without the content of a file.
-#[derive(Debug, thiserror::Error)]
-#[error("{}", .0.join("\n"))]
-pub struct TlsFileError(Vec<String>);
-
-/// The problems that were found so far.
-#[derive(Default)]
-struct Problems(Vec<String>);
+/// All problems of the TLS files at once, each with the path of its key, its file, and without the content of a file.
+#[derive(Debug, Default)]
+pub(super) struct Problems(Vec<(&'static str, String)>);
 
 impl Problems {
     /// Returns the value, or notes the problem under the key.
-    fn note<T>(&mut self, key: &str, result: Result<T, impl fmt::Display>) -> Option<T> {
-        result.map_err(|problem| self.0.push(format!("server.tls.{key}: {problem}"))).ok()
+    fn note<T>(&mut self, key: &'static str, result: Result<T, impl fmt::Display>) -> Option<T> {
+        result.map_err(|problem| self.0.push((key, problem.to_string()))).ok()
     }
 
     /// Returns the value, or notes the problem under the key with the file that it is about.
-    fn note_file<T>(&mut self, key: &str, path: &Path, result: Result<T, impl fmt::Display>) -> Option<T> {
+    fn note_file<T>(&mut self, key: &'static str, path: &Path, result: Result<T, impl fmt::Display>) -> Option<T> {
         self.note(key, result.map_err(|problem| format!("found {}: {problem}", path.display())))
+    }
+
+    /// Returns them as faults of the configuration that names the files.
+    pub(super) fn located(self, config: &Config) -> Misconfiguration {
+        config.faults(self.0.into_iter().map(|(key, problem)| (["server", "tls", key], problem)))
     }
 }
 
@@ -54,13 +58,13 @@ pub(super) type Expiry = Vec<(&'static str, SystemTime)>;
 
 impl ServerIdentity {
     /// Reads the files.
-    pub(super) fn load(tls: &ServerTls) -> Result<(Self, Expiry), TlsFileError> {
+    pub(super) fn load(tls: &ServerTls) -> Result<(Self, Expiry), Problems> {
         let (config, expiry) = read(tls)?;
         Ok((Self { config: ArcSwap::from_pointee(config) }, expiry))
     }
 
     /// Reads the files again. After an error the last good certificates stay in force.
-    pub(super) fn reload(&self, tls: &ServerTls) -> Result<Expiry, TlsFileError> {
+    pub(super) fn reload(&self, tls: &ServerTls) -> Result<Expiry, Problems> {
         let (config, expiry) = read(tls)?;
         self.config.store(Arc::new(config));
         Ok(expiry)
@@ -72,11 +76,11 @@ impl ServerIdentity {
     }
 }
 
-fn read(tls: &ServerTls) -> Result<(ServerConfig, Expiry), TlsFileError> {
+fn read(tls: &ServerTls) -> Result<(ServerConfig, Expiry), Problems> {
     let mut problems = Problems::default();
     match configured(tls, &mut problems) {
         Some(read) if problems.0.is_empty() => Ok(read),
-        Some(_) | None => Err(TlsFileError(problems.0)),
+        Some(_) | None => Err(problems),
     }
 }
 
@@ -110,10 +114,7 @@ fn configured(tls: &ServerTls, problems: &mut Problems) -> Option<(ServerConfig,
             builder.with_client_cert_verifier(Arc::new(NamedClients { verifier, names }))
         }
     };
-    let config = builder.with_single_cert(chain, private_key).map_err(|error| match error {
-        rustls::Error::InconsistentKeys(_) => format!("is not the key of the certificate {}", cert.display()),
-        error => error.to_string(),
-    });
+    let config = builder.with_single_cert(chain, private_key).map_err(|error| pem::unfit(&error, cert));
     let mut config = problems.note_file("key", key, config)?;
     // grpc-go refuses a connection without it.
     config.alpn_protocols = vec![b"h2".to_vec()];

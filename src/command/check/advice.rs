@@ -18,6 +18,13 @@ pub(in crate::command) fn for_database(settings: &Database, config: &Config, err
         return own;
     }
     match error.cause {
+        Cause::Credentials => {
+            // The message begins with the key, if it is about a file or a variable of one.
+            let key = error.message.split(':').next().unwrap_or_default();
+            let place = config.place(&["databases", name, key]).or_else(|| config.place(&["databases", name]));
+            let at = place.map_or_else(String::new, |place| format!(" ({place})"));
+            format!("correct the file or the variable that is named{at}")
+        }
         Cause::Full => format!(
             "raise the server's max_connections or the role's CONNECTION LIMIT (a pooler's: default_pool_size, \
              max_client_conn), or lower databases.{name}.pool_size"

@@ -5,7 +5,11 @@ use std::time::{Duration, SystemTime};
 use serde::Serialize;
 
 use super::warning::Warning;
-use crate::{config::ServerTls, server};
+use crate::{
+    config::{Config, ServerTls},
+    diagnostics::Misconfiguration,
+    server,
+};
 
 /// A certificate with less time left deserves a warning: renewal happens well before the end.
 const SOON: Duration = Duration::from_secs(14 * 24 * 60 * 60);
@@ -32,10 +36,10 @@ impl TlsReport {
     /// Reads the certificates as `serve` would.
     ///
     /// # Errors
-    /// The reason why `serve` would not start.
-    pub(super) fn read(tls: &ServerTls) -> Result<Self, server::ServeError> {
+    /// The reasons why `serve` would not start.
+    pub(super) fn read(config: &Config, tls: &ServerTls) -> Result<Self, Misconfiguration> {
         let now = SystemTime::now();
-        let ends = server::certificates(tls)?;
+        let ends = server::certificates(config, tls)?;
         let mut warnings = Vec::new();
         for (key, end) in &ends {
             let text = match end.duration_since(now) {

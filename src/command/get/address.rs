@@ -7,6 +7,7 @@ use std::{
 
 use clap::Args;
 use http::Uri;
+use rustls::{crypto::ring, sign::CertifiedKey};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
 use crate::{
@@ -104,8 +105,10 @@ impl Address {
             None => ClientTlsConfig::new().with_native_roots(),
         };
         if let (Some(cert), Some(key)) = (&self.tls_cert, &self.tls_key) {
-            pem::certificates(cert).map_err(|error| unusable("--tls-cert", cert, &error))?;
-            pem::private_key(key).map_err(|error| unusable("--tls-key", key, &error))?;
+            let chain = pem::certificates(cert).map_err(|error| unusable("--tls-cert", cert, &error))?;
+            let private_key = pem::private_key(key).map_err(|error| unusable("--tls-key", key, &error))?;
+            CertifiedKey::from_der(chain, private_key, &ring::default_provider())
+                .map_err(|error| unusable("--tls-key", key, &pem::unfit(&error, cert)))?;
             tls = tls.identity(Identity::from_pem(content("--tls-cert", cert)?, content("--tls-key", key)?));
         }
         if let Some(name) = server_name {

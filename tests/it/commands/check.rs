@@ -247,6 +247,26 @@ databases: {app: {host: 127.0.0.1, user: scaler}}
 
     let finished = check(&certificates.server.key).await;
     assert_eq!((finished.code(), &*finished.output), (Some(78), ""));
-    assert!(finished.errors.contains("server.tls.key: "), "{}", finished.errors);
+    assert!(finished.errors.starts_with("clapometer.yaml:1: server.tls.key: found "), "{}", finished.errors);
     assert!(finished.errors.contains("is not the key of the certificate "), "{}", finished.errors);
+}
+
+#[tokio::test]
+async fn a_file_of_a_databases_tls_that_is_none_is_told_with_the_place_of_its_key() {
+    let yaml = "\
+databases:
+  claps:
+    host: 127.0.0.1
+    user: scaler
+    sslmode: verify-full
+    sslrootcert: ca.crt
+";
+    let finished = Executable::clapometer(["check", "--config", "clapometer.yaml"])
+        .file("clapometer.yaml", yaml)
+        .file("ca.crt", "none\n")
+        .finish(SOON)
+        .await;
+    assert_eq!(finished.code(), Some(69), "{}{}", finished.output, finished.errors);
+    assert!(finished.output.contains("sslrootcert: ca.crt: the file holds no certificate"), "{}", finished.output);
+    assert!(finished.output.contains("that is named (clapometer.yaml:6)\n"), "{}", finished.output);
 }

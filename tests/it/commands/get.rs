@@ -127,6 +127,10 @@ async fn tls_is_used_with_our_certificate_under_the_name_that_is_given() {
         (&[&ours[..], &["--tls-ca", "ca.crt"]].concat(), "compare the certificates"),
         (&[], "serves TLS, put https://"),
     ];
+    let unfit = get(&["--tls-cert", "ca.crt", "--tls-key", "tls.key"]).await;
+    assert_eq!(unfit.code(), Some(2), "{}{}", unfit.output, unfit.errors);
+    assert!(unfit.errors.contains("--tls-key: tls.key: is not the key of the certificate ca.crt"), "{}", unfit.errors);
+
     for (arguments, advice) in wrong {
         let finished = get(arguments).await;
         assert_eq!(finished.code(), Some(69), "{arguments:?}: {}{}", finished.output, finished.errors);
