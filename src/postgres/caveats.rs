@@ -43,11 +43,18 @@ WITH present (clock) AS (
       JOIN pg_catalog.pg_namespace AS n ON n.nspname = asked.schema_name
       JOIN pg_catalog.pg_class AS c ON c.relnamespace = n.oid AND c.relname = asked.relation_name
 ), timed AS (
-    SELECT relation.root, a.attname::text AS name, a.atttypid = 'timestamptz'::regtype AS has_zone
+    -- Once for a table, however many partitions of it the plan reads.
+    SELECT DISTINCT relation.root, a.attname::text AS name, a.atttypid = 'timestamptz'::regtype AS has_zone
       FROM relation
       JOIN pg_catalog.pg_attribute AS a ON a.attrelid = relation.oid AND a.attnum > 0 AND NOT a.attisdropped
      WHERE a.atttypid IN ('timestamp'::regtype, 'timestamptz'::regtype)
        AND a.attname ~ '^\w+$'
+), citext AS (
+    SELECT DISTINCT relation.root, a.attname::text AS name
+      FROM relation
+      JOIN pg_catalog.pg_attribute AS a ON a.attrelid = relation.oid AND a.attnum > 0 AND NOT a.attisdropped
+      JOIN pg_catalog.pg_type AS t ON t.oid = a.atttypid AND t.typname = 'citext'
+     WHERE a.attname ~ '^\w+$'
 ), session (zone, is_utc) AS (
     SELECT current_setting('TimeZone'), current_setting('TimeZone') ~* '^(etc/)?(utc|gmt|uct|zulu|universal|greenwich)$'
 ), found (kind, oid, name, written) AS (
@@ -86,13 +93,10 @@ WITH present (clock) AS (
        AND lower(btrim(written.zone[1], '''')) <> lower(session.zone)
        AND NOT (session.is_utc AND written.zone[1] ~* '^(''(etc/)?(utc|gmt|uct|zulu|universal|greenwich)'')?$')
  UNION
-    SELECT 'case', relation.root, a.attname::text, NULL
-      FROM relation
-      JOIN pg_catalog.pg_attribute AS a ON a.attrelid = relation.oid AND a.attnum > 0 AND NOT a.attisdropped
-      JOIN pg_catalog.pg_type AS t ON t.oid = a.atttypid AND t.typname = 'citext'
-     WHERE a.attname ~ '^\w+$'
-       AND ($3 ~ format('\m%s"?\)::text\s*(=|<>|!?~~)', a.attname)
-            OR $3 ~ format('[=>~]\s*\(?(\w+\.)?"?%s"?\)::text', a.attname))
+    SELECT 'case', citext.root, citext.name, NULL
+      FROM citext
+     WHERE $3 ~ format('\m%s"?\)::text\s*(=|<>|!?~~)', citext.name)
+        OR $3 ~ format('[=>~]\s*\(?(\w+\.)?"?%s"?\)::text', citext.name)
 )
 SELECT found.kind, concat_ws('.', quote_ident(n.nspname), quote_ident(c.relname), quote_ident(found.name)),
        session.zone, found.written

@@ -105,6 +105,8 @@ pub struct Inspection {
     pub took: Duration,
     /// The plan; absent where the server gave none.
     pub plan: Option<Plan>,
+    /// The reason why the plan, or something of it, was not looked at.
+    pub unseen: Option<String>,
     /// The relations that its text names.
     pub relations: Vec<Named>,
     /// The queues that there are, as far as the role may read them, if a preset's own one was never seen.
@@ -170,12 +172,18 @@ impl Inspector {
         let reading = self.read(statement, parameters).await;
         let took = sent_at.elapsed();
         if reading.as_ref().is_err_and(|error| error.cause == Cause::StatementPooling) {
-            return Inspection { reading, took, plan: None, relations: Vec::new(), queues_instead: None };
+            return Inspection { reading, took, plan: None, unseen: None, relations: Vec::new(), queues_instead: None };
         }
         if reading.as_ref().is_err_and(|error| error.is_from_server) {
             self.renew().await;
         }
-        let plan = self.plan(statement, parameters).await;
+        let (plan, unseen) = match self.plan(statement, parameters).await {
+            Ok(plan) => {
+                let unseen = plan.as_ref().and_then(|plan| plan.unseen.clone());
+                (plan, unseen)
+            }
+            Err(why) => (None, Some(why)),
+        };
         let relations = match &reading {
             Err(error) if error.cause != Cause::Privilege => Vec::new(),
             _ => self.relations(statement).await,
@@ -185,7 +193,7 @@ impl Inspector {
             reading => reading,
         };
         let queues_instead = self.queues_instead(&statement.query).await;
-        Inspection { reading, took, plan, relations, queues_instead }
+        Inspection { reading, took, plan, unseen, relations, queues_instead }
     }
 
     /// Returns the statement that lets another role read what these queries name.
@@ -320,9 +328,13 @@ impl Inspector {
         }
     }
 
-    async fn plan(&mut self, statement: &Statement, parameters: &[Value]) -> Option<Plan> {
+    /// Asks for a statement's plan; none where the server gives none.
+    ///
+    /// # Errors
+    /// Says why it does not answer.
+    async fn plan(&mut self, statement: &Statement, parameters: &[Value]) -> Result<Option<Plan>, String> {
         if self.session.client.is_closed() {
-            return None;
+            return Err("the connection is lost".to_owned());
         }
         let begin = self.database.begin(&statement.query, None);
         let client = &self.session.client;
@@ -331,12 +343,15 @@ impl Inspector {
             client.batch_execute(&begin).await?;
             Plan::of(client, statement, parameters).await
         });
-        let plan = asked.await.ok().and_then(Result::ok);
+        let plan = match asked.await {
+            Ok(plan) => plan.map_err(|error| connect::explain(&error)),
+            Err(_) => Err(format!("no answer within {limit:?}")),
+        };
         self.roll_back().await;
-        if plan.is_none() {
+        if plan.is_err() {
             self.renew().await;
         }
-        plan?
+        plan
     }
 
     /// Cancels the statement of the session, and opens another session if that is possible.

@@ -10,6 +10,7 @@ use super::{
     Statement,
     called::Function,
     caveats::Caveat,
+    connect,
     explain::{Explained, text},
     loose_key,
     masked::PLAIN_NAMES,
@@ -54,6 +55,8 @@ pub struct Plan {
     pub cap: Option<f64>,
     /// The reasons why a count can be another than the rows that there are now.
     pub caveats: Vec<Caveat>,
+    /// The error because of which something of it was not looked at.
+    pub unseen: Option<String>,
 }
 
 /// A table that a plan reads.
@@ -98,10 +101,21 @@ impl Plan {
         let Some(mut plan) = Self::read(&explained) else { return Ok(None) };
         Relation::describe(client, &mut plan.relations).await?;
         // A finding less is no reason to show no plan.
-        plan.functions = Function::called_by(client, &explained, &statement.query.sql).await.unwrap_or_default();
-        plan.loose_key = loose_key::of(client, statement, parameters, &explained).await.unwrap_or_default();
-        plan.caveats = Caveat::of(client, &explained).await.unwrap_or_default();
+        let functions = Function::called_by(client, &explained, &statement.query.sql).await;
+        plan.functions = plan.found(functions);
+        let loose_key = loose_key::of(client, statement, parameters, &explained).await;
+        plan.loose_key = plan.found(loose_key);
+        let caveats = Caveat::of(client, &explained).await;
+        plan.caveats = plan.found(caveats);
         Ok(Some(plan))
+    }
+
+    /// Returns what was found, or notes why it was not. The first error counts: others are its echo in the transaction.
+    fn found<T: Default>(&mut self, found: Result<T, Error>) -> T {
+        found.unwrap_or_else(|error| {
+            self.unseen.get_or_insert_with(|| connect::explain(&error));
+            T::default()
+        })
     }
 
     /// Reads `EXPLAIN (VERBOSE, FORMAT JSON)`.
@@ -131,6 +145,7 @@ impl Plan {
             loose_key: None,
             cap: cap(explained),
             caveats: Vec::new(),
+            unseen: None,
         })
     }
 }

@@ -87,7 +87,7 @@ fn server_info(server: Server, search_path: Option<&str>) -> ServerInfo {
 
 fn query_report(statement: &Statement, database: &str, origin: Origin, inspection: Inspection) -> QueryReport {
     let query = &*statement.query;
-    let Inspection { reading, took, plan, relations: _, queues_instead } = inspection;
+    let Inspection { reading, took, plan, unseen, relations: _, queues_instead } = inspection;
     let queues = queues_instead.as_deref();
     let stalled = reading.as_ref().ok().and_then(|reading| reading.stalled).unwrap_or_default();
     let reading = reading.map(Arc::new);
@@ -99,6 +99,7 @@ fn query_report(statement: &Statement, database: &str, origin: Origin, inspectio
     let mut warnings = Vec::new();
     if matches!(outcome, QueryOutcome::Answered(_) | QueryOutcome::Grouped { .. }) {
         warnings.extend(warning::for_duration(query, took));
+        warnings.extend(unseen.as_deref().map(|why| warning::for_unseen(query, why)));
     }
     warnings.extend(query.preset.iter().flat_map(|preset| warning::for_preset(preset, stalled, queues)));
     if let QueryOutcome::Answered(answer) = &outcome {
@@ -115,7 +116,7 @@ fn query_report(statement: &Statement, database: &str, origin: Origin, inspectio
     }
     warnings.extend(plan.iter().filter_map(|plan| plan.loose_key.as_deref()).map(warning::for_loose_key));
     warnings.extend(plan.iter().flat_map(|plan| &plan.caveats).map(warning::for_caveat));
-    let plan = plan.map(|Plan { cost, rows, relations, functions: _, loose_key: _, cap: _, caveats: _ }| PlanReport {
+    let plan = plan.map(|Plan { cost, rows, relations, .. }| PlanReport {
         cost,
         rows,
         relations: relations.iter().map(|relation| format!("{}.{}", relation.schema, relation.name)).collect(),
