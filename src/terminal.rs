@@ -10,7 +10,7 @@ pub mod usage;
 use std::io::{self, Write};
 
 /// Bounds of [`reading_width`]. Below the first, breaking lines makes a text worse.
-const NARROWEST: usize = 60;
+const NARROWEST: usize = 40;
 const WIDEST: usize = 110;
 
 /// Writes a text to standard output at once.

@@ -9,7 +9,7 @@ use crate::{
     terminal::{
         print, reading_width,
         style::{ColorChoice, Style},
-        table::{self, Align, Cell},
+        table::{self, Align, Cell, Overlong},
         text::wrapped,
         width,
     },
@@ -25,7 +25,9 @@ and in clapometer's configuration:
     mail-jobs: {preset: river, queue: mail}";
 
 /// The words for an index that the library does not have.
-const INDEX: &str = "The library has none for this query. clapometer never makes it; its owner may:";
+const INDEX: &str = "The library has none for this query. clapometer never makes it; its owner may. An attempt that fails \
+                     leaves an invalid index, which no query uses and IF NOT EXISTS keeps: before another one, DROP INDEX \
+                     CONCURRENTLY it (\\d of the table shows it as INVALID).";
 
 /// List the queue libraries that clapometer knows, or show one of them
 ///
@@ -70,7 +72,10 @@ fn list(colors: ColorChoice) -> String {
         vec![name, Cell::from(preset.library), Cell::from(preset.workers.word()), Cell::from(preset.tested)]
     };
     let rows: Vec<Vec<Cell>> = presets::ALL.into_iter().map(row).collect();
-    format!("{}\n`clapometer presets NAME` shows one.\n", table::render(&heading, &rows, width(), colors))
+    format!(
+        "{}\n`clapometer presets NAME` shows one.\n",
+        table::render(&heading, &rows, width().map(|width| (width, Overlong::Wrapped)), colors)
+    )
 }
 
 fn page(preset: &Preset, colors: ColorChoice) -> String {
@@ -105,8 +110,9 @@ fn page(preset: &Preset, colors: ColorChoice) -> String {
     part("The role needs", vec![(String::new(), grants(preset))]);
     if let Some(index) = preset.index {
         text += &format!(
-            "\n{}\n  {INDEX}\n\n  {}\n",
+            "\n{}\n  {}\n\n  {}\n",
             colors.paint(Style::Heading, "An index that helps"),
+            wrapped(INDEX, reading_width().saturating_sub(2)).join("\n  "),
             index.replace('\n', "\n  ")
         );
     }

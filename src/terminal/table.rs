@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::{
     style::{ColorChoice, Style},
-    text::printable,
+    text::{printable, wrapped},
 };
 
 /// The alignment of a column.
@@ -14,6 +14,15 @@ pub enum Align {
     Left,
     /// For numbers.
     Right,
+}
+
+/// The treatment of what the last column has no room for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Overlong {
+    /// It is left out, so that a row stays one line.
+    Cut,
+    /// It goes on below.
+    Wrapped,
 }
 
 /// One cell of a table: a single line of text, in a style if it has one.
@@ -39,24 +48,38 @@ impl<T: ToString> From<T> for Cell {
 
 /// Renders a table with a heading; columns are as wide as their widest cell, two spaces apart.
 ///
-/// The last column is cut so that a line fits into `width`, if one is given.
-pub fn render(heading: &[(&str, Align)], rows: &[Vec<Cell>], width: Option<usize>, colors: ColorChoice) -> String {
+/// The last column is cut or wrapped so that a line fits into the width, if one is given.
+pub fn render(
+    heading: &[(&str, Align)],
+    rows: &[Vec<Cell>],
+    width: Option<(usize, Overlong)>,
+    colors: ColorChoice,
+) -> String {
     let mut widths: Vec<usize> = heading.iter().map(|(name, _)| name.chars().count()).collect();
     for row in rows {
         for (width, cell) in widths.iter_mut().zip(row) {
             *width = (*width).max(cell.text.chars().count());
         }
     }
-    if let (Some(width), Some((last, others))) = (width, widths.split_last_mut()) {
-        let taken: usize = others.iter().map(|width| width + 2).sum();
+    let taken: usize = widths.iter().rev().skip(1).map(|width| width + 2).sum();
+    if let (Some((width, _)), Some(last)) = (width, widths.last_mut()) {
         *last = (*last).min(width.saturating_sub(taken).max(10));
     }
+    let is_wrapped = width.is_some_and(|(_, overlong)| overlong == Overlong::Wrapped);
     let heading_cells: Vec<Cell> = heading.iter().map(|(name, _)| Cell::from(name)).collect();
     let mut text = String::new();
     for row in std::iter::once(&heading_cells).chain(rows) {
         let mut line = String::new();
-        for ((cell, width), (_, align)) in row.iter().zip(&widths).zip(heading) {
-            let shown = cut(&cell.text, *width);
+        let mut below = Vec::new();
+        for ((index, (cell, width)), (_, align)) in row.iter().zip(&widths).enumerate().zip(heading) {
+            let shown = if is_wrapped && index + 1 == heading.len() {
+                let mut lines = wrapped(&cell.text, *width).into_iter();
+                let first = lines.next().unwrap_or_default();
+                below.extend(lines);
+                first
+            } else {
+                cut(&cell.text, *width)
+            };
             let padding = " ".repeat(width.saturating_sub(shown.chars().count()));
             let painted = cell.style.map_or_else(|| shown.clone(), |style| colors.paint(style, &shown));
             let _ = match align {
@@ -66,6 +89,7 @@ pub fn render(heading: &[(&str, Align)], rows: &[Vec<Cell>], width: Option<usize
         }
         text.push_str(line.trim_end());
         text.push('\n');
+        text.extend(below.into_iter().map(|line| format!("{}{line}\n", " ".repeat(taken))));
     }
     text
 }
@@ -83,16 +107,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn columns_line_up_and_the_last_one_is_cut_to_the_terminal() {
+    fn columns_line_up_and_the_last_one_is_fitted_to_the_terminal() {
         let heading = [("ID", Align::Right), ("STATUS", Align::Left), ("ERROR", Align::Left)];
         let rows = [
             vec![Cell::from(7), Cell::styled("SUCCESS", Style::Good), Cell::default()],
             vec![Cell::from(12), Cell::styled("DEAD", Style::Bad), Cell::from("exit code 1:\n  out of memory")],
         ];
-        insta::assert_snapshot!(render(&heading, &rows, Some(32), ColorChoice::Plain), @r"
+        insta::assert_snapshot!(render(&heading, &rows, Some((32, Overlong::Cut)), ColorChoice::Plain), @r"
         ID  STATUS   ERROR
          7  SUCCESS
         12  DEAD     exit code 1: out o…
+        ");
+        insta::assert_snapshot!(render(&heading, &rows, Some((32, Overlong::Wrapped)), ColorChoice::Plain), @r"
+        ID  STATUS   ERROR
+         7  SUCCESS
+        12  DEAD     exit code 1: out of
+                     memory
         ");
     }
 

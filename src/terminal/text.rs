@@ -2,22 +2,33 @@
 
 use std::time::Duration;
 
-/// Breaks a text at spaces into lines of at most `width` characters; a longer word has a line of
-/// its own.
+/// Breaks a text at spaces into lines of at most `width` characters, of which colours are none; a longer word has a line
+/// of its own, so that it can be copied.
 pub fn wrapped(text: &str, width: usize) -> Vec<String> {
     let mut lines = vec![String::new()];
+    let mut taken = 0;
     for word in text.split(' ') {
         let line = lines.last_mut().expect("there is at least one");
-        if !line.is_empty() && line.chars().count() + 1 + word.chars().count() > width {
-            lines.push(word.to_owned());
-        } else {
-            if !line.is_empty() {
-                line.push(' ');
-            }
+        let length = shown_length(word);
+        if line.is_empty() {
             line.push_str(word);
+            taken = length;
+        } else if taken + 1 + length > width {
+            lines.push(word.to_owned());
+            taken = length;
+        } else {
+            line.extend([" ", word]);
+            taken += 1 + length;
         }
     }
     lines
+}
+
+/// Returns the number of characters that a terminal shows of a text: not the sequences of [`super::style`].
+fn shown_length(text: &str) -> usize {
+    let mut parts = text.split('\x1b');
+    let first = parts.next().map_or(0, |part| part.chars().count());
+    first + parts.map(|part| part.split_once('m').map_or(0, |(_, shown)| shown.chars().count())).sum::<usize>()
 }
 
 /// Replaces control characters and line separators by spaces, so that text from elsewhere cannot move the cursor.
@@ -77,6 +88,7 @@ mod tests {
         assert_eq!(wrapped("one two three", 7), ["one two", "three"]);
         assert_eq!(wrapped("a verylongword b", 5), ["a", "verylongword", "b"]);
         assert_eq!(wrapped("", 5), [""]);
+        assert_eq!(wrapped("\x1b[1mone\x1b[0m two three", 7), ["\x1b[1mone\x1b[0m two", "three"]);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use crate::{
     },
     terminal::{
         style::{ColorChoice, Style},
-        table::{self, Align, Cell},
+        table::{self, Align, Cell, Overlong},
         text::{printable, span},
     },
 };
@@ -82,8 +82,11 @@ pub(super) async fn list(transactions: &mut Transactions, filter: &Filter, view:
         ("NOTE", Align::Left),
     ];
     let cells = rows.iter().map(line).collect::<Result<Vec<_>, _>>()?;
-    let mut text =
-        if rows.is_empty() { "no claps\n".to_owned() } else { table::render(&heading, &cells, width, colors) };
+    let mut text = if rows.is_empty() {
+        "no claps\n".to_owned()
+    } else {
+        table::render(&heading, &cells, width.map(|width| (width, Overlong::Cut)), colors)
+    };
     if i64::try_from(rows.len()).is_ok_and(|shown| shown == *limit) {
         let all = count(transactions, &parameters[..4]).await?;
         if all > *limit {
@@ -148,7 +151,11 @@ pub(super) async fn show(transactions: &mut Transactions, id: i64, view: View) -
             ("ERROR", Align::Left),
         ];
         let cells = attempts.iter().map(attempt).collect::<Result<Vec<_>, _>>()?;
-        let _ = write!(text, "\n{}", table::render(&heading, &cells, width, colors));
+        let _ = write!(
+            text,
+            "\n{}",
+            table::render(&heading, &cells, width.map(|width| (width, Overlong::Wrapped)), colors)
+        );
     }
     Ok(Answer { text, complete: true })
 }

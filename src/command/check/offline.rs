@@ -1,7 +1,6 @@
 //! The text of `check --offline` for a valid configuration.
 
-use std::fmt::Write;
-
+use super::page::Page;
 use crate::{
     config::Config,
     query::{Namespaces, Query},
@@ -13,19 +12,16 @@ use crate::{
 
 /// Describes the configuration, what was checked, and what was not.
 pub(super) fn text(title: &str, config: &Config, colors: ColorChoice) -> String {
-    let mut text = String::new();
-    let mut line = |line: &str| writeln!(text, "{}", line.trim_end()).expect("writing to a String cannot fail");
+    let mut page = Page::new(colors);
     let verdict = match config.query_files.has_faults() {
         true => colors.paint(Style::Bad, "is valid, but not all of its query files are"),
         false => colors.paint(Style::Good, "is valid"),
     };
-    line(&format!("{} {}", colors.paint(Style::Heading, title), verdict));
-    line("");
+    page.heading(&format!("{} {}", colors.paint(Style::Heading, &printable(title)), verdict));
+    page.push("");
     let security = if config.server.tls.is_some() { "TLS" } else { "plain text" };
-    line(&format!(
-        "  serves     gRPC on {} ({security}), probes and metrics on {}",
-        config.server.listen, config.admin.listen
-    ));
+    let (grpc, http) = (config.server.listen, config.admin.listen);
+    page.entry("serves", &format!("gRPC on {grpc} ({security}), probes and metrics on {http}"));
     for database in config.databases.values() {
         let at = database.connection.resolve().map_or_else(
             |_| String::new(),
@@ -35,10 +31,10 @@ pub(super) fn text(title: &str, config: &Config, colors: ColorChoice) -> String 
             },
         );
         let disabled = if database.enabled { "" } else { " (disabled)" };
-        line(&format!("  database   {}  {}{disabled}", database.name, printable(&at)));
+        page.entry("database", &format!("{}  {}{disabled}", database.name, printable(&at)));
     }
     for name in &config.unknown_databases {
-        line(&format!("  database   {name}  not known here, see the notes"));
+        page.entry("database", &format!("{name}  not known here, see the notes"));
     }
     for (name, file) in &config.query_files.files {
         let count = config.queries.keys().filter(|query| config.origin(query) == Some(name)).count();
@@ -47,23 +43,23 @@ pub(super) fn text(title: &str, config: &Config, colors: ColorChoice) -> String 
             (1, _) => "1 query".to_owned(),
             (count, _) => format!("{count} queries"),
         };
-        line(&format!("  file       {}  {queries}", printable(name)));
+        page.entry("file", &format!("{}  {queries}", printable(name)));
     }
     let width = config.queries.keys().map(|name| name.chars().count()).max().unwrap_or(0);
     for query in config.queries.values() {
-        line(&format!("  query      {:width$}  {}", query.name, described(config, query)));
+        page.entry("query", &format!("{:width$}  {}", query.name, described(config, query)));
     }
     let notes: Vec<String> = config.notes.iter().map(ToString::to_string).collect();
     for note in notes.iter().flat_map(|notes| notes.lines()) {
-        line(&format!("  note       {}", printable(note)));
+        page.entry("note", &printable(note));
     }
-    line("");
-    line(
+    page.push("");
+    page.heading(
         "Checked: keys, types, ranges, the files and variables that the configuration refers to, and that placeholders \
          match parameters.",
     );
-    line("Not checked, because --offline connects to nothing: the databases, the roles, whether the SQL runs.");
-    text
+    page.heading("Not checked, because --offline connects to nothing: the databases, the roles, whether the SQL runs.");
+    page.text
 }
 
 fn described(config: &Config, query: &Query) -> String {

@@ -7,6 +7,7 @@ use crate::terminal::{
     reading_width,
     style::{ColorChoice, Style},
     text::{printable, wrapped},
+    width,
 };
 
 /// The indentation of everything under a heading.
@@ -18,6 +19,9 @@ pub(super) const WORD: usize = 9;
 /// The width of the keys of facts.
 const KEY: usize = 13;
 
+/// The width of the names of the configuration's parts.
+const PART: usize = 11;
+
 /// The longest part of a line of SQL that is shown.
 const EXCERPT: usize = 100;
 
@@ -25,11 +29,18 @@ const EXCERPT: usize = 100;
 pub(super) struct Page {
     pub(super) text: String,
     pub(super) colors: ColorChoice,
+    /// The width in which facts and answers are wrapped. Without a terminal they are not: a search finds them whole.
+    width: usize,
 }
 
 impl Page {
     pub(super) fn new(colors: ColorChoice) -> Self {
-        Self { text: String::new(), colors }
+        Self { text: String::new(), colors, width: width().map_or(usize::MAX, |_| reading_width()) }
+    }
+
+    /// Adds a line whose further lines are indented.
+    pub(super) fn heading(&mut self, line: &str) {
+        self.put(0, "", INDENT, line);
     }
 
     /// Adds a line as it is.
@@ -40,18 +51,23 @@ impl Page {
     /// Adds a key with its value.
     pub(super) fn fact(&mut self, key: &str, value: &str) {
         let key = self.colors.padded(Style::Quiet, key, KEY);
-        self.push(&format!("{}{key}{}", " ".repeat(INDENT), printable(value)));
+        self.put(INDENT, &key, KEY, &printable(value));
+    }
+
+    /// Adds a line about a part of the configuration.
+    pub(super) fn entry(&mut self, part: &str, text: &str) {
+        self.put(INDENT, &format!("{part:PART$}"), PART, text);
     }
 
     /// Adds a line that begins with a word.
     pub(super) fn line(&mut self, style: Style, word: &str, text: &str) {
         let word = self.colors.padded(style, word, WORD);
-        self.push(&format!("{}{word}{text}", " ".repeat(INDENT)));
+        self.put(INDENT, &word, WORD, text);
     }
 
     /// Adds a line under the words.
     pub(super) fn below(&mut self, text: &str) {
-        self.push(&format!("{}{text}", " ".repeat(INDENT + WORD)));
+        self.put(INDENT + WORD, "", 0, text);
     }
 
     pub(super) fn warning(&mut self, indent: usize, warning: &Warning) {
@@ -70,8 +86,17 @@ impl Page {
     /// Adds a text after its mark (of `width` on the screen), with its further lines under its first.
     pub(super) fn wrapped(&mut self, indent: usize, mark: &str, width: usize, text: &str) {
         let room = reading_width().saturating_sub(indent + width);
-        for (index, line) in wrapped(&printable(text), room).into_iter().enumerate() {
-            let mark = if index == 0 { mark.to_owned() } else { " ".repeat(width) };
+        self.lines(indent, mark, width, wrapped(&printable(text), room));
+    }
+
+    /// Adds a text that may be painted after its mark, with its further lines `hang` columns behind the mark's beginning.
+    fn put(&mut self, indent: usize, mark: &str, hang: usize, text: &str) {
+        self.lines(indent, mark, hang, wrapped(text, self.width.saturating_sub(indent + hang)));
+    }
+
+    fn lines(&mut self, indent: usize, mark: &str, hang: usize, lines: Vec<String>) {
+        for (index, line) in lines.into_iter().enumerate() {
+            let mark = if index == 0 { mark.to_owned() } else { " ".repeat(hang) };
             self.push(&format!("{}{mark}{line}", " ".repeat(indent)));
         }
     }
@@ -88,8 +113,9 @@ impl Page {
             let room = reading_width().saturating_sub(INDENT + WORD + margin.chars().count());
             let (text, column) = window(text, *column, room.min(EXCERPT));
             let caret = " ".repeat(margin.chars().count() + column);
-            self.below(&format!("{}{text}", self.colors.paint(Style::Quiet, &margin)));
-            self.below(&format!("{caret}{}", self.colors.paint(Style::Bad, "^")));
+            let below = " ".repeat(INDENT + WORD);
+            self.push(&format!("{below}{}{text}", self.colors.paint(Style::Quiet, &margin)));
+            self.push(&format!("{below}{caret}{}", self.colors.paint(Style::Bad, "^")));
         }
         self.advice(INDENT + WORD, &problem.advice);
     }
@@ -106,6 +132,23 @@ fn window(text: &str, column: usize, room: usize) -> (String, usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_longer_than_a_line_goes_on_under_its_beginning() {
+        let mut page = Page { width: 30, ..Page::new(ColorChoice::Plain) };
+        page.heading("claps  db.example.com:5432, database app, role scaler");
+        page.fact("role", "scaler, not privileged, but for one");
+        page.line(Style::Bad, "failed", "a_name_that_is_longer_than_its_line  it is not there");
+        insta::assert_snapshot!(page.text, @r"
+        claps  db.example.com:5432,
+          database app, role scaler
+          role         scaler, not
+                       privileged, but
+                       for one
+          failed   a_name_that_is_longer_than_its_line
+                   it is not there
+        ");
+    }
 
     #[test]
     fn the_caret_stays_under_its_word_in_a_narrow_terminal() {

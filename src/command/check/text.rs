@@ -21,7 +21,7 @@ use crate::{
 pub(super) fn serving(tls: &TlsReport, colors: ColorChoice) -> String {
     let mut page = Page::new(colors);
     let title = colors.paint(Style::Heading, "server");
-    page.push(&format!("{title}  TLS towards KEDA"));
+    page.heading(&format!("{title}  TLS towards KEDA"));
     for CertificateExpiry { key, days_left } in &tls.certificates {
         let ends = if *days_left < 0 { "has ended".to_owned() } else { format!("ends in {}", days(*days_left)) };
         page.fact("certificate", &format!("{key} {ends}"));
@@ -71,7 +71,7 @@ pub(super) fn sums(sums: &[SumReport], colors: ColorChoice) -> String {
         return String::new();
     }
     let mut page = Page::new(colors);
-    page.push(&format!("{}  over several databases", colors.paint(Style::Heading, "sums")));
+    page.heading(&format!("{}  over several databases", colors.paint(Style::Heading, "sums")));
     for sum in sums {
         let name = colors.paint(Style::Heading, &sum.name);
         match &sum.outcome {
@@ -132,12 +132,14 @@ pub(super) fn summary(report: &Report, colors: ColorChoice) -> String {
         parts.push(colors.paint(Style::Warning, &plural(warnings, "warning", "warnings")));
     }
     let queries = report.count(|_| true);
-    format!(
-        "{} on {}: {}\n",
+    let mut page = Page::new(colors);
+    page.heading(&format!(
+        "{} on {}: {}",
         plural(queries, "query", "queries"),
         plural(report.databases.len(), "database", "databases"),
         parts.join(", ")
-    )
+    ));
+    page.text
 }
 
 fn heading(page: &mut Page, database: &DatabaseReport) {
@@ -145,7 +147,7 @@ fn heading(page: &mut Page, database: &DatabaseReport) {
     let target = database.target.as_ref().map_or_else(String::new, |target| {
         format!("  {}, database {}, role {}", target.addresses.join(", "), target.dbname, target.user)
     });
-    page.push(&format!("{name}{}", printable(&target)));
+    page.heading(&format!("{name}{}", printable(&target)));
 }
 
 fn server_facts(page: &mut Page, database: &DatabaseReport, server: &ServerInfo) {

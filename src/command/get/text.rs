@@ -16,6 +16,10 @@ use crate::{
 /// The width of the first column: `GetMetricSpec`.
 const KEY: usize = 15;
 
+/// The width of the second column, where there is room, and of the third: `123 ms`.
+const ANSWER: usize = 47;
+const DURATION: usize = 8;
+
 /// Shows the answers, and what KEDA would do with them.
 pub(super) fn page(heading: &str, answers: &Answers, max_replicas: u32, colors: ColorChoice) -> String {
     let mut lines = vec![title(heading, colors), String::new()];
@@ -32,9 +36,10 @@ pub(super) fn calls(answers: &Answers, colors: ColorChoice) -> [String; 3] {
     let ScalerAnswer { value, target, active } = answers.answer;
     let [spec, metrics, activity] = answers.durations;
     let call = |rpc: &str, text: &str, duration: Duration| {
-        let rpc = colors.padded(Style::Quiet, rpc, KEY);
-        let text = colors.padded(Style::Heading, &printable(text), 48);
-        format!("  {rpc}{text}{}", colors.paint(Style::Quiet, &elapsed(duration)))
+        let room = reading_width().saturating_sub(2 + KEY);
+        let text = colors.padded(Style::Heading, &printable(text), ANSWER.min(room.saturating_sub(DURATION)));
+        let text = format!("{text} {}", colors.paint(Style::Quiet, &elapsed(duration)));
+        below(rpc, &text, colors)
     };
     let at_least = if answers.at_least { "at least " } else { "" };
     [
@@ -51,8 +56,11 @@ pub(super) fn notes(answers: &Answers) -> Vec<&'static str> {
 
 /// Returns a key with its text. The further lines of the text are aligned below its first.
 pub(super) fn line(key: &str, text: &str, colors: ColorChoice) -> String {
-    let room = reading_width().saturating_sub(2 + KEY);
-    let text = wrapped(&printable(text), room).join(&format!("\n  {}", " ".repeat(KEY)));
+    below(key, &printable(text), colors)
+}
+
+fn below(key: &str, text: &str, colors: ColorChoice) -> String {
+    let text = wrapped(text, reading_width().saturating_sub(2 + KEY)).join(&format!("\n  {}", " ".repeat(KEY)));
     format!("  {}{text}", colors.padded(Style::Quiet, key, KEY))
 }
 
@@ -75,10 +83,11 @@ pub(super) fn failed(failure: &Failure, colors: ColorChoice) -> String {
 }
 
 pub(super) fn title(heading: &str, colors: ColorChoice) -> String {
-    match heading.split_once("  ") {
+    let title = match heading.split_once("  ") {
         Some((name, rest)) => format!("{}  {}", colors.paint(Style::Heading, &printable(name)), printable(rest)),
         None => colors.paint(Style::Heading, &printable(heading)),
-    }
+    };
+    wrapped(&title, reading_width().saturating_sub(2)).join("\n  ")
 }
 
 fn for_job(answers: &Answers, max_replicas: u32) -> String {

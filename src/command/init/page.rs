@@ -7,7 +7,10 @@ use super::{
     files::{CONFIG, MANIFEST, SQL},
     steps::shown,
 };
-use crate::terminal::text::{printable, wrapped};
+use crate::terminal::{
+    reading_width,
+    text::{printable, wrapped},
+};
 
 /// The width of running text and of comments.
 const WIDTH: usize = 80;
@@ -38,7 +41,8 @@ pub(super) fn written(parts: &Parts, directory: &Path) -> String {
 }
 
 fn paragraphs(parts: &Parts) -> String {
-    parts.found.iter().map(|paragraph| format!("{}\n\n", wrapped(&printable(paragraph), WIDTH).join("\n"))).collect()
+    let width = reading_width().min(WIDTH);
+    parts.found.iter().map(|paragraph| format!("{}\n\n", wrapped(&printable(paragraph), width).join("\n"))).collect()
 }
 
 fn next(first: Option<&str>, parts: &Parts, directory: &Path) -> String {

@@ -18,7 +18,8 @@ const WIDTH: usize = 80;
 pub(super) fn page(report: &Report<'_>, colors: ColorChoice) -> String {
     let width = reading_width().min(WIDTH);
     let paragraph = |text: &str| wrapped(&printable(text), width).join("\n") + "\n";
-    let mut page = colors.paint(Style::Heading, &report.recommendation()) + "\n";
+    let recommendation = wrapped(&colors.paint(Style::Heading, &report.recommendation()), width);
+    let mut page = recommendation.join("\n") + "\n";
     page.push_str(&paragraph(&report.reason()));
     for note in report.notes() {
         page.push_str(&format!("note: {}\n", wrapped(&note, width - 6).join("\n      ")));
