@@ -161,6 +161,16 @@ class Pods(unittest.TestCase):
         self.assertIn("query: mails\n", notes(own | {"built_in_queries": False}))
         self.assertIn("query: NAME\n", notes(databases | {"built_in_queries": False}))
         self.assertIn("query: NAME\n", notes({"existingConfigMap": "own"}))
+        bound = {"sql": "SELECT 1", "parameters": {"size": "bigint", "queue": "text"}}
+        keys = {
+            "param.queue: VALUE\n          param.size: VALUE\n": bound,
+            "param.kind: VALUE\n": {"sql": "SELECT 1", "group_by": "kind", "value_column": "n"},
+            "param.queue: VALUE\n          targetQueryValue": {"preset": "river"},
+            "query: mails\n          targetQueryValue": {"preset": "river", "queue": "mail"},
+            "query: mails\n          targetQueryValue:": {"preset": "graphile-worker"},
+        }
+        for expected, query in keys.items():
+            self.assertIn(expected, notes(databases | {"queries": {"mails": query}}))
         self.assertIn("replicaCount=0. There is no pod", notes(replicaCount=0))
         self.assertIn("replicaCount=1. While the one pod moves", notes(replicaCount=1))
         self.assertNotIn("replicaCount=", notes())

@@ -125,7 +125,9 @@ fn section(preset: &Preset) -> String {
     .expect("writing to a String cannot fail");
     if let Some(index) = preset.index {
         let index = index.split_whitespace().collect::<Vec<_>>().join(" ");
-        writeln!(text, "- The library has no index for this query; this one helps where many rows are done: `{index}`")
+        writeln!(text, "- The library has no index for this query; this one helps where many rows are done: `{index}`. One that failed is \
+             left invalid: `DROP INDEX CONCURRENTLY` it first."
+        )
             .expect("writing to a String cannot fail");
     }
     for trap in preset.traps {
