@@ -265,19 +265,19 @@ impl Database {
             let _ = breaker.wait_for(|breaker| *breaker == Breaker::Open).await;
         });
         // Futures are pinned where they are made: one that is passed on by value is copied, kilobytes at a time.
-        let turn = pin!(async {
+        let session = pin!(async {
             let permit = self.fair_pool.acquire_for(tenant, &statement.query.name).await;
             (permit, self.pool.get().await)
         });
-        let turn = tokio::select! {
+        let session = tokio::select! {
             biased;
             () = &mut opened => return Err(Failure::plain(Fault::BreakerOpen)),
-            turn = timeout_at(queue_deadline, turn) => turn,
+            session = timeout_at(queue_deadline, session) => session,
             // A connect may take longer than a call waits for it.
             never = self.suspect() => match never {},
         };
         // The permit is declared before the connection, so that it is given back after it.
-        let (_permit, connection) = match turn {
+        let (_permit, connection) = match session {
             Ok((permit, Ok(connection))) => (permit, connection),
             Ok((_, Err(_))) => return Err(Failure::plain(self.health.connect_fault())),
             Err(_) => return Err(Failure::plain(Fault::DeadlineExceeded)),

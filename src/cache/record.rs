@@ -84,7 +84,7 @@ impl Record {
             state.fault = None;
         }
         if let Some(numbers) = numbers {
-            state.turn(now);
+            state.begin_minutes(now);
             if let Some(greatest) = state.minutes.back_mut() {
                 *greatest = Some(greatest.map_or(numbers.value, |greatest| greatest.max(numbers.value)));
             }
@@ -105,7 +105,7 @@ impl Record {
 
     pub(super) fn state(&self, now: Instant) -> QueryState {
         let mut state = self.lock();
-        state.turn(now);
+        state.begin_minutes(now);
         let history = if self.has_one_value { state.minutes.iter().copied().collect() } else { Vec::new() };
         QueryState { latest: state.latest, fault: state.fault, history }
     }
@@ -117,7 +117,7 @@ impl Record {
 
 impl State {
     /// Adds the minutes that have begun since the last call.
-    fn turn(&mut self, now: Instant) {
+    fn begin_minutes(&mut self, now: Instant) {
         if self.minutes.is_empty() {
             self.minutes.resize(MINUTES, None);
             self.minute_began_at = now;

@@ -101,7 +101,7 @@ impl Health {
         let mut state = self.lock();
         state.failures_in_a_row = 0;
         state.cause = None;
-        let before = state.turn(Latest::Good);
+        let before = state.replace_latest(Latest::Good);
         state.causes.end();
         drop(state);
         if before == Latest::Good {
@@ -133,7 +133,7 @@ impl Health {
         state.cause = cause;
         state.failures_in_a_row = state.failures_in_a_row.saturating_add(1);
         let opens = state.failures_in_a_row == FAILURES_TO_OPEN;
-        let before = state.turn(Latest::Bad);
+        let before = state.replace_latest(Latest::Bad);
         state.fault = fault;
         let reason = fault.reason();
         let is_news = state.causes.is_news(reason, detail, Instant::now());
@@ -169,7 +169,7 @@ impl Health {
 
 impl State {
     /// Notes the latest outcome, and returns the one before it.
-    fn turn(&mut self, latest: Latest) -> Latest {
+    fn replace_latest(&mut self, latest: Latest) -> Latest {
         if self.latest != latest {
             self.since = Instant::now();
         }
