@@ -17,6 +17,9 @@ use crate::{
     },
 };
 
+/// The relations of a plan that are named; a table may have a thousand partitions, all of which are in the JSON.
+const RELATIONS_SHOWN: usize = 10;
+
 /// The scaler's own block: TLS towards KEDA.
 pub(super) fn serving(tls: &TlsReport, colors: ColorChoice) -> String {
     let mut page = Page::new(colors);
@@ -267,7 +270,11 @@ fn activity(answer: &QueryAnswer) -> String {
 }
 
 fn plan_summary(plan: &PlanReport) -> String {
-    let reads = if plan.relations.is_empty() { "no table".to_owned() } else { plan.relations.join(", ") };
+    let (shown, more) = plan.relations.split_at(plan.relations.len().min(RELATIONS_SHOWN));
+    let mut reads = if shown.is_empty() { "no table".to_owned() } else { shown.join(", ") };
+    if !more.is_empty() {
+        reads += &format!(" and {} more", more.len());
+    }
     let rows = if plan.rows == 1.0 { "row" } else { "rows" };
     printable(&format!("reads {reads}; plan cost {:.2}, {:.0} {rows} expected", plan.cost, plan.rows))
 }

@@ -9,6 +9,7 @@ use crate::{
         reading_width,
         style::{ColorChoice, Style},
         text::{plural, printable, wrapped},
+        width,
     },
 };
 
@@ -32,7 +33,9 @@ fn block(finding: &Finding, colors: ColorChoice) -> String {
     let why = wrapped(&printable(&format!("{why} ({})", rule.source)), room).join("\n  ");
     let arrow = colors.paint(Style::Quiet, "->");
     let how = wrapped(&printable(how), room).join("\n     ");
-    let title = wrapped(&format!("{place}  {severity}  {}{object}", rule.name), room).join("\n  ");
+    // Without a terminal it stays one line, which a search finds whole.
+    let room_of_title = width().map_or(usize::MAX, |_| room);
+    let title = wrapped(&format!("{place}  {severity}  {}{object}", rule.name), room_of_title).join("\n  ");
     format!("{title}\n  {why}\n  {arrow} {how}\n")
 }
 
