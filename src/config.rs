@@ -172,7 +172,8 @@ impl Config {
     }
 
     /// Reads the file [`MAIN_FILE`] in a directory, with the query files that are in that directory, too: those in its
-    /// subdirectory with the last name of `queries_from.path`, or without one every other `*.yaml` beside the main file.
+    /// subdirectory with the last name of `queries_from.path`, or without one every other `*.yaml` beside the main
+    /// file.
     ///
     /// # Errors
     /// Returns every fault of the main file. One without `queries_from` is a fault.

@@ -190,10 +190,11 @@ impl Diagnostics {
     }
 }
 
-/// Returns the name among `known` that is nearest to a wrong one, if any is near. Case, dashes and underscores do not count.
+/// Returns the name among `known` that is nearest to a wrong one, if any is near. Case, dashes and underscores do not
+/// count.
 ///
-/// Somebody who does not remember a name writes its beginning, or goes on after it; a slip changes few letters; and what is
-/// similar in its first letters is near, too.
+/// Somebody who does not remember a name writes its beginning, or goes on after it; a slip changes few letters; and
+/// what is similar in its first letters is near, too.
 ///
 /// Returns none for a text that is longer than any name, because comparing 64 KiB with each is slow.
 pub(crate) fn nearest<'k>(wrong: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
@@ -231,8 +232,8 @@ pub(crate) fn has_password(text: &str) -> bool {
     is_url || SECRETS.into_iter().any(|name| joined.contains(name))
 }
 
-/// Returns a message without the credentials that somebody wrote where a name should be: whoever gets a log or an answer has
-/// no business with them.
+/// Returns a message without the credentials that somebody wrote where a name should be: whoever gets a log or an
+/// answer has no business with them.
 fn without_credentials(text: &str) -> String {
     let mut shown = String::new();
     for word in text.split_inclusive(char::is_whitespace) {

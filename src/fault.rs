@@ -327,8 +327,8 @@ mod tests {
 
     use super::*;
 
-    /// Returns whether the text of a fault is always the same. A fault that is new has to get its place here, and in [`Fault::FIXED`]
-    /// if it is.
+    /// Returns whether the text of a fault is always the same. A fault that is new has to get its place here, and in
+    /// [`Fault::FIXED`] if it is.
     fn is_fixed(fault: Fault) -> bool {
         match fault {
             Fault::ServerUnavailable(_) | Fault::Conflict(_) | Fault::Rejected(_) => false,

@@ -52,8 +52,8 @@ pub fn read(path: &Path) -> io::Result<Vec<u8>> {
     read_within(path, WITHIN)
 }
 
-/// Reads a file as [`read`] does, but waits longer: for a pipe whose writer has something to do first. Blocks, for twice
-/// that time at most.
+/// Reads a file as [`read`] does, but waits longer: for a pipe whose writer has something to do first. Blocks, for
+/// twice that time at most.
 ///
 /// # Errors
 /// The file cannot be opened or read, or not in time.

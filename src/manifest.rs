@@ -109,8 +109,8 @@ impl Manifest {
     }
 }
 
-/// Returns how many lines of a text, as an editor counts them, end before the place of an error. The parser gives such a
-/// place as a line of YAML, which a carriage return alone ends, too.
+/// Returns how many lines of a text, as an editor counts them, end before the place of an error. The parser gives such
+/// a place as a line of YAML, which a carriage return alone ends, too.
 fn lines_before(location: &Location, text: &str) -> usize {
     let before = usize::try_from(location.line()).unwrap_or(usize::MAX).saturating_sub(1);
     let text = text.replace("\r\n", "\n");

@@ -1,8 +1,8 @@
 //! Turns triggers of KEDA's built-in type `postgresql` into clapometer's.
 //!
 //! Pure: from manifests to the text of a configuration, of the same manifests with other triggers, and of a report.
-//! A trigger and what becomes of it give KEDA the same numbers; where that cannot be known from the manifest, the report
-//! says what decides. Files are read and written in `command`; no cluster and no database is asked.
+//! A trigger and what becomes of it give KEDA the same numbers; where that cannot be known from the manifest, the
+//! report says what decides. Files are read and written in `command`; no cluster and no database is asked.
 
 mod builtin;
 mod configuration;

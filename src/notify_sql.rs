@@ -114,7 +114,8 @@ impl NotifyTable {
         format!("{}.{}", self.schema.quoted(), self.name.quoted())
     }
 
-    /// Returns the name of the table's trigger function, in the table's schema. A long name is cut, and a hash keeps it unique.
+    /// Returns the name of the table's trigger function, in the table's schema. A long name is cut, and a hash keeps it
+    /// unique.
     fn function(&self) -> String {
         let mut name = format!("{PREFIX}{}", self.name.0);
         if name.len() > LONGEST_NAME {
@@ -125,7 +126,8 @@ impl NotifyTable {
         format!("{}.{}", self.schema.quoted(), Identifier(name).quoted())
     }
 
-    /// Returns the SQL that removes the trigger, whatever options it was installed with. Without a trigger it does nothing.
+    /// Returns the SQL that removes the trigger, whatever options it was installed with. Without a trigger it does
+    /// nothing.
     pub fn remove(&self) -> String {
         let (table_text, function) = (escape_literal(&self.quoted()), self.function());
         let outer = dollar_quote("clapometer", &[&table_text, &function]);

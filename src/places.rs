@@ -1,7 +1,7 @@
 //! Limits the number of connections: a bounded number of places, and a share of them for each peer.
 //!
-//! A peer that holds every place with connections that ask nothing would keep everybody else out. So a newcomer takes the
-//! place of the oldest connection of the peer that has most.
+//! A peer that holds every place with connections that ask nothing would keep everybody else out. So a newcomer takes
+//! the place of the oldest connection of the peer that has most.
 //!
 //! Connections that are of use are better kept: [`Place::try_take_in`] takes none of them from their own peer.
 
@@ -68,8 +68,8 @@ impl Places {
         Arc::new(Self { limit, of_a_peer, taken: Mutex::default() })
     }
 
-    /// Takes a place for a connection of the peer. Where there is none left, the oldest connection gives way: one of this
-    /// peer if it has its share, and else one of the peer that has most.
+    /// Takes a place for a connection of the peer. Where there is none left, the oldest connection gives way: one of
+    /// this peer if it has its share, and else one of the peer that has most.
     pub fn take(self: &Arc<Self>, peer: Peer) -> Place {
         let mut taken = self.taken();
         if taken.by_peer.get(&peer).is_some_and(|places| *places >= self.of_a_peer) {

@@ -84,8 +84,9 @@ pub struct Preset {
     sql: Sql,
     /// A statement that says whether the queue has ever been seen.
     seen: &'static str,
-    /// A statement that lists the queues: those that the library has written down, else those with open jobs, and those of the
-    /// latest 100,000 jobs, which say what a quiet queue is called and are cheap to read where millions are kept.
+    /// A statement that lists the queues: those that the library has written down, else those with open jobs, and those
+    /// of the latest 100,000 jobs, which say what a quiet queue is called and are cheap to read where millions are
+    /// kept.
     queues: Option<&'static str>,
 }
 

@@ -36,8 +36,8 @@ pub fn complain(line: &str) {
     let _ = writeln!(io::stderr(), "{line}");
 }
 
-/// The columns and the rows of the terminal that standard output is, if it is one. To unit tests it is none, so that they
-/// compare the same text wherever they are started.
+/// The columns and the rows of the terminal that standard output is, if it is one. To unit tests it is none, so that
+/// they compare the same text wherever they are started.
 pub fn size() -> Option<(usize, usize)> {
     if cfg!(test) {
         return None;

@@ -22,8 +22,8 @@ pub(crate) fn document(text: &str) -> Result<Spanned<Yaml>, serde_saphyr::Error>
     serde_saphyr::from_str_with_options(text, options(serde_saphyr::budget! { max_depth: 32 }))
 }
 
-/// Reads one document of a manifest, which may be the list of all objects of a cluster: `kubectl get` makes one document
-/// of them. It takes about 400 bytes for each value.
+/// Reads one document of a manifest, which may be the list of all objects of a cluster: `kubectl get` makes one
+/// document of them. It takes about 400 bytes for each value.
 ///
 /// # Errors
 /// Those of [`document`].

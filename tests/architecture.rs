@@ -1,4 +1,5 @@
-//! Holds ARCHITECTURE.md to the sources: what it names is there, and no way leads through more files than a reader opens.
+//! Holds ARCHITECTURE.md to the sources: what it names is there, and no way leads through more files than a reader
+//! opens.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 

@@ -1,5 +1,5 @@
-//! The configurations that we ship and print, read by the loader that `clapometer serve` uses: plain YAML rendered from the
-//! chart, examples, and every whole configuration in the documents.
+//! The configurations that we ship and print, read by the loader that `clapometer serve` uses: plain YAML rendered from
+//! the chart, examples, and every whole configuration in the documents.
 
 use std::{
     fs,
@@ -120,8 +120,8 @@ fn tests_named_in(document: &str) -> Vec<String> {
     document.split('`').skip(1).step_by(2).filter(is_name).map(str::to_owned).collect()
 }
 
-/// Returns whether there is this test: a function in the file that its path names, in `src` if it is in a module `tests`,
-/// which may be a part of the file that it tests.
+/// Returns whether there is this test: a function in the file that its path names, in `src` if it is in a module
+/// `tests`, which may be a part of the file that it tests.
 fn is_a_test(name: &str) -> bool {
     let Some((module, function)) = name.rsplit_once("::") else { return false };
     let file = |root: &str, module: &str| format!("{root}/{}.rs", module.replace("::", "/"));

@@ -163,7 +163,8 @@ impl Drop for Sessions {
     }
 }
 
-/// Returns the transactions that ended in a database, by PostgreSQL's statistics; complete once its sessions have ended.
+/// Returns the transactions that ended in a database, by PostgreSQL's statistics; complete once its sessions have
+/// ended.
 pub(crate) async fn transactions(cluster: &Cluster, database: &str) -> i64 {
     let client = connect(&cluster.superuser("postgres")).await;
     let statement = "SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE datname = $1";

@@ -1,4 +1,5 @@
-//! The cost of a notifying trigger for the writers of its table: single-row inserts, each a transaction with a real flush.
+//! The cost of a notifying trigger for the writers of its table: single-row inserts, each a transaction with a real
+//! flush.
 //!
 //! Three tables take turns: one without a trigger, one with that of `clapometer notify-sql`, one with a
 //! plain NOTIFY. Somebody listens, as clapometer would. All that again while an old snapshot is held.

@@ -4,7 +4,8 @@ use tokio::process::Command;
 
 use crate::support::{binaries, database::Access};
 
-/// Returns the transactions a second of these clients, each of which runs the script repeatedly on a connection of its own.
+/// Returns the transactions a second of these clients, each of which runs the script repeatedly on a connection of its
+/// own.
 ///
 /// # Panics
 /// When pgbench is not there, or prints no rate.

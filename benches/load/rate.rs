@@ -2,8 +2,8 @@
 //!
 //! All servers get the same bytes over one connection with 64 calls in flight, and must give the
 //! same answer; ours and tonic's run on one thread. They take turns, and each turn of ours is held
-//! against the next one of tonic's, so that what else the machine does falls on both. CPU time per call is taken beside the rate:
-//! on two cores the rate is also the client's.
+//! against the next one of tonic's, so that what else the machine does falls on both. CPU time per call is taken beside
+//! the rate: on two cores the rate is also the client's.
 
 use std::{fmt, path::Path, sync::Arc, time::Duration};
 

@@ -1,8 +1,8 @@
 //! A query over sixteen databases, against the same query over one of them, and against sessions that do nothing else.
 //!
 //! On this machine's two cores, where sixteen statements take sixteen times the CPU of one, and with a wire of some
-//! length, as to sixteen machines, where they take their time beside each other. What the databases need by themselves is
-//! measured in the same turns: sixteen plain sessions send the statement at once.
+//! length, as to sixteen machines, where they take their time beside each other. What the databases need by themselves
+//! is measured in the same turns: sixteen plain sessions send the statement at once.
 
 use std::{net::SocketAddr, time::Duration};
 

@@ -20,8 +20,8 @@ pub(super) struct Chosen {
 }
 
 impl Chosen {
-    /// Reads a file, a directory or standard input, and takes its only object of one of these kinds, or the one with this
-    /// name, which may be written as `KIND/NAME`.
+    /// Reads a file, a directory or standard input, and takes its only object of one of these kinds, or the one with
+    /// this name, which may be written as `KIND/NAME`.
     ///
     /// # Errors
     /// Says why there is no such object, or which ones there are, or that Kubernetes would refuse it.

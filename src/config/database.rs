@@ -328,7 +328,8 @@ fn connection(
         Err(problems) => {
             // A key whose own value is wrong has its fault already.
             let is_wrong = |key: &str| section.has(key) && !params.texts.contains_key(key);
-            // A missing text may be the cause of every problem, but for a password, which no other parameter depends on.
+            // A missing text may be the cause of every problem, but for a password, which no other parameter depends
+            // on.
             let is_decisive = missing.iter().all(|key| *key == "password");
             let is_known =
                 |problem: &&Problem| is_decisive || section.has(problem.key) && !missing.contains(&problem.key);
@@ -344,7 +345,8 @@ fn connection(
     }
 }
 
-/// Removes the parameters whose file or variable is missing, where that is no fault, and notes each. Returns their keys, too.
+/// Removes the parameters whose file or variable is missing, where that is no fault, and notes each. Returns their
+/// keys, too.
 fn split(section: &Section<'_>, mut params: Params) -> (Params, Vec<&'static str>) {
     let mut missing = Vec::new();
     for key in conninfo::KEYS {

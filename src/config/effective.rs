@@ -81,7 +81,8 @@ impl Effective {
         }
     }
 
-    /// Returns the same without `queries_from`, so that it loads wherever the query files are not: their queries are in it.
+    /// Returns the same without `queries_from`, so that it loads wherever the query files are not: their queries are in
+    /// it.
     pub(super) fn flattened(&self) -> Self {
         let mut flat = self.clone();
         if let Some(member) = flat.root.0.iter_mut().find(|member| member.name == "queries_from") {
@@ -194,7 +195,8 @@ fn scalar(text: &str) -> String {
     if is_address(text) { text.to_owned() } else { yaml::scalar(text) }
 }
 
-/// Returns whether the text is an IPv4 address with a port, or a duration: both start with a digit, but are not numbers.
+/// Returns whether the text is an IPv4 address with a port, or a duration: both start with a digit, but are not
+/// numbers.
 fn is_address(text: &str) -> bool {
     text.parse::<std::net::SocketAddrV4>().is_ok() || super::duration::parse(text).is_some()
 }

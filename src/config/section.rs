@@ -272,7 +272,8 @@ impl<'a> Section<'a> {
         self.site.below(name).fault(message);
     }
 
-    /// Notes that the file or variable of a key's reference is missing: a fault where the configuration is served, else a note.
+    /// Notes that the file or variable of a key's reference is missing: a fault where the configuration is served, else
+    /// a note.
     pub(super) fn missing(&self, name: &str, message: impl Into<String>) {
         self.site.below(name).missing(message);
     }

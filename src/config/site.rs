@@ -66,7 +66,8 @@ impl<'a> Site<'a> {
         places.all(|(_, location)| *location == Location::Whole)
     }
 
-    /// Notes that the file or variable of a reference is missing: a fault where the configuration is served, else a note.
+    /// Notes that the file or variable of a reference is missing: a fault where the configuration is served, else a
+    /// note.
     pub(super) fn missing(&self, message: impl Into<String>) {
         match self.context.environment.is_elsewhere() {
             true => self.context.diagnostics.note(self.location(), self.path(), message),

@@ -29,8 +29,8 @@ pub struct Environment {
 }
 
 impl Environment {
-    /// Returns the variables of this process. Bytes of a value that are not UTF-8 become replacement characters, and a value
-    /// with such a character is refused where it is used.
+    /// Returns the variables of this process. Bytes of a value that are not UTF-8 become replacement characters, and a
+    /// value with such a character is refused where it is used.
     pub fn of_process() -> Self {
         std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.to_string_lossy().into_owned())))
@@ -42,8 +42,8 @@ impl Environment {
         self.variables.get(name).map(String::as_str)
     }
 
-    /// Returns the same variables, for a configuration that is checked on another machine than the one that serves it: a
-    /// missing file or variable that it refers to is then a note, and no fault.
+    /// Returns the same variables, for a configuration that is checked on another machine than the one that serves it:
+    /// a missing file or variable that it refers to is then a note, and no fault.
     #[must_use]
     pub fn elsewhere(self) -> Self {
         Self { is_elsewhere: true, ..self }
@@ -140,8 +140,8 @@ pub(crate) fn variables(environment: &Environment, below: &Tree, diagnostics: &D
     tree
 }
 
-/// Returns the key that a part of a variable's name means: an existing key that differs from it only in case, dashes and
-/// dots, or else the part itself in lower case.
+/// Returns the key that a part of a variable's name means: an existing key that differs from it only in case, dashes
+/// and dots, or else the part itself in lower case.
 fn resolved(segment: &str, parent: &[String], below: &Tree) -> Result<String, String> {
     let wanted = segment.to_lowercase();
     if wanted.trim_matches('_').is_empty() {

@@ -1,5 +1,5 @@
-//! The content of a configuration, and the changes of a reload, each as one line of the log: names and keys, and the values
-//! of keys that say nothing about where a database is, who asks it, or what for.
+//! The content of a configuration, and the changes of a reload, each as one line of the log: names and keys, and the
+//! values of keys that say nothing about where a database is, who asks it, or what for.
 
 use std::{
     borrow::Cow,
@@ -79,8 +79,8 @@ impl Config {
         }
     }
 
-    /// Returns the keys whose values differ from those of `before`, with the old and the new value of some, and the databases
-    /// that name one of the files whose content has changed: such a file may lead to another server.
+    /// Returns the keys whose values differ from those of `before`, with the old and the new value of some, and the
+    /// databases that name one of the files whose content has changed: such a file may lead to another server.
     pub fn changes_since(&self, before: &Self, files: &BTreeSet<PathBuf>) -> String {
         let (new, old) = (leaves(&self.effective.json()), leaves(&before.effective.json()));
         let mut changes = BTreeMap::new();

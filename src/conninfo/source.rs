@@ -109,8 +109,8 @@ impl ConnectionSource {
         self.0.connect_timeout
     }
 
-    /// Returns the files that a connection depends on: references, the password file, certificates. Blocks: a reference may
-    /// be a URL that names certificates.
+    /// Returns the files that a connection depends on: references, the password file, certificates. Blocks: a reference
+    /// may be a URL that names certificates.
     pub fn files(&self) -> Vec<PathBuf> {
         self.0.params.files()
     }

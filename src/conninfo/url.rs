@@ -42,8 +42,8 @@ pub(super) fn parse(text: &str) -> Result<BTreeMap<&'static str, String>, String
     Ok(parts)
 }
 
-/// Returns the rest of a URL behind its scheme, in which a driver's name (`postgresql+psycopg2://`) and Java's `jdbc:` are
-/// ignored.
+/// Returns the rest of a URL behind its scheme, in which a driver's name (`postgresql+psycopg2://`) and Java's `jdbc:`
+/// are ignored.
 fn without_scheme(text: &str) -> Option<&str> {
     let (scheme, rest) = text.strip_prefix("jdbc:").unwrap_or(text).split_once("://")?;
     let name = scheme.split_once('+').map_or(scheme, |(name, _)| name);

@@ -13,8 +13,8 @@ pub struct Node {
     pub line: usize,
     /// The bytes of its key in the file; empty for an item of a list.
     pub key: Range<usize>,
-    /// The bytes of the value in the file: all of a scalar, with its quotes, and of an alias. Of a list and a mapping only
-    /// the bracket that opens it, and nothing if no bracket does.
+    /// The bytes of the value in the file: all of a scalar, with its quotes, and of an alias. Of a list and a mapping
+    /// only the bracket that opens it, and nothing if no bracket does.
     pub span: Range<usize>,
     /// The value that stands there.
     pub value: Value,

@@ -45,8 +45,8 @@ pub enum Kind {
     ClusterTriggerAuthentication,
 }
 
-/// A field that should be a whole number and is none, or one out of range. The API server refuses such an object, so that
-/// KEDA never sees it.
+/// A field that should be a whole number and is none, or one out of range. The API server refuses such an object, so
+/// that KEDA never sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RefusedNumber {
     /// Its name, from `spec` on.

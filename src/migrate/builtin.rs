@@ -2,8 +2,8 @@
 //!
 //! *Source:* pkg/scalers/postgresql_scaler.go and pkg/scalers/scalersconfig/typed_config.go of kedacore/keda v2.21.0:
 //! `host`, `port`, `userName`, `dbName` and `sslmode` come from the TriggerAuthentication before the metadata,
-//! `connection` and `password` from it before a variable, and never from the metadata itself; every text is trimmed, and
-//! an empty one is none; numbers are JSON.
+//! `connection` and `password` from it before a variable, and never from the metadata itself; every text is trimmed,
+//! and an empty one is none; numbers are JSON.
 
 use super::{
     origin::{self, Authentication, Origin, Surroundings},

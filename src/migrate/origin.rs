@@ -1,8 +1,8 @@
 //! The places from which KEDA gets what does not stand in a trigger: variables of the scaled container, and what a
 //! TriggerAuthentication names.
 //!
-//! *Source:* pkg/scaling/resolver/scale_resolvers.go and apis/keda/v1alpha1/triggerauthentication_types.go of kedacore/keda
-//! v2.21.0.
+//! *Source:* pkg/scaling/resolver/scale_resolvers.go and apis/keda/v1alpha1/triggerauthentication_types.go of
+//! kedacore/keda v2.21.0.
 
 use std::fmt;
 

@@ -175,8 +175,8 @@ struct LintLine {
 /// Rules about what the numbers make KEDA do. They look at the SQL, which the new triggers no longer have.
 const ABOUT_NUMBERS: [&str; 4] = ["strategy-starves", "strategy-idles", "double-division", "workers-scaled-away"];
 
-/// Returns what `clapometer lint` says of the new manifests that it did not say of the old ones, and what it said of the
-/// old ones' numbers.
+/// Returns what `clapometer lint` says of the new manifests that it did not say of the old ones, and what it said of
+/// the old ones' numbers.
 fn lint_lines(findings: &Findings<'_>, files: &[(usize, File)]) -> Vec<LintLine> {
     let options = Options { keda: Version::NEWEST, counts: None };
     let numbered = |text_of: &dyn Fn(usize) -> String| -> Vec<Source> {

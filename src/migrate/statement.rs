@@ -149,7 +149,8 @@ fn writes(words: &[Significant<'_>]) -> Option<String> {
     })
 }
 
-/// Returns whether the number itself is a difference. One of times, and one within a condition or a SELECT of its own, is not.
+/// Returns whether the number itself is a difference. One of times, and one within a condition or a SELECT of its own,
+/// is not.
 fn subtracts(words: &[Significant<'_>]) -> bool {
     let is = |at: usize, word: &str| words.get(at).is_some_and(|found| found.is_word(word));
     // For each parenthesis that is open: whether what stands in it is passed over.

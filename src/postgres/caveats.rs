@@ -11,14 +11,15 @@ use super::explain::{Explained, expressions, text};
 /// Finds caveats in the catalog, about relations given as schemas (`$1`) and names (`$2`), and about the expressions of
 /// a plan (`$3`). Returns a kind, a name, the session's time zone, and the zone that is written.
 ///
-/// A subscription may name a partitioned table while the plan has its partitions. `now()`, or a parameter with a time zone,
-/// is compared with a column without one in the zone of the session; in UTC that is what nearly every library writes.
-/// `AT TIME ZONE` is `timezone('UTC'::text, now())` in plans of PostgreSQL 13, and everywhere if it is written so. Where a citext meets a text, such as a
-/// parameter, PostgreSQL compares both as text.
+/// A subscription may name a partitioned table while the plan has its partitions. `now()`, or a parameter with a time
+/// zone, is compared with a column without one in the zone of the session; in UTC that is what nearly every library
+/// writes. `AT TIME ZONE` is `timezone('UTC'::text, now())` in plans of PostgreSQL 13, and everywhere if it is written
+/// so. Where a citext meets a text, such as a parameter, PostgreSQL compares both as text.
 ///
 /// The other way round, a column with a time zone may be compared with a time without one, which PostgreSQL then takes
-/// for one of the session's zone. `AT TIME ZONE` makes such a time of `now()`, and a second one gives it a zone again. Of a
-/// parameter PostgreSQL makes it before it plans. In a shape, words in capitals that are no SQL stand for what is often there.
+/// for one of the session's zone. `AT TIME ZONE` makes such a time of `now()`, and a second one gives it a zone again.
+/// Of a parameter PostgreSQL makes it before it plans. In a shape, words in capitals that are no SQL stand for what is
+/// often there.
 const CAVEATS: &str = r#"
 -- clapometer check: caveats
 WITH present (clock) AS (
@@ -123,8 +124,8 @@ SELECT DISTINCT concat_ws('.', quote_ident(n.nspname), quote_ident(x.relname))
  WHERE CASE l.collprovider WHEN 'd' THEN DATABASE ELSE l.collversion <> pg_collation_actual_version(l.oid) END
  ORDER BY 1"#;
 
-/// Says whether the collation of the database has another version than when it was made. PostgreSQL remembers that from 15
-/// on.
+/// Says whether the collation of the database has another version than when it was made. PostgreSQL remembers that from
+/// 15 on.
 const DATABASE_REORDERED: &str = "\
 (SELECT d.datcollversion <> pg_database_collation_actual_version(d.oid)
                                        FROM pg_catalog.pg_database AS d WHERE d.datname = current_database())";
@@ -217,8 +218,8 @@ fn foreign(plan: &Explained) -> Vec<Caveat> {
     names.into_iter().map(Caveat::Foreign).collect()
 }
 
-/// Returns whether a plan computes with what PostgreSQL remembers about its tables. The scan of a table may list columns
-/// that nobody uses, so its own list does not count.
+/// Returns whether a plan computes with what PostgreSQL remembers about its tables. The scan of a table may list
+/// columns that nobody uses, so its own list does not count.
 fn reads_statistics(plan: &Explained) -> bool {
     let is_counter = |word: &str| {
         let (beginning, parts) = COUNTER;

@@ -77,8 +77,9 @@ pub(crate) fn is_lock_timeout(error: &Error) -> bool {
     error.code().is_some_and(|code| code.code() == "55P03")
 }
 
-/// Returns whether a value was the trouble: it cannot be converted, or is too long. One that needs too much memory (53200)
-/// or is damaged (XX) is not told apart from a server that is short of memory or damaged: such an error may pass.
+/// Returns whether a value was the trouble: it cannot be converted, or is too long. One that needs too much memory
+/// (53200) or is damaged (XX) is not told apart from a server that is short of memory or damaged: such an error may
+/// pass.
 pub(crate) fn is_about_a_value(error: &Error) -> bool {
     let state = error.code().map(tokio_postgres::error::SqlState::code).unwrap_or_default();
     ["22", "54"].iter().any(|class| state.starts_with(class))

@@ -136,8 +136,8 @@ pub enum Error {
 }
 
 impl Error {
-    /// Returns the one that says what to do: of several a refusal of the credentials, else what another server says, such
-    /// as that it is full or starting, else a server of another kind, else that of the last address.
+    /// Returns the one that says what to do: of several a refusal of the credentials, else what another server says,
+    /// such as that it is full or starting, else a server of another kind, else that of the last address.
     pub fn chief(&self) -> &Self {
         let Self::Several(errors) = self else { return self };
         let last = |is_it: fn(&Self) -> bool| errors.iter().rev().find(|error| is_it(error));
@@ -202,7 +202,8 @@ struct Opened {
 /// kind of server it is; the driver's own limit covers neither DNS nor a server that accepts and then
 /// hangs. An address is tried as soon as the one before it has failed, or has been silent for its share
 /// of half of `per_address`: so all of them are under way within that half, however many hosts a failover
-/// has left for dead. `hear` is called with what the session tells beside its answers. A server that sends a message longer than `largest_message` bytes loses its connection.
+/// has left for dead. `hear` is called with what the session tells beside its answers. A server that sends a message
+/// longer than `largest_message` bytes loses its connection.
 ///
 /// # Errors
 /// The failure of each address, once all have failed.
@@ -252,7 +253,8 @@ pub async fn open(
     Ok(Session { client, requirement, is_preferred, driver })
 }
 
-/// Puts together why no address gave a session, whichever failed first: the text of an outage that goes on stays the same.
+/// Puts together why no address gave a session, whichever failed first: the text of an outage that goes on stays the
+/// same.
 fn no_session(mut failures: Vec<(usize, Error)>) -> Error {
     failures.sort_unstable_by_key(|(place, _)| *place);
     let mut errors: Vec<Error> = failures.into_iter().map(|(_, error)| error).collect();

@@ -7,8 +7,8 @@ use tokio::time::Instant;
 /// The wait that is long: a call that asks meanwhile gets an error after 2.5 s.
 const LONG: Duration = Duration::from_secs(1);
 
-/// The time within which a second long wait makes it news, and after which it is over without another one. Many triggers that
-/// are asked at the start make one that says nothing.
+/// The time within which a second long wait makes it news, and after which it is over without another one. Many
+/// triggers that are asked at the start make one that says nothing.
 const LASTING: Duration = Duration::from_secs(60);
 
 /// The state of one pool.

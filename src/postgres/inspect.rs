@@ -253,7 +253,8 @@ impl Inspector {
         Some(self.texts(queues).await.unwrap_or_default())
     }
 
-    /// Asks whether the queue of a preset has ever been seen. Returns `None` without a queue, and where the server does not say.
+    /// Asks whether the queue of a preset has ever been seen. Returns `None` without a queue, and where the server does
+    /// not say.
     async fn is_queue_seen(&mut self, query: &Query) -> Option<bool> {
         let seen = query.preset.as_ref()?.seen.as_ref()?;
         if self.session.client.is_closed() {
@@ -286,8 +287,8 @@ impl Inspector {
         QueryError { grant, ..error }
     }
 
-    /// Goes on with a session of its own, if there is one to be had: behind pgpool-II, a statement that fails among others
-    /// that were sent with it leaves the session in a state in which a later one is never answered.
+    /// Goes on with a session of its own, if there is one to be had: behind pgpool-II, a statement that fails among
+    /// others that were sent with it leaves the session in a state in which a later one is never answered.
     async fn renew(&mut self) {
         if !self.has_spare_session {
             return;

@@ -20,7 +20,8 @@ use tokio::time::Instant;
 use tokio_postgres::{Client, Error, RowStream};
 
 /// A statement is looked at again after this: somebody may have replaced a view that it reads, or granted the role what
-/// it needs. It is shorter than the `cooldownPeriod` after which KEDA takes workers away, and long beside a plan's cost.
+/// it needs. It is shorter than the `cooldownPeriod` after which KEDA takes workers away, and long beside a plan's
+/// cost.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
 
 /// Lets plans show names as they are compared here: without quotes where none are needed.
@@ -143,8 +144,8 @@ impl Masking {
     }
 }
 
-/// Looks at a statement's plan, the rows of `EXPLAIN (VERBOSE, COSTS OFF)`, in the transaction that is open: whether the
-/// statement reads what is masked for ordinary roles, and whether this one sees it.
+/// Looks at a statement's plan, the rows of `EXPLAIN (VERBOSE, COSTS OFF)`, in the transaction that is open: whether
+/// the statement reads what is masked for ordinary roles, and whether this one sees it.
 pub(super) async fn look(
     client: &Client,
     explain: impl Future<Output = Result<RowStream, Error>>,
@@ -239,8 +240,8 @@ impl Plan {
             .scans
             .iter()
             .any(|(alias, masks)| self.used.iter().any(|(used, column)| used == alias && masks.cover(column)));
-        // With a quote left open, a text of somebody's extension was taken for an expression, and what came after it for
-        // a literal.
+        // With a quote left open, a text of somebody's extension was taken for an expression, and what came after it
+        // for a literal.
         let is_misread = self.open.is_some();
         self.calls || reads_column || (is_misread && self.is_named)
     }
@@ -272,8 +273,8 @@ fn scan(node: &str) -> Option<(String, Masks)> {
     Some((alias.unwrap_or_else(|| name.to_owned()), masks))
 }
 
-/// Returns the quote that is open after a text, by the one before it. Two that stand for one close it and open it again;
-/// a backslash is a character like others, because plans show no literal in which it could escape a quote.
+/// Returns the quote that is open after a text, by the one before it. Two that stand for one close it and open it
+/// again; a backslash is a character like others, because plans show no literal in which it could escape a quote.
 ///
 /// *Source:* simple_quote_literal in PostgreSQL's src/backend/utils/adt/ruleutils.c.
 fn open_after(open: Option<char>, text: &str) -> Option<char> {

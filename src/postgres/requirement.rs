@@ -21,7 +21,8 @@ use crate::{
 /// privileges of `pg_read_all_stats`. Otherwise its lag is the age of the latest transaction that it has replayed.
 ///
 /// A receiver that has just connected is `streaming` before it has heard how much the primary has written meanwhile. It
-/// starts with one time for both messages (`WalReceiverMain` in walreceiver.c); the first message brings the primary's end.
+/// starts with one time for both messages (`WalReceiverMain` in walreceiver.c); the first message brings the primary's
+/// end.
 const SERVER_STATE: &str = "\
 SELECT pg_is_in_recovery(), \
 CASE WHEN current_setting('default_transaction_read_only') = 'off' THEN false \

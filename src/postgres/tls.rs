@@ -97,8 +97,8 @@ fn trusted(certificates: Vec<CertificateDer<'static>>) -> Result<RootCertStore, 
     Ok(roots)
 }
 
-/// Verifies less than `verify-full`: the chain and not the name (`verify-ca`), or neither (`prefer`, and `require` without a
-/// root certificate), which is encryption without identity.
+/// Verifies less than `verify-full`: the chain and not the name (`verify-ca`), or neither (`prefer`, and `require`
+/// without a root certificate), which is encryption without identity.
 #[derive(Debug)]
 struct Lenient {
     chain: Option<Arc<WebPkiServerVerifier>>,

@@ -193,8 +193,8 @@ struct Parameters {
 impl Parameters {
     /// Takes the body of a [`PARAMETER_STATUS`]: a name and its value, each with a zero behind it.
     ///
-    /// A server reports a parameter whenever it changes, and `SET LOCAL` changes it twice in every transaction. So reports
-    /// come without end in a session that is used, and only what is remembered may be counted.
+    /// A server reports a parameter whenever it changes, and `SET LOCAL` changes it twice in every transaction. So
+    /// reports come without end in a session that is used, and only what is remembered may be counted.
     fn take(&mut self, report: &[u8]) -> io::Result<()> {
         let name = report.split(|byte| *byte == 0).next().unwrap_or_default();
         let size = PARAMETER + report.len();

@@ -1,6 +1,7 @@
 //! Oban, of Elixir and Python.
 //!
-//! *Source:* the Python edition's `fetch_jobs.sql`, `stage_jobs.sql` and `rescue_jobs.sql`; the columns are those of Elixir's, too.
+//! *Source:* the Python edition's `fetch_jobs.sql`, `stage_jobs.sql` and `rescue_jobs.sql`; the columns are those of
+//! Elixir's, too.
 
 use std::time::Duration;
 

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-/// Breaks a text at spaces into lines of at most `width` characters, of which colours are none; a longer word has a line
-/// of its own, so that it can be copied.
+/// Breaks a text at spaces into lines of at most `width` characters, of which colours are none; a longer word has a
+/// line of its own, so that it can be copied.
 pub fn wrapped(text: &str, width: usize) -> Vec<String> {
     let mut lines = vec![String::new()];
     let mut taken = 0;

@@ -3,8 +3,8 @@
 //! A call whose reading is fresh allocates memory as often as one that answers a constant, and once more for each text
 //! and for the list of the parameters that it binds.
 //!
-//! Counting puts a wrapper around the allocator of this test binary, and counts each thread by itself. How many there are
-//! depends on tonic and prost only; of the 29 of the first case
+//! Counting puts a wrapper around the allocator of this test binary, and counts each thread by itself. How many there
+//! are depends on tonic and prost only; of the 29 of the first case
 //!
 //! - 13 are the request: eleven strings, and the map, which grows once;
 //! - 2 are the answer: its vector and the metric's name;
@@ -117,7 +117,8 @@ impl InProcessScaler {
         Self { runtime, scaler, _held: (failures, sender) }
     }
 
-    /// Counts the allocations of a call once there is a reading; a hundred equal calls must have the same count and answer.
+    /// Counts the allocations of a call once there is a reading; a hundred equal calls must have the same count and
+    /// answer.
     fn count<S: ExternalScaler>(&self, service: &ExternalScalerServer<S>, method: &str, message: &[u8]) -> u64 {
         let call = || {
             let (request, mut service) = (request(method, message), service.clone());

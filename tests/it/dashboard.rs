@@ -1,5 +1,5 @@
-//! The dashboard and the alert rules against the real `/metrics`, by a real Prometheus: every panel shows something, and every
-//! metric that they name exists.
+//! The dashboard and the alert rules against the real `/metrics`, by a real Prometheus: every panel shows something,
+//! and every metric that they name exists.
 
 use std::{
     collections::BTreeSet,

@@ -1,5 +1,5 @@
-//! The shipped files, applied as a user would: the tables, the roles of `deploy/postgres`, the configurations, every trigger of
-//! `deploy/examples`, asked as KEDA asks.
+//! The shipped files, applied as a user would: the tables, the roles of `deploy/postgres`, the configurations, every
+//! trigger of `deploy/examples`, asked as KEDA asks.
 
 use std::{fs, path::Path, time::Duration};
 

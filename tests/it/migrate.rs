@@ -1,7 +1,8 @@
 //! A trigger of KEDA's own type and what `clapometer migrate` makes of it give KEDA the same numbers, on one database.
 //!
-//! KEDA's side is a model, which `make keda-migrate` holds to KEDA's own scaler (`tests/keda/builtin`): the driver reads the first column of the first row as text, Go's `strconv.ParseFloat` makes a
-//! double of it, `quantityFromFloat64` a quantity, and `>` the activity. *Source:* pkg/scalers/postgresql_scaler.go and
+//! KEDA's side is a model, which `make keda-migrate` holds to KEDA's own scaler (`tests/keda/builtin`): the driver
+//! reads the first column of the first row as text, Go's `strconv.ParseFloat` makes a double of it,
+//! `quantityFromFloat64` a quantity, and `>` the activity. *Source:* pkg/scalers/postgresql_scaler.go and
 //! pkg/scalers/scaler.go of kedacore/keda v2.21.0; database/sql's `convertAssign`.
 
 use std::{
@@ -127,7 +128,8 @@ const DIFFERENT: [Case; 4] = [
     case("SELECT 'Infinity'::float8", "1"),
 ];
 
-/// Where both answer, and the numbers differ as docs/migration-from-builtin-trigger.md says: that of KEDA's own, and that of clapometer.
+/// Where both answer, and the numbers differ as docs/migration-from-builtin-trigger.md says: that of KEDA's own, and
+/// that of clapometer.
 const ROUNDED: [(Case, &str, &str); 2] =
     [(case("SELECT 0.0004", "1"), "0.000", "0.001"), (case("SELECT 2000000.0009", "1"), "2000000.001", "2000000.000")];
 

@@ -1,8 +1,9 @@
 //! The oracle: faults occur at random while many clients ask, and every answer is compared with the table's content.
 //!
 //! The table never holds zero, and never the same number twice. So an answer is right if that number may have been
-//! committed at some time between the answer and as long before the question as the contract allows; every other answer, a
-//! zero above all, is a lie. Errors are neither lies nor answers. Twenty seconds by default; `make truth` goes on to a million answers.
+//! committed at some time between the answer and as long before the question as the contract allows; every other
+//! answer, a zero above all, is a lie. Errors are neither lies nor answers. Twenty seconds by default; `make truth`
+//! goes on to a million answers.
 
 mod crowd;
 mod deaf;
@@ -132,7 +133,8 @@ fn reference(asked: Asked, client: u64) -> ScaledObjectRef {
     reference
 }
 
-/// The time that a machine may take that runs much else beside a long run, in which only answers are held to the contract.
+/// The time that a machine may take that runs much else beside a long run, in which only answers are held to the
+/// contract.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Makes a fault for a while, waits for the first right answer, and returns the time that this took.

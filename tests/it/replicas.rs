@@ -26,7 +26,8 @@ async fn two(database: &Database<'_>, queries: &str) -> [Fixture; 2] {
     [one, other]
 }
 
-/// A value is no older than `max_age`, an activity no older than that and the two seconds in which it goes with a value.
+/// A value is no older than `max_age`, an activity no older than that and the two seconds in which it goes with a
+/// value.
 #[tokio::test]
 async fn polls_that_are_spread_over_replicas_tell_nothing_that_is_too_old() {
     let database = Database::empty(Cluster::shared().await).await;

@@ -10,7 +10,8 @@ use crate::support::{
     wait,
 };
 
-/// A path with a tenant's possible schema names: one has a quote, which ends a literal, one a backslash, which does not.
+/// A path with a tenant's possible schema names: one has a quote, which ends a literal, one a backslash, which does
+/// not.
 const SEARCH_PATH: &str = r#""it's", "back\slash", public"#;
 
 #[tokio::test]

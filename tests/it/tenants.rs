@@ -103,7 +103,8 @@ async fn a_noisy_namespace_does_not_keep_another_from_its_answer() {
         [in_namespace("quiet", trigger("fast", &[("param.n", "0")])), in_namespace("quiet", trigger("common", &[]))];
     // From here on the quiet namespace is one that waits in line, too.
     let _ = scaler.value(&quiet[0]).await;
-    // Three hundred joined calls mean that every caller waits for `common`, so that its reading stands in the line of the noise.
+    // Three hundred joined calls mean that every caller waits for `common`, so that its reading stands in the line of
+    // the noise.
     let joined = "clapometer_query_joined_calls_total{query=\"common\"";
     wait::first("the noise is at its loudest", SOON, async || {
         let page = admin::get(serving.admin, "/metrics").await;

@@ -89,7 +89,8 @@ impl Page {
         self.lines(indent, mark, width, wrapped(&printable(text), room));
     }
 
-    /// Adds a text that may be painted after its mark, with its further lines `hang` columns behind the mark's beginning.
+    /// Adds a text that may be painted after its mark, with its further lines `hang` columns behind the mark's
+    /// beginning.
     fn put(&mut self, indent: usize, mark: &str, hang: usize, text: &str) {
         self.lines(indent, mark, hang, wrapped(text, self.width.saturating_sub(indent + hang)));
     }

@@ -21,7 +21,8 @@ pub(super) fn comment(mark: &str, text: &str) -> String {
     lines.into_iter().map(|line| format!("{mark} {line}\n")).collect()
 }
 
-/// The document: what was found, each part under its heading, and what comes next, first the command that writes it all.
+/// The document: what was found, each part under its heading, and what comes next, first the command that writes it
+/// all.
 pub(super) fn document(parts: &Parts, command: &str) -> String {
     let mut text = format!("# clapometer init\n\n{}", paragraphs(parts));
     for (heading, file, language, part) in [

@@ -223,8 +223,8 @@ fn every_pairing_agrees_with_the_documented_figures() {
     let long = |_| [[(0, 3 * HOUR); 3], [(60 * SECOND, 40 * SECOND); 3]].concat();
     let usual = 2 * SECOND..=6 * SECOND;
     let slow = 12 * SECOND..=25 * SECOND;
-    // Three rows at the beginning of each minute. At random times an extra Job, which takes half a minute to start, often finds a row
-    // that came meanwhile, so that fewer are idle.
+    // Three rows at the beginning of each minute. At random times an extra Job, which takes half a minute to start,
+    // often finds a row that came meanwhile, so that fewer are idle.
     let threes = |_| (0..60).flat_map(|minute| [(minute * 60 * SECOND, 40 * SECOND); 3]).collect();
     // The last case polls at the moment at which its short rows come; the others at random.
     let cases: [(Rows<'_>, u64, _, _, Figures); 4] = [

@@ -1,6 +1,7 @@
 //! The Jobs of rows that trickle in, poll by poll, beside those of the real KEDA.
 //!
-//! The scenario `trickle` of `make keda-long` writes what became of each row to a file, of which `tests/keda/trickle.csv` is a copy.
+//! The scenario `trickle` of `make keda-long` writes what became of each row to a file, of which
+//! `tests/keda/trickle.csv` is a copy.
 
 use super::{CLAIM, CountedRows, Milliseconds, Scenario, run};
 
@@ -26,7 +27,8 @@ fn trace() -> Vec<Row> {
     TRACE.lines().skip(2).map(row).collect()
 }
 
-/// Returns the same rows for the model. Its first poll is the first that started a Job, and its pods start as slowly as those of the trace.
+/// Returns the same rows for the model. Its first poll is the first that started a Job, and its pods start as slowly as
+/// those of the trace.
 fn scenario(trace: &[Row], count: CountedRows) -> Scenario {
     let starts = || trace.iter().map(|row| row.claimed.saturating_sub(row.job_created + CLAIM));
     Scenario {
@@ -39,7 +41,8 @@ fn scenario(trace: &[Row], count: CountedRows) -> Scenario {
 
 /// Returns, for each poll of the model, all Jobs that it has started by then, and all that the real KEDA had.
 ///
-/// The real Jobs are counted half an interval later: they were noticed one after the other, and the polls of the two are a few milliseconds apart.
+/// The real Jobs are counted half an interval later: they were noticed one after the other, and the polls of the two
+/// are a few milliseconds apart.
 fn started(trace: &[Row], count: CountedRows, seed: u64) -> (Vec<i64>, Vec<i64>) {
     let polls = run(&scenario(trace, count), seed).polls;
     let modelled = polls.iter().scan(0, |all, (.., created)| {

@@ -99,7 +99,8 @@ impl Channel {
         }
     }
 
-    /// Sets whether notifications arrive. A change also invalidates; an attempt to listen that changes nothing must not.
+    /// Sets whether notifications arrive. A change also invalidates; an attempt to listen that changes nothing must
+    /// not.
     pub(super) fn set_health(&self, is_healthy: bool) {
         self.state.send_if_modified(|state| {
             let is_change = state.is_healthy != is_healthy;

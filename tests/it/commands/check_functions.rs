@@ -1,4 +1,5 @@
-//! `clapometer check` warns of what a plan hides: functions that read, keys of several spellings, rows that are elsewhere.
+//! `clapometer check` warns of what a plan hides: functions that read, keys of several spellings, rows that are
+//! elsewhere.
 
 use super::{configuration, run};
 use crate::support::{

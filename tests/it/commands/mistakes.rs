@@ -1,4 +1,5 @@
-//! Mistakes about the way to a database, each provoked, and what `clapometer check` says about it: what, where, and what to do.
+//! Mistakes about the way to a database, each provoked, and what `clapometer check` says about it: what, where, and
+//! what to do.
 
 use std::{fmt::Write as _, net::SocketAddr, time::Duration};
 

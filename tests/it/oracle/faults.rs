@@ -187,7 +187,8 @@ impl Fault {
         }
     }
 
-    /// Returns whether a server that remembers what was can be taken for one that knows, which shows after a while only.
+    /// Returns whether a server that remembers what was can be taken for one that knows, which shows after a while
+    /// only.
     pub(super) fn is_of_age(self) -> bool {
         matches!(self, Self::ReplayPaused | Self::StandbyBehind | Self::FailedOver | Self::PoolerDemoted)
     }
@@ -196,8 +197,8 @@ impl Fault {
         matches!(self, Self::PoolerDemoted | Self::PoolerFrozen | Self::PoolerRestarted | Self::TableLeftBehind)
     }
 
-    /// Returns whether it is made on its own only: the test at random judges answers by clocks, and has no thread to spare
-    /// and no room for a crowd.
+    /// Returns whether it is made on its own only: the test at random judges answers by clocks, and has no thread to
+    /// spare and no room for a crowd.
     pub(super) fn is_made_alone(self) -> bool {
         matches!(
             self,

@@ -31,7 +31,8 @@ use crate::support::{
 const SHARED: usize = 13;
 const ALONE: usize = 3;
 
-/// The number that each database holds at first: far more than all writers add, so that a sum without one is far too small.
+/// The number that each database holds at first: far more than all writers add, so that a sum without one is far too
+/// small.
 const START: u32 = 1_000_000;
 
 const CLIENTS: u64 = 12;

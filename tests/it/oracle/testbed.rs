@@ -26,8 +26,8 @@ use crate::support::{
 /// The lag that the standby may have which the query `replica` asks.
 pub(super) const MAX_LAG: Duration = Duration::from_secs(1);
 
-/// The bytes that the scaler's control group has, a third of what the chart gives a pod: one peer that floods takes a part of
-/// each budget.
+/// The bytes that the scaler's control group has, a third of what the chart gives a pod: one peer that floods takes a
+/// part of each budget.
 pub(super) const MEMORY: u64 = 256 * 1024 * 1024;
 
 /// The configuration's queries; `active` is whether the number is odd.
@@ -210,7 +210,8 @@ impl Testbed {
         self.execute(end).await;
     }
 
-    /// Makes the standby the primary, while the pooler and the wire still lead to the old one, whose replay stands still.
+    /// Makes the standby the primary, while the pooler and the wire still lead to the old one, whose replay stands
+    /// still.
     pub(super) async fn fail_over(&self) {
         let _is_alone = self.replay.lock().await;
         self.standby.resume_replay().await;

@@ -52,7 +52,8 @@ pub(crate) async fn request(address: SocketAddr, method: &str, path: &str) -> An
     Answer { head: head.to_owned(), body: body.to_owned() }
 }
 
-/// Returns a metric: of one series if labels are given in braces, else the sum of all series of that name; 0 without any.
+/// Returns a metric: of one series if labels are given in braces, else the sum of all series of that name; 0 without
+/// any.
 pub(crate) async fn metric(address: SocketAddr, name: &str) -> f64 {
     sum(&get(address, "/metrics").await, name)
 }

@@ -20,8 +20,8 @@ pub(crate) fn directory() -> PathBuf {
     find(chosen, Path::new("/usr/lib/postgresql"), project).unwrap_or_else(|| panic!("{MISSING}"))
 }
 
-/// A client program of PostgreSQL, such as `psql`: beside the server's programs, else that of the machine, since clients
-/// talk to servers of other versions, too.
+/// A client program of PostgreSQL, such as `psql`: beside the server's programs, else that of the machine, since
+/// clients talk to servers of other versions, too.
 pub(crate) fn client(name: &str) -> Option<PathBuf> {
     let beside = directory().join(name);
     let of_packages = newest(Path::new("/usr/lib/postgresql")).map(|directory| directory.join(name));

@@ -176,7 +176,8 @@ impl Access {
         self
     }
 
-    /// Returns the same with one more key of a database in the configuration, for example `pool_size`; the value is YAML.
+    /// Returns the same with one more key of a database in the configuration, for example `pool_size`; the value is
+    /// YAML.
     pub(crate) fn with(mut self, key: &str, value: impl ToString) -> Self {
         self.further.push((key.to_owned(), value.to_string()));
         self

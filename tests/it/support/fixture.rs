@@ -83,8 +83,8 @@ impl Fixture {
 
     /// Waits until LISTEN is healthy, and until no reading is stale any more because it has just become so.
     ///
-    /// The end of that is a matter of time, which no metric shows: a reading is stale if it was sent before the mark, or
-    /// again a tenth of a second and a second after it. Nothing may happen meanwhile that would leave another mark.
+    /// The end of that is a matter of time, which no metric shows: a reading is stale if it was sent before the mark,
+    /// or again a tenth of a second and a second after it. Nothing may happen meanwhile that would leave another mark.
     pub(crate) async fn listens(&self) {
         self.reaches_metric("clapometer_listen_up", "database=\"claps\"", 1.0, SOON).await;
         tokio::time::sleep(REREADS).await;
@@ -122,8 +122,8 @@ impl Fixture {
         write(&self.serving.process, "clapometer.yaml", configuration);
     }
 
-    /// Replaces the configuration file, and waits until a reload of it is done: that of the signal, or one of a look that
-    /// was due at the same moment.
+    /// Replaces the configuration file, and waits until a reload of it is done: that of the signal, or one of a look
+    /// that was due at the same moment.
     pub(crate) async fn reload(&self, configuration: &str) {
         let applied = "clapometer_config_reloads_total";
         let before = self.metric(applied, "result=\"applied\"").await.unwrap_or_default();

@@ -39,7 +39,8 @@ const KINDS: [Kind; 2] = [
     },
 ];
 
-/// A control group with a limit of memory. It is removed when it is dropped, which must be after its processes have ended.
+/// A control group with a limit of memory. It is removed when it is dropped, which must be after its processes have
+/// ended.
 pub(crate) struct MemoryLimit {
     group: PathBuf,
     kind: &'static Kind,

@@ -27,8 +27,8 @@ pub(crate) struct Pooler {
 }
 
 impl Pooler {
-    /// Starts one in front of where `access` leads, with at most `pool_size` connections to a database; none where there
-    /// is no PgBouncer.
+    /// Starts one in front of where `access` leads, with at most `pool_size` connections to a database; none where
+    /// there is no PgBouncer.
     pub(crate) async fn before(access: &Access, pool_size: u32) -> Option<Self> {
         Self::in_mode("transaction", access, pool_size).await
     }

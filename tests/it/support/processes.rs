@@ -37,8 +37,8 @@ pub(crate) fn pid(child: &std::process::Child) -> Pid {
     Pid::from_raw(child.id().cast_signed()).expect("a child has a process id above zero")
 }
 
-/// Removes the segment of System V shared memory that a killed postmaster leaves behind: a machine has room for 4,096 of
-/// them, and keeps them until it restarts. The seventh line of `postmaster.pid` has its key and its number.
+/// Removes the segment of System V shared memory that a killed postmaster leaves behind: a machine has room for 4,096
+/// of them, and keeps them until it restarts. The seventh line of `postmaster.pid` has its key and its number.
 pub(crate) fn remove_shared_memory(data: &Path) {
     let state = fs::read_to_string(data.join("postmaster.pid")).unwrap_or_default();
     if let Some(number) = state.lines().nth(6).and_then(|line| line.split_whitespace().last()) {
@@ -63,7 +63,8 @@ pub(crate) fn give_away(path: &Path) -> PathBuf {
     path.to_owned()
 }
 
-/// Reads or lowers limits of a process that runs as the user of [`unprivileged`], who alone may do so; returns what is said.
+/// Reads or lowers limits of a process that runs as the user of [`unprivileged`], who alone may do so; returns what is
+/// said.
 pub(crate) fn prlimit(pid: Pid, arguments: &[&str]) -> String {
     let mut command = Command::new("prlimit");
     command.arg(format!("--pid={}", pid.as_raw_nonzero())).args(arguments);

@@ -13,7 +13,8 @@ pub(crate) fn skip(reason: &str) {
     tell(reason, env::var("CLAPOMETER_NO_SKIPS").is_ok_and(|value| value == "1"));
 }
 
-/// Reports a part of a test that needs what no package brings, such as control groups: CI has to pass in a container, too.
+/// Reports a part of a test that needs what no package brings, such as control groups: CI has to pass in a container,
+/// too.
 pub(crate) fn skip_everywhere(reason: &str) {
     tell(reason, false);
 }

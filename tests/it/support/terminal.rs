@@ -24,8 +24,8 @@ pub(crate) struct Terminal {
 }
 
 impl Terminal {
-    /// Starts what a command says at a terminal of its own, which is standard input, output and error, and whose Ctrl-C is a
-    /// signal to it.
+    /// Starts what a command says at a terminal of its own, which is standard input, output and error, and whose Ctrl-C
+    /// is a signal to it.
     pub(crate) fn start(said: &Command) -> Self {
         // Only the first process of a session can have a terminal that controls it. This one becomes the program.
         let mut command = Command::new("setsid");

@@ -1,4 +1,5 @@
-//! A worker of apalis that may be killed at any moment, with the commands of `kills/worker.py`. Called by `kills/run.py` and `apalis.py`.
+//! A worker of apalis that may be killed at any moment, with the commands of `kills/worker.py`. Called by
+//! `kills/run.py` and `apalis.py`.
 //!
 //! libpq's environment names the database.
 
@@ -71,8 +72,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
                 .data(pool)
                 .concurrency(3)
                 .build(run_job);
-            // apalis-core 1.0.0 (backend/persistence/mod.rs, poll_next) does not wake a worker whose heartbeat falls due while it
-            // fetches and finds nothing. Each tick of this timer polls the worker as well, because both are one task.
+            // apalis-core 1.0.0 (backend/persistence/mod.rs, poll_next) does not wake a worker whose heartbeat falls
+            // due while it fetches and finds nothing. Each tick of this timer polls the worker as well, because both
+            // are one task.
             let mut timer = tokio::time::interval(Duration::from_secs(1));
             let ticks = async {
                 loop {
