@@ -45,7 +45,7 @@ pub use self::{
     query_files::{Listing, QueryFile, QueryFileState, QueryFiles},
     server::{Server, ServerTls},
     source::{Environment, PREFIX},
-    summary::{Inventory, part_of_key},
+    summary::{Inventory, NO_CHANGE, part_of_key},
 };
 use self::{
     effective::Effective,

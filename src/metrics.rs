@@ -38,8 +38,8 @@ pub use self::{
     },
     limits::Limit,
     triggers::{
-        Changed, FaultTold, RefusalNews, RefusalTold, Refused, Thresholds, Told, TriggerId, TriggerKey, TriggerLabels,
-        TriggerState,
+        Changed, FaultTold, Numbers, RefusalNews, RefusalTold, Refused, Thresholds, Told, TriggerId, TriggerKey,
+        TriggerLabels, TriggerState, VariantState,
     },
 };
 use crate::recorder::Recorder;

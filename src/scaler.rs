@@ -156,8 +156,9 @@ impl Scaler {
         }
         let hash = trigger.as_ref().map_or_else(|| identity(reference), |trigger| trigger.id);
         let thresholds = trigger.as_ref().map(Trigger::thresholds);
+        let divide_by = trigger.as_ref().map(|trigger| trigger.divide_by.get());
         let ScaledObjectRef { namespace, name, scaler_metadata, .. } = reference;
-        let id = TriggerId { hash, namespace, name, query, thresholds, metadata: Some(scaler_metadata) };
+        let id = TriggerId { hash, namespace, name, query, thresholds, divide_by, metadata: Some(scaler_metadata) };
         let (key, changed) = self.metrics.trigger_asked(id, now);
         let Some(trigger) = trigger else { return Ok(Resolved::Keeper(key)) };
         if let Some(keys) = changed {
@@ -275,7 +276,7 @@ impl ExternalScaler for Scaler {
         let answer = async {
             match self.resolve(&reference, None, call.came_at)? {
                 Resolved::Keeper(key) => {
-                    self.note_answer(keeper(&reference, key), key, Told::Active(false));
+                    self.note_answer(keeper(&reference, key), key, Told::Active { is_active: false, activity: 0.0 });
                     Ok(IsActiveResponse { result: false })
                 }
                 Resolved::Unknown => Err(Refusal::Denied.into()),
@@ -285,10 +286,12 @@ impl ExternalScaler for Scaler {
                         .for_activity(trigger.id, trigger.group.as_deref(), call)
                         .await
                         .map_err(|fault| self.note_fault(&reference, &trigger, key, Told::NoActivity, fault))?;
-                    let result = convert::is_active(&trigger, numbers)
+                    let activity = convert::activity(&trigger, numbers)
                         .map_err(|fault| self.note_fault_of_trigger(&reference, &trigger, Told::NoActivity, fault))?;
-                    self.note_answer(trigger.asker(&reference.namespace, &reference.name), key, Told::Active(result));
-                    Ok(IsActiveResponse { result })
+                    let is_active = trigger.activation.is_exceeded_by(activity);
+                    let told = Told::Active { is_active, activity };
+                    self.note_answer(trigger.asker(&reference.namespace, &reference.name), key, told);
+                    Ok(IsActiveResponse { result: is_active })
                 }
             }
         };

@@ -7,14 +7,20 @@ mod clock;
 mod events;
 mod gather;
 mod html;
+mod lately;
 mod problems;
+mod triggers;
 mod view;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use serde::Serialize;
 
-use self::{clock::Moment, problems::Problem};
+use self::{
+    clock::Moment,
+    lately::{Change, Trend},
+    problems::Problem,
+};
 pub(super) use self::{gather::Gatherer, html::CONTENT_SECURITY_POLICY, view::View};
 use crate::json::{number_if_any, numbers_if_any};
 
@@ -53,6 +59,7 @@ struct Document<'a> {
     #[serde(flatten)]
     status: &'a Status,
     problems: Vec<Problem<'a>>,
+    changes: Vec<Change<'a>>,
 }
 
 /// The process that speaks. There may be several, and KEDA asks one of them.
@@ -83,6 +90,9 @@ struct Database {
     /// True if readings came from a primary before, and come from a standby now.
     #[serde(skip)]
     has_left_primary: bool,
+    /// True if readings come from a standby whose age nothing limits.
+    #[serde(skip)]
+    may_lag: bool,
     /// The time at which the role's `search_path` changed, within the last day.
     #[serde(skip)]
     path_changed_at: Option<Moment>,
@@ -157,6 +167,12 @@ struct Query {
     duration_seconds: Option<f64>,
     /// Statements since the start.
     statements: u64,
+    /// The age up to which a reading is told again.
+    #[serde(skip)]
+    max_age: Duration,
+    /// A trend of its value that may be no accident.
+    #[serde(skip)]
+    trend: Option<Trend>,
     /// The greatest value of each of the last 60 minutes, the present one last.
     #[serde(serialize_with = "numbers_if_any")]
     history: Vec<Option<f64>>,
@@ -194,12 +210,43 @@ struct Trigger {
     target: Option<f64>,
     #[serde(serialize_with = "number_if_any")]
     activation: Option<f64>,
+    /// What the numbers come to, where they do not say it themselves; none if several triggers differ.
+    effect: Option<String>,
+    /// The latest change of its metadata.
+    changed: Option<TriggerChange>,
+    /// The triggers that it is, if there are several, and what each was told. A refused one is none of them.
+    variants: Vec<Variant>,
     /// The code of the refusal or the error that KEDA is told, else `OK`; none before the first answer.
     code: Option<&'static str>,
     /// The text of the refusal or the error.
     error: Option<String>,
     /// The answers so far by their codes.
     requests: BTreeMap<&'static str, u64>,
+}
+
+/// A change of a trigger's metadata.
+#[derive(Debug, Serialize)]
+struct TriggerChange {
+    at: Moment,
+    /// The keys that changed.
+    keys: String,
+    /// The target, the activation and the divisor as far as they changed, with the old and the new number; empty if none did.
+    numbers: String,
+}
+
+/// One of several triggers of an object that ask one query with other parameters or numbers.
+#[derive(Debug, Serialize)]
+struct Variant {
+    #[serde(serialize_with = "number_if_any")]
+    value: Option<f64>,
+    active: Option<bool>,
+    #[serde(serialize_with = "number_if_any")]
+    target: Option<f64>,
+    #[serde(serialize_with = "number_if_any")]
+    activation: Option<f64>,
+    effect: Option<String>,
+    code: Option<&'static str>,
+    error: Option<String>,
 }
 
 /// The states of a trigger, the worst first.
@@ -271,7 +318,7 @@ enum ReloadResult {
 impl Status {
     /// Returns the body of `/api/status`.
     pub(super) fn json(&self) -> String {
-        let document = Document { status: self, problems: self.problems() };
+        let document = Document { status: self, problems: self.problems(), changes: self.changes() };
         serde_json::to_string(&document).expect("the model has no map with keys that are not text")
     }
 }

@@ -11,6 +11,9 @@ use serde_json::Value as Json;
 
 use super::{Config, QueryFile, QueryFileState};
 
+/// The change of a reload after which everything is as before.
+pub const NO_CHANGE: &str = "no key, and no file that it names";
+
 /// The most names that a line lists. It counts the others.
 const MOST_NAMES: usize = 20;
 
@@ -98,7 +101,7 @@ impl Config {
             (false, _) => listed(changes.into_iter().map(|(path, how)| format!("{path}{how}"))),
             // A password, which is not shown and so not compared.
             (true, false) => "the value of a secret".to_owned(),
-            (true, true) => "no key, and no file that it names".to_owned(),
+            (true, true) => NO_CHANGE.to_owned(),
         }
     }
 

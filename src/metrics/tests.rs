@@ -94,13 +94,14 @@ fn full() -> Metrics {
         name: "o",
         query: "q",
         thresholds: Some(Thresholds { target: 5.0, activation: 0.0 }),
+        divide_by: Some(1.0),
         metadata: None,
     };
     metrics.trigger_asked(TriggerId { hash: 2, ..trigger }, now);
     let now = now + Duration::from_secs(60);
     let (key, _) = metrics.trigger_asked(trigger, now);
     metrics.trigger_told(key, Told::Value(1.0), now);
-    metrics.trigger_told(key, Told::Active(true), now);
+    metrics.trigger_told(key, Told::Active { is_active: true, activity: 1.0 }, now);
     metrics
 }
 

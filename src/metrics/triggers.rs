@@ -25,7 +25,7 @@ use prometheus_client::{
 use tokio::time::Instant;
 
 use self::place::{Place, Row};
-pub use self::state::{Changed, FaultTold, RefusalTold, TriggerState};
+pub use self::state::{Changed, FaultTold, Numbers, RefusalTold, TriggerState, VariantState};
 use super::single;
 use crate::fault::Fault;
 
@@ -58,6 +58,8 @@ pub struct TriggerId<'a> {
     pub query: &'a str,
     /// The numbers that its answers are judged by; none where the metadata was refused.
     pub thresholds: Option<Thresholds>,
+    /// The divisor of its value; none where the metadata was refused.
+    pub divide_by: Option<f64>,
     /// Its metadata; none where they were refused, because they may hold a secret.
     pub metadata: Option<&'a HashMap<String, String>>,
 }
@@ -91,7 +93,12 @@ pub enum Told {
     /// GetMetrics told this value.
     Value(f64),
     /// IsActive told this.
-    Active(bool),
+    Active {
+        /// The answer.
+        is_active: bool,
+        /// The number that decided about it.
+        activity: f64,
+    },
     /// GetMetrics ended with this code, for this fault.
     NoValue(&'static str, Fault),
     /// IsActive ended with this code, for this fault.
@@ -184,7 +191,7 @@ impl Triggers {
         let mut places = self.lock();
         let Some(place) = places.by_key.get_mut(&key.place) else { return Vec::new() };
         let is_first = place.told(key.hash, told, now);
-        if !matches!(told, Told::Value(_) | Told::Active(_)) {
+        if !matches!(told, Told::Value(_) | Told::Active { .. }) {
             return Vec::new();
         }
         let mut ended = Vec::new();

@@ -46,13 +46,17 @@ pub(super) fn keeper() -> GetMetricsResponse {
 
 /// Returns whether a trigger is active.
 pub(super) fn is_active(trigger: &Trigger, numbers: Option<Numbers>) -> Result<bool, Fault> {
+    Ok(trigger.activation.is_exceeded_by(activity(trigger, numbers)?))
+}
+
+/// Returns the number that decides whether a trigger is active.
+pub(super) fn activity(trigger: &Trigger, numbers: Option<Numbers>) -> Result<f64, Fault> {
     let numbers = known(trigger, numbers)?;
-    let activity = match trigger.activity_source {
+    Ok(match trigger.activity_source {
         ActivitySource::Reported => reported(trigger, numbers),
         ActivitySource::ValueColumn => numbers.value,
         ActivitySource::ActivityColumn => numbers.activity.unwrap_or(numbers.value),
-    };
-    Ok(trigger.activation.is_exceeded_by(activity))
+    })
 }
 
 fn reported(trigger: &Trigger, numbers: Numbers) -> f64 {

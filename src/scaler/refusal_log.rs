@@ -89,7 +89,8 @@ impl Scaler {
             .then(|| self.refusal_log.hasher.hash_one((code, status.message())));
         let news = if is_nameable(reference) {
             // Without its metadata and their hash: they may hold a secret.
-            let trigger = TriggerId { hash: 0, namespace, name, query, thresholds: None, metadata: None };
+            let trigger =
+                TriggerId { hash: 0, namespace, name, query, thresholds: None, divide_by: None, metadata: None };
             self.metrics.trigger_refused(trigger, Refused { code, message: status.message(), text }, now)
         } else {
             RefusalNews::Untracked

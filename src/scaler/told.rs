@@ -51,7 +51,7 @@ impl Scaler {
         let Asker { namespace, name, .. } = asker;
         let now = Instant::now();
         let answer = match told {
-            Told::Active(is_active) => Answer::Active(is_active),
+            Told::Active { is_active, .. } => Answer::Active(is_active),
             Told::Value(value) => Answer::Value(value),
             Told::NoValue(..) | Told::NoActivity(..) => return,
         };
@@ -64,7 +64,7 @@ impl Scaler {
 
     fn record_fault(&self, reference: &ScaledObjectRef, trigger: &Trigger, told: Told, status: &Status, now: Instant) {
         let answer = match told {
-            Told::NoActivity(..) | Told::Active(_) => Answer::NoActivity(cause(status)),
+            Told::NoActivity(..) | Told::Active { .. } => Answer::NoActivity(cause(status)),
             Told::NoValue(..) | Told::Value(_) => Answer::NoValue(cause(status)),
         };
         self.metrics.recorder.told(trigger.asker(&reference.namespace, &reference.name), answer, now);

@@ -63,6 +63,11 @@ impl Moment {
         self.wall.date().to_string()
     }
 
+    /// Returns the time in UTC, without the seconds.
+    pub(super) fn hour_and_minute(&self) -> String {
+        format!("{:02}:{:02}", self.wall.hour(), self.wall.minute())
+    }
+
     /// Returns the time in UTC.
     pub(super) fn time_of_day(&self) -> String {
         let wall = self.wall;

@@ -5,10 +5,11 @@ use std::{fs, sync::Arc};
 use tokio::time::Instant;
 
 use super::{
-    Breaker, Database, DatabaseState, Files, Process, Query, QueryState, Reload, ReloadResult, Role, Status, Trigger,
-    TriggerState,
+    Breaker, Database, DatabaseState, Files, Process, Query, QueryState, Reload, ReloadResult, Role, Status,
     clock::{Clock, DAY},
     events,
+    lately::Trend,
+    triggers,
 };
 use crate::{
     admin::{
@@ -18,9 +19,7 @@ use crate::{
     cache::QuerySource,
     fault::Fault,
     metrics::{self, CertificateLabels, QueryLabels},
-    postgres, reading,
-    recorder::LOOKING,
-    remedy,
+    postgres, reading, remedy,
 };
 
 /// The days before the end of a certificate in which it needs a person, as the alert has it.
@@ -51,8 +50,10 @@ impl Gatherer {
             databases.map(|(name, database)| self.database(name, database, &queries, &clock)).collect();
         databases.sort_unstable_by(|a, b| (a.state, &a.name).cmp(&(b.state, &b.name)));
         let started_at = clock.moment(self.started_at);
-        let events = events::latest(&metrics.recorder, &databases, started_at, &clock);
+        let mut events = events::latest(&metrics.recorder, &databases, started_at, &clock);
         let (states, untracked_requests) = metrics.trigger_states(clock.instant());
+        let triggers = triggers::all(states, &clock);
+        triggers::explain_changes(&mut events, &triggers);
         Status {
             process: Process {
                 name: self.name.clone(),
@@ -63,7 +64,7 @@ impl Gatherer {
             },
             databases,
             queries,
-            triggers: triggers(states, &clock),
+            triggers,
             untracked_requests,
             events,
             reloads: reloads.latest().into_iter().map(|reload| self::reload(reload, &clock)).collect(),
@@ -102,6 +103,8 @@ impl Gatherer {
             age_seconds: read_at.map(|read_at| rounded(read_at.age.as_secs_f64())),
             duration_seconds: latest.map(|latest| rounded(latest.took.as_secs_f64())),
             statements: databases.iter().map(|database| self.statements(&query.name, database)).sum(),
+            max_age: query.max_age,
+            trend: Trend::of(&history, clock),
             history,
             databases,
         }
@@ -135,6 +138,9 @@ impl Gatherer {
             }),
             role: known.is_standby.map(|is_standby| if is_standby { Role::Standby } else { Role::Primary }),
             has_left_primary: known.has_left_primary,
+            may_lag: known.is_standby == Some(true)
+                && known.outcome == Some(Ok(()))
+                && database.settings().max_lag.is_zero(),
             path_changed_at: known.path_changed_at.map(|at| clock.moment(at)).filter(|moment| moment.age < DAY),
             crowded_since: known.crowded_since.map(|since| clock.moment(since)),
             privileged: known.is_privileged,
@@ -156,68 +162,6 @@ fn files(metrics: &metrics::Metrics, clock: &Clock) -> Files {
         (days < DAYS_BEFORE_THE_END).then_some((certificate, days))
     };
     Files { is_rejected: !is_valid, rejected, certificates: CERTIFICATES.into_iter().filter_map(days_left).collect() }
-}
-
-/// Sorts triggers that need a person first. Names that were made up come last among the refused: they were never served,
-/// and were asked for once.
-fn triggers(mut states: Vec<metrics::TriggerState>, clock: &Clock) -> Vec<Trigger> {
-    let now = clock.instant();
-    // A person who looks is no trigger of KEDA's.
-    states.retain(|state| state.labels.name != LOOKING);
-    states.sort_by_cached_key(|state| {
-        let requests: u64 = state.codes.iter().map(|(_, count)| count).sum();
-        let is_known = state.was_served || requests > 2;
-        let labels = &state.labels;
-        (trigger_state(state, now), !is_known, labels.namespace.clone(), labels.name.clone(), labels.query.clone())
-    });
-    states.into_iter().map(|state| trigger(state, clock)).collect()
-}
-
-fn trigger_state(state: &metrics::TriggerState, now: Instant) -> TriggerState {
-    match state {
-        state if state.is_silent(now) => TriggerState::Silent,
-        metrics::TriggerState { refusal: Some(_), .. } => TriggerState::Refused,
-        metrics::TriggerState { fault: Some(_), .. } => TriggerState::Failing,
-        metrics::TriggerState { answered_since: Some(_), .. } => TriggerState::Answered,
-        _ => TriggerState::Waiting,
-    }
-}
-
-fn trigger(state: metrics::TriggerState, clock: &Clock) -> Trigger {
-    let shown = trigger_state(&state, clock.instant());
-    let told = match (&state.refusal, &state.fault) {
-        (Some(refusal), _) => Some((refusal.code, Some(refusal.text.to_string()), refusal.since)),
-        (None, Some(told)) => Some((told.code, Some(told.fault.to_string()), told.since)),
-        (None, None) => state.answered_since.map(|since| ("OK", None, since)),
-    };
-    let since = match shown {
-        TriggerState::Silent => state.asked_at,
-        _ => told.as_ref().map_or(state.asked_at, |(_, _, since)| *since),
-    };
-    let (code, error) = told.map_or((None, None), |(code, error, _)| (Some(code), error));
-    Trigger {
-        namespace: state.labels.namespace.clone(),
-        name: state.labels.name.clone(),
-        query: state.labels.query.clone(),
-        state: shown,
-        since: clock.moment(since),
-        asked_at: clock.moment(state.asked_at),
-        value: state.value,
-        value_since: state.value_since.map(|since| clock.moment(since)),
-        value_before: state.value_before,
-        active: state.is_active,
-        target: one(state.thresholds.iter().map(|thresholds| thresholds.target)),
-        activation: one(state.thresholds.iter().map(|thresholds| thresholds.activation)),
-        code,
-        error,
-        requests: state.codes.into_iter().collect(),
-    }
-}
-
-/// Returns the number that all of these are.
-fn one(mut numbers: impl Iterator<Item = f64>) -> Option<f64> {
-    let first = numbers.next()?;
-    numbers.all(|number| number == first).then_some(first)
 }
 
 fn reload(reload: reloads::Reload, clock: &Clock) -> Reload {

@@ -4,6 +4,7 @@
 //! page's parts in the place of the older ones.
 
 mod happened;
+mod triggers;
 
 use std::{
     fmt::{Display, Write as _},
@@ -15,8 +16,8 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use sha2::{Digest as _, Sha256};
 
 use super::{
-    Breaker, Database, DatabaseState, Query, QueryState, Role, Status, Trigger, TriggerState,
-    clock::{DAY, Moment},
+    Breaker, Database, DatabaseState, Query, QueryState, Role, Status, TriggerState,
+    clock::Moment,
     problems::{Problem, Subject, Weight},
     view::{Sort, View},
 };
@@ -28,11 +29,10 @@ use crate::{
 /// The page, with places in double braces.
 const TEMPLATE: &str = include_str!("page.html");
 
-/// The most triggers on one page, the most databases and queries, and problems above them: so that the page stays below 100 KiB,
+/// The most databases and queries on the page, and problems above them: so that the page stays below 100 KiB,
 /// whatever there is.
-const TRIGGERS: usize = 50;
 const DATABASES: usize = 20;
-const QUERIES: usize = 30;
+const QUERIES: usize = 25;
 const PROBLEMS: usize = 8;
 
 /// The most characters of a text that the page shows. JSON has it in full.
@@ -162,10 +162,18 @@ impl Status {
         };
         markup.raw(format_args!("<section id=\"now\" class=\"{class}\" aria-label=\"Now\"><h2>{headline}</h2>"));
         let answered = plural(self.count(TriggerState::Answered), "trigger is answered", "triggers are answered");
+        let held = match self.held() {
+            0 => String::new(),
+            1 => ", 1 of them not active although its value is above 0".to_owned(),
+            held => format!(", {held} of them not active although their values are above 0"),
+        };
         let (queries, databases) = (self.queries.len(), self.databases.len());
         let (queries, databases) = (plural(queries, "query", "queries"), plural(databases, "database", "databases"));
-        markup.raw(format_args!("<p class=\"quiet\">{answered}; {queries} on {databases} configured.</p>"));
-        markup.raw(self.changed_lately());
+        markup.raw(format_args!("<p class=\"quiet\">{answered}{held}; {queries} on {databases} configured."));
+        if self.count(TriggerState::Refused) + self.count(TriggerState::Failing) > 0 {
+            markup.raw(" For one that is told an error KEDA starts nothing, and stops nothing that runs.");
+        }
+        markup.raw("</p>");
         let problems = self.problems();
         if !problems.is_empty() {
             markup.raw("<ul>");
@@ -177,6 +185,7 @@ impl Status {
                 markup.raw(format_args!("<p class=\"quiet\">{more} more below.</p>"));
             }
         }
+        self.change_list(&mut markup);
         markup.raw("</section>").0.clone()
     }
 
@@ -202,71 +211,6 @@ impl Status {
         }
         end_table(&mut markup, self.queries.len(), QUERIES);
         markup.0
-    }
-
-    fn trigger_list(&self, view: &View) -> String {
-        let mut markup = Markup::default();
-        markup.raw("<div id=\"list\">");
-        let mut shown: Vec<&Trigger> = self.triggers.iter().filter(|trigger| trigger.has(&view.find)).collect();
-        self.state_links(&mut markup, &shown, view);
-        shown.retain(|trigger| view.state.is_none_or(|state| trigger.state == state));
-        shown.sort_by(|a, b| view.sort.compare(a, b));
-        let pages = shown.len().div_ceil(TRIGGERS).max(1);
-        let page = view.page.min(pages - 1);
-        if shown.is_empty() {
-            let found = if self.triggers.is_empty() { "KEDA has not asked for any trigger." } else { "None found." };
-            markup.raw(format_args!("<p>{found}</p>"));
-        } else {
-            markup.raw("<table><caption class=\"sr\">Triggers</caption><thead><tr>");
-            for (sort, title, class) in [
-                (Sort::Name, "Trigger", ""),
-                (Sort::Query, "Query", "wide"),
-                (Sort::State, "State", ""),
-                (Sort::Value, "KEDA was told", ""),
-                (Sort::Asked, "Asked", "n tablet"),
-            ] {
-                sort_head(&mut markup, sort, title, class, view);
-            }
-            markup.raw("</thead><tbody>");
-            for trigger in shown.iter().skip(page * TRIGGERS).take(TRIGGERS) {
-                trigger_row(&mut markup, trigger);
-            }
-            markup.raw("</tbody></table>");
-        }
-        if pages > 1 {
-            page_links(&mut markup, page, pages, view);
-        }
-        if self.untracked_requests > 0 {
-            let requests =
-                plural(usize::try_from(self.untracked_requests).unwrap_or(usize::MAX), "request", "requests");
-            markup.raw(format_args!("<p class=\"quiet\">{requests} of triggers that found no place among these.</p>"));
-        }
-        markup.raw("</div>").0.clone()
-    }
-
-    fn state_links(&self, markup: &mut Markup, found: &[&Trigger], view: &View) {
-        markup.raw("<nav aria-label=\"States of triggers\">");
-        let all = [None].into_iter().chain(TriggerState::ALL.map(Some));
-        for state in all {
-            let count = found.iter().filter(|trigger| state.is_none_or(|state| trigger.state == state)).count();
-            if count == 0 && state.is_some() && view.state != state {
-                continue;
-            }
-            let there = View { state, page: 0, ..view.clone() };
-            let current = if view.state == state { " aria-current=\"true\"" } else { "" };
-            let word = state.map_or("all", TriggerState::word);
-            markup.raw("<a href=\"").text(&there.address()).raw(format_args!("\"{current}>{word} {count}</a>"));
-        }
-        markup.raw("</nav>");
-    }
-}
-
-impl Trigger {
-    /// Returns whether a text is found in what the page shows of it.
-    fn has(&self, find: &str) -> bool {
-        let Self { namespace, name, query, code, error, .. } = self;
-        let shown = format!("{namespace}/{name} {query} {} {}", code.unwrap_or(""), error.as_deref().unwrap_or(""));
-        find.is_empty() || shown.to_lowercase().contains(find)
     }
 }
 
@@ -337,7 +281,7 @@ fn database_row(markup: &mut Markup, database: &Database) {
     error(markup, database.error.as_deref());
     markup.raw("<td>").raw(match database.role {
         Some(Role::Primary) => "primary",
-        Some(Role::Standby) => "standby",
+        Some(Role::Standby) => "standby<span class=\"error\">as old as its replay</span>",
         None => "not known",
     });
     if database.privileged == Some(true) {
@@ -366,6 +310,10 @@ fn query_row(markup: &mut Markup, query: &Query) {
         markup.raw(" ").since(since);
     }
     error(markup, query.error.as_deref());
+    if let Some(read_at) = query.old_reading() {
+        let text = format!("read {} ago: max_age is {}", span_of(read_at.age), span_of(query.max_age));
+        error(markup, Some(&text));
+    }
     markup.raw("<td class=\"n\">");
     match (query.value, query.keys) {
         (Some(value), _) => markup.raw(number(value)),
@@ -388,80 +336,10 @@ fn query_row(markup: &mut Markup, query: &Query) {
     markup.raw(format_args!("<td class=\"n wide\">{took}<td class=\"n wide\">{}", query.statements));
 }
 
-fn trigger_row(markup: &mut Markup, trigger: &Trigger) {
-    let class = match trigger.state {
-        TriggerState::Refused | TriggerState::Failing => "bad",
-        TriggerState::Silent => "warn",
-        TriggerState::Waiting => "",
-        TriggerState::Answered => "good",
-    };
-    markup.raw("<tr><td>").name(&trigger.namespace).raw("/").name(&trigger.name);
-    markup.raw("<td class=\"wide\">").name(&trigger.query);
-    markup.raw("<td>").badge(class, trigger.state.word()).raw(" ").since(&trigger.since).raw("<td>");
-    let activity = trigger.active.map(|is_active| match trigger.activation {
-        // The number that explains it stands beside it.
-        Some(activation) if !is_active && activation > 0.0 => format!("not active (activation {})", number(activation)),
-        _ if is_active => "active".to_owned(),
-        _ => "not active".to_owned(),
-    });
-    let value = trigger.value.map(|value| match trigger.target {
-        Some(target) => format!("{} / {}", number(value), number(target)),
-        None => number(value),
-    });
-    match trigger.code {
-        Some(code) if code != "OK" => markup.raw(breakable(code)),
-        _ => markup.raw([value, activity].into_iter().flatten().collect::<Vec<_>>().join(", ")),
-    };
-    if let (Some(since), Some(before), Some("OK")) = (&trigger.value_since, trigger.value_before, trigger.code) {
-        let day = if since.age < DAY { String::new() } else { format!("{} ", since.date()) };
-        error(markup, Some(&format!("since {day}{}, {} before", since.time_of_day(), number(before))));
-    }
-    error(markup, trigger.error.as_deref());
-    markup.raw("<td class=\"n tablet\">").age(&trigger.asked_at);
-}
-
-/// Lets a narrow screen break a code between its words.
-fn breakable(code: &str) -> String {
-    let mut markup = String::new();
-    for (at, c) in code.char_indices() {
-        markup += if at > 0 && c.is_ascii_uppercase() { "<wbr>" } else { "" };
-        markup.push(c);
-    }
-    markup
-}
-
 fn error(markup: &mut Markup, error: Option<&str>) {
     if let Some(text) = error {
         markup.raw("<span class=\"error\">").text(text).raw("</span>");
     }
-}
-
-fn sort_head(markup: &mut Markup, sort: Sort, title: &str, class: &str, view: &View) {
-    let there = View { sort, page: 0, ..view.clone() };
-    let order = match sort {
-        Sort::Value | Sort::Asked => "descending",
-        Sort::State | Sort::Name | Sort::Query => "ascending",
-    };
-    let current = if view.sort == sort { format!(" aria-sort=\"{order}\"") } else { String::new() };
-    let class = if class.is_empty() { String::new() } else { format!(" class=\"{class}\"") };
-    let mark = if view.sort == sort { " \u{25be}" } else { "" };
-    markup.raw(format_args!("<th scope=\"col\"{class}{current}><a href=\"")).text(&there.address());
-    markup.raw(format_args!("\">{title}</a>{mark}"));
-}
-
-fn page_links(markup: &mut Markup, page: usize, pages: usize, view: &View) {
-    markup.raw("<nav aria-label=\"Pages of triggers\">");
-    let mut link = |to: usize, word: &str, is_there: bool| {
-        if is_there {
-            let there = View { page: to, ..view.clone() };
-            markup.raw("<a href=\"").text(&there.address()).raw(format_args!("\">{word}</a>"));
-        }
-    };
-    link(0, "first", page > 1);
-    link(page.saturating_sub(1), "previous", page > 0);
-    link(page + 1, "next", page + 1 < pages);
-    link(pages - 1, "last", page + 2 < pages);
-    markup.raw(format_args!("<span>page {} of {pages}</span></nav>", page + 1));
 }
 
 fn span_of(age: Duration) -> String {

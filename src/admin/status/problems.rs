@@ -1,14 +1,22 @@
 //! The problems that need a person, the most urgent first: the first screen of the page.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, time::Duration};
 
 use serde::{Serialize, Serializer};
 
-use super::{Database, DatabaseState, QueryState, ReloadResult, Status, Trigger, TriggerState, clock::Moment};
-use crate::{reading::stalled_rows, remedy, terminal::text::plural};
+use super::{Database, DatabaseState, Query, QueryState, ReloadResult, Status, Trigger, TriggerState, clock::Moment};
+use crate::{
+    fault::Fault,
+    reading::stalled_rows,
+    remedy,
+    terminal::text::{plural, span},
+};
 
 /// The most triggers of one state that are named.
 const NAMED: usize = 5;
+
+/// The age from which a reading is old that is told again.
+const OLD: Duration = Duration::from_secs(120);
 
 /// One thing that needs a person.
 #[derive(Serialize)]
@@ -90,6 +98,10 @@ impl Status {
         if down > 0 {
             parts.push(format!("{} {} down", plural(down, "database", "databases"), are(down)));
         }
+        let disabled = self.databases.iter().filter(|database| self.is_missed(database)).count();
+        if disabled > 0 {
+            parts.push(format!("{} {} switched off", plural(disabled, "database", "databases"), are(disabled)));
+        }
         if failing > 0 {
             parts.push(format!(
                 "{} {}",
@@ -104,6 +116,10 @@ impl Status {
             }
         }
         let is_bad = !parts.is_empty();
+        let silent = self.count(TriggerState::Silent);
+        if silent > 0 && silent == self.triggers.len() {
+            parts.push("KEDA asks for nothing any more".to_owned());
+        }
         let of_databases = |count: usize, what: &str| match count {
             0 => None,
             count => Some(format!("{} {what}", plural(count, "database", "databases"))),
@@ -128,8 +144,7 @@ impl Status {
         if let stalled @ 1.. = self.queries.iter().filter(|query| query.stalled.is_some()).count() {
             parts.push(format!("{} stalled rows", plural(stalled, "query has", "queries have")));
         }
-        let silent = self.count(TriggerState::Silent);
-        if silent > 0 {
+        if silent > 0 && silent < self.triggers.len() {
             parts.push(format!("{} {} silent", plural(silent, "trigger", "triggers"), are(silent)));
         }
         match parts.as_slice() {
@@ -138,8 +153,20 @@ impl Status {
         }
     }
 
-    fn quiet_headline(&self) -> String {
-        if self.triggers.is_empty() { "KEDA has not asked yet".to_owned() } else { "All is well".to_owned() }
+    /// Returns whether a database is switched off, and something asks for its queries.
+    fn is_missed(&self, database: &Database) -> bool {
+        let is_of = |query: &Query| query.state == QueryState::Failing && query.databases.contains(&database.name);
+        database.state == DatabaseState::Disabled && self.queries.iter().any(is_of)
+    }
+
+    /// Returns the number of triggers that start nothing although they have a value.
+    pub(super) fn held(&self) -> usize {
+        let is_held = |trigger: &&Trigger| {
+            trigger.state == TriggerState::Answered
+                && trigger.active == Some(false)
+                && trigger.value.is_some_and(|value| value > 0.0)
+        };
+        self.triggers.iter().filter(is_held).count()
     }
 
     fn is_failing(&self, query: &str) -> bool {
@@ -157,11 +184,26 @@ impl Status {
                 problems.push(Problem { weight: Weight::Bad, word, subject, since, text, remedy });
                 continue;
             }
+            if self.is_missed(database) {
+                let text = "it is switched off in the configuration, and its queries are asked for".into();
+                let (weight, word, since) = (Weight::Bad, "disabled", Some(database.since));
+                let remedy = Some(remedy::of_fault(Fault::Disabled));
+                problems.push(Problem { weight, word, subject, since, text, remedy });
+                continue;
+            }
             if database.is_on_standby() {
                 let text = "readings come from a standby, and came from a primary before: they may be old".into();
                 let remedy = "After a failover the connections lead to the wrong server: list all hosts, with \
                               `target_session_attrs: read-write`.";
                 let (weight, word, remedy) = (Weight::Warning, "standby", Some(remedy));
+                let subject = Subject::Database(&database.name);
+                problems.push(Problem { weight, word, subject, since: None, text, remedy });
+            }
+            if database.may_lag && !database.has_left_primary {
+                let text = "readings come from a standby, and are as old as its replay, however old that is".into();
+                let remedy = "Is a standby wanted? Else set `target_session_attrs: read-write`. `max_lag` limits the \
+                              age: it is not set.";
+                let (weight, word, remedy) = (Weight::Note, "standby", Some(remedy));
                 let subject = Subject::Database(&database.name);
                 problems.push(Problem { weight, word, subject, since: None, text, remedy });
             }
@@ -181,16 +223,17 @@ impl Status {
                 problems.push(Problem { weight, word, subject, since, text, remedy });
             }
             if database.is_deaf() {
-                let text = "notifications do not arrive; numbers are right, but may be as old as max_age".into();
+                let text = "notifications do not arrive, so that readings may be as old as max_age".into();
                 let remedy = "The log says why. Behind a pooler in transaction mode set `listen_host` to the server itself; a standby has none.";
                 let (weight, word, remedy) = (Weight::Warning, "deaf", Some(remedy));
                 problems.push(Problem { weight, word, subject, since: None, text, remedy });
             }
         }
         let is_down = |name: &String| {
-            self.databases.iter().any(|database| database.name == *name && database.state == DatabaseState::Down)
+            let is_off = |database: &Database| database.state == DatabaseState::Down || self.is_missed(database);
+            self.databases.iter().any(|database| database.name == *name && is_off(database))
         };
-        // A query that fails because its database is down is no problem of its own.
+        // A query that fails because its database is down or switched off is no problem of its own.
         let failing = self.queries.iter().filter(|query| query.state == QueryState::Failing);
         for query in failing.filter(|query| !query.databases.iter().any(is_down)) {
             let text = query.error.as_deref().unwrap_or_default();
@@ -224,6 +267,22 @@ impl Status {
                 text,
                 remedy: Some(remedy),
             });
+        }
+        let is_told = |query: &&Query| {
+            let mut triggers = self.triggers.iter().filter(|trigger| trigger.query == query.name);
+            triggers.any(|trigger| trigger.state == TriggerState::Answered)
+        };
+        for query in self.queries.iter().filter(is_told) {
+            let Some(read_at) = query.old_reading() else { continue };
+            let text = format!(
+                "KEDA is told a number that was read {} ago, because max_age is {}",
+                span(read_at.age.as_secs_f64()),
+                span(query.max_age.as_secs_f64())
+            );
+            let remedy =
+                "What changed since then is seen when the reading is that old: lower `max_age` if it is too late.";
+            let (weight, word, subject) = (Weight::Note, "old", Subject::Query(&query.name));
+            problems.push(Problem { weight, word, subject, since: None, text: text.into(), remedy: Some(remedy) });
         }
         for query in &self.queries {
             let Some((total, keys)) = query.short else { continue };
@@ -318,6 +377,15 @@ impl Status {
             problems.push(Problem { weight, word, subject, since: None, text, remedy });
         }
         problems
+    }
+}
+
+impl Query {
+    /// Returns the time of a reading that is told again although it is old, because `max_age` lets it.
+    pub(super) fn old_reading(&self) -> Option<&Moment> {
+        let has_one = self.value.is_some() || self.keys.is_some();
+        let is_old = |read_at: &&Moment| read_at.age > OLD && read_at.age <= self.max_age;
+        self.read_at.as_ref().filter(is_old).filter(|_| has_one && self.state == QueryState::Good)
     }
 }
 

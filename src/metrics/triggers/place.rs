@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::{
     REFUSED_REPLACEABLE_AFTER, RefusalNews, Refused, Standing, Thresholds, Told, TriggerId, TriggerLabels,
     fingerprint::{Fingerprint, LONGEST_LIST},
-    state::{Changed, FaultTold, RefusalTold, TriggerState, silent_after},
+    state::{Changed, FaultTold, Numbers, RefusalTold, TriggerState, VariantState, silent_after},
 };
 use crate::{metrics::since_1970, recorder::shortened_list};
 
@@ -64,6 +64,9 @@ struct MetadataChange {
     wall: f64,
     /// The names of the keys that changed.
     keys: Arc<str>,
+    /// The numbers of the trigger that was replaced, if it is known which one that was, and those of the new one.
+    before: Option<Numbers>,
+    after: Numbers,
 }
 
 /// The part of a place that a scrape shows.
@@ -91,8 +94,11 @@ struct Variant {
     answered_at: Option<Instant>,
     value: Option<f64>,
     is_active: Option<bool>,
-    thresholds: Option<Thresholds>,
+    activity: Option<f64>,
+    numbers: Numbers,
     fault: Option<FaultTold>,
+    /// True if another one has come in its place, until it is asked for again.
+    is_replaced: bool,
     fingerprint: Fingerprint,
 }
 
@@ -104,6 +110,13 @@ struct Refusal {
     began_at: Instant,
     asked_at: Instant,
     is_over: bool,
+}
+
+impl Variant {
+    fn state(&self) -> VariantState {
+        let Self { asked_at, value, is_active, activity, numbers, fault, .. } = *self;
+        VariantState { asked_at, value, is_active, activity, numbers, fault }
+    }
 }
 
 impl Place {
@@ -151,7 +164,8 @@ impl Place {
 
     /// Records a request of a trigger, and returns the names of the keys that changed if its metadata are new.
     pub(super) fn asked(&mut self, trigger: TriggerId<'_>, now: Instant) -> Option<Arc<str>> {
-        let TriggerId { hash, thresholds, metadata, .. } = trigger;
+        let TriggerId { hash, thresholds, divide_by, metadata, .. } = trigger;
+        let numbers = Numbers { thresholds, divide_by };
         let absence = silent_after(self.rhythm);
         if let Some(index) = self.variants.iter().position(|variant| variant.hash == hash) {
             let known = &self.variants[index];
@@ -159,10 +173,14 @@ impl Place {
             // Others were asked for in its place meanwhile, and now it is back: a deployment was undone.
             let is_back = others_asked_at.is_some_and(|asked_at| asked_at >= known.asked_at + absence);
             let fingerprint = is_back.then(|| known.fingerprint.clone());
-            let keys = fingerprint.map(|fingerprint| self.change(&fingerprint, hash, now));
+            let keys = fingerprint.map(|fingerprint| self.change(&fingerprint, hash, numbers, now));
             let known = &mut self.variants[index];
-            (known.asked_at, known.thresholds) = (now, thresholds);
+            (known.asked_at, known.numbers) = (now, numbers);
             known.began_at = if is_back { now } else { known.began_at };
+            if std::mem::take(&mut known.is_replaced) && !is_back {
+                // The other one has come beside it.
+                self.changed = None;
+            }
             return keys;
         }
         // Those of the same poll are new together; of more triggers than there are places for each looks new.
@@ -170,7 +188,7 @@ impl Place {
         let one_poll = self.one_poll();
         let is_change = !is_crowded && self.variants.iter().all(|variant| now >= variant.began_at + one_poll);
         let fingerprint = metadata.map(Fingerprint::of).unwrap_or_default();
-        let keys = (is_change && !self.variants.is_empty()).then(|| self.change(&fingerprint, hash, now));
+        let keys = (is_change && !self.variants.is_empty()).then(|| self.change(&fingerprint, hash, numbers, now));
         let variant = Variant {
             hash,
             began_at: now,
@@ -178,8 +196,10 @@ impl Place {
             answered_at: None,
             value: None,
             is_active: None,
-            thresholds,
+            activity: None,
+            numbers,
             fault: None,
+            is_replaced: false,
             fingerprint,
         };
         if self.variants.len() < VARIANTS {
@@ -202,20 +222,34 @@ impl Place {
 
     /// Notes that the trigger with this hash has new metadata, and returns the names of the keys that changed. Of several that the
     /// latest poll asked for it has replaced the one that differs least.
-    fn change(&mut self, fingerprint: &Fingerprint, hash: u64, now: Instant) -> Arc<str> {
+    fn change(&mut self, fingerprint: &Fingerprint, hash: u64, after: Numbers, now: Instant) -> Arc<str> {
         let latest = self.others(hash).map(|other| other.asked_at).max().unwrap_or(now);
         let candidates = self.others(hash).filter(|other| latest.saturating_duration_since(other.asked_at) < ONE_POLL);
-        let changes = candidates.map(|other| fingerprint.changed(&other.fingerprint));
-        let keys = changes.min_by_key(Vec::len).unwrap_or_default().join(", ");
+        let mut changes: Vec<(Vec<&str>, u64)> =
+            candidates.map(|other| (fingerprint.changed(&other.fingerprint), other.hash)).collect();
+        changes.sort_by_key(|(keys, _)| keys.len());
+        let keys = changes.first().map_or_else(String::new, |(keys, _)| keys.join(", "));
+        // It is not known which one was replaced where several differ as much.
+        let replaced = match &changes[..] {
+            [(_, replaced)] => Some(*replaced),
+            [(least, replaced), (more, _), ..] if least.len() < more.len() => Some(*replaced),
+            _ => None,
+        };
+        let replaced = self.variants.iter_mut().find(|variant| Some(variant.hash) == replaced);
+        let before = replaced.map(|replaced| {
+            replaced.is_replaced = true;
+            replaced.numbers
+        });
         let keys: Arc<str> = shortened_list(&keys, LONGEST_LIST).into();
-        self.changed = Some(MetadataChange { at: now, wall: since_1970().as_secs_f64(), keys: Arc::clone(&keys) });
+        let (wall, told) = (since_1970().as_secs_f64(), Arc::clone(&keys));
+        self.changed = Some(MetadataChange { at: now, wall, keys: told, before, after });
         keys
     }
 
     /// Counts an answer and records what it told. Returns whether it is the first good one of this place.
     pub(super) fn told(&mut self, hash: u64, told: Told, now: Instant) -> bool {
         let fault = match told {
-            Told::Value(_) | Told::Active(_) => None,
+            Told::Value(_) | Told::Active { .. } => None,
             Told::NoValue(code, fault) | Told::NoActivity(code, fault) => Some((code, fault)),
         };
         let code = fault.map_or(OK, |(code, _)| code);
@@ -227,8 +261,10 @@ impl Place {
             match told {
                 Told::Value(value) => variant.value = Some(value),
                 Told::NoValue(..) => variant.value = None,
-                Told::Active(is_active) => variant.is_active = Some(is_active),
-                Told::NoActivity(..) => variant.is_active = None,
+                Told::Active { is_active, activity } => {
+                    (variant.is_active, variant.activity) = (Some(is_active), Some(activity));
+                }
+                Told::NoActivity(..) => (variant.is_active, variant.activity) = (None, None),
             }
             let since = variant.fault.map_or(now, |before| before.since);
             variant.fault = fault.map(|(code, fault)| FaultTold { code, fault, since });
@@ -247,7 +283,7 @@ impl Place {
 
     pub(super) fn streamed(&mut self, hash: u64, is_active: bool) {
         if let Some(variant) = self.variants.iter_mut().find(|variant| variant.hash == hash) {
-            variant.is_active = Some(is_active);
+            (variant.is_active, variant.activity) = (Some(is_active), None);
         }
     }
 
@@ -340,18 +376,18 @@ impl Place {
 
     /// Returns the numbers that its answers are judged by; those of the largest value if there are several triggers.
     fn thresholds(&self) -> Option<Thresholds> {
-        let known = self.present().filter(|variant| variant.thresholds.is_some());
-        known.max_by(|one, other| one.value.unwrap_or(0.0).total_cmp(&other.value.unwrap_or(0.0)))?.thresholds
+        let known = self.present().filter(|variant| variant.numbers.thresholds.is_some());
+        known.max_by(|one, other| one.value.unwrap_or(0.0).total_cmp(&other.value.unwrap_or(0.0)))?.numbers.thresholds
     }
 
     /// Returns those of the trigger that was the last to appear.
     fn newest_thresholds(&self) -> Option<Thresholds> {
-        self.variants.iter().max_by_key(|variant| variant.began_at)?.thresholds
+        self.variants.iter().max_by_key(|variant| variant.began_at)?.numbers.thresholds
     }
 
     /// Returns all of them in one order, each once.
     fn all_thresholds(&self) -> Vec<Thresholds> {
-        let mut all: Vec<Thresholds> = self.present().filter_map(|variant| variant.thresholds).collect();
+        let mut all: Vec<Thresholds> = self.present().filter_map(|variant| variant.numbers.thresholds).collect();
         all.sort_unstable_by(|a, b| a.target.total_cmp(&b.target).then(a.activation.total_cmp(&b.activation)));
         all.dedup();
         all
@@ -388,13 +424,16 @@ impl Place {
             value_before: self.value_before,
             is_active: self.is_active(),
             thresholds: self.all_thresholds(),
+            variants: self.present().map(Variant::state).collect(),
             changed: self.changed.as_ref().zip(self.newest_thresholds()).map(|(change, thresholds)| Changed {
                 at: change.at,
+                before: change.before,
+                after: change.after,
                 thresholds,
                 keys: Arc::clone(&change.keys),
             }),
             codes: self.codes.clone(),
-            refusal: self.refusal.clone(),
+            refusal: self.present_refusal().cloned(),
             fault: self.present().filter_map(|variant| variant.fault).min_by_key(|told| told.since),
             answered_since: self.answered_since,
         }
@@ -402,7 +441,21 @@ impl Place {
 
     /// Returns the triggers that the latest poll asked for.
     fn present(&self) -> impl Iterator<Item = &Variant> {
-        self.variants.iter().filter(|variant| self.asked_at.saturating_duration_since(variant.asked_at) < ONE_POLL)
+        self.variants.iter().filter(|variant| !variant.is_replaced && self.is_of_latest_poll(variant.asked_at))
+    }
+
+    /// Returns the latest refusal, unless it is known that the latest poll was not told one.
+    fn present_refusal(&self) -> Option<&RefusalTold> {
+        let mut open = self.refusals.iter().filter(|refusal| !refusal.is_over).peekable();
+        let is_present = open.peek().is_none() || open.any(|refusal| self.is_of_latest_poll(refusal.asked_at));
+        self.refusal.as_ref().filter(|_| is_present)
+    }
+
+    /// Returns whether a request belongs to the latest poll. A poll, however slow, takes less time than the pause after
+    /// it.
+    fn is_of_latest_poll(&self, asked_at: Instant) -> bool {
+        let longest = if self.rhythm.is_zero() { ONE_POLL } else { (self.rhythm * 3 / 4).clamp(SLOW_POLL, ONE_POLL) };
+        self.asked_at.saturating_duration_since(asked_at) < longest
     }
 
     /// Counts an answer, and returns how many there have been with this code.

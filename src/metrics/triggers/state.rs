@@ -37,6 +37,8 @@ pub struct TriggerState {
     pub is_active: Option<bool>,
     /// The numbers that its answers are judged by; several if it is several triggers that differ in them.
     pub thresholds: Vec<Thresholds>,
+    /// The triggers that it is, in the order in which they first asked; empty if it was only refused.
+    pub variants: Vec<VariantState>,
     /// The latest change of its metadata.
     pub changed: Option<Changed>,
     /// The answers by code.
@@ -49,11 +51,41 @@ pub struct TriggerState {
     pub answered_since: Option<Instant>,
 }
 
+/// One of the triggers of an object on one query, which differ in their metadata.
+#[derive(Debug, Clone, Copy)]
+pub struct VariantState {
+    /// The time of its latest request.
+    pub asked_at: Instant,
+    /// The value that KEDA was told; none if it was told an error.
+    pub value: Option<f64>,
+    /// The activity that KEDA was told.
+    pub is_active: Option<bool>,
+    /// The number that decided about it; none if a stream has told it.
+    pub activity: Option<f64>,
+    /// The numbers that its value is made with and its answers are judged by.
+    pub numbers: Numbers,
+    /// The fault that KEDA was told last, until there is a reading.
+    pub fault: Option<FaultTold>,
+}
+
+/// The numbers of a trigger's metadata, or of its query where the metadata has none.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Numbers {
+    /// The target and the activation.
+    pub thresholds: Option<Thresholds>,
+    /// The divisor of the value.
+    pub divide_by: Option<f64>,
+}
+
 /// The first request with other metadata than before.
 #[derive(Debug, Clone)]
 pub struct Changed {
     /// Its time.
     pub at: Instant,
+    /// The numbers of the trigger that it replaced; none if it is not known which of several that was.
+    pub before: Option<Numbers>,
+    /// Its own numbers.
+    pub after: Numbers,
     /// The numbers that answers are judged by since then.
     pub thresholds: Thresholds,
     /// The names of the keys that changed, shortened.

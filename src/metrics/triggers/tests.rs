@@ -49,7 +49,15 @@ impl World {
 }
 
 fn trigger(name: &str) -> TriggerId<'_> {
-    TriggerId { hash: 1, namespace: "default", name, query: "pending-claps", thresholds: None, metadata: None }
+    TriggerId {
+        hash: 1,
+        namespace: "default",
+        name,
+        query: "pending-claps",
+        thresholds: None,
+        divide_by: None,
+        metadata: None,
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -136,7 +144,7 @@ async fn answers_are_counted_by_code_and_an_error_takes_the_value_away() {
     let (key, _) = world.triggers.asked(trigger("job"), Instant::now());
     world.triggers.told(key, Told::NoValue("Unavailable", Fault::BreakerOpen), Instant::now());
     assert_eq!(world.value(), None);
-    world.triggers.told(key, Told::Active(true), Instant::now());
+    world.triggers.told(key, Told::Active { is_active: true, activity: 1.0 }, Instant::now());
     assert!(world.series("clapometer_trigger_active")[0].ends_with(" 1"));
     world.triggers.streamed(trigger("job"), false);
     assert!(world.series("clapometer_trigger_active")[0].ends_with(" 0"));
@@ -366,4 +374,45 @@ async fn of_several_triggers_of_one_object_the_one_that_differs_least_is_the_one
     // One that is long gone differs less, and is not what was replaced.
     let rounded = &[("param.region", "us"), ("rounding", "floor")];
     assert_eq!(asked(rounded), Some("divideBy, rounding".to_owned()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_replaced_a_trigger_is_told_with_both_numbers_and_without_its_value() {
+    let world = World::new();
+    let numbered = |hash, target, divide_by| {
+        let thresholds = Some(Thresholds { target, activation: 0.0 });
+        TriggerId { hash, thresholds, divide_by: Some(divide_by), ..trigger("mails") }
+    };
+    let state = || world.triggers.states(Instant::now()).0.remove(0);
+    for _ in 0..4 {
+        world.poll(numbered(1, 5.0, 1.0), 40.0);
+        tokio::time::advance(Duration::from_secs(5)).await;
+    }
+    world.poll(numbered(2, 50.0, 100.0), 0.4);
+    let (now, changed) = (state(), state().changed.expect("it changed"));
+    assert_eq!((now.value, now.variants.len(), now.value_before), (Some(0.4), 1, Some(40.0)));
+    let told = |numbers: Numbers| (numbers.thresholds.map(|thresholds| thresholds.target), numbers.divide_by);
+    assert_eq!(changed.before.map(told), Some((Some(5.0), Some(1.0))));
+    assert_eq!(told(changed.after), (Some(50.0), Some(100.0)));
+
+    // The first one is asked for still: the second one has come beside it.
+    world.poll(numbered(1, 5.0, 1.0), 40.0);
+    let both = state();
+    assert!(both.changed.is_none());
+    let values: Vec<_> = both.variants.iter().map(|variant| variant.value).collect();
+    assert_eq!(values, [Some(40.0), Some(0.4)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_that_is_mended_is_not_told_beside_a_fault() {
+    let world = World::new();
+    let state = || world.triggers.states(Instant::now()).0.remove(0);
+    for _ in 0..4 {
+        world.refuse(trigger("job"), 7);
+        tokio::time::advance(Duration::from_secs(30)).await;
+    }
+    assert!(state().refusal.is_some());
+    let (key, _) = world.triggers.asked(trigger("job"), Instant::now());
+    world.triggers.told(key, Told::NoValue("Unavailable", Fault::Unreachable), Instant::now());
+    assert!(state().refusal.is_none() && state().fault.is_some());
 }

@@ -151,7 +151,15 @@ impl ActivityUpdates {
             let (trigger, _) = &**watched;
             let (namespace, name) = (self.request.namespace(), self.request.name());
             let query = &trigger.query().name;
-            let id = TriggerId { hash: trigger.id, namespace, name, query, thresholds: None, metadata: None };
+            let id = TriggerId {
+                hash: trigger.id,
+                namespace,
+                name,
+                query,
+                thresholds: None,
+                divide_by: None,
+                metadata: None,
+            };
             self.metrics.trigger_streamed(id, is_active);
             self.metrics.recorder.told(trigger.asker(namespace, name), Answer::Pushed(is_active), Instant::now());
         }

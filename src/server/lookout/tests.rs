@@ -8,7 +8,7 @@ fn metrics() -> Metrics {
 }
 
 fn trigger(name: &str) -> TriggerId<'_> {
-    TriggerId { hash: 1, namespace: "billing", name, query: "jobs", thresholds: None, metadata: None }
+    TriggerId { hash: 1, namespace: "billing", name, query: "jobs", thresholds: None, divide_by: None, metadata: None }
 }
 
 fn poll(metrics: &Metrics, names: &[&str]) {

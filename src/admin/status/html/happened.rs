@@ -1,16 +1,16 @@
 //! The lists of what happened: events with their ends, and reloads.
 
-use std::time::Duration;
-
 use super::{
-    super::{Event, Reload, ReloadResult, Status, clock::Moment},
+    super::{
+        Event, Reload, ReloadResult, Status,
+        lately::{Change, Subject},
+    },
     Markup, end_table, error, span_of,
 };
 use crate::{admin::status::clock::DAY, terminal::text::plural};
 
-/// The time for which a change stands below the headline, and the most of them.
-const LATELY: Duration = Duration::from_secs(1_800);
-const CHANGES: usize = 3;
+/// The most changes below the headline.
+const CHANGES: usize = 5;
 
 /// The most events and reloads on the page, and the most faults of a reload.
 const EVENTS: usize = 12;
@@ -18,35 +18,20 @@ const RELOADS: usize = 10;
 const FAULTS: usize = 3;
 
 impl Status {
-    /// Returns a line about what changed lately, if anything did. All may be well, and be something else than before.
-    pub(super) fn changed_lately(&self) -> String {
-        let events = self.events.iter().filter(|event| ["changed", "path", "started", "still"].contains(&event.word));
-        let reloads = self.reloads.iter().filter(|reload| reload.result == ReloadResult::Applied);
-        let mut changes: Vec<(Moment, Option<&Event>, String)> = events
-            .map(|event| (event.until.unwrap_or(event.at), Some(event), event.text.clone()))
-            .chain(reloads.map(|reload| {
-                let changed = reload.changed.as_deref().unwrap_or_default();
-                (reload.at, None, format!("a reload changed {changed}"))
-            }))
-            .filter(|(at, ..)| at.age < LATELY)
-            .collect();
-        changes.sort_by_key(|(at, ..)| at.age);
-        let mut markup = Markup::default();
-        for (index, (at, event, text)) in changes.iter().take(CHANGES).enumerate() {
-            markup.raw(if index == 0 { "<p class=\"quiet\">Changed lately: " } else { "; " });
-            if let Some(Event { namespace: Some(namespace), name: Some(name), .. }) = event {
-                markup.name(namespace).raw("/").name(name).raw(": ");
-            } else if let Some(Event { database: Some(database), .. }) = event {
-                markup.raw("database ").name(database).raw(": ");
-            }
-            markup.text(text).raw(", ").age(at).raw(" ago");
+    /// Writes what changed lately, if anything did.
+    pub(super) fn change_list(&self, markup: &mut Markup) {
+        let changes = self.changes();
+        if changes.is_empty() {
+            return;
         }
-        match changes.len().saturating_sub(CHANGES) {
-            _ if changes.is_empty() => return String::new(),
-            0 => markup.raw(".</p>"),
-            more => markup.raw(format_args!("; {more} more below.</p>")),
-        };
-        markup.0
+        markup.raw("<h3>Changed lately</h3><ul>");
+        for change in changes.iter().take(CHANGES) {
+            self::change(markup, change);
+        }
+        markup.raw("</ul>");
+        if let more @ 1.. = changes.len().saturating_sub(CHANGES) {
+            markup.raw(format_args!("<p class=\"quiet\">{more} more below.</p>"));
+        }
     }
 
     pub(super) fn event_list(&self) -> String {
@@ -83,6 +68,31 @@ impl Status {
     }
 }
 
+fn change(markup: &mut Markup, change: &Change<'_>) {
+    let Change { at, until, word, subject, others, text } = change;
+    markup.raw("<li>").badge("dim", word).raw("<span>");
+    match subject {
+        Subject::Configuration => markup.raw("<b>the configuration</b>"),
+        Subject::Process => markup.raw("<b>this process</b>"),
+        Subject::Database(name) => markup.raw("database <b>").name(name).raw("</b>"),
+        Subject::Query(name) => markup.raw("query <b>").name(name).raw("</b>"),
+        Subject::Trigger { namespace, name } => markup.raw("<b>").name(namespace).raw("/").name(name).raw("</b>"),
+    };
+    if *others > 0 {
+        markup.raw(format_args!(" and {}", plural(*others, "other trigger", "other triggers")));
+    }
+    match until.filter(|until| until != at) {
+        Some(until) => {
+            let lasted = span_of(at.age.saturating_sub(until.age));
+            markup.raw(format_args!(" for {lasted}, until {}, ", until.time_of_day())).age(&until).raw(" ago")
+        }
+        // The minute of the last change is known, and not the second.
+        None if matches!(subject, Subject::Query(_)) => &mut *markup,
+        None => markup.raw(" at ").raw(at.time_of_day()).raw(", ").age(at).raw(" ago"),
+    };
+    markup.raw("<span class=\"cause\">").text(text).raw("</span></span></li>");
+}
+
 fn event_row(markup: &mut Markup, event: &Event) {
     markup.raw("<tr><td>").badge("", event.word).raw(" <b>");
     match (&event.database, &event.namespace, &event.name) {
@@ -101,7 +111,7 @@ fn event_row(markup: &mut Markup, event: &Event) {
     let day = if event.at.age < DAY { String::new() } else { format!("{} ", event.at.date()) };
     markup.raw("<td>").age(&event.at).raw(format_args!(" ago, at {day}{}<td>", event.at.time_of_day()));
     match &event.until {
-        None => markup.raw("not yet"),
+        None => markup.raw("not&nbsp;yet"),
         Some(until) if *until == event.at => markup,
         Some(until) => {
             let lasted = span_of(event.at.age.saturating_sub(until.age));

@@ -4,7 +4,9 @@ use tokio::time::Instant;
 
 use super::*;
 use crate::{
-    admin::status::{Event, Files, Process, Reload, ReloadResult, clock::Clock},
+    admin::status::{
+        Event, Files, Process, Reload, ReloadResult, Trigger, TriggerChange, Variant, clock::Clock, lately::Trend,
+    },
     recorder::Recorder,
 };
 
@@ -31,6 +33,9 @@ fn trigger(name: String, state: TriggerState) -> Trigger {
         value_before: Some(3.0).filter(|_| is_answered),
         target: Some(5.0),
         activation: Some(0.0),
+        effect: is_answered.then(|| "worth 3 Jobs or replicas".to_owned()),
+        changed: None,
+        variants: Vec::new(),
         code: Some(if is_answered { "OK" } else { "InvalidArgument" }),
         error: (!is_answered).then(|| "divedBy: unknown key; did you mean divideBy?".to_owned()),
         requests: BTreeMap::new(),
@@ -56,6 +61,8 @@ fn query(name: String, state: QueryState, history: Vec<Option<f64>>) -> Query {
         age_seconds: Some(3.0),
         duration_seconds: Some(0.0123),
         statements: 1_234,
+        max_age: Duration::from_secs(1),
+        trend: None,
         history,
     }
 }
@@ -70,12 +77,29 @@ fn database(name: String, state: DatabaseState) -> Database {
         remedy: None,
         role: Some(Role::Primary),
         has_left_primary: false,
+        may_lag: false,
         path_changed_at: None,
         crowded_since: None,
         privileged: Some(false),
         breaker: Breaker::Closed,
         notifications: Some(true),
         statements: 5_678,
+    }
+}
+
+fn change(keys: String, numbers: String) -> TriggerChange {
+    TriggerChange { at: moment(90_000), keys, numbers }
+}
+
+fn variant(error: Option<&str>) -> Variant {
+    Variant {
+        value: Some(2.0).filter(|_| error.is_none()),
+        active: Some(false).filter(|_| error.is_none()),
+        target: Some(5.0),
+        activation: Some(10.0),
+        effect: error.is_none().then(|| "2 is not above activation 10".to_owned()),
+        code: Some(if error.is_none() { "OK" } else { "FailedPrecondition" }),
+        error: error.map(str::to_owned),
     }
 }
 
@@ -109,7 +133,9 @@ fn a_quiet_page_says_so_and_one_with_problems_names_them_first() {
     let page = quiet().html(&View::default());
     assert!(page.contains("<title>\u{2713} All is well - clapometer</title>") && page.contains(">All is well</h2>"));
     assert!(
-        page.contains("12.5 / 5, active") && page.contains("3 before</span>") && page.contains("from 1 to 3"),
+        page.contains("12.5 / 5, active<span class=\"error\">worth 3 Jobs or replicas</span>")
+            && page.contains("3 before</span>")
+            && page.contains("from 1 to 3"),
         "{page}"
     );
 
@@ -148,14 +174,20 @@ fn the_largest_page_is_below_100_kib() {
     let history: Vec<Option<f64>> = (0..60u32).map(|minute| Some(f64::from(minute * 7919 % 1_000))).collect();
     status.databases = (0..200).map(|number| database(long("database", number), DatabaseState::Down)).collect();
     status.queries = (0..2_000).map(|n| query(long("query", n), QueryState::Failing, history.clone())).collect();
-    status.triggers = (0..2_000).map(|number| trigger(long("trigger", number), TriggerState::Refused)).collect();
+    let several = |number: usize| Trigger {
+        variants: (0..8).map(|_| variant(Some("the database rejected the query (SQLSTATE 42P01)"))).collect(),
+        changed: Some(change("x".repeat(300), String::new())),
+        ..trigger(long("trigger", number), TriggerState::Refused)
+    };
+    status.triggers = (0..2_000).map(several).collect();
     let faults = vec!["x".repeat(500); 11];
     let reload = || Reload { at: moment(1), result: ReloadResult::Rejected, changed: None, faults: faults.clone() };
     status.reloads = (0..20).map(|_| reload()).collect();
-    status.events = (0..96).map(|number| event(long("trigger", number), "x".repeat(400))).collect();
+    let lately = |number| Event { until: Some(moment(60)), ..event(long("trigger", number), "x".repeat(400)) };
+    status.events = (0..96).map(lately).collect();
     let page = status.html(&View::default());
     assert!(page.len() < 100 * 1024, "{} bytes", page.len());
-    assert!(page.contains("page 1 of 40") && page.contains("1970 more in"), "{page}");
+    assert!(page.contains("page 1 of 40") && page.contains("1975 more in"), "{page}");
 }
 
 #[test]
@@ -167,9 +199,13 @@ fn nothing_from_elsewhere_is_markup() {
     status.queries = vec![query(hostile(), QueryState::Failing, Vec::new())];
     let mut refused = trigger(hostile(), TriggerState::Refused);
     (refused.namespace, refused.query, refused.error) = (hostile(), hostile(), Some(hostile()));
+    refused.variants = vec![Variant { effect: Some(hostile()), ..variant(Some(HOSTILE)) }];
+    refused.changed = Some(change(hostile(), hostile()));
     status.triggers = vec![refused];
     let of_database = Event { database: Some(hostile()), namespace: None, name: None, ..event(hostile(), hostile()) };
     status.events = vec![event(hostile(), hostile()), of_database];
+    let lately = |word, at| Event { word, at, until: Some(at), ..event(hostile(), hostile()) };
+    status.events.extend(["changed", "silent"].map(|word| lately(word, moment(1))));
     status.reloads = vec![
         Reload { at: moment(1), result: ReloadResult::Rejected, changed: None, faults: vec![hostile()] },
         Reload { at: moment(1), result: ReloadResult::Applied, changed: Some(hostile()), faults: Vec::new() },
@@ -202,7 +238,10 @@ fn triggers_are_found_sorted_and_in_pages() {
     assert_eq!(names(&status, "sort=asked")[0], "t008");
     assert!(names(&status, "state=refused").is_empty());
     let page = status.html(&View::parse("sort=value&page=2"));
-    assert!(page.contains("aria-sort=\"descending\"><a href=\"/?sort=value\">KEDA was told</a>"), "{page}");
+    assert!(
+        page.contains("aria-sort=\"descending\"><a href=\"/?sort=value\">KEDA was told value / target</a>"),
+        "{page}"
+    );
     assert!(page.contains("<input type=\"hidden\" name=\"sort\" value=\"value\">"), "a search keeps the order");
 }
 
@@ -230,11 +269,134 @@ fn events_are_listed_with_their_ends_and_those_that_last_say_so() {
     {
         assert!(over.contains(text), "{text} in {over}");
     }
-    assert!(list(vec![Event { until: None, ..failed() }]).contains("<td>not yet"));
+    assert!(list(vec![Event { until: None, ..failed() }]).contains("<td>not&nbsp;yet"));
     let at = moment(60);
     let short =
         list(vec![Event { at, until: Some(at), database: Some("claps".to_owned()), namespace: None, ..failed() }]);
-    assert!(short.contains("<bdi>claps</bdi>") && !short.contains("after") && !short.contains("not yet"), "{short}");
+    assert!(
+        short.contains("<bdi>claps</bdi>") && !short.contains("after") && !short.contains("not&nbsp;yet"),
+        "{short}"
+    );
     let many = list((0..96).map(|_| failed()).collect());
     assert_eq!((many.matches("<tr><td>").count(), many.contains("84 more in")), (12, true), "{many}");
+}
+
+/// Returns the first box of a page.
+fn first_box(page: &str) -> &str {
+    let (_, now) = page.split_once("<section id=\"now\"").expect("there is a box");
+    now.split_once("</section>").expect("it ends").0
+}
+
+#[test]
+fn what_changed_lately_is_told_although_all_is_well() {
+    let mut status = quiet();
+    let keys = "the metadata changed: targetQueryValue (target 5 to 50)";
+    let at = moment(600);
+    status.events = vec![
+        // What lasts is a problem, and what is over is told behind what changed.
+        Event { at: moment(30), until: None, ..event("shipper".to_owned(), "Unavailable: away".to_owned()) },
+        Event { at: moment(90), until: Some(moment(60)), ..event("packer".to_owned(), "Unavailable: away".to_owned()) },
+        Event { at, until: Some(at), word: "changed", ..event("mailer".to_owned(), keys.to_owned()) },
+    ];
+    let changed = Some("queries.invoices.target (1 to 5)".to_owned());
+    status.reloads = vec![Reload { at: moment(700), result: ReloadResult::Applied, changed, faults: Vec::new() }];
+    status.queries[0].trend = Some(Trend::Fell { since: moment(900), minutes: 44, from: 31.0 });
+    let page = status.html(&View::default());
+    let headline = "All is well now. Changed lately: 8 triggers, the configuration, 1 query";
+    assert!(page.contains(&format!("<title>\u{2713} {headline} - clapometer</title>")), "{page}");
+    let now = first_box(&page);
+    let places: Vec<usize> = [
+        "class=\"good\"",
+        headline,
+        "mailer</bdi></b> and 3 other triggers at ",
+        keys,
+        "changed queries.invoices.target (1 to 5)",
+        "0 since about ",
+        "in each of the 44 minutes before, lastly 31. Are the rows done",
+        "packer</bdi></b> and 3 other triggers for 30s, until ",
+    ]
+    .into_iter()
+    .map(|text| now.find(text).unwrap_or_else(|| panic!("{text} in {now}")))
+    .collect();
+    assert!(places.is_sorted(), "{places:?} in {now}");
+    assert!(!now.contains("shipper"), "{now}");
+
+    status.reloads[0].at = moment(1_900);
+    status.queries[0].trend = None;
+    status.events.truncate(1);
+    assert!(status.html(&View::default()).contains(">All is well</h2>"));
+}
+
+#[test]
+fn several_triggers_of_one_object_are_told_apart() {
+    let row = |several: Trigger| {
+        let page = Status { triggers: vec![several], ..quiet() }.html(&View::default());
+        page.split_once("<div id=\"list\">").expect("there is a list").1.to_owned()
+    };
+    let answered = Variant { value: Some(12.0), active: Some(true), effect: None, ..variant(None) };
+    let failing = || variant(Some("the query returned no row"));
+    let trigger = |state| trigger("queues".to_owned(), state);
+    let several = row(Trigger { variants: vec![answered, variant(None)], ..trigger(TriggerState::Answered) });
+    for text in ["2 triggers:</div>", "12 / 5, active", "2 / 5, not active", "2 is not above activation 10"] {
+        assert!(several.contains(text), "{text} in {several}");
+    }
+    assert!(!several.contains("12.5 / 5") && !several.contains("3 before"), "{several}");
+    let mixed = row(Trigger { variants: vec![variant(None), failing()], ..trigger(TriggerState::Failing) });
+    for text in ["2 / 5, not active", "Failed<wbr>Precondition", "the query returned no row"] {
+        assert!(mixed.contains(text), "{text} in {mixed}");
+    }
+    let refused = row(Trigger { variants: vec![variant(None)], ..trigger(TriggerState::Refused) });
+    for text in ["Invalid<wbr>Argument", "divedBy", "and 1 trigger more:", "2 / 5, not active"] {
+        assert!(refused.contains(text), "{text} in {refused}");
+    }
+    let many = || Trigger { variants: (0..8).map(|_| failing()).collect(), ..trigger(TriggerState::Failing) };
+    let page = Status { triggers: (0..7).map(|_| many()).collect(), ..quiet() }.html(&View::default());
+    assert_eq!((page.matches("8 triggers:</div>").count(), page.matches("8 triggers, see ").count()), (3, 4), "{page}");
+}
+
+#[test]
+fn a_row_says_why_nothing_starts_and_how_old_a_number_is() {
+    let mut status = quiet();
+    status.triggers[0].active = Some(false);
+    status.triggers[0].changed = Some(change("activationTargetQueryValue".to_owned(), "activation 0 to 20".to_owned()));
+    status.queries[0].max_age = Duration::from_secs(3_600);
+    status.queries[0].read_at = Some(moment(1_500));
+    (status.databases[0].role, status.databases[0].may_lag) = (Some(Role::Standby), true);
+    status.triggers.push(trigger("packer".to_owned(), TriggerState::Silent));
+    let page = status.html(&View::default());
+    for text in [
+        "1 trigger is answered, 1 of them not active although its value is above 0;",
+        ": activation 0 to 20</span>",
+        "KEDA is told a number that was read 25m00s ago, because max_age is 1h00m",
+        "read 25m00s ago: max_age is 1h00m",
+        "standby<span class=\"error\">as old as its replay",
+        "readings come from a standby, and are as old as its replay, however old that is",
+        "<td>lastly ",
+    ] {
+        assert!(page.contains(text), "{text} in {page}");
+    }
+    status.queries[0].max_age = Duration::from_secs(1);
+    let page = status.html(&View::default());
+    assert!(!page.contains("max_age is"), "nobody asks, and it is told to nobody: {page}");
+}
+
+#[test]
+fn a_database_that_is_switched_off_is_one_problem() {
+    let mut status = quiet();
+    status.databases = vec![database("claps".to_owned(), DatabaseState::Disabled)];
+    assert!(status.html(&View::default()).contains(">All is well</h2>"), "nobody misses it");
+    status.queries = ["a", "b"].map(|name| query(name.to_owned(), QueryState::Failing, Vec::new())).into();
+    let page = status.html(&View::default());
+    let now = first_box(&page);
+    assert!(now.contains(">1 database is switched off, 2 queries fail</h2>"), "{now}");
+    assert_eq!((now.matches("<li>").count(), now.contains("Somebody has switched")), (1, true), "{now}");
+}
+
+#[test]
+fn that_keda_asks_for_nothing_comes_before_what_nobody_is_told() {
+    let mut status = quiet();
+    status.triggers = vec![trigger("mailer".to_owned(), TriggerState::Silent)];
+    status.databases[0].notifications = Some(false);
+    let page = status.html(&View::default());
+    assert!(page.contains(">KEDA asks for nothing any more, 1 database without notifications</h2>"), "{page}");
 }
