@@ -1,6 +1,7 @@
 //! Hostile input, sent to the gRPC port or answered in PostgreSQL's name: other clients get right answers, nothing
 //! leaks, nothing panics, the process goes on.
 
+mod churn;
 mod crowd;
 mod encrypted;
 pub(crate) mod frames;

@@ -34,6 +34,9 @@ pub(super) const ALL: u32 = 0x7fff_ffff;
 /// A busy machine takes long for fifty thousand of anything in a debug build.
 pub(super) const PATIENCE: Duration = Duration::from_secs(240);
 
+/// The path of a request that waits for the rest of its message for 5 s.
+pub(crate) const IS_ACTIVE: &str = "/externalscaler.ExternalScaler/IsActive";
+
 /// An acknowledgement.
 const ACK: u8 = 1;
 
@@ -73,12 +76,15 @@ impl HeldConnection {
         Self { writer, next_stream: 1, ends, messages, reading }
     }
 
-    /// Returns the frames of a call with this body, of which the rest never comes if it `is_begun` only.
+    /// Returns the frames of a call of the scaler with this body, of which the rest never comes if it `is_begun` only.
     pub(super) fn call(&mut self, method: &str, fields: &[u8], body: &[u8], is_begun: bool) -> Vec<u8> {
+        self.request(&format!("/externalscaler.ExternalScaler/{method}"), fields, body, is_begun)
+    }
+
+    fn request(&mut self, path: &str, fields: &[u8], body: &[u8], is_begun: bool) -> Vec<u8> {
         let stream = self.next_stream;
         self.next_stream += 2;
-        let path = format!("/externalscaler.ExternalScaler/{method}");
-        let head = [&frames::fields(&frames::call(&path, "application/grpc")), fields].concat();
+        let head = [&frames::fields(&frames::call(path, "application/grpc")), fields].concat();
         let mut bytes = frame(HEADERS, END_HEADERS, stream, &head);
         let pieces: Vec<&[u8]> = body.chunks(16 * 1024).collect();
         for (index, piece) in pieces.iter().enumerate() {
@@ -88,11 +94,11 @@ impl HeldConnection {
         bytes
     }
 
-    /// Begins a call with a message of so many bytes, of which the rest never comes.
-    pub(crate) async fn begin(&mut self, bytes: usize) {
+    /// Begins a request of this path with a message of so many bytes, of which the rest never comes.
+    pub(crate) async fn begin(&mut self, path: &str, bytes: usize) {
         let length = u32::try_from(2 * bytes).unwrap().to_be_bytes();
         let body = [&[0], &length[..], &vec![0; bytes]].concat();
-        let call = self.call("IsActive", &[], &body, true);
+        let call = self.request(path, &[], &body, true);
         self.say(&call).await;
     }
 

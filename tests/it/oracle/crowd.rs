@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use tokio::time::sleep;
 
 use crate::{
-    hostile::held::HeldConnection,
+    hostile::held::{HeldConnection, IS_ACTIVE},
     support::{
         fixture::named,
         grpc::{Scaler, trigger},
@@ -61,7 +61,7 @@ pub(super) async fn flood(address: SocketAddr) {
     }
     loop {
         for connection in &mut connections {
-            connection.begin(REQUEST).await;
+            connection.begin(IS_ACTIVE, REQUEST).await;
         }
         sleep(PAUSE).await;
     }
