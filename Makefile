@@ -5,7 +5,7 @@
 help:            ## shows this
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
-demo:            ## plays the whole story without a cluster, in about a minute
+demo:            ## plays the whole story without a cluster, in less than a minute after the build
 	scripts/postgres
 	cargo build --locked --bins --example keda
 	cargo run --locked --quiet --example keda

@@ -190,7 +190,7 @@ impl Board {
         let latest = &polls[polls.len().saturating_sub(bar_width)..];
         for (name, style, numbers) in [
             ("value", Style::Heading, latest.iter().map(|(value, _)| *value).collect::<Vec<f64>>()),
-            ("Jobs ", Style::Active, latest.iter().map(|(_, jobs)| *jobs).collect()),
+            ("open ", Style::Active, latest.iter().map(|(_, jobs)| *jobs).collect()),
         ] {
             let now = numbers.last().copied().unwrap_or_default();
             lines.push(format!("  {name}  {}  {now:.0}", self.colors.paint(style, &sparkline(&numbers))));

@@ -221,7 +221,11 @@ impl fmt::Display for Decision {
             0 => formatter.write_str("creates none")?,
             _ => write!(formatter, "creates {created}")?,
         }
-        write!(formatter, " (wants {scale_to}, at most {max_scale}, has {})", jobs.unfinished)
+        write!(formatter, " (wants {scale_to}, ")?;
+        if max_scale < scale_to {
+            write!(formatter, "at most {max_scale}, ")?;
+        }
+        write!(formatter, "has {})", jobs.unfinished)
     }
 }
 
@@ -408,7 +412,7 @@ mod tests {
         let decide =
             |value, active| scaled_job.decide(&[answer(value, 1.0, active)], Jobs { unfinished: 8, pending: 0 });
         assert_eq!(decide(14.0, true).to_string(), "creates 2 (wants 14, at most 10, has 8)");
-        assert_eq!(decide(8.0, true).to_string(), "creates none (wants 8, at most 8, has 8)");
+        assert_eq!(decide(8.0, true).to_string(), "creates none (wants 8, has 8)");
         assert_eq!(decide(8.0, false).to_string(), "not active, creates none");
     }
 }

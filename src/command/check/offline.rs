@@ -21,7 +21,7 @@ pub(super) fn text(title: &str, config: &Config, colors: ColorChoice) -> String 
     page.push("");
     let security = if config.server.tls.is_some() { "TLS" } else { "plain text" };
     let (grpc, http) = (config.server.listen, config.admin.listen);
-    page.entry("serves", &format!("gRPC on {grpc} ({security}), probes and metrics on {http}"));
+    page.entry("serves", &format!("gRPC on {grpc} ({security}), probes, metrics and the status page on {http}"));
     for database in config.databases.values() {
         let at = database.connection.resolve().map_or_else(
             |_| String::new(),

@@ -75,16 +75,16 @@ const unknownAuthority = "certificate signed by unknown authority"
 // Commands in the folder of docs/tls.md's.
 const (
 	newAuthority = `
-mv ca.crt old-ca.crt
+mv clapometer-ca.crt old-ca.crt
 openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 3650 -subj /CN=clapometer-new-ca \
-  -addext basicConstraints=critical,CA:TRUE -addext keyUsage=critical,keyCertSign,cRLSign -keyout ca.key -out ca.crt
+  -addext basicConstraints=critical,CA:TRUE -addext keyUsage=critical,keyCertSign,cRLSign -keyout clapometer-ca.key -out clapometer-ca.crt
 `
 	renewed = `
-openssl x509 -req -in tls.csr -CA ca.crt -CAkey ca.key -days 825 -extfile tls.ext -out tls.crt
+openssl x509 -req -in tls.csr -CA clapometer-ca.crt -CAkey clapometer-ca.key -days 825 -extfile tls.ext -out tls.crt
 kubectl -n with-tls create secret tls clapometer-tls --cert=tls.crt --key=tls.key --dry-run=client --output=yaml | kubectl -n with-tls replace --filename=-
 `
 	bothAuthorities = `
-cat old-ca.crt ca.crt >both/ca.crt
+cat old-ca.crt clapometer-ca.crt >both/ca.crt
 kubectl -n keda create configmap clapometer-ca --from-file=both/ca.crt --dry-run=client --output=yaml | kubectl -n keda replace --filename=-
 `
 )

@@ -113,7 +113,7 @@ stringData: {password: demo-clapometer}
 	if err != nil {
 		return "", err
 	}
-	authority, err := os.ReadFile(filepath.Join(work, "ca.crt"))
+	authority, err := os.ReadFile(filepath.Join(work, "clapometer-ca.crt"))
 	if err != nil {
 		return "", err
 	}
