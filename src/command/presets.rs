@@ -86,8 +86,14 @@ fn page(preset: &Preset, colors: ColorChoice) -> String {
         let widest = items.iter().map(|(left, _)| left.chars().count()).max().unwrap_or(0);
         for (left, right) in items {
             let gap = if widest == 0 { 0 } else { widest + 2 };
+            // In a narrow terminal the text stands below what it is about.
+            let is_below = gap > reading_width() / 2;
+            if is_below {
+                text += &format!("  {left}\n");
+            }
+            let gap = if is_below { 2 } else { gap };
             for (index, line) in wrapped(&right, reading_width().saturating_sub(2 + gap)).into_iter().enumerate() {
-                let left = if index == 0 { left.as_str() } else { "" };
+                let left = if index == 0 && !is_below { left.as_str() } else { "" };
                 text += format!("  {left:gap$}{line}").trim_end();
                 text += "\n";
             }

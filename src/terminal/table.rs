@@ -16,6 +16,12 @@ pub enum Align {
     Right,
 }
 
+/// The least room for a column that is wrapped.
+const LEAST_ROOM: usize = 16;
+
+/// The indentation of what has less.
+const INDENT: usize = 4;
+
 /// The treatment of what the last column has no room for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Overlong {
@@ -48,7 +54,8 @@ impl<T: ToString> From<T> for Cell {
 
 /// Renders a table with a heading; columns are as wide as their widest cell, two spaces apart.
 ///
-/// The last column is cut or wrapped so that a line fits into the width, if one is given.
+/// The last column is cut or wrapped so that a line fits into the width, if one is given. What is wrapped and has little
+/// room stands below its row.
 pub fn render(
     heading: &[(&str, Align)],
     rows: &[Vec<Cell>],
@@ -66,6 +73,12 @@ pub fn render(
         *last = (*last).min(width.saturating_sub(taken).max(10));
     }
     let is_wrapped = width.is_some_and(|(_, overlong)| overlong == Overlong::Wrapped);
+    let room = width.map_or(usize::MAX, |(width, _)| width.saturating_sub(taken));
+    let is_below = is_wrapped && room < LEAST_ROOM;
+    let (indent, room) = match width {
+        Some((width, _)) if is_below => (INDENT, width.saturating_sub(INDENT)),
+        _ => (taken, widths.last().copied().unwrap_or_default()),
+    };
     let heading_cells: Vec<Cell> = heading.iter().map(|(name, _)| Cell::from(name)).collect();
     let mut text = String::new();
     for row in std::iter::once(&heading_cells).chain(rows) {
@@ -73,9 +86,9 @@ pub fn render(
         let mut below = Vec::new();
         for ((index, (cell, width)), (_, align)) in row.iter().zip(&widths).enumerate().zip(heading) {
             let shown = if is_wrapped && index + 1 == heading.len() {
-                let mut lines = wrapped(&cell.text, *width).into_iter();
-                let first = lines.next().unwrap_or_default();
-                below.extend(lines);
+                let mut lines = wrapped(&cell.text, room).into_iter();
+                let first = if is_below { String::new() } else { lines.next().unwrap_or_default() };
+                below.extend(lines.filter(|line| !line.is_empty()));
                 first
             } else {
                 cut(&cell.text, *width)
@@ -89,7 +102,7 @@ pub fn render(
         }
         text.push_str(line.trim_end());
         text.push('\n');
-        text.extend(below.into_iter().map(|line| format!("{}{line}\n", " ".repeat(taken))));
+        text.extend(below.into_iter().map(|line| format!("{}{line}\n", " ".repeat(indent))));
     }
     text
 }
@@ -123,6 +136,14 @@ mod tests {
          7  SUCCESS
         12  DEAD     exit code 1: out of
                      memory
+        ");
+        insta::assert_snapshot!(render(&heading, &rows, Some((28, Overlong::Wrapped)), ColorChoice::Plain), @r"
+        ID  STATUS
+            ERROR
+         7  SUCCESS
+        12  DEAD
+            exit code 1: out of
+            memory
         ");
     }
 

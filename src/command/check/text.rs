@@ -58,7 +58,9 @@ pub(super) fn block(database: &DatabaseReport, colors: ColorChoice) -> String {
     for warning in &database.warnings {
         page.warning(INDENT, warning);
     }
-    page.push("");
+    if !database.queries.is_empty() {
+        page.push("");
+    }
     let widths = ColumnWidths::fitting(&database.queries);
     for report in &database.queries {
         query(&mut page, report, widths);
@@ -186,6 +188,9 @@ fn absent(page: &mut Page, queries: &[QueryReport]) {
     page.wrapped(INDENT, &word, WORD, &text);
 }
 
+/// The widest column: beside one long name, short ones need no more room than this.
+const WIDEST_COLUMN: usize = 32;
+
 /// Column widths, equal for all queries of a database.
 #[derive(Clone, Copy)]
 struct ColumnWidths {
@@ -201,7 +206,7 @@ impl ColumnWidths {
             QueryOutcome::Answered(answer) => Some(value(answer).chars().count()),
             _ => None,
         });
-        Self { name, value: value.max().unwrap_or(0) }
+        Self { name: name.min(WIDEST_COLUMN), value: value.max().unwrap_or(0).min(WIDEST_COLUMN) }
     }
 }
 

@@ -254,6 +254,31 @@ async fn a_time_that_has_lost_its_zone_is_told_beside_a_column_that_has_one() {
     assert!(line(&finished.output, "given").contains(given), "{}", finished.output);
 }
 
+#[tokio::test]
+async fn many_partitions_are_looked_at_and_told_once() {
+    let cluster = Cluster::private().await;
+    let database = Database::empty(&cluster).await;
+    database
+        .execute(
+            "CREATE TABLE job (id int, run_at timestamp) PARTITION BY LIST (id);
+             DO $$ BEGIN FOR n IN 1..200 LOOP
+                 EXECUTE format('CREATE TABLE job_%s PARTITION OF job FOR VALUES IN (%s)', n, n);
+             END LOOP; END $$;
+             GRANT SELECT ON job TO scaler; ALTER ROLE scaler SET TimeZone = 'Europe/Berlin'",
+        )
+        .await;
+    let queries = "  due: {sql: SELECT count(*) FROM job WHERE run_at <= now(), timeout: 20s}\n";
+    let finished = run(&configuration(&database.scaler(), queries), &["check"]).await;
+    let words = finished.output.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert_eq!(words.matches("public.job.run_at has no time zone").count(), 1, "{}", finished.output);
+    assert!(
+        words.contains("reads public.job_1, ") && words.contains(" and 190 more; plan cost"),
+        "{}",
+        finished.output
+    );
+    assert!(!words.contains("not looked at"), "{}", finished.output);
+}
+
 /// What an upgrade of the operating system does to every index on texts.
 #[tokio::test]
 async fn an_index_in_an_order_of_the_past_is_told() {
