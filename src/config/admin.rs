@@ -12,7 +12,7 @@ pub(super) const KEYS: &[Key] = &[Key::new(
     "listen",
     Kind::Address,
     DefaultValue::Is("0.0.0.0:9091"),
-    "Where `/livez`, `/readyz` and `/metrics` are served, plain HTTP. Must not be `server.listen`.",
+    "Where the probes (`/livez`, `/readyz`), `/metrics`, the status page and `/api` are served, plain HTTP. Must not be `server.listen`.",
 )
 .instead_of(&["address", "port", "bind"])];
 
