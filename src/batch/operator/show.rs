@@ -14,7 +14,7 @@ use crate::{
     terminal::{
         style::{ColorChoice, Style},
         table::{self, Align, Cell, Overlong},
-        text::{printable, span},
+        text::{printable, span, wrapped},
     },
 };
 
@@ -34,6 +34,8 @@ const ATTEMPTS_TABLE: &str = concat!(
     include_str!("../store/operator/attempts.sql"),
     ") q"
 );
+/// The column in which the values of one clap's facts begin.
+const VALUES: usize = 16;
 /// The most claps that are counted of those that a list leaves out: as many as the backlog counts.
 const COUNT_AT_MOST: i64 = 100_000;
 const BACKLOG: &str = include_str!("../store/operator/backlog.sql");
@@ -136,7 +138,7 @@ pub(super) async fn show(transactions: &mut Transactions, id: i64, view: View) -
         return Ok(Answer { text: format!("clap {id}: there is none\n"), complete: false });
     };
     let request = transactions.run(Statement::Request.sql(), &[(&id, Type::INT8)], by()).await;
-    let mut text = headline(row, request, colors)?;
+    let mut text = headline(row, request, width, colors)?;
     let attempts = transactions.run(ATTEMPTS_TABLE, &[(&id, Type::INT8)], by()).await?;
     if !attempts.is_empty() {
         let heading = [
@@ -217,7 +219,12 @@ fn remark(row: &Row, status: Status) -> Result<String, Error> {
 }
 
 /// Returns the clap's state and its facts. A request that cannot be read is one of them.
-fn headline(row: &Row, request: Result<Vec<Row>, Error>, colors: ColorChoice) -> Result<String, Error> {
+fn headline(
+    row: &Row,
+    request: Result<Vec<Row>, Error>,
+    width: Option<usize>,
+    colors: ColorChoice,
+) -> Result<String, Error> {
     let status = status(row)?;
     let id: i64 = row.try_get("id")?;
     let mut text = format!("clap {id}  {}", colors.paint(style(status), status.as_str()));
@@ -255,10 +262,12 @@ fn headline(row: &Row, request: Result<Vec<Row>, Error>, colors: ColorChoice) ->
     } else if let (Status::Failed, Some(next)) = (status, row.try_get::<_, Option<f64>>("next")?) {
         facts.push(("next attempt", if next > 0.0 { format!("in {}", span(next)) } else { "now".to_owned() }));
     }
-    let lines = |error: String| error.trim().lines().map(printable).collect::<Vec<_>>().join("\n                ");
-    facts.extend(error.map(|error| ("last error", lines(error))));
+    facts.extend(error.map(|error| ("last error", error.trim().lines().map(printable).collect::<Vec<_>>().join("\n"))));
+    // Without a terminal a value stays as it is, so that it can be searched.
+    let room = width.map_or(usize::MAX, |width| width.saturating_sub(VALUES).max(VALUES));
     for (name, value) in facts {
-        let _ = writeln!(text, "  {name:<12}  {value}");
+        let lines: Vec<String> = value.lines().flat_map(|line| wrapped(line, room)).collect();
+        let _ = writeln!(text, "  {name:<12}  {}", lines.join(&format!("\n{}", " ".repeat(VALUES))));
     }
     Ok(text)
 }
