@@ -117,6 +117,8 @@ pub struct Metrics {
     pub standstill: Counter<f64, AtomicU64>,
     /// Open gRPC connections.
     pub grpc_connections: IntGauge,
+    /// Open connections over which the scaler was asked.
+    pub asking_connections: IntGauge,
     /// TLS handshakes on the gRPC port that failed, by reason.
     pub tls_failures: Family<HandshakeLabels, Counter>,
     /// Open streams.
@@ -255,6 +257,11 @@ impl Metrics {
                 "Time for which the process stood still: it had no CPU, or was paused.",
             ),
             grpc_connections: single(r, "clapometer_grpc_connections", "Open gRPC connections."),
+            asking_connections: single(
+                r,
+                "clapometer_asking_connections",
+                "Open gRPC connections over which the scaler was asked: those of KEDA, without health checks.",
+            ),
             tls_failures: family(
                 r,
                 "clapometer_tls_handshake_failures",

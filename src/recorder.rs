@@ -5,6 +5,7 @@
 //! that is told the same as before costs a look-up and a comparison, and no memory.
 
 mod clock;
+mod connections;
 mod episodes;
 mod history;
 mod incidents;
@@ -26,6 +27,7 @@ use tokio::time::Instant;
 
 use self::{
     clock::Clock,
+    connections::Connections,
     log::{Entry, Log, Packed},
     texts::Texts,
     trigger::Trigger,
@@ -33,8 +35,9 @@ use self::{
 };
 pub use self::{
     clock::since_boot,
+    connections::{EndedBy, Present},
     episodes::{Episode, Matter},
-    history::{Change, Event, Happening, History, Incident, Stalled, TriggerHistory, Window},
+    history::{Change, Connection, Event, Happening, History, Incident, Stalled, TriggerHistory, Window},
     texts::shortened_list,
     troubles::Trouble,
 };
@@ -138,6 +141,7 @@ struct Store {
     texts: Texts,
     troubles: Troubles,
     incidents: VecDeque<(Tenths, Incident)>,
+    connections: Connections,
     /// The time of the latest change that was forgotten of a namespace that has nothing left.
     forgot: Option<Tenths>,
     /// The number of the next trigger. Numbers are not used again, so that no record changes its owner.

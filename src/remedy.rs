@@ -3,7 +3,10 @@
 //! The status page and `clapometer why` show it beside the status text, and docs/runbook.md has the same sentences.
 //! They do not contain names of an installation.
 
-use crate::fault::{Fault, Limit, SqlState, Unusable};
+use crate::{
+    fault::{Fault, Limit, SqlState, Unusable},
+    recorder::{Connection, EndedBy},
+};
 
 /// Returns what to do about a status that KEDA was told; none for one that explains itself.
 pub fn of_status(code: &str, text: &str) -> Option<&'static str> {
@@ -62,6 +65,24 @@ pub fn of_fault(fault: Fault) -> &'static str {
             Limit::TriggerStreams | Limit::Streams => "Too many streams are open: who opens them, if not KEDA?",
         },
         Fault::Bug => "Please report the line of the log.",
+    }
+}
+
+/// Returns where to look while KEDA asks for nothing, by what became of the connection over which it had asked.
+pub fn of_silence(connection: Option<Connection>) -> &'static str {
+    match connection {
+        Some(Connection::Ended { by: EndedBy::Peer, .. }) => {
+            "KEDA's operator is away or cannot connect (network, TLS): look at its pod and its log. With several pods of clapometer it may ask another one."
+        }
+        Some(Connection::Ended { by: EndedBy::Clapometer, .. }) => {
+            "With several pods of clapometer, KEDA asks another one by now. With one, its operator is away or cannot connect (network, TLS): look at its pod and its log."
+        }
+        Some(Connection::Open) => {
+            "KEDA's operator hangs, or the objects were deleted or paused. Its log ends where it hangs; a restart of it helps."
+        }
+        None => {
+            "Were the objects deleted or paused? Is another pod asked, or does KEDA's operator hang or fail to reach this one?"
+        }
     }
 }
 

@@ -155,12 +155,11 @@ pub async fn run(main: Config, addresses: Addresses, file: Option<PathBuf>, buil
     let subject =
         admin::Subject { metrics: Arc::clone(&metrics), catalog: in_force, reloads: Arc::clone(&reloads), build };
     supervisor.spawn("admin", admin::serve(http, subject, shutdown.clone()));
-    let places = ConnectionPlaces::new();
-    let (departure, departed) = watch::channel(None);
+    let places = ConnectionPlaces::new(Arc::clone(&metrics));
     let limits = accept::ConnectionLimits { maximum_age: config.server.connection_age, identity: identity.clone() };
-    supervisor.spawn("lookout", lookout::follow(Arc::clone(&metrics), Arc::clone(&places), departed));
+    supervisor.spawn("lookout", lookout::follow(Arc::clone(&metrics)));
     supervisor.spawn("standstill", standstill::follow(Arc::clone(&metrics)));
-    let accepting = accept::serve(grpc, places, services, limits, Arc::clone(&metrics), departure, shutdown.clone());
+    let accepting = accept::serve(grpc, places, services, limits, Arc::clone(&metrics), shutdown.clone());
     let drained = CancellationToken::new();
     let drain_guard = drained.clone().drop_guard();
     supervisor.spawn("accept loop", async move {

@@ -22,7 +22,10 @@ use self::{
     problems::Problem,
 };
 pub(super) use self::{gather::Gatherer, html::CONTENT_SECURITY_POLICY, view::View};
-use crate::json::{number_if_any, numbers_if_any};
+use crate::{
+    json::{number_if_any, numbers_if_any},
+    recorder::Connection,
+};
 
 /// The state of everything. The entries of each list that need a person come first.
 #[derive(Debug, Serialize)]
@@ -40,6 +43,9 @@ pub(super) struct Status {
     /// Problems that need a person and are in none of the lists.
     #[serde(skip)]
     files: Files,
+    /// The connection over which KEDA last asked, while it asks for nothing.
+    #[serde(skip)]
+    connection: Option<Connection>,
 }
 
 /// The files that are wrong now, or will be soon.

@@ -4,6 +4,7 @@ mod ask;
 mod causes;
 mod moment;
 mod outlook;
+mod silence;
 mod standstill;
 mod story;
 mod timeline;

@@ -43,6 +43,7 @@ fn full() -> Metrics {
         listen_up,
         notifications,
         grpc_connections: _,
+        asking_connections: _,
         tls_failures,
         streams,
         reloads: _,

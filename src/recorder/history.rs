@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use time::{OffsetDateTime, serde::rfc3339};
 
+use super::EndedBy;
 use crate::json;
 
 /// The time that is asked about.
@@ -101,6 +102,9 @@ pub struct TriggerHistory {
     pub interval_seconds: Option<f64>,
     /// True if KEDA has not asked for three times its usual interval, and for 90 s.
     pub is_silent: bool,
+    /// While it is silent, what became of the connection over which KEDA had asked, as far as it is known.
+    #[serde(default)]
+    pub connection: Option<Connection>,
     /// The number of keys of its query that are asked for, are in no answer, and count as zero.
     #[serde(default)]
     pub silent_keys: usize,
@@ -120,6 +124,22 @@ pub struct TriggerHistory {
     pub changes: Vec<Change>,
     /// The number of changes that are not told, because there are too many.
     pub left_off: usize,
+}
+
+/// The connection over which KEDA had asked, while it did not ask.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum Connection {
+    /// It stayed open, or KEDA has opened another one.
+    Open,
+    /// It ended, and no new one came.
+    Ended {
+        /// The time of its end.
+        #[serde(with = "rfc3339")]
+        at: OffsetDateTime,
+        /// The side that ended it.
+        by: EndedBy,
+    },
 }
 
 /// A change of what KEDA is told.
@@ -179,6 +199,9 @@ pub enum Event {
         /// The time at which KEDA had asked before.
         #[serde(with = "rfc3339")]
         since: OffsetDateTime,
+        /// What became of the connection over which KEDA had asked, as far as it is known.
+        #[serde(default)]
+        connection: Option<Connection>,
     },
     /// KEDA asked with other metadata than before.
     Metadata {

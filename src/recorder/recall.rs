@@ -7,8 +7,8 @@ use tokio::time::Instant;
 
 use super::{
     LATELY, LIFETIME, Recorder, Store, Tenths,
-    history::{Change, Event, Happening, History, TriggerHistory, Window},
-    log::{Entry, Packed, Unpacked},
+    history::{Change, Connection, Event, Happening, History, TriggerHistory, Window},
+    log::{Entry, Unpacked},
     tenths_of,
     trigger::{Told, Trigger},
 };
@@ -43,7 +43,7 @@ impl WallClock {
 impl Recorder {
     /// Returns what is remembered of an object around a moment. The databases of its queries are left for others to fill in.
     pub fn history(&self, namespace: &str, name: &str, window: Window) -> History {
-        let clock = WallClock { now: self.clock.tenths(Instant::now()), began_at: self.clock.beginning() };
+        let clock = self.wall_clock();
         let now = clock.wall(clock.now);
         let at = window.at.unwrap_or(now).to_offset(time::UtcOffset::UTC);
         let (from, until) = (at.saturating_sub(saturated(window.before)), at.saturating_add(saturated(window.after)));
@@ -71,6 +71,21 @@ impl Recorder {
                 .map(|(at, incident)| Happening { at: clock.wall(*at), incident: incident.clone() })
                 .collect(),
         }
+    }
+}
+
+impl Recorder {
+    /// Returns what became of the connection over which KEDA last asked for any trigger, as far as it is known.
+    pub fn latest_connection(&self) -> Option<Connection> {
+        let clock = self.wall_clock();
+        let store = self.lock();
+        let of_keda = store.triggers.values().filter(|trigger| trigger.payer.is_some() && trigger.is_of_keda());
+        let latest = of_keda.max_by_key(|trigger| trigger.asked_at)?;
+        store.connection((latest.asked_at, clock.now), latest, clock)
+    }
+
+    fn wall_clock(&self) -> WallClock {
+        WallClock { now: self.clock.tenths(Instant::now()), began_at: self.clock.beginning() }
     }
 }
 
@@ -165,6 +180,8 @@ impl Store {
             told.push_back(entry);
         }
         let changes = before.entries().chain(told);
+        let is_silent = clock.now.saturating_sub(trigger.asked_at) > trigger.longest_pause();
+        let connection = is_silent.then(|| self.connection((trigger.asked_at, clock.now), trigger, clock)).flatten();
         TriggerHistory {
             query: (*trigger.query).to_owned(),
             databases: Vec::new(),
@@ -180,17 +197,25 @@ impl Store {
             stalled: None,
             budget: None,
             is_grouped: false,
-            is_silent: clock.now.saturating_sub(trigger.asked_at) > trigger.longest_pause(),
+            is_silent,
+            connection,
             changes: changes
-                .filter_map(|entry| Some(Change { at: clock.wall(entry.at), event: self.event(entry.packed, clock)? }))
+                .filter_map(|entry| {
+                    Some(Change { at: clock.wall(entry.at), event: self.event(entry, trigger, clock)? })
+                })
                 .collect(),
             left_off,
         }
     }
 
-    fn event(&self, packed: Packed, clock: WallClock) -> Option<Event> {
+    /// Returns what became of the connection over which KEDA had asked before a silence of a trigger.
+    fn connection(&self, silence: (Tenths, Tenths), trigger: &Trigger, clock: WallClock) -> Option<Connection> {
+        self.connections.fate(silence, trigger.longest_pause(), |at| clock.wall(at))
+    }
+
+    fn event(&self, entry: Entry, trigger: &Trigger, clock: WallClock) -> Option<Event> {
         let status = |text| self.texts.get(text).map(|cause| (cause.code.to_owned(), cause.text.to_owned()));
-        Some(match packed.unpacked() {
+        Some(match entry.packed.unpacked() {
             Unpacked::Nothing => return None,
             Unpacked::Value(value) => Event::Value { value },
             Unpacked::Active(active) => Event::Activity { active },
@@ -198,7 +223,10 @@ impl Store {
             Unpacked::NoValue(text) => status(text).map(|(code, text)| Event::NoValue { code, text })?,
             Unpacked::NoActivity(text) => status(text).map(|(code, text)| Event::NoActivity { code, text })?,
             Unpacked::Refused(text) => status(text).map(|(code, text)| Event::Refusal { code, text })?,
-            Unpacked::Silence(since) => Event::Silence { since: clock.wall(since) },
+            Unpacked::Silence(since) => {
+                let connection = self.connection((since, entry.at), trigger, clock);
+                Event::Silence { since: clock.wall(since), connection }
+            }
             Unpacked::Changed(text) => status(text).map(|(_, keys)| Event::Metadata { keys })?,
         })
     }

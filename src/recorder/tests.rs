@@ -1,3 +1,4 @@
+mod connections;
 mod incidents;
 
 use time::OffsetDateTime;

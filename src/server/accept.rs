@@ -9,8 +9,7 @@ use rand::Rng;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
-    sync::watch,
-    time::{Instant, sleep, timeout},
+    time::{sleep, timeout},
 };
 use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -27,7 +26,7 @@ use super::{
 use crate::{
     metrics::{HandshakeLabels, Limit, Metrics},
     places::Peer,
-    recorder::LATELY,
+    recorder::EndedBy,
     scaler::{ConnectionAge, StreamConnection},
     telemetry::CountedLog,
     turns::Turns,
@@ -74,22 +73,6 @@ struct Closed {
     handshakes: [CountedLog; Failure::ALL.len()],
 }
 
-/// The end of a connection over which the scaler was asked for a minute or longer.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Departure {
-    pub(super) at: Instant,
-    pub(super) by: EndedBy,
-}
-
-/// The side that ended a connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum EndedBy {
-    /// It closed the connection, or answered no ping.
-    Peer,
-    /// The connection was too old, one too many, or flooded, or the process shuts down.
-    Us,
-}
-
 impl Closed {
     fn new(metrics: &Arc<Metrics>) -> Arc<Self> {
         let handshakes = std::array::from_fn(|_| CountedLog::default());
@@ -124,14 +107,13 @@ impl Closed {
     }
 }
 
-/// Accepts connections until shutdown, then waits until all of them have ended. Tells the latest `departure`.
+/// Accepts connections until shutdown, then waits until all of them have ended.
 pub(super) async fn serve(
     listener: TcpListener,
     places: Arc<ConnectionPlaces>,
     services: Services,
     limits: ConnectionLimits,
     metrics: Arc<Metrics>,
-    departure: watch::Sender<Option<Departure>>,
     shutdown: CancellationToken,
 ) {
     let handshakes = Turns::new(handshakes::STEPS);
@@ -163,20 +145,17 @@ pub(super) async fn serve(
         let services = services.of(peer);
         let (place, gives_way) = places.take(peer);
         let (maximum_age, shutdown) = (jittered(limits.maximum_age), shutdown.clone());
-        let (metrics, closed, departure) = (Arc::clone(&metrics), Arc::clone(&closed), departure.clone());
+        let (metrics, closed) = (Arc::clone(&metrics), Arc::clone(&closed));
         metrics.grpc_connections.inc();
         connections.spawn(async move {
             let by = tokio::select! {
                 by = connection(socket, tls, services, &place, &closed, maximum_age, shutdown) => by,
                 () = gives_way => {
                     closed.gave_way(if place.is_served() { Limit::Connections } else { Limit::NewConnections });
-                    EndedBy::Us
+                    EndedBy::Clapometer
                 }
             };
-            // A person who looks stays for less, and KEDA for longer.
-            if place.asks_since().is_some_and(|since| since.elapsed() >= LATELY) {
-                departure.send_replace(Some(Departure { at: Instant::now(), by }));
-            }
+            place.ended(by);
             metrics.grpc_connections.dec();
         });
     }
@@ -211,7 +190,7 @@ async fn connection(
     let encrypted = acceptor.accept_with(socket, |session| session.set_buffer_limit(Some(TLS_BUFFER)));
     let handshake = tokio::select! {
         handshake = timeout(PREFACE_TIMEOUT, handshakes.shake(encrypted)) => handshake,
-        () = shutdown.cancelled() => return EndedBy::Us,
+        () = shutdown.cancelled() => return EndedBy::Clapometer,
     };
     match handshake {
         Ok(Ok(stream)) => {
@@ -283,16 +262,16 @@ where
         _ = pace.turns(http.as_mut()) => {
             if pace.is_flooded() {
                 closed.flooded();
-                return EndedBy::Us;
+                return EndedBy::Clapometer;
             }
             return EndedBy::Peer;
         }
-        () = preface_timeout => return EndedBy::Us,
+        () = preface_timeout => return EndedBy::Clapometer,
         () = too_old => {}
         () = shutdown.cancelled() => {}
     }
     if !preface.has_arrived() {
-        return EndedBy::Us;
+        return EndedBy::Clapometer;
     }
     http.as_mut().graceful_shutdown();
     // The streams of an old connection take up to its age to end, and those of the process end at once.
@@ -303,14 +282,14 @@ where
         }
     };
     tokio::select! {
-        _ = pace.turns(http.as_mut()) => return EndedBy::Us,
+        _ = pace.turns(http.as_mut()) => return EndedBy::Clapometer,
         () = streams_end => {}
     }
     tokio::select! {
         _ = pace.turns(http) => {}
         () = sleep(GOAWAY_TIMEOUT) => {}
     }
-    EndedBy::Us
+    EndedBy::Clapometer
 }
 
 /// Answers one request, or refuses it if its content type is not gRPC's.

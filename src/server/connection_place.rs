@@ -3,11 +3,15 @@
 //! Everybody can open connections that ask nothing, even without a certificate. They take no place from a client that
 //! asks: the oldest of them gives way to the next one.
 
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use tokio::time::Instant;
 
-use crate::places::{Peer, Place, Places};
+use crate::{
+    metrics::Metrics,
+    places::{Peer, Place, Places},
+    recorder::EndedBy,
+};
 
 /// The most connections that have carried no call, and the most of one peer: handshakes, and clients that connect ahead.
 const NEWCOMERS: usize = 512;
@@ -22,11 +26,8 @@ const SERVED_OF_A_PEER: usize = SERVED / 2;
 pub(super) struct ConnectionPlaces {
     newcomers: Arc<Places>,
     served: Arc<Places>,
-    asking: Asking,
+    metrics: Arc<Metrics>,
 }
-
-/// The times at which the open connections that have asked the scaler began to.
-type Asking = Arc<Mutex<Vec<Instant>>>;
 
 /// The place of one connection.
 pub(super) struct ConnectionPlace {
@@ -34,18 +35,13 @@ pub(super) struct ConnectionPlace {
     places: Arc<Places>,
     served: OnceLock<Place>,
     asks_since: OnceLock<Instant>,
-    asking: Asking,
+    metrics: Arc<Metrics>,
 }
 
 impl ConnectionPlaces {
-    pub(super) fn new() -> Arc<Self> {
+    pub(super) fn new(metrics: Arc<Metrics>) -> Arc<Self> {
         let newcomers = Places::new(NEWCOMERS, NEWCOMERS_OF_A_PEER);
-        Arc::new(Self { newcomers, served: Places::new(SERVED, SERVED_OF_A_PEER), asking: Arc::default() })
-    }
-
-    /// Returns since when the scaler is asked over a connection that is open: of several, the one that began first.
-    pub(super) fn asked_since(&self) -> Option<Instant> {
-        times(&self.asking).iter().min().copied()
+        Arc::new(Self { newcomers, served: Places::new(SERVED, SERVED_OF_A_PEER), metrics })
     }
 
     /// Takes a place for a new connection of a peer. Returns what ends when the connection has to give way, too.
@@ -53,8 +49,8 @@ impl ConnectionPlaces {
         let place = self.newcomers.take(peer);
         let gives_way = place.gives_way();
         let newcomer = Mutex::new(Some(place));
-        let (places, asking) = (Arc::clone(&self.served), Arc::clone(&self.asking));
-        (ConnectionPlace { newcomer, places, served: OnceLock::new(), asks_since: OnceLock::new(), asking }, gives_way)
+        let (places, metrics) = (Arc::clone(&self.served), Arc::clone(&self.metrics));
+        (ConnectionPlace { newcomer, places, served: OnceLock::new(), asks_since: OnceLock::new(), metrics }, gives_way)
     }
 }
 
@@ -78,33 +74,22 @@ impl ConnectionPlace {
     pub(super) fn asks(&self) {
         self.asks_since.get_or_init(|| {
             let now = Instant::now();
-            times(&self.asking).push(now);
+            self.metrics.recorder.connection_asks(now);
+            self.metrics.asking_connections.inc();
             now
         });
     }
 
-    /// Returns since when the connection has asked the scaler; none if it has not.
-    pub(super) fn asks_since(&self) -> Option<Instant> {
-        self.asks_since.get().copied()
+    /// Notes that the connection has ended.
+    pub(super) fn ended(&self, by: EndedBy) {
+        if let Some(since) = self.asks_since.get() {
+            self.metrics.recorder.connection_ended(*since, by, Instant::now());
+            self.metrics.asking_connections.dec();
+        }
     }
 
     /// Returns whether it has a place among those that have carried a call.
     pub(super) fn is_served(&self) -> bool {
         self.served.get().is_some()
     }
-}
-
-impl Drop for ConnectionPlace {
-    fn drop(&mut self) {
-        if let Some(since) = self.asks_since() {
-            let mut times = times(&self.asking);
-            if let Some(place) = times.iter().position(|time| *time == since) {
-                times.swap_remove(place);
-            }
-        }
-    }
-}
-
-fn times(asking: &Asking) -> MutexGuard<'_, Vec<Instant>> {
-    asking.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -6,19 +6,12 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use tokio::{
-    sync::watch,
-    time::{Instant, sleep},
-};
+use tokio::time::{Instant, sleep};
 
-use super::{
-    accept::{Departure, EndedBy},
-    connection_place::ConnectionPlaces,
-};
 use crate::{
     admin::CERTIFICATES,
     metrics::{CertificateLabels, Metrics, Thresholds, TriggerLabels, TriggerState},
-    recorder::{LATELY, LOOKING},
+    recorder::{EndedBy, LATELY, LOOKING, Present},
     terminal::text::number,
 };
 
@@ -62,14 +55,6 @@ enum Remaining {
     Nothing,
 }
 
-/// The connections that have asked the scaler.
-#[derive(Debug, Clone, Copy, Default)]
-struct Connections {
-    /// Since when it is asked over one that is open.
-    open_since: Option<Instant>,
-    latest_end: Option<Departure>,
-}
-
 /// Something that changed since the look before.
 #[derive(Debug, PartialEq)]
 enum News {
@@ -90,15 +75,11 @@ enum News {
 }
 
 /// Looks again and again, for as long as the process lives.
-pub(super) async fn follow(
-    metrics: Arc<Metrics>,
-    places: Arc<ConnectionPlaces>,
-    departed: watch::Receiver<Option<Departure>>,
-) {
+pub(super) async fn follow(metrics: Arc<Metrics>) {
     let mut lookout = Lookout::default();
     loop {
-        let connections = Connections { open_since: places.asked_since(), latest_end: *departed.borrow() };
-        for news in lookout.look(&metrics, connections, Instant::now(), SystemTime::now()) {
+        let now = Instant::now();
+        for news in lookout.look(&metrics, metrics.recorder.connections(now), now, SystemTime::now()) {
             news.log();
         }
         sleep(PAUSE).await;
@@ -106,7 +87,7 @@ pub(super) async fn follow(
 }
 
 impl Lookout {
-    fn look(&mut self, metrics: &Metrics, connections: Connections, now: Instant, wall: SystemTime) -> Vec<News> {
+    fn look(&mut self, metrics: &Metrics, connections: Present, now: Instant, wall: SystemTime) -> Vec<News> {
         let (mut states, _) = metrics.trigger_states(now);
         // Names that were made up were never served.
         states.retain(|state| state.was_served && state.labels.name != LOOKING);
@@ -152,11 +133,11 @@ impl Lookout {
         changed
     }
 
-    fn triggers(&mut self, states: Vec<TriggerState>, connections: Connections, now: Instant) -> Vec<News> {
+    fn triggers(&mut self, states: Vec<TriggerState>, connections: Present, now: Instant) -> Vec<News> {
         let age = |state: &TriggerState| now.saturating_duration_since(state.asked_at);
         let asked = states.iter().filter(|state| age(state) <= LATELY).count();
         self.present_since = (asked > 0).then(|| self.present_since.unwrap_or(now));
-        let left = connections.latest_end.and_then(|departure| left(&states, departure, now));
+        let left = connections.latest_end.and_then(|(at, by)| left(&states, at, now).filter(|_| by == EndedBy::Peer));
         // KEDA has asked over it, and not a person who looks since then.
         let asked_at = states.iter().map(|state| state.asked_at).max();
         let is_open = asked_at.is_some_and(|at| connections.open_since.is_some_and(|since| since <= at));
@@ -199,12 +180,12 @@ impl Lookout {
     }
 }
 
-/// Returns how long ago KEDA left, if it ended the latest connection itself, had asked until then, and has asked for nothing since.
-fn left(states: &[TriggerState], departure: Departure, now: Instant) -> Option<Duration> {
+/// Returns how long ago KEDA left, if it had asked until the latest connection ended, and has asked for nothing since.
+fn left(states: &[TriggerState], ended_at: Instant, now: Instant) -> Option<Duration> {
     let asked_at = states.iter().map(|state| state.asked_at).max()?;
-    let had_asked = asked_at <= departure.at && departure.at.duration_since(asked_at) <= LATELY;
-    let ago = now.saturating_duration_since(departure.at);
-    (departure.by == EndedBy::Peer && had_asked && ago >= LEFT).then_some(ago)
+    let had_asked = asked_at <= ended_at && ended_at.duration_since(asked_at) <= LATELY;
+    let ago = now.saturating_duration_since(ended_at);
+    (had_asked && ago >= LEFT).then_some(ago)
 }
 
 /// Returns what is left until a time in seconds since 1970.

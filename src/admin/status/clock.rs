@@ -70,9 +70,13 @@ impl Moment {
 
     /// Returns the time in UTC.
     pub(super) fn time_of_day(&self) -> String {
-        let wall = self.wall;
-        format!("{:02}:{:02}:{:02}", wall.hour(), wall.minute(), wall.second())
+        time_of_day(self.wall)
     }
+}
+
+/// Returns the time in UTC of a moment on the wall clock.
+pub(super) fn time_of_day(wall: OffsetDateTime) -> String {
+    format!("{:02}:{:02}:{:02}", wall.hour(), wall.minute(), wall.second())
 }
 
 impl Serialize for Moment {

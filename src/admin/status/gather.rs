@@ -69,6 +69,7 @@ impl Gatherer {
             events,
             reloads: reloads.latest().into_iter().map(|reload| self::reload(reload, &clock)).collect(),
             files: files(metrics, &clock),
+            connection: metrics.recorder.latest_connection(),
         }
     }
 

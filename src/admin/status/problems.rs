@@ -4,10 +4,14 @@ use std::{borrow::Cow, time::Duration};
 
 use serde::{Serialize, Serializer};
 
-use super::{Database, DatabaseState, Query, QueryState, ReloadResult, Status, Trigger, TriggerState, clock::Moment};
+use super::{
+    Database, DatabaseState, Query, QueryState, ReloadResult, Status, Trigger, TriggerState,
+    clock::{Moment, time_of_day},
+};
 use crate::{
     fault::Fault,
     reading::stalled_rows,
+    recorder::{Connection, EndedBy},
     remedy,
     terminal::text::{plural, span},
 };
@@ -147,10 +151,20 @@ impl Status {
         if silent > 0 && silent < self.triggers.len() {
             parts.push(format!("{} {} silent", plural(silent, "trigger", "triggers"), are(silent)));
         }
+        match self.connection.filter(|_| self.is_all_silent()) {
+            Some(Connection::Ended { .. }) => parts.push("KEDA's connection has ended".to_owned()),
+            Some(Connection::Open) => parts.push("KEDA's connection stayed open".to_owned()),
+            None => {}
+        }
         match parts.as_slice() {
             [] => (self.quiet_headline(), None),
             parts => (capitalised(&parts.join(", ")), Some(if is_bad { Weight::Bad } else { Weight::Warning })),
         }
+    }
+
+    /// Returns whether KEDA asks for nothing any more.
+    fn is_all_silent(&self) -> bool {
+        !self.triggers.is_empty() && self.count(TriggerState::Silent) == self.triggers.len()
     }
 
     /// Returns whether a database is switched off, and something asks for its queries.
@@ -293,11 +307,9 @@ impl Status {
             let (weight, word, subject) = (Weight::Note, "budget", Subject::Query(&query.name));
             problems.push(Problem { weight, word, subject, since: None, text, remedy: Some(remedy) });
         }
-        let all_silent = !self.triggers.is_empty() && self.count(TriggerState::Silent) == self.triggers.len();
+        let all_silent = self.is_all_silent();
         let of_silence = match all_silent {
-            true => {
-                "Does KEDA's operator hang, or fail to reach us? Were the objects deleted or paused, or is another pod asked?"
-            }
+            true => remedy::of_silence(self.connection),
             false => "KEDA asks for others here: was the object deleted or paused, or its `scalerAddress` changed?",
         };
         for state in [TriggerState::Refused, TriggerState::Failing, TriggerState::Silent] {
@@ -330,10 +342,18 @@ impl Status {
         }
         if all_silent {
             let since = self.triggers.iter().map(|trigger| trigger.asked_at).min_by_key(|asked_at| asked_at.age);
-            let (text, subject) = ("no trigger at all is asked for".into(), Subject::Keda);
-            let remedy = Some(
-                "Is KEDA's operator up, and does it reach this pod (Service, NetworkPolicy, TLS)? Or is another pod asked?",
-            );
+            let fate = match self.connection {
+                Some(Connection::Ended { at, by: EndedBy::Peer }) => {
+                    format!("; its connection ended at {}, and no new one came", time_of_day(at))
+                }
+                Some(Connection::Ended { at, by: EndedBy::Clapometer }) => {
+                    format!("; clapometer ended the connection at {}, and no new one came", time_of_day(at))
+                }
+                Some(Connection::Open) => "; its connection stayed open".to_owned(),
+                None => String::new(),
+            };
+            let (text, subject) = (format!("no trigger at all is asked for{fate}").into(), Subject::Keda);
+            let remedy = Some(remedy::of_silence(self.connection));
             problems.insert(0, Problem { weight: Weight::Bad, word: "silent", subject, since, text, remedy });
         }
         problems

@@ -52,21 +52,6 @@ impl Story<'_> {
         causes
     }
 
-    /// Says that KEDA did not ask for a trigger, and where to look.
-    pub(super) fn told_of_silence(&self, state: &State<'_>, history: &History) -> String {
-        let trigger = state.trigger;
-        let query = &trigger.query;
-        match self.silence(trigger, history) {
-            Some((since, Some(until))) => {
-                format!("KEDA did not ask for {query} from {} to {}.", self.time(since), self.time(until))
-            }
-            Some((since, None)) => {
-                format!("KEDA has not asked for {query} since {}. {}", self.time(since), of_silence(history))
-            }
-            None => String::new(),
-        }
-    }
-
     /// Tells the causes of an outage that had not ended when the trigger began to be told its error, or by the moment. The first one
     /// comes first, because others often follow from it: a breaker that tries, a server that is asked while it restarts.
     fn outage(&self, trigger: &TriggerHistory, since: OffsetDateTime, history: &History) -> Vec<String> {
@@ -356,27 +341,4 @@ fn of_notifications(state: &State<'_>, history: &History) -> Option<OffsetDateTi
         Incident::Unannounced { query, .. } if *query == state.trigger.query => Some(happening.at),
         _ => None,
     })
-}
-
-/// Says where to look when KEDA does not ask: a certificate, its operator, or the object.
-fn of_silence(history: &History) -> String {
-    if !history.expired_certificates.is_empty() {
-        return format!(
-            "The certificate of {} has expired, so that KEDA cannot connect. Renew it: a new file is read by itself.",
-            printable(&history.expired_certificates.join(" and "))
-        );
-    }
-    match (history.others_asked, history.others_silent) {
-        (0, 0) => "Was the object deleted or paused? Is another pod asked, or does KEDA's operator hang or fail to reach this one?".to_owned(),
-        (0, silent) => format!(
-            "Nor does it ask for {}: its operator does not run, asks another pod, or does not reach this one (network, TLS). \
-             The operator's log says which.",
-            plural(silent, "other trigger", "other triggers")
-        ),
-        (asked, _) => format!(
-            "It does ask for {}, so that its operator reaches this pod. Was the object deleted or paused, or its \
-             `scalerAddress` changed? Else the operator's loop for it hangs: its log names the object.",
-            plural(asked, "other trigger", "other triggers")
-        ),
-    }
 }

@@ -223,20 +223,6 @@ impl Story<'_> {
         states.into_iter().zip(replaced).filter(|(_, is_replaced)| !is_replaced).map(|(state, _)| state).collect()
     }
 
-    /// Returns from when on KEDA did not ask for a trigger, and until when, if that was so at the moment.
-    pub(super) fn silence(
-        &self,
-        trigger: &TriggerHistory,
-        history: &History,
-    ) -> Option<(OffsetDateTime, Option<OffsetDateTime>)> {
-        let ended = trigger.changes.iter().find_map(|change| match change.event {
-            Event::Silence { since } if since < self.at && self.at < change.at => Some((since, Some(change.at))),
-            _ => None,
-        });
-        let lasts = trigger.is_silent && trigger.last_asked_at < self.at && self.at <= history.now;
-        ended.or_else(|| lasts.then_some((trigger.last_asked_at, None)))
-    }
-
     /// Says what a trigger had been told.
     fn told(&self, state: &State<'_>, history: &History) -> String {
         let State { trigger, value, activity } = state;

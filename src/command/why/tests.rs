@@ -6,7 +6,7 @@ use super::{ask::Answered, exit, outlook::Outlook, story::Story};
 use crate::{
     command::Exit,
     manifest::Manifest,
-    recorder::{Change, Event, Happening, History, Incident, Stalled, TriggerHistory},
+    recorder::{Change, Connection, EndedBy, Event, Happening, History, Incident, Stalled, TriggerHistory},
     terminal::style::ColorChoice,
 };
 
@@ -64,6 +64,7 @@ fn trigger(first: &str, last: &str, changes: Vec<Change>) -> TriggerHistory {
         budget: None,
         is_grouped: false,
         is_silent: false,
+        connection: None,
         changes,
         left_off: 0,
     }
@@ -160,7 +161,11 @@ fn a_refusal_is_told_while_it_holds_and_not_before_or_after() {
 #[test]
 fn a_silence_is_told_with_its_end_or_that_it_lasts() {
     let since = at("02:58:04");
-    let ended = vec![value("01:30:00", 0.0), active("01:30:00", false), change("03:20:10", Event::Silence { since })];
+    let ended = vec![
+        value("01:30:00", 0.0),
+        active("01:30:00", false),
+        change("03:20:10", Event::Silence { since, connection: None }),
+    ];
     insta::assert_snapshot!("silence_ended", told_of("03:12:00", vec![trigger("00:10:00", "08:59:50", ended)]));
     let mut lasting = trigger("00:10:00", "02:58:04", vec![value("01:30:00", 0.0), active("01:30:00", false)]);
     lasting.is_silent = true;
@@ -324,13 +329,46 @@ fn a_silence_says_whether_keda_asks_for_anything_at_all() {
         silent.expired_certificates = expired.iter().map(|key| (*key).to_owned()).collect();
         flat(&told("03:12:00", None, vec![("a:1", Ok(silent))]))
     };
-    assert!(told(0, 0, &[]).contains("Was the object deleted or paused? Is another pod asked"));
-    assert!(told(0, 12, &[]).contains("Nor does it ask for 12 other triggers: its operator does not run"));
-    assert!(told(0, 1, &[]).contains("Nor does it ask for 1 other trigger: its operator"));
+    assert!(told(0, 0, &[]).contains("Were the objects deleted or paused? Is another pod asked"));
+    assert!(told(0, 12, &[]).contains("Nor does it ask for 12 other triggers. Were the objects deleted or paused?"));
+    assert!(told(0, 1, &[]).contains("Nor does it ask for 1 other trigger. Were the objects"));
     assert!(told(3, 9, &[]).contains("It does ask for 3 other triggers, so that its operator reaches this pod."));
     let page = told(0, 12, &["server.tls.cert"]);
     assert!(page.contains("The certificate of server.tls.cert has expired, so that KEDA cannot connect."), "{page}");
     assert!(!page.contains("Nor does"), "{page}");
+}
+
+#[test]
+fn a_silence_says_whether_kedas_operator_is_away_or_hangs_also_when_it_is_over() {
+    let ended = |by: EndedBy| Connection::Ended { at: at("02:58:11"), by };
+    let lasting = |connection: Connection, others_asked: usize| {
+        let mut one = trigger("00:10:00", "02:58:04", vec![value("01:30:00", 0.0)]);
+        (one.is_silent, one.connection) = (true, Some(connection));
+        let mut silent = history("03:12:00", vec![one]);
+        (silent.others_silent, silent.others_asked) = (2, others_asked);
+        flat(&told("03:12:00", None, vec![("a:1", Ok(silent))]))
+    };
+    let page = lasting(ended(EndedBy::Peer), 0);
+    let words = "Nor does it ask for 2 other triggers. Its connection ended at 02:58:11, and no new one came. KEDA's operator is away or cannot";
+    assert!(page.contains(words) && page.contains("it may ask another one"), "{page}");
+    let page = lasting(ended(EndedBy::Clapometer), 0);
+    let words = "clapometer itself ended the connection at 02:58:11, and no new one came. With several pods of clapometer, KEDA asks";
+    assert!(page.contains(words), "{page}");
+    let page = lasting(Connection::Open, 0);
+    assert!(page.contains("Its connection stayed open. KEDA's operator hangs, or the objects were deleted"), "{page}");
+    assert!(!lasting(Connection::Open, 3).contains("connection"), "the operator asks");
+
+    let past = |connection: Connection| {
+        let silence = Event::Silence { since: at("02:58:04"), connection: Some(connection) };
+        flat(&told_of("03:12:00", vec![trigger("00:10:00", "08:59:50", vec![change("03:20:10", silence)])]))
+    };
+    let page = past(ended(EndedBy::Peer));
+    let words = "from 02:58:04 to 03:20:10. Its connection ended at 02:58:11, and no new one came until then: its operator was away";
+    assert!(page.contains(words), "{page}");
+    assert!(past(ended(EndedBy::Clapometer)).contains("clapometer itself ended the connection at 02:58:11"));
+    assert!(
+        past(Connection::Open).contains("Its connection stayed open: its operator hung, or the object was paused.")
+    );
 }
 
 #[test]

@@ -118,7 +118,7 @@ impl Story<'_> {
             Event::NoValue { code, text } => (format!("no value: {code}, \"{}\"", printable(text)), Style::Bad),
             Event::NoActivity { code, text } => (format!("no activity: {code}, \"{}\"", printable(text)), Style::Bad),
             Event::Refusal { code, text } => (format!("refused: {code}, \"{}\"", printable(text)), Style::Bad),
-            Event::Silence { since } => {
+            Event::Silence { since, .. } => {
                 (format!("KEDA asked again, which it had not done since {}", self.time(*since)), Style::Warning)
             }
             Event::Metadata { keys } => {

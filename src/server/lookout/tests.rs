@@ -20,14 +20,14 @@ fn poll(metrics: &Metrics, names: &[&str]) {
 
 /// Returns the kind, the counts and the name of each news about triggers.
 fn told(lookout: &mut Lookout, metrics: &Metrics) -> Vec<(&'static str, usize, usize, String)> {
-    told_beside(lookout, metrics, Connections::default())
+    told_beside(lookout, metrics, Present::default())
 }
 
 /// The same beside these connections.
 fn told_beside(
     lookout: &mut Lookout,
     metrics: &Metrics,
-    connections: Connections,
+    connections: Present,
 ) -> Vec<(&'static str, usize, usize, String)> {
     let news = lookout.look(metrics, connections, Instant::now(), SystemTime::UNIX_EPOCH).into_iter();
     news.map(|news| match news {
@@ -66,7 +66,7 @@ async fn a_changed_target_is_told_once_and_a_second_trigger_of_the_same_labels_i
             let thresholds = Some(Thresholds { target: *target, activation: *activation });
             metrics.trigger_asked(TriggerId { hash: *hash, thresholds, ..trigger("mails") }, Instant::now());
         }
-        let news = lookout.look(&metrics, Connections::default(), Instant::now(), SystemTime::UNIX_EPOCH).into_iter();
+        let news = lookout.look(&metrics, Present::default(), Instant::now(), SystemTime::UNIX_EPOCH).into_iter();
         news.map(|news| match news {
             News::Changed { keys, before, after, .. } => {
                 (keys.is_some(), format!("{} to {}", in_words(&before), in_words(&after)))
@@ -102,7 +102,7 @@ async fn of_several_triggers_of_the_same_labels_a_number_that_goes_is_no_change(
             let thresholds = Some(Thresholds { target: *target, activation: 0.0 });
             metrics.trigger_asked(TriggerId { hash: *hash, thresholds, ..trigger("mails") }, Instant::now());
         }
-        lookout.look(&metrics, Connections::default(), Instant::now(), SystemTime::UNIX_EPOCH).len()
+        lookout.look(&metrics, Present::default(), Instant::now(), SystemTime::UNIX_EPOCH).len()
     };
     assert_eq!(told(&[(1, 5.0), (2, 7.0)]), 0);
     advance(Duration::from_secs(120)).await;
@@ -138,12 +138,14 @@ async fn a_pod_that_keda_leaves_for_another_says_so_after_an_hour_and_nothing_wh
 
 #[tokio::test(start_paused = true)]
 async fn an_operator_that_ends_its_connection_is_missed_after_five_minutes_and_one_that_is_sent_away_is_not() {
-    for (by, pause, is_told) in [(EndedBy::Peer, 10, true), (EndedBy::Us, 10, false), (EndedBy::Peer, 100, false)] {
+    for (by, pause, is_told) in
+        [(EndedBy::Peer, 10, true), (EndedBy::Clapometer, 10, false), (EndedBy::Peer, 100, false)]
+    {
         let (metrics, mut lookout) = (metrics(), Lookout::default());
         poll(&metrics, &["mails", "exports"]);
         // Whoever ends a connection long after KEDA has asked is somebody else.
         advance(Duration::from_secs(pause)).await;
-        let ended = Connections { open_since: None, latest_end: Some(Departure { at: Instant::now(), by }) };
+        let ended = Present { open_since: None, latest_end: Some((Instant::now(), by)) };
         advance(Duration::from_secs(240)).await;
         assert!(told_beside(&mut lookout, &metrics, ended).is_empty());
         advance(Duration::from_secs(60)).await;
@@ -160,7 +162,7 @@ async fn an_operator_that_ends_its_connection_is_missed_after_five_minutes_and_o
 #[tokio::test(start_paused = true)]
 async fn an_operator_that_asks_for_nothing_over_an_open_connection_is_missed_after_five_minutes() {
     let (metrics, mut lookout) = (metrics(), Lookout::default());
-    let open = Connections { open_since: Some(Instant::now()), latest_end: None };
+    let open = Present { open_since: Some(Instant::now()), latest_end: None };
     poll(&metrics, &["mails", "exports"]);
     assert!(told_beside(&mut lookout, &metrics, open).is_empty());
     advance(Duration::from_secs(299)).await;
@@ -178,7 +180,7 @@ async fn a_certificate_is_told_at_each_step_to_its_end_and_again_after_it_was_re
     let mut told = |days: f64| {
         let end = &metrics.certificate_expiry;
         end.get_or_create(&CertificateLabels { certificate: CERTIFICATES[0] }).set(days * 86_400.0);
-        let news = lookout.look(&metrics, Connections::default(), Instant::now(), SystemTime::UNIX_EPOCH + 1_000 * DAY);
+        let news = lookout.look(&metrics, Present::default(), Instant::now(), SystemTime::UNIX_EPOCH + 1_000 * DAY);
         news.into_iter()
             .map(|news| match news {
                 News::Ending(_, remaining) => remaining,

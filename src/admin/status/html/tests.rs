@@ -7,7 +7,7 @@ use crate::{
     admin::status::{
         Event, Files, Process, Reload, ReloadResult, Trigger, TriggerChange, Variant, clock::Clock, lately::Trend,
     },
-    recorder::Recorder,
+    recorder::{Connection, EndedBy, Recorder},
 };
 
 /// A text that would end every HTML element or attribute that contains it.
@@ -125,6 +125,7 @@ fn quiet() -> Status {
         events: Vec::new(),
         reloads: Vec::new(),
         files: Files::default(),
+        connection: None,
     }
 }
 
@@ -165,6 +166,26 @@ fn a_quiet_page_says_so_and_one_with_problems_names_them_first() {
     {
         assert!(now.contains(problem), "{problem} in {now}");
     }
+}
+
+#[test]
+fn a_keda_that_asks_for_nothing_is_told_with_the_fate_of_its_connection() {
+    let page = |connection: Option<Connection>| {
+        let mut status = quiet();
+        status.triggers = vec![trigger("packer".to_owned(), TriggerState::Silent)];
+        status.connection = connection;
+        status.html(&View::default())
+    };
+    let at = time::OffsetDateTime::from_unix_timestamp(1_795_921_331).expect("a time");
+    let away = page(Some(Connection::Ended { at, by: EndedBy::Peer }));
+    assert!(away.contains("1 trigger is silent, KEDA's connection has ended - clapometer"), "{away}");
+    assert!(away.contains("its connection ended at 03:02:11, and no new one came"), "{away}");
+    assert!(away.contains("operator is away or cannot connect"), "{away}");
+    let left = page(Some(Connection::Ended { at, by: EndedBy::Clapometer }));
+    assert!(left.contains("clapometer ended the connection at 03:02:11") && left.contains("asks another one by now"));
+    let hangs = page(Some(Connection::Open));
+    assert!(hangs.contains("its connection stayed open") && hangs.contains("operator hangs"), "{hangs}");
+    assert!(!page(None).contains("connection "), "{}", page(None));
 }
 
 #[test]
