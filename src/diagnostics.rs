@@ -15,6 +15,9 @@ const LONGEST_SHOWN: usize = 100;
 /// Bytes of a name that may be a misspelling.
 const LONGEST_NAME: usize = 63;
 
+/// The text in the place of a message that may quote what was found.
+const HIDDEN: &str = "wrong; the log says how";
+
 /// The location of a value.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Location {
@@ -88,7 +91,8 @@ impl Misconfiguration {
     }
 
     /// Returns each fault as everybody may see it who reaches the admin port: its place, its key, and its message where
-    /// that quotes nothing. The text of a database's key or of SQL may hold what only the operator may see.
+    /// that quotes nothing. The text of a database's key or of SQL may hold what only the operator may see. A misspelt
+    /// key comes first, because other faults follow from it.
     pub fn without_values(&self) -> Vec<String> {
         let shown = |fault: &Diagnostic| {
             let place = match &fault.location {
@@ -97,14 +101,18 @@ impl Misconfiguration {
                 Location::Whole => String::new(),
             };
             let is_of_a_query = fault.path.starts_with("queries.") && !fault.path.ends_with(".sql");
-            let message = match is_of_a_query && !fault.message.contains(['"', '\'', '`']) {
+            // It names a key that is known, and nothing that was found.
+            let is_known = fault.message.starts_with("unknown key; did you mean ");
+            let message = match (is_of_a_query || is_known) && !fault.message.contains(['"', '\'', '`']) {
                 true => fault.message.as_str(),
-                false => "wrong; the log says how",
+                false => HIDDEN,
             };
             let key = if fault.path.is_empty() { "the file" } else { &fault.path };
-            format!("{place}{key}: {message}")
+            (weight(message), format!("{place}{key}: {message}"))
         };
-        self.faults.iter().map(shown).collect()
+        let mut faults: Vec<(u8, String)> = self.faults.iter().map(shown).collect();
+        faults.sort_by_key(|(weight, _)| *weight);
+        faults.into_iter().map(|(_, text)| text).collect()
     }
 
     /// Returns the text of the first faults, and how many more there are.
@@ -119,6 +127,16 @@ impl Misconfiguration {
     /// The faults, sorted.
     pub fn iter(&self) -> impl Iterator<Item = &Diagnostic> {
         self.faults.iter()
+    }
+}
+
+/// Returns the place of a fault among those that are shown.
+fn weight(message: &str) -> u8 {
+    match message {
+        message if message.contains("did you mean") => 0,
+        message if message.starts_with("unknown ") => 1,
+        HIDDEN => 3,
+        _ => 2,
     }
 }
 
@@ -375,5 +393,26 @@ mod tests {
         ] {
             assert_eq!(without_credentials(text), expected);
         }
+    }
+
+    #[test]
+    fn a_misspelt_key_is_the_first_fault_that_is_shown_and_a_hidden_one_the_last() {
+        let fault = |line: u64, path: &str, message: &str| Diagnostic {
+            path: path.to_owned(),
+            location: Location::Line(line),
+            message: message.to_owned(),
+        };
+        let faults = Misconfiguration::new(
+            None,
+            vec![
+                fault(1, "databases.claps.host", "found \"x\", must be y"),
+                fault(2, "queries.a.target", "is missing"),
+                fault(3, "queries.a.colour", "unknown key; the keys are sql and max_age"),
+                fault(4, "queries.a.sqll", "unknown key; did you mean sql?"),
+            ],
+        );
+        let shown = faults.without_values();
+        assert!(shown[0].starts_with("line 4: ") && shown[1].starts_with("line 3: "), "{shown:?}");
+        assert!(shown[2].starts_with("line 2: ") && shown[3].ends_with(HIDDEN), "{shown:?}");
     }
 }

@@ -366,6 +366,14 @@ impl Metrics {
         }
     }
 
+    /// Drops what only a database that is asked has: one that was switched off is as one that was never asked.
+    pub fn forget_answers(&self, name: &str) {
+        let labels = DatabaseLabels { database: name.to_owned() };
+        for family in [&self.database_up, &self.breaker_open, &self.is_standby, &self.listen_up] {
+            family.remove(&labels);
+        }
+    }
+
     /// Counts what was turned away because a limit was reached.
     pub fn limit_reached(&self, limit: Limit) {
         self.limits.reached(limit);

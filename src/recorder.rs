@@ -37,7 +37,10 @@ pub use self::{
     clock::since_boot,
     connections::{EndedBy, Present},
     episodes::{Episode, Matter},
-    history::{Change, Connection, Event, Happening, History, Incident, Stalled, TriggerHistory, Window},
+    history::{
+        Change, Connection, DroppedState, Event, Happening, History, Incident, RejectedFile, Served, Stalled,
+        TriggerHistory, Window,
+    },
     texts::shortened_list,
     troubles::Trouble,
 };
@@ -228,16 +231,19 @@ impl Store {
             text
         });
         let packed = Packed::of(answer, text.unwrap_or_default());
+        let is_change = !trigger.is_told(packed) || matches!(answer, Answer::Refused(_));
         if let Some(released) = trigger.tell(packed, at) {
             release(&mut self.texts, &mut self.tenants, &mut self.bytes, released);
         }
-        self.texts.hold_again(packed);
+        if is_change {
+            self.texts.hold_again(packed);
+        }
         self.troubles.follow(trigger, answer, at);
         if let Some(since) = silence.filter(|_| trigger.payer.is_some()) {
             self.troubles.passed(Trouble::Silent, "", trigger, (since, at));
         }
         let silence = silence.map(Packed::silence).into_iter();
-        for packed in silence.chain([packed]) {
+        for packed in silence.chain(is_change.then_some(packed)) {
             self.push(&tenant, Entry { at, trigger: number, packed });
         }
         self.make_room(&tenant, key, at);

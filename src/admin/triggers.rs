@@ -114,6 +114,7 @@ fn name_databases(history: &mut History, catalog: &Catalog) {
         | Incident::Hearing { database }
         | Incident::PoolFull { database, .. }
         | Incident::PoolFree { database }
+        | Incident::Dropped { database, .. }
         | Incident::SearchPath { database }
         | Incident::SearchPathSet { database } => is_used(database),
         Incident::Unannounced { query, .. } => triggers.iter().any(|trigger| trigger.query == *query),

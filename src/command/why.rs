@@ -1,6 +1,7 @@
 //! `clapometer why`: tells what KEDA was told about an object at a moment, as the flight recorders of the processes know it.
 
 mod ask;
+mod before;
 mod causes;
 mod moment;
 mod outlook;

@@ -24,6 +24,9 @@ const RECENT: Duration = Duration::from_secs(600);
 /// The most namespaces that are remembered; beyond them there is more than one in any case.
 const REMEMBERED: usize = 1_000;
 
+/// The least share of the time, in percent, of a query that is named as one that holds connections.
+const LEAST_SHARE: f64 = 5.0;
+
 /// The queues of one database.
 #[derive(Debug)]
 pub(super) struct FairPool {
@@ -66,7 +69,8 @@ pub(super) struct PoolUse {
     pub(super) longest_wait: Duration,
     /// The number of readings that wait now.
     pub(super) waiting: usize,
-    /// The names of the queries that hold or held connections, the one that held them longest first.
+    /// The queries that hold or held connections, each with its share of that time in percent, the largest first. One
+    /// that hardly held any is left out.
     pub(super) held_by: Vec<String>,
 }
 
@@ -145,7 +149,11 @@ impl FairPool {
         drop(state);
         let mut held: Vec<(String, Duration)> = held.into_iter().collect();
         held.sort_unstable_by(|(a, for_a), (b, for_b)| for_b.cmp(for_a).then(a.cmp(b)));
-        PoolUse { longest_wait, waiting, held_by: held.into_iter().map(|(query, _)| query).collect() }
+        let all: Duration = held.iter().map(|(_, held)| *held).sum();
+        let shares = held.into_iter().map(|(query, held)| (query, 100.0 * held.as_secs_f64() / all.as_secs_f64()));
+        let held_by =
+            shares.filter(|(_, share)| *share >= LEAST_SHARE).map(|(query, share)| format!("{query} ({share:.0} %)"));
+        PoolUse { longest_wait, waiting, held_by: held_by.collect() }
     }
 
     /// Gives out the permits that are free.
@@ -345,16 +353,16 @@ mod tests {
             (longest_wait.as_secs(), waiting, held_by.join(", "))
         };
         tokio::join!(used_for("exports", 3), used_for("mails", 1), used_for("exports", 2));
-        assert_eq!(used(), (4, 0, "exports, mails".to_owned()));
+        assert_eq!(used(), (4, 0, "exports (83 %), mails (17 %)".to_owned()));
         assert_eq!(used(), (0, 0, String::new()));
         let held = pool.acquire_for(&by_now, "reports").await;
         let mut waiter = Box::pin(pool.acquire(&noisy));
         assert!((&mut waiter).now_or_never().is_none());
         tokio::time::advance(Duration::from_secs(7)).await;
-        assert_eq!(used(), (7, 1, "reports".to_owned()), "it still holds what is waited for");
-        assert_eq!(used(), (7, 1, "reports".to_owned()));
+        assert_eq!(used(), (7, 1, "reports (100 %)".to_owned()), "it still holds what is waited for");
+        assert_eq!(used(), (7, 1, String::new()), "no time has passed");
         drop(waiter);
-        assert_eq!(used(), (0, 0, "reports".to_owned()), "who gave up waits no more");
+        assert_eq!(used(), (0, 0, String::new()), "who gave up waits no more");
         drop(held);
     }
 

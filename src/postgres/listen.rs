@@ -10,7 +10,7 @@ mod channels;
 use std::{
     convert::Infallible,
     future::pending,
-    sync::{Arc, Weak},
+    sync::{Arc, Weak, atomic::Ordering},
     time::Duration,
 };
 
@@ -34,7 +34,7 @@ use crate::{
     conninfo::{Address, Connection},
     metrics::{DatabaseLabels, Metrics},
     reading::Breaker,
-    recorder::Incident,
+    recorder::{DroppedState, Incident},
     telemetry::Causes,
 };
 
@@ -212,11 +212,15 @@ pub(super) async fn listen(database: Weak<Database>) {
             SessionEnd::Unwanted => {
                 listener.note(None);
                 listener.metrics.listen_up.remove(&listener.labels);
+                listener.end_deafness();
                 continue;
             }
             // Another handle may be using the metric by now.
             SessionEnd::Database => return,
         };
+        if listener.is_replaced() {
+            return;
+        }
         listener.note(Some(failure));
         listener.metrics.listen_up.get_or_create(&listener.labels).set(0);
         if was_healthy {
@@ -404,6 +408,18 @@ impl Listener {
         if let Some(database) = self.database.upgrade() {
             database.observed.listen_failure.send_replace(failure);
         }
+    }
+
+    /// Returns whether a reload has put another handle in the place of the database's.
+    fn is_replaced(&self) -> bool {
+        self.database.upgrade().is_none_or(|database| database.is_retired.load(Ordering::Relaxed))
+    }
+
+    /// Records that nobody waits for notifications any more, whether they arrive or not.
+    fn end_deafness(&mut self) {
+        self.causes.end();
+        let database = self.labels.database.clone();
+        self.metrics.recorder.happened(Incident::Dropped { database, state: DroppedState::Deaf, is_off: false });
     }
 
     fn set_health(&self, is_healthy: bool) {

@@ -1,4 +1,5 @@
-//! The connections over which the scaler is asked, and how they ended: they tell an operator that is away from one that hangs.
+//! The connections over which the scaler is asked, and how they ended: they tell an operator that is away from one that
+//! hangs.
 
 use std::collections::VecDeque;
 
@@ -53,8 +54,8 @@ impl Recorder {
         self.lock().connections.open.push(since);
     }
 
-    /// Records the end of a connection over which the scaler was asked. A person who looks stays for less than a minute, and is
-    /// forgotten.
+    /// Records the end of a connection over which the scaler was asked. A person who looks stays for less than a
+    /// minute, and is forgotten.
     pub fn connection_ended(&self, since: Instant, by: EndedBy, now: Instant) {
         let (asked_since, at) = (self.clock.tenths(since), self.clock.tenths(now));
         let connections = &mut self.lock().connections;

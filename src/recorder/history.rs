@@ -210,6 +210,39 @@ pub enum Event {
     },
 }
 
+/// A state of a database that ended because nobody asks any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DroppedState {
+    /// It failed.
+    Down,
+    /// Its readings came from a standby.
+    Standby,
+    /// Its notifications did not arrive.
+    Deaf,
+}
+
+/// A query file that was refused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RejectedFile {
+    /// Its name in the directory.
+    pub name: String,
+    /// The part of it that is served.
+    pub served: Served,
+}
+
+/// The part of a faulty query file that is served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Served {
+    /// All of its queries but those whose names are taken.
+    OtherQueries,
+    /// Its last good version.
+    LastGood,
+    /// None of its queries: it has been faulty since the start.
+    Nothing,
+}
+
 /// Something that happened to the process or one of its databases.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Happening {
@@ -236,6 +269,10 @@ pub enum Incident {
         /// The first fault, without what was found, shortened.
         #[serde(default)]
         fault: String,
+        /// The name of the query file, and what holds now; none for the main file, whose last good version stays in
+        /// force.
+        #[serde(default)]
+        file: Option<RejectedFile>,
     },
     /// A database failed.
     DatabaseDown {
@@ -298,6 +335,16 @@ pub enum Incident {
     PoolFree {
         /// Its name in the configuration.
         database: String,
+    },
+    /// A state of a database is of no interest any more: the configuration switched the database off, or no query waits
+    /// for its notifications.
+    Dropped {
+        /// Its name in the configuration.
+        database: String,
+        /// The state.
+        state: DroppedState,
+        /// True if the database was switched off.
+        is_off: bool,
     },
     /// A database answered again.
     DatabaseUp {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Incident, LIFETIME, Recorder, Store, Tenths, shortened_list, tenths_of};
+use super::{DroppedState, Incident, LIFETIME, Recorder, Store, Tenths, shortened_list, tenths_of};
 
 /// The most incidents that are remembered, however old they are: a state may last for long.
 pub(super) const INCIDENTS: usize = 2_048;
@@ -23,7 +23,7 @@ impl Recorder {
     pub fn happened(&self, mut incident: Incident) {
         match &mut incident {
             Incident::Reload { changed } => *changed = shortened_list(changed, LONGEST_TEXT),
-            Incident::ReloadRejected { fault } => fault.truncate(fault.floor_char_boundary(LONGEST_TEXT)),
+            Incident::ReloadRejected { fault, .. } => fault.truncate(fault.floor_char_boundary(LONGEST_TEXT)),
             _ => {}
         }
         let at = self.clock.tenths(Instant::now());
@@ -91,10 +91,19 @@ fn state(incident: &Incident) -> Option<(&'static str, &str)> {
         Incident::Deaf { database, .. } | Incident::Hearing { database } => Some(("deaf", database)),
         Incident::PoolFull { database, .. } | Incident::PoolFree { database } => Some(("full", database)),
         Incident::SearchPath { database } | Incident::SearchPathSet { database } => Some((OTHER_PATH, database)),
+        Incident::Dropped { database, state, .. } => Some((of_dropped(*state), database)),
         Incident::Unannounced { .. }
         | Incident::Standstill { .. }
         | Incident::Reload { .. }
         | Incident::ReloadRejected { .. } => None,
+    }
+}
+
+fn of_dropped(state: DroppedState) -> &'static str {
+    match state {
+        DroppedState::Down => "down",
+        DroppedState::Standby => "standby",
+        DroppedState::Deaf => "deaf",
     }
 }
 
@@ -112,6 +121,7 @@ pub(super) fn begins(incident: &Incident) -> Option<bool> {
         | Incident::Primary { .. }
         | Incident::Hearing { .. }
         | Incident::PoolFree { .. }
+        | Incident::Dropped { .. }
         | Incident::SearchPathSet { .. } => Some(false),
         Incident::Reload { .. } | Incident::ReloadRejected { .. } => None,
     }

@@ -6,7 +6,7 @@ use time::OffsetDateTime;
 use tokio::time::Instant;
 
 use super::{
-    LATELY, LIFETIME, Recorder, Store, Tenths,
+    LATELY, LIFETIME, ONE_POLL, Recorder, Store, Tenths,
     history::{Change, Connection, Event, Happening, History, TriggerHistory, Window},
     log::{Entry, Unpacked},
     tenths_of,
@@ -99,21 +99,23 @@ impl Store {
     }
 
     /// Counts the triggers of other objects that were answered: those that were asked for within [`LATELY`], and those that are
-    /// silent. One between them says nothing about whether KEDA asks at all.
+    /// silent. One between them says nothing about whether KEDA asks at all. Neither does one that was asked for longer
+    /// ago than others of its object: it was removed or changed.
     fn others(&self, object: u64, now: Tenths) -> (usize, usize) {
         let oldest = now.saturating_sub(tenths_of(LIFETIME));
-        let others = self
-            .triggers
-            .values()
-            .filter(|trigger| trigger.object != object && trigger.payer.is_some() && trigger.is_of_keda());
-        others.filter(|trigger| trigger.asked_at >= oldest).fold((0, 0), |(asked, silent), trigger| {
-            let age = now.saturating_sub(trigger.asked_at);
-            match (age <= tenths_of(LATELY), age > trigger.longest_pause()) {
-                (true, _) => (asked + 1, silent),
-                (false, true) => (asked, silent + 1),
-                (false, false) => (asked, silent),
+        let of_keda =
+            |trigger: &&Trigger| trigger.payer.is_some() && trigger.is_of_keda() && trigger.asked_at >= oldest;
+        let (mut asked, mut silent) = (0, 0);
+        for (_, keys) in self.objects.iter().filter(|(other, _)| **other != object) {
+            let triggers = || keys.iter().filter_map(|key| self.triggers.get(key)).filter(of_keda);
+            let latest = triggers().map(|trigger| trigger.asked_at).max().unwrap_or_default();
+            for trigger in triggers().filter(|trigger| trigger.asked_at + ONE_POLL >= latest) {
+                let age = now.saturating_sub(trigger.asked_at);
+                asked += usize::from(age <= tenths_of(LATELY));
+                silent += usize::from(age > trigger.longest_pause());
             }
-        })
+        }
+        (asked, silent)
     }
 
     fn triggers_of(

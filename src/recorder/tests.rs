@@ -347,3 +347,17 @@ async fn other_metadata_are_told_with_the_keys_and_take_no_memory_for_ever() {
     }
     assert!(bytes(&recorder) <= NAMESPACE_CAPACITY, "{}", bytes(&recorder));
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_is_the_same_after_a_silence_is_no_change() {
+    let recorder = Recorder::default();
+    for _ in 0..2 {
+        recorder.told(asker(1), Answer::Value(3.0), Instant::now());
+        recorder.told(asker(1), Answer::Active(true), Instant::now());
+        seconds(600).await;
+    }
+    let [changes] = <[_; 1]>::try_from(told(&recorder)).unwrap();
+    let ago: Vec<i64> = changes.iter().map(|(ago, _)| *ago).collect();
+    assert_eq!(ago, [1_200, 1_200, 600], "{changes:?}");
+    assert!(matches!(changes[2].1, Event::Silence { .. }));
+}

@@ -134,6 +134,11 @@ impl Trigger {
         true
     }
 
+    /// Returns whether this is what it was told last.
+    pub(super) fn is_told(&self, packed: Packed) -> bool {
+        self.value.packed == packed || self.activity.packed == packed
+    }
+
     /// Notes what it is told now, and returns the text that it does not quote any more.
     pub(super) fn tell(&mut self, packed: Packed, at: Tenths) -> Option<u32> {
         let told = match packed.unpacked() {

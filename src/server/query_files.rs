@@ -5,7 +5,7 @@ use crate::{
     config::{QueryFile, QueryFileState, QueryFiles},
     diagnostics::Misconfiguration,
     metrics::Metrics,
-    recorder::Incident,
+    recorder::{Incident, RejectedFile, Served},
 };
 
 /// The most faults of a file that one line of the log tells; `clapometer check` tells them all.
@@ -43,13 +43,17 @@ pub(super) fn report(now: &QueryFiles, before: &QueryFiles, metrics: &Metrics, r
             continue;
         }
         is_news = true;
-        let faults = file.faults.iter().flat_map(Misconfiguration::without_values);
-        shown.extend(faults.map(|fault| format!("{name}: {fault}")));
+        let faults: Vec<String> = file.faults.iter().flat_map(Misconfiguration::without_values).collect();
         lines += 1;
         match lines <= MOST_LINES {
-            true => report_file(&now.path(name).display().to_string(), file),
+            true => {
+                report_file(&now.path(name).display().to_string(), file);
+                let rejected = faults.first().map(|fault| rejected(name, file.state, fault));
+                rejected.into_iter().for_each(|incident| metrics.recorder.happened(incident));
+            }
             false => untold += 1,
         }
+        shown.extend(faults.into_iter().map(|fault| format!("{name}: {fault}")));
     }
     let news = match (shown.is_empty(), is_news) {
         (false, _) => News::Rejected,
@@ -57,13 +61,22 @@ pub(super) fn report(now: &QueryFiles, before: &QueryFiles, metrics: &Metrics, r
         (true, false) => News::Nothing,
     };
     if !shown.is_empty() {
-        metrics.recorder.happened(Incident::ReloadRejected { fault: shown.first().cloned().unwrap_or_default() });
         reloads.note(Reloaded::Rejected(shown));
     }
     if untold > 0 {
         tracing::error!(untold, "more query files have changed than are logged; clapometer check tells all");
     }
     news
+}
+
+/// Returns what the recorder keeps of a faulty file.
+fn rejected(name: &str, state: QueryFileState, fault: &str) -> Incident {
+    let served = match state {
+        QueryFileState::InForce => Served::OtherQueries,
+        QueryFileState::LastGood => Served::LastGood,
+        QueryFileState::NotServed => Served::Nothing,
+    };
+    Incident::ReloadRejected { fault: fault.to_owned(), file: Some(RejectedFile { name: name.to_owned(), served }) }
 }
 
 fn report_directory(files: &QueryFiles) {

@@ -29,7 +29,7 @@ use crate::{
     config::{Config, Environment, Listing},
     file,
     metrics::{CertificateLabels, Metrics, ReloadLabels, since_1970},
-    recorder::Incident,
+    recorder::{DroppedState, Incident},
     scaler::Catalog,
     shutdown::Supervisor,
 };
@@ -209,7 +209,7 @@ impl Reload {
         self.metrics.recorder.happened(match &reloaded {
             Reloaded::Applied(changed) => Incident::Reload { changed: changed.clone() },
             Reloaded::Rejected(faults) => {
-                Incident::ReloadRejected { fault: faults.first().cloned().unwrap_or_default() }
+                Incident::ReloadRejected { fault: faults.first().cloned().unwrap_or_default(), file: None }
             }
         });
         self.reloads.note(reloaded);
@@ -287,7 +287,29 @@ impl Reload {
         for gone in before.databases().keys().filter(|name| !databases.contains(name)) {
             self.metrics.forget_database(gone);
         }
+        self.drop_states();
         self.config = config;
+    }
+
+    /// Ends the states of databases that are switched off, and of those whose notifications no query waits for any
+    /// more.
+    fn drop_states(&self) {
+        let catalog = self.catalog.borrow();
+        let listens = |name: &String| {
+            let mut queries = catalog.sources().map(|source| source.query());
+            queries.any(|query| query.notify.is_some() && query.databases.contains(name))
+        };
+        for (name, database) in catalog.databases() {
+            let is_off = !database.settings().enabled;
+            if is_off {
+                self.metrics.forget_answers(name);
+            }
+            for state in [DroppedState::Down, DroppedState::Standby, DroppedState::Deaf] {
+                if is_off || state == DroppedState::Deaf && !listens(name) {
+                    self.metrics.recorder.happened(Incident::Dropped { database: name.clone(), state, is_off });
+                }
+            }
+        }
     }
 }
 

@@ -75,9 +75,10 @@ fn in_words(incident: Incident) -> (&'static str, Option<String>, Option<String>
         | Incident::Primary { database }
         | Incident::Hearing { database }
         | Incident::PoolFree { database }
+        | Incident::Dropped { database, .. }
         | Incident::SearchPathSet { database } => of("", database, String::new()),
         Incident::Reload { changed } => ("reload", None, None, changed),
-        Incident::ReloadRejected { fault } => ("reload", None, None, fault),
+        Incident::ReloadRejected { fault, .. } => ("reload", None, None, fault),
     }
 }
 

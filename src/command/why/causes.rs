@@ -4,9 +4,8 @@ use time::OffsetDateTime;
 
 use super::story::{State, Story, held};
 use crate::{
-    config::part_of_key,
     reading::stalled_rows,
-    recorder::{Event, History, Incident, TriggerHistory},
+    recorder::{DroppedState, Event, History, Incident, RejectedFile, Served, TriggerHistory},
     remedy,
     terminal::text::{number, plural, printable},
 };
@@ -25,7 +24,10 @@ impl Story<'_> {
         let mut causes = match state.error() {
             _ if !outage.is_empty() => outage,
             Some(_) if self.is_of_standstill(state, history) => Vec::new(),
-            Some((code, text)) => remedy::of_status(code, text).map(str::to_owned).into_iter().collect(),
+            Some((code, text)) => {
+                let rejected = self.of_file(code, history).into_iter();
+                rejected.chain(remedy::of_status(code, text).map(str::to_owned)).collect()
+            }
             None => {
                 let of_threshold = of_threshold(state).into_iter();
                 let of_path = self.of_path(state, history).into_iter();
@@ -62,6 +64,9 @@ impl Story<'_> {
                 match &happening.incident {
                     Incident::DatabaseUp { database: name } if name == database && happening.at <= since => {
                         causes.clear()
+                    }
+                    Incident::Dropped { database: name, state: DroppedState::Down, .. } if name == database => {
+                        causes.clear();
                     }
                     // The trigger is told the error until its next poll.
                     Incident::DatabaseUp { database: name } if name == database => ended_at = Some(happening.at),
@@ -128,7 +133,9 @@ impl Story<'_> {
         }
         let left = self.lasting(trigger, history, |incident| match incident {
             Incident::Standby { database } => Some((database, true)),
-            Incident::Primary { database } => Some((database, false)),
+            Incident::Primary { database } | Incident::Dropped { database, state: DroppedState::Standby, .. } => {
+                Some((database, false))
+            }
             _ => None,
         });
         if let Some((at, Incident::Standby { database })) = left {
@@ -171,6 +178,20 @@ impl Story<'_> {
         ))
     }
 
+    /// Names the query file that is not served, if a trigger is refused and one is not.
+    fn of_file(&self, code: &str, history: &History) -> Option<String> {
+        let past = history.incidents.iter().rev().filter(|happening| happening.at <= self.at);
+        past.filter(|_| code == "PermissionDenied").find_map(|happening| match &happening.incident {
+            Incident::ReloadRejected { fault, file: Some(RejectedFile { name, served: Served::Nothing }) } => Some(format!(
+                "None of the queries of {} is served, because it was rejected at {} ({}): is this query one of them?",
+                printable(name),
+                self.time(happening.at),
+                printable(fault)
+            )),
+            _ => None,
+        })
+    }
+
     /// Says that PostgreSQL counted nothing where it had counted rows before, and nothing here explains it.
     fn of_zero(&self, state: &State<'_>) -> Option<String> {
         let zero = state.value.filter(|change| matches!(change.event, Event::Value { value } if value == 0.0))?;
@@ -205,58 +226,6 @@ impl Story<'_> {
             self.time(at)
         ))
     }
-
-    /// Names the keys of the trigger's metadata that the latest deployment changed.
-    fn deployment(&self, state: &State<'_>, history: &History) -> Option<String> {
-        let trigger = state.trigger;
-        let of_keys = trigger.changes.iter().rev().filter(|change| change.at <= self.at).find_map(|change| {
-            let Event::Metadata { keys } = &change.event else { return None };
-            Some((change.at, format!("changed {} of the trigger's metadata", printable(keys))))
-        });
-        let of_query = self.query_before(trigger, history).map(|before| {
-            (trigger.first_asked_at, format!("changed the trigger's query, which was {} before,", before.query))
-        });
-        let (at, changed) = of_keys.or(of_query)?;
-        let before = value_before(trigger, at, history)
-            .map_or_else(String::new, |before| format!(" Before that, KEDA was told {before}."));
-        Some(format!("A deployment {changed} at {}.{before}", self.time(at)))
-    }
-
-    /// Names the latest reload that changed a trigger's query or, if it was told an error, one of its databases. An outage has
-    /// no cause in a query.
-    fn reload(&self, state: &State<'_>, history: &History, is_outage: bool) -> Option<String> {
-        let trigger = state.trigger;
-        let databases = trigger.databases.iter().filter(|_| state.error().is_some());
-        let mut names: Vec<String> = databases.map(|database| format!("databases.{}", part_of_key(database))).collect();
-        if !is_outage {
-            names.push(format!("queries.{}", part_of_key(&trigger.query)));
-        }
-        let is_of = |key: &str, name: &str| key.strip_prefix(name).is_some_and(|rest| rest.starts_with(['.', ' ']));
-        let past = history.incidents.iter().rev().filter(|happening| happening.at <= self.at);
-        let (at, keys) = past.into_iter().find_map(|happening| {
-            let Incident::Reload { changed } = &happening.incident else { return None };
-            let keys = changed
-                .split(", ")
-                .map(|key| key.split(" and ").next().unwrap_or(key))
-                .filter(|key| names.iter().any(|name| is_of(key, name)));
-            let keys: Vec<&str> = keys.collect();
-            (!keys.is_empty()).then_some((happening.at, keys))
-        })?;
-        let told = format!("A reload changed {} at {}.", printable(&keys.join(", ")), self.time(at));
-        let effect = match state.value {
-            Some(change) if matches!(change.event, Event::Value { .. }) && change.at < at => {
-                match keys.iter().any(|key| key.contains(".max_age")) {
-                    true => " The value has not changed since: a reading is told again until it is `max_age` old."
-                        .to_owned(),
-                    false => " The value has not changed since.".to_owned(),
-                }
-            }
-            Some(change) if change.at < at => " KEDA was told an error before that already.".to_owned(),
-            _ => value_before(trigger, at, history)
-                .map_or_else(String::new, |before| format!(" Before that, KEDA was told {before}.")),
-        };
-        Some(told + &effect)
-    }
 }
 
 /// Says that a value is not the number of the query itself.
@@ -266,19 +235,6 @@ fn of_divisor(state: &State<'_>) -> Option<String> {
         "The value is what the query returned, divided by {} (`divideBy`, or `divide_by` of the query).",
         number(divisor)
     ))
-}
-
-/// Returns the value and the target that the triggers of a query had been told before a time.
-fn value_before(trigger: &TriggerHistory, at: OffsetDateTime, history: &History) -> Option<String> {
-    let siblings = history.triggers.iter().filter(|sibling| sibling.query == trigger.query);
-    let values = siblings.flat_map(|sibling| {
-        sibling.changes.iter().filter(|change| change.at < at).filter_map(|change| match change.event {
-            Event::Value { value } => Some((change.at, value, sibling.target)),
-            _ => None,
-        })
-    });
-    let (_, value, target) = values.max_by_key(|(at, ..)| *at)?;
-    Some(number(value) + &target.map_or_else(String::new, |target| format!(" / {}", number(target))))
 }
 
 /// Says that there are rows which no worker gets, and which are not counted.

@@ -2,7 +2,7 @@
 
 use time::OffsetDateTime;
 
-use super::story::{State, Story};
+use super::story::{ONE_POLL, State, Story};
 use crate::{
     recorder::{Connection, EndedBy, Event, History, TriggerHistory},
     remedy,
@@ -49,6 +49,29 @@ impl Story<'_> {
             }
             None => String::new(),
         }
+    }
+
+    /// Says of a trigger that KEDA does not ask for, while it asks for `others` of its object.
+    pub(super) fn told_of_removal(
+        &self,
+        state: &State<'_>,
+        others: &[&State<'_>],
+        history: &History,
+    ) -> Option<String> {
+        let last_asked_at = state.trigger.last_asked_at;
+        if self.silence(state.trigger, history)?.until.is_some() {
+            return Some(self.told_of_silence(state, history));
+        }
+        let goes_on = last_asked_at >= history.from
+            && others.iter().any(|other| other.trigger.last_asked_at > last_asked_at + ONE_POLL);
+        let told = || {
+            format!(
+                "KEDA asked for {} until {}, and still asks for other triggers of the object: this one was removed, or asks for something else.",
+                printable(&state.trigger.query),
+                self.time(last_asked_at)
+            )
+        };
+        goes_on.then(told)
     }
 
     /// Says what became of the connection in a silence that has ended.

@@ -30,6 +30,9 @@ const MOST_MOMENTS: usize = 4;
 /// The age of a process up to which the report says that it cannot know what was before.
 const YOUNG: Duration = Duration::from_secs(600);
 
+/// The age of a process at which its triggers have got their first answers: two of KEDA's default polling intervals.
+const AT_THE_START: Duration = Duration::from_secs(60);
+
 /// The advice on where to look for what a process does not know.
 const ELSEWHERE: &str = "Look at the other pods, at the metrics, and at `kubectl logs --previous`; `kubectl describe pod` has the restarts and their causes.";
 
@@ -138,8 +141,6 @@ impl Story<'_> {
             self.say(&format!("The process started after that, at {started}, so it cannot know. {ELSEWHERE}"), lines);
         } else if history.remembers_since > self.at {
             self.say(&format!("It has forgotten what was before {since}, so it cannot know. {ELSEWHERE}"), lines);
-        } else if self.at - history.started_at < YOUNG {
-            self.say(&format!("The process started at {started}, and cannot know what was before. {ELSEWHERE}"), lines);
         }
         if history.now + CLOCK_DIFFERENCE < self.at {
             self.say(&format!("By its clock that is still to come: it is {} there.", self.time(history.now)), lines);
@@ -154,11 +155,16 @@ impl Story<'_> {
             );
         }
         let states = self.states(history);
-        self.told_of_standstill(&states, history).into_iter().for_each(|text| self.say(&text, lines));
+        let standstill = self.told_of_standstill(&states, history);
+        standstill.iter().for_each(|text| self.say(text, lines));
+        let mut is_explained = standstill.is_some();
         let (silent, present): (Vec<&State<'_>>, Vec<&State<'_>>) =
             states.iter().partition(|state| self.silence(state.trigger, history).is_some());
         match (present.is_empty(), silent.iter().max_by_key(|state| state.trigger.last_asked_at)) {
-            (true, Some(state)) => self.say(&self.told_of_silence(state, history), lines),
+            (true, Some(state)) => {
+                is_explained |= state.trigger.connection.is_some();
+                self.say(&self.told_of_silence(state, history), lines);
+            }
             (true, None) => {
                 let first = history.triggers.iter().map(|trigger| trigger.first_asked_at).min();
                 let first = first.map_or_else(|| "never".to_owned(), |first| format!("at {}", self.time(first)));
@@ -167,12 +173,29 @@ impl Story<'_> {
                     false => self.say(&format!("KEDA had not asked for it: it first did {first}."), lines),
                 }
             }
-            (false, _) => present.iter().for_each(|state| {
-                self.say(&self.told(state, history), lines);
-                self.causes(state, history).iter().for_each(|cause| self.say(cause, lines));
-            }),
+            (false, _) => {
+                for state in &present {
+                    self.say(&self.told(state, history), lines);
+                    let causes = self.causes(state, history);
+                    is_explained |= !causes.is_empty();
+                    causes.iter().for_each(|cause| self.say(cause, lines));
+                }
+                let removed = silent.iter().filter_map(|state| self.told_of_removal(state, &present, history));
+                removed.for_each(|text| self.say(&text, lines));
+            }
         }
         self.tell_before(&states, history, lines);
+        if history.started_at <= self.at && self.at - history.started_at < YOUNG {
+            let began_at_the_start = states
+                .iter()
+                .filter_map(|state| state.value)
+                .any(|change| change.at - history.started_at < AT_THE_START);
+            let elsewhere = if is_explained && !began_at_the_start { "" } else { ELSEWHERE };
+            self.say(
+                format!("The process started at {started}, and cannot know what was before. {elsewhere}").trim_end(),
+                lines,
+            );
+        }
         if let Some(outlook) = &self.outlook {
             let answers: Vec<ScalerAnswer> = present.iter().filter_map(|state| state.answer()).collect();
             let has_failed = present.iter().any(|state| state.has_failed());
@@ -210,6 +233,7 @@ impl Story<'_> {
     /// Returns what the triggers had been told at the moment, without those that something newer had replaced.
     fn states<'a>(&self, history: &'a History) -> Vec<State<'a>> {
         let known = history.triggers.iter().filter(|trigger| trigger.first_asked_at <= self.at);
+        let known = known.filter(|trigger| !self.is_replaced(trigger, history));
         let states: Vec<State<'a>> = known.map(|trigger| State::of(trigger, self.at)).collect();
         let is_replaced = |one: &State<'_>| {
             states.iter().filter(|other| other.is_refused() != one.is_refused()).any(|other| {
@@ -241,7 +265,12 @@ impl Story<'_> {
                 format!(" and was told {}{target} (value / target), {}", number(*value), since(change))
             }
             Some((change, Event::NoValue { code, text })) => {
-                format!(" and was told an error instead of a value, {}: {code}, \"{}\"", since(change), printable(text))
+                let first = first_of_errors(trigger, change);
+                let first = first.map_or_else(String::new, |(at, code, text)| {
+                    format!(" since {}: {code}, \"{}\"; then,", self.time(at), printable(text))
+                });
+                let (code, text) = (code.as_str(), printable(text));
+                format!(" and was told an error instead of a value,{first} {}: {code}, \"{text}\"", since(change))
             }
             Some((change, Event::Refusal { code, text })) => {
                 let (query, text) = (printable(&trigger.query), printable(text));
@@ -333,6 +362,19 @@ impl<'a> State<'a> {
             _ => None,
         }
     }
+}
+
+/// Returns the first error, with its time, code and text, of those that a trigger was told in a row up to another one.
+fn first_of_errors<'a>(trigger: &'a TriggerHistory, latest: &Change) -> Option<(OffsetDateTime, &'a str, &'a str)> {
+    let told = trigger.changes.iter().rev().skip_while(|change| !std::ptr::eq(*change, latest));
+    let values = told
+        .skip(1)
+        .filter(|change| matches!(change.event, Event::Value { .. } | Event::NoValue { .. } | Event::Refusal { .. }));
+    let errors = values.map_while(|change| match &change.event {
+        Event::NoValue { code, text } => Some((change.at, code.as_str(), text.as_str())),
+        _ => None,
+    });
+    errors.last()
 }
 
 /// Returns the number of a trigger among those that asked for the same query at the same time, in the order in which they first asked,

@@ -1,3 +1,4 @@
+mod before;
 mod causes;
 
 use time::{OffsetDateTime, UtcOffset, format_description::well_known::Rfc3339};
@@ -6,7 +7,10 @@ use super::{ask::Answered, exit, outlook::Outlook, story::Story};
 use crate::{
     command::Exit,
     manifest::Manifest,
-    recorder::{Change, Connection, EndedBy, Event, Happening, History, Incident, Stalled, TriggerHistory},
+    recorder::{
+        Change, Connection, DroppedState, EndedBy, Event, Happening, History, Incident, RejectedFile, Served, Stalled,
+        TriggerHistory,
+    },
     terminal::style::ColorChoice,
 };
 
@@ -294,17 +298,17 @@ fn a_reload_of_its_query_is_told_beside_what_it_changed() {
     let now = trigger("02:30:20", "08:59:50", vec![value("02:30:20", 12.0), active("02:30:20", true)]);
     let page = told_after(vec![("02:30:00", reload("queries.jobs.target"))], vec![before, now]);
     assert!(
-        page.contains("A reload changed queries.jobs.target at 02:30:00. Before that, KEDA was told 12 / 2."),
+        page.contains(
+            "A reload changed queries.jobs.target at 02:30:00. Before that, KEDA was told 12 / 2, since 01:30:00."
+        ),
         "{page}"
     );
-    assert!(
-        page.contains("02:30:20 the trigger's metadata changed, or its query's target, activation or divisor"),
-        "{page}"
-    );
+    assert!(page.contains("02:30:20 the trigger or its query was changed: target 5, which was 2 before"), "{page}");
     let failing = || vec![trigger("00:10:00", "08:59:50", vec![value("01:30:00", 12.0), away("02:31:00")])];
     let host = ("02:30:00", reload("databases.claps.host, queries.jobs.sql"));
     let page = told_after(vec![host, ("02:30:50", down("unreachable", Some("No such name.")))], failing());
-    let words = "No such name. A reload changed databases.claps.host at 02:30:00. Before that, KEDA was told 12 / 5.";
+    let words =
+        "No such name. A reload changed databases.claps.host at 02:30:00. Before that, KEDA was told 12 / 5, since";
     assert!(page.contains(words), "{page}");
     let older = vec![trigger("00:10:00", "08:59:50", vec![value("01:30:00", 12.0), away("02:00:00")])];
     let page = told_after(
@@ -408,7 +412,7 @@ fn a_deployment_is_told_with_the_keys_that_it_changed_and_so_is_a_divisor() {
         flat(&told_of("03:12:00", vec![before, now]))
     };
     let page = told(trigger("00:10:00", "02:59:30", vec![value("01:30:00", 412.0)]));
-    let cause = "A deployment changed divideBy, param.region of the trigger's metadata at 03:00:00. Before that, KEDA was told 412 / 5.";
+    let cause = "A deployment changed divideBy, param.region of the trigger's metadata at 03:00:00: divisor 100, which was 1 before. Before that, KEDA was told 412 / 5, since";
     assert!(page.contains(cause), "{page}");
     assert!(page.contains("divided by 100 (`divideBy`, or `divide_by` of the query)."), "{page}");
     assert!(page.contains("03:00:00 the trigger's metadata changed: divideBy, param.region"), "{page}");
@@ -421,7 +425,9 @@ fn a_deployment_is_told_with_the_keys_that_it_changed_and_so_is_a_divisor() {
     };
     let page = query("02:59:30");
     assert!(
-        page.contains("A deployment changed the trigger's query, which was invoices before, at 03:00:00."),
+        page.contains(
+            "A deployment changed the trigger's query, which was invoices until 02:59:30, to jobs at 03:00:00."
+        ),
         "{page}"
     );
     assert!(page.contains("03:00:00 the trigger's query changed from invoices to jobs"), "{page}");

@@ -6,7 +6,7 @@ use time::OffsetDateTime;
 
 use super::story::{ONE_POLL, Story, alike, held};
 use crate::{
-    recorder::{Change, Event, History, Incident, TriggerHistory},
+    recorder::{Change, DroppedState, Event, History, Incident, RejectedFile, Served, TriggerHistory},
     terminal::{
         reading_width,
         style::{ColorChoice, Style},
@@ -25,19 +25,29 @@ impl Story<'_> {
         }
         let several = history.triggers.iter().any(|trigger| trigger.query != history.triggers[0].query);
         let mut changes: Vec<(OffsetDateTime, String, Style)> = Vec::new();
-        // Before what they may have caused in the same moment.
-        for (index, trigger) in history.triggers.iter().enumerate().skip(1).filter(|(_, one)| one.target.is_some()) {
+        // What may be the cause comes first among the changes of one second.
+        if history.started_at >= history.from {
+            changes.push((history.started_at, "the process started".to_owned(), Style::Quiet));
+        }
+        let shown = history.incidents.iter().filter(|happening| happening.at >= history.from);
+        changes.extend(shown.map(|happening| {
+            let (text, style) = incident(&happening.incident);
+            (happening.at, text, style)
+        }));
+        for (index, trigger) in history.triggers.iter().enumerate().skip(1) {
             let mut before = history.triggers[..index].iter().filter(|before| before.query == trigger.query);
-            let is_later = before.any(|before| before.first_asked_at + ONE_POLL < trigger.first_asked_at);
+            let is_later = trigger.target.is_some()
+                && before.any(|before| before.first_asked_at + ONE_POLL < trigger.first_asked_at);
             let is_told = trigger.changes.iter().any(|change| matches!(change.event, Event::Metadata { .. }));
-            if is_later && !is_told && trigger.first_asked_at >= history.from {
-                let text = "the trigger's metadata changed, or its query's target, activation or divisor";
-                changes.push((trigger.first_asked_at, text.to_owned(), Style::Quiet));
-            }
-            if let Some(before) = self.query_before(trigger, history) {
-                let text = format!("the trigger's query changed from {} to {}", before.query, trigger.query);
-                changes.push((trigger.first_asked_at, text, Style::Quiet));
-            }
+            let predecessor = self.predecessor(trigger, history);
+            let text = match predecessor.filter(|before| before.query != trigger.query) {
+                Some(before) => format!("the trigger's query changed from {} to {}", before.query, trigger.query),
+                None if is_later && !is_told && trigger.first_asked_at >= history.from => {
+                    changed_trigger(predecessor, trigger)
+                }
+                None => continue,
+            };
+            changes.push((trigger.first_asked_at, text, Style::Quiet));
         }
         for trigger in &history.triggers {
             let query = match (several, alike(trigger, history)) {
@@ -52,14 +62,6 @@ impl Story<'_> {
                 (change.at, format!("{query}{text}"), style)
             }));
         }
-        let shown = history.incidents.iter().filter(|happening| happening.at >= history.from);
-        changes.extend(shown.map(|happening| {
-            let (text, style) = incident(&happening.incident);
-            (happening.at, text, style)
-        }));
-        if history.started_at >= history.from {
-            changes.push((history.started_at, "the process started".to_owned(), Style::Quiet));
-        }
         if history.triggers_left_off > 0 {
             let others = plural(history.triggers_left_off, "other trigger", "other triggers");
             self.say(
@@ -67,8 +69,8 @@ impl Story<'_> {
                 lines,
             );
         }
-        changes.sort_by_key(|(at, _, _)| *at);
-        let before = changes.partition_point(|(at, _, _)| *at <= self.at);
+        changes.sort_by_key(|(at, _, _)| at.unix_timestamp());
+        let before = changes.partition_point(|(at, _, _)| at.unix_timestamp() <= self.at.unix_timestamp());
         let first = before.saturating_sub(MOST_LINES / 2).min(changes.len().saturating_sub(MOST_LINES));
         let shown = &changes[first..changes.len().min(first + MOST_LINES)];
         let (from, until) =
@@ -93,19 +95,6 @@ impl Story<'_> {
         }
     }
 
-    /// Returns the trigger of another query that a trigger has taken the place of.
-    pub(super) fn query_before<'a>(
-        &self,
-        trigger: &TriggerHistory,
-        history: &'a History,
-    ) -> Option<&'a TriggerHistory> {
-        let began = trigger.first_asked_at;
-        let others = history.triggers.iter().filter(|other| other.target.is_some() && other.first_asked_at < began);
-        let latest = others.max_by_key(|other| other.last_asked_at)?;
-        let has_left = latest.query != trigger.query && latest.last_asked_at < began && history.now > began + ONE_POLL;
-        (has_left && began >= history.from).then_some(latest)
-    }
-
     fn change(&self, change: &Change, trigger: &TriggerHistory) -> (String, Style) {
         let word = |active: bool| if active { "active" } else { "inactive" };
         match &change.event {
@@ -128,6 +117,41 @@ impl Story<'_> {
     }
 }
 
+/// Says what was rejected, and what has been in force since.
+pub(super) fn rejected(file: Option<&RejectedFile>) -> String {
+    let Some(RejectedFile { name, served }) = file else {
+        return "a wrong configuration was rejected, and the one before stayed in force".to_owned();
+    };
+    let name = printable(name);
+    match served {
+        Served::OtherQueries => format!("names of the query file {name} are taken, and its other queries are served"),
+        Served::LastGood => format!("the query file {name} was rejected, and its last good version stayed in force"),
+        Served::Nothing => format!("the query file {name} was rejected, and none of its queries is served"),
+    }
+}
+
+/// Returns the numbers of a trigger that are not those of the one before it.
+pub(super) fn other_numbers(before: Option<&TriggerHistory>, trigger: &TriggerHistory) -> String {
+    let changed = |name: &str, number_of: fn(&TriggerHistory) -> Option<f64>| {
+        let (before, after) = (before.and_then(number_of)?, number_of(trigger)?);
+        (before != after).then(|| format!("{name} {}, which was {} before", number(after), number(before)))
+    };
+    let numbers = [
+        changed("target", |one| one.target),
+        changed("activation", |one| one.activation),
+        changed("divisor", |one| one.divide_by),
+    ];
+    numbers.into_iter().flatten().collect::<Vec<String>>().join("; ")
+}
+
+/// Says that a trigger goes on as another one.
+fn changed_trigger(before: Option<&TriggerHistory>, trigger: &TriggerHistory) -> String {
+    match other_numbers(before, trigger).as_str() {
+        "" => "the trigger's metadata changed, or its query's target, activation or divisor".to_owned(),
+        numbers => format!("the trigger or its query was changed: {numbers}"),
+    }
+}
+
 fn incident(incident: &Incident) -> (String, Style) {
     let with = |text: &str, detail: &str| match detail {
         "" => text.to_owned(),
@@ -135,9 +159,7 @@ fn incident(incident: &Incident) -> (String, Style) {
     };
     match incident {
         Incident::Reload { changed } => (with("the configuration was reloaded", changed), Style::Quiet),
-        Incident::ReloadRejected { fault } => {
-            (with("a wrong configuration was rejected, and the one before stayed in force", fault), Style::Warning)
-        }
+        Incident::ReloadRejected { fault, file } => (with(&rejected(file.as_ref()), fault), Style::Warning),
         Incident::DatabaseDown { database, reason, step } => {
             (with(&format!("database {database} failed ({reason})"), step.as_deref().unwrap_or_default()), Style::Bad)
         }
@@ -177,6 +199,17 @@ fn incident(incident: &Incident) -> (String, Style) {
             ),
             Style::Bad,
         ),
+        Incident::Dropped { database, is_off: false, .. } => {
+            (format!("no query waited for notifications of {database} any more"), Style::Quiet)
+        }
+        Incident::Dropped { database, state, .. } => {
+            let state = match state {
+                DroppedState::Down => "its outage",
+                DroppedState::Standby => "its readings from a standby",
+                DroppedState::Deaf => "its lost notifications",
+            };
+            (format!("database {database} was switched off, and {state} of no interest any more"), Style::Quiet)
+        }
         Incident::Hearing { database } => (format!("notifications of {database} arrived again"), Style::Good),
     }
 }

@@ -158,6 +158,11 @@ impl Place {
         self.scraped_time = None;
     }
 
+    /// Returns whether it was not asked for until a time for so long that it counts as silent.
+    pub(super) fn is_missed_until(&self, until: Instant) -> bool {
+        until.saturating_duration_since(self.asked_at) > silent_after(self.rhythm)
+    }
+
     pub(super) fn is_of(&self, namespace: &str, name: &str) -> bool {
         self.labels.namespace == namespace && self.labels.name == name
     }

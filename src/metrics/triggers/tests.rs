@@ -41,6 +41,11 @@ impl World {
         self.names().iter().any(|series| series.contains(&wanted))
     }
 
+    fn knows_query(&self, query: &str) -> bool {
+        let wanted = format!("query=\"{query}\"");
+        self.names().iter().any(|series| series.contains(&wanted))
+    }
+
     fn value(&self) -> Option<String> {
         let series = self.series("clapometer_trigger_value");
         assert!(series.len() <= 1, "{series:?}");
@@ -415,4 +420,22 @@ async fn a_refusal_that_is_mended_is_not_told_beside_a_fault() {
     let (key, _) = world.triggers.asked(trigger("job"), Instant::now());
     world.triggers.told(key, Told::NoValue("Unavailable", Fault::Unreachable), Instant::now());
     assert!(state().refusal.is_none() && state().fault.is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_trigger_of_another_query_ends_the_series_of_the_one_before_and_a_silent_object_keeps_its_own() {
+    let world = World::new();
+    world.poll(trigger("mails"), 1.0);
+    world.poll(trigger("exports"), 1.0);
+    let renamed = TriggerId { query: "orders", ..trigger("mails") };
+    for _ in 0..5 {
+        assert_eq!(world.names().len(), 2 + usize::from(world.knows_query("orders")));
+        tokio::time::advance(Duration::from_secs(30)).await;
+        world.poll(renamed, 1.0);
+    }
+    assert!(world.knows("mails") && world.knows("exports") && world.knows_query("orders"));
+    assert_eq!(world.names().len(), 2, "{:?}", world.names());
+    let (states, _) = world.triggers.states(Instant::now());
+    let silent: Vec<_> = states.iter().filter(|state| state.is_silent(Instant::now())).collect();
+    assert_eq!((states.len(), silent.len(), silent[0].labels.name.as_str()), (2, 1, "exports"));
 }

@@ -1,0 +1,168 @@
+//! What was before a reload or a deployment changed a trigger: its query, its numbers, and what KEDA was told.
+
+use time::{Duration, OffsetDateTime};
+
+use super::{
+    story::{ONE_POLL, State, Story},
+    timeline::other_numbers,
+};
+use crate::{
+    config::part_of_key,
+    recorder::{Change, Event, History, Incident, TriggerHistory},
+    terminal::text::{number, printable},
+};
+
+/// The longest time between the last poll of a trigger and the first one of what took its place, while other triggers
+/// of the object are asked for: three of KEDA's default polling intervals, or of its own.
+const REPLACED_WITHIN: Duration = Duration::seconds(90);
+
+impl Story<'_> {
+    /// Returns the trigger that a trigger has taken the place of, which is another query, or other metadata; none if it
+    /// may be one of several.
+    pub(super) fn predecessor<'a>(&self, trigger: &TriggerHistory, history: &'a History) -> Option<&'a TriggerHistory> {
+        let began = trigger.first_asked_at;
+        if began < history.from || history.now <= began + ONE_POLL {
+            return None;
+        }
+        let has_left = |other: &&TriggerHistory| other.target.is_some() && other.last_asked_at < began;
+        let mut left: Vec<&TriggerHistory> = history.triggers.iter().filter(has_left).collect();
+        left.sort_by_key(|other| other.last_asked_at);
+        let latest = left.pop()?;
+        if left.last().is_some_and(|other| other.last_asked_at + ONE_POLL > latest.last_asked_at) {
+            return None;
+        }
+        let is_in_between = |other: &TriggerHistory| other.first_asked_at < began && other.last_asked_at >= began;
+        let goes_on = history.triggers.iter().any(is_in_between);
+        let interval = Duration::saturating_seconds_f64(3.0 * latest.interval_seconds.unwrap_or_default());
+        let is_soon = began - latest.last_asked_at <= interval.max(REPLACED_WITHIN);
+        (is_soon || !goes_on).then_some(latest)
+    }
+
+    /// Returns whether another trigger had taken the place of a trigger by the moment.
+    pub(super) fn is_replaced(&self, trigger: &TriggerHistory, history: &History) -> bool {
+        let later = history.triggers.iter().filter(|other| other.first_asked_at <= self.at);
+        later.filter_map(|other| self.predecessor(other, history)).any(|before| std::ptr::eq(before, trigger))
+    }
+
+    /// Names the keys of the trigger's metadata that the latest deployment changed.
+    pub(super) fn deployment(&self, state: &State<'_>, history: &History) -> Option<String> {
+        let trigger = state.trigger;
+        let of_keys = trigger.changes.iter().rev().filter(|change| change.at <= self.at).find_map(|change| {
+            let Event::Metadata { keys } = &change.event else { return None };
+            Some((change.at, format!("changed {} of the trigger's metadata", printable(keys))))
+        });
+        let other_query = self.predecessor(trigger, history).filter(|before| before.query != trigger.query);
+        let of_query = other_query.map(|before| {
+            let changed = format!(
+                "changed the trigger's query, which was {} until {}, to {}",
+                printable(&before.query),
+                self.time(before.last_asked_at),
+                printable(&trigger.query)
+            );
+            (trigger.first_asked_at, changed)
+        });
+        let (at, changed) = of_keys.or(of_query)?;
+        let numbers = match other_numbers(self.predecessor(trigger, history), trigger).as_str() {
+            numbers if at == trigger.first_asked_at && !numbers.is_empty() => format!(": {numbers}"),
+            _ => String::new(),
+        };
+        let before = self.told_before(trigger, at, history);
+        Some(format!("A deployment {changed} at {}{numbers}.{before}", self.time(at)))
+    }
+
+    /// Names the latest reload that changed a trigger's query or, if it was told an error, one of its databases. An
+    /// outage has no cause in a query.
+    pub(super) fn reload(&self, state: &State<'_>, history: &History, is_outage: bool) -> Option<String> {
+        let trigger = state.trigger;
+        let databases = trigger.databases.iter().filter(|_| state.error().is_some());
+        let mut names: Vec<String> = databases.map(|database| format!("databases.{}", part_of_key(database))).collect();
+        if !is_outage {
+            names.push(format!("queries.{}", part_of_key(&trigger.query)));
+        }
+        let is_of = |key: &str| {
+            let is_of = |name: &String| key.strip_prefix(name).is_some_and(|rest| rest.starts_with(['.', ' ']));
+            names.iter().any(is_of)
+        };
+        let past = history.incidents.iter().rev().filter(|happening| happening.at <= self.at);
+        let (at, keys, all) = past.into_iter().find_map(|happening| {
+            let Incident::Reload { changed } = &happening.incident else { return None };
+            let all: Vec<&str> = changed.split(", ").map(|key| key.split(" and ").next().unwrap_or(key)).collect();
+            let keys: Vec<&str> = all.iter().copied().filter(|key| is_of(key)).collect();
+            (!keys.is_empty()).then_some((happening.at, keys, all))
+        })?;
+        let told = format!("A reload {} at {}.", what_a_reload_did(&keys, &all), self.time(at));
+        let effect = match state.value {
+            Some(change) if matches!(change.event, Event::Value { .. }) && change.at < at => {
+                match keys.iter().any(|key| key.contains(".max_age")) {
+                    true => " The value has not changed since: a reading is told again until it is `max_age` old."
+                        .to_owned(),
+                    false => " The value has not changed since.".to_owned(),
+                }
+            }
+            Some(change) if change.at < at => " KEDA was told an error before that already.".to_owned(),
+            _ => self.told_before(trigger, at, history),
+        };
+        Some(told + &effect)
+    }
+
+    /// Says what KEDA was told last before a time, by the trigger or by the one whose place it has taken.
+    fn told_before(&self, trigger: &TriggerHistory, at: OffsetDateTime, history: &History) -> String {
+        let latest = |one: &TriggerHistory| {
+            let before = one.changes.iter().filter(|change| change.at < at);
+            before.rev().find(|change| is_value(change)).map(|change| (change.clone(), one.target))
+        };
+        let refused =
+            history.triggers.iter().filter(|one| one.target.is_none() && one.last_asked_at < trigger.first_asked_at);
+        let before =
+            || refused.chain(self.predecessor(trigger, history)).filter_map(latest).max_by_key(|(change, _)| change.at);
+        let told = latest(trigger).or_else(before);
+        let Some((change, target)) = told else { return String::new() };
+        let since = self.time(change.at);
+        match change.event {
+            Event::Value { value } => {
+                let target = target.map_or_else(String::new, |target| format!(" / {}", number(target)));
+                format!(" Before that, KEDA was told {}{target}, since {since}.", number(value))
+            }
+            Event::NoValue { code, .. } | Event::Refusal { code, .. } => {
+                format!(" Before that, KEDA was told an error, {code}, since {since}.")
+            }
+            _ => String::new(),
+        }
+    }
+}
+
+fn is_value(change: &Change) -> bool {
+    matches!(change.event, Event::Value { .. } | Event::NoValue { .. } | Event::Refusal { .. })
+}
+
+/// Says what a reload did to the keys of a trigger: a query or a database is added or removed, and the other keys are
+/// changed.
+fn what_a_reload_did(keys: &[&str], all: &[&str]) -> String {
+    let (whole, changed): (Vec<&str>, Vec<&str>) = keys.iter().partition(|key| as_a_whole(key).is_some());
+    let mut deeds = Vec::new();
+    for (deed, section, name) in whole.into_iter().filter_map(as_a_whole) {
+        let added =
+            all.iter().filter_map(|key| as_a_whole(key)).filter(|(other, of, _)| (*other, *of) == ("added", section));
+        let added: Vec<&str> = added.map(|(.., name)| name).collect();
+        let beside = match deed == "removed" && !added.is_empty() {
+            true => format!(" (and added {})", printable(&added.join(", "))),
+            false => String::new(),
+        };
+        let kind = if section == "queries" { "query" } else { "database" };
+        deeds.push(format!("{deed} the {kind} {}{beside}", printable(name)));
+    }
+    if !changed.is_empty() {
+        deeds.push(format!("changed {}", printable(&changed.join(", "))));
+    }
+    deeds.join(" and ")
+}
+
+/// Returns what happened to a query or a database as a whole, with its section and its name.
+fn as_a_whole(key: &str) -> Option<(&'static str, &str, &str)> {
+    let (key, deed) = match key.strip_suffix(" added") {
+        Some(key) => (key, "added"),
+        None => (key.strip_suffix(" removed")?, "removed"),
+    };
+    let (section, name) = key.split_once('.')?;
+    Some((deed, section, name.trim_matches('"')))
+}

@@ -1,0 +1,148 @@
+//! What was before, and what took its place.
+
+use super::*;
+
+fn keys(time: &str, keys: &str) -> Change {
+    change(time, Event::Metadata { keys: keys.to_owned() })
+}
+
+#[test]
+fn the_cause_comes_first_among_the_changes_of_one_second() {
+    let changes = vec![value("01:30:00", 12.0), away("03:04:31")];
+    let mut asked = history("03:12:00", vec![trigger("00:10:00", "08:59:50", changes)]);
+    let later = at("03:04:31") + time::Duration::milliseconds(400);
+    asked.incidents.push(Happening { at: later, incident: down("deadline_exceeded", None) });
+    let page = flat(&told("03:12:00", None, vec![("a:1", Ok(asked))]));
+    let (_, list) = page.split_once("What changed").unwrap();
+    assert!(list.find("database claps failed").unwrap() < list.find("no value").unwrap(), "{list}");
+}
+
+#[test]
+fn what_keda_was_told_before_is_the_latest_answer_even_if_that_was_an_error() {
+    let mut before = trigger("00:10:00", "02:59:30", vec![value("01:30:00", 12.0), away("02:50:00")]);
+    before.target = Some(1.0);
+    let now = trigger("03:00:00", "08:59:50", vec![keys("03:00:00", "targetQueryValue"), value("03:00:00", 3.0)]);
+    let page = flat(&told_of("03:12:00", vec![before, now]));
+    let words = "A deployment changed targetQueryValue of the trigger's metadata at 03:00:00: target 5, which was 1 before. Before that, \
+                 KEDA was told an error, Unavailable, since 02:50:00.";
+    assert!(page.contains(words), "{page}");
+}
+
+#[test]
+fn a_query_that_a_reload_removed_is_told_with_what_it_added() {
+    let told = |changed: &str| {
+        let mut refusal = trigger("02:30:20", "08:59:50", vec![refused("02:30:20")]);
+        (refusal.target, refusal.databases) = (None, Vec::new());
+        told_after(vec![("02:30:00", reload(changed))], vec![refusal])
+    };
+    let page = told("queries.jobs removed, queries.jobs-v2 added");
+    assert!(page.contains("A reload removed the query jobs (and added jobs-v2) at 02:30:00."), "{page}");
+    assert!(told("queries.jobs removed").contains("A reload removed the query jobs at 02:30:00."));
+    assert!(told("queries.jobs added").contains("A reload added the query jobs at 02:30:00."));
+}
+
+#[test]
+fn a_trigger_that_asks_for_another_query_has_one_state_and_no_silence() {
+    let told = |refused_after: bool, others: bool| {
+        let mut before = trigger("00:10:00", "02:59:30", vec![value("01:30:00", 12.0), active("01:30:00", true)]);
+        (before.query, before.is_silent) = ("invoices".to_owned(), true);
+        let changes = if refused_after { vec![refused("03:00:00")] } else { vec![value("03:00:00", 0.0)] };
+        let mut now = trigger("03:00:00", "08:59:50", changes);
+        now.target = now.target.filter(|_| !refused_after);
+        let mut other = trigger("00:10:00", "08:59:50", vec![value("01:30:00", 7.0)]);
+        other.query = "mails".to_owned();
+        let triggers = if others { vec![before, other, now] } else { vec![before, now] };
+        flat(&told_of("03:12:00", triggers))
+    };
+    for (refused_after, others) in [(false, false), (false, true), (true, false)] {
+        let page = told(refused_after, others);
+        assert!(
+            page.contains("the trigger's query, which was invoices until 02:59:30, to jobs at 03:00:00."),
+            "{page}"
+        );
+        assert!(!page.contains("KEDA asked for invoices") && !page.contains("KEDA has not asked"), "{page}");
+        assert!(page.contains("03:00:00 the trigger's query changed from invoices to jobs"), "{page}");
+    }
+}
+
+#[test]
+fn a_trigger_that_was_taken_away_is_told_beside_those_that_keda_still_asks_for() {
+    let mut gone = trigger("00:10:00", "02:40:00", vec![value("01:30:00", 12.0)]);
+    (gone.query, gone.is_silent) = ("invoices".to_owned(), true);
+    let page = flat(&told_of("03:12:00", vec![gone, trigger("00:10:00", "08:59:50", vec![value("01:30:00", 3.0)])]));
+    let words = "KEDA asked for invoices until 02:40:00, and still asks for other triggers of the object";
+    assert!(page.contains(words) && page.contains("was told 3 / 5"), "{page}");
+}
+
+#[test]
+fn a_young_process_says_what_it_cannot_know_after_the_cause() {
+    let told = |first: Change, started: &str| {
+        let mut young = history("03:12:00", vec![trigger("03:05:00", "08:59:50", vec![first])]);
+        young.started_at = at(started);
+        young.incidents.push(Happening { at: at("03:10:00"), incident: down("deadline_exceeded", None) });
+        let page = flat(&told("03:12:00", None, vec![("a:1", Ok(young))]));
+        page.split_once("What changed").expect("there is a list").0.to_owned()
+    };
+    let page = told(away("03:10:01"), "03:04:00");
+    assert!(page.trim_end().ends_with("The process started at 03:04:00, and cannot know what was before."), "{page}");
+    assert!(page.find("Database claps had failed").unwrap() < page.find("The process started").unwrap(), "{page}");
+    assert!(told(value("03:10:01", 3.0), "03:04:00").contains("cannot know what was before. Look at the other pods"));
+    assert!(told(away("03:10:01"), "03:09:50").contains("cannot know what was before. Look at the other pods"));
+    assert!(!told(away("03:10:01"), "03:01:59").contains("The process started"));
+}
+
+#[test]
+fn the_first_error_in_a_row_is_told_before_the_latest() {
+    let open = |time: &str| {
+        let text = "the database has failed repeatedly".to_owned();
+        change(time, Event::NoValue { code: "Unavailable".to_owned(), text })
+    };
+    let told = |changes: Vec<Change>| flat(&told_of("03:12:00", vec![trigger("00:10:00", "08:59:50", changes)]));
+    let page = told(vec![value("01:30:00", 12.0), away("03:04:34"), open("03:04:40")]);
+    let words = "an error instead of a value, since 03:04:34: Unavailable, \"the database cannot be reached\"; then, since 03:04:40: \
+                 Unavailable, \"the database has failed repeatedly\"";
+    assert!(page.contains(words), "{page}");
+    let page = told(vec![away("03:04:34"), value("03:04:37", 12.0), open("03:04:40")]);
+    assert!(
+        page.contains("an error instead of a value, since 03:04:40: Unavailable, \"the database has failed"),
+        "{page}"
+    );
+}
+
+#[test]
+fn a_query_file_that_was_rejected_is_named_with_what_is_served() {
+    let rejected = |served: Served| Incident::ReloadRejected {
+        fault: "line 3: queries.jobs.max_ages: unknown key; did you mean max_age?".to_owned(),
+        file: Some(RejectedFile { name: "billing.yaml".to_owned(), served }),
+    };
+    let told = |served: Served| {
+        let code = "PermissionDenied".to_owned();
+        let refusal = Event::Refusal { code, text: "no query of this name".to_owned() };
+        let mut one = trigger("03:01:00", "08:59:50", vec![change("03:01:00", refusal)]);
+        one.target = None;
+        told_after(vec![("03:00:00", rejected(served))], vec![one])
+    };
+    let page = told(Served::Nothing);
+    let cause = "None of the queries of billing.yaml is served, because it was rejected at 03:00:00 (line 3: queries.jobs.max_ages: \
+                 unknown key; did you mean max_age?): is this query one of them?";
+    assert!(page.contains(cause), "{page}");
+    assert!(
+        page.contains("the query file billing.yaml was rejected, and none of its queries is served: line 3"),
+        "{page}"
+    );
+    let page = told(Served::LastGood);
+    assert!(page.contains("billing.yaml was rejected, and its last good version stayed in force"), "{page}");
+    assert!(!page.contains("None of the queries"), "{page}");
+}
+
+#[test]
+fn an_outage_of_a_database_that_was_switched_off_is_over() {
+    let dropped = Incident::Dropped { database: "claps".to_owned(), state: DroppedState::Down, is_off: true };
+    let off = change("03:06:00", Event::NoValue { code: "Unavailable".to_owned(), text: "switched off".to_owned() });
+    let changes = vec![value("01:30:00", 12.0), away("03:04:34"), off];
+    let incidents = vec![("03:04:31", down("unreachable", None)), ("03:05:00", dropped)];
+    let page = told_after(incidents, vec![trigger("00:10:00", "08:59:50", changes)]);
+    let (sentences, list) = page.split_once("What changed").unwrap();
+    assert!(!sentences.contains("had failed at"), "{page}");
+    assert!(list.contains("database claps was switched off, and its outage of no interest any more"), "{page}");
+}
