@@ -122,7 +122,12 @@ impl Status {
         let is_bad = !parts.is_empty();
         let silent = self.count(TriggerState::Silent);
         if silent > 0 && silent == self.triggers.len() {
-            parts.push("KEDA asks for nothing any more".to_owned());
+            let fate = match self.connection {
+                Some(Connection::Ended { .. }) => ", and its connection has ended",
+                Some(Connection::Open) => ", and its connection stayed open",
+                None => "",
+            };
+            parts.push(format!("KEDA asks for nothing any more{fate}"));
         }
         let of_databases = |count: usize, what: &str| match count {
             0 => None,
@@ -150,11 +155,6 @@ impl Status {
         }
         if silent > 0 && silent < self.triggers.len() {
             parts.push(format!("{} {} silent", plural(silent, "trigger", "triggers"), are(silent)));
-        }
-        match self.connection.filter(|_| self.is_all_silent()) {
-            Some(Connection::Ended { .. }) => parts.push("KEDA's connection has ended".to_owned()),
-            Some(Connection::Open) => parts.push("KEDA's connection stayed open".to_owned()),
-            None => {}
         }
         match parts.as_slice() {
             [] => (self.quiet_headline(), None),
