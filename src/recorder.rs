@@ -77,6 +77,9 @@ type Tenths = u32;
 /// The triggers of one object are asked for within this time of each other.
 const ONE_POLL: Tenths = 50;
 
+/// The calls for triggers that are answered at once come within this time.
+const ONE_CALL: Tenths = 10;
+
 /// One trigger as it asks.
 #[derive(Debug, Clone, Copy)]
 pub struct Asker<'a> {
@@ -220,7 +223,13 @@ impl Store {
         }
         let Some(trigger) = self.triggers.get_mut(&key) else { return };
         let number = trigger.number;
-        let silence = if is_new || matches!(answer, Answer::Pushed(_)) { None } else { trigger.asked(at) };
+        let mut silence = if is_new || matches!(answer, Answer::Pushed(_)) { None } else { trigger.asked(at) };
+        if silence.is_some_and(|since| self.is_asked_otherwise(key, object, since, at)) {
+            // It had other metadata meanwhile, or was refused: what it is told now begins now.
+            silence = None;
+            self.forget_told(key);
+        }
+        let Some(trigger) = self.triggers.get_mut(&key) else { return };
         let cause = match answer {
             Answer::NoValue(cause) | Answer::NoActivity(cause) | Answer::Refused(cause) => Some(cause),
             Answer::Value(_) | Answer::Active(_) | Answer::Pushed(_) => None,
@@ -323,13 +332,26 @@ impl Store {
 
     /// Forgets what the other triggers of an object were last told, so that the next answer is a change.
     fn interrupt(&mut self, key: u64, object: u64) {
-        for other in self.objects.get(&object).into_iter().flatten().filter(|other| **other != key) {
-            if let Some(trigger) = self.triggers.get_mut(other) {
-                for text in trigger.interrupt() {
-                    release(&mut self.texts, &mut self.tenants, &mut self.bytes, text);
-                }
+        for other in self.objects.get(&object).cloned().unwrap_or_default() {
+            if other != key {
+                self.forget_told(other);
             }
         }
+    }
+
+    /// Forgets what a trigger was last told.
+    fn forget_told(&mut self, key: u64) {
+        for text in self.triggers.get_mut(&key).into_iter().flat_map(Trigger::interrupt) {
+            release(&mut self.texts, &mut self.tenants, &mut self.bytes, text);
+        }
+    }
+
+    /// Returns whether KEDA asked for an object with other metadata between two polls of a trigger.
+    fn is_asked_otherwise(&self, key: u64, object: u64, since: Tenths, at: Tenths) -> bool {
+        let others = self.objects.get(&object).into_iter().flatten().filter(|other| **other != key);
+        let asked = others.filter_map(|other| self.triggers.get(other)).map(|other| other.asked_at);
+        // Those of this poll were away as well.
+        asked.into_iter().any(|asked_at| since + ONE_POLL < asked_at && asked_at + ONE_CALL < at)
     }
 
     /// Ends the troubles of an object's triggers that were refused before the present poll. One that is refused again has it again.

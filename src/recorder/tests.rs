@@ -361,3 +361,30 @@ async fn an_answer_that_is_the_same_after_a_silence_is_no_change() {
     assert_eq!(ago, [1_200, 1_200, 600], "{changes:?}");
     assert!(matches!(changes[2].1, Event::Silence { .. }));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_time_with_other_metadata_or_a_refusal_is_no_silence_and_what_follows_it_begins_then() {
+    for meanwhile in [(asker(2), Answer::Value(9.0)), (refused(), Answer::Refused(WRONG))] {
+        let recorder = Recorder::default();
+        let poll = || {
+            recorder.told(asker(1), Answer::Value(7.0), Instant::now());
+            recorder.told(asker(1), Answer::Active(true), Instant::now());
+        };
+        poll();
+        for _ in 0..60 {
+            seconds(5).await;
+            recorder.told(meanwhile.0, meanwhile.1, Instant::now());
+        }
+        seconds(5).await;
+        poll();
+        let again = Event::Activity { active: true };
+        let expected = [(305, value(7.0)), (305, again.clone()), (0, value(7.0)), (0, again)];
+        assert_eq!(told(&recorder)[0], expected);
+        let silent = |episode: &Episode| matches!(episode.matter, Matter::Triggers { trouble: Trouble::Silent, .. });
+        assert!(!recorder.episodes().iter().any(silent));
+        seconds(300).await;
+        poll();
+        assert!(recorder.episodes().iter().any(silent), "nobody asked meanwhile");
+        bytes(&recorder);
+    }
+}

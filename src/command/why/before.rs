@@ -61,7 +61,21 @@ impl Story<'_> {
             );
             (trigger.first_asked_at, changed)
         });
-        let (at, changed) = of_keys.or(of_query)?;
+        let has_lost_it = || {
+            state.error().is_some_and(|(code, _)| code == "InvalidArgument")
+                && self.reload(state, history, false).is_none()
+        };
+        let of_metadata = self
+            .predecessor(trigger, history)
+            .filter(|before| before.query == trigger.query && has_lost_it())
+            .map(|before| {
+                let changed = format!(
+                    "changed the trigger's metadata, which was right until {},",
+                    self.time(before.last_asked_at)
+                );
+                (trigger.first_asked_at, changed)
+            });
+        let (at, changed) = of_keys.or(of_query).or(of_metadata)?;
         let numbers = match other_numbers(self.predecessor(trigger, history), trigger).as_str() {
             numbers if at == trigger.first_asked_at && !numbers.is_empty() => format!(": {numbers}"),
             _ => String::new(),

@@ -141,7 +141,7 @@ impl Story<'_> {
         if let Some((at, Incident::Standby { database })) = left {
             return Some(format!(
                 "Readings of {database} have come from a standby since {}, and came from a primary before, so that the value may be \
-                 old. After a failover, list all hosts with `target_session_attrs: read-write`.",
+                 old. After a failover, list all hosts, with `target_session_attrs: read-write`.",
                 self.time(at)
             ));
         }
@@ -167,6 +167,10 @@ impl Story<'_> {
             _ => None,
         });
         let (at, Incident::PoolFull { database, held_by }) = full? else { return None };
+        // A new value did not wait for long.
+        if state.error().is_none() && state.value.is_some_and(|value| value.at > at) {
+            return None;
+        }
         let held = match held(held_by).as_str() {
             "" => String::new(),
             held => format!("; {held}"),

@@ -39,6 +39,11 @@ impl Story<'_> {
         ))
     }
 
+    /// Returns whether the process stood still at the moment, so that nobody was told anything.
+    pub(super) fn is_in_standstill(&self, history: &History) -> bool {
+        standstills(history).any(|standstill| standstill.from <= self.begins_at && self.at <= standstill.until)
+    }
+
     /// Returns whether an error that a trigger had been told follows from a standstill.
     pub(super) fn is_of_standstill(&self, state: &State<'_>, history: &History) -> bool {
         state.failed().is_some_and(|(at, ..)| self.passes(at, state.trigger, history))

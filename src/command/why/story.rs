@@ -196,35 +196,51 @@ impl Story<'_> {
                 lines,
             );
         }
-        if let Some(outlook) = &self.outlook {
+        if let Some(outlook) = self.outlook.as_ref().filter(|_| !self.is_in_standstill(history)) {
             let answers: Vec<ScalerAnswer> = present.iter().filter_map(|state| state.answer()).collect();
             let has_failed = present.iter().any(|state| state.has_failed());
             if has_failed || !answers.is_empty() {
                 self.say(&outlook.told(&answers, has_failed), lines);
+            } else if let Some(silence) = silent.first().and_then(|state| self.silence(state.trigger, history)) {
+                self.say(silence.effect(), lines);
             }
         }
         self.list(history, colors, lines);
     }
 
-    /// Tells what was different when the moment began, and the errors that were told meanwhile.
+    /// Tells what was different when the moment began, and the errors that were told meanwhile. Of a report about now: those of the time
+    /// that is shown.
     fn tell_before(&self, states: &[State<'_>], history: &History, lines: &mut Vec<String>) {
+        let from = if self.is_now { history.from } else { self.begins_at };
         let errors = history.triggers.iter().flat_map(|trigger| &trigger.changes).filter(|change| {
             let is_error = matches!(change.event, Event::NoValue { .. } | Event::Refusal { .. });
-            is_error && change.at > self.begins_at && change.at < self.at
+            is_error && change.at > from && change.at < self.at
         });
         let mut moments: Vec<OffsetDateTime> = errors.map(|change| change.at).collect();
         moments.sort_unstable();
-        moments.truncate(MOST_MOMENTS);
+        match self.is_now {
+            true => drop(moments.drain(..moments.len().saturating_sub(MOST_MOMENTS))),
+            false => moments.truncate(MOST_MOMENTS),
+        }
         let mut told: Vec<&Change> = states.iter().filter_map(|state| state.value).collect();
         for at in [self.begins_at].into_iter().chain(moments) {
+            let at = at.to_offset(self.at.offset());
             let earlier = Story { at, begins_at: at, ..*self };
             for before in earlier.states(history) {
                 let Some(value) = before.value else { continue };
-                if !told.iter().any(|known| std::ptr::eq(*known, value)) {
-                    told.push(value);
-                    self.say(&format!("It was different at {}:", self.time(at)), lines);
+                let is_known = |known: &&Change| std::ptr::eq(*known, value) || is_of_row(before.trigger, value, known);
+                if !told.iter().any(is_known) {
+                    let until = ended_at(before.trigger, value).filter(|until| *until <= self.at);
+                    match until {
+                        Some(until) => {
+                            let (at, until) = (self.time(value.at), self.time(until));
+                            self.say(&format!("It was different from {at} to {until}:"), lines);
+                        }
+                        None => self.say(&format!("It was different at {}:", self.time(at)), lines),
+                    }
                     self.say(&earlier.told(&before, history), lines);
                     earlier.causes(&before, history).iter().for_each(|cause| self.say(cause, lines));
+                    told.push(value);
                 }
             }
         }
@@ -281,7 +297,8 @@ impl Story<'_> {
         let activity_told = match activity.map(|change| (change, &change.event)) {
             Some((change, Event::Activity { active } | Event::Pushed { active })) => {
                 let word = if *active { "active" } else { "inactive" };
-                format!("; {word} {}", since(change))
+                let answered_at = self.answered_since(trigger);
+                format!("; {word} since {}", self.time(answered_at.map_or(change.at, |at| at.max(change.at))))
             }
             // KEDA does not ask for the activity after an error.
             Some((change, Event::NoActivity { code, text })) if value_told.is_empty() || state.answer().is_some() => {
@@ -291,6 +308,15 @@ impl Story<'_> {
         };
         let activity_told = if state.has_failed() { String::new() } else { activity_told };
         format!("{rhythm}{value_told}{activity_told}.")
+    }
+
+    /// Returns since when a trigger is told values again, if it was told an error before. Its activity, too, is known since then only.
+    fn answered_since(&self, trigger: &TriggerHistory) -> Option<OffsetDateTime> {
+        let past = || trigger.changes.iter().filter(|change| change.at <= self.at);
+        let failed_at = past().rev().find(|change| is_failure(change))?.at;
+        past()
+            .find(|change| change.at > failed_at && matches!(change.event, Event::Value { .. }))
+            .map(|change| change.at)
     }
 
     /// Adds a sentence, broken into lines.
@@ -364,6 +390,28 @@ impl<'a> State<'a> {
     }
 }
 
+fn is_failure(change: &Change) -> bool {
+    matches!(change.event, Event::NoValue { .. } | Event::Refusal { .. })
+}
+
+/// Returns whether two errors are of one row: the trigger was told no value between them.
+fn is_of_row(trigger: &TriggerHistory, one: &Change, other: &Change) -> bool {
+    let (first, last) = if one.at <= other.at { (one, other) } else { (other, one) };
+    let of_trigger = |change: &Change| trigger.changes.iter().any(|known| std::ptr::eq(known, change));
+    let is_value = |change: &&Change| matches!(change.event, Event::Value { .. });
+    of_trigger(first)
+        && of_trigger(last)
+        && is_failure(first)
+        && is_failure(last)
+        && !trigger.changes.iter().filter(is_value).any(|change| first.at < change.at && change.at < last.at)
+}
+
+/// Returns when a trigger was told a value after an error.
+fn ended_at(trigger: &TriggerHistory, error: &Change) -> Option<OffsetDateTime> {
+    let later = trigger.changes.iter().filter(|change| is_failure(error) && change.at > error.at);
+    later.into_iter().find(|change| matches!(change.event, Event::Value { .. })).map(|change| change.at)
+}
+
 /// Returns the first error, with its time, code and text, of those that a trigger was told in a row up to another one.
 fn first_of_errors<'a>(trigger: &'a TriggerHistory, latest: &Change) -> Option<(OffsetDateTime, &'a str, &'a str)> {
     let told = trigger.changes.iter().rev().skip_while(|change| !std::ptr::eq(*change, latest));
@@ -382,11 +430,21 @@ fn first_of_errors<'a>(trigger: &'a TriggerHistory, latest: &Change) -> Option<(
 pub(super) fn alike(trigger: &TriggerHistory, history: &History) -> Option<(usize, usize)> {
     let is_alike = |other: &&TriggerHistory| {
         let is_same = other.query == trigger.query && other.target.is_some() && trigger.target.is_some();
-        is_same && other.first_asked_at <= trigger.last_asked_at && trigger.first_asked_at <= other.last_asked_at
+        // One that changed and changed back is one trigger, too.
+        let is_version = !std::ptr::eq(*other, trigger) && is_changed(other) && is_changed(trigger);
+        is_same
+            && !is_version
+            && other.first_asked_at <= trigger.last_asked_at
+            && trigger.first_asked_at <= other.last_asked_at
     };
     let alike: Vec<&TriggerHistory> = history.triggers.iter().filter(is_alike).collect();
     let number = alike.iter().position(|other| std::ptr::eq(*other, trigger))? + 1;
     (alike.len() > 1).then_some((number, alike.len()))
+}
+
+/// Returns whether a deployment changed the metadata of a trigger.
+fn is_changed(trigger: &TriggerHistory) -> bool {
+    trigger.changes.iter().any(|change| matches!(change.event, Event::Metadata { .. }))
 }
 
 /// Says which queries hold the connections of a pool.

@@ -397,9 +397,26 @@ fn a_minute_is_told_by_its_end_and_what_was_different_at_its_beginning() {
     assert!(!page.contains("It was different"), "{page}");
     let page = told(vec![value("01:30:00", 12.0), away("03:12:20"), value("03:12:50", 12.0)]);
     assert!(
-        page.contains("It was different at 03:12:20: KEDA asked for jobs about every 30s and was told an error"),
+        page.contains("It was different from 03:12:20 to 03:12:50: KEDA asked for jobs about every 30s and was told an error instead of a value, since 03:12:20"),
         "{page}"
     );
+}
+
+#[test]
+fn a_report_about_now_tells_an_outage_that_is_over_and_lists_it_among_many_values() {
+    let minute = |minute: u32| format!("08:{minute:02}:30");
+    let mut changes = vec![active("08:00:00", true), away("08:01:00"), value("08:01:20", 3.0)];
+    changes.extend((2..59).map(|at| value(&minute(at), f64::from(at))));
+    let asked = history("09:00:00", vec![trigger("00:10:00", "08:59:50", changes)]);
+    let answered = [Answered { address: "a:1".to_owned(), history: Ok(asked) }];
+    let (begins_at, at) = (at("09:00:00"), at("09:00:00"));
+    let story = Story { namespace: "billing", name: "invoices", begins_at, at, is_now: true, outlook: None };
+    let page = story.page(&answered, ColorChoice::Plain);
+    let told = flat(&page);
+    assert!(told.contains("was told 58 / 5 (value / target), since 08:58:30; active since 08:01:20."), "{page}");
+    assert!(told.contains("It was different from 08:01:00 to 08:01:20: KEDA asked for jobs"), "{page}");
+    assert!(told.contains("without 20 other changes: 08:00:00 active 08:01:00 no value: Unavailable"), "{page}");
+    assert!(told.contains("08:01:20 value 3 / 5 08:22:30 value 22 / 5"), "{page}");
 }
 
 #[test]

@@ -14,8 +14,32 @@ use crate::{
     },
 };
 
-/// The most changes that are shown of a process, those around the moment.
+/// The most changes that are shown of a process.
 const MOST_LINES: usize = 40;
+
+/// A line of the list.
+struct Line {
+    at: OffsetDateTime,
+    text: String,
+    style: Style,
+    /// True for an answer after an answer, which is what normal work is made of.
+    is_routine: bool,
+}
+
+impl Line {
+    fn new(at: OffsetDateTime, text: String, style: Style) -> Self {
+        Self { at, text, style, is_routine: false }
+    }
+}
+
+/// Returns as many lines as there is room for: those that are not routine, and those around the moment.
+fn most_telling(lines: Vec<Line>, at: OffsetDateTime) -> Vec<Line> {
+    let mut places: Vec<usize> = (0..lines.len()).collect();
+    places.sort_by_key(|place| (lines[*place].is_routine, (lines[*place].at - at).abs()));
+    places.truncate(MOST_LINES);
+    let shown = lines.into_iter().enumerate().filter(|(place, _)| places.contains(place));
+    shown.map(|(_, line)| line).collect()
+}
 
 impl Story<'_> {
     /// Lists the changes around the moment.
@@ -24,15 +48,15 @@ impl Story<'_> {
             return;
         }
         let several = history.triggers.iter().any(|trigger| trigger.query != history.triggers[0].query);
-        let mut changes: Vec<(OffsetDateTime, String, Style)> = Vec::new();
+        let mut changes: Vec<Line> = Vec::new();
         // What may be the cause comes first among the changes of one second.
         if history.started_at >= history.from {
-            changes.push((history.started_at, "the process started".to_owned(), Style::Quiet));
+            changes.push(Line::new(history.started_at, "the process started".to_owned(), Style::Quiet));
         }
         let shown = history.incidents.iter().filter(|happening| happening.at >= history.from);
         changes.extend(shown.map(|happening| {
             let (text, style) = incident(&happening.incident);
-            (happening.at, text, style)
+            Line::new(happening.at, text, style)
         }));
         for (index, trigger) in history.triggers.iter().enumerate().skip(1) {
             let mut before = history.triggers[..index].iter().filter(|before| before.query == trigger.query);
@@ -47,7 +71,7 @@ impl Story<'_> {
                 }
                 None => continue,
             };
-            changes.push((trigger.first_asked_at, text, Style::Quiet));
+            changes.push(Line::new(trigger.first_asked_at, text, Style::Quiet));
         }
         for trigger in &history.triggers {
             let query = match (several, alike(trigger, history)) {
@@ -56,11 +80,14 @@ impl Story<'_> {
                 (false, Some((number, count))) => format!("trigger {number} of {count}: "),
                 (false, None) => String::new(),
             };
-            let shown = trigger.changes.iter().filter(|change| change.at >= history.from);
-            changes.extend(shown.map(|change| {
+            let mut was_answer = false;
+            for change in trigger.changes.iter().filter(|change| change.at >= history.from) {
                 let (text, style) = self.change(change, trigger);
-                (change.at, format!("{query}{text}"), style)
-            }));
+                let is_answer = style == Style::Good;
+                let is_routine = is_answer && was_answer;
+                was_answer = is_answer;
+                changes.push(Line { is_routine, ..Line::new(change.at, format!("{query}{text}"), style) });
+            }
         }
         if history.triggers_left_off > 0 {
             let others = plural(history.triggers_left_off, "other trigger", "other triggers");
@@ -69,23 +96,21 @@ impl Story<'_> {
                 lines,
             );
         }
-        changes.sort_by_key(|(at, _, _)| at.unix_timestamp());
-        let before = changes.partition_point(|(at, _, _)| at.unix_timestamp() <= self.at.unix_timestamp());
-        let first = before.saturating_sub(MOST_LINES / 2).min(changes.len().saturating_sub(MOST_LINES));
-        let shown = &changes[first..changes.len().min(first + MOST_LINES)];
+        changes.sort_by_key(|line| line.at.unix_timestamp());
+        let all = changes.len();
+        let shown = most_telling(changes, self.at);
         let (from, until) =
             (self.time(history.from.max(history.started_at)), self.time(history.until.min(history.now)));
         if shown.is_empty() {
             return self.say(&format!("Nothing changed from {from} to {until}."), lines);
         }
-        let left_off =
-            changes.len() - shown.len() + history.triggers.iter().map(|trigger| trigger.left_off).sum::<usize>();
+        let left_off = all - shown.len() + history.triggers.iter().map(|trigger| trigger.left_off).sum::<usize>();
         let more = match left_off {
             0 => String::new(),
-            number => format!(", without {} further away", plural(number, "change", "changes")),
+            number => format!(", without {}", plural(number, "other change", "other changes")),
         };
         self.say(&format!("What changed from {from} to {until}{more}:"), lines);
-        for (at, text, style) in shown {
+        for Line { at, text, style, .. } in &shown {
             let time = self.time(*at);
             let indent = " ".repeat(time.chars().count() + 2);
             let room = reading_width().saturating_sub(indent.len() + 4);
