@@ -37,8 +37,8 @@ pub(super) struct Problem<'a> {
     pub(super) remedy: Option<&'static str>,
 }
 
-/// The weight of a problem, for its colour.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The weight of a problem, for its place and its colour: the worst first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Weight {
     Bad,
     Warning,
@@ -356,6 +356,7 @@ impl Status {
             let remedy = Some(remedy::of_silence(self.connection));
             problems.insert(0, Problem { weight: Weight::Bad, word: "silent", subject, since, text, remedy });
         }
+        problems.sort_by_key(|problem| problem.weight);
         problems
     }
 

@@ -411,6 +411,11 @@ fn a_database_that_is_switched_off_is_one_problem() {
     let now = first_box(&page);
     assert!(now.contains(">1 database is switched off, 2 queries fail</h2>"), "{now}");
     assert_eq!((now.matches("<li>").count(), now.contains("Somebody has switched")), (1, true), "{now}");
+
+    status.databases.insert(0, Database { may_lag: true, ..database("orders".to_owned(), DatabaseState::Up) });
+    let page = status.html(&View::default());
+    let places = ["switched off in the configuration", "however old that is"].map(|text| first_box(&page).find(text));
+    assert!(places[0].is_some() && places[0] < places[1], "the worst comes first: {page}");
 }
 
 #[test]
