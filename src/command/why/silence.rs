@@ -21,7 +21,9 @@ impl Silence {
     /// Says what KEDA does for an object for which it does not ask.
     pub(super) fn effect(&self) -> &'static str {
         match self.until {
-            Some(_) => "Unless KEDA asked another pod meanwhile, it started no Job for it, and left its replicas as they were.",
+            Some(_) => {
+                "Unless KEDA asked another pod meanwhile, it started no Job for it, and left its replicas as they were."
+            }
             None => "Unless KEDA asks another pod, it starts no Job for it, and leaves its replicas as they are.",
         }
     }
