@@ -35,10 +35,10 @@ use self::{
 };
 pub use self::{
     clock::since_boot,
-    connections::{EndedBy, Present},
+    connections::Present,
     episodes::{Episode, Matter},
     history::{
-        Change, Connection, DroppedState, Event, Happening, History, Incident, RejectedFile, Served, Stalled,
+        Change, Connection, DroppedState, EndedBy, Event, Happening, History, Incident, RejectedFile, Served, Stalled,
         TriggerHistory, Window,
     },
     texts::shortened_list,

@@ -86,7 +86,10 @@ impl Round {
             && let Some(tasks) = self.waiting.get_mut(&peer)
         {
             // Whoever has given up gets none.
-            let is_taken = tasks.pop_front().is_some_and(|task| task.send(()).is_ok());
+            let mut is_taken = false;
+            while !is_taken && let Some(task) = tasks.pop_front() {
+                is_taken = task.send(()).is_ok();
+            }
             if tasks.is_empty() {
                 self.waiting.remove(&peer);
             } else {

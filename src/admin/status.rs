@@ -218,6 +218,9 @@ struct Trigger {
     activation: Option<f64>,
     /// What the numbers come to, where they do not say it themselves; none if several triggers differ.
     effect: Option<String>,
+    /// True if it starts nothing although it has a value.
+    #[serde(skip)]
+    is_held: bool,
     /// The latest change of its metadata.
     changed: Option<TriggerChange>,
     /// The triggers that it is, if there are several, and what each was told. A refused one is none of them.

@@ -53,11 +53,15 @@ impl ScaledObject {
 /// `GetExternalPerPodMetricReplicas`: returns the number of replicas that the autoscaler wants for the
 /// metric type `AverageValue`, before the bounds of the `ScaledObject`.
 pub fn average_value_replicas(current: i32, value: f64, target: f64) -> i64 {
-    let (value, target) = (thousandths(value), thousandths(target));
-    if is_within_tolerance(value / (target * f64::from(current))) {
+    if is_within_tolerance(thousandths(value) / (thousandths(target) * f64::from(current))) {
         return current.into();
     }
-    ceiling(value / target).min(i32::MAX.into())
+    replicas(value, target).min(i32::MAX.into())
+}
+
+/// Returns the Jobs or replicas that a value comes to, before tolerance and bounds.
+pub fn replicas(value: f64, target: f64) -> i64 {
+    ceiling(thousandths(value) / thousandths(target))
 }
 
 /// `GetExternalMetricReplicas`: returns the number of replicas that the autoscaler wants for the metric

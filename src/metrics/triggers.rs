@@ -321,19 +321,19 @@ impl Places {
         }
     }
 
-    /// Drops the places whose last request is too long ago, and those of triggers that were removed from their object
-    /// or ask for another query now: KEDA asks for all triggers of an object in one rhythm, and still asks for others
-    /// of this one.
+    /// Drops the places whose last request is too long ago, and those of triggers that were removed from their object or ask for another
+    /// query now: KEDA still asks for others of it. A refused one counts only if it came later: it is what the trigger asks for now.
     fn expire(&mut self, now: Instant) {
-        let mut of_objects: HashMap<(&str, &str), Instant> = HashMap::new();
+        let mut of_objects: HashMap<(&str, &str), Vec<&Place>> = HashMap::new();
         for place in self.by_key.values() {
-            let latest = of_objects.entry((&place.labels.namespace, &place.labels.name)).or_insert(place.asked_at);
-            *latest = place.asked_at.max(*latest);
+            of_objects.entry((&place.labels.namespace, &place.labels.name)).or_default().push(place);
         }
         let is_over = |place: &Place| {
-            let latest = of_objects.get(&(&*place.labels.namespace, &*place.labels.name));
-            let is_removed = latest.is_some_and(|latest| place.is_missed_until(*latest));
-            is_removed || now.saturating_duration_since(place.asked_at) >= LIFETIME
+            let others = of_objects.get(&(&*place.labels.namespace, &*place.labels.name)).into_iter().flatten();
+            let mut others =
+                others.filter(|other| other.standing == Standing::Served || other.began_at > place.asked_at);
+            others.any(|other| place.is_missed_until(other.asked_at))
+                || now.saturating_duration_since(place.asked_at) >= LIFETIME
         };
         let over: Vec<u64> = self.by_key.iter().filter(|(_, place)| is_over(place)).map(|(key, _)| *key).collect();
         over.into_iter().for_each(|key| self.remove(key));

@@ -3,24 +3,13 @@
 
 use std::collections::VecDeque;
 
-use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use tokio::time::Instant;
 
-use super::{Connection, LATELY, Recorder, Tenths, tenths_of};
+use super::{Connection, EndedBy, LATELY, Recorder, Tenths, tenths_of};
 
 /// The most ends that are remembered: those of two connections that are renewed every ten minutes, for a day.
 const MOST_ENDS: usize = 288;
-
-/// The side that ended a connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum EndedBy {
-    /// It closed the connection, or answered no ping.
-    Peer,
-    /// The connection was too old, one too many, or flooded, or the process shuts down.
-    Clapometer,
-}
 
 /// The connections of the present.
 #[derive(Debug, Clone, Copy, Default)]

@@ -5,7 +5,6 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use time::{OffsetDateTime, serde::rfc3339};
 
-use super::EndedBy;
 use crate::json;
 
 /// The time that is asked about.
@@ -124,6 +123,16 @@ pub struct TriggerHistory {
     pub changes: Vec<Change>,
     /// The number of changes that are not told, because there are too many.
     pub left_off: usize,
+}
+
+/// The side that ended a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EndedBy {
+    /// It closed the connection, or answered no ping.
+    Peer,
+    /// The connection was too old, one too many, or flooded, or the process shuts down.
+    Clapometer,
 }
 
 /// The connection over which KEDA had asked, while it did not ask.

@@ -2,7 +2,10 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use http::{Request, Response, StatusCode, header::CONTENT_TYPE};
+use http::{
+    Request, Response, StatusCode,
+    header::{CONTENT_TYPE, USER_AGENT},
+};
 use hyper::{body::Incoming, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rand::Rng;
@@ -26,7 +29,7 @@ use super::{
 use crate::{
     metrics::{HandshakeLabels, Limit, Metrics},
     places::Peer,
-    recorder::EndedBy,
+    recorder::{EndedBy, LOOKING},
     scaler::{ConnectionAge, StreamConnection},
     telemetry::CountedLog,
     turns::Turns,
@@ -307,7 +310,10 @@ fn answer(
         *response.status_mut() = StatusCode::UNSUPPORTED_MEDIA_TYPE;
         return services.refuse(response);
     }
-    if PeerServices::asks_the_scaler(&request) {
+    // A person who watches is not KEDA.
+    let agent = request.headers().get(USER_AGENT).map(http::HeaderValue::as_bytes);
+    let is_person = agent.is_some_and(|agent| agent.starts_with(LOOKING.as_bytes()));
+    if PeerServices::asks_the_scaler(&request) && !is_person {
         place.asks();
     }
     if request.uri().path().contains(STREAMING) {

@@ -81,9 +81,13 @@ impl ConnectionPlace {
     }
 
     /// Notes that the connection has ended.
-    pub(super) fn ended(&self, by: EndedBy) {
-        if let Some(since) = self.asks_since.get() {
-            self.metrics.recorder.connection_ended(*since, by, Instant::now());
+    pub(super) fn ended(mut self, by: EndedBy) {
+        self.end(by);
+    }
+
+    fn end(&mut self, by: EndedBy) {
+        if let Some(since) = self.asks_since.take() {
+            self.metrics.recorder.connection_ended(since, by, Instant::now());
             self.metrics.asking_connections.dec();
         }
     }
@@ -91,5 +95,12 @@ impl ConnectionPlace {
     /// Returns whether it has a place among those that have carried a call.
     pub(super) fn is_served(&self) -> bool {
         self.served.get().is_some()
+    }
+}
+
+/// A task that panics ends its connection, too.
+impl Drop for ConnectionPlace {
+    fn drop(&mut self) {
+        self.end(EndedBy::Clapometer);
     }
 }

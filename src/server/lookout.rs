@@ -26,6 +26,9 @@ const ALONE: Duration = Duration::from_secs(3_600);
 /// can. A new operator takes less. The same also if its connection is open, so that it does not ask another pod.
 const LEFT: Duration = Duration::from_secs(300);
 
+/// The recorder tells an end by the tenth of a second in which it was.
+const RECORDED: Duration = Duration::from_millis(100);
+
 /// The most triggers whose changes one look tells one by one.
 const MOST_CHANGED: usize = 10;
 
@@ -183,7 +186,7 @@ impl Lookout {
 /// Returns how long ago KEDA left, if it had asked until the latest connection ended, and has asked for nothing since.
 fn left(states: &[TriggerState], ended_at: Instant, now: Instant) -> Option<Duration> {
     let asked_at = states.iter().map(|state| state.asked_at).max()?;
-    let had_asked = asked_at <= ended_at && ended_at.duration_since(asked_at) <= LATELY;
+    let had_asked = asked_at <= ended_at + RECORDED && ended_at.saturating_duration_since(asked_at) <= LATELY;
     let ago = now.saturating_duration_since(ended_at);
     (had_asked && ago >= LEFT).then_some(ago)
 }

@@ -5,14 +5,16 @@ use std::time::Duration;
 /// Breaks a text at spaces into lines of at most `width` characters, of which colours are none; a longer word has a
 /// line of its own, so that it can be copied.
 pub fn wrapped(text: &str, width: usize) -> Vec<String> {
-    let mut lines = vec![String::new()];
-    let mut taken = 0;
-    for word in text.split(' ') {
+    let words = text.trim_start_matches(' ');
+    let (indent, words) = text.split_at(text.len() - words.len());
+    let mut lines = vec![indent.to_owned()];
+    let mut taken = indent.len();
+    for word in words.split(' ') {
         let line = lines.last_mut().expect("there is at least one");
         let length = shown_length(word);
-        if line.is_empty() {
+        if line.trim_start_matches(' ').is_empty() {
             line.push_str(word);
-            taken = length;
+            taken += length;
         } else if taken + 1 + length > width {
             lines.push(word.to_owned());
             taken = length;
@@ -88,6 +90,7 @@ mod tests {
         assert_eq!(wrapped("one two three", 7), ["one two", "three"]);
         assert_eq!(wrapped("a verylongword b", 5), ["a", "verylongword", "b"]);
         assert_eq!(wrapped("", 5), [""]);
+        assert_eq!(wrapped("  one two three", 9), ["  one two", "three"]);
         assert_eq!(wrapped("\x1b[1mone\x1b[0m two three", 7), ["\x1b[1mone\x1b[0m two", "three"]);
     }
 

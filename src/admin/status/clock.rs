@@ -74,8 +74,13 @@ impl Moment {
     }
 }
 
-/// Returns the time in UTC of a moment on the wall clock.
-pub(super) fn time_of_day(wall: OffsetDateTime) -> String {
+/// Returns the time in UTC of a moment on the wall clock, with its day if that is a day ago.
+pub(super) fn day_and_time(wall: OffsetDateTime, now: &Moment) -> String {
+    let time = time_of_day(wall);
+    if now.wall - wall < DAY { time } else { format!("{} {time}", wall.date()) }
+}
+
+fn time_of_day(wall: OffsetDateTime) -> String {
     format!("{:02}:{:02}:{:02}", wall.hour(), wall.minute(), wall.second())
 }
 

@@ -6,7 +6,7 @@ use serde::{Serialize, Serializer};
 
 use super::{
     Database, DatabaseState, Query, QueryState, ReloadResult, Status, Trigger, TriggerState,
-    clock::{Moment, time_of_day},
+    clock::{Moment, day_and_time},
 };
 use crate::{
     fault::Fault,
@@ -175,12 +175,7 @@ impl Status {
 
     /// Returns the number of triggers that start nothing although they have a value.
     pub(super) fn held(&self) -> usize {
-        let is_held = |trigger: &&Trigger| {
-            trigger.state == TriggerState::Answered
-                && trigger.active == Some(false)
-                && trigger.value.is_some_and(|value| value > 0.0)
-        };
-        self.triggers.iter().filter(is_held).count()
+        self.triggers.iter().filter(|trigger| trigger.state == TriggerState::Answered && trigger.is_held).count()
     }
 
     fn is_failing(&self, query: &str) -> bool {
@@ -344,10 +339,13 @@ impl Status {
             let since = self.triggers.iter().map(|trigger| trigger.asked_at).min_by_key(|asked_at| asked_at.age);
             let fate = match self.connection {
                 Some(Connection::Ended { at, by: EndedBy::Peer }) => {
-                    format!("; its connection ended at {}, and no new one came", time_of_day(at))
+                    format!("; its connection ended at {}, and no new one came", day_and_time(at, &self.process.now))
                 }
                 Some(Connection::Ended { at, by: EndedBy::Clapometer }) => {
-                    format!("; clapometer ended the connection at {}, and no new one came", time_of_day(at))
+                    format!(
+                        "; clapometer ended the connection at {}, and no new one came",
+                        day_and_time(at, &self.process.now)
+                    )
                 }
                 Some(Connection::Open) => "; its connection stayed open".to_owned(),
                 None => String::new(),

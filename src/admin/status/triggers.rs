@@ -9,6 +9,7 @@ use super::{
     clock::{Clock, Moment},
 };
 use crate::{
+    keda::scaled_object::replicas,
     metrics::{self, Numbers, Thresholds, VariantState},
     recorder::LOOKING,
     terminal::text::number,
@@ -26,7 +27,7 @@ pub(super) fn all(mut states: Vec<metrics::TriggerState>, clock: &Clock) -> Vec<
     states.sort_by_cached_key(|state| {
         let requests: u64 = state.codes.iter().map(|(_, count)| count).sum();
         let is_known = state.was_served || requests > 2;
-        let is_held = state.is_active == Some(false) && state.value.is_some_and(|value| value > 0.0);
+        let is_held = state.variants.iter().any(VariantState::is_held);
         let labels = &state.labels;
         let names = (labels.namespace.clone(), labels.name.clone(), labels.query.clone());
         (state_of(state, now), !is_known, !is_held, names)
@@ -87,6 +88,7 @@ fn trigger(state: metrics::TriggerState, clock: &Clock) -> Trigger {
         _ => told.as_ref().map_or(state.asked_at, |(_, _, since)| *since),
     };
     let changed = changed(&state, clock);
+    let is_held = state.variants.iter().any(VariantState::is_held);
     let (code, error) = told.map_or((None, None), |(code, error, _)| (Some(code), error));
     // One that a refused trigger has replaced is not asked for any more.
     let is_asked =
@@ -114,6 +116,7 @@ fn trigger(state: metrics::TriggerState, clock: &Clock) -> Trigger {
         target: one(state.thresholds.iter().map(|thresholds| thresholds.target)),
         activation: one(state.thresholds.iter().map(|thresholds| thresholds.activation)),
         effect,
+        is_held,
         changed,
         variants,
         code,
@@ -141,6 +144,8 @@ fn effect(state: &VariantState) -> Option<String> {
     let VariantState { value: Some(value), is_active, activity, numbers, fault: None, .. } = *state else {
         return None;
     };
+    // What a stream said since is not of the poll that told the value.
+    let is_active = is_active.filter(|_| activity.is_some());
     let Numbers { thresholds: Some(Thresholds { target, activation }), divide_by } = numbers else { return None };
     let divided = divide_by.filter(|divisor| *divisor != 1.0 && value > 0.0);
     let divided = divided.map(|divisor| format!("the number of the query, divided by {}", number(divisor)));
@@ -148,9 +153,9 @@ fn effect(state: &VariantState) -> Option<String> {
     let activity = activity.map_or_else(|| "its activity".to_owned(), number);
     let effect = match is_active {
         Some(true) if value == 0.0 => Some("active with a value of 0: no Job, and the least replicas".to_owned()),
-        Some(true) if target != 1.0 => Some(match (value / target).ceil() {
-            1.0 => "worth 1 Job or replica".to_owned(),
-            many => format!("worth {} Jobs or replicas", number(many)),
+        Some(true) if target != 1.0 => Some(match replicas(value, target) {
+            1 => "worth 1 Job or replica".to_owned(),
+            many => format!("worth {many} Jobs or replicas"),
         }),
         Some(false) if activation > 0.0 && (value > 0.0 || activity != "0") => {
             Some(format!("{activity} is not above activation {}: {starts_nothing}", number(activation)))

@@ -143,7 +143,10 @@ pub(super) fn for_duration(query: &Query, took: Duration) -> Option<Warning> {
 /// Returns the warning that a query's plan, or something of it, was not looked at.
 pub(super) fn for_unseen(query: &Query, why: &str) -> Warning {
     Warning::new(format!("its plan was not looked at to the end, so that a warning may be missing: {why}")).advise(
-        format!("check again; if PostgreSQL takes too long for it, raise queries.{}.timeout for the check", query.name),
+        format!(
+            "if PostgreSQL took too long for it, check again, or raise queries.{}.timeout for the check",
+            query.name
+        ),
     )
 }
 

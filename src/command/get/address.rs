@@ -15,6 +15,7 @@ use crate::{
     file,
     manifest::{Trigger, boolean},
     pem,
+    recorder::LOOKING,
     telemetry::error_chain,
 };
 
@@ -159,7 +160,9 @@ impl Target<'_> {
         if uri.port_u16().is_none() {
             return Err(format!("{origin}: needs a port; KEDA dials 443 where scalerAddress has none"));
         }
-        let endpoint = Endpoint::from(uri).connect_timeout(CONNECT_TIMEOUT).tcp_nodelay(true);
+        // The server knows by it that a person looks.
+        let endpoint = Endpoint::from(uri).user_agent(LOOKING).expect("it has the characters of a header's value");
+        let endpoint = endpoint.connect_timeout(CONNECT_TIMEOUT).tcp_nodelay(true);
         if !is_secure {
             return Ok(endpoint);
         }

@@ -24,7 +24,12 @@ impl Story<'_> {
         if began < history.from || history.now <= began + ONE_POLL {
             return None;
         }
-        let has_left = |other: &&TriggerHistory| other.target.is_some() && other.last_asked_at < began;
+        // The first polls of several triggers come one after the other.
+        let has_left = |other: &&TriggerHistory| {
+            let pause = Duration::saturating_seconds_f64(other.interval_seconds.unwrap_or_default() / 2.0)
+                .min(Duration::seconds(5));
+            other.target.is_some() && other.first_asked_at + ONE_POLL < began && other.last_asked_at + pause < began
+        };
         let mut left: Vec<&TriggerHistory> = history.triggers.iter().filter(has_left).collect();
         left.sort_by_key(|other| other.last_asked_at);
         let latest = left.pop()?;

@@ -185,14 +185,26 @@ impl Story<'_> {
     /// Names the query file that is not served, if a trigger is refused and one is not.
     fn of_file(&self, code: &str, history: &History) -> Option<String> {
         let past = history.incidents.iter().rev().filter(|happening| happening.at <= self.at);
-        past.filter(|_| code == "PermissionDenied").find_map(|happening| match &happening.incident {
-            Incident::ReloadRejected { fault, file: Some(RejectedFile { name, served: Served::Nothing }) } => Some(format!(
-                "None of the queries of {} is served, because it was rejected at {} ({}): is this query one of them?",
-                printable(name),
-                self.time(happening.at),
-                printable(fault)
-            )),
-            _ => None,
+        // The queries of a file that is mended are added.
+        let is_mended =
+            |incident: &Incident| matches!(incident, Incident::Reload { changed } if changed.contains(" added"));
+        let mut since = past.take_while(|happening| code == "PermissionDenied" && !is_mended(&happening.incident));
+        let mut known: Vec<&str> = Vec::new();
+        since.find_map(|happening| {
+            let Incident::ReloadRejected { fault, file: Some(RejectedFile { name, served }) } = &happening.incident
+            else {
+                return None;
+            };
+            let is_latest = !known.contains(&name.as_str());
+            known.push(name);
+            (is_latest && *served == Served::Nothing).then(|| {
+                format!(
+                    "None of the queries of {} was served after it was rejected at {} ({}): is this query one of them?",
+                    printable(name),
+                    self.time(happening.at),
+                    printable(fault)
+                )
+            })
         })
     }
 

@@ -35,6 +35,7 @@ const POLLS: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Durat
 pub(super) struct Place {
     pub(super) labels: Arc<TriggerLabels>,
     pub(super) standing: Standing,
+    pub(super) began_at: Instant,
     pub(super) asked_at: Instant,
     /// `asked_at` by the wall clock, once it was scraped: an unchanged time stays the same in every scrape.
     scraped_time: Option<f64>,
@@ -91,6 +92,8 @@ struct Variant {
     hash: u64,
     began_at: Instant,
     asked_at: Instant,
+    /// The latest pause between two of its polls; 0 before the second one.
+    pause: Duration,
     answered_at: Option<Instant>,
     value: Option<f64>,
     is_active: Option<bool>,
@@ -99,6 +102,8 @@ struct Variant {
     fault: Option<FaultTold>,
     /// True if another one has come in its place, until it is asked for again.
     is_replaced: bool,
+    /// The time at which it was asked for again after that, until the next poll.
+    returned_at: Option<Instant>,
     fingerprint: Fingerprint,
 }
 
@@ -129,6 +134,7 @@ impl Place {
         Self {
             labels: Arc::new(labels),
             standing,
+            began_at: now,
             asked_at: now,
             scraped_time: None,
             codes: Vec::new(),
@@ -158,9 +164,10 @@ impl Place {
         self.scraped_time = None;
     }
 
-    /// Returns whether it was not asked for until a time for so long that it counts as silent.
+    /// Returns whether it was not asked for until a time for so long that it counts as silent, by its own rhythm.
     pub(super) fn is_missed_until(&self, until: Instant) -> bool {
-        until.saturating_duration_since(self.asked_at) > silent_after(self.rhythm)
+        let rhythm = if self.rhythm.is_zero() { *POLLS.end() } else { self.rhythm };
+        until.saturating_duration_since(self.asked_at) > silent_after(rhythm)
     }
 
     pub(super) fn is_of(&self, namespace: &str, name: &str) -> bool {
@@ -175,15 +182,26 @@ impl Place {
         if let Some(index) = self.variants.iter().position(|variant| variant.hash == hash) {
             let known = &self.variants[index];
             let others_asked_at = self.others(hash).map(|variant| variant.asked_at).max();
-            // Others were asked for in its place meanwhile, and now it is back: a deployment was undone.
-            let is_back = others_asked_at.is_some_and(|asked_at| asked_at >= known.asked_at + absence);
+            // A deployment was undone if others were asked for in its place, and are not any more. One that comes back soon may also
+            // go on beside the other: the next poll tells.
+            let returned_at = known.returned_at.filter(|returned_at| now >= *returned_at + *POLLS.start());
+            let is_beside = returned_at.zip(others_asked_at).is_some_and(|(returned_at, others)| others > returned_at);
+            let is_back = match returned_at {
+                Some(_) => !is_beside,
+                None => others_asked_at.is_some_and(|asked_at| asked_at >= known.asked_at + absence),
+            };
             let fingerprint = is_back.then(|| known.fingerprint.clone());
             let keys = fingerprint.map(|fingerprint| self.change(&fingerprint, hash, numbers, now));
             let known = &mut self.variants[index];
+            let pause = now.saturating_duration_since(known.asked_at);
+            known.pause = if pause >= *POLLS.start() { pause } else { known.pause };
             (known.asked_at, known.numbers) = (now, numbers);
             known.began_at = if is_back { now } else { known.began_at };
-            if std::mem::take(&mut known.is_replaced) && !is_back {
-                // The other one has come beside it.
+            known.returned_at = match std::mem::take(&mut known.is_replaced) && !is_back {
+                true => Some(now),
+                false => known.returned_at.filter(|_| returned_at.is_none()),
+            };
+            if is_beside {
                 self.changed = None;
             }
             return keys;
@@ -198,6 +216,7 @@ impl Place {
             hash,
             began_at: now,
             asked_at: now,
+            pause: Duration::ZERO,
             answered_at: None,
             value: None,
             is_active: None,
@@ -205,6 +224,7 @@ impl Place {
             numbers,
             fault: None,
             is_replaced: false,
+            returned_at: None,
             fingerprint,
         };
         if self.variants.len() < VARIANTS {
@@ -444,23 +464,24 @@ impl Place {
         }
     }
 
-    /// Returns the triggers that the latest poll asked for.
+    /// Returns the triggers that the latest poll asked for. One that is asked for less often than the others is present between its polls.
     fn present(&self) -> impl Iterator<Item = &Variant> {
-        self.variants.iter().filter(|variant| !variant.is_replaced && self.is_of_latest_poll(variant.asked_at))
+        let is_present = |variant: &&Variant| self.is_of_latest_poll(variant.asked_at, variant.pause);
+        self.variants.iter().filter(|variant| !variant.is_replaced).filter(is_present)
     }
 
     /// Returns the latest refusal, unless it is known that the latest poll was not told one.
     fn present_refusal(&self) -> Option<&RefusalTold> {
         let mut open = self.refusals.iter().filter(|refusal| !refusal.is_over).peekable();
-        let is_present = open.peek().is_none() || open.any(|refusal| self.is_of_latest_poll(refusal.asked_at));
+        let is_present =
+            open.peek().is_none() || open.any(|refusal| self.is_of_latest_poll(refusal.asked_at, Duration::ZERO));
         self.refusal.as_ref().filter(|_| is_present)
     }
 
-    /// Returns whether a request belongs to the latest poll. A poll, however slow, takes less time than the pause after
-    /// it.
-    fn is_of_latest_poll(&self, asked_at: Instant) -> bool {
-        let longest = if self.rhythm.is_zero() { ONE_POLL } else { (self.rhythm * 3 / 4).clamp(SLOW_POLL, ONE_POLL) };
-        self.asked_at.saturating_duration_since(asked_at) < longest
+    /// Returns whether a request belongs to the latest poll. A poll takes less time than the pause after it, unless it is slow.
+    fn is_of_latest_poll(&self, asked_at: Instant, pause: Duration) -> bool {
+        let of_all = if self.rhythm.is_zero() { ONE_POLL } else { (self.rhythm * 3 / 4).clamp(SLOW_POLL, ONE_POLL) };
+        self.asked_at.saturating_duration_since(asked_at) < of_all.max(pause * 5 / 4)
     }
 
     /// Counts an answer, and returns how many there have been with this code.

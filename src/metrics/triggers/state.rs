@@ -68,6 +68,14 @@ pub struct VariantState {
     pub fault: Option<FaultTold>,
 }
 
+impl VariantState {
+    /// Returns whether one poll told a value that starts nothing, because it is inactive.
+    pub fn is_held(&self) -> bool {
+        let is_inactive = self.is_active == Some(false) && self.activity.is_some();
+        is_inactive && self.value.is_some_and(|value| value > 0.0)
+    }
+}
+
 /// The numbers of a trigger's metadata, or of its query where the metadata has none.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Numbers {

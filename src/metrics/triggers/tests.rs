@@ -318,6 +318,45 @@ async fn metadata_that_come_back_are_a_change() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn metadata_that_come_back_soon_are_a_change_too() {
+    let world = World::new();
+    for hash in [1, 1, 1, 2, 2, 1, 1] {
+        tokio::time::advance(Duration::from_secs(30)).await;
+        world.poll(asking(hash), 1.0);
+    }
+    let state = || world.triggers.states(Instant::now()).0.remove(0);
+    assert_eq!((changed(&world).0, state().variants.len()), (Some(0), 1));
+    tokio::time::advance(Duration::from_secs(30)).await;
+    world.poll(asking(1), 1.0);
+    assert_eq!(changed(&world).0, Some(30));
+}
+
+#[tokio::test(start_paused = true)]
+async fn triggers_of_one_object_in_two_rhythms_keep_their_series_and_their_numbers() {
+    let world = World::new();
+    let slow = TriggerId { query: "slow", ..trigger("mails") };
+    let state = |query: &str| {
+        let (states, _) = world.triggers.states(Instant::now());
+        states.into_iter().find(|state| state.labels.query == query).expect("it has a place")
+    };
+    for poll in 0..60 {
+        if poll % 20 == 0 {
+            world.poll(slow, 7.0);
+        }
+        if poll % 3 == 0 {
+            world.poll(asking(1), 3.0);
+        }
+        world.poll(asking(2), 2.0);
+        tokio::time::advance(Duration::from_secs(15)).await;
+        assert!(world.knows_query("slow"), "{poll}");
+        if poll > 6 {
+            assert_eq!((state("pending-claps").variants.len(), state("pending-claps").value), (2, Some(3.0)), "{poll}");
+        }
+    }
+    assert_eq!(state("slow").codes, [("OK", 3)]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn new_metadata_are_a_change_after_two_polls() {
     let world = World::new();
     for _ in 0..3 {
@@ -400,7 +439,12 @@ async fn what_replaced_a_trigger_is_told_with_both_numbers_and_without_its_value
     assert_eq!(changed.before.map(told), Some((Some(5.0), Some(1.0))));
     assert_eq!(told(changed.after), (Some(50.0), Some(100.0)));
 
-    // The first one is asked for still: the second one has come beside it.
+    // The first one is asked for still: the second one has come beside it, as the next poll shows.
+    for _ in 0..2 {
+        world.poll(numbered(1, 5.0, 1.0), 40.0);
+        tokio::time::advance(Duration::from_secs(5)).await;
+        world.poll(numbered(2, 50.0, 100.0), 0.4);
+    }
     world.poll(numbered(1, 5.0, 1.0), 40.0);
     let both = state();
     assert!(both.changed.is_none());
@@ -425,10 +469,13 @@ async fn a_refusal_that_is_mended_is_not_told_beside_a_fault() {
 #[tokio::test(start_paused = true)]
 async fn a_trigger_of_another_query_ends_the_series_of_the_one_before_and_a_silent_object_keeps_its_own() {
     let world = World::new();
-    world.poll(trigger("mails"), 1.0);
-    world.poll(trigger("exports"), 1.0);
+    for _ in 0..2 {
+        world.poll(trigger("mails"), 1.0);
+        world.poll(trigger("exports"), 1.0);
+        tokio::time::advance(Duration::from_secs(5)).await;
+    }
     let renamed = TriggerId { query: "orders", ..trigger("mails") };
-    for _ in 0..5 {
+    for _ in 0..4 {
         assert_eq!(world.names().len(), 2 + usize::from(world.knows_query("orders")));
         tokio::time::advance(Duration::from_secs(30)).await;
         world.poll(renamed, 1.0);

@@ -34,6 +34,7 @@ fn trigger(name: String, state: TriggerState) -> Trigger {
         target: Some(5.0),
         activation: Some(0.0),
         effect: is_answered.then(|| "worth 3 Jobs or replicas".to_owned()),
+        is_held: false,
         changed: None,
         variants: Vec::new(),
         code: Some(if is_answered { "OK" } else { "InvalidArgument" }),
@@ -179,10 +180,13 @@ fn a_keda_that_asks_for_nothing_is_told_with_the_fate_of_its_connection() {
     let at = time::OffsetDateTime::from_unix_timestamp(1_795_921_331).expect("a time");
     let away = page(Some(Connection::Ended { at, by: EndedBy::Peer }));
     assert!(away.contains("connection has ended - clapometer</title>"), "{away}");
-    assert!(away.contains("its connection ended at 03:02:11, and no new one came"), "{away}");
+    assert!(away.contains("its connection ended at 2026-11-29 03:02:11, and no new one came"), "{away}");
     assert!(away.contains("operator is away or cannot connect"), "{away}");
     let left = page(Some(Connection::Ended { at, by: EndedBy::Clapometer }));
-    assert!(left.contains("clapometer ended the connection at 03:02:11") && left.contains("asks another one by now"));
+    assert!(
+        left.contains("clapometer ended the connection at 2026-11-29 03:02:11")
+            && left.contains("asks another one by now")
+    );
     let hangs = page(Some(Connection::Open));
     assert!(hangs.contains("its connection stayed open") && hangs.contains("operator hangs"), "{hangs}");
     assert!(!page(None).contains("connection has ended") && !page(None).contains("connection stayed"));
@@ -378,7 +382,7 @@ fn several_triggers_of_one_object_are_told_apart() {
 #[test]
 fn a_row_says_why_nothing_starts_and_how_old_a_number_is() {
     let mut status = quiet();
-    status.triggers[0].active = Some(false);
+    (status.triggers[0].active, status.triggers[0].is_held) = (Some(false), true);
     status.triggers[0].changed = Some(change("activationTargetQueryValue".to_owned(), "activation 0 to 20".to_owned()));
     status.queries[0].max_age = Duration::from_secs(3_600);
     status.queries[0].read_at = Some(moment(1_500));

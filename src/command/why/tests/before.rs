@@ -123,7 +123,7 @@ fn a_query_file_that_was_rejected_is_named_with_what_is_served() {
         told_after(vec![("03:00:00", rejected(served))], vec![one])
     };
     let page = told(Served::Nothing);
-    let cause = "None of the queries of billing.yaml is served, because it was rejected at 03:00:00 (line 3: queries.jobs.max_ages: \
+    let cause = "None of the queries of billing.yaml was served after it was rejected at 03:00:00 (line 3: queries.jobs.max_ages: \
                  unknown key; did you mean max_age?): is this query one of them?";
     assert!(page.contains(cause), "{page}");
     assert!(
@@ -145,4 +145,16 @@ fn an_outage_of_a_database_that_was_switched_off_is_over() {
     let (sentences, list) = page.split_once("What changed").unwrap();
     assert!(!sentences.contains("had failed at"), "{page}");
     assert!(list.contains("database claps was switched off, and its outage of no interest any more"), "{page}");
+}
+
+#[test]
+fn two_triggers_of_one_poll_are_no_deployment() {
+    let of = |query: &str, first: &str| {
+        let mut one = trigger(first, first, vec![value(first, 3.0)]);
+        (one.query, one.interval_seconds) = (query.to_owned(), None);
+        one
+    };
+    let page = flat(&told_of("03:12:00", vec![of("mails", "03:11:50"), of("pdfs", "03:11:53")]));
+    assert!(page.contains("asked for mails") && page.contains("asked for pdfs"), "{page}");
+    assert!(!page.contains("A deployment") && !page.contains("query changed"), "{page}");
 }
