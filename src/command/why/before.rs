@@ -43,10 +43,25 @@ impl Story<'_> {
         (is_soon || !goes_on).then_some(latest)
     }
 
-    /// Returns whether another trigger had taken the place of a trigger by the moment.
+    /// Returns whether another trigger had taken the place of a trigger by the moment, or taken it back.
     pub(super) fn is_replaced(&self, trigger: &TriggerHistory, history: &History) -> bool {
-        let later = history.triggers.iter().filter(|other| other.first_asked_at <= self.at);
-        later.filter_map(|other| self.predecessor(other, history)).any(|before| std::ptr::eq(before, trigger))
+        let mut later = history.triggers.iter().filter(|other| other.first_asked_at <= self.at);
+        let takes_it = |other: &TriggerHistory| {
+            self.predecessor(other, history).is_some_and(|before| std::ptr::eq(before, trigger))
+                || self.takes_back(other, trigger)
+        };
+        later.any(takes_it)
+    }
+
+    /// Returns whether a deployment was undone, so that a trigger is asked for again in the place of another one.
+    fn takes_back(&self, trigger: &TriggerHistory, other: &TriggerHistory) -> bool {
+        let left_at = other.last_asked_at;
+        let is_change = |change: &Change| matches!(change.event, Event::Metadata { .. }) && change.at <= self.at;
+        let mut changes = trigger.changes.iter().filter(|change| is_change(change));
+        !std::ptr::eq(trigger, other)
+            && trigger.query == other.query
+            && trigger.first_asked_at < other.first_asked_at
+            && changes.any(|change| left_at <= change.at && change.at - left_at <= REPLACED_WITHIN)
     }
 
     /// Names the keys of the trigger's metadata that the latest deployment changed.
@@ -124,23 +139,31 @@ impl Story<'_> {
         Some(told + &effect)
     }
 
-    /// Says what KEDA was told last before a time, by the trigger or by the one whose place it has taken.
+    /// Says what KEDA was told last before a time, by the trigger or by what was asked for in its place until then.
     fn told_before(&self, trigger: &TriggerHistory, at: OffsetDateTime, history: &History) -> String {
-        let latest = |one: &TriggerHistory| {
-            let before = one.changes.iter().filter(|change| change.at < at);
-            before.rev().find(|change| is_value(change)).map(|change| (change.clone(), one.target))
+        let before = self.predecessor(trigger, history);
+        let is_of = |one: &TriggerHistory| {
+            std::ptr::eq(one, trigger)
+                || before.is_some_and(|before| std::ptr::eq(one, before))
+                || one.last_asked_at <= at && (one.target.is_none() || self.takes_back(trigger, one))
         };
-        let refused =
-            history.triggers.iter().filter(|one| one.target.is_none() && one.last_asked_at < trigger.first_asked_at);
-        let before =
-            || refused.chain(self.predecessor(trigger, history)).filter_map(latest).max_by_key(|(change, _)| change.at);
-        let told = latest(trigger).or_else(before);
-        let Some((change, target)) = told else { return String::new() };
+        let latest = |one: &TriggerHistory, is_wanted: fn(&Change) -> bool| {
+            one.changes.iter().rev().find(|change| change.at < at && is_wanted(change)).cloned()
+        };
+        let told = history.triggers.iter().filter(|one| is_of(one));
+        let told = told.filter_map(|one| Some((latest(one, is_value)?, one)));
+        let Some((change, one)) = told.max_by_key(|(change, _)| change.at) else { return String::new() };
         let since = self.time(change.at);
         match change.event {
             Event::Value { value } => {
-                let target = target.map_or_else(String::new, |target| format!(" / {}", number(target)));
-                format!(" Before that, KEDA was told {}{target}, since {since}.", number(value))
+                let target = one.target.map_or_else(String::new, |target| format!(" / {}", number(target)));
+                let activity =
+                    latest(one, |change| matches!(change.event, Event::Activity { .. } | Event::Pushed { .. }));
+                let is_inactive = activity.is_some_and(|change| {
+                    matches!(change.event, Event::Activity { active: false } | Event::Pushed { active: false })
+                });
+                let inactive = if is_inactive && value > 0.0 { ", and inactive" } else { "" };
+                format!(" Before that, KEDA was told {}{target}, since {since}{inactive}.", number(value))
             }
             Event::NoValue { code, .. } | Event::Refusal { code, .. } => {
                 format!(" Before that, KEDA was told an error, {code}, since {since}.")

@@ -22,12 +22,14 @@ struct Standstill {
 }
 
 impl Story<'_> {
-    /// Says that the process stood still at the moment, or when the error began that a trigger had been told.
+    /// Says that the process stood still at the moment, or when the error began that a trigger had been told; in a report about now, within
+    /// the time that is shown.
     pub(super) fn told_of_standstill(&self, states: &[State<'_>], history: &History) -> Option<String> {
         let began_in =
             |standstill: &Standstill| states.iter().filter_map(State::failed).any(|(at, ..)| standstill.explains(at));
         let is_of_moment = |standstill: &Standstill| {
-            standstill.from <= self.at && self.begins_at <= standstill.until + AFTERMATH || began_in(standstill)
+            let begins_at = if self.is_now { history.from } else { self.begins_at };
+            standstill.from <= self.at && begins_at <= standstill.until + AFTERMATH || began_in(standstill)
         };
         let Standstill { from, until, seconds } = standstills(history).rev().find(is_of_moment)?;
         Some(format!(

@@ -230,7 +230,7 @@ impl Story<'_> {
                 let Some(value) = before.value else { continue };
                 let is_known = |known: &&Change| std::ptr::eq(*known, value) || is_of_row(before.trigger, value, known);
                 if !told.iter().any(is_known) {
-                    let until = ended_at(before.trigger, value).filter(|until| *until <= self.at);
+                    let until = ended_at(before.trigger, value, history).filter(|until| *until <= self.at);
                     match until {
                         Some(until) => {
                             let (at, until) = (self.time(value.at), self.time(until));
@@ -406,10 +406,13 @@ fn is_of_row(trigger: &TriggerHistory, one: &Change, other: &Change) -> bool {
         && !trigger.changes.iter().filter(is_value).any(|change| first.at < change.at && change.at < last.at)
 }
 
-/// Returns when a trigger was told a value after an error.
-fn ended_at(trigger: &TriggerHistory, error: &Change) -> Option<OffsetDateTime> {
-    let later = trigger.changes.iter().filter(|change| is_failure(error) && change.at > error.at);
-    later.into_iter().find(|change| matches!(change.event, Event::Value { .. })).map(|change| change.at)
+/// Returns when a trigger was told a value after an error. One that was refused is another trigger once it is mended.
+fn ended_at(trigger: &TriggerHistory, error: &Change, history: &History) -> Option<OffsetDateTime> {
+    let is_refusal = matches!(error.event, Event::Refusal { .. });
+    let after = if is_refusal { trigger.last_asked_at } else { error.at };
+    let triggers = history.triggers.iter().filter(|one| is_refusal || std::ptr::eq(*one, trigger));
+    let values = triggers.flat_map(|one| &one.changes).filter(|change| matches!(change.event, Event::Value { .. }));
+    values.map(|change| change.at).filter(|at| is_failure(error) && *at > after).min()
 }
 
 /// Returns the first error, with its time, code and text, of those that a trigger was told in a row up to another one.

@@ -158,3 +158,36 @@ fn two_triggers_of_one_poll_are_no_deployment() {
     assert!(page.contains("asked for mails") && page.contains("asked for pdfs"), "{page}");
     assert!(!page.contains("A deployment") && !page.contains("query changed"), "{page}");
 }
+
+#[test]
+fn a_deployment_that_was_undone_is_told_with_what_it_had_done() {
+    let keys = |time: &str| keys(time, "activationTargetQueryValue");
+    let first = vec![
+        value("01:30:00", 30.0),
+        active("01:30:00", true),
+        keys("03:05:00"),
+        value("03:05:00", 18.0),
+        active("03:05:00", true),
+    ];
+    let meanwhile = vec![keys("03:00:00"), value("03:00:00", 20.0), active("03:00:00", false), value("03:04:55", 21.0)];
+    let page = flat(&told_of(
+        "03:12:00",
+        vec![trigger("00:10:00", "08:59:50", first), trigger("03:00:00", "03:04:55", meanwhile)],
+    ));
+    let cause = "A deployment changed activationTargetQueryValue of the trigger's metadata at 03:05:00. Before that, KEDA was told 21 / 5, since 03:04:55, and inactive.";
+    assert!(page.contains(cause), "{page}");
+    assert!(page.contains("was told 18 / 5 (value / target), since 03:05:00; active since 03:05:00."), "{page}");
+    assert!(!page.contains("removed") && !page.contains("trigger 1 of 2"), "{page}");
+}
+
+#[test]
+fn a_refusal_that_is_over_is_what_was_told_before_a_reload() {
+    let reload = Incident::Reload { changed: "queries.jobs.namespaces ([media] to [billing])".to_owned() };
+    let refusal = Event::Refusal { code: "PermissionDenied".to_owned(), text: "no query of this name".to_owned() };
+    let mut denied = trigger("03:00:00", "03:04:55", vec![change("03:00:00", refusal)]);
+    denied.target = None;
+    let served = trigger("00:10:00", "08:59:50", vec![value("01:30:00", 30.0), value("03:05:05", 18.0)]);
+    let page = told_after(vec![("03:05:01", reload)], vec![served, denied]);
+    let effect = "at 03:05:01. Before that, KEDA was told an error, PermissionDenied, since 03:00:00.";
+    assert!(page.contains(effect), "{page}");
+}
