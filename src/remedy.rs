@@ -75,7 +75,7 @@ pub fn of_silence(connection: Option<Connection>) -> &'static str {
             "KEDA's operator is away or cannot connect (network, TLS): look at its pod and its log. With several pods of clapometer it may ask another one."
         }
         Some(Connection::Ended { by: EndedBy::Clapometer, .. }) => {
-            "With several pods of clapometer, KEDA asks another one by now. With one, its operator is away or cannot connect (network, TLS): look at its pod and its log."
+            "With several pods of clapometer, KEDA asks another one by now. With one, its operator is away, hangs or cannot connect (network, TLS): look at its pod and its log."
         }
         Some(Connection::Open) => {
             "KEDA's operator hangs, or the objects were deleted or paused. Its log ends where it hangs; a restart of it helps."

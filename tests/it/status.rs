@@ -186,7 +186,7 @@ async fn an_outage_is_shown_with_its_beginning_and_its_end() {
     fixture.scaler.reaches(&mailer, 0.0, SOON).await;
     shows(&fixture, "triggers", "mailer", json!({"state": "answered", "value": 0})).await;
     shows(&fixture, "queries", "jobs", json!({"state": "good", "error": null})).await;
-    assert!(page(&fixture, "/").await.contains("All is well now. Changed lately: "));
+    assert!(page(&fixture, "/").await.contains("Nothing fails now. Changed lately: "));
     assert_eq!(events(&fixture, "down").await, [("claps".to_owned(), false)]);
     let failing = events(&fixture, "failing").await;
     assert!(

@@ -14,7 +14,8 @@ pub(super) fn latest(recorder: &Recorder, databases: &[Database], started_at: Mo
     let episodes = recorder.episodes().into_iter().map(|episode| event(episode, databases, clock));
     let start = Event {
         word: "started",
-        text: "this process started, and knows nothing of the time before".to_owned(),
+        text: "this process started, and knows nothing of the time before: metrics and `kubectl logs --previous` may"
+            .to_owned(),
         ..nothing(started_at, Some(started_at))
     };
     episodes.chain(Some(start).filter(|start| start.at.age < DAY)).collect()

@@ -325,7 +325,7 @@ fn query_row(markup: &mut Markup, query: &Query) {
     let (least, most) = known.fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), value| (a.min(*value), b.max(*value)));
     if least <= most {
         markup.raw(sparkline(&query.history));
-        markup.raw(format_args!("<span class=\"sr\">from {} to {}</span>", number(least), number(most)));
+        markup.raw(format_args!("<span class=\"sr\">peaks from {} to {}</span>", number(least), number(most)));
     }
     markup.raw("<td class=\"n wide\">").raw(query.activity.map_or_else(String::new, number));
     markup.raw("<td class=\"n wide\">");

@@ -18,8 +18,9 @@ const LATELY: Duration = Duration::from_secs(1_800);
 
 /// The minutes after which a new trend of a value may be no accident, and those before that it is compared with.
 const FELL: usize = 5;
+const BEFORE_IT_FELL: usize = 10;
 const STOOD: usize = 15;
-const BEFORE: usize = 15;
+const BEFORE_IT_STOOD: usize = 15;
 
 /// The most minutes for which nobody has asked.
 const UNREAD: usize = 2;
@@ -119,7 +120,7 @@ impl Status {
         }
         match things.is_empty() {
             true => "All is well".to_owned(),
-            false => format!("All is well now. Changed lately: {}", things.join(", ")),
+            false => format!("Nothing fails now. Changed lately: {}", things.join(", ")),
         }
     }
 }
@@ -174,7 +175,7 @@ impl Trend {
         let changed_at = known.iter().rposition(|(_, value)| *value != present)? + 1;
         let (before, run) = known.split_at(changed_at);
         let (since, from) = (run.first()?.0, before.last()?.1);
-        if latest + UNREAD + 1 < history.len() || before.len() < BEFORE {
+        if latest + UNREAD + 1 < history.len() || before.len() < BEFORE_IT_FELL {
             return None;
         }
         let ago = Duration::from_secs(60) * u32::try_from(history.len() - 1 - since).ok()?;
@@ -184,7 +185,13 @@ impl Trend {
             0.0 if run.len() >= FELL && before.iter().all(|(_, value)| *value > 0.0) => {
                 Some(Self::Fell { since, minutes: before.len(), from })
             }
-            at if at > 0.0 && run.len() >= STOOD && changes * 3 >= before.len() * 2 => Some(Self::Stands { since, at }),
+            at if at > 0.0
+                && run.len() >= STOOD
+                && before.len() >= BEFORE_IT_STOOD
+                && changes * 3 >= before.len() * 2 =>
+            {
+                Some(Self::Stands { since, at })
+            }
             _ => None,
         }
     }
@@ -211,7 +218,8 @@ mod tests {
             // It was empty before, too; it is too short; there is too little before; it never moved; nobody asks.
             trend(&[&busy, &[0.0], &busy, &[0.0; 6]]),
             trend(&[&busy, &[0.0; 4]]),
-            trend(&[&busy[..14], &[0.0; 6]]),
+            trend(&[&busy[..9], &[0.0; 6]]),
+            trend(&[&busy[..14], &[17.0; 15]]),
             trend(&[&[5.0; 20], &[17.0; 20]]),
             trend(&[&[5.0; 20]]),
             trend(&[]),

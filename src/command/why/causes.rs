@@ -182,7 +182,7 @@ impl Story<'_> {
         ))
     }
 
-    /// Names the query file that is not served, if a trigger is refused and one is not.
+    /// Names the query file that is not served, or not as it is now, if a trigger is refused and there is one.
     fn of_file(&self, code: &str, history: &History) -> Option<String> {
         let past = history.incidents.iter().rev().filter(|happening| happening.at <= self.at);
         // The queries of a file that is mended are added.
@@ -195,16 +195,21 @@ impl Story<'_> {
             else {
                 return None;
             };
-            let is_latest = !known.contains(&name.as_str());
+            if known.contains(&name.as_str()) {
+                return None;
+            }
             known.push(name);
-            (is_latest && *served == Served::Nothing).then(|| {
-                format!(
-                    "None of the queries of {} was served after it was rejected at {} ({}): is this query one of them?",
-                    printable(name),
-                    self.time(happening.at),
-                    printable(fault)
-                )
-            })
+            let (name, at, fault) = (printable(name), self.time(happening.at), printable(fault));
+            match served {
+                Served::Nothing => Some(format!(
+                    "None of the queries of {name} was served after it was rejected at {at} ({fault}): is this query one of them?"
+                )),
+                Served::LastGood => Some(format!(
+                    "The query file {name} was rejected at {at} ({fault}), and its last good version stayed in force: is this query new \
+                     in the file?"
+                )),
+                Served::OtherQueries => None,
+            }
         })
     }
 

@@ -153,7 +153,7 @@ async fn a_browser_shows_it_as_it_changes_and_does_what_a_person_asks() {
 
     // Two thousand triggers with hostile names are names, and nothing runs or is fetched but the page's own.
     browser.open(&address).await;
-    browser.sees(HEADLINE, "All is well now. Changed lately: this process started".into()).await;
+    browser.sees(HEADLINE, "Nothing fails now. Changed lately: this process started".into()).await;
     browser.sees(ROWS, 50.into()).await;
     browser.sees("document.querySelectorAll('img, iframe, b b, script').length", 1.into()).await;
     browser.sees("document.querySelector('#list nav a').textContent", "all 1999".into()).await;
@@ -169,7 +169,7 @@ async fn a_browser_shows_it_as_it_changes_and_does_what_a_person_asks() {
     browser.sees(ROWS, 1.into()).await;
     browser.sees("document.querySelector('#list tbody bdi + bdi').textContent", "zzz-wrong".into()).await;
     fixture.scaler.reaches(&named(&trigger("jobs", &[]), "zzz-wrong"), 0.0, SOON).await;
-    browser.sees(&format!("{HEADLINE}.startsWith('All is well now. ')"), true.into()).await;
+    browser.sees(&format!("{HEADLINE}.startsWith('Nothing fails now. ')"), true.into()).await;
     browser.sees("[document.activeElement.id, document.activeElement.value]", json!(["find", "ZZZ-"])).await;
     browser.sees(ROWS, 1.into()).await;
 

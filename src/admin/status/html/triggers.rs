@@ -103,7 +103,7 @@ fn trigger_row(markup: &mut Markup, trigger: &Trigger, lines: &mut usize) {
     let since = if trigger.state == TriggerState::Answered { " <span class=\"tablet\">" } else { " <span>" };
     markup.raw("<td>").badge(class, trigger.state.word()).raw(since).since(&trigger.since).raw("</span><td>");
     if trigger.state == TriggerState::Silent {
-        markup.raw("lastly ");
+        markup.raw("last ");
     }
     match &trigger.variants[..] {
         [] => told(markup, trigger.told()),

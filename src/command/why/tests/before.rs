@@ -133,6 +133,8 @@ fn a_query_file_that_was_rejected_is_named_with_what_is_served() {
     let page = told(Served::LastGood);
     assert!(page.contains("billing.yaml was rejected, and its last good version stayed in force"), "{page}");
     assert!(!page.contains("None of the queries"), "{page}");
+    assert!(page.contains("The query file billing.yaml was rejected at 03:00:00 (line 3"), "{page}");
+    assert!(page.contains("its last good version stayed in force: is this query new in the file?"), "{page}");
 }
 
 #[test]
