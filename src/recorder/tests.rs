@@ -375,10 +375,11 @@ async fn a_time_with_other_metadata_or_a_refusal_is_no_silence_and_what_follows_
             seconds(5).await;
             recorder.told(meanwhile.0, meanwhile.1, Instant::now());
         }
-        seconds(5).await;
+        // The autoscaler had just asked with what was there meanwhile.
+        advance(Duration::from_millis(400)).await;
         poll();
         let again = Event::Activity { active: true };
-        let expected = [(305, value(7.0)), (305, again.clone()), (0, value(7.0)), (0, again)];
+        let expected = [(300, value(7.0)), (300, again.clone()), (0, value(7.0)), (0, again)];
         assert_eq!(told(&recorder)[0], expected);
         let silent = |episode: &Episode| matches!(episode.matter, Matter::Triggers { trouble: Trouble::Silent, .. });
         assert!(!recorder.episodes().iter().any(silent));

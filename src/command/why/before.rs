@@ -24,11 +24,14 @@ impl Story<'_> {
         if began < history.from || history.now <= began + ONE_POLL {
             return None;
         }
-        // The first polls of several triggers come one after the other.
+        // The first polls of several triggers come one after the other, and the autoscaler may ask once more with what was before.
         let has_left = |other: &&TriggerHistory| {
-            let pause = Duration::saturating_seconds_f64(other.interval_seconds.unwrap_or_default() / 2.0)
-                .min(Duration::seconds(5));
-            other.target.is_some() && other.first_asked_at + ONE_POLL < began && other.last_asked_at + pause < began
+            let interval = Duration::saturating_seconds_f64(other.interval_seconds.unwrap_or_default());
+            let is_missed = other.last_asked_at + interval / 2 < began || began + interval * 2 < history.now;
+            other.target.is_some()
+                && is_missed
+                && other.first_asked_at + ONE_POLL < began
+                && other.last_asked_at < began + ONE_POLL
         };
         let mut left: Vec<&TriggerHistory> = history.triggers.iter().filter(has_left).collect();
         left.sort_by_key(|other| other.last_asked_at);
@@ -61,7 +64,7 @@ impl Story<'_> {
         !std::ptr::eq(trigger, other)
             && trigger.query == other.query
             && trigger.first_asked_at < other.first_asked_at
-            && changes.any(|change| left_at <= change.at && change.at - left_at <= REPLACED_WITHIN)
+            && changes.any(|change| left_at < change.at + ONE_POLL && change.at - left_at <= REPLACED_WITHIN)
     }
 
     /// Names the keys of the trigger's metadata that the latest deployment changed.
@@ -145,7 +148,7 @@ impl Story<'_> {
         let is_of = |one: &TriggerHistory| {
             std::ptr::eq(one, trigger)
                 || before.is_some_and(|before| std::ptr::eq(one, before))
-                || one.last_asked_at <= at && (one.target.is_none() || self.takes_back(trigger, one))
+                || one.last_asked_at < at + ONE_POLL && (one.target.is_none() || self.takes_back(trigger, one))
         };
         let latest = |one: &TriggerHistory, is_wanted: fn(&Change) -> bool| {
             one.changes.iter().rev().find(|change| change.at < at && is_wanted(change)).cloned()

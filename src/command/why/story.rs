@@ -228,7 +228,9 @@ impl Story<'_> {
             let earlier = Story { at, begins_at: at, ..*self };
             for before in earlier.states(history) {
                 let Some(value) = before.value else { continue };
-                let is_known = |known: &&Change| std::ptr::eq(*known, value) || is_of_row(before.trigger, value, known);
+                let is_known = |known: &&Change| {
+                    std::ptr::eq(*known, value) || is_of_row(before.trigger, value, known) || is_alike(value, known)
+                };
                 if !told.iter().any(is_known) {
                     let until = ended_at(before.trigger, value, history).filter(|until| *until <= self.at);
                     match until {
@@ -392,6 +394,14 @@ impl<'a> State<'a> {
 
 fn is_failure(change: &Change) -> bool {
     matches!(change.event, Event::NoValue { .. } | Event::Refusal { .. })
+}
+
+/// Returns whether two answers differ only as numbers do all the time.
+fn is_alike(one: &Change, other: &Change) -> bool {
+    match (&one.event, &other.event) {
+        (Event::Value { value }, Event::Value { value: known }) => (*value == 0.0) == (*known == 0.0),
+        _ => false,
+    }
 }
 
 /// Returns whether two errors are of one row: the trigger was told no value between them.

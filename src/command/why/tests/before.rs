@@ -174,7 +174,7 @@ fn a_deployment_that_was_undone_is_told_with_what_it_had_done() {
     let meanwhile = vec![keys("03:00:00"), value("03:00:00", 20.0), active("03:00:00", false), value("03:04:55", 21.0)];
     let page = flat(&told_of(
         "03:12:00",
-        vec![trigger("00:10:00", "08:59:50", first), trigger("03:00:00", "03:04:55", meanwhile)],
+        vec![trigger("00:10:00", "08:59:50", first), trigger("03:00:00", "03:05:02", meanwhile)],
     ));
     let cause = "A deployment changed activationTargetQueryValue of the trigger's metadata at 03:05:00. Before that, KEDA was told 21 / 5, since 03:04:55, and inactive.";
     assert!(page.contains(cause), "{page}");
@@ -192,4 +192,14 @@ fn a_refusal_that_is_over_is_what_was_told_before_a_reload() {
     let page = told_after(vec![("03:05:01", reload)], vec![served, denied]);
     let effect = "at 03:05:01. Before that, KEDA was told an error, PermissionDenied, since 03:00:00.";
     assert!(page.contains(effect), "{page}");
+}
+
+#[test]
+fn a_trigger_that_the_autoscaler_asked_for_once_more_was_replaced_all_the_same() {
+    let mut before = trigger("00:10:00", "03:00:01", vec![value("01:30:00", 412.0)]);
+    before.query = "invoices".to_owned();
+    let now = trigger("03:00:00", "08:59:50", vec![value("03:00:00", 7.0)]);
+    let page = flat(&told_of("03:12:00", vec![before, now]));
+    assert!(page.contains("A deployment changed the trigger's query, which was invoices until 03:00:01"), "{page}");
+    assert!(!page.contains("removed"), "{page}");
 }
