@@ -4,13 +4,17 @@
 use std::{
     fs,
     net::SocketAddr,
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
     time::Instant,
 };
 
 use clapometer::proto::ScaledObjectRef;
 use futures_util::future::join_all;
-use tokio::{io::AsyncWriteExt, net::TcpStream};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::timeout,
+};
 use tonic::Code;
 
 use super::{
@@ -211,17 +215,44 @@ impl Passing<'_> {
 
     /// Asks for pages over as many connections as there may be at once and some more, and takes none of them.
     async fn readers(&self) -> Vec<TcpStream> {
-        let read = async |number: usize| {
-            let mut socket = frames::connect_from(PEERS[number % PEERS.len()], self.admin).await;
-            let path = PAGES[number / PEERS.len() % PAGES.len()];
-            let _ = socket.write_all(format!("GET {path} HTTP/1.1\r\nhost: admin\r\n\r\n").as_bytes()).await;
-            socket
-        };
         let mut readers = Vec::new();
         for number in 0..ADMIN_CONNECTIONS + TOO_MANY {
-            readers.push(read(number).await);
+            readers.push(self.reader(number, PAGES[number / PEERS.len() % PAGES.len()]).await);
         }
         readers
+    }
+
+    /// Takes the first byte of ever newer pages, until as many are kept as there may be.
+    async fn half_read(&self, fixture: &Fixture) -> Vec<TcpStream> {
+        let is_full = AtomicBool::new(false);
+        let read = async |path: &str| {
+            let mut readers = Vec::new();
+            for number in 0.. {
+                if is_full.load(Ordering::Relaxed) {
+                    break;
+                }
+                let mut socket = self.reader(number, &path.replace("NUMBER", &number.to_string())).await;
+                // Its connection may have given way.
+                let _ = timeout(PATIENCE, socket.read_u8()).await.expect("a page, or the end");
+                readers.push(socket);
+            }
+            readers
+        };
+        let watch = async {
+            let is_reached = async || (reached(fixture, "pages").await > 0.0).then_some(());
+            wait::first("the limit of pages", PATIENCE, is_reached).await;
+            is_full.store(true, Ordering::Relaxed);
+        };
+        let (pages, states, metrics, ()) =
+            tokio::join!(read("/?find=NUMBER"), read("/api/status?NUMBER"), read("/metrics"), watch);
+        pages.into_iter().chain(states).chain(metrics).collect()
+    }
+
+    /// Asks for a page.
+    async fn reader(&self, number: usize, path: &str) -> TcpStream {
+        let mut socket = frames::connect_from(PEERS[number % PEERS.len()], self.admin).await;
+        let _ = socket.write_all(format!("GET {path} HTTP/1.1\r\nhost: admin\r\n\r\n").as_bytes()).await;
+        socket
     }
 }
 
@@ -321,7 +352,9 @@ async fn all_budgets_full_at_once_over_tls_stay_within_the_memory_of_the_chart_a
     }
     steps.done("requests", &other, process);
     let gave_way = reached(&fixture, "new_connections").await;
-    let readers = passing.readers().await;
+    let mut readers = passing.readers().await;
+    other.is_answered(1).await;
+    readers.extend(passing.half_read(&fixture).await);
     other.is_answered(1).await;
     steps.done("pages", &other, process);
     let newcomers = passing.newcomers().await;
@@ -331,7 +364,7 @@ async fn all_budgets_full_at_once_over_tls_stay_within_the_memory_of_the_chart_a
     println!("{} MiB resident at most, {:?} MiB with the kernel's", resident / MIB, of_group.map(|bytes| bytes / MIB));
     assert_eq!(admin::metric(admin, "clapometer_streams").await, f64::from(STREAMS + WAITING));
     assert!(admin::metric(admin, "clapometer_gauges").await >= f64::from(GAUGES - GROUPED - NAMESPACES));
-    for full in ["requests", "admin_connections"] {
+    for full in ["requests", "admin_connections", "pages"] {
         assert!(reached(&fixture, full).await > 0.0, "the limit of {full} was not reached");
     }
     assert!(reached(&fixture, "new_connections").await > gave_way, "there were fewer handshakes than there may be");
