@@ -42,11 +42,7 @@ impl Told {
         let finished = run(yaml, &["check"]).await;
         assert!(!finished.output.contains("canary") && !finished.errors.contains("canary"), "{name}: a secret is told");
         let mut said = format!("{}{}", finished.output, finished.errors);
-        for (piece, name) in &self.known {
-            said = said.replace(piece, name);
-        }
-        said = redacted(&said, &[]);
-        // When a certificate has ended, and for how long.
+        // When a certificate has ended, and for how long: a port may stand in such a number.
         let is_long = |word: &str| word.len() > 8 && word.bytes().all(|byte| byte.is_ascii_digit());
         let words = said.split_inclusive([' ', '(', ')', '\n']);
         said = words
@@ -58,6 +54,10 @@ impl Told {
                 }
             })
             .collect();
+        for (piece, name) in &self.known {
+            said = said.replace(piece, name);
+        }
+        said = redacted(&said, &[]);
         writeln!(self.text, "== {name} (exit {})", finished.code().unwrap_or(-1)).unwrap();
         let facts = [
             "server  ",
