@@ -349,10 +349,12 @@ impl Store {
     /// Returns whether KEDA asked for an object with other metadata between two polls of a trigger.
     fn is_asked_otherwise(&self, key: u64, object: u64, since: Tenths, at: Tenths) -> bool {
         let others = self.objects.get(&object).into_iter().flatten().filter(|other| **other != key);
-        let asked =
-            others.filter_map(|other| self.triggers.get(other)).flat_map(|other| [other.began_at, other.asked_at]);
-        // Those of this poll were away as well.
-        asked.into_iter().any(|asked_at| since < asked_at && asked_at + ONE_CALL < at)
+        // Those of the poll before, and those of this one, were away as well.
+        let is_meanwhile = |at_that_time: Tenths| since < at_that_time && at_that_time + ONE_CALL < at;
+        let is_other = |other: &Trigger| {
+            since + ONE_POLL < other.asked_at && (is_meanwhile(other.began_at) || is_meanwhile(other.asked_at))
+        };
+        others.filter_map(|other| self.triggers.get(other)).any(is_other)
     }
 
     /// Ends the troubles of an object's triggers that were refused before the present poll. One that is refused again has it again.

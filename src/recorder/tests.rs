@@ -389,3 +389,23 @@ async fn a_time_with_other_metadata_or_a_refusal_is_no_silence_and_what_follows_
         bytes(&recorder);
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_object_of_two_triggers_is_silent_for_both() {
+    let recorder = Recorder::default();
+    let poll = async || {
+        for id in [1, 2] {
+            recorder.told(asker(id), Answer::Value(7.0), Instant::now());
+            advance(Duration::from_millis(200)).await;
+        }
+    };
+    for _ in 0..3 {
+        poll().await;
+        seconds(5).await;
+    }
+    seconds(300).await;
+    poll().await;
+    for changes in told(&recorder) {
+        assert!(changes.iter().any(|(_, event)| matches!(event, Event::Silence { .. })), "{changes:?}");
+    }
+}
