@@ -2,9 +2,12 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use clapometer::proto::GetMetricsRequest;
-use futures_util::future::join_all;
-use tokio::time::sleep;
+use clapometer::proto::{GetMetricsRequest, ScaledObjectRef};
+use futures_util::{
+    future::join_all,
+    stream::{self, StreamExt},
+};
+use tokio::{runtime::Builder, time::sleep};
 
 use crate::{
     hostile::held::{HeldConnection, IS_ACTIVE},
@@ -19,6 +22,9 @@ use crate::{
 const OBJECTS: usize = 5_000;
 const CONNECTIONS: usize = 10;
 
+/// The polls that are under way at a time: KEDA spreads those of its objects over their intervals.
+const POLLS: usize = 50;
+
 /// A busy machine takes seconds for five thousand of anything in a debug build.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -29,28 +35,37 @@ const REQUEST: usize = 60_000;
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// Lets all objects have their streams, cuts their connections, and lets them come back at once. Each is answered.
-pub(super) async fn reconnect(address: SocketAddr) {
-    drop(wait::bounded("the first message of each stream", PATIENCE, connect(address)).await);
-    wait::bounded("the first message of each stream after a mass reconnect", PATIENCE, connect(address)).await;
+///
+/// It blocks its thread: what five thousand clients do must not hold up the client whose answers are looked at.
+pub(super) fn reconnect(address: SocketAddr) {
+    let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        drop(wait::bounded("the first message of each stream", PATIENCE, connect(address)).await);
+        wait::bounded("the first message of each stream after a mass reconnect", PATIENCE, connect(address)).await;
+    });
 }
 
-/// Opens the stream of each object, and polls each once. The streams end when the connections are dropped.
-async fn connect(address: SocketAddr) -> Vec<Scaler> {
+/// Opens the streams of all objects at once, and then polls each. Whoever drops what it returns cuts the connections.
+async fn connect(address: SocketAddr) -> impl Sized {
     let scalers: Vec<Scaler> = (0..CONNECTIONS).map(|_| Scaler::at(address)).collect();
-    let objects = (0..OBJECTS).map(async |number| {
-        let scaler = &scalers[number % CONNECTIONS];
-        let object = named(&trigger("shared", &[]), format!("object-{number}"));
-        let mut stream =
-            scaler.client().stream_is_active(object.clone()).await.expect("a stream is opened").into_inner();
+    let objects = || (0..OBJECTS).map(|number| (scalers[number % CONNECTIONS].client(), object(number)));
+    let streams = objects().map(async |(mut client, object)| {
+        let mut stream = client.stream_is_active(object).await.expect("a stream is opened").into_inner();
         let message = stream.message().await.expect("a stream does not fail");
         assert!(message.is_some(), "a stream begins with the present state");
-        let request = GetMetricsRequest { scaled_object_ref: Some(object), metric_name: "shared".to_owned() };
-        scaler.client().get_metrics(request).await.expect("a poll is answered");
         stream
     });
-    let streams = join_all(objects).await;
-    assert_eq!(streams.len(), OBJECTS);
-    scalers
+    let streams = join_all(streams).await;
+    let polls = objects().map(async |(mut client, object)| {
+        let request = GetMetricsRequest { scaled_object_ref: Some(object), metric_name: "shared".to_owned() };
+        client.get_metrics(request).await.expect("a poll is answered");
+    });
+    stream::iter(polls).buffer_unordered(POLLS).collect::<Vec<()>>().await;
+    (scalers, streams)
+}
+
+fn object(number: usize) -> ScaledObjectRef {
+    named(&trigger("shared", &[]), format!("object-{number}"))
 }
 
 /// Begins requests of a peer that never become complete, until it is aborted.
