@@ -34,8 +34,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Returns whether an executable may have the addresses that its loader adjusts as a bitmap, instead of 24 bytes each: the
-/// loader of glibc reads that since 2.36. What is static, or built for another machine than this, has them as ever.
+/// Returns whether an executable may have the addresses that its loader adjusts as a bitmap, instead of 24 bytes each:
+/// the loader of glibc reads that since 2.36. What is static, or built for another machine than this, has them as ever.
 fn can_pack_relocations() -> Result<bool, env::VarError> {
     let is_native = env::var("HOST")? == env::var("TARGET")?;
     let is_static = env::var("CARGO_CFG_TARGET_FEATURE").is_ok_and(|features| features.contains("crt-static"));

@@ -45,8 +45,8 @@ use crate::{
 const CONNECTIONS: usize = 512;
 const CONNECTIONS_OF_A_PEER: usize = CONNECTIONS / 2;
 
-/// The longest life of a connection. Each is one scrape or one probe: a connection that stays open for the next one could
-/// be cut at the moment at which it comes.
+/// The longest life of a connection. Each is one scrape or one probe: a connection that stays open for the next one
+/// could be cut at the moment at which it comes.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The longest time that a peer may take to send the head of a request.

@@ -379,8 +379,8 @@ impl Metrics {
         self.limits.reached(limit);
     }
 
-    /// Records that KEDA asked for a trigger that is served. If that is the first time with other metadata than before, returns the
-    /// names of the keys that changed, too.
+    /// Records that KEDA asked for a trigger that is served. If that is the first time with other metadata than before,
+    /// returns the names of the keys that changed, too.
     pub fn trigger_asked(&self, trigger: TriggerId<'_>, now: Instant) -> (TriggerKey, Option<Arc<str>>) {
         self.triggers.asked(trigger, now)
     }

@@ -1,8 +1,8 @@
 //! The flight recorder: what KEDA was told about each trigger, and when that changed.
 //!
-//! Only changes are kept, for [`LIFETIME`] and within [`CAPACITY`] bytes, the oldest first out. One namespace has at most
-//! a quarter of them, and so have all the triggers together that were never answered, because callers choose names. A call
-//! that is told the same as before costs a look-up and a comparison, and no memory.
+//! Only changes are kept, for [`LIFETIME`] and within [`CAPACITY`] bytes, the oldest first out. One namespace has at
+//! most a quarter of them, and so have all the triggers together that were never answered, because callers choose
+//! names. A call that is told the same as before costs a look-up and a comparison, and no memory.
 
 mod clock;
 mod connections;
@@ -48,8 +48,8 @@ pub use self::{
 /// The time for which a change is remembered.
 pub const LIFETIME: Duration = Duration::from_secs(24 * 3_600);
 
-/// The name that `clapometer get` uses by default, also for an object of a manifest. Its calls are not KEDA's: their end is no silence, and what they are told is no
-/// trouble.
+/// The name that `clapometer get` uses by default, also for an object of a manifest. Its calls are not KEDA's: their
+/// end is no silence, and what they are told is no trouble.
 pub const LOOKING: &str = "clapometer-get";
 
 /// The time within which KEDA has asked for something if it asks this process at all: two of its default intervals.
@@ -64,8 +64,8 @@ const NAMESPACE_CAPACITY: usize = CAPACITY / 4;
 /// The number of triggers that are forgotten at once: to find the longest silent ones takes a walk over all.
 const FORGOTTEN_AT_ONCE: usize = 64;
 
-/// The bytes that a trigger takes beside its texts: its record, and its places in the tables, which are up to half empty
-/// and are held twice while they grow.
+/// The bytes that a trigger takes beside its texts: its record, and its places in the tables, which are up to half
+/// empty and are held twice while they grow.
 const TRIGGER_BYTES: usize = 720;
 
 /// The same for a namespace.
@@ -357,7 +357,8 @@ impl Store {
         others.filter_map(|other| self.triggers.get(other)).any(is_other)
     }
 
-    /// Ends the troubles of an object's triggers that were refused before the present poll. One that is refused again has it again.
+    /// Ends the troubles of an object's triggers that were refused before the present poll. One that is refused again
+    /// has it again.
     fn end_refusals(&mut self, object: u64, at: Tenths) {
         for key in self.objects.get(&object).into_iter().flatten() {
             let trigger = self.triggers.get_mut(key).filter(|trigger| trigger.target.is_none());
@@ -367,8 +368,8 @@ impl Store {
         }
     }
 
-    /// Forgets the oldest changes until everything fits, and what is older than [`LIFETIME`]. Triggers have at most half
-    /// of the memory, so that changes have the other half.
+    /// Forgets the oldest changes until everything fits, and what is older than [`LIFETIME`]. Triggers have at most
+    /// half of the memory, so that changes have the other half.
     fn make_room(&mut self, tenant: &TenantName, keep: u64, now: Tenths) {
         let oldest = now.saturating_sub(tenths_of(LIFETIME));
         while self.tenants.get(tenant).is_some_and(|owner| owner.log.ends_before(oldest)) {
@@ -420,8 +421,8 @@ impl Store {
         true
     }
 
-    /// Forgets the triggers of a tenant, or of all, that have been silent longest, but not the one of `keep`. Returns false if there
-    /// are none.
+    /// Forgets the triggers of a tenant, or of all, that have been silent longest, but not the one of `keep`. Returns
+    /// false if there are none.
     fn forget_triggers(&mut self, tenant: Option<&TenantName>, keep: u64) -> bool {
         let is_of = |trigger: &Trigger| tenant.is_none_or(|tenant| trigger.payer == *tenant);
         let may_go = self.triggers.iter().filter(|(key, trigger)| **key != keep && is_of(trigger));

@@ -60,8 +60,8 @@ const DEADLINE_MARGIN: Duration = Duration::from_millis(20);
 /// ignores it; `clapometer get` shows it.
 pub const UNSEEN_KEY: &str = "clapometer-unseen-key";
 
-/// The response header of a GetMetrics whose trigger binds a text that begins or ends with white space. KEDA ignores it;
-/// `clapometer get` shows it.
+/// The response header of a GetMetrics whose trigger binds a text that begins or ends with white space. KEDA ignores
+/// it; `clapometer get` shows it.
 pub const UNTRIMMED_TEXT: &str = "clapometer-untrimmed-text";
 
 /// The most triggers with such a text that are logged.
@@ -357,7 +357,8 @@ fn keeper(object: &ScaledObjectRef, key: TriggerKey) -> Asker<'_> {
     }
 }
 
-/// Frees the metadata of a trigger that has been resolved: a call may wait for its reading, and keeps only what it needs.
+/// Frees the metadata of a trigger that has been resolved: a call may wait for its reading, and keeps only what it
+/// needs.
 fn forget_metadata(reference: &mut ScaledObjectRef) {
     reference.scaler_metadata = HashMap::new();
 }

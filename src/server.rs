@@ -53,9 +53,10 @@ use crate::{
 /// The longest drain. Connections that are left are closed: a peer that reads nothing would delay the end for ever.
 const DRAIN_LIMIT: Duration = Duration::from_secs(20);
 
-/// The bytes of what a connection has not read, and of what its peer has not taken, that the kernel keeps; it takes twice as
-/// much. By default it keeps up to megabytes of each connection, which count as memory of the container. The window that
-/// this gives is as large as a segment of the loopback device: with a smaller one peers wait for probes of a closed window.
+/// The bytes of what a connection has not read, and of what its peer has not taken, that the kernel keeps; it takes
+/// twice as much. By default it keeps up to megabytes of each connection, which count as memory of the container. The
+/// window that this gives is as large as a segment of the loopback device: with a smaller one peers wait for probes of
+/// a closed window.
 const SOCKET_BUFFER: u32 = 64 * 1024;
 
 /// The most connections that wait to be accepted.
@@ -113,8 +114,8 @@ pub struct Addresses {
     pub admin: SocketAddr,
 }
 
-/// Serves a configuration until SIGTERM or SIGINT. `main` is the main file's part of it, read from `file`, which is read
-/// again when it changes; the query files are read here.
+/// Serves a configuration until SIGTERM or SIGINT. `main` is the main file's part of it, read from `file`, which is
+/// read again when it changes; the query files are read here.
 ///
 /// # Errors
 /// It cannot start, a background task has failed, or a second signal came.

@@ -1,4 +1,5 @@
-//! Turns: what many tasks want to do at the same moment is done a few at a time, and the runtime serves others in between.
+//! Turns: what many tasks want to do at the same moment is done a few at a time, and the runtime serves others in
+//! between.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -9,12 +10,12 @@ use tokio::{sync::oneshot, task::yield_now};
 
 use crate::places::Peer;
 
-/// The turns of many tasks, in rounds. Between two rounds the runtime looks at its sockets and runs what else is ready, so that
-/// another call waits for one round at each of its steps, and not for all tasks. Within the rounds each peer that waits has
-/// one turn after the other peers.
+/// The turns of many tasks, in rounds. Between two rounds the runtime looks at its sockets and runs what else is ready,
+/// so that another call waits for one round at each of its steps, and not for all tasks. Within the rounds each peer
+/// that waits has one turn after the other peers.
 ///
-/// A task that waits for its turn need not be polled when it comes, as a stream is not whose peer takes nothing: it keeps
-/// nobody from the turns of the next round.
+/// A task that waits for its turn need not be polled when it comes, as a stream is not whose peer takes nothing: it
+/// keeps nobody from the turns of the next round.
 #[derive(Clone)]
 pub struct Turns(Arc<Rounds>);
 

@@ -56,7 +56,8 @@ const KILL_AFTER: Duration = Duration::from_secs(8);
 const LEASE: Duration = Duration::from_secs(4);
 /// The longest lease, for a machine that is very busy.
 const LONGEST_LEASE: Duration = Duration::from_secs(40);
-/// The longest that the demo may take: five times the usual time, for a machine that has other things to do. A longer lease adds to it.
+/// The longest that the demo may take: five times the usual time, for a machine that has other things to do. A longer
+/// lease adds to it.
 const PATIENCE: Duration = Duration::from_secs(240);
 /// The longest that a command may take.
 const COMMAND: Duration = Duration::from_secs(120);
@@ -193,8 +194,8 @@ async fn play(
             tell(board, &event);
         }
         (frame.claps, frame.pending) = look(&client).await.map_err(Stopped::Database)?;
-        // Before the poll, which takes its time on a busy machine, so that the victim is still at work. And only after the
-        // failure is booked: otherwise the victim could be the worker that fails.
+        // Before the poll, which takes its time on a busy machine, so that the victim is still at work. And only after
+        // the failure is booked: otherwise the victim could be the worker that fails.
         has_failed = has_failed || frame.claps.iter().any(|clap| clap.status == "FAILED" || clap.iteration > 1);
         if !killed && has_failed && board.elapsed() >= KILL_AFTER {
             killed = kill_one(board, jobs, &frame.claps);

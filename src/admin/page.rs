@@ -1,7 +1,7 @@
 //! The pages that are being sent, and the bound of their memory.
 //!
-//! A page is made once and shared by all who asked for it. Each of them gets it piece by piece, and nobody keeps more of it
-//! than a piece: so a page can be taken from readers that are too slow for it.
+//! A page is made once and shared by all who asked for it. Each of them gets it piece by piece, and nobody keeps more
+//! of it than a piece: so a page can be taken from readers that are too slow for it.
 
 use std::{
     collections::VecDeque,
@@ -14,8 +14,8 @@ use std::{
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
 
-/// The most bytes of all pages that are being sent, or kept for the next who asks. Beyond it the oldest gives way, so that what
-/// was asked last is received.
+/// The most bytes of all pages that are being sent, or kept for the next who asks. Beyond it the oldest gives way, so
+/// that what was asked last is received.
 const CAPACITY: usize = 16 * 1024 * 1024;
 
 /// The bytes that a reader gets at a time.

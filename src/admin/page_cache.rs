@@ -1,8 +1,8 @@
 //! Makes a page at a bounded rate, once for all requests that wait for it, and on another thread than the one that
 //! serves.
 //!
-//! A page with 2,000 triggers takes as long as hundreds of calls. A hundred scrapes at a time must neither hold up a call
-//! nor fill the memory with copies.
+//! A page with 2,000 triggers takes as long as hundreds of calls. A hundred scrapes at a time must neither hold up a
+//! call nor fill the memory with copies.
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 

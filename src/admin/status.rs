@@ -1,7 +1,7 @@
 //! The state of everything, as the page and `/api/status` show it: one model, from which both are made.
 //!
-//! Whoever reaches the admin port sees it. So there is no SQL, no address, no user, no secret, no value of a parameter and
-//! no key of a group in it, and no text of a server: a fault has the fixed text that KEDA is told, too.
+//! Whoever reaches the admin port sees it. So there is no SQL, no address, no user, no secret, no value of a parameter
+//! and no key of a group in it, and no text of a server: a fault has the fixed text that KEDA is told, too.
 
 mod clock;
 mod events;
@@ -239,7 +239,8 @@ struct TriggerChange {
     at: Moment,
     /// The keys that changed.
     keys: String,
-    /// The target, the activation and the divisor as far as they changed, with the old and the new number; empty if none did.
+    /// The target, the activation and the divisor as far as they changed, with the old and the new number; empty if
+    /// none did.
     numbers: String,
 }
 

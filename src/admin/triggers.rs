@@ -81,7 +81,8 @@ fn answer(uri: &Uri, metrics: &Metrics, catalog: &Catalog, store: &PageStore) ->
     with_status(status, store.add(body.into()))
 }
 
-/// Adds what the query of each trigger says: databases, keys that are unknown, budget. Drops the incidents of other databases.
+/// Adds what the query of each trigger says: databases, keys that are unknown, budget. Drops the incidents of other
+/// databases.
 fn name_databases(history: &mut History, catalog: &Catalog) {
     for trigger in &mut history.triggers {
         // What a reload has forbidden since was asked where it still is.

@@ -175,7 +175,8 @@ pub enum Command {
 pub enum MigrateAction {
     /// Apply what is missing
     Up {
-        /// Also install the triggers by which the tables tell clapometer of changes, on this channel; see docs/notify.md
+        /// Also install the triggers by which the tables tell clapometer of changes, on this channel; see
+        /// docs/notify.md
         #[arg(long, value_name = "CHANNEL", num_args = 0..=1, default_missing_value = "claps", value_parser = channel)]
         with_notify: Option<notify_sql::Identifier>,
     },
@@ -295,7 +296,8 @@ pub struct WorkArguments {
     #[arg(long, env = "POSTGRES_BATCH_TIMEOUT", hide_env_values = true, value_parser = duration, value_name = "DURATION")]
     pub timeout: Option<Duration>,
 
-    /// The time that the program gets between SIGTERM and SIGKILL; keep it 10 s below the pod's terminationGracePeriodSeconds
+    /// The time that the program gets between SIGTERM and SIGKILL; keep it 10 s below the pod's
+    /// terminationGracePeriodSeconds
     #[arg(long, env = "POSTGRES_BATCH_GRACE", hide_env_values = true, default_value = "20s", value_parser = duration, value_name = "DURATION")]
     pub grace: Duration,
 

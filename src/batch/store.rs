@@ -1,11 +1,11 @@
 //! The tables as a worker uses them: its statements, and a method for each.
 //!
-//! Each method is one transaction in one round trip. Every write names the fencing token, a random number that the worker
-//! draws for each claim. A write that finds no row means that the clap belongs to somebody else now.
+//! Each method is one transaction in one round trip. Every write names the fencing token, a random number that the
+//! worker draws for each claim. A write that finds no row means that the clap belongs to somebody else now.
 //!
-//! Each statement is a file, and its first comment is its name. Three of them call functions of the tables, whose present
-//! text is in `store/schema/`. They name the arguments and the columns of the result, so that tables from before migration
-//! 7, which have others, refuse the statement before it changes anything.
+//! Each statement is a file, and its first comment is its name. Three of them call functions of the tables, whose
+//! present text is in `store/schema/`. They name the arguments and the columns of the result, so that tables from
+//! before migration 7, which have others, refuse the statement before it changes anything.
 //!
 //! Statements that find a row by its id write `(status = 'RUNNING') IS TRUE`. With a bare comparison the planner may
 //! use a partial index instead of the primary key, because it does not know how many dead entries that index has.
@@ -54,8 +54,8 @@ pub enum Claim {
 /// A statement of a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Statement {
-    /// Takes over the first clap that is due, unless its attempts are spent; if none is due, takes a request that nobody
-    /// has tried. $1 token, $2 Job, $3 its name, $4 pod, $5 node, $6 lease in seconds, $7 the lock of
+    /// Takes over the first clap that is due, unless its attempts are spent; if none is due, takes a request that
+    /// nobody has tried. $1 token, $2 Job, $3 its name, $4 pod, $5 node, $6 lease in seconds, $7 the lock of
     /// [`Transactions::lock`].
     ///
     /// [`Transactions::lock`]: crate::batch::transaction::Transactions::lock
@@ -158,8 +158,8 @@ impl Store {
         self.transactions.explain(error)
     }
 
-    /// Marks claps as DEAD whose last attempt crashed, or that nobody can work on: a few of those that are due, and this
-    /// Job's own. Returns the id of each with the reason.
+    /// Marks claps as DEAD whose last attempt crashed, or that nobody can work on: a few of those that are due, and
+    /// this Job's own. Returns the id of each with the reason.
     ///
     /// # Errors
     /// Those of [`Transactions::run`]; the same holds for all methods here.

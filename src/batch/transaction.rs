@@ -132,8 +132,9 @@ impl Transactions {
         self.run_with(Some(self.lock), "", sql, parameters, by).await
     }
 
-    /// Runs a statement that finds its rows in the order of an index. Of a table that was never analysed the planner may
-    /// think that so few rows match that it reads and sorts all of them. Otherwise the same as [`Transactions::run`].
+    /// Runs a statement that finds its rows in the order of an index. Of a table that was never analysed the planner
+    /// may think that so few rows match that it reads and sorts all of them. Otherwise the same as
+    /// [`Transactions::run`].
     ///
     /// # Errors
     /// Those of [`Transactions::run`].
@@ -409,8 +410,8 @@ impl Error {
         matches!(self, Self::Rejected { source, .. } if is_about_a_value(source))
     }
 
-    /// Returns whether a statement that reads less may succeed. An outage, a limit that is over, and a missing grant are
-    /// no such errors: the next statement would meet them again.
+    /// Returns whether a statement that reads less may succeed. An outage, a limit that is over, and a missing grant
+    /// are no such errors: the next statement would meet them again.
     pub(super) fn may_be_about_a_value(&self) -> bool {
         match self {
             Self::Rejected { source, .. } => may_be_about_a_value(source),

@@ -1,4 +1,5 @@
-//! Finds changes that no notification announced: the trigger that notifies is gone, is switched off, or never was there.
+//! Finds changes that no notification announced: the trigger that notifies is gone, is switched off, or never was
+//! there.
 //!
 //! A reading that is only taken because the one before has grown old should bring the same numbers. If it does not, a
 //! notification may still be on its way, so that the next reading decides.

@@ -1,7 +1,7 @@
 //! The numbers that the latest GetMetrics of each trigger used, for a limited time.
 //!
-//! There is one table for all cached queries, because callers choose how many triggers there are. It keeps the numbers of
-//! the trigger's own row: a reading of a grouped query has up to 4 MiB of keys.
+//! There is one table for all cached queries, because callers choose how many triggers there are. It keeps the numbers
+//! of the trigger's own row: a reading of a grouped query has up to 4 MiB of keys.
 
 use std::{
     collections::HashMap,
@@ -14,11 +14,12 @@ use tokio::time::Instant;
 
 use crate::reading::Numbers;
 
-/// The number of polls that are remembered for their whole life, however many more come: six times those of the 600 calls
-/// a second that KEDA makes at most. It is what a table of 512 KiB holds, and there are two.
+/// The number of polls that are remembered for their whole life, however many more come: six times those of the 600
+/// calls a second that KEDA makes at most. It is what a table of 512 KiB holds, and there are two.
 pub(super) const POLLS: usize = 7 * 1024;
 
-/// The number of polls that each table has room for from the start, so that the calls of a small cluster allocate nothing.
+/// The number of polls that each table has room for from the start, so that the calls of a small cluster allocate
+/// nothing.
 const FEW: usize = 64;
 
 /// The polls of all triggers.

@@ -25,8 +25,8 @@ pub struct QueryState {
     pub latest: Option<LatestReading>,
     /// The latest fault and since when there are faults; none if the latest attempt was good.
     pub fault: Option<(Fault, Instant)>,
-    /// The greatest value of each of the last 60 minutes, oldest first; none for a minute without a reading. Empty for a
-    /// query that has more than one value.
+    /// The greatest value of each of the last 60 minutes, oldest first; none for a minute without a reading. Empty for
+    /// a query that has more than one value.
     pub history: Vec<Option<f64>>,
 }
 

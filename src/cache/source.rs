@@ -157,7 +157,8 @@ impl QuerySource {
         let readings: Result<Vec<_>, _> = readings.into_iter().collect();
         let sum = readings.and_then(|readings| sum(&readings).map_err(|fault| of_the_sum(fault, String::new())));
         let sum = sum.and_then(|sum| {
-            // The parts wait for the last of them, which may have waited for a connection. A kept one was `max_age` old at most.
+            // The parts wait for the last of them, which may have waited for a connection. A kept one was `max_age` old
+            // at most.
             let age = sum.sent_at.elapsed();
             match age > self.query.timeout + OVERTIME + self.query.max_age {
                 true => Err(of_the_sum(Fault::DeadlineExceeded, format!("the oldest part was sent {age:.1?} ago"))),

@@ -24,9 +24,9 @@ const IDLE: Duration = Duration::from_secs(600);
 /// The pause between two searches for idle cached queries.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 
-/// The limit of all cached queries. A trigger may write 64 KiB of parameters, and if a grouped query has parameters, each
-/// of them brings another reading with all its keys. The reading of one without parameters is there once, whoever asks, and
-/// is not counted.
+/// The limit of all cached queries. A trigger may write 64 KiB of parameters, and if a grouped query has parameters,
+/// each of them brings another reading with all its keys. The reading of one without parameters is there once, whoever
+/// asks, and is not counted.
 const CAPACITY: Quota = Quota { entries: 10_000, bytes: 8 * 1024 * 1024, readings: 48 * 1024 * 1024 };
 
 /// The limit of one namespace, so that one tenant cannot push out the cached queries of others.
@@ -184,8 +184,8 @@ impl QueryCache {
 }
 
 impl SharedStore {
-    /// Counts the readings of a cached query, which take the place of those that it has. Other readings of grouped queries
-    /// give way, the longest unused first, but none that a poll may still be pinned to.
+    /// Counts the readings of a cached query, which take the place of those that it has. Other readings of grouped
+    /// queries give way, the longest unused first, but none that a poll may still be pinned to.
     ///
     /// # Errors
     /// [`Fault::Exhausted`] if there is no room, because the others are in use. Then nothing is counted or dropped.
@@ -246,8 +246,8 @@ impl Store {
         !candidates.is_empty()
     }
 
-    /// Drops the longest unused of those that may go, until so many bytes of readings are free. Returns false, and drops
-    /// none, if they have less.
+    /// Drops the longest unused of those that may go, until so many bytes of readings are free. Returns false, and
+    /// drops none, if they have less.
     fn free_readings(&mut self, mut excess: usize, may_go: impl Fn(&Entry) -> bool) -> bool {
         if excess == 0 {
             return true;

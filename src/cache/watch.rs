@@ -98,8 +98,8 @@ impl Watch {
         }
     }
 
-    /// Returns the numbers of the latest attempt, which [`Watch::changed`] has waited for: none if the reading does not have
-    /// the key.
+    /// Returns the numbers of the latest attempt, which [`Watch::changed`] has waited for: none if the reading does not
+    /// have the key.
     ///
     /// # Errors
     /// The fault of the latest attempt.

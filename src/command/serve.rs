@@ -29,7 +29,8 @@ pub(super) struct Serve {
     /// The address for gRPC; overrides server.listen [default: 0.0.0.0:9090]
     #[arg(long, value_name = "ADDR", value_parser = listen_address)]
     listen: Option<SocketAddr>,
-    /// The address for probes, metrics, the status page and `clapometer why`; overrides admin.listen [default: 0.0.0.0:9091]
+    /// The address for probes, metrics, the status page and `clapometer why`; overrides admin.listen [default:
+    /// 0.0.0.0:9091]
     #[arg(long, value_name = "ADDR", value_parser = listen_address)]
     admin_listen: Option<SocketAddr>,
 }

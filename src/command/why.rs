@@ -1,4 +1,5 @@
-//! `clapometer why`: tells what KEDA was told about an object at a moment, as the flight recorders of the processes know it.
+//! `clapometer why`: tells what KEDA was told about an object at a moment, as the flight recorders of the processes
+//! know it.
 
 mod ask;
 mod before;

@@ -37,8 +37,8 @@ impl Collector for Process {
     }
 }
 
-/// Returns the time in user and in kernel mode: the 14th and the 15th field of `stat`, of which the second, the name, may
-/// hold anything.
+/// Returns the time in user and in kernel mode: the 14th and the 15th field of `stat`, of which the second, the name,
+/// may hold anything.
 fn cpu_seconds() -> Option<f64> {
     let stat = fs::read_to_string("/proc/self/stat").ok()?;
     let (_, after_name) = stat.rsplit_once(')')?;

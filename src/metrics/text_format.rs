@@ -1,7 +1,7 @@
 //! Prometheus' text format 0.0.4, for whoever does not ask for OpenMetrics.
 //!
-//! The registry writes OpenMetrics only. The two differ in what stands before the samples: here a counter's name ends in
-//! `_total` there, too, an info is a gauge, and there are no units and no end mark.
+//! The registry writes OpenMetrics only. The two differ in what stands before the samples: here a counter's name ends
+//! in `_total` there, too, an info is a gauge, and there are no units and no end mark.
 
 use std::fmt::Write;
 

@@ -1,4 +1,5 @@
-//! Records what KEDA asked of each trigger and what it was told: "KEDA stopped asking" is the one outage that KEDA hides.
+//! Records what KEDA asked of each trigger and what it was told: "KEDA stopped asking" is the one outage that KEDA
+//! hides.
 //!
 //! Callers choose the names of triggers, so this is the one open set of labels. Each set of labels is a [`Place`], and
 //! there are at most [`CAPACITY`]. Triggers that have only ever been refused have at most [`REFUSED_CAPACITY`] of them,
@@ -173,8 +174,8 @@ impl Triggers {
         Self { hasher: RandomState::new(), places: Mutex::new(places), untracked }
     }
 
-    /// Records that KEDA asked for a trigger that is served. If that is the first time with these metadata, returns the names of
-    /// the keys that changed.
+    /// Records that KEDA asked for a trigger that is served. If that is the first time with these metadata, returns the
+    /// names of the keys that changed.
     pub(super) fn asked(&self, trigger: TriggerId<'_>, now: Instant) -> (TriggerKey, Option<Arc<str>>) {
         let key = self.key(trigger);
         let Some(changed) =
@@ -321,8 +322,9 @@ impl Places {
         }
     }
 
-    /// Drops the places whose last request is too long ago, and those of triggers that were removed from their object or ask for another
-    /// query now: KEDA still asks for others of it. A refused one counts only if it came later: it is what the trigger asks for now.
+    /// Drops the places whose last request is too long ago, and those of triggers that were removed from their object
+    /// or ask for another query now: KEDA still asks for others of it. A refused one counts only if it came later: it
+    /// is what the trigger asks for now.
     fn expire(&mut self, now: Instant) {
         let mut of_objects: HashMap<(&str, &str), Vec<&Place>> = HashMap::new();
         for place in self.by_key.values() {

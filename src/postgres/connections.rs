@@ -85,8 +85,8 @@ impl Database {
         }
     }
 
-    /// Records the end of each state in which the database is not. A handle that a reload has replaced may have begun it, and may have
-    /// told of it until now.
+    /// Records the end of each state in which the database is not. A handle that a reload has replaced may have begun
+    /// it, and may have told of it until now.
     fn end_states(&self, crowding: &Crowding) {
         // Readings that are under way, and streams that nobody reads, keep a handle after a reload.
         if self.is_retired.load(Ordering::Relaxed) {
@@ -121,7 +121,8 @@ pub(super) fn is_outdated(connection: &deadpool_postgres::Metrics, renewed_at: I
     connection.age() > renewed_at.elapsed()
 }
 
-/// Closes connections that lie idle, are old or outdated, tells when there are too few, and ends what is over, until the handle is dropped.
+/// Closes connections that lie idle, are old or outdated, tells when there are too few, and ends what is over, until
+/// the handle is dropped.
 pub(super) async fn sweep(database: Weak<Database>) {
     let mut crowding = Crowding::default();
     loop {

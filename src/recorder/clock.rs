@@ -1,7 +1,7 @@
 //! The time of the recorder: tenths of a second since it was made, and what they are on the wall clock.
 //!
-//! Suspensions of the machine count. An [`Instant`] leaves them out, so that a change before a suspension would move to a time after it,
-//! while the standstill that was noted has its whole duration.
+//! Suspensions of the machine count. An [`Instant`] leaves them out, so that a change before a suspension would move to
+//! a time after it, while the standstill that was noted has its whole duration.
 
 use std::{
     sync::{
@@ -54,8 +54,8 @@ impl Clock {
         self.began_at(OffsetDateTime::now_utc(), age) + age
     }
 
-    /// Returns the beginning on the wall clock. It is the same for each question, so that two answers tell one time of one change, until
-    /// somebody sets the clock.
+    /// Returns the beginning on the wall clock. It is the same for each question, so that two answers tell one time of
+    /// one change, until somebody sets the clock.
     pub(super) fn beginning(&self) -> OffsetDateTime {
         self.began_at(OffsetDateTime::now_utc(), self.age(Instant::now()))
     }
@@ -65,7 +65,8 @@ impl Clock {
         tenths_of(self.age(now))
     }
 
-    /// Returns the moment that is as long before `now` as a time of the recorder. After a suspension it may be before the beginning.
+    /// Returns the moment that is as long before `now` as a time of the recorder. After a suspension it may be before
+    /// the beginning.
     pub(super) fn instant(&self, at: Tenths, now: Instant) -> Instant {
         let ago = self.age(now).saturating_sub(Duration::from_millis(100) * at);
         now.checked_sub(ago).unwrap_or(self.began_at)
@@ -99,8 +100,8 @@ impl Clock {
     }
 }
 
-/// Returns the time for which the machine has been suspended since it was started. It is less, and never more, if the process is
-/// interrupted between the two clocks.
+/// Returns the time for which the machine has been suspended since it was started. It is less, and never more, if the
+/// process is interrupted between the two clocks.
 fn suspended() -> Duration {
     since_boot().saturating_sub(duration(clock_gettime(ClockId::Monotonic)))
 }

@@ -46,7 +46,8 @@ pub struct History {
     /// The number of triggers of other objects that KEDA has asked for within a minute.
     #[serde(default)]
     pub others_asked: usize,
-    /// The number of those that it asked for within [`LIFETIME`](super::LIFETIME) and does not any more, by the rhythm of each.
+    /// The number of those that it asked for within [`LIFETIME`](super::LIFETIME) and does not any more, by the rhythm
+    /// of each.
     #[serde(default)]
     pub others_silent: usize,
     /// The keys of the server's certificates that have expired.
@@ -54,8 +55,8 @@ pub struct History {
     pub expired_certificates: Vec<String>,
     /// Its triggers, in the order in which they first asked. Metadata that changed makes another trigger.
     pub triggers: Vec<TriggerHistory>,
-    /// The number of other triggers that it had, which are not told, because there are too many: first those outside the
-    /// window, then those that KEDA asked for longest ago.
+    /// The number of other triggers that it had, which are not told, because there are too many: first those outside
+    /// the window, then those that KEDA asked for longest ago.
     #[serde(default)]
     pub triggers_left_off: usize,
     /// The incidents of the process and its databases. They begin with what held at the beginning.

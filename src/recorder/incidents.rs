@@ -1,7 +1,7 @@
 //! The incidents of the process and its databases: which states they begin and end.
 //!
-//! A reload that changes a database makes another handle of it. The new handle knows nothing of a state that the one before has begun, so
-//! it records the end of each state in which it is not, and an end that ends nothing is dropped.
+//! A reload that changes a database makes another handle of it. The new handle knows nothing of a state that the one
+//! before has begun, so it records the end of each state in which it is not, and an end that ends nothing is dropped.
 
 use std::time::Duration;
 
@@ -15,11 +15,13 @@ pub(super) const INCIDENTS: usize = 2_048;
 /// The most bytes of the text of an incident.
 const LONGEST_TEXT: usize = 200;
 
-/// The state of a database whose role has another `search_path` than before. A person ends it, so that an episode of it has no end.
+/// The state of a database whose role has another `search_path` than before. A person ends it, so that an episode of it
+/// has no end.
 const OTHER_PATH: &str = "path";
 
 impl Recorder {
-    /// Records a reload, or that a state of a database or the process began or ended. An end is dropped if that state did not last.
+    /// Records a reload, or that a state of a database or the process began or ended. An end is dropped if that state
+    /// did not last.
     pub fn happened(&self, mut incident: Incident) {
         match &mut incident {
             Incident::Reload { changed } => *changed = shortened_list(changed, LONGEST_TEXT),
@@ -46,8 +48,8 @@ impl Store {
         latest.is_some_and(|(_, known)| begins(known) == Some(true))
     }
 
-    /// Returns the incidents before a time whose states lasted then, and those of the time itself. What is older than [`LIFETIME`] is forgotten,
-    /// unless it lasted at the beginning of what is remembered.
+    /// Returns the incidents before a time whose states lasted then, and those of the time itself. What is older than
+    /// [`LIFETIME`] is forgotten, unless it lasted at the beginning of what is remembered.
     pub(super) fn told_incidents(&self, (from, until): (i64, i64), now: Tenths) -> Vec<&(Tenths, Incident)> {
         let oldest = i64::from(now.saturating_sub(tenths_of(LIFETIME)));
         let from = from.max(oldest);

@@ -13,8 +13,8 @@ use super::{
     trigger::{Told, Trigger},
 };
 
-/// The most triggers of an object that are told, those that were asked for last. Whoever asks with ever other metadata makes
-/// ever more of them.
+/// The most triggers of an object that are told, those that were asked for last. Whoever asks with ever other metadata
+/// makes ever more of them.
 const MOST_TRIGGERS: usize = 100;
 
 /// The most changes of a trigger that are told, the latest ones, and the most of all triggers together.
@@ -41,7 +41,8 @@ impl WallClock {
 }
 
 impl Recorder {
-    /// Returns what is remembered of an object around a moment. The databases of its queries are left for others to fill in.
+    /// Returns what is remembered of an object around a moment. The databases of its queries are left for others to
+    /// fill in.
     pub fn history(&self, namespace: &str, name: &str, window: Window) -> History {
         let clock = self.wall_clock();
         let now = clock.wall(clock.now);
@@ -98,9 +99,9 @@ impl Store {
         forgot.unwrap_or(0).max(now.saturating_sub(tenths_of(LIFETIME)))
     }
 
-    /// Counts the triggers of other objects that were answered: those that were asked for within [`LATELY`], and those that are
-    /// silent. One between them says nothing about whether KEDA asks at all. Neither does one that was asked for longer
-    /// ago than others of its object: it was removed or changed.
+    /// Counts the triggers of other objects that were answered: those that were asked for within [`LATELY`], and those
+    /// that are silent. One between them says nothing about whether KEDA asks at all. Neither does one that was asked
+    /// for longer ago than others of its object: it was removed or changed.
     fn others(&self, object: u64, now: Tenths) -> (usize, usize) {
         let oldest = now.saturating_sub(tenths_of(LIFETIME));
         let of_keda =

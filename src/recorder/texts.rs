@@ -100,7 +100,8 @@ impl Text {
     }
 }
 
-/// Shortens a list such as `a, b and 3 more` to so many bytes, after a whole member. A first one that is longer is left out.
+/// Shortens a list such as `a, b and 3 more` to so many bytes, after a whole member. A first one that is longer is left
+/// out.
 pub fn shortened_list(list: &str, most: usize) -> String {
     if list.len() <= most {
         return list.to_owned();

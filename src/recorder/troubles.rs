@@ -1,7 +1,7 @@
 //! The latest troubles of all triggers together: what began, for how many of them, and when it was over.
 //!
-//! They are few, however many triggers there are: what many triggers are told at the same time is one trouble. A namespace has at
-//! most a quarter of the places, and so have the triggers together that were never answered.
+//! They are few, however many triggers there are: what many triggers are told at the same time is one trouble. A
+//! namespace has at most a quarter of the places, and so have the triggers together that were never answered.
 
 use std::collections::VecDeque;
 

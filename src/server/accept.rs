@@ -235,8 +235,8 @@ where
         .max_concurrent_streams(u32::from(STREAMS))
         .max_pending_accept_reset_streams(usize::from(STREAMS))
         // A call may be refused before all of it has come, and then HTTP/2 counts the rest as an error. By default a
-        // connection is closed after 1,024 of them in its life (RUSTSEC-2024-0003), because each is answered with a frame
-        // that a peer may not read: here such a peer is not read either (`pace.rs`).
+        // connection is closed after 1,024 of them in its life (RUSTSEC-2024-0003), because each is answered with a
+        // frame that a peer may not read: here such a peer is not read either (`pace.rs`).
         .max_local_error_reset_streams(None)
         // The next message of a stream is made when the one before has left.
         .max_send_buf_size(1)

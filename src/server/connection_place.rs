@@ -13,7 +13,8 @@ use crate::{
     recorder::EndedBy,
 };
 
-/// The most connections that have carried no call, and the most of one peer: handshakes, and clients that connect ahead.
+/// The most connections that have carried no call, and the most of one peer: handshakes, and clients that connect
+/// ahead.
 const NEWCOMERS: usize = 512;
 const NEWCOMERS_OF_A_PEER: usize = NEWCOMERS / 2;
 
@@ -55,8 +56,8 @@ impl ConnectionPlaces {
 }
 
 impl ConnectionPlace {
-    /// Notes that the connection carries a call. Returns whether there is a place for one that does; without one it stays
-    /// a newcomer, and may find a place with its next call.
+    /// Notes that the connection carries a call. Returns whether there is a place for one that does; without one it
+    /// stays a newcomer, and may find a place with its next call.
     pub(super) fn carries_a_call(&self) -> bool {
         if self.is_served() {
             return true;

@@ -1,7 +1,7 @@
 //! Counts the frames that make HTTP/2 look at every stream of a connection.
 //!
-//! A change of settings concerns all streams, and so does GOAWAY: HTTP/2 looks at each for a frame of 15 bytes. With 20,000
-//! streams, what is read of such frames at once would keep every other client waiting for seconds.
+//! A change of settings concerns all streams, and so does GOAWAY: HTTP/2 looks at each for a frame of 15 bytes. With
+//! 20,000 streams, what is read of such frames at once would keep every other client waiting for seconds.
 
 /// The bytes of the preface, with which a connection begins.
 const PREFACE: usize = 24;

@@ -1,8 +1,8 @@
 //! TLS handshakes, one step at a time.
 //!
-//! The signature of a step takes a millisecond or more (RSA), and a stranger makes us sign with one packet. So handshakes take
-//! turns: other calls are served between two steps, and the handshakes of a flood wait for each other in the queue of their
-//! peer.
+//! The signature of a step takes a millisecond or more (RSA), and a stranger makes us sign with one packet. So
+//! handshakes take turns: other calls are served between two steps, and the handshakes of a flood wait for each other
+//! in the queue of their peer.
 
 use std::{io, pin::pin, task::Poll};
 

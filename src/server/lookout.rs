@@ -18,12 +18,13 @@ use crate::{
 /// The pause between two looks, each of which writes a few lines at most. No trigger is silent before two minutes.
 const PAUSE: Duration = Duration::from_secs(60);
 
-/// The time without any request that is worth a line. Behind a Service, KEDA's one connection comes to another pod every few
-/// minutes, and the pod that it leaves hears nothing until it comes back.
+/// The time without any request that is worth a line. Behind a Service, KEDA's one connection comes to another pod
+/// every few minutes, and the pod that it leaves hears nothing until it comes back.
 const ALONE: Duration = Duration::from_secs(3_600);
 
-/// The same if KEDA itself ended its connection, or answered no ping: it was not sent to another pod, and comes back at once if it
-/// can. A new operator takes less. The same also if its connection is open, so that it does not ask another pod.
+/// The same if KEDA itself ended its connection, or answered no ping: it was not sent to another pod, and comes back at
+/// once if it can. A new operator takes less. The same also if its connection is open, so that it does not ask another
+/// pod.
 const LEFT: Duration = Duration::from_secs(300);
 
 /// The recorder tells an end by the tenth of a second in which it was.
@@ -61,7 +62,8 @@ enum Remaining {
 /// Something that changed since the look before.
 #[derive(Debug, PartialEq)]
 enum News {
-    /// KEDA does not ask for so many triggers any more, and has lately `asked` for others. The one that it last asked for is named.
+    /// KEDA does not ask for so many triggers any more, and has lately `asked` for others. The one that it last asked
+    /// for is named.
     Stopped { count: usize, asked: usize, latest: Arc<TriggerLabels>, silent: Duration },
     /// KEDA ended its connection so long ago, and has asked for nothing since: so many triggers.
     Left { count: usize, ago: Duration },
@@ -100,8 +102,8 @@ impl Lookout {
         news
     }
 
-    /// Compares the numbers that answers are judged by. Where one of several triggers of the same labels is new, the others are
-    /// asked for within the same minute, so that only numbers that are gone are a change.
+    /// Compares the numbers that answers are judged by. Where one of several triggers of the same labels is new, the
+    /// others are asked for within the same minute, so that only numbers that are gone are a change.
     fn thresholds(&mut self, states: &[TriggerState], now: Instant) -> Vec<News> {
         let looked_at = self.looked_at.replace(now);
         let mut known = HashMap::with_capacity(states.len());

@@ -1,9 +1,9 @@
 //! Paces what is read from a connection, so that nothing piles up behind it.
 //!
-//! HTTP/2 bounds neither the requests that wait to be looked at nor the answers that a peer does not take: a peer may send
-//! 20,000 requests on each of its connections, and read nothing. So a connection is read in small pieces, and not at all
-//! while its socket takes no answers, or while its peer holds too much. A piece that would make HTTP/2 look at all streams
-//! again and again ends the connection. See `docs/limits.md`.
+//! HTTP/2 bounds neither the requests that wait to be looked at nor the answers that a peer does not take: a peer may
+//! send 20,000 requests on each of its connections, and read nothing. So a connection is read in small pieces, and not
+//! at all while its socket takes no answers, or while its peer holds too much. A piece that would make HTTP/2 look at
+//! all streams again and again ends the connection. See `docs/limits.md`.
 
 use std::{
     future::poll_fn,
@@ -24,12 +24,12 @@ use tokio::{
 
 use super::{frame_count::FrameCount, request_budget::ConnectionBudget};
 
-/// The most bytes that are read before the requests in them are charged, and others have their turn: as much as h2 reads at
-/// once, some thirty usual ones.
+/// The most bytes that are read before the requests in them are charged, and others have their turn: as much as h2
+/// reads at once, some thirty usual ones.
 const PIECE: usize = 8 * 1024;
 
-/// The most frames in a piece that concern every stream. A client sends one at its beginning, an answer to ours, and later one
-/// whenever it wants other windows.
+/// The most frames in a piece that concern every stream. A client sends one at its beginning, an answer to ours, and
+/// later one whenever it wants other windows.
 const FRAMES_OF_ALL_STREAMS: usize = 8;
 
 /// The pause before a connection is looked at again whose peer holds too much.

@@ -119,12 +119,14 @@ impl Reload {
                 _ = hangup.recv() => true,
             };
             let contents = self.files.hashes(&self.main).await;
-            // The configuration was read before the files were hashed for the first time, and may have changed in between.
+            // The configuration was read before the files were hashed for the first time, and may have changed in
+            // between.
             let was_overtaken = std::mem::take(&mut is_first_look) && self.was_overtaken().await;
             let listing = listing(&self.main).await;
             self.renews = is_asked || was_overtaken || contents != self.seen;
             let is_news = self.renews || listing != self.listing;
-            // A rejected configuration may have become good without a change of its own: a file that it names was missing.
+            // A rejected configuration may have become good without a change of its own: a file that it names was
+            // missing.
             if is_news || self.rejected.is_some() {
                 self.seen = self.reload(contents, is_news).await;
             }

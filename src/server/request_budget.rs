@@ -1,8 +1,8 @@
-//! Bounds the memory of requests: those that are not complete, those that wait for a reading, and those whose answer the
-//! peer has not taken.
+//! Bounds the memory of requests: those that are not complete, those that wait for a reading, and those whose answer
+//! the peer has not taken.
 //!
-//! A call waits up to 2.4 seconds, and a peer may send 20,000 at once on each of its connections. What goes beyond the budget
-//! is refused. A refusal is an answer, too: a peer that takes none is not read any further (`pace.rs`).
+//! A call waits up to 2.4 seconds, and a peer may send 20,000 at once on each of its connections. What goes beyond the
+//! budget is refused. A refusal is an answer, too: a peer that takes none is not read any further (`pace.rs`).
 
 use std::{
     collections::HashMap,
@@ -21,8 +21,8 @@ use crate::{
     telemetry::CountedLog,
 };
 
-/// The most bytes that all these requests may hold, and the most of one peer, so that another one is answered beside it:
-/// as much as 5,000 calls of usual triggers. `docs/limits.md` has the sum of all budgets.
+/// The most bytes that all these requests may hold, and the most of one peer, so that another one is answered beside
+/// it: as much as 5,000 calls of usual triggers. `docs/limits.md` has the sum of all budgets.
 const BUDGET: usize = 48 * 1024 * 1024;
 const BUDGET_OF_A_PEER: usize = 32 * 1024 * 1024;
 
@@ -107,8 +107,8 @@ impl RequestBudget {
         self.by_peer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns the bytes that every peer may hold, however much others do: two peers can fill the budget. Those that are
-    /// connected and hold nothing take no share.
+    /// Returns the bytes that every peer may hold, however much others do: two peers can fill the budget. Those that
+    /// are connected and hold nothing take no share.
     fn least_share(&self) -> usize {
         ANSWERS / self.holders.load(Ordering::Relaxed).max(1)
     }
@@ -154,8 +154,8 @@ impl PeerBudget {
         self.all.held.fetch_sub(bytes, Ordering::Relaxed);
     }
 
-    /// Returns whether so much is held that nothing more may be read from this peer. One that holds little is read, however
-    /// much others hold.
+    /// Returns whether so much is held that nothing more may be read from this peer. One that holds little is read,
+    /// however much others hold.
     fn is_full(&self) -> bool {
         let (of_all, of_peer) = (self.all.held.load(Ordering::Relaxed), self.held.load(Ordering::Relaxed));
         of_peer > BUDGET_OF_A_PEER + ANSWERS || (of_all > BUDGET + ANSWERS && of_peer > self.all.least_share())

@@ -1,7 +1,7 @@
 //! Notices that the process stood still: it had no processor, it was paused, or its machine was suspended.
 //!
-//! Calls that were under way then end in errors, and sessions that waited for too long are gone. Without a word about it those
-//! errors look like the failure of a database.
+//! Calls that were under way then end in errors, and sessions that waited for too long are gone. Without a word about
+//! it those errors look like the failure of a database.
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,7 +15,8 @@ use crate::{
 /// The pause between two looks at the clock.
 const TICK: Duration = Duration::from_millis(500);
 
-/// The shortest standstill that is told. A call waits for 2.5 s at most, so that a longer one leaves no time for its answer.
+/// The shortest standstill that is told. A call waits for 2.5 s at most, so that a longer one leaves no time for its
+/// answer.
 const SHORTEST: Duration = Duration::from_secs(2);
 
 /// Looks again and again, for as long as the process lives.

@@ -23,8 +23,8 @@ pub struct Causes {
 }
 
 impl Causes {
-    /// Returns whether to log this cause: it is not what was logged last, and it is new, has not been logged for a while, or
-    /// came back and lasts.
+    /// Returns whether to log this cause: it is not what was logged last, and it is new, has not been logged for a
+    /// while, or came back and lasts.
     pub fn is_news(&mut self, reason: &str, detail: &str, now: Instant) -> bool {
         let cause = without_numbers(&format!("{reason}: {detail}"));
         let Self { logged, returned } = self;
@@ -76,8 +76,8 @@ fn is_same(one: &str, other: &str) -> bool {
         .is_some_and(|(_, other)| detail == other || names_server(detail, other) || names_server(other, detail))
 }
 
-/// Replaces each run of digits: the seconds since a certificate ended, or by which a standby is behind, differ each time
-/// and are no other cause.
+/// Replaces each run of digits: the seconds since a certificate ended, or by which a standby is behind, differ each
+/// time and are no other cause.
 fn without_numbers(text: &str) -> String {
     let mut kept = String::with_capacity(text.len());
     for character in text.chars() {

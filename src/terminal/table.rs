@@ -54,8 +54,8 @@ impl<T: ToString> From<T> for Cell {
 
 /// Renders a table with a heading; columns are as wide as their widest cell, two spaces apart.
 ///
-/// The last column is cut or wrapped so that a line fits into the width, if one is given. What is wrapped and has little
-/// room stands below its row.
+/// The last column is cut or wrapped so that a line fits into the width, if one is given. What is wrapped and has
+/// little room stands below its row.
 pub fn render(
     heading: &[(&str, Align)],
     rows: &[Vec<Cell>],

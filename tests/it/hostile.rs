@@ -44,8 +44,8 @@ static MANY_STREAMS: Mutex<()> = Mutex::const_new(());
 /// Counts the inputs of a kind.
 type Count = fn() -> usize;
 
-/// The kinds of hostile input, counted by what the tests send. Repetitions are not counted, nor the maps by the thousand,
-/// of which half are right.
+/// The kinds of hostile input, counted by what the tests send. Repetitions are not counted, nor the maps by the
+/// thousand, of which half are right.
 const KINDS: [(&str, Count); 10] = [
     ("bytes that are no HTTP/2", || wire::no_http_2().len()),
     ("frames that do not belong there", || wire::misplaced_frames().len()),

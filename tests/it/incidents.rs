@@ -1,5 +1,5 @@
-//! "Why did it not scale at 03:12?" Incidents are made, and found from `/metrics` alone, from the log alone, from the status page
-//! alone, and from `clapometer why` alone.
+//! "Why did it not scale at 03:12?" Incidents are made, and found from `/metrics` alone, from the log alone, from the
+//! status page alone, and from `clapometer why` alone.
 
 use std::{fs, time::Duration};
 
@@ -18,7 +18,8 @@ use crate::support::{
     wait,
 };
 
-/// The texts that no line of the log and no metric may tell, beside password and address: a part of the SQL, and a value of a trigger.
+/// The texts that no line of the log and no metric may tell, beside password and address: a part of the SQL, and a
+/// value of a trigger.
 const SQL: &str = "canary_of_the_sql";
 const VALUE: &str = "canary-of-a-value";
 

@@ -73,8 +73,8 @@ async fn a_notification_is_a_statement_at_once_one_after_a_tenth_of_a_second_and
     follower.says(&[false], SOON).await;
     let before = fixture.statements("jobs").await;
     notify(&client).await;
-    // Nobody else asks, and after the third statement there must be no other. A machine that stands still for a tenth of
-    // a second makes one of the first two.
+    // Nobody else asks, and after the third statement there must be no other. A machine that stands still for a tenth
+    // of a second makes one of the first two.
     tokio::time::sleep(Duration::from_millis(2_500)).await;
     let sent = fixture.statements("jobs").await - before;
     assert!((2.0..=3.0).contains(&sent), "{sent} statements");
@@ -221,8 +221,8 @@ async fn kill_9_of_the_listening_backend_between_two_inserts_loses_nothing() {
     let pid: i32 =
         database.value("SELECT pid FROM pg_stat_activity WHERE application_name = 'clapometer/listen'").await;
     processes::signal(rustix::process::Pid::from_raw(pid).unwrap(), Signal::KILL);
-    // Every session ends with it; the first that gets in again is ours, before the scaler hears again. One that gets in before the
-    // server has noticed may lose the answer to its commit, which must not make two rows.
+    // Every session ends with it; the first that gets in again is ours, before the scaler hears again. One that gets in
+    // before the server has noticed may lose the answer to its commit, which must not make two rows.
     let client = wait::first("PostgreSQL has recovered", Duration::from_secs(20), async || {
         let (client, connection) = cluster.superuser(database.name()).connect(tokio_postgres::NoTls).await.ok()?;
         tokio::spawn(connection);

@@ -19,7 +19,8 @@ use crate::support::{
     wait,
 };
 
-/// The texts that must not be shown: a part of the SQL, the value of a parameter, a key of a group, another value of metadata.
+/// The texts that must not be shown: a part of the SQL, the value of a parameter, a key of a group, another value of
+/// metadata.
 const SQL: &str = "canary_of_the_sql";
 const PARAMETER: &str = "canary-of-a-parameter";
 const KEY: &str = "canary-of-a-key";

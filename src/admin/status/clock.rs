@@ -1,6 +1,7 @@
 //! Converts times of the monotonic clock into times that people read.
 //!
-//! That clock leaves suspensions of the machine out, so that a moment before one seems to be as much later. The recorder's episodes do not.
+//! That clock leaves suspensions of the machine out, so that a moment before one seems to be as much later. The
+//! recorder's episodes do not.
 
 use std::time::Duration;
 

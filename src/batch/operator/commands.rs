@@ -120,8 +120,8 @@ struct State {
     reason: Option<String>,
 }
 
-/// Runs a statement that returns the claps which it changed, then reads the state of every clap that was asked for; both
-/// for [`AT_A_TIME`] claps at a time.
+/// Runs a statement that returns the claps which it changed, then reads the state of every clap that was asked for;
+/// both for [`AT_A_TIME`] claps at a time.
 async fn change(transactions: &mut Transactions, sql: &str, asked: &[i64]) -> Result<Changed, Error> {
     let (mut effects, mut states) = (BTreeMap::new(), BTreeMap::new());
     for some in asked.chunks(AT_A_TIME) {
@@ -144,8 +144,8 @@ impl Changed {
         !self.effects.contains_key(&id) && status.is_some_and(|status| !status.is_terminal())
     }
 
-    /// Answers for every clap that was asked for, in the order of the question. `say` tells people what became of a clap,
-    /// `why` tells programs the reason if nothing did.
+    /// Answers for every clap that was asked for, in the order of the question. `say` tells people what became of a
+    /// clap, `why` tells programs the reason if nothing did.
     fn answer(
         &self,
         asked: &[i64],

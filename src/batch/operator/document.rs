@@ -105,8 +105,8 @@ async fn whole(transactions: &mut Transactions, sql: &str, parameters: &[Paramet
     Ok(text(transactions, &sql, parameters).await?.unwrap_or_else(|| "[]".to_owned()))
 }
 
-/// Returns one row as a JSON object, if it is still there. A value that cannot be read is null, and `unreadable` has the
-/// reason, by the column's name.
+/// Returns one row as a JSON object, if it is still there. A value that cannot be read is null, and `unreadable` has
+/// the reason, by the column's name.
 async fn one(
     transactions: &mut Transactions,
     from: &str,

@@ -27,8 +27,8 @@ const TABLES: [&str; 3] = ["make_it_clap", "clap", "clap_attempt"];
 /// Lists the partial indexes. Reading one from end to end is what they are for.
 const PARTIAL_INDEXES: &str = include_str!("../store/operator/partial_indexes.sql");
 
-/// Lists the tables that hold nothing and have all their indexes, and these indexes. The planner may read such a table in any
-/// way, since each costs nothing.
+/// Lists the tables that hold nothing and have all their indexes, and these indexes. The planner may read such a table
+/// in any way, since each costs nothing.
 const EMPTY_TABLES: &str = include_str!("../store/operator/empty_tables.sql");
 
 /// Reads the text of a function. $1 its name.

@@ -168,8 +168,8 @@ impl Migration {
     }
 }
 
-/// Lets the functions find their tables where these are now. Each names its schema, because an application's `search_path`
-/// may be another; a schema that was renamed, as after a restore, leaves the old name in them.
+/// Lets the functions find their tables where these are now. Each names its schema, because an application's
+/// `search_path` may be another; a schema that was renamed, as after a restore, leaves the old name in them.
 const FIND_TABLES: &str = "\
 DO $$
 DECLARE

@@ -45,7 +45,8 @@ pub enum Claimed {
     Nothing,
     /// A signal came first, and nothing is held.
     Interrupted,
-    /// The answer to a claim was lost, and the database stayed away: the claim may have been committed, or may still be.
+    /// The answer to a claim was lost, and the database stayed away: the claim may have been committed, or may still
+    /// be.
     Unknown(String),
 }
 

@@ -2,8 +2,8 @@
 
 use crate::{batch::store::Job, conninfo::ConnectionSource, diagnostics::Misconfiguration};
 
-/// Returns a variable's value. An empty variable counts as absent, as in libpq. Bytes that are not UTF-8 become replacement
-/// characters, and a connection with such a character is refused.
+/// Returns a variable's value. An empty variable counts as absent, as in libpq. Bytes that are not UTF-8 become
+/// replacement characters, and a connection with such a character is refused.
 pub fn variable(name: &str) -> Option<String> {
     let value = std::env::var_os(name)?.to_string_lossy().into_owned();
     (!value.is_empty()).then_some(value)

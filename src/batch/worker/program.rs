@@ -43,7 +43,8 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 /// comes on stdin only.
 const LONGEST_VARIABLE: usize = 100 * 1024;
 
-/// The first argument of a process that becomes a program. It is not a command, and the parser of the command line never sees it.
+/// The first argument of a process that becomes a program. It is not a command, and the parser of the command line
+/// never sees it.
 pub const EXECUTE: &str = "__execute";
 
 /// A program with its arguments. There is no shell in between.
@@ -216,8 +217,8 @@ impl Drop for Child {
 
 /// Becomes the program; returns only if that is impossible, with the line to write to stderr.
 ///
-/// The words are the worker's process id, the mark of a failure, the program and its arguments. The arguments are passed
-/// on unchanged: a parser would take `-h` or `--` for its own.
+/// The words are the worker's process id, the mark of a failure, the program and its arguments. The arguments are
+/// passed on unchanged: a parser would take `-h` or `--` for its own.
 ///
 /// This runs in the child. It asks the kernel for SIGKILL when the worker dies, then checks that the worker had not
 /// died before that. Between fork and exec this would need unsafe code.

@@ -22,8 +22,8 @@ use crate::{recorder::History, telemetry::error_chain};
 /// The longest that an answer may take, connection included. One takes milliseconds.
 const ANSWER: Duration = Duration::from_secs(5);
 
-/// The time for which a loopback port that refuses connections is tried again: a `kubectl port-forward` that was started at the same moment
-/// needs a part of it until it listens.
+/// The time for which a loopback port that refuses connections is tried again: a `kubectl port-forward` that was
+/// started at the same moment needs a part of it until it listens.
 const FORWARD: Duration = Duration::from_secs(2);
 
 /// The pause between two tries.

@@ -24,7 +24,8 @@ impl Story<'_> {
         if began < history.from || history.now <= began + ONE_POLL {
             return None;
         }
-        // The first polls of several triggers come one after the other, and the autoscaler may ask once more with what was before.
+        // The first polls of several triggers come one after the other, and the autoscaler may ask once more with what
+        // was before.
         let has_left = |other: &&TriggerHistory| {
             let interval = Duration::saturating_seconds_f64(other.interval_seconds.unwrap_or_default());
             let is_missed = other.last_asked_at + interval / 2 < began || began + interval * 2 < history.now;

@@ -54,8 +54,9 @@ impl Story<'_> {
         causes
     }
 
-    /// Tells the causes of an outage that had not ended when the trigger began to be told its error, or by the moment. The first one
-    /// comes first, because others often follow from it: a breaker that tries, a server that is asked while it restarts.
+    /// Tells the causes of an outage that had not ended when the trigger began to be told its error, or by the moment.
+    /// The first one comes first, because others often follow from it: a breaker that tries, a server that is asked
+    /// while it restarts.
     fn outage(&self, trigger: &TriggerHistory, since: OffsetDateTime, history: &History) -> Vec<String> {
         let of_database = |database: &String| {
             let mut causes: Vec<(OffsetDateTime, &str, Option<&str>)> = Vec::new();
@@ -106,8 +107,8 @@ impl Story<'_> {
         trigger.databases.iter().flat_map(of_database).collect()
     }
 
-    /// Returns the latest incident of a kind before the moment, in a database of a trigger, if nothing has ended it. `which` says of an
-    /// incident whether it begins the state or ends it.
+    /// Returns the latest incident of a kind before the moment, in a database of a trigger, if nothing has ended it.
+    /// `which` says of an incident whether it begins the state or ends it.
     fn lasting<'a>(
         &self,
         trigger: &TriggerHistory,
@@ -311,8 +312,8 @@ fn of_threshold(state: &State<'_>) -> Option<String> {
     })
 }
 
-/// Returns when a change of a trigger's query came without a notification, the last time that is known. It is found after the moment at which
-/// the number was old.
+/// Returns when a change of a trigger's query came without a notification, the last time that is known. It is found
+/// after the moment at which the number was old.
 fn of_notifications(state: &State<'_>, history: &History) -> Option<OffsetDateTime> {
     history.incidents.iter().rev().find_map(|happening| match &happening.incident {
         Incident::Unannounced { query, .. } if *query == state.trigger.query => Some(happening.at),

@@ -2,8 +2,8 @@
 
 use time::{Duration, OffsetDateTime, PrimitiveDateTime, Time, UtcOffset, format_description::well_known::Rfc3339};
 
-/// Reads RFC 3339, or `HH:MM` in local time: the latest one past. No text is now. Returns the beginning of the moment and its
-/// end: without seconds, a whole minute is meant.
+/// Reads RFC 3339, or `HH:MM` in local time: the latest one past. No text is now. Returns the beginning of the moment
+/// and its end: without seconds, a whole minute is meant.
 ///
 /// # Errors
 /// Says what the text must be.

@@ -10,7 +10,8 @@ use crate::{
     terminal::text::span,
 };
 
-/// The time after a standstill in which calls still fail because of it: deadlines have passed, and sessions are opened again.
+/// The time after a standstill in which calls still fail because of it: deadlines have passed, and sessions are opened
+/// again.
 const AFTERMATH: Duration = Duration::from_secs(5);
 
 /// A time in which the process stood still.
@@ -22,8 +23,8 @@ struct Standstill {
 }
 
 impl Story<'_> {
-    /// Says that the process stood still at the moment, or when the error began that a trigger had been told; in a report about now, within
-    /// the time that is shown.
+    /// Says that the process stood still at the moment, or when the error began that a trigger had been told; in a
+    /// report about now, within the time that is shown.
     pub(super) fn told_of_standstill(&self, states: &[State<'_>], history: &History) -> Option<String> {
         let began_in =
             |standstill: &Standstill| states.iter().filter_map(State::failed).any(|(at, ..)| standstill.explains(at));
@@ -51,8 +52,8 @@ impl Story<'_> {
         state.failed().is_some_and(|(at, ..)| self.passes(at, state.trigger, history))
     }
 
-    /// Returns whether what failed at a time follows from a standstill and says nothing more: the trigger had hardly been asked for
-    /// again by the moment. What still fails later has another cause, too.
+    /// Returns whether what failed at a time follows from a standstill and says nothing more: the trigger had hardly
+    /// been asked for again by the moment. What still fails later has another cause, too.
     pub(super) fn passes(&self, failed_at: OffsetDateTime, trigger: &TriggerHistory, history: &History) -> bool {
         let interval = time::Duration::saturating_seconds_f64(trigger.interval_seconds.unwrap_or_default());
         let mut standstills = standstills(history).filter(|standstill| standstill.explains(failed_at));

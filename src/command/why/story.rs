@@ -208,8 +208,8 @@ impl Story<'_> {
         self.list(history, colors, lines);
     }
 
-    /// Tells what was different when the moment began, and the errors that were told meanwhile. Of a report about now: those of the time
-    /// that is shown.
+    /// Tells what was different when the moment began, and the errors that were told meanwhile. Of a report about now:
+    /// those of the time that is shown.
     fn tell_before(&self, states: &[State<'_>], history: &History, lines: &mut Vec<String>) {
         let from = if self.is_now { history.from } else { self.begins_at };
         let errors = history.triggers.iter().flat_map(|trigger| &trigger.changes).filter(|change| {
@@ -312,7 +312,8 @@ impl Story<'_> {
         format!("{rhythm}{value_told}{activity_told}.")
     }
 
-    /// Returns since when a trigger is told values again, if it was told an error before. Its activity, too, is known since then only.
+    /// Returns since when a trigger is told values again, if it was told an error before. Its activity, too, is known
+    /// since then only.
     fn answered_since(&self, trigger: &TriggerHistory) -> Option<OffsetDateTime> {
         let past = || trigger.changes.iter().filter(|change| change.at <= self.at);
         let failed_at = past().rev().find(|change| is_failure(change))?.at;
@@ -438,8 +439,8 @@ fn first_of_errors<'a>(trigger: &'a TriggerHistory, latest: &Change) -> Option<(
     errors.last()
 }
 
-/// Returns the number of a trigger among those that asked for the same query at the same time, in the order in which they first asked,
-/// and how many they are; none if it was alone. They differ in parameters, which nobody tells.
+/// Returns the number of a trigger among those that asked for the same query at the same time, in the order in which
+/// they first asked, and how many they are; none if it was alone. They differ in parameters, which nobody tells.
 pub(super) fn alike(trigger: &TriggerHistory, history: &History) -> Option<(usize, usize)> {
     let is_alike = |other: &&TriggerHistory| {
         let is_same = other.query == trigger.query && other.target.is_some() && trigger.target.is_some();

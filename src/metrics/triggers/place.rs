@@ -182,8 +182,8 @@ impl Place {
         if let Some(index) = self.variants.iter().position(|variant| variant.hash == hash) {
             let known = &self.variants[index];
             let others_asked_at = self.others(hash).map(|variant| variant.asked_at).max();
-            // A deployment was undone if others were asked for in its place, and are not any more. One that comes back soon may also
-            // go on beside the other: the next poll tells.
+            // A deployment was undone if others were asked for in its place, and are not any more. One that comes back
+            // soon may also go on beside the other: the next poll tells.
             let returned_at = known.returned_at.filter(|returned_at| now >= *returned_at + *POLLS.start());
             let is_beside = returned_at.zip(others_asked_at).is_some_and(|(returned_at, others)| others > returned_at);
             let is_back = match returned_at {
@@ -235,7 +235,8 @@ impl Place {
         keys
     }
 
-    /// Returns the time within which a poll asks for all triggers of the object, as far as the pauses between polls tell.
+    /// Returns the time within which a poll asks for all triggers of the object, as far as the pauses between polls
+    /// tell.
     fn one_poll(&self) -> Duration {
         if self.rhythm.is_zero() { ONE_POLL } else { (2 * self.rhythm).clamp(SLOW_POLL, ONE_POLL) }
     }
@@ -245,8 +246,8 @@ impl Place {
         self.variants.iter().filter(move |variant| variant.hash != hash)
     }
 
-    /// Notes that the trigger with this hash has new metadata, and returns the names of the keys that changed. Of several that the
-    /// latest poll asked for it has replaced the one that differs least.
+    /// Notes that the trigger with this hash has new metadata, and returns the names of the keys that changed. Of
+    /// several that the latest poll asked for it has replaced the one that differs least.
     fn change(&mut self, fingerprint: &Fingerprint, hash: u64, after: Numbers, now: Instant) -> Arc<str> {
         let latest = self.others(hash).map(|other| other.asked_at).max().unwrap_or(now);
         let candidates = self.others(hash).filter(|other| latest.saturating_duration_since(other.asked_at) < ONE_POLL);
@@ -394,7 +395,8 @@ impl Place {
         *self.scraped_time.get_or_insert_with(|| since_1970().saturating_sub(asked_at.elapsed()).as_secs_f64())
     }
 
-    /// Returns the value that KEDA was told; the largest if there are several triggers, because that is what KEDA takes.
+    /// Returns the value that KEDA was told; the largest if there are several triggers, because that is what KEDA
+    /// takes.
     fn value(&self) -> Option<f64> {
         self.present().filter_map(|variant| variant.value).max_by(f64::total_cmp)
     }
@@ -464,7 +466,8 @@ impl Place {
         }
     }
 
-    /// Returns the triggers that the latest poll asked for. One that is asked for less often than the others is present between its polls.
+    /// Returns the triggers that the latest poll asked for. One that is asked for less often than the others is present
+    /// between its polls.
     fn present(&self) -> impl Iterator<Item = &Variant> {
         let is_present = |variant: &&Variant| self.is_of_latest_poll(variant.asked_at, variant.pause);
         self.variants.iter().filter(|variant| !variant.is_replaced).filter(is_present)
@@ -478,7 +481,8 @@ impl Place {
         self.refusal.as_ref().filter(|_| is_present)
     }
 
-    /// Returns whether a request belongs to the latest poll. A poll takes less time than the pause after it, unless it is slow.
+    /// Returns whether a request belongs to the latest poll. A poll takes less time than the pause after it, unless it
+    /// is slow.
     fn is_of_latest_poll(&self, asked_at: Instant, pause: Duration) -> bool {
         let of_all = if self.rhythm.is_zero() { ONE_POLL } else { (self.rhythm * 3 / 4).clamp(SLOW_POLL, ONE_POLL) };
         self.asked_at.saturating_duration_since(asked_at) < of_all.max(pause * 5 / 4)

@@ -88,7 +88,8 @@ async fn what_a_person_who_looks_is_told_is_no_trouble() {
     assert_eq!(episodes(&recorder).len(), 1);
 }
 
-/// Returns the episodes, the latest first: what, how many other triggers, the seconds since the beginning, and those since the end.
+/// Returns the episodes, the latest first: what, how many other triggers, the seconds since the beginning, and those
+/// since the end.
 pub(super) fn episodes(recorder: &Recorder) -> Vec<(String, usize, u64, Option<u64>)> {
     let episodes = recorder.episodes().into_iter();
     episodes

@@ -26,12 +26,12 @@ pub(super) const STREAMS_PER_PROCESS: usize = 50_000;
 pub(super) const WAITING_PER_PROCESS: usize = 1_000;
 pub(super) const WAITING_PER_NAMESPACE: usize = WAITING_PER_PROCESS / 4;
 
-/// The most bytes that all streams keep of their requests: each keeps its own, whose metadata may have 64 KiB. It is 671
-/// bytes for each of fifty thousand streams.
+/// The most bytes that all streams keep of their requests: each keeps its own, whose metadata may have 64 KiB. It is
+/// 671 bytes for each of fifty thousand streams.
 const METADATA_BYTES_PER_PROCESS: usize = 32 * 1024 * 1024;
 
-/// The streams that make their messages in a round of turns, of those that were woken together: about a millisecond, and
-/// enough of them that each write to a socket has many.
+/// The streams that make their messages in a round of turns, of those that were woken together: about a millisecond,
+/// and enough of them that each write to a socket has many.
 const TURNS: usize = 256;
 
 /// The time over which the StreamIsActive of a connection that is too old are ended.

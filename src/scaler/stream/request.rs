@@ -4,8 +4,8 @@ use prost::Message;
 
 use crate::{places::Peer, proto::ScaledObjectRef, scaler::metadata::PARAMETER_PREFIX};
 
-/// A request as its stream keeps it: the metadata takes as many bytes as it had on the wire. As a map it takes three times
-/// as many, and only a reload needs it.
+/// A request as its stream keeps it: the metadata takes as many bytes as it had on the wire. As a map it takes three
+/// times as many, and only a reload needs it.
 #[derive(Debug)]
 pub(super) struct KeptRequest {
     peer: Peer,

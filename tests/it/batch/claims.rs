@@ -173,8 +173,8 @@ async fn a_claim_among_many_that_are_due_reads_little() {
         |session| format!("SELECT id FROM clap_take(-{session}, 'q{session}', NULL, NULL, NULL, 60, true, true)");
     let quick = pages_read(&client, take).await;
     assert_eq!(database.value::<i64>("SELECT count(*) FROM clap WHERE status = 'RUNNING'").await, 2, "taken over");
-    // Only a claim that finds nobody can take the first that is due gets here. Until autovacuum has analysed the table, the
-    // planner takes all that are due for a few, and sorts them, which takes 0.2 s.
+    // Only a claim that finds nobody can take the first that is due gets here. Until autovacuum has analysed the table,
+    // the planner takes all that are due for a few, and sorts them, which takes 0.2 s.
     database.execute("ANALYZE clap").await;
     let (marked, taken) = (
         pages_read(&client, |_| Statement::MarkDead.sql().replace("$1", "'x'")).await,
@@ -184,8 +184,8 @@ async fn a_claim_among_many_that_are_due_reads_little() {
     assert!(most < 400, "pages read: {quick} by clap_take, {marked} by mark_dead, {taken} by take_over");
 }
 
-/// After a restore or an insert of many rows no statistics say how many are due: what is due must be found in the order of
-/// its index all the same, and not by sorting all of it.
+/// After a restore or an insert of many rows no statistics say how many are due: what is due must be found in the order
+/// of its index all the same, and not by sorting all of it.
 #[tokio::test]
 async fn a_clap_is_taken_over_without_reading_all_that_are_due() {
     let database = queue(Cluster::shared().await).await;

@@ -15,7 +15,8 @@ fn broken(statement: &mut String, from: &str, to: &str) {
     *statement = statement.replace(from, to);
 }
 
-/// The texts that a mutant may break: the statements of a worker, and the functions of the tables that some of them call.
+/// The texts that a mutant may break: the statements of a worker, and the functions of the tables that some of them
+/// call.
 struct Mutable {
     overrides: Overrides,
     functions: String,

@@ -352,8 +352,8 @@ async fn an_attempt_that_cannot_be_read_hides_no_other() {
     assert_eq!(odd.as_object().unwrap().len(), plain.as_object().unwrap().len() + 1, "{document}");
 }
 
-/// The requests, as a view that counts each look at a payload, and fails at it: with the first SQLSTATE at the first two
-/// looks, then with the second one.
+/// The requests, as a view that counts each look at a payload, and fails at it: with the first SQLSTATE at the first
+/// two looks, then with the second one.
 fn failing_payload(first: &str, then: &str) -> String {
     format!(
         "ALTER TABLE make_it_clap RENAME TO requests;

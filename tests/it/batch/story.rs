@@ -36,7 +36,8 @@ async fn v1_sixty_rows_are_done_by_sixty_jobs() {
     assert_eq!(database.value::<i64>("SELECT claimable + held FROM clap_backlog").await, 0);
 }
 
-/// v2: `FINAL_STATE=FAILED`. In the article the second try found nothing; here each takes the same clap, until it is dead.
+/// v2: `FINAL_STATE=FAILED`. In the article the second try found nothing; here each takes the same clap, until it is
+/// dead.
 #[tokio::test]
 async fn v2_a_job_that_always_fails_takes_its_clap_again_until_it_is_dead() {
     let database = queue(Cluster::shared().await).await;

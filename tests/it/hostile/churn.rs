@@ -1,5 +1,5 @@
-//! Floods of what each may do once, while another client is answered: streams that are given up at once, windows that grow by
-//! a byte, and pages.
+//! Floods of what each may do once, while another client is answered: streams that are given up at once, windows that
+//! grow by a byte, and pages.
 
 use std::{mem, net::SocketAddr, time::Duration};
 

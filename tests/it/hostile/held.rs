@@ -156,8 +156,8 @@ impl OtherClient {
         })
     }
 
-    /// Opens a stream, and executes one of the two statements after the other: the first makes its trigger active. Each push
-    /// has the bound of an answer, from the commit on.
+    /// Opens a stream, and executes one of the two statements after the other: the first makes its trigger active. Each
+    /// push has the bound of an answer, from the commit on.
     pub(super) fn followed(
         connect: impl FnOnce() -> Scaler + Send + 'static,
         trigger: ScaledObjectRef,

@@ -1,5 +1,5 @@
-//! Fifty thousand streams that wake at the same moment: by a change that concerns all, by a reload, and by the end of their
-//! connections; and streams whose peer takes no message.
+//! Fifty thousand streams that wake at the same moment: by a change that concerns all, by a reload, and by the end of
+//! their connections; and streams whose peer takes no message.
 
 use std::{sync::atomic::Ordering, time::Instant};
 

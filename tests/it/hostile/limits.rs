@@ -1,5 +1,5 @@
-//! Two peers that fill every budget of docs/limits.md at once, over TLS: the process stays within the memory that the chart
-//! gives it, and another client is answered.
+//! Two peers that fill every budget of docs/limits.md at once, over TLS: the process stays within the memory that the
+//! chart gives it, and another client is answered.
 
 use std::{
     fs,
@@ -51,7 +51,8 @@ const ADMIN_CONNECTIONS: usize = 512;
 const TOO_MANY: usize = 16;
 const NAMESPACES: u32 = 4;
 
-/// The connections of one peer that carry its streams. The good client has one of all places, and so has the test's own.
+/// The connections of one peer that carry its streams. The good client has one of all places, and so has the test's
+/// own.
 const STREAMING: usize = 2;
 const CALLING: usize = CONNECTIONS / PEERS.len() - STREAMING - 1;
 
@@ -102,8 +103,8 @@ fn numbered(trigger: ScaledObjectRef, number: u32) -> ScaledObjectRef {
     named(&ScaledObjectRef { namespace, ..trigger }, format!("{number:a>100}"))
 }
 
-/// Returns the trigger of a stream. Ten thousand of them have a gauge of their own, the others share one, and the last wait
-/// for their query.
+/// Returns the trigger of a stream. Ten thousand of them have a gauge of their own, the others share one, and the last
+/// wait for their query.
 fn streaming(number: u32) -> ScaledObjectRef {
     let has_own_gauge = number < GAUGES - GROUPED - NAMESPACES;
     let reference = if has_own_gauge {

@@ -27,8 +27,8 @@ const SMALL: usize = 600;
 /// KEDA's own keys are not looked at, so that their values may be as long as the metadata.
 const LONG_ADDRESS: usize = 60_000;
 
-/// Bytes of memory that the flood may take: the budget of its peer, twice that for what the allocator and HTTP/2 keep of it,
-/// and of the refused calls that are not written yet. Without the budget it takes 230 MiB and more.
+/// Bytes of memory that the flood may take: the budget of its peer, twice that for what the allocator and HTTP/2 keep
+/// of it, and of the refused calls that are not written yet. Without the budget it takes 230 MiB and more.
 const GROWN: u64 = 3 * 32 * 1024 * 1024;
 
 const ANSWERED: Duration = Duration::from_secs(60);

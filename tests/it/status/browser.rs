@@ -25,8 +25,8 @@ use crate::support::{
 /// Time for the browser to start, for two refreshes of the page, and for a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A headless Chromium with one page, driven over the DevTools protocol: messages that end with a zero byte, on the file
-/// descriptors 3 and 4.
+/// A headless Chromium with one page, driven over the DevTools protocol: messages that end with a zero byte, on the
+/// file descriptors 3 and 4.
 struct Browser {
     commands: File,
     messages: Receiver<Value>,

@@ -66,7 +66,8 @@ pub(super) struct Faults {
     pub(super) injected: usize,
     /// The pods that stood still for a while.
     pub(super) paused_pods: BTreeSet<String>,
-    /// When a pod ended whose exit code says that it holds nothing, in seconds since 1970: any code but 75, and no kill.
+    /// When a pod ended whose exit code says that it holds nothing, in seconds since 1970: any code but 75, and no
+    /// kill.
     pub(super) pods_that_hold_nothing: BTreeMap<String, f64>,
 }
 

@@ -272,7 +272,8 @@ impl World<'_> {
         false
     }
 
-    /// Returns what the view says, for either strategy, and whether every clap is over; nothing while the server is away.
+    /// Returns what the view says, for either strategy, and whether every clap is over; nothing while the server is
+    /// away.
     async fn numbers(&mut self) -> Option<(f64, f64, f64, bool)> {
         if self.client.as_ref().is_none_or(Client::is_closed) {
             let driver = self.access.driver();
@@ -411,7 +412,8 @@ async fn kill_server_until(cluster: &Cluster, until: Instant, seed: u64) -> usiz
     }
 }
 
-/// Lets every COMMIT of the workers wait for a standby that is not there, for up to four seconds at a time; says how often.
+/// Lets every COMMIT of the workers wait for a standby that is not there, for up to four seconds at a time; says how
+/// often.
 async fn hold_commits_until(cluster: &Cluster, until: Instant, seed: u64) -> usize {
     let mut random = StdRng::seed_from_u64(seed + 2);
     let mut holds = 0;
