@@ -42,6 +42,7 @@ END $$;
 ALTER ROLE clapometer SET default_transaction_read_only = on;
 ALTER ROLE clapometer SET statement_timeout = '10s';
 ALTER ROLE clapometer SET lock_timeout = '1s';
+ALTER ROLE clapometer SET idle_in_transaction_session_timeout = '10s';
 
 -- Columns, not the table: what they hold besides is not its business.
 GRANT SELECT (tenant, state, run_after, locked_until) ON invoice_job TO clapometer;
