@@ -56,7 +56,7 @@ pub use self::{
     caveats::Caveat,
     classify::Cause,
     grants::Named,
-    inspect::{Column, Inspection, Inspector, QueryError, Role, Server, Table},
+    inspect::{Column, Indexing, Inspection, Inspector, QueryError, Role, Server, Table},
     listen::ListenFailure,
     plan::{Plan, Relation, RowSecurity},
     role::Privileges,

@@ -10,7 +10,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::{Instant, timeout};
 use tokio_postgres::error::ErrorPosition;
 
-pub use self::survey::{Column, Role, Table};
+pub use self::survey::{Column, Indexing, Role, Table};
 use super::{
     Database, OVERTIME, Privileges, Statement, TransactionError,
     classify::{Cause, cause, cause_of_connect, statement_fault},

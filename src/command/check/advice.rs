@@ -207,7 +207,9 @@ fn open_questions(sql: &str) -> Vec<&str> {
         Some(Token::Word(word)) => word.to_ascii_uppercase(),
         _ => String::new(),
     };
-    let is_end = |at: usize| matches!(tokens.get(at), None | Some(Token::Symbol(")"))) || word(at) == "WHERE";
+    let is_end = |at: usize| {
+        matches!(tokens.get(at), None | Some(Token::Symbol(")"))) || ["WHERE", "LIMIT"].contains(&&*word(at))
+    };
     let mut questions = Vec::new();
     for (at, token) in tokens.iter().enumerate() {
         let Token::BlockComment(comment) = *token else { continue };
@@ -297,7 +299,9 @@ mod tests {
     fn a_question_is_open_only_where_an_answer_is_missing() {
         let template = "SELECT count(*) FILTER (WHERE /* Which rows? */) AS claimable\nFROM /* Which table? */\nWHERE /* Which \
                         wait? Not those that are done */";
-        assert_eq!(open_questions(template), ["Which rows?", "Which table?", "Which wait? Not those that are done"]);
+        let questions = ["Which rows?", "Which table?", "Which wait? Not those that are done"];
+        assert_eq!(open_questions(template), questions);
+        assert_eq!(open_questions(&format!("{template}\nLIMIT 10) AS open")), questions);
         for none in [
             "SELECT count(*) FROM /* the old one? */ job WHERE state = 'ready'",
             "SELECT count(*) FROM job WHERE /* why not 'held'? */ state = 'ready'",

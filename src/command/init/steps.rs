@@ -21,18 +21,21 @@ pub(super) struct Steps {
 /// The role's password, which belongs in the file that the configuration names.
 enum Password {
     /// The grants make the role, named as in SQL, and it has none yet.
-    New(String),
-    /// The role has one, which its owner knows.
-    Known(String),
+    New { role_in_sql: String },
+    /// The role exists, and this program connects as another one.
+    Unknown { role: String, role_in_sql: String },
+    /// This program connects as the role.
+    OfThisSession { role: String },
 }
 
 impl Steps {
     /// Describes what is left to do in this place.
     pub(super) fn of(place: &Place, can_be_served: bool) -> Self {
-        let known = &place.known;
-        let password = place.connection.password.is_some().then(|| match known.exists {
-            true => Password::Known(place.role.value.clone()),
-            false => Password::New(known.name_in_sql.clone()),
+        let (role, role_in_sql) = (place.role.value.clone(), place.known.name_in_sql.clone());
+        let password = place.connection.password.is_some().then(|| match place.known.exists {
+            true if role == place.connection.user => Password::OfThisSession { role },
+            true => Password::Unknown { role, role_in_sql },
+            false => Password::New { role_in_sql },
         });
         Self { psql: place.psql, password, can_be_served }
     }
@@ -42,18 +45,7 @@ impl Steps {
         let [config, sql, manifest] = [CONFIG, SQL, MANIFEST].map(|name| shown(directory, name));
         let psql = self.psql;
         let mut commands = vec![format!("{psql} -v ON_ERROR_STOP=1 -f {sql}")];
-        match &self.password {
-            Some(Password::New(role)) => {
-                commands.push(format!("(set -C; umask 077; openssl rand -hex 24 >{PASSWORD})"));
-                // An ALTER ROLE with the password would be in the server's log, and in pg_stat_statements.
-                commands.push(format!("# asks twice for what is in {PASSWORD}, and sends only its hash"));
-                commands.push(format!("{psql} -c {}", word(&format!("\\password {role}"))));
-            }
-            Some(Password::Known(role)) => {
-                commands.push(format!("# the password of {} belongs in the file {PASSWORD}", printable(role)));
-            }
-            None => {}
-        }
+        commands.extend(self.password.iter().flat_map(|password| password.commands(psql)));
         if !self.can_be_served {
             commands.push(format!("# once the questions in {config} and {manifest} are answered"));
         }
@@ -70,6 +62,40 @@ impl Steps {
         }
         commands
     }
+}
+
+impl Password {
+    /// Writes what puts it into its file. Whatever would end somebody's access is a comment.
+    fn commands(&self, psql: &str) -> Vec<String> {
+        match self {
+            Self::New { role_in_sql } => another(psql, role_in_sql),
+            Self::Unknown { role, role_in_sql } => {
+                let mut commands = vec![
+                    format!("# the role {} exists, and init does not know its password", printable(role)),
+                    "# if you have it in a file:".to_owned(),
+                    format!("#   cp FILE {PASSWORD}"),
+                    "# if not, these give it another one: whoever connects with the old one is refused from then on"
+                        .to_owned(),
+                ];
+                commands.extend(another(psql, role_in_sql).into_iter().map(|command| format!("#   {command}")));
+                commands
+            }
+            Self::OfThisSession { role } => {
+                let role = printable(role);
+                vec![format!("# the password of {role}, as whom init connects, belongs in the file {PASSWORD}")]
+            }
+        }
+    }
+}
+
+/// Writes the commands that make a password and give it to the role.
+fn another(psql: &str, role_in_sql: &str) -> Vec<String> {
+    vec![
+        format!("(set -C; umask 077; openssl rand -hex 24 >{PASSWORD})"),
+        // An ALTER ROLE with the password would be in the server's log, and in pg_stat_statements.
+        format!("# asks twice for what is in {PASSWORD}, and sends only its hash"),
+        format!("{psql} -c {}", word(&format!("\\password {role_in_sql}"))),
+    ]
 }
 
 /// Returns the path of a part as a person types it.
@@ -95,7 +121,7 @@ mod tests {
 
     #[test]
     fn a_role_that_is_made_gets_a_password_from_the_file_that_the_configuration_names() {
-        let commands = commands(Some(Password::New("\"o'brien\"".to_owned())), false);
+        let commands = commands(Some(Password::New { role_in_sql: "\"o'brien\"".to_owned() }), false);
         assert_eq!(commands[1], "(set -C; umask 077; openssl rand -hex 24 >clapometer.password)");
         assert_eq!(commands[3], r#"psql -c '\password "o'\''brien"'"#);
         assert_eq!(
@@ -106,6 +132,26 @@ mod tests {
                 "clapometer lint scaling/manifest.yaml",
             ]
         );
+    }
+
+    #[test]
+    fn a_role_that_exists_keeps_its_password_unless_a_person_decides_otherwise() {
+        let (role, role_in_sql) = ("Ann".to_owned(), "\"Ann\"".to_owned());
+        let commands = commands(Some(Password::Unknown { role: role.clone(), role_in_sql }), false);
+        assert_eq!(
+            commands[1..8],
+            [
+                "# the role Ann exists, and init does not know its password",
+                "# if you have it in a file:",
+                "#   cp FILE clapometer.password",
+                "# if not, these give it another one: whoever connects with the old one is refused from then on",
+                "#   (set -C; umask 077; openssl rand -hex 24 >clapometer.password)",
+                "#   # asks twice for what is in clapometer.password, and sends only its hash",
+                "#   psql -c '\\password \"Ann\"'",
+            ]
+        );
+        let own = Password::OfThisSession { role }.commands("psql");
+        assert_eq!(own, ["# the password of Ann, as whom init connects, belongs in the file clapometer.password"]);
     }
 
     #[test]

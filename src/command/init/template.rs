@@ -8,10 +8,17 @@ use super::{
     page::comment,
     steps::Steps,
 };
-use crate::{postgres::Table, presets::Workers, terminal::text::printable};
+use crate::{
+    postgres::{Indexing, Table},
+    presets::Workers,
+    terminal::text::printable,
+};
 
 /// The query's name where the table's is none.
 const QUERY: &str = "jobs";
+
+/// The most rows that the query counts, as in the README and in deploy/examples/own-table.
+const LIMIT: u32 = 10_000;
 
 /// The template for a table that is known.
 pub(super) fn of(place: &Place, table: &Table) -> Parts {
@@ -33,7 +40,7 @@ pub(super) fn of(place: &Place, table: &Table) -> Parts {
              and `clapometer check` lists those in the SQL that are left.",
             table.name_in_sql
         )],
-        config: configuration::text(place, &queries(&name, &table.name_in_sql, &columns)),
+        config: configuration::text(place, &queries(&name, table, &columns)),
         sql: grants::text(place, &[reading]),
         manifest: objects(&name),
         steps: Steps::of(place, false),
@@ -41,14 +48,18 @@ pub(super) fn of(place: &Place, table: &Table) -> Parts {
 }
 
 /// Writes the query. Its SQL is wrong until every question is answered: a count of the wrong rows must not look right.
-fn queries(name: &str, table: &str, columns: &str) -> String {
+fn queries(name: &str, table: &Table, columns: &str) -> String {
     let columns: String = columns.lines().map(|line| format!("  {line}\n")).collect();
+    let remarks: String = remarks(table).lines().map(|line| format!("    {line}\n")).collect();
+    let table = &table.name_in_sql;
     format!(
-        "queries:\n{columns}  {name}:\n    sql: |-\n      \
+        "queries:\n{columns}  {name}:\n{remarks}    sql: |-\n      \
          SELECT count(*) FILTER (WHERE /* Which rows could a worker take now? */) AS claimable,\n             \
          count(*) AS outstanding\n      \
-         FROM {table}\n      \
-         WHERE /* Which rows wait, or does a worker hold? Not those that are done */\n    \
+         FROM (SELECT *\n            \
+         FROM {table}\n            \
+         WHERE /* Which rows wait, or does a worker hold? Not those that are done */\n            \
+         LIMIT {LIMIT}) AS open\n    \
          value_column: outstanding\n    \
          # Does a worker run until it is stopped? Then it must stay while it holds a row:\n    \
          #   activity_column: outstanding\n    \
@@ -57,6 +68,29 @@ fn queries(name: &str, table: &str, columns: &str) -> String {
          # Does a number change by the clock alone, such as when a retry is due?\n    \
          #   next_change: the column of the SQL that says when\n"
     )
+}
+
+/// Says why the query has a LIMIT, and which index serves it.
+fn remarks(table: &Table) -> String {
+    let name = &table.name_in_sql;
+    let limit = "The LIMIT keeps a reading cheap however long the queue is. It changes no decision of KEDA while it is \
+                 above maxReplicaCount times the target.";
+    let of = match table.indexing {
+        Indexing::Concurrent | Indexing::Locking => "",
+        Indexing::Elsewhere => " of the table behind it",
+    };
+    let index = format!(
+        "An index{of} keeps it cheap however long the history is. Its WHERE is the inner one without now(), its columns \
+         are those that are compared with now(), else the key. For state <> 'done' AND run_after <= now() it is:"
+    );
+    let statement = match table.indexing {
+        Indexing::Concurrent => format!("CREATE INDEX CONCURRENTLY ON {name} (run_after) WHERE state <> 'done';"),
+        Indexing::Locking => format!(
+            "CREATE INDEX ON {name} (run_after) WHERE state <> 'done';  -- writers wait meanwhile: it is partitioned"
+        ),
+        Indexing::Elsewhere => "CREATE INDEX CONCURRENTLY ON ... (run_after) WHERE state <> 'done';".to_owned(),
+    };
+    comment("#", limit) + &comment("#", &index) + &format!("#   {statement}\n")
 }
 
 /// Writes both objects as comments: which one it is, is the first question.

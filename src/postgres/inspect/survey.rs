@@ -37,7 +37,8 @@ SELECT n.nspname::text,
                                           WHERE e.enumtypid = a.atttypid), '')
                FROM pg_catalog.pg_attribute AS a
               WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
-              ORDER BY a.attnum)
+              ORDER BY a.attnum),
+       c.relkind
   FROM pg_catalog.pg_class AS c
   JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
  WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f')
@@ -85,6 +86,19 @@ pub struct Table {
     pub has_row_security: bool,
     /// Its columns.
     pub columns: Vec<Column>,
+    /// The way in which it gets an index.
+    pub indexing: Indexing,
+}
+
+/// The way in which a table gets an index.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Indexing {
+    /// CONCURRENTLY, beside readers and writers.
+    Concurrent,
+    /// A partitioned table gets it in a lock that keeps writers waiting.
+    Locking,
+    /// A view or a foreign table has none: what it reads has.
+    Elsewhere,
 }
 
 /// A column of a table.
@@ -189,7 +203,13 @@ impl Table {
         let schema_in_sql = on_one_line(&schema, quoted_schema);
         let name_in_sql = format!("{schema_in_sql}.{}", on_one_line(&name, quoted_name));
         let columns = columns.into_iter().zip(kinds).map(|(name, kind)| Column { name, kind }).collect();
-        Ok(Self { schema, name, schema_in_sql, name_in_sql, has_row_security: row.try_get(4)?, columns })
+        // PostgreSQL's "char", a byte.
+        let indexing = match u8::try_from(row.try_get::<_, i8>(7)?) {
+            Ok(b'r' | b'm') => Indexing::Concurrent,
+            Ok(b'p') => Indexing::Locking,
+            _ => Indexing::Elsewhere,
+        };
+        Ok(Self { schema, name, schema_in_sql, name_in_sql, has_row_security: row.try_get(4)?, columns, indexing })
     }
 }
 

@@ -1,5 +1,6 @@
 //! `clapometer init`: what it prints for a database works, with a role that has the printed grants and no others.
 
+mod template;
 mod terminal;
 
 use std::{fs, path::Path, time::Duration};
@@ -141,16 +142,6 @@ async fn a_queue_without_an_open_job_is_found() {
 }
 
 #[tokio::test]
-async fn a_table_of_this_name_in_another_schema_is_named() {
-    let database = Database::empty(Cluster::shared().await).await;
-    database.execute("CREATE SCHEMA app; CREATE TABLE app.jobs (state text)").await;
-    let refused = init(&database.superuser(), &["--table", "jobs"]).finish(COMMAND).await;
-    assert_eq!((refused.code(), &*refused.output), (Some(1), ""));
-    assert!(refused.errors.contains("there is no table or view public.jobs"), "{}", refused.errors);
-    assert!(refused.errors.contains("-> there is app.jobs: give the schema"), "{}", refused.errors);
-}
-
-#[tokio::test]
 async fn postgres_batch_gets_a_scaled_job() {
     let database = Database::empty(Cluster::shared().await).await;
     let migrated = Executable::postgres_batch(["migrate", "up"]).variables(database.owner().environment());
@@ -228,49 +219,6 @@ async fn a_database_without_a_library_is_named_and_nothing_is_written() {
         assert!(found.errors.contains("clapometer init --table SCHEMA.TABLE"), "{}", found.errors);
     }
     assert!(!out.exists());
-}
-
-#[tokio::test]
-async fn a_template_counts_nothing_until_its_questions_are_answered() {
-    let database = Database::empty(Cluster::shared().await).await;
-    database.execute("CREATE TABLE jobs (id bigint)").await;
-    let arguments = ["--table", "jobs", "--role", "scaler", "--print", "config"];
-    let config = printed(&database.superuser(), &arguments).await.output;
-    let check = Executable::clapometer(["check", "--config", "c.yaml"]).file("c.yaml", &config);
-    let checked = check.file("clapometer.password", &database.scaler().password).finish(COMMAND).await;
-    assert_eq!(checked.code(), Some(1), "{}", checked.output);
-    let words: Vec<&str> = checked.output.split_whitespace().collect();
-    let questions = "2 questions are open in queries.jobs.sql: Which rows could a worker take now? Which rows wait, \
-                     or does a worker hold? Not those that are done";
-    assert!(words.join(" ").contains(questions), "{}", checked.output);
-}
-
-#[tokio::test]
-async fn a_table_of_ones_own_gets_a_template_with_its_columns() {
-    let database = Database::empty(Cluster::shared().await).await;
-    database
-        .execute(
-            "CREATE TYPE stage AS ENUM ('ready', 'it''s running', 'done');
-             CREATE SCHEMA app;
-             CREATE TABLE app.\"Invoice Jobs\" (id bigint, stage stage, run_after timestamptz, \"who\n\" varchar(20))",
-        )
-        .await;
-    let role = role(&database);
-    let arguments = ["--table", "app.Invoice Jobs", "--role", role.as_str()];
-    let document = printed(&database.superuser(), &arguments).await.output;
-    let document = document
-        .replace(&database.name().replace('_', "-"), "DATABASE")
-        .replace(database.name(), "DATABASE")
-        .replace(&database.cluster().port().to_string(), "PORT");
-    insta::assert_snapshot!("own_table", document);
-    let sql = printed(&database.superuser(), &[&arguments[..], &["--print", "sql"]].concat()).await.output;
-    database.execute(&sql).await;
-    let may: bool =
-        database.value(&format!("SELECT has_table_privilege('{role}', 'app.\"Invoice Jobs\"', 'SELECT')")).await;
-    assert!(may, "{sql}");
-    let missing = init(&database.superuser(), &["--table", "app.jobs"]).finish(COMMAND).await;
-    assert_eq!((missing.code(), &*missing.output), (Some(1), ""));
-    assert!(missing.errors.contains("there is no table or view app.jobs in the database"), "{}", missing.errors);
 }
 
 #[tokio::test]
