@@ -3,6 +3,7 @@
 mod address;
 mod answers;
 mod asked;
+mod call;
 mod failure;
 mod object;
 mod object_text;
@@ -58,8 +59,9 @@ Examples:
   clapometer get outstanding-claps --metadata divideBy=10 --max-replicas 10
   clapometer get depth --namespace mail --metadata param.queue=outbox --watch
   clapometer get --manifest scaled-job.yaml --address 127.0.0.1:9090 --running 3
-  kubectl -n clapometer port-forward service/clapometer 9090 & clapometer get outstanding-claps \\
-    --tls-ca ca.crt --tls-cert tls.crt --tls-key tls.key --tls-server-name clapometer.clapometer.svc";
+  kubectl -n clapometer port-forward service/clapometer 9090 & sleep 2
+  clapometer get outstanding-claps --tls-ca ca.crt --tls-cert tls.crt --tls-key tls.key \\
+    --tls-server-name clapometer.clapometer.svc";
 
 /// Ask a running scaler as KEDA does, and show what KEDA would do
 #[derive(Debug, Args)]

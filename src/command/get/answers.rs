@@ -1,11 +1,17 @@
 //! The answers of a scaler, and what KEDA would do with them.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
 
 use serde_json::{Value, json};
 use tonic::{Response, Status, transport::Channel};
 
-use super::failure::Failure;
+use super::{
+    call::{CALLS, Call},
+    failure::Failure,
+};
 use crate::{
     command::count_cap,
     json::value as number,
@@ -16,6 +22,7 @@ use crate::{
     },
     proto::{GetMetricsRequest, ScaledObjectRef, external_scaler_client::ExternalScalerClient},
     scaler::{UNSEEN_KEY, UNTRIMMED_TEXT},
+    terminal::text::number as shown,
 };
 
 /// The time limit of a call: twice the scaler's own limit. KEDA sets none.
@@ -38,8 +45,8 @@ pub(super) struct Answers {
     is_unseen: bool,
     /// A bound text begins or ends with white space.
     is_untrimmed: bool,
-    /// The durations of GetMetricSpec, GetMetrics and IsActive.
-    pub(super) durations: [Duration; 3],
+    /// All calls.
+    pub(super) calls: Vec<Call>,
 }
 
 impl Answers {
@@ -49,40 +56,53 @@ impl Answers {
         reference: &ScaledObjectRef,
         is_secure: bool,
     ) -> Result<Self, Failure> {
+        let mut calls = Vec::new();
+        match Self::poll(client, reference, is_secure, &mut calls).await {
+            Ok(answers) => Ok(Self { calls, ..answers }),
+            Err(failure) => Err(Failure { before: calls, ..failure }),
+        }
+    }
+
+    /// Makes the calls, and writes down each that is answered.
+    async fn poll(
+        client: &mut ExternalScalerClient<Channel>,
+        reference: &ScaledObjectRef,
+        is_secure: bool,
+        calls: &mut Vec<Call>,
+    ) -> Result<Self, Failure> {
+        let [get_metric_spec, get_metrics, is_active] = CALLS;
         let begun = Instant::now();
         let answer = client.get_metric_spec(reference.clone());
-        let specs = bounded("GetMetricSpec", answer, is_secure).await?.into_inner();
-        let spec = specs.metric_specs.into_iter().next().ok_or_else(|| Failure::empty("GetMetricSpec"))?;
-        let spec_took = begun.elapsed();
+        let specs = bounded(get_metric_spec, answer, is_secure).await?.into_inner();
+        let spec = specs.metric_specs.into_iter().next().ok_or_else(|| Failure::empty(get_metric_spec))?;
+        let target = target_size(&spec);
+        let answer = format!("metric {}, target {}", spec.metric_name, shown(target));
+        calls.push(Call { rpc: get_metric_spec, answer, took: begun.elapsed() });
 
         let begun = Instant::now();
         let request =
             GetMetricsRequest { scaled_object_ref: Some(reference.clone()), metric_name: spec.metric_name.clone() };
-        let answer = bounded("GetMetrics", client.get_metrics(request), is_secure).await?;
+        let answer = bounded(get_metrics, client.get_metrics(request), is_secure).await?;
         let is_unseen = answer.metadata().contains_key(UNSEEN_KEY);
         let is_untrimmed = answer.metadata().contains_key(UNTRIMMED_TEXT);
         let values = answer.into_inner().metric_values;
         if values.is_empty() {
-            return Err(Failure::empty("GetMetrics"));
+            return Err(Failure::empty(get_metrics));
         }
         // KEDA adds all of them up, whatever their names.
         let value = values.iter().map(metric_value).sum();
-        let metrics_took = begun.elapsed();
-
-        let begun = Instant::now();
-        let active = bounded("IsActive", client.is_active(reference.clone()), is_secure).await?.into_inner().result;
-        let answer = ScalerAnswer { value, target: target_size(&spec), active };
         let divisor =
             reference.scaler_metadata.get("divideBy").and_then(|text| text.trim().parse().ok()).unwrap_or(1.0);
-        Ok(Self {
-            at_least: count_cap::is_read_by_builtin(&spec.metric_name)
-                && count_cap::may_be_more(answer.value * divisor),
-            metric: spec.metric_name,
-            answer,
-            is_unseen,
-            is_untrimmed,
-            durations: [spec_took, metrics_took, begun.elapsed()],
-        })
+        let at_least = count_cap::is_read_by_builtin(&spec.metric_name) && count_cap::may_be_more(value * divisor);
+        let answer = format!("{}{}", if at_least { "at least " } else { "" }, shown(value));
+        calls.push(Call { rpc: get_metrics, answer, took: begun.elapsed() });
+
+        let begun = Instant::now();
+        let active = bounded(is_active, client.is_active(reference.clone()), is_secure).await?.into_inner().result;
+        let answer = if active { "active" } else { "inactive" }.to_owned();
+        calls.push(Call { rpc: is_active, answer, took: begun.elapsed() });
+        let answer = ScalerAnswer { value, target, active };
+        Ok(Self { metric: spec.metric_name, answer, at_least, is_unseen, is_untrimmed, calls: Vec::new() })
     }
 
     /// Returns the number of Jobs that KEDA starts for a ScaledJob without Jobs, with the strategy `default`.
@@ -122,7 +142,7 @@ impl Answers {
 
     /// Returns the answers as a JSON document.
     pub(super) fn document(&self, max_replicas: u32) -> Value {
-        let [spec, metrics, activity] = self.durations.map(|duration| duration.as_secs_f64());
+        let seconds: HashMap<&str, f64> = self.calls.iter().map(|call| (call.rpc, call.took.as_secs_f64())).collect();
         json!({
             "metric": self.metric,
             "target": number(self.answer.target),
@@ -132,7 +152,7 @@ impl Answers {
             "scaled_job": {"max_replicas": max_replicas, "starts": self.jobs_started(max_replicas)},
             "scaled_object": {"replicas": self.replicas(max_replicas)},
             "remarks": self.remarks(),
-            "seconds": {"GetMetricSpec": spec, "GetMetrics": metrics, "IsActive": activity},
+            "seconds": seconds,
         })
     }
 }

@@ -3,6 +3,7 @@
 use serde::Serialize;
 use tonic::{Code, Status};
 
+use super::call::Call;
 use crate::{command::Exit, fault::Fault, telemetry::error_chain};
 
 /// A call without an answer.
@@ -16,6 +17,9 @@ pub(super) struct Failure {
     pub(super) advice: &'static str,
     #[serde(skip)]
     pub(super) exit: Exit,
+    /// The calls of the same poll that were answered before.
+    #[serde(skip)]
+    pub(super) before: Vec<Call>,
 }
 
 impl Failure {
@@ -30,6 +34,7 @@ impl Failure {
             advice: connection_advice(&message, is_secure),
             message,
             exit: Exit::Unavailable,
+            before: Vec::new(),
         }
     }
 
@@ -46,6 +51,7 @@ impl Failure {
             message: status.message().to_owned(),
             advice: advice(status.code(), status.message()),
             exit,
+            before: Vec::new(),
         }
     }
 
@@ -57,6 +63,7 @@ impl Failure {
             message: format!("no answer within {seconds} s"),
             advice: "a scaler answers within 2.5 s: is it clapometer that listens there, and does its process run?",
             exit: Exit::Failure,
+            before: Vec::new(),
         }
     }
 
@@ -68,6 +75,7 @@ impl Failure {
             message: "the answer has no metric".to_owned(),
             advice: "clapometer always answers with one: is it another external scaler that listens there?",
             exit: Exit::Failure,
+            before: Vec::new(),
         }
     }
 }

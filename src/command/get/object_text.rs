@@ -25,7 +25,7 @@ pub(super) fn page(page: &Page<'_>, colors: ColorChoice) -> String {
         lines.push(trigger(asked, colors));
         match &asked.outcome {
             Outcome::Answered(answers) => {
-                lines.extend(calls(answers, colors));
+                lines.extend(calls(&answers.calls, colors));
                 lines.extend(notes(answers).into_iter().map(|note| line("note", note, colors)));
             }
             Outcome::Failed(failure) => lines.push(failed(failure, colors)),
@@ -108,7 +108,11 @@ fn for_object(verdict: &ObjectVerdict, colors: ColorChoice) -> Vec<String> {
     };
     let mut lines = vec![line("KEDA now", &poll, colors)];
     if let Some(wanted) = wanted {
-        let least = (*min).max(1);
+        // KEDA gives its HPA a minReplicas of 1 then (GetHPAMinReplicas).
+        let least = match *min {
+            0 => "1 (the HPA's least; KEDA scales between 0 and 1)".to_owned(),
+            min => format!("{min} (minReplicaCount)"),
+        };
         let wants = format!("wants {}; at least {least}, at most {max}", replicas(*wanted));
         lines.push(line("autoscaler", &wants, colors));
     }

@@ -1,11 +1,12 @@
 //! The text of an answer or a failure.
 
-use std::time::Duration;
-
-use super::{answers::Answers, failure::Failure};
+use super::{
+    answers::Answers,
+    call::{CALLS, Call},
+    failure::Failure,
+};
 use crate::{
     command::count_cap,
-    keda::scaled_job::ScalerAnswer,
     terminal::{
         reading_width,
         style::{ColorChoice, Style},
@@ -20,10 +21,13 @@ const KEY: usize = 15;
 const ANSWER: usize = 47;
 const DURATION: usize = 8;
 
+/// The words for a call after one that failed.
+const NOT_MADE: &str = "not asked: KEDA stops at the first call that fails";
+
 /// Shows the answers, and what KEDA would do with them.
 pub(super) fn page(heading: &str, answers: &Answers, max_replicas: u32, colors: ColorChoice) -> String {
     let mut lines = vec![title(heading, colors), String::new()];
-    lines.extend(calls(answers, colors));
+    lines.extend(calls(&answers.calls, colors));
     lines.push(String::new());
     lines.push(line("ScaledJob", &for_job(answers, max_replicas), colors));
     lines.push(line("ScaledObject", &for_object(answers, max_replicas), colors));
@@ -31,22 +35,13 @@ pub(super) fn page(heading: &str, answers: &Answers, max_replicas: u32, colors: 
     lines.join("\n") + "\n"
 }
 
-/// Returns a line for each call.
-pub(super) fn calls(answers: &Answers, colors: ColorChoice) -> [String; 3] {
-    let ScalerAnswer { value, target, active } = answers.answer;
-    let [spec, metrics, activity] = answers.durations;
-    let call = |rpc: &str, text: &str, duration: Duration| {
+/// Returns a line for each call that was answered.
+pub(super) fn calls(calls: &[Call], colors: ColorChoice) -> impl Iterator<Item = String> {
+    calls.iter().map(move |Call { rpc, answer, took }| {
         let room = reading_width().saturating_sub(2 + KEY);
-        let text = colors.padded(Style::Heading, &printable(text), ANSWER.min(room.saturating_sub(DURATION)));
-        let text = format!("{text} {}", colors.paint(Style::Quiet, &elapsed(duration)));
-        below(rpc, &text, colors)
-    };
-    let at_least = if answers.at_least { "at least " } else { "" };
-    [
-        call("GetMetricSpec", &format!("metric {}, target {}", answers.metric, number(target)), spec),
-        call("GetMetrics", &format!("{at_least}{}", number(value)), metrics),
-        call("IsActive", if active { "active" } else { "inactive" }, activity),
-    ]
+        let text = colors.padded(Style::Heading, &printable(answer), ANSWER.min(room.saturating_sub(DURATION)));
+        below(rpc, &format!("{text} {}", colors.paint(Style::Quiet, &elapsed(*took))), colors)
+    })
 }
 
 /// Returns explanations of a surprising answer.
@@ -64,14 +59,15 @@ fn below(key: &str, text: &str, colors: ColorChoice) -> String {
     format!("  {}{text}", colors.padded(Style::Quiet, key, KEY))
 }
 
-/// Shows a failed call under a heading.
+/// Shows a poll in which a call failed under a heading.
 pub(super) fn failure(heading: &str, failure: &Failure, colors: ColorChoice) -> String {
     format!("{}\n\n{}\n", title(heading, colors), failed(failure, colors))
 }
 
-/// Shows a failed call.
+/// Shows a poll in which a call failed: the calls before it, the failed one, and those that KEDA does not make then.
 pub(super) fn failed(failure: &Failure, colors: ColorChoice) -> String {
-    let Failure { rpc, code, message, advice, exit: _ } = failure;
+    let Failure { rpc, code, message, advice, exit: _, before } = failure;
+    let mut lines: Vec<String> = calls(before, colors).collect();
     let key = colors.padded(Style::Quiet, rpc.unwrap_or("connect"), KEY);
     let code = colors.paint(Style::Bad, code);
     let arrow = colors.paint(Style::Quiet, "->");
@@ -79,7 +75,10 @@ pub(super) fn failed(failure: &Failure, colors: ColorChoice) -> String {
     let room = reading_width().saturating_sub(5 + KEY);
     let message = wrapped(&printable(message), room).join(&format!("\n  {indent}"));
     let advice = wrapped(advice, room).join(&format!("\n     {indent}"));
-    format!("  {key}{code}\n  {indent}{message}\n  {indent}{arrow} {advice}")
+    lines.push(format!("  {key}{code}\n  {indent}{message}\n  {indent}{arrow} {advice}"));
+    let after = CALLS.into_iter().skip_while(|call| Some(*call) != *rpc).skip(1);
+    lines.extend(after.map(|call| line(call, NOT_MADE, colors)));
+    lines.join("\n")
 }
 
 pub(super) fn title(heading: &str, colors: ColorChoice) -> String {
