@@ -17,6 +17,7 @@ mod go_back;
 mod grants;
 mod health;
 mod inspect;
+pub(crate) mod invalid_index;
 mod listen;
 mod loose_key;
 mod masked;

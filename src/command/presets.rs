@@ -27,7 +27,7 @@ and in clapometer's configuration:
 /// The words for an index that the library does not have.
 const INDEX: &str = "The library has none for this query. clapometer never makes it; its owner may. An attempt that fails \
                      leaves an invalid index, which no query uses and IF NOT EXISTS keeps: before another one, DROP INDEX \
-                     CONCURRENTLY it (\\d of the table shows it as INVALID).";
+                     CONCURRENTLY it (`clapometer check` names it).";
 
 /// List the queue libraries that clapometer knows, or show one of them
 ///

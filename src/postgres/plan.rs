@@ -12,6 +12,7 @@ use super::{
     caveats::Caveat,
     connect,
     explain::{Explained, text},
+    invalid_index::InvalidIndex,
     loose_key,
     masked::PLAIN_NAMES,
 };
@@ -55,6 +56,8 @@ pub struct Plan {
     pub cap: Option<f64>,
     /// The reasons why a count can be another than the rows that there are now.
     pub caveats: Vec<Caveat>,
+    /// The indexes of its relations that no query uses.
+    pub invalid_indexes: Vec<InvalidIndex>,
     /// The error because of which something of it was not looked at.
     pub unseen: Option<String>,
 }
@@ -107,6 +110,10 @@ impl Plan {
         plan.loose_key = plan.found(loose_key);
         let caveats = Caveat::of(client, &explained).await;
         plan.caveats = plan.found(caveats);
+        let (schemas, names): (Vec<String>, Vec<String>) =
+            plan.relations.iter().map(|relation| (relation.schema.clone(), relation.name.clone())).unzip();
+        let invalid_indexes = InvalidIndex::of_tables(client, &schemas, &names).await;
+        plan.invalid_indexes = plan.found(invalid_indexes);
         Ok(Some(plan))
     }
 
@@ -145,6 +152,7 @@ impl Plan {
             loose_key: None,
             cap: cap(explained),
             caveats: Vec::new(),
+            invalid_indexes: Vec::new(),
             unseen: None,
         })
     }

@@ -3,6 +3,7 @@
 mod check;
 mod check_faults;
 mod check_functions;
+mod check_indexes;
 mod completions;
 mod config;
 mod get;

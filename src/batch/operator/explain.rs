@@ -14,7 +14,10 @@ use crate::{
         store::Statement,
         transaction::{Error, Parameter, Transactions},
     },
-    postgres::explain::{Explained, text as node_text},
+    postgres::{
+        explain::{Explained, text as node_text},
+        invalid_index::InvalidIndex,
+    },
     terminal::style::{ColorChoice, Style},
 };
 
@@ -30,6 +33,12 @@ const PARTIAL_INDEXES: &str = include_str!("../store/operator/partial_indexes.sq
 /// Lists the tables that hold nothing and have all their indexes, and these indexes. The planner may read such a table
 /// in any way, since each costs nothing.
 const EMPTY_TABLES: &str = include_str!("../store/operator/empty_tables.sql");
+
+/// Lists the indexes of the tables.
+const INDEXES: &str = include_str!("../store/operator/indexes.sql");
+
+/// The statements that make the indexes, each on a line of its own.
+const CREATE_INDEXES: &str = include_str!("../../../migrations/0002_indexes.sql");
 
 /// Reads the text of a function. $1 its name.
 const FUNCTION: &str = include_str!("../store/operator/function.sql");
@@ -47,9 +56,9 @@ struct Plan {
 /// # Errors
 /// Those of [`Transactions::run`].
 pub(super) async fn explain(transactions: &mut Transactions, view: View) -> Result<Answer, Error> {
-    let plans = plans(transactions).await;
+    let explained = explained(transactions).await;
     transactions.abandon();
-    let plans = plans?;
+    let (plans, remedies) = explained?;
     let complete = plans.iter().all(|plan| plan.whole_tables.is_empty());
     let text = match view {
         View::Json => {
@@ -65,35 +74,78 @@ pub(super) async fn explain(transactions: &mut Transactions, view: View) -> Resu
                 .collect();
             format!("{}\n", Value::Array(documents))
         }
-        View::Human { colors, .. } => human(&plans, colors),
+        View::Human { colors, .. } => human(&plans, &remedies, colors),
     };
     Ok(Answer { text, complete })
 }
 
-fn human(plans: &[Plan], colors: ColorChoice) -> String {
-    let mut text = String::new();
+/// Writes the verdict, what to do, and the plans.
+fn human(plans: &[Plan], remedies: &[String], colors: ColorChoice) -> String {
+    let bad_ones: Vec<&str> = plans.iter().filter(|plan| !plan.whole_tables.is_empty()).map(|plan| plan.name).collect();
+    let (all, arrow) = (plans.len(), colors.paint(Style::Quiet, "->"));
+    let mut text = if bad_ones.is_empty() {
+        let verdict = colors.paint(Style::Good, "none scans a whole table");
+        format!("{all} statements: {verdict}\n")
+    } else {
+        let verdict = colors.paint(Style::Bad, &format!("{} of {all} statements scan a whole table", bad_ones.len()));
+        format!("{verdict}: {}\n", bad_ones.join(", "))
+    };
+    for remedy in remedies {
+        let _ = writeln!(text, "{arrow} {remedy}");
+    }
+    if remedies.is_empty() && !bad_ones.is_empty() {
+        let _ = writeln!(text, "{arrow} no index is missing: the plans below name what is read from end to end");
+    }
     for plan in plans {
         let verdict = if plan.whole_tables.is_empty() {
             colors.paint(Style::Good, "uses its indexes")
         } else {
             colors.paint(Style::Bad, &format!("scans the whole of {}", plan.whole_tables.join(", ")))
         };
-        let _ = writeln!(text, "{}: {verdict}", plan.name);
+        let _ = writeln!(text, "\n{}: {verdict}", plan.name);
         for line in &plan.text {
             let _ = writeln!(text, "    {line}");
         }
     }
-    let bad_ones = plans.iter().filter(|plan| !plan.whole_tables.is_empty()).count();
-    let verdict = match bad_ones {
-        0 => colors.paint(Style::Good, "none scans a whole table"),
-        _ => colors.paint(Style::Bad, &format!("{bad_ones} scan a whole table")) + ": is an index missing?",
-    };
-    let _ = writeln!(text, "\n{} statements; {verdict}", plans.len());
     text
 }
 
-async fn plans(transactions: &mut Transactions) -> Result<Vec<Plan>, Error> {
+async fn explained(transactions: &mut Transactions) -> Result<(Vec<Plan>, Vec<String>), Error> {
     let client = transactions.begin(by()).await?;
+    let remedies = remedies(client).await?;
+    Ok((plans(client).await?, remedies))
+}
+
+/// Says what mends each index that is missing or invalid.
+async fn remedies(client: &Client) -> Result<Vec<String>, Error> {
+    let mut present = BTreeSet::new();
+    for row in client.query_typed(INDEXES, &[]).await? {
+        present.insert(row.try_get::<_, String>("name")?);
+    }
+    let row = client.query_typed_one("SELECT current_schema()::text, quote_ident(current_schema())", &[]).await?;
+    let (schema, schema_in_sql): (String, &str) = (row.try_get(0)?, row.try_get(1)?);
+    let missing = missing(&present, schema_in_sql).into_iter();
+    let mut remedies: Vec<String> = missing.map(|create| format!("an index is missing: {create}")).collect();
+    let invalid = InvalidIndex::of_tables(client, &TABLES.map(|_| schema.clone()), &TABLES.map(str::to_owned)).await?;
+    remedies.extend(invalid.iter().map(|index| format!("{}: {}", index.problem(), index.remedy())));
+    Ok(remedies)
+}
+
+/// Returns the statement for each index that is not there, to be run beside readers and writers.
+fn missing(present: &BTreeSet<String>, schema: &str) -> Vec<String> {
+    let statements = CREATE_INDEXES.lines().filter_map(|line| line.split_once(';')).map(|(statement, _)| statement);
+    statements
+        .filter_map(|statement| {
+            let statement = statement.split_whitespace().collect::<Vec<_>>().join(" ");
+            let (create, rest) = statement.split_once(" INDEX ")?;
+            let (name, on) = rest.split_once(" ON ")?;
+            let is_present = present.contains(name);
+            (!is_present).then(|| format!("{create} INDEX CONCURRENTLY {name} ON {schema}.{on};"))
+        })
+        .collect()
+}
+
+async fn plans(client: &Client) -> Result<Vec<Plan>, Error> {
     client.query_typed("SELECT set_config('enable_seqscan', 'off', true)", &[]).await?;
     let mut harmless = BTreeSet::new();
     for sql in [PARTIAL_INDEXES, EMPTY_TABLES] {
@@ -205,6 +257,16 @@ mod tests {
         let scan = serde_json::json!({"Node Type": "Seq Scan", "Relation Name": "clap"});
         let plan = serde_json::json!({"Node Type": "Limit", "Plans": [{"Node Type": "Sort", "Plans": [scan]}]});
         assert_eq!(whole(plan), ["clap"]);
+    }
+
+    #[test]
+    fn each_index_of_the_migration_has_its_statement() {
+        let all = missing(&BTreeSet::new(), "app");
+        assert_eq!(all.len(), 8, "{all:?}");
+        let last = "CREATE UNIQUE INDEX CONCURRENTLY clap_attempt_one_running ON app.clap_attempt (clap_id) \
+                    WHERE outcome = 'RUNNING';";
+        assert_eq!(all[7], last);
+        assert_eq!(missing(&BTreeSet::from(["clap_attempt_one_running".to_owned()]), "app"), all[..7]);
     }
 
     #[test]

@@ -111,6 +111,7 @@ fn query_report(statement: &Statement, database: &str, origin: Origin, inspectio
     for relation in plan.iter().flat_map(|plan| &plan.relations) {
         warnings.extend(warning::for_relation(relation, counts_nothing));
     }
+    warnings.extend(plan.iter().flat_map(|plan| &plan.invalid_indexes).map(warning::for_invalid_index));
     for function in plan.iter().flat_map(|plan| &plan.functions) {
         warnings.extend(warning::for_function(function));
     }

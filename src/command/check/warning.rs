@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::{
     config::Database,
-    postgres::{Caveat, Function, FunctionSnapshot, Relation, RowSecurity, Server},
+    postgres::{Caveat, Function, FunctionSnapshot, Relation, RowSecurity, Server, invalid_index::InvalidIndex},
     query::{PresetQuery, Query},
     reading::{CALL_DEADLINE, stalled_rows},
     terminal::text::number,
@@ -220,6 +220,11 @@ pub(super) fn for_relation(relation: &Relation, counts_nothing: bool) -> Vec<War
         );
     }
     warnings
+}
+
+/// Returns the warning about an index that no query uses.
+pub(super) fn for_invalid_index(index: &InvalidIndex) -> Warning {
+    Warning::new(index.problem()).advise(index.remedy())
 }
 
 /// Returns the warnings about a function that a query calls.

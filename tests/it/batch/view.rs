@@ -89,6 +89,7 @@ async fn explain_fails_when_an_index_is_missing() {
     let database = queue(Cluster::shared().await).await;
     let sound = batch(&database, ["explain"]).finish(SOON).await;
     assert_eq!(sound.code(), Some(0), "{}", sound.output);
+    assert!(sound.output.starts_with("11 statements: none scans a whole table\n\nscaling: uses"), "{}", sound.output);
     for (index, statement) in [
         ("make_it_clap_pending_idx", "fresh"),
         // Without the first one the other, which also holds nothing but active claps, would do.
@@ -100,7 +101,31 @@ async fn explain_fails_when_an_index_is_missing() {
         let broken = batch(&database, ["explain"]).finish(SOON).await;
         assert_eq!(broken.code(), Some(1), "{index}: {}", broken.output);
         assert!(broken.output.contains(&format!("{statement}: scans the whole of")), "{index}: {}", broken.output);
+        let verdict = broken.output.lines().next().unwrap();
+        assert!(verdict.contains(" of 11 statements scan a whole table: ") && verdict.contains(statement), "{verdict}");
+        let advice = broken.output.lines().filter_map(|line| line.strip_prefix("-> an index is missing: "));
+        for create in advice {
+            database.execute(create).await;
+        }
+        let mended = batch(&database, ["explain"]).finish(SOON).await;
+        assert_eq!(mended.code(), Some(0), "{index}: {}", mended.output);
     }
+}
+
+#[tokio::test]
+async fn explain_names_an_index_that_was_never_finished() {
+    let database = queue(Cluster::shared().await).await;
+    database
+        .execute("UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'make_it_clap_pending_idx'::regclass")
+        .await;
+    let broken = batch(&database, ["explain"]).finish(SOON).await;
+    assert_eq!(broken.code(), Some(1), "{}", broken.output);
+    let named = "-> the index public.make_it_clap_pending_idx of public.make_it_clap is invalid, ";
+    assert!(broken.output.contains(named), "{}", broken.output);
+    database.execute("REINDEX INDEX CONCURRENTLY public.make_it_clap_pending_idx").await;
+    let mended = batch(&database, ["explain"]).finish(SOON).await;
+    assert_eq!(mended.code(), Some(0), "{}", mended.output);
+    assert!(!mended.output.contains("\n-> "), "{}", mended.output);
 }
 
 /// To the planner an empty table that was analysed has no page, and any way to read it costs the same.
