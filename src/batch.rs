@@ -58,7 +58,7 @@ pub fn main() -> ExitCode {
     }
     let Arguments { schema, command } = match Arguments::read(words.clone()) {
         Ok(arguments) => arguments,
-        Err(error) => usage::advised(error, words).exit(),
+        Err(error) => usage::end(&usage::advised(error, words)),
     };
     match command {
         Command::Migrate { action: MigrateAction::Print } => {

@@ -201,7 +201,7 @@ pub fn main() -> ExitCode {
     let mut command = Cli::command().mut_subcommands(|command| command.allow_negative_numbers(true));
     let matches = command.try_get_matches_from_mut(std::env::args_os());
     let cli = matches.and_then(|matches| Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command)));
-    let cli = cli.unwrap_or_else(|error| usage::advised(error, std::env::args_os()).exit());
+    let cli = cli.unwrap_or_else(|error| usage::end(&usage::advised(error, std::env::args_os())));
     let exit = match cli.command {
         Command::Serve(serve) => serve.run(),
         Command::Check(check) => check.run(),

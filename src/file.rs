@@ -1,8 +1,10 @@
-//! Reads files with a bound on time and on size.
+//! Reads files with a bound on time and on size, and writes them as a whole.
 //!
 //! A pipe without a writer never has data, so each read has a deadline. On a mount whose server is gone the system call
 //! itself does not return. So each file is read on a thread of its own, which is left behind if it hangs. There is at
 //! most one thread for each path: the next reader of the path waits for it.
+
+mod whole;
 
 use std::{
     collections::HashSet,
@@ -21,6 +23,8 @@ use rustix::{
     io::Errno,
     process::geteuid,
 };
+
+pub(crate) use self::whole::{create, replace};
 
 /// The most bytes of a file. No configuration, credential or bundle of certificates has more, but a wrong path may.
 pub const LARGEST: u64 = 1 << 20;

@@ -134,8 +134,10 @@ pub fn migrate(sources: &[Source], options: &Options) -> Result<Migration, Vec<U
     }
     let mut unreadable = Vec::new();
     for (source, manifest) in sources.iter().zip(&manifests) {
-        let kedas = manifest.unreadable.iter().filter(|document| document.names_keda);
-        unreadable.extend(kedas.map(|document| format!("{}:{}: {}", source.name, document.line, document.message)));
+        // Beside triggers that were found, what does not name KEDA is somebody else's.
+        let of_interest = manifest.unreadable.iter().filter(|one| one.names_keda || findings.found.is_empty());
+        unreadable
+            .extend(of_interest.map(|document| format!("{}:{}: {}", source.name, document.line, document.message)));
     }
     let left = findings.found.iter().filter(|found| matches!(found.outcome, Outcome::Left(_))).count();
     let by_hand = undone.len();

@@ -19,12 +19,16 @@ const WIDEST: usize = 110;
 /// disk, ends the process with exit code 1: half of a script must not look like success.
 pub fn print(text: &str) {
     let mut output = io::stdout().lock();
-    match output.write_all(text.as_bytes()).and_then(|()| output.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            complain(&format!("cannot write to standard output: {error}"));
-            std::process::exit(1);
-        }
-        Ok(()) | Err(_) => {}
+    if let Err(error) = output.write_all(text.as_bytes()).and_then(|()| output.flush()) {
+        unless_unread(&error);
+    }
+}
+
+/// Ends the process because standard output cannot be written, unless nobody reads it any more.
+fn unless_unread(error: &io::Error) {
+    if error.kind() != io::ErrorKind::BrokenPipe {
+        complain(&format!("cannot write to standard output: {error}"));
+        std::process::exit(1);
     }
 }
 

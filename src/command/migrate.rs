@@ -1,8 +1,7 @@
 //! `clapometer migrate`: turns triggers of KEDA's built-in type `postgresql` into clapometer's.
 
 use std::{
-    fs,
-    io::{self, Write},
+    fs, io,
     path::{Path, PathBuf},
 };
 
@@ -10,9 +9,10 @@ use clap::Args;
 
 use super::{Exit, input, is_scaler_address, misused};
 use crate::{
+    file,
     lint::Source,
     migrate::{File, Migration, Options, migrate},
-    terminal::print,
+    terminal::{complain, print},
 };
 
 const EXAMPLES: &str = "\
@@ -29,6 +29,7 @@ docs/migration-from-builtin-trigger.md goes through it.
 Exit codes:
    0  every trigger was migrated, or there was none
    1  a trigger was left as it is, or needs a change by hand; the report says why
+      (or a document could not be read, or a file not be written)
    2  wrong usage, no document at all, an unreadable file, or DIR has other files of these names
 
 Examples:
@@ -82,10 +83,15 @@ impl Migrate {
         if migration.documents == 0 {
             return misused("migrate", &input::without_documents(&files, &sources));
         }
-        let written = match write(&migration.files, &out, overwrite) {
-            Ok(written) => written,
+        let to_write = match to_write(&migration.files, &out, overwrite) {
+            Ok(files) => files,
             Err(problem) => return misused("migrate", &problem),
         };
+        let written = to_write.len();
+        if let Err(problem) = write(to_write) {
+            complain(&problem);
+            return Exit::Failure;
+        }
         print(&summary(&migration, &sources, &out, written));
         let is_whole = migration.left + migration.by_hand == 0 && migration.unreadable.is_empty();
         if is_whole { Exit::Success } else { Exit::Failure }
@@ -98,8 +104,11 @@ fn is_within(name: &str, out: &Path) -> bool {
     canonical(Path::new(name)).zip(canonical(out)).is_some_and(|(file, out)| file.starts_with(out))
 }
 
-/// Writes the files, and returns how many of them were not there. Nothing is written if one would be replaced.
-fn write(files: &[File], out: &Path, overwrite: bool) -> Result<usize, String> {
+/// Returns the files that are not there yet with these bytes, each with its path.
+///
+/// # Errors
+/// One of them would be replaced, or cannot be compared.
+fn to_write<'a>(files: &'a [File], out: &Path, overwrite: bool) -> Result<Vec<(PathBuf, &'a File)>, String> {
     if out.exists() && !out.is_dir() {
         return Err(format!("--out: {} is no directory", out.display()));
     }
@@ -110,7 +119,7 @@ fn write(files: &[File], out: &Path, overwrite: bool) -> Result<usize, String> {
         match fs::read(&path) {
             Ok(bytes) if bytes == file.text.as_bytes() => {}
             Ok(_) => different.push((path, file)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => missing.push((path, file)),
+            Err(error) if is_absent(&error) => missing.push((path, file)),
             Err(error) => return Err(format!("cannot read {}: {error}", path.display())),
         }
     }
@@ -119,14 +128,22 @@ fn write(files: &[File], out: &Path, overwrite: bool) -> Result<usize, String> {
         let what = if names.len() == 1 { "is there already, and differs" } else { "are there already, and differ" };
         return Err(format!("{} {what}; give another directory, or --overwrite", names.join(", ")));
     }
-    let written = different.len() + missing.len();
-    for (path, file) in different.into_iter().chain(missing) {
+    different.extend(missing);
+    Ok(different)
+}
+
+/// Returns whether there is no file of a name. Why none can be there, its writing says.
+fn is_absent(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+}
+
+fn write(files: Vec<(PathBuf, &File)>) -> Result<(), String> {
+    for (path, file) in files {
         let failed = |error: io::Error| format!("cannot write {}: {error}", path.display());
         path.parent().map_or(Ok(()), fs::create_dir_all).map_err(failed)?;
-        let mut opened = fs::File::create(&path).map_err(failed)?;
-        opened.write_all(file.text.as_bytes()).map_err(failed)?;
+        file::replace(&path, file.text.as_bytes()).map_err(failed)?;
     }
-    Ok(written)
+    Ok(())
 }
 
 fn summary(migration: &Migration, sources: &[Source], out: &Path, written: usize) -> String {

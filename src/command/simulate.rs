@@ -16,6 +16,7 @@ use self::{
 };
 use super::{Exit, chosen::Chosen, misused, warn_of_version, whole};
 use crate::{
+    file,
     keda::{
         comparison::{compare, recommended},
         model::{CountedRows, Milliseconds, Scenario},
@@ -25,7 +26,7 @@ use crate::{
     lint::{Counted, Options, counted, lint},
     manifest::{Kind, Node, Trigger},
     scaling::{Activation, Divisor, Target},
-    terminal::{print, style::ColorChoice},
+    terminal::{complain, print, style::ColorChoice},
 };
 
 /// The longest wait for the rows that are left, after the last has arrived.
@@ -77,6 +78,7 @@ Job works one row. It needs no cluster and no database. docs/simulate.md says wh
 
 Exit codes:
    0  it was simulated
+   1  the page of --html could not be written
    2  wrong usage, or a file that cannot be read
 
 Examples:
@@ -173,9 +175,11 @@ impl Simulate {
             seed: self.seed,
             runs: self.runs,
         };
-        if let Some(path) = &self.html {
-            std::fs::write(path, html::page(&report))
-                .map_err(|error| format!("--html: cannot write {}: {error}", path.display()))?;
+        if let Some(path) = &self.html
+            && let Err(error) = file::replace(path, html::page(&report).as_bytes())
+        {
+            complain(&format!("--html: cannot write {}: {error}", path.display()));
+            return Ok(Exit::Failure);
         }
         if self.json {
             print(&format!("{:#}\n", json::document(&report)));

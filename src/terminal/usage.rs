@@ -1,8 +1,14 @@
 //! Advice on a command line that clap refuses, for errors that clap does not explain.
 
-use std::ffi::OsString;
+use std::{
+    ffi::OsString,
+    io::{self, Write},
+    process::exit,
+};
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
+
+use super::unless_unread;
 
 /// The commands whose only file is that of `--config`.
 const CONFIGURED: [&str; 4] = ["serve", "check", "config", "init"];
@@ -37,6 +43,17 @@ pub fn advised(mut error: clap::Error, words: impl IntoIterator<Item = OsString>
         error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
     }
     error
+}
+
+/// Ends the process with the parser's own text: `--help` and `--version`, which go to standard output and must arrive
+/// there, or wrong usage.
+pub fn end(error: &clap::Error) -> ! {
+    let printed = error.print().and_then(|()| io::stdout().flush());
+    match printed {
+        Err(failure) if !error.use_stderr() => unless_unread(&failure),
+        Ok(()) | Err(_) => {}
+    }
+    exit(error.exit_code())
 }
 
 fn is_negative(word: &str) -> bool {

@@ -16,6 +16,7 @@ mod mistakes;
 mod misuse;
 mod simulate;
 mod why;
+mod written_files;
 
 use std::time::Duration;
 

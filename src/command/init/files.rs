@@ -1,12 +1,9 @@
 //! The parts as files of a directory. None is ever overwritten.
 
-use std::{
-    fs::{self, OpenOptions},
-    io::Write,
-    path::Path,
-};
+use std::{fs, path::Path};
 
 use super::Parts;
+use crate::file;
 
 /// The names of the files, in the order in which they are used.
 pub(super) const CONFIG: &str = "clapometer.yaml";
@@ -27,14 +24,20 @@ pub(super) fn in_the_way(directory: &Path) -> Option<String> {
     Some(format!("{} is there already and would be lost; take it away, or name another directory", there.display()))
 }
 
-/// Writes all parts. Each file is created; one that has come meanwhile is left alone.
+/// Writes all parts, or none. Each file is created; one that has come meanwhile is left alone.
 pub(super) fn write(directory: &Path, parts: &Parts) -> Result<(), String> {
     fs::create_dir_all(directory).map_err(|error| format!("cannot make {}: {error}", directory.display()))?;
+    let mut written = Vec::new();
     for (name, text) in [(CONFIG, &parts.config), (SQL, &parts.sql), (MANIFEST, &parts.manifest)] {
         let path = directory.join(name);
-        let created = OpenOptions::new().write(true).create_new(true).open(&path);
-        let written = created.and_then(|mut file| file.write_all(text.as_bytes()));
-        written.map_err(|error| format!("cannot write {}: {error}", path.display()))?;
+        if let Err(error) = file::create(&path, text.as_bytes()) {
+            // Otherwise the next attempt would find them in its way.
+            for path in written {
+                let _ = fs::remove_file(path);
+            }
+            return Err(format!("cannot write {}: {error}", path.display()));
+        }
+        written.push(path);
     }
     Ok(())
 }

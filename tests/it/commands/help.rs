@@ -93,6 +93,10 @@ async fn half_of_an_output_is_no_success() {
         format!("{clapometer} notify-sql --table jobs --channel jobs"),
         format!("PGHOST=localhost PGUSER=me {clapometer} config"),
         format!("{batch} migrate print"),
+        format!("{clapometer} --help"),
+        format!("{clapometer} --version"),
+        format!("{clapometer} lint --help"),
+        format!("{batch} --help"),
     ] {
         let script = format!("{command} >/dev/full");
         let finished = Executable::new(Path::new("/bin/sh"), ["-c", &script]).finish(SOON).await;

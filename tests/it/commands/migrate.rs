@@ -206,6 +206,11 @@ async fn it_reads_standard_input_and_says_where_there_is_nothing_to_do() {
     assert_eq!(lines[1], "2 documents could not be read:");
     assert!(lines[2].starts_with("  a.yaml:") && lines[3].starts_with("  a.yaml:"), "{lines:?}");
 
+    // Nothing names KEDA in it, so that it may be anything.
+    let broken = Migrated::of("a.yaml", "kind: ScaledJob\nspec: [\n").await;
+    assert_eq!((broken.finished.code(), &*broken.finished.errors), (Some(1), ""));
+    assert!(broken.finished.output.contains("1 document could not be read:"), "{}", broken.finished.output);
+
     let nowhere = Executable::clapometer(["migrate", "/nowhere.yaml", "--out", "out"]).finish(SOON).await;
     assert_eq!(nowhere.code(), Some(2));
     assert!(nowhere.errors.contains("cannot read /nowhere.yaml"), "{}", nowhere.errors);
