@@ -12,6 +12,9 @@ use rustls::pki_types::{
 
 use crate::file;
 
+/// Some editors begin a file with it, and nobody sees it.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
 /// An error about a PEM file. It says what is wrong, and never quotes the content.
 #[derive(Debug, thiserror::Error)]
 pub enum PemError {
@@ -56,6 +59,10 @@ fn content(path: &Path) -> Result<Vec<u8>, PemError> {
     let content = file::read(path).map_err(PemError::File)?;
     if u64::try_from(content.len()).is_ok_and(|length| length > file::LARGEST) {
         return Err(PemError::Content("the file is larger than 1 MiB"));
+    }
+    // It would hide the first section, and of a bundle only that.
+    if content.starts_with(BYTE_ORDER_MARK) {
+        return Err(PemError::Content("the file begins with a byte order mark; save it as UTF-8 without one"));
     }
     Ok(content)
 }
@@ -111,5 +118,16 @@ mod tests {
             }
         }
         assert!(matches!(certificates(&directory.path().join("none")), Err(PemError::File(_))));
+    }
+
+    #[test]
+    fn a_byte_order_mark_hides_no_certificate() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("bundle");
+        let one = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+        fs::write(&path, format!("{one}{one}")).unwrap();
+        assert_eq!(certificates(&path).unwrap().len(), 2);
+        fs::write(&path, format!("\u{feff}{one}{one}")).unwrap();
+        assert!(certificates(&path).unwrap_err().to_string().contains("byte order mark"));
     }
 }

@@ -11,6 +11,9 @@ use crate::{diagnostics::shown_path, file};
 /// The largest file that a scalar is read from: a certificate's key fits, a wrong path may not.
 const LARGEST_FILE: u64 = 64 * 1024;
 
+/// Some editors begin a file with it. Nobody sees it, and a password with it is wrong.
+const BYTE_ORDER_MARK: char = '\u{feff}';
+
 /// A scalar, or a reference to one.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum ValueSource {
@@ -57,6 +60,9 @@ impl ValueSource {
         if text.is_empty() {
             return Err(format!("{origin} is empty"));
         }
+        if text.starts_with(BYTE_ORDER_MARK) {
+            return Err(format!("{origin} begins with a byte order mark; save it as UTF-8 without one"));
+        }
         Ok(text.to_owned())
     }
 }
@@ -78,4 +84,25 @@ pub(crate) fn small_file(path: &Path) -> Result<String, String> {
         return Err(cannot(&"it has a NUL character"));
     }
     Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_line_is_no_part_of_a_text_and_a_byte_order_mark_is_a_mistake() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("password");
+        for (content, text) in
+            [("secret\r\n", Ok("secret")), ("\u{feff}secret\n", Err("begins with a byte order mark"))]
+        {
+            std::fs::write(&path, content).unwrap();
+            match (ValueSource::File(path.clone()).read(), text) {
+                (Ok(read), Ok(text)) => assert_eq!(read, text),
+                (Err(why), Err(part)) => assert!(why.contains(part) && !why.contains("secret"), "{why}"),
+                (read, text) => panic!("{read:?}, not {text:?}"),
+            }
+        }
+    }
 }
