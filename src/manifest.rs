@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn a_document_that_would_take_too_much_says_so_in_words() {
+    fn a_document_that_would_take_too_much_or_is_no_text_says_so_in_words() {
         let tenfold = |(at, name): (usize, char)| {
             let before = char::from_u32(u32::from(name) - 1).expect("a letter");
             let item = if at == 0 { "1".to_owned() } else { format!("*{before}") };
@@ -208,6 +208,7 @@ mod tests {
             (format!("a: {}", "[".repeat(100_000)), "nested too deeply"),
             (bomb, "aliases (*name) that stand for too much; write out what they stand for"),
             ("a: &a [*a]\n".to_owned(), "an anchor (&name) with an alias to itself inside"),
+            ("\0".repeat(4096), "a NUL character, which no text has; is it another kind of file, or a damaged one?"),
         ] {
             // The stack of a main thread, which reads manifests.
             let read = std::thread::Builder::new().stack_size(8 << 20).spawn(move || Manifest::read(&text));

@@ -79,6 +79,9 @@ pub(crate) fn described(error: &serde_saphyr::Error) -> String {
             let words = other.to_string();
             let words = words.lines().next().and_then(|line| line.split(" at line ").next()).unwrap_or_default();
             let advice = match words {
+                _ if words.contains(r"unexpected character: `\u{0}'") => {
+                    return "a NUL character, which no text has; is it another kind of file, or a damaged one?".into();
+                }
                 _ if words.contains("unexpected character") => {
                     return "a character that cannot stand there; put the text in quotes".into();
                 }
