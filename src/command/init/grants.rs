@@ -5,7 +5,12 @@ use crate::{notify_sql::dollar_quote, terminal::text::printable};
 
 /// The limits of a role that is made, as those of deploy/postgres/own-table.sql.
 const MOST_CONNECTIONS: u32 = 20;
-const DEFAULTS: [&str; 3] = ["default_transaction_read_only = on", "statement_timeout = '10s'", "lock_timeout = '1s'"];
+const DEFAULTS: [&str; 4] = [
+    "default_transaction_read_only = on",
+    "statement_timeout = '10s'",
+    "lock_timeout = '1s'",
+    "idle_in_transaction_session_timeout = '10s'",
+];
 
 /// Something in one schema that is read.
 pub(super) struct Reading<'a> {

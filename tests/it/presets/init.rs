@@ -261,7 +261,9 @@ async fn a_role_that_is_made_has_limits_and_one_that_is_there_keeps_its_own() {
     let sql = part(&access, &role, "sql").await;
     assert!(sql.contains("As the owner of these tables, if it has CREATEROLE, or as a superuser:"), "{sql}");
     database.execute(&sql).await;
-    assert_eq!(limits().await, "20 default_transaction_read_only=on statement_timeout=10s lock_timeout=1s");
+    let defaults = "default_transaction_read_only=on statement_timeout=10s lock_timeout=1s \
+                    idle_in_transaction_session_timeout=10s";
+    assert_eq!(limits().await, format!("20 {defaults}"));
     database.execute(&format!("ALTER ROLE {role} CONNECTION LIMIT 5; ALTER ROLE {role} RESET ALL")).await;
     let sql = part(&access, &role, "sql").await;
     assert!(sql.contains("As the owner of these tables, or as a superuser:"), "{sql}");
