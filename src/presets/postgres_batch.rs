@@ -15,7 +15,7 @@ pub(super) static PRESET: Preset = Preset {
     schema: None,
     options: &[],
     workers: Workers::OneRow,
-    run_once: "always: a process works on one row and exits",
+    run_once: "always: a process works on one row and exits. deploy/examples/scaled-job.yaml has the rest of its Job",
     channel: None,
     tables: &["clap_backlog"],
     columns: &["claimable", "held", "next_change"],

@@ -19,7 +19,7 @@ const LONGEST_NAME: usize = 50;
 const DEFAULT_QUEUE: &str = "default";
 
 /// The address of the shipped manifests.
-const SCALER: &str = "clapometer.clapometer.svc.cluster.local:9090";
+pub(super) const SCALER: &str = "clapometer.clapometer.svc.cluster.local:9090";
 
 /// The database, and the role as which the scaler will connect.
 pub(super) struct Place {

@@ -12,7 +12,9 @@ use crate::terminal::text::printable;
 /// The steps, as commands for a shell.
 pub(super) struct Steps {
     psql: &'static str,
-    /// What is to be done for a password, where the server asks for one.
+    /// True if the grants make the role, or let it log in.
+    makes_role: bool,
+    /// What is to be done for a password, unless the server is known to ask the role for none.
     password: Option<Password>,
     /// False if there are questions left that only an editor can answer.
     can_be_served: bool,
@@ -26,26 +28,40 @@ enum Password {
     Unknown { role: String, role_in_sql: String },
     /// This program connects as the role.
     OfThisSession { role: String },
+    /// The server has asked this program for none. It may ask the role for one.
+    NotAskedFor { role: String, role_in_sql: String },
 }
 
 impl Steps {
     /// Describes what is left to do in this place.
     pub(super) fn of(place: &Place, can_be_served: bool) -> Self {
-        let (role, role_in_sql) = (place.role.value.clone(), place.known.name_in_sql.clone());
-        let password = place.connection.password.is_some().then(|| match place.known.exists {
-            true if role == place.connection.user => Password::OfThisSession { role },
-            true => Password::Unknown { role, role_in_sql },
-            false => Password::New { role_in_sql },
-        });
-        Self { psql: place.psql, password, can_be_served }
+        let known = &place.known;
+        let (role, role_in_sql) = (place.role.value.clone(), known.name_in_sql.clone());
+        let is_own = known.exists && role == place.connection.user;
+        let password = match place.connection.password.is_some() {
+            true if is_own => Some(Password::OfThisSession { role }),
+            true if known.exists => Some(Password::Unknown { role, role_in_sql }),
+            true => Some(Password::New { role_in_sql }),
+            false if is_own => None,
+            false => Some(Password::NotAskedFor { role, role_in_sql }),
+        };
+        let makes_role = !known.exists || !known.can_log_in;
+        Self { psql: place.psql, makes_role, password, can_be_served }
     }
 
     /// Writes them, for parts in this directory.
     pub(super) fn commands(&self, directory: &Path) -> Vec<String> {
         let [config, sql, manifest] = [CONFIG, SQL, MANIFEST].map(|name| shown(directory, name));
         let psql = self.psql;
-        let mut commands = vec![format!("{psql} -v ON_ERROR_STOP=1 -f {sql}")];
-        commands.extend(self.password.iter().flat_map(|password| password.commands(psql)));
+        let mut commands = vec![
+            match self.makes_role {
+                true => "# as the owner of the tables with CREATEROLE, or as a superuser",
+                false => "# as the owner of the tables, or as a superuser",
+            }
+            .to_owned(),
+            format!("{psql} -v ON_ERROR_STOP=1 -f {sql}"),
+        ];
+        commands.extend(self.password.iter().flat_map(|password| password.commands(psql, &config)));
         if !self.can_be_served {
             commands.push(format!("# once the questions in {config} and {manifest} are answered"));
         }
@@ -66,7 +82,7 @@ impl Steps {
 
 impl Password {
     /// Writes what puts it into its file. Whatever would end somebody's access is a comment.
-    fn commands(&self, psql: &str) -> Vec<String> {
+    fn commands(&self, psql: &str, config: &str) -> Vec<String> {
         match self {
             Self::New { role_in_sql } => another(psql, role_in_sql),
             Self::Unknown { role, role_in_sql } => {
@@ -77,7 +93,16 @@ impl Password {
                     "# if not, these give it another one: whoever connects with the old one is refused from then on"
                         .to_owned(),
                 ];
-                commands.extend(another(psql, role_in_sql).into_iter().map(|command| format!("#   {command}")));
+                commands.extend(in_comments(another(psql, role_in_sql)));
+                commands
+            }
+            Self::NotAskedFor { role, role_in_sql } => {
+                let mut commands = vec![
+                    format!("# the server asked init for no password; if it asks {} for one, add", printable(role)),
+                    format!("#   password: {{file: {PASSWORD}}}"),
+                    format!("# below `user` in {config}, and run"),
+                ];
+                commands.extend(in_comments(another(psql, role_in_sql)));
                 commands
             }
             Self::OfThisSession { role } => {
@@ -98,6 +123,10 @@ fn another(psql: &str, role_in_sql: &str) -> Vec<String> {
     ]
 }
 
+fn in_comments(commands: Vec<String>) -> impl Iterator<Item = String> {
+    commands.into_iter().map(|command| format!("#   {command}"))
+}
+
 /// Returns the path of a part as a person types it.
 pub(super) fn shown(directory: &Path, name: &str) -> String {
     let path = if directory == Path::new(".") { Path::new(name).to_owned() } else { directory.join(name) };
@@ -116,16 +145,16 @@ mod tests {
     use super::*;
 
     fn commands(password: Option<Password>, can_be_served: bool) -> Vec<String> {
-        Steps { psql: "psql", password, can_be_served }.commands(Path::new("scaling"))
+        Steps { psql: "psql", makes_role: true, password, can_be_served }.commands(Path::new("scaling"))
     }
 
     #[test]
     fn a_role_that_is_made_gets_a_password_from_the_file_that_the_configuration_names() {
         let commands = commands(Some(Password::New { role_in_sql: "\"o'brien\"".to_owned() }), false);
-        assert_eq!(commands[1], "(set -C; umask 077; openssl rand -hex 24 >clapometer.password)");
-        assert_eq!(commands[3], r#"psql -c '\password "o'\''brien"'"#);
+        assert_eq!(commands[2], "(set -C; umask 077; openssl rand -hex 24 >clapometer.password)");
+        assert_eq!(commands[4], r#"psql -c '\password "o'\''brien"'"#);
         assert_eq!(
-            commands[4..],
+            commands[5..],
             [
                 "# once the questions in scaling/clapometer.yaml and scaling/manifest.yaml are answered",
                 "clapometer check --config scaling/clapometer.yaml",
@@ -139,7 +168,7 @@ mod tests {
         let (role, role_in_sql) = ("Ann".to_owned(), "\"Ann\"".to_owned());
         let commands = commands(Some(Password::Unknown { role: role.clone(), role_in_sql }), false);
         assert_eq!(
-            commands[1..8],
+            commands[2..9],
             [
                 "# the role Ann exists, and init does not know its password",
                 "# if you have it in a file:",
@@ -150,8 +179,24 @@ mod tests {
                 "#   psql -c '\\password \"Ann\"'",
             ]
         );
-        let own = Password::OfThisSession { role }.commands("psql");
+        let own = Password::OfThisSession { role }.commands("psql", CONFIG);
         assert_eq!(own, ["# the password of Ann, as whom init connects, belongs in the file clapometer.password"]);
+    }
+
+    #[test]
+    fn a_role_that_the_server_may_ask_for_a_password_gets_the_commands_as_comments() {
+        let password = Password::NotAskedFor { role: "scaler".to_owned(), role_in_sql: "scaler".to_owned() };
+        assert_eq!(
+            commands(Some(password), false)[2..8],
+            [
+                "# the server asked init for no password; if it asks scaler for one, add",
+                "#   password: {file: clapometer.password}",
+                "# below `user` in scaling/clapometer.yaml, and run",
+                "#   (set -C; umask 077; openssl rand -hex 24 >clapometer.password)",
+                "#   # asks twice for what is in clapometer.password, and sends only its hash",
+                "#   psql -c '\\password scaler'",
+            ]
+        );
     }
 
     #[test]

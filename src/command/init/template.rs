@@ -2,7 +2,7 @@
 
 use super::{
     Parts, configuration,
-    draft::{Place, slug},
+    draft::{Place, SCALER, slug},
     grants,
     manifest::{self, Scaled},
     page::comment,
@@ -65,8 +65,8 @@ fn queries(name: &str, table: &Table, columns: &str) -> String {
          #   activity_column: outstanding\n    \
          # Does it take one row and exit? Then none may start that finds nothing:\n    \
          #   activity_column: claimable\n    \
-         # Does a number change by the clock alone, such as when a retry is due?\n    \
-         #   next_change: the column of the SQL that says when\n"
+         # Does a number change by the clock alone, such as when a retry is due? docs/notify.md has an example:\n    \
+         #   next_change: the column of the SQL that says when the next one does\n"
     )
 }
 
@@ -105,7 +105,7 @@ fn objects(query: &str) -> String {
                 Workers::LongLived => "# How many rows for each worker? In quotes".to_owned(),
                 Workers::OneRow => "\"1\"".to_owned(),
             },
-            scaler: "# Which address, with its port?".to_owned(),
+            scaler: format!("# Which address, with its port? As shipped: {SCALER}"),
             queries: vec![query],
         });
         object.lines().map(|line| format!("# {line}\n")).collect::<String>()
