@@ -18,6 +18,13 @@ const LONGEST_NAME: usize = 63;
 /// The text in the place of a message that may quote what was found.
 const HIDDEN: &str = "wrong; the log says how";
 
+/// The beginning of the message about a file that cannot be read as YAML. The words of the parser follow.
+pub(crate) const NOT_YAML: &str = "not valid YAML: ";
+
+/// The text in the place of that message, without the words of the parser. It notices a mistake at its line or later.
+const NOT_YAML_WITHOUT_WORDS: &str = "cannot be read as YAML: look there, and just before, for a tab, another \
+     indentation, a quote that is not closed, or a text with a colon that needs quotes; the log says what is wrong";
+
 /// The location of a value.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Location {
@@ -107,8 +114,11 @@ impl Misconfiguration {
                 true => fault.message.as_str(),
                 false => HIDDEN,
             };
-            let key = if fault.path.is_empty() { "the file" } else { &fault.path };
-            (weight(message), format!("{place}{key}: {message}"))
+            let text = match fault.path.as_str() {
+                "" => of_the_file(&fault.message),
+                key => format!("{key}: {message}"),
+            };
+            (weight(&text), format!("{place}{text}"))
         };
         let mut faults: Vec<(u8, String)> = self.faults.iter().map(shown).collect();
         faults.sort_by_key(|(weight, _)| *weight);
@@ -130,12 +140,24 @@ impl Misconfiguration {
     }
 }
 
-/// Returns the place of a fault among those that are shown.
-fn weight(message: &str) -> u8 {
+/// Returns a fault of a file as a whole as everybody may see it. What quotes nothing is known by its words.
+fn of_the_file(message: &str) -> String {
     match message {
-        message if message.contains("did you mean") => 0,
-        message if message.starts_with("unknown ") => 1,
-        HIDDEN => 3,
+        _ if message.starts_with(NOT_YAML) => format!("the file {NOT_YAML_WITHOUT_WORDS}"),
+        _ if message.starts_with("the file is ") => message.to_owned(),
+        _ if message.starts_with("found ") && message.ends_with(", must be a mapping of keys") => {
+            format!("the file: {message}")
+        }
+        _ => format!("the file: {HIDDEN}"),
+    }
+}
+
+/// Returns the place of a fault among those that are shown.
+fn weight(text: &str) -> u8 {
+    match text {
+        _ if text.contains("did you mean") => 0,
+        _ if text.contains(": unknown ") => 1,
+        _ if text.ends_with(HIDDEN) => 3,
         _ => 2,
     }
 }
@@ -414,5 +436,20 @@ mod tests {
         let shown = faults.without_values();
         assert!(shown[0].starts_with("line 4: ") && shown[1].starts_with("line 3: "), "{shown:?}");
         assert!(shown[2].starts_with("line 2: ") && shown[3].ends_with(HIDDEN), "{shown:?}");
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_says_so_without_what_is_in_it() {
+        let shown = |message: &str| {
+            let fault = Diagnostic { path: String::new(), location: Location::Line(7), message: message.to_owned() };
+            Misconfiguration::new(None, vec![fault]).without_values().remove(0)
+        };
+        let unreadable = shown(&format!("{NOT_YAML}canary"));
+        assert!(unreadable.starts_with("line 7: the file cannot be read as YAML: look there"), "{unreadable}");
+        assert!(!unreadable.contains("canary"), "{unreadable}");
+        for told in ["the file is empty; it needs queries", "found text, must be a mapping of keys"] {
+            assert!(shown(told).ends_with(told), "{}", shown(told));
+        }
+        assert_eq!(shown("cannot read the file /canary"), format!("line 7: the file: {HIDDEN}"));
     }
 }

@@ -5,7 +5,7 @@ use serde_saphyr::Spanned;
 
 use super::source::{Path, Tree};
 use crate::{
-    diagnostics::{Diagnostics, Location},
+    diagnostics::{Diagnostics, Location, NOT_YAML},
     yaml::{self, Yaml, described},
 };
 
@@ -30,7 +30,7 @@ pub(crate) fn tree(text: &str, needed: &str, diagnostics: &Diagnostics) -> Tree 
         }
         Err(error) => {
             let place = error.location().map_or(Location::Whole, |location| Location::Line(location.line()));
-            diagnostics.add(place, "", format!("not valid YAML: {}", described(&error)));
+            diagnostics.add(place, "", format!("{NOT_YAML}{}", described(&error)));
         }
     }
     tree

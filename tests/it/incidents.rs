@@ -379,6 +379,10 @@ async fn a_file_that_gets_broken_is_told_and_so_is_its_mending() {
     told(&mut fixture, "configuration not reloaded", &[("problem", "queries.jobs.max_age")]).await;
     shows(&fixture, "configuration", "queries.jobs.max_age").await;
     fixture.reaches_metric("clapometer_config_valid", "", 0.0, SOON).await;
+    fixture.write(&format!("{good}  - {VALUE}: {VALUE}: {VALUE}\n"));
+    shows(&fixture, "configuration", "the file cannot be read as YAML: look there, and just before").await;
+    let status = admin::get(fixture.serving.admin, "/api/status").await;
+    assert!(!status.contains(VALUE), "{status}");
     fixture.reload(&format!("{good}  more: {{sql: SELECT 7}}\n")).await;
     told(&mut fixture, "configuration reloaded", &[("changed", "queries.more added")]).await;
     fixture.reaches_metric("clapometer_config_valid", "", 1.0, SOON).await;
@@ -403,6 +407,9 @@ async fn a_query_file_that_gets_broken_is_shown_until_it_is_mended_whatever_else
     fixture.reload(&format!("{main}  more: {{sql: SELECT 8}}\n")).await;
     shows(&fixture, "query file billing.yaml", "queries.invoices.max_age").await;
     why(&fixture, "invoices", "the configuration was reloaded: queries.more added").await;
+    fixture::write(&fixture.serving.process, "teams/billing.yaml", &format!("{good}\tmore: {VALUE}\n"));
+    shows(&fixture, "query file billing.yaml", "the file cannot be read as YAML: look there, and just before").await;
+    why(&fixture, "invoices", "line 3: the file cannot be read as YAML").await;
 
     fixture::write(&fixture.serving.process, "teams/billing.yaml", good);
     wait::first("the problem is gone", PATIENCE, async || problems(&fixture).await.is_empty().then_some(())).await;
