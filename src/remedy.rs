@@ -68,17 +68,21 @@ pub fn of_fault(fault: Fault) -> &'static str {
     }
 }
 
+/// The advice for an object for which KEDA does not ask, while it asks for others.
+pub const OF_ONE_SILENCE: &str = "Look at the object first: was it deleted or paused, or its `scalerAddress` changed? Else \
+     the operator's loop for it hangs: its log names the object.";
+
 /// Returns where to look while KEDA asks for nothing, by what became of the connection over which it had asked.
 pub fn of_silence(connection: Option<Connection>) -> &'static str {
     match connection {
         Some(Connection::Ended { by: EndedBy::Peer, .. }) => {
-            "KEDA's operator is away or cannot connect (network, TLS): look at its pod and its log. With several pods of clapometer it may ask another one."
+            "KEDA's operator is away or cannot connect: look at its pod first, then at its log (network, TLS). With several pods of clapometer it may ask another one."
         }
         Some(Connection::Ended { by: EndedBy::Clapometer, .. }) => {
             "With several pods of clapometer, KEDA asks another one by now. With one, its operator is away, hangs or cannot connect (network, TLS): look at its pod and its log."
         }
         Some(Connection::Open) => {
-            "KEDA's operator hangs, or the objects were deleted or paused. Its log ends where it hangs; a restart of it helps."
+            "KEDA's operator hangs, or all objects were deleted or paused: look at its log first, which ends where it hangs. A restart of it helps."
         }
         None => {
             "Were the objects deleted or paused? Is another pod asked, or does KEDA's operator hang or fail to reach this one?"
@@ -100,8 +104,15 @@ fn of_rejection(state: SqlState) -> &'static str {
         "42501" => {
             "A grant is missing, or row level security hides rows: the log says which, and the table. GRANT SELECT ON it TO the scaler's role, or ALTER ROLE ... BYPASSRLS."
         }
-        "42P01" | "42703" | "42883" | "42704" | "3F000" => {
-            "A table, column or function is gone: the log names it. Was there a migration, or is it in another schema (`search_path`)?"
+        "42P01" => {
+            "A table or view is gone: the log names it. Was there a migration, or is it in another schema (`search_path`)?"
+        }
+        "42703" => "A column is gone: the log names it. Did a migration drop it, or give it another name?",
+        "42883" => {
+            "A function or operator is gone, or its arguments have other types: the log names it. Was there a migration, or is it in another schema (`search_path`)?"
+        }
+        "42704" | "3F000" => {
+            "A type, a schema or the like is gone: the log names it. Was there a migration, or is it in another schema (`search_path`)?"
         }
         _ => "The log has PostgreSQL's message, and `clapometer check` runs the query and advises.",
     }
@@ -135,6 +146,24 @@ fn of_answer(unusable: Unusable) -> &'static str {
     }
 }
 
+/// Says what the SQLSTATE in the text of a fault meant, for a time when it is over; none for one without a remedy of its
+/// own.
+pub fn past_state(text: &str) -> Option<&'static str> {
+    let meaning = match fault_of(text)?.sqlstate()?.as_str() {
+        "53300" => "the server had no connection left",
+        "53100" => "the server's disk was full",
+        "57P03" => "the server was starting or stopping",
+        "42501" => "a grant was missing, or row level security hid rows",
+        "42P01" => "a table or view was gone, or in another schema",
+        "42703" => "a column was gone",
+        "42883" => "a function or operator was gone, or its arguments had other types",
+        "42704" | "3F000" => "a type, a schema or the like was gone",
+        "40001" | "40P01" => "transactions stood in each other's way, or the replay of a standby in that of the query",
+        _ => return None,
+    };
+    Some(meaning)
+}
+
 /// Returns the fault whose text this is.
 fn fault_of(text: &str) -> Option<Fault> {
     let state = text.rsplit_once("(SQLSTATE ").and_then(|(_, state)| SqlState::new(state.strip_suffix(')')?));
@@ -165,7 +194,7 @@ mod tests {
     /// Every fault, with the SQLSTATEs that have a remedy of their own.
     fn faults() -> impl Iterator<Item = Fault> {
         let state = |code| SqlState::new(code).expect("a code");
-        let rejected = ["42501", "42P01", "22P02"].map(state).map(Fault::Rejected);
+        let rejected = ["42501", "42P01", "42703", "42883", "42704", "3F000", "22P02"].map(state).map(Fault::Rejected);
         let server = ["53300", "53100", "57P03", "XX000"].map(state).map(Fault::ServerUnavailable);
         Fault::FIXED.into_iter().chain([Fault::Conflict(state("40001"))]).chain(rejected).chain(server)
     }
@@ -184,6 +213,16 @@ mod tests {
             assert!(remedy.matches('`').count() % 2 == 0, "{remedy}");
         }
         assert_eq!(of_status("OutOfRange", "something else"), None);
+    }
+
+    #[test]
+    fn a_state_with_a_remedy_of_its_own_is_told_in_words_once_it_is_over() {
+        let general = ["22P02", "XX000"].map(|code| SqlState::new(code).expect("a code"));
+        for fault in faults().filter(|fault| fault.sqlstate().is_some()) {
+            let is_general = fault.sqlstate().is_some_and(|state| general.contains(&state));
+            assert_eq!(past_state(&fault.to_string()).is_none(), is_general, "{fault}");
+        }
+        assert_eq!(past_state("the database cannot be reached"), None);
     }
 
     #[test]

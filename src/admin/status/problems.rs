@@ -305,7 +305,7 @@ impl Status {
         let all_silent = self.is_all_silent();
         let of_silence = match all_silent {
             true => remedy::of_silence(self.connection),
-            false => "KEDA asks for others here: was the object deleted or paused, or its `scalerAddress` changed?",
+            false => remedy::OF_ONE_SILENCE,
         };
         for state in [TriggerState::Refused, TriggerState::Failing, TriggerState::Silent] {
             let weight = if state == TriggerState::Silent { Weight::Note } else { Weight::Bad };
@@ -316,7 +316,8 @@ impl Status {
             for trigger in triggers.by_ref().take(if state == TriggerState::Refused { NAMED } else { 2 }) {
                 let Trigger { namespace, name, query, .. } = trigger;
                 let (text, remedy) = match state {
-                    TriggerState::Silent => ("KEDA has stopped asking", Some(of_silence)),
+                    TriggerState::Silent if all_silent => ("KEDA has stopped asking", Some(of_silence)),
+                    TriggerState::Silent => ("KEDA has stopped asking, and asks for others here", Some(of_silence)),
                     _ => {
                         let (code, text) =
                             (trigger.code.unwrap_or_default(), trigger.error.as_deref().unwrap_or_default());

@@ -31,6 +31,20 @@ impl Outlook {
         }
     }
 
+    /// Says what KEDA does while it does not ask, or did in a silence that has ended.
+    pub(super) fn of_silence(&self, has_ended: bool) -> &'static str {
+        match (self, has_ended) {
+            (Self::Job { .. }, true) => "Unless KEDA asked another pod meanwhile, it started no Job for it.",
+            (Self::Job { .. }, false) => "Unless KEDA asks another pod, it starts no Job for it.",
+            (Self::Replicas { .. }, true) => {
+                "Unless KEDA asked another pod meanwhile, it left the number of replicas as it was."
+            }
+            (Self::Replicas { .. }, false) => {
+                "Unless KEDA asks another pod, it leaves the number of replicas as it is."
+            }
+        }
+    }
+
     /// Says what KEDA does with these answers. `has_failed` if a trigger got an error instead of one.
     pub(super) fn told(&self, answers: &[ScalerAnswer], has_failed: bool) -> String {
         let deed = match (self, has_failed) {

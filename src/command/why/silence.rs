@@ -18,14 +18,8 @@ pub(super) struct Silence {
 }
 
 impl Silence {
-    /// Says what KEDA does for an object for which it does not ask.
-    pub(super) fn effect(&self) -> &'static str {
-        match self.until {
-            Some(_) => {
-                "Unless KEDA asked another pod meanwhile, it started no Job for it, and left its replicas as they were."
-            }
-            None => "Unless KEDA asks another pod, it starts no Job for it, and leaves its replicas as they are.",
-        }
+    pub(super) fn has_ended(&self) -> bool {
+        self.until.is_some()
     }
 }
 
@@ -113,9 +107,9 @@ impl Story<'_> {
         }
         if history.others_asked > 0 {
             return format!(
-                "It does ask for {}, so that its operator reaches this pod. Was the object deleted or paused, or its \
-                 `scalerAddress` changed? Else the operator's loop for it hangs: its log names the object.",
-                plural(history.others_asked, "other trigger", "other triggers")
+                "It does ask for {}, so that its operator reaches this pod. {}",
+                plural(history.others_asked, "other trigger", "other triggers"),
+                remedy::OF_ONE_SILENCE
             );
         }
         let others = match history.others_silent {

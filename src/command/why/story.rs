@@ -202,7 +202,7 @@ impl Story<'_> {
             if has_failed || !answers.is_empty() {
                 self.say(&outlook.told(&answers, has_failed), lines);
             } else if let Some(silence) = silent.first().and_then(|state| self.silence(state.trigger, history)) {
-                self.say(silence.effect(), lines);
+                self.say(outlook.of_silence(silence.has_ended()), lines);
             }
         }
         self.list(history, colors, lines);

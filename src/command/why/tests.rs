@@ -336,7 +336,11 @@ fn a_silence_says_whether_keda_asks_for_anything_at_all() {
     assert!(told(0, 0, &[]).contains("Were the objects deleted or paused? Is another pod asked"));
     assert!(told(0, 12, &[]).contains("Nor does it ask for 12 other triggers. Were the objects deleted or paused?"));
     assert!(told(0, 1, &[]).contains("Nor does it ask for 1 other trigger. Were the objects"));
-    assert!(told(3, 9, &[]).contains("It does ask for 3 other triggers, so that its operator reaches this pod."));
+    assert!(
+        told(3, 9, &[]).contains(
+            "It does ask for 3 other triggers, so that its operator reaches this pod. Look at the object first"
+        )
+    );
     let page = told(0, 12, &["server.tls.cert"]);
     assert!(page.contains("The certificate of server.tls.cert has expired, so that KEDA cannot connect."), "{page}");
     assert!(!page.contains("Nor does"), "{page}");
@@ -359,7 +363,7 @@ fn a_silence_says_whether_kedas_operator_is_away_or_hangs_also_when_it_is_over()
     let words = "clapometer itself ended the connection at 02:58:11, and no new one came. With several pods of clapometer, KEDA asks";
     assert!(page.contains(words), "{page}");
     let page = lasting(Connection::Open, 0);
-    assert!(page.contains("Its connection stayed open. KEDA's operator hangs, or the objects were deleted"), "{page}");
+    assert!(page.contains("Its connection stayed open. KEDA's operator hangs, or all objects were deleted"), "{page}");
     assert!(!lasting(Connection::Open, 3).contains("connection"), "the operator asks");
 
     let past = |connection: Connection| {
