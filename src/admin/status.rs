@@ -182,6 +182,8 @@ struct Query {
     /// The greatest value of each of the last 60 minutes, the present one last.
     #[serde(serialize_with = "numbers_if_any")]
     history: Vec<Option<f64>>,
+    /// The time within these minutes at which a reload changed the query or its database.
+    changed_at: Option<Moment>,
 }
 
 /// The states of a query, the worst first.

@@ -18,6 +18,9 @@ const MINUTES: usize = 60;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
+/// The time for which a value is remembered.
+const HISTORY: Duration = Duration::from_secs(60 * 60);
+
 /// The state of a query, as far as it is known.
 #[derive(Debug, Clone, Default)]
 pub struct QueryState {
@@ -28,6 +31,8 @@ pub struct QueryState {
     /// The greatest value of each of the last 60 minutes, oldest first; none for a minute without a reading. Empty for
     /// a query that has more than one value.
     pub history: Vec<Option<f64>>,
+    /// The time within these minutes at which a reload changed the query or its database.
+    pub changed_at: Option<Instant>,
 }
 
 /// A good reading.
@@ -62,12 +67,28 @@ struct State {
     minutes: VecDeque<Option<f64>>,
     /// The beginning of the newest minute.
     minute_began_at: Instant,
+    changed_at: Option<Instant>,
 }
 
 impl Record {
     pub(super) fn new(has_one_value: bool) -> Self {
-        let state = State { latest: None, fault: None, minutes: VecDeque::new(), minute_began_at: Instant::now() };
+        let (minutes, minute_began_at) = (VecDeque::new(), Instant::now());
+        let state = State { latest: None, fault: None, minutes, minute_began_at, changed_at: None };
         Self { has_one_value, state: Mutex::new(state) }
+    }
+
+    /// Goes on with the minutes of the query as it was before a reload changed it: what the change did is seen in them.
+    pub(super) fn follow(&self, before: &Self, now: Instant) {
+        if !(self.has_one_value && before.has_one_value) {
+            return;
+        }
+        let before = before.lock();
+        let (minutes, minute_began_at) = (before.minutes.clone(), before.minute_began_at);
+        drop(before);
+        if minutes.iter().any(Option::is_some) {
+            let mut state = self.lock();
+            (state.minutes, state.minute_began_at, state.changed_at) = (minutes, minute_began_at, Some(now));
+        }
     }
 
     /// Records a good reading. It ends the fault, unless the query `still_fails` with other parameters.
@@ -107,7 +128,8 @@ impl Record {
         let mut state = self.lock();
         state.begin_minutes(now);
         let history = if self.has_one_value { state.minutes.iter().copied().collect() } else { Vec::new() };
-        QueryState { latest: state.latest, fault: state.fault, history }
+        let changed_at = state.changed_at.filter(|changed_at| now < *changed_at + HISTORY);
+        QueryState { latest: state.latest, fault: state.fault, history, changed_at }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -162,6 +184,30 @@ mod tests {
         assert_eq!(record.state(Instant::now()).history[..2], [None, Some(1.0)]);
         tokio::time::advance(1_000_000 * MINUTE).await;
         assert!(record.state(Instant::now()).history.iter().all(Option::is_none));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_minutes_go_on_over_a_reload_with_its_time_and_nothing_else_does() {
+        let before = Record::new(true);
+        before.read(&reading(7.0), Instant::now(), false);
+        before.failed(Fault::StatementTimeout, Instant::now());
+        tokio::time::advance(MINUTE).await;
+        let (record, reloaded_at) = (Record::new(true), Instant::now());
+        record.follow(&before, reloaded_at);
+        tokio::time::advance(MINUTE).await;
+        record.read(&reading(1.0), Instant::now(), false);
+        let state = record.state(Instant::now());
+        assert_eq!((&state.history[57..], state.changed_at), (&[Some(7.0), None, Some(1.0)][..], Some(reloaded_at)));
+        assert_eq!(state.fault, None);
+        tokio::time::advance(HISTORY).await;
+        assert_eq!(record.state(Instant::now()).changed_at, None);
+
+        for (one, other) in [(true, false), (false, true)] {
+            let (record, before) = (Record::new(one), Record::new(other));
+            before.read(&reading(7.0), Instant::now(), false);
+            record.follow(&before, Instant::now());
+            assert_eq!(record.state(Instant::now()).changed_at, None, "its values are those of parameters or keys");
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -77,6 +77,11 @@ impl QuerySource {
         })
     }
 
+    /// Goes on with the history of the query of this name as it was before a reload changed it.
+    pub fn follow(&self, before: &Self) {
+        self.record.follow(&before.record, Instant::now());
+    }
+
     /// Returns the labels of its metrics, with the names of all its databases.
     pub fn labels(&self) -> &QueryLabels {
         &self.labels

@@ -51,7 +51,8 @@ impl Catalog {
                 before.databases.get(&database.settings().name).is_some_and(|old| Arc::ptr_eq(old, database))
             };
             let is_kept = asked.iter().all(|database| is_old(database));
-            let kept = before.sources.named(&query.name).filter(|source| is_kept && source.query() == query);
+            let known = before.sources.named(&query.name);
+            let kept = known.filter(|source| is_kept && source.query() == query);
             Some(kept.map_or_else(
                 || {
                     let reader = |database: &Arc<Database>| -> Arc<dyn QueryReader> {
@@ -59,6 +60,7 @@ impl Catalog {
                     };
                     let source = QuerySource::new(Arc::clone(query), asked.into_iter().map(reader).collect());
                     source.show_at_zero(metrics);
+                    known.into_iter().for_each(|before| source.follow(before));
                     source
                 },
                 Arc::clone,

@@ -269,6 +269,30 @@ async fn two_thousand_triggers_with_hostile_names_are_all_there_and_made_up_ones
 }
 
 #[tokio::test]
+async fn a_reload_that_changes_a_query_keeps_the_last_hour_of_its_value_and_marks_it() {
+    let database = jobs(Cluster::shared().await).await;
+    database.execute("INSERT INTO jobs (queue) VALUES ('a'), ('b'), ('c')").await;
+    let good = fixture::configuration(&database.scaler(), QUERIES);
+    let fixture = Fixture::configured(&good).await;
+    let mailer = named(&trigger("jobs", &[]), "mailer");
+    fixture.scaler.reaches(&mailer, 3.0, SOON).await;
+    assert_eq!(shows(&fixture, "queries", "jobs", json!({"value": 3})).await["changed_at"], Value::Null);
+
+    let wrong = good.replace("FROM jobs, max_age: 0s}", "FROM jobs WHERE queue = 'none', max_age: 0s}");
+    fixture.reload(&format!("{wrong}  other: {{sql: SELECT 7, max_age: 0s}}\n")).await;
+    fixture.scaler.reaches(&mailer, 0.0, SOON).await;
+    fixture.scaler.reaches(&named(&trigger("other", &[]), "mailer"), 7.0, SOON).await;
+    let changed = shows(&fixture, "queries", "jobs", json!({"value": 0})).await;
+    let history = changed["history"].as_array().expect("a history");
+    assert!(history.contains(&json!(3)) && changed["changed_at"].is_string(), "{changed}");
+    let other = shows(&fixture, "queries", "other", json!({"value": 7, "changed_at": null})).await;
+    assert!(!other["history"].as_array().expect("a history").contains(&json!(3)), "{other}");
+    let page = page(&fixture, "/").await;
+    assert!(page.contains("changed by a reload at ") && page.contains("stroke-dasharray"), "{page}");
+    shows_nothing_secret(&page, &database);
+}
+
+#[tokio::test]
 async fn calls_are_answered_beside_a_flood_of_pages() {
     let database = jobs(Cluster::shared().await).await;
     let fixture = Fixture::with(&database.scaler(), QUERIES).await;

@@ -75,7 +75,7 @@ impl Gatherer {
 
     fn query(&self, source: &QuerySource, clock: &Clock) -> Query {
         let query = source.query();
-        let crate::cache::QueryState { latest, fault, history } = source.state(clock.instant());
+        let crate::cache::QueryState { latest, fault, history, changed_at } = source.state(clock.instant());
         let databases = query.databases.clone();
         let numbers = latest.and_then(|latest| latest.numbers);
         let short_keys = latest.and_then(|latest| latest.short_keys).filter(|keys| *keys > 0);
@@ -107,6 +107,7 @@ impl Gatherer {
             max_age: query.max_age,
             trend: Trend::of(&history, clock),
             history,
+            changed_at: changed_at.map(|changed_at| clock.moment(changed_at)),
             databases,
         }
     }

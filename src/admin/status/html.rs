@@ -314,6 +314,9 @@ fn query_row(markup: &mut Markup, query: &Query) {
         let text = format!("read {} ago: max_age is {}", span_of(read_at.age), span_of(query.max_age));
         error(markup, Some(&text));
     }
+    if let Some(changed_at) = &query.changed_at {
+        error(markup, Some(&format!("changed by a reload at {}", changed_at.time_of_day())));
+    }
     markup.raw("<td class=\"n\">");
     match (query.value, query.keys) {
         (Some(value), _) => markup.raw(number(value)),
@@ -324,7 +327,7 @@ fn query_row(markup: &mut Markup, query: &Query) {
     let known = query.history.iter().flatten();
     let (least, most) = known.fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), value| (a.min(*value), b.max(*value)));
     if least <= most {
-        markup.raw(sparkline(&query.history));
+        markup.raw(sparkline(&query.history, query.changed_minute()));
         markup.raw(format_args!("<span class=\"sr\">peaks from {} to {}</span>", number(least), number(most)));
     }
     markup.raw("<td class=\"n wide\">").raw(query.activity.map_or_else(String::new, number));

@@ -5,7 +5,7 @@ use std::{borrow::Cow, time::Duration};
 use serde::{Serialize, Serializer};
 
 use super::{
-    Event, Reload, ReloadResult, Status,
+    Event, Query, Reload, ReloadResult, Status,
     clock::{Clock, Moment},
 };
 use crate::{
@@ -21,6 +21,9 @@ const FELL: usize = 5;
 const BEFORE_IT_FELL: usize = 10;
 const STOOD: usize = 15;
 const BEFORE_IT_STOOD: usize = 15;
+
+/// The time between a reload and the minute of a trend that may follow from it.
+const SAME_MINUTE: Duration = Duration::from_secs(120);
 
 /// The most minutes for which nobody has asked.
 const UNREAD: usize = 2;
@@ -85,7 +88,7 @@ impl Status {
         });
         let is_recent = |change: &Change<'_>| change.until.unwrap_or(change.at).age < LATELY;
         let changes = self.events.iter().filter_map(of_event).chain(reloads).filter(is_recent);
-        let trends = self.queries.iter().filter_map(|query| Some(of_trend(&query.name, query.trend.as_ref()?)));
+        let trends = self.queries.iter().filter_map(|query| Some(of_trend(query, query.trend.as_ref()?)));
         let mut changes: Vec<Change<'_>> = changes.chain(trends).collect();
         changes.sort_by_key(|change| (change.word == "started", change.until.is_some(), change.at.age));
         changes
@@ -142,7 +145,7 @@ fn of_event(event: &Event) -> Option<Change<'_>> {
     Some(Change { at, until, word, subject, others, text: event.text.as_str().into() })
 }
 
-fn of_trend<'a>(query: &'a str, trend: &Trend) -> Change<'a> {
+fn of_trend<'a>(query: &'a Query, trend: &Trend) -> Change<'a> {
     let (at, word, text) = match trend {
         Trend::Fell { since, minutes, from } => {
             let text = format!(
@@ -163,7 +166,11 @@ fn of_trend<'a>(query: &'a str, trend: &Trend) -> Change<'a> {
             (*since, "stands", text)
         }
     };
-    Change { at, until: None, word, subject: Subject::Query(query), others: 0, text: text.into() }
+    let is_near = |changed_at: &&Moment| changed_at.age.abs_diff(at.age) < SAME_MINUTE;
+    let reload = query.changed_at.as_ref().filter(is_near).map_or_else(String::new, |changed_at| {
+        format!(" A reload changed the query or its database at {}.", changed_at.time_of_day())
+    });
+    Change { at, until: None, word, subject: Subject::Query(&query.name), others: 0, text: (text + &reload).into() }
 }
 
 impl Trend {

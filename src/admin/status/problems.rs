@@ -407,6 +407,12 @@ impl Query {
         let is_old = |read_at: &&Moment| read_at.age > OLD && read_at.age <= self.max_age;
         self.read_at.as_ref().filter(is_old).filter(|_| has_one && self.state == QueryState::Good)
     }
+
+    /// Returns the number of the minute of the history in which a reload changed it.
+    pub(super) fn changed_minute(&self) -> Option<usize> {
+        let minutes_ago = usize::try_from(self.changed_at?.age.as_secs() / 60).ok()?;
+        self.history.len().checked_sub(1 + minutes_ago)
+    }
 }
 
 impl Database {

@@ -65,6 +65,7 @@ fn query(name: String, state: QueryState, history: Vec<Option<f64>>) -> Query {
         max_age: Duration::from_secs(1),
         trend: None,
         history,
+        changed_at: None,
     }
 }
 
