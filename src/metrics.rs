@@ -396,7 +396,12 @@ impl Metrics {
     }
 
     /// Records a refusal.
-    pub fn trigger_refused(&self, trigger: TriggerId<'_>, refused: Refused<'_>, now: Instant) -> RefusalNews {
+    pub fn trigger_refused(
+        &self,
+        trigger: TriggerId<'_>,
+        refused: Refused<'_>,
+        now: Instant,
+    ) -> (RefusalNews, Option<Arc<str>>) {
         self.triggers.refused(trigger, refused, now)
     }
 

@@ -11,6 +11,7 @@ mod history;
 mod incidents;
 mod log;
 mod recall;
+mod succession;
 mod texts;
 mod trigger;
 mod troubles;
@@ -41,6 +42,8 @@ pub use self::{
         Change, Connection, DroppedState, EndedBy, Event, Happening, History, Incident, RejectedFile, Served, Stalled,
         TriggerHistory, Window,
     },
+    recall::OtherQuery,
+    succession::{ONE_POLL, Polls, REPLACED_WITHIN, predecessor},
     texts::shortened_list,
     troubles::Trouble,
 };
@@ -74,8 +77,8 @@ const TENANT_BYTES: usize = 512;
 /// Tenths of a second since the recorder was made, those of suspensions of the machine included.
 type Tenths = u32;
 
-/// The triggers of one object are asked for within this time of each other.
-const ONE_POLL: Tenths = 50;
+/// The triggers of one object are asked for within this time of each other: [`ONE_POLL`].
+const SAME_POLL: Tenths = 50;
 
 /// The calls for triggers that are answered at once come within this time.
 const ONE_CALL: Tenths = 10;
@@ -177,8 +180,7 @@ impl Recorder {
     /// Records what a trigger was told, if that differs from what it was told before.
     pub fn told(&self, asker: Asker<'_>, answer: Answer<'_>, now: Instant) {
         let at = self.clock.tenths(now);
-        let key =
-            asker.id.unwrap_or_else(|| self.hasher.hash_one((asker.namespace, asker.name, asker.query, "refused")));
+        let key = self.key(&asker);
         let mut store = self.lock();
         let store = &mut *store;
         let known = store.triggers.get_mut(&key).filter(|known| known.is_same(&asker));
@@ -194,10 +196,13 @@ impl Recorder {
 
     /// Records that a trigger asks with other metadata than before. Only the names of the `keys` that changed are told.
     pub fn changed(&self, asker: Asker<'_>, keys: &str, now: Instant) {
-        let Some(key) = asker.id else { return };
         let at = self.clock.tenths(now);
         let object = self.hasher.hash_one((asker.namespace, asker.name));
-        self.lock().change(key, object, asker, keys, at);
+        self.lock().change(self.key(&asker), object, asker, keys, at);
+    }
+
+    fn key(&self, asker: &Asker<'_>) -> u64 {
+        asker.id.unwrap_or_else(|| self.hasher.hash_one((asker.namespace, asker.name, asker.query, "refused")))
     }
 
     /// Returns the present on the wall clock by which the recorder tells times.
@@ -226,7 +231,9 @@ impl Store {
         let mut silence = if is_new || matches!(answer, Answer::Pushed(_)) { None } else { trigger.asked(at) };
         if silence.is_some_and(|since| self.is_asked_otherwise(key, object, since, at)) {
             // It had other metadata meanwhile, or was refused: what it is told now begins now.
-            silence = None;
+            if let (Some(trigger), Some(left_at)) = (self.triggers.get_mut(&key), silence.take()) {
+                trigger.returned = Some((left_at, at));
+            }
             self.forget_told(key);
         }
         let Some(trigger) = self.triggers.get_mut(&key) else { return };
@@ -352,7 +359,7 @@ impl Store {
         // Those of the poll before, and those of this one, were away as well.
         let is_meanwhile = |at_that_time: Tenths| since < at_that_time && at_that_time + ONE_CALL < at;
         let is_other = |other: &Trigger| {
-            since + ONE_POLL < other.asked_at && (is_meanwhile(other.began_at) || is_meanwhile(other.asked_at))
+            since + SAME_POLL < other.asked_at && (is_meanwhile(other.began_at) || is_meanwhile(other.asked_at))
         };
         others.filter_map(|other| self.triggers.get(other)).any(is_other)
     }
@@ -362,7 +369,7 @@ impl Store {
     fn end_refusals(&mut self, object: u64, at: Tenths) {
         for key in self.objects.get(&object).into_iter().flatten() {
             let trigger = self.triggers.get_mut(key).filter(|trigger| trigger.target.is_none());
-            if let Some(refused) = trigger.filter(|trigger| trigger.asked_at + ONE_POLL < at) {
+            if let Some(refused) = trigger.filter(|trigger| trigger.asked_at + SAME_POLL < at) {
                 self.troubles.leave(refused.trouble.take(), refused.asked_at);
             }
         }

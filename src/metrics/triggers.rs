@@ -61,7 +61,7 @@ pub struct TriggerId<'a> {
     pub thresholds: Option<Thresholds>,
     /// The divisor of its value; none where the metadata was refused.
     pub divide_by: Option<f64>,
-    /// Its metadata; none where they were refused, because they may hold a secret.
+    /// Its metadata. That of a refused trigger may hold a secret, and nothing of it is kept.
     pub metadata: Option<&'a HashMap<String, String>>,
 }
 
@@ -219,14 +219,20 @@ impl Triggers {
         }
     }
 
-    /// Records that a trigger was refused.
-    pub(super) fn refused(&self, trigger: TriggerId<'_>, refused: Refused<'_>, now: Instant) -> RefusalNews {
+    /// Records that a trigger was refused. If that is news, returns the names of the keys that have changed since it was
+    /// answered, as far as it was.
+    pub(super) fn refused(
+        &self,
+        trigger: TriggerId<'_>,
+        refused: Refused<'_>,
+        now: Instant,
+    ) -> (RefusalNews, Option<Arc<str>>) {
         let key = self.key(trigger);
         match self.lock().enter(key.place, trigger, Standing::Refused, now) {
-            Some(place) => place.refused(refused, now),
+            Some(place) => place.refused(refused, trigger.metadata, now),
             None => {
                 self.untracked.inc();
-                RefusalNews::Untracked
+                (RefusalNews::Untracked, None)
             }
         }
     }

@@ -6,9 +6,10 @@ use time::OffsetDateTime;
 use tokio::time::Instant;
 
 use super::{
-    LATELY, LIFETIME, ONE_POLL, Recorder, Store, Tenths,
+    LATELY, LIFETIME, Recorder, SAME_POLL, Store, Tenths,
     history::{Change, Connection, Event, Happening, History, TriggerHistory, Window},
     log::{Entry, Unpacked},
+    succession::{Polls, predecessor},
     tenths_of,
     trigger::{Told, Trigger},
 };
@@ -20,6 +21,21 @@ const MOST_TRIGGERS: usize = 100;
 /// The most changes of a trigger that are told, the latest ones, and the most of all triggers together.
 const MOST_CHANGES: usize = 1_000;
 const MOST_CHANGES_OF_ALL: usize = 10_000;
+
+/// A trigger that began to ask for another query than it did before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OtherQuery {
+    /// The time at which KEDA first asked with it.
+    pub at: Instant,
+    /// The namespace of the object.
+    pub namespace: String,
+    /// The object.
+    pub name: String,
+    /// The query since then.
+    pub query: String,
+    /// The query until then.
+    pub before: String,
+}
 
 /// The wall clock of the recorder's own time. It is asked once, so that a clock that was set moves all times alike.
 #[derive(Clone, Copy)]
@@ -85,12 +101,91 @@ impl Recorder {
         store.connection((latest.asked_at, clock.now), latest, clock)
     }
 
+    /// Returns the triggers that began to ask for another query within [`LIFETIME`], the latest first.
+    pub fn other_queries(&self) -> Vec<OtherQuery> {
+        let (clock, present) = (self.wall_clock(), Instant::now());
+        let oldest = clock.now.saturating_sub(tenths_of(LIFETIME));
+        let now = clock.wall(clock.now);
+        let mut found: Vec<(Tenths, OtherQuery)> = Vec::new();
+        // The rule is applied without the lock, which every call takes.
+        let objects = self.lock().objects_of_several_queries(oldest);
+        for asked in objects {
+            let polls: Vec<Polls> = asked.iter().map(|asked| asked.polls(clock)).collect();
+            for (one, of_one) in asked.iter().zip(&polls).filter(|(one, _)| one.first >= oldest) {
+                let before = predecessor(of_one, &polls, now).map(|number| &asked[number]);
+                if let Some(before) = before.filter(|before| before.query != one.query) {
+                    let (namespace, name) = (one.namespace.to_string(), one.name.to_string());
+                    let (query, before) = (one.query.to_string(), before.query.to_string());
+                    let at = self.clock.instant(one.first, present);
+                    found.push((one.first, OtherQuery { at, namespace, name, query, before }));
+                }
+            }
+        }
+        found.sort_by_key(|(at, _)| std::cmp::Reverse(*at));
+        found.into_iter().map(|(_, other)| other).collect()
+    }
+
     fn wall_clock(&self) -> WallClock {
         WallClock { now: self.clock.tenths(Instant::now()), began_at: self.clock.beginning() }
     }
 }
 
+/// A time in which KEDA asked for a trigger.
+struct Asked {
+    namespace: Box<str>,
+    name: Box<str>,
+    query: Box<str>,
+    first: Tenths,
+    last: Tenths,
+    pause: Tenths,
+    was_served: bool,
+}
+
+impl Asked {
+    /// Returns the times in which KEDA asked for a trigger: two if others were asked for in its place meanwhile.
+    fn of(trigger: &Trigger) -> impl Iterator<Item = Self> {
+        let asked = |first, last| Self {
+            namespace: trigger.namespace.clone(),
+            name: trigger.name.clone(),
+            query: trigger.query.clone(),
+            first,
+            last,
+            pause: trigger.pause,
+            was_served: trigger.target.is_some(),
+        };
+        let earlier = trigger.returned.map(|(left_at, _)| asked(trigger.began_at, left_at));
+        let latest = asked(trigger.returned.map_or(trigger.began_at, |(_, at)| at), trigger.asked_at);
+        earlier.into_iter().chain([latest])
+    }
+
+    fn polls(&self, clock: WallClock) -> Polls {
+        Polls {
+            first: clock.wall(self.first),
+            last: clock.wall(self.last),
+            interval: time::Duration::milliseconds(100) * i32::try_from(self.pause).unwrap_or(i32::MAX),
+            was_served: self.was_served,
+        }
+    }
+}
+
 impl Store {
+    /// Returns when KEDA asked for the triggers of each object that has asked for several queries.
+    fn objects_of_several_queries(&self, oldest: Tenths) -> Vec<Vec<Asked>> {
+        let of_object = |keys: &Vec<u64>| {
+            let triggers = keys.iter().filter_map(|key| self.triggers.get(key));
+            let mut triggers: Vec<&Trigger> =
+                triggers.filter(|trigger| trigger.asked_at >= oldest && trigger.is_of_keda()).collect();
+            let first = triggers.first()?;
+            if triggers.iter().all(|trigger| trigger.query == first.query) {
+                return None;
+            }
+            triggers.sort_unstable_by_key(|trigger| (trigger.asked_at, trigger.number));
+            triggers.drain(..triggers.len().saturating_sub(MOST_TRIGGERS));
+            Some(triggers.into_iter().flat_map(Asked::of).collect())
+        };
+        self.objects.values().filter(|keys| keys.len() > 1).filter_map(of_object).collect()
+    }
+
     /// Returns the time since which nothing of a namespace is forgotten.
     fn remembers_since(&self, namespace: &str, now: Tenths) -> Tenths {
         let owner = self.tenants.get(&Some(namespace.into()));
@@ -110,7 +205,7 @@ impl Store {
         for (_, keys) in self.objects.iter().filter(|(other, _)| **other != object) {
             let triggers = || keys.iter().filter_map(|key| self.triggers.get(key)).filter(of_keda);
             let latest = triggers().map(|trigger| trigger.asked_at).max().unwrap_or_default();
-            for trigger in triggers().filter(|trigger| trigger.asked_at + ONE_POLL >= latest) {
+            for trigger in triggers().filter(|trigger| trigger.asked_at + SAME_POLL >= latest) {
                 let age = now.saturating_sub(trigger.asked_at);
                 asked += usize::from(age <= tenths_of(LATELY));
                 silent += usize::from(age > trigger.longest_pause());

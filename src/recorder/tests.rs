@@ -101,6 +101,50 @@ async fn what_was_told_before_a_suspension_of_the_machine_was_told_before_it() {
     assert!(incidents::episodes(&recorder).contains(&night), "{:?}", incidents::episodes(&recorder));
 }
 
+/// Returns each change of a query, with the seconds since it.
+fn other_queries(recorder: &Recorder) -> Vec<(u64, String)> {
+    let others = recorder.other_queries().into_iter();
+    others.map(|other| (other.at.elapsed().as_secs(), format!("{} to {}", other.before, other.query))).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_query_in_the_place_of_one_is_known_and_so_is_its_return() {
+    let recorder = Recorder::default();
+    let mails = Asker { query: "mails", ..asker(2) };
+    let polls = async |asker: Asker<'static>, answer: Answer<'static>| {
+        for _ in 0..6 {
+            recorder.told(asker, answer, Instant::now());
+            seconds(30).await;
+        }
+    };
+    polls(asker(1), Answer::Value(3.0)).await;
+    recorder.told(mails, Answer::Value(0.0), Instant::now());
+    assert_eq!(other_queries(&recorder), [], "it may be one more");
+    polls(mails, Answer::Value(0.0)).await;
+    assert_eq!(other_queries(&recorder), [(180, "jobs to mails".to_owned())]);
+
+    polls(asker(1), Answer::Value(3.0)).await;
+    let both = [(180, "mails to jobs".to_owned()), (360, "jobs to mails".to_owned())];
+    assert_eq!(other_queries(&recorder), both);
+    polls(Asker { query: "jbos", ..refused() }, Answer::Refused(WRONG)).await;
+    assert_eq!(other_queries(&recorder)[0], (180, "jobs to jbos".to_owned()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_query_beside_another_one_has_taken_no_place() {
+    let recorder = Recorder::default();
+    let mails = Asker { query: "mails", ..asker(2) };
+    for poll in 0..12 {
+        recorder.told(asker(1), Answer::Value(3.0), Instant::now());
+        if poll > 5 {
+            recorder.told(mails, Answer::Value(0.0), Instant::now());
+            recorder.told(Asker { query: "jbos", ..refused() }, Answer::Refused(WRONG), Instant::now());
+        }
+        seconds(30).await;
+        assert_eq!(other_queries(&recorder), []);
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_poll_that_says_what_a_stream_said_is_no_change() {
     let recorder = Recorder::default();

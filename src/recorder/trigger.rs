@@ -32,6 +32,8 @@ pub(super) struct Trigger {
     pub(super) payer: TenantName,
     pub(super) began_at: Tenths,
     pub(super) asked_at: Tenths,
+    /// The latest time for which others were asked for in its place: when it left, and when it returned.
+    pub(super) returned: Option<(Tenths, Tenths)>,
     /// The usual pause between two polls; 0 before the second one.
     pub(super) pause: Tenths,
     pub(super) value: Told,
@@ -62,6 +64,7 @@ impl Trigger {
             payer,
             began_at: at,
             asked_at: at,
+            returned: None,
             pause: 0,
             value: nothing,
             activity: nothing,

@@ -5,7 +5,7 @@
 use std::{
     collections::HashMap,
     hash::{BuildHasher, RandomState},
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -72,28 +72,38 @@ impl Scaler {
     pub(super) fn note_refusal(&self, reference: &ScaledObjectRef, status: &Status, now: Instant) {
         let catalog = self.catalog.borrow();
         let (query, _) = best_spec(reference, &catalog);
+        let changed = self.log_refusal(reference, query, status, now);
         if is_nameable(reference) {
             let ScaledObjectRef { namespace, name, .. } = reference;
             let asker = Asker { id: None, namespace, name, query, target: None, activation: None, divide_by: None };
+            if let Some(keys) = changed {
+                self.metrics.recorder.changed(asker, &keys, now);
+            }
             self.metrics.recorder.told(asker, Answer::Refused(cause(status)), now);
         }
-        self.log_refusal(reference, query, status, now);
     }
 
-    /// Counts a refusal of a trigger of this query, and logs it if that is news.
-    pub(super) fn log_refusal(&self, reference: &ScaledObjectRef, query: &str, status: &Status, now: Instant) {
+    /// Counts a refusal of a trigger of this query, and logs it if that is news. Returns the names of the keys of its
+    /// metadata that have changed since it was answered, as far as it was.
+    pub(super) fn log_refusal(
+        &self,
+        reference: &ScaledObjectRef,
+        query: &str,
+        status: &Status,
+        now: Instant,
+    ) -> Option<Arc<str>> {
         let ScaledObjectRef { name, namespace, .. } = reference;
         let code = code_name(status.code());
         // Refusals by a limit depend on the moment of the call, so that they begin and end with each call.
         let text = (status.code() != Code::ResourceExhausted)
             .then(|| self.refusal_log.hasher.hash_one((code, status.message())));
-        let news = if is_nameable(reference) {
-            // Without its metadata and their hash: they may hold a secret.
-            let trigger =
-                TriggerId { hash: 0, namespace, name, query, thresholds: None, divide_by: None, metadata: None };
+        let (news, changed) = if is_nameable(reference) {
+            // Without a hash of its metadata, which may hold a secret.
+            let metadata = Some(&reference.scaler_metadata);
+            let trigger = TriggerId { hash: 0, namespace, name, query, thresholds: None, divide_by: None, metadata };
             self.metrics.trigger_refused(trigger, Refused { code, message: status.message(), text }, now)
         } else {
-            RefusalNews::Untracked
+            (RefusalNews::Untracked, None)
         };
         match (news, text) {
             (RefusalNews::Known, Some(_)) => {}
@@ -109,6 +119,7 @@ impl Scaler {
                 }
             }
         }
+        changed
     }
 }
 

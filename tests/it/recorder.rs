@@ -100,7 +100,7 @@ async fn every_change_of_a_trigger_is_told_in_its_order() {
     answered.retain(|change| !change.starts_with("no_"));
     let news = ["value 1", "activity true"];
     assert_eq!(answered, [&["value 0", "activity false"][..], &news, &news, &news, &news[..1]].concat());
-    assert_eq!(refused, ["refusal InvalidArgument", "refusal PermissionDenied"]);
+    assert_eq!(refused, ["metadata", "refusal InvalidArgument", "refusal PermissionDenied"]);
     let mut happened = incidents(&told);
     happened.dedup();
     assert!(happened.ends_with(&["reload", "database_down", "database_up"]), "{happened:?}");
@@ -112,6 +112,7 @@ async fn every_change_of_a_trigger_is_told_in_its_order() {
     assert_eq!(first["is_silent"], false);
     let text = told["triggers"].to_string();
     assert!(text.contains("divedBy: unknown key; did you mean divideBy?"), "{text}");
+    assert!(text.contains(r#""keys":"1 new key""#), "{text}");
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@ use std::time::Duration;
 use clapometer::proto::ScaledObjectRef;
 use futures_util::{StreamExt, future::join_all, stream};
 use serde_json::{Value, json};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tonic::Code;
 
 use crate::support::{
@@ -138,6 +139,8 @@ async fn what_is_answered_refused_and_failing_is_shown_as_it_changes() {
     shows(&fixture, "triggers", "lost", json!({"state": "failing", "code": "FailedPrecondition", "error": text})).await;
     shows(&fixture, "queries", "missing", json!({"state": "failing", "reason": "rejected", "error": text})).await;
     assert_eq!(status(&fixture).await["queries"][0]["name"], "missing");
+    let events = status(&fixture).await["events"].to_string();
+    assert!(events.contains("(SQLSTATE 42P01): a table or view was gone"), "{events}");
 
     // Values of parameters and keys are nowhere.
     let by_queue = named(&trigger("by-queue", &[("param.queue", PARAMETER)]), "by-queue");
@@ -153,6 +156,53 @@ async fn what_is_answered_refused_and_failing_is_shown_as_it_changes() {
         assert!(page.contains(text), "{text} in {page}");
     }
     shows_nothing_secret(&page, &database);
+}
+
+#[tokio::test]
+async fn metadata_that_changed_say_what_it_was_before_also_where_the_new_one_is_refused() {
+    let database = jobs(Cluster::shared().await).await;
+    let fixture = Fixture::with(&database.scaler(), QUERIES).await;
+    let of_queue = |queue: &str| named(&trigger("by-queue", &[("param.queue", queue)]), "queue");
+    let mailer = named(&trigger("jobs", &[]), "mailer");
+    fixture.scaler.reaches(&of_queue(PARAMETER), 0.0, SOON).await;
+    // One that is asked for as briefly as a poll takes may be one of several.
+    wait::first("it was asked for in more than one poll", OUTAGE, async || {
+        fixture.scaler.value(&mailer).await.expect("it is served");
+        let history = admin::get(fixture.serving.admin, "/api/triggers/default/mailer").await;
+        let history: Value = serde_json::from_str(&history).expect("JSON");
+        let at = |what: &str| OffsetDateTime::parse(history["triggers"][0][what].as_str().unwrap(), &Rfc3339).unwrap();
+        (at("last_asked_at") - at("first_asked_at") > Duration::from_secs(6)).then_some(())
+    })
+    .await;
+
+    // A misspelt parameter.
+    let wrong = named(&trigger("by-queue", &[("param.queu", VALUE)]), "queue");
+    assert_eq!(fixture.scaler.refusal(&wrong).await.code(), Code::InvalidArgument);
+    let row = shows(&fixture, "triggers", "queue", json!({"state": "refused"})).await;
+    assert_eq!(row["changed"]["keys"], "param.queue, 1 new key", "{row}");
+    let has_event = async |text: &str| {
+        let status = status(&fixture).await;
+        let events = status["events"].as_array().expect("events").iter().filter(|event| event["word"] == "changed");
+        let mut texts = events.filter_map(|event| event["text"].as_str());
+        if texts.any(|told| told == text) { Ok(()) } else { Err(status["events"].to_string()) }
+    };
+    wait::until("its event", SOON, async || has_event("the metadata changed: param.queue, 1 new key").await).await;
+
+    // A misspelt query.
+    let misspelt = named(&trigger("jbos", &[]), "mailer");
+    assert_eq!(fixture.scaler.refusal(&misspelt).await.code(), Code::PermissionDenied);
+    let text = "the query changed from jobs to jbos";
+    wait::until("the event of another query", OUTAGE, async || has_event(text).await).await;
+    let status = status(&fixture).await;
+    let mut rows = status["triggers"].as_array().expect("triggers").iter();
+    let row = rows.find(|row| row["query"] == "jbos").expect("it has a row");
+    assert_eq!((&row["state"], &row["changed"]["numbers"]), (&json!("refused"), &json!("query jobs to jbos")));
+    let page = page(&fixture, "/").await;
+    assert!(page.contains(text) && page.contains(": query jobs to jbos</span>"), "{page}");
+    for shown in [status.to_string(), page] {
+        shows_nothing_secret(&shown, &database);
+        assert!(!shown.contains("param.queu,"), "a key that nobody knows: {shown}");
+    }
 }
 
 #[tokio::test]

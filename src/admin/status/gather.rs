@@ -50,10 +50,12 @@ impl Gatherer {
             databases.map(|(name, database)| self.database(name, database, &queries, &clock)).collect();
         databases.sort_unstable_by(|a, b| (a.state, &a.name).cmp(&(b.state, &b.name)));
         let started_at = clock.moment(self.started_at);
-        let mut events = events::latest(&metrics.recorder, &databases, started_at, &clock);
         let (states, untracked_requests) = metrics.trigger_states(clock.instant());
-        let triggers = triggers::all(states, &clock);
+        let mut triggers = triggers::all(states, &clock);
+        let other_queries = metrics.recorder.other_queries();
+        let mut events = events::latest(&metrics.recorder, &other_queries, &triggers, &databases, started_at, &clock);
         triggers::explain_changes(&mut events, &triggers);
+        triggers::note_other_queries(&mut triggers, &other_queries, &clock);
         Status {
             process: Process {
                 name: self.name.clone(),

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     keda::scaled_object::replicas,
     metrics::{self, Numbers, Thresholds, VariantState},
-    recorder::LOOKING,
+    recorder::{LOOKING, OtherQuery},
     terminal::text::number,
 };
 
@@ -45,6 +45,20 @@ pub(super) fn explain_changes(events: &mut [Event], triggers: &[Trigger]) {
         };
         if let Some(text) = triggers.iter().find(is_of).and_then(Trigger::change_in_words) {
             event.text = format!("the metadata changed: {text}");
+        }
+    }
+}
+
+/// Notes for each trigger that it asked for another query before, unless its metadata changed again since.
+pub(super) fn note_other_queries(triggers: &mut [Trigger], others: &[OtherQuery], clock: &Clock) {
+    for OtherQuery { at, namespace, name, query, before } in others {
+        let is_of =
+            |trigger: &&mut Trigger| (&trigger.namespace, &trigger.name, &trigger.query) == (namespace, name, query);
+        let at = clock.moment(*at);
+        let is_latest = |trigger: &&mut Trigger| trigger.changed.as_ref().is_none_or(|change| change.at.age > at.age);
+        if let Some(trigger) = triggers.iter_mut().find(is_of).filter(is_latest) {
+            let numbers = format!("query {before} to {query}");
+            trigger.changed = Some(TriggerChange { at, keys: "query".to_owned(), numbers });
         }
     }
 }

@@ -1,50 +1,25 @@
 //! What was before a reload or a deployment changed a trigger: its query, its numbers, and what KEDA was told.
 
-use time::{Duration, OffsetDateTime};
+use time::OffsetDateTime;
 
 use super::{
-    story::{ONE_POLL, State, Story},
+    story::{State, Story},
     timeline::other_numbers,
 };
 use crate::{
     config::part_of_key,
-    recorder::{Change, Event, History, Incident, TriggerHistory},
+    recorder::{Change, Event, History, Incident, ONE_POLL, Polls, REPLACED_WITHIN, TriggerHistory, predecessor},
     terminal::text::{number, printable},
 };
 
-/// The longest time between the last poll of a trigger and the first one of what took its place, while other triggers
-/// of the object are asked for: three of KEDA's default polling intervals, or of its own.
-const REPLACED_WITHIN: Duration = Duration::seconds(90);
-
 impl Story<'_> {
-    /// Returns the trigger that a trigger has taken the place of, which is another query, or other metadata; none if it
-    /// may be one of several.
+    /// Returns the trigger whose place a trigger has taken within the time that is shown.
     pub(super) fn predecessor<'a>(&self, trigger: &TriggerHistory, history: &'a History) -> Option<&'a TriggerHistory> {
-        let began = trigger.first_asked_at;
-        if began < history.from || history.now <= began + ONE_POLL {
+        if trigger.first_asked_at < history.from {
             return None;
         }
-        // The first polls of several triggers come one after the other, and the autoscaler may ask once more with what
-        // was before.
-        let has_left = |other: &&TriggerHistory| {
-            let interval = Duration::saturating_seconds_f64(other.interval_seconds.unwrap_or_default());
-            let is_missed = other.last_asked_at + interval / 2 < began || began + interval * 2 < history.now;
-            other.target.is_some()
-                && is_missed
-                && other.first_asked_at + ONE_POLL < began
-                && other.last_asked_at < began + ONE_POLL
-        };
-        let mut left: Vec<&TriggerHistory> = history.triggers.iter().filter(has_left).collect();
-        left.sort_by_key(|other| other.last_asked_at);
-        let latest = left.pop()?;
-        if left.last().is_some_and(|other| other.last_asked_at + ONE_POLL > latest.last_asked_at) {
-            return None;
-        }
-        let is_in_between = |other: &TriggerHistory| other.first_asked_at < began && other.last_asked_at >= began;
-        let goes_on = history.triggers.iter().any(is_in_between);
-        let interval = Duration::saturating_seconds_f64(3.0 * latest.interval_seconds.unwrap_or_default());
-        let is_soon = began - latest.last_asked_at <= interval.max(REPLACED_WITHIN);
-        (is_soon || !goes_on).then_some(latest)
+        let polls: Vec<Polls> = history.triggers.iter().map(TriggerHistory::polls).collect();
+        predecessor(&trigger.polls(), &polls, history.now).map(|number| &history.triggers[number])
     }
 
     /// Returns whether another trigger had taken the place of a trigger by the moment, or taken it back.
@@ -66,6 +41,24 @@ impl Story<'_> {
             && trigger.query == other.query
             && trigger.first_asked_at < other.first_asked_at
             && changes.any(|change| left_at < change.at + ONE_POLL && change.at - left_at <= REPLACED_WITHIN)
+    }
+
+    /// Returns since when the triggers whose place a trigger has taken had the same activity without a break.
+    pub(super) fn activity_before(&self, state: &State<'_>, history: &History) -> Option<OffsetDateTime> {
+        let is_active = state.is_active()?;
+        let (mut trigger, mut since) = (state.trigger, None);
+        let mut latest = state.activity?;
+        while let Some(before) = self.predecessor(trigger, history).filter(|_| is_first(trigger, latest)) {
+            let earlier = Story { at: trigger.first_asked_at, begins_at: trigger.first_asked_at, ..*self };
+            let known = State::of(before, earlier.at);
+            if known.has_failed() || known.is_active() != Some(is_active) {
+                break;
+            }
+            latest = known.activity?;
+            since = Some(earlier.activity_since(before, latest));
+            trigger = before;
+        }
+        since
     }
 
     /// Names the keys of the trigger's metadata that the latest deployment changed.
@@ -175,6 +168,18 @@ impl Story<'_> {
             _ => String::new(),
         }
     }
+}
+
+/// Returns whether a change of the activity is the first answer of its kind.
+fn is_first(trigger: &TriggerHistory, change: &Change) -> bool {
+    let is_of_activity = |event: &Event| {
+        matches!(
+            event,
+            Event::Activity { .. } | Event::Pushed { .. } | Event::NoActivity { .. } | Event::NoValue { .. }
+        )
+    };
+    let first = trigger.changes.iter().find(|change| is_of_activity(&change.event));
+    first.is_some_and(|first| std::ptr::eq(first, change))
 }
 
 fn is_value(change: &Change) -> bool {

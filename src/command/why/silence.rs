@@ -2,9 +2,9 @@
 
 use time::OffsetDateTime;
 
-use super::story::{ONE_POLL, State, Story};
+use super::story::{State, Story};
 use crate::{
-    recorder::{Connection, EndedBy, Event, History, TriggerHistory},
+    recorder::{Connection, EndedBy, Event, History, ONE_POLL, TriggerHistory},
     remedy,
     terminal::text::{plural, printable},
 };

@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 use super::{ask::Answered, outlook::Outlook};
 use crate::{
     keda::scaled_job::ScalerAnswer,
-    recorder::{Change, Event, History, TriggerHistory},
+    recorder::{Change, Event, History, ONE_POLL, TriggerHistory},
     terminal::{
         reading_width,
         style::{ColorChoice, Style},
@@ -20,9 +20,6 @@ const CLOCK_DIFFERENCE: Duration = Duration::from_secs(2);
 
 /// The difference of two clocks that is not mentioned in a report about now: an answer may take this long.
 const ANSWER: Duration = Duration::from_secs(10);
-
-/// Calls within this time belong to one poll.
-pub(super) const ONE_POLL: Duration = Duration::from_secs(5);
 
 /// The most errors within a minute that are told with their causes.
 const MOST_MOMENTS: usize = 4;
@@ -299,8 +296,10 @@ impl Story<'_> {
         let activity_told = match activity.map(|change| (change, &change.event)) {
             Some((change, Event::Activity { active } | Event::Pushed { active })) => {
                 let word = if *active { "active" } else { "inactive" };
-                let answered_at = self.answered_since(trigger);
-                format!("; {word} since {}", self.time(answered_at.map_or(change.at, |at| at.max(change.at))))
+                let earlier = self.activity_before(state, history).map_or_else(String::new, |at| {
+                    format!(", and before the change of the trigger since {}", self.time(at))
+                });
+                format!("; {word} since {}{earlier}", self.time(self.activity_since(trigger, change)))
             }
             // KEDA does not ask for the activity after an error.
             Some((change, Event::NoActivity { code, text })) if value_told.is_empty() || state.answer().is_some() => {
@@ -320,6 +319,11 @@ impl Story<'_> {
         past()
             .find(|change| change.at > failed_at && matches!(change.event, Event::Value { .. }))
             .map(|change| change.at)
+    }
+
+    /// Returns since when a trigger is known to have the activity of a change.
+    pub(super) fn activity_since(&self, trigger: &TriggerHistory, change: &Change) -> OffsetDateTime {
+        self.answered_since(trigger).map_or(change.at, |at| at.max(change.at))
     }
 
     /// Adds a sentence, broken into lines.
@@ -348,7 +352,7 @@ impl Story<'_> {
 }
 
 impl<'a> State<'a> {
-    fn of(trigger: &'a TriggerHistory, at: OffsetDateTime) -> Self {
+    pub(super) fn of(trigger: &'a TriggerHistory, at: OffsetDateTime) -> Self {
         let latest = |is_wanted: fn(&Event) -> bool| {
             trigger.changes.iter().rev().find(|change| change.at <= at && is_wanted(&change.event))
         };
@@ -363,8 +367,16 @@ impl<'a> State<'a> {
         matches!(self.value.map(|change| &change.event), Some(Event::Refusal { .. }))
     }
 
-    fn has_failed(&self) -> bool {
+    pub(super) fn has_failed(&self) -> bool {
         matches!(self.value.map(|change| &change.event), Some(Event::NoValue { .. } | Event::Refusal { .. }))
+    }
+
+    /// Returns the activity that it was told.
+    pub(super) fn is_active(&self) -> Option<bool> {
+        match self.activity?.event {
+            Event::Activity { active } | Event::Pushed { active } => Some(active),
+            _ => None,
+        }
     }
 
     /// Returns the code and the text of the error that it was told.

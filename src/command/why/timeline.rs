@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use time::OffsetDateTime;
 
-use super::story::{ONE_POLL, Story, alike, held};
+use super::story::{Story, alike, held};
 use crate::{
-    recorder::{Change, DroppedState, Event, History, Incident, RejectedFile, Served, TriggerHistory},
+    recorder::{Change, DroppedState, Event, History, Incident, ONE_POLL, RejectedFile, Served, TriggerHistory},
     terminal::{
         reading_width,
         style::{ColorChoice, Style},

@@ -6,6 +6,8 @@ use std::{
     sync::LazyLock,
 };
 
+use crate::{recorder::shortened_list, terminal::text::plural};
+
 /// The most bytes of the names of keys that have changed, as they are told.
 pub(super) const LONGEST_LIST: usize = 200;
 
@@ -33,6 +35,21 @@ impl Fingerprint {
         keys
     }
 
+    /// Names the keys of metadata that is refused which differ from the nearest of those before; none if no key does, so
+    /// that a reload is the reason. Keys that are new are counted and not named, because they may be anything.
+    pub(super) fn refused_change<'a>(&self, before: impl Iterator<Item = &'a Self>) -> Option<String> {
+        let change = |before: &'a Self| {
+            let is_new = |(key, _): &&(Box<str>, u64)| before.0.iter().all(|(known, _)| known != key);
+            let gone = before.0.iter().filter(|entry| self.0.binary_search(entry).is_err());
+            let keys: Vec<&str> = gone.map(|(key, _)| &**key).collect();
+            (keys, self.0.iter().filter(is_new).count())
+        };
+        let (mut keys, new) = before.map(change).min_by_key(|(keys, new)| keys.len() + new)?;
+        let new = Some(plural(new, "new key", "new keys")).filter(|_| new > 0);
+        keys.extend(new.as_deref());
+        (!keys.is_empty()).then(|| shortened_list(&keys.join(", "), LONGEST_LIST))
+    }
+
     fn not_in<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = &'a str> {
         self.0.iter().filter(move |entry| other.0.binary_search(entry).is_err()).map(|(key, _)| &**key)
     }
@@ -54,5 +71,10 @@ mod tests {
         assert_eq!(before.changed(&after), after.changed(&before));
         assert!(after.changed(&after.clone()).is_empty());
         assert!(Fingerprint::default().changed(&of(&[])).is_empty());
+        let refused = of(&[("query", "jobs"), ("divedBy", "1"), ("param.region", "us"), ("rounding", "ceil")]);
+        let told = refused.refused_change([&Fingerprint::default(), &before].into_iter());
+        assert_eq!(told.as_deref(), Some("divideBy, param.region, 1 new key"));
+        assert_eq!(before.refused_change([&before, &after].into_iter()), None);
+        assert_eq!(refused.refused_change([].into_iter()), None);
     }
 }

@@ -1,6 +1,6 @@
 //! The record of one trigger: when it was asked for, what it was told, and what it was refused for.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
@@ -68,6 +68,8 @@ struct MetadataChange {
     /// The numbers of the trigger that was replaced, if it is known which one that was, and those of the new one.
     before: Option<Numbers>,
     after: Numbers,
+    /// True if the new metadata is refused.
+    is_refused: bool,
 }
 
 /// The part of a place that a scrape shows.
@@ -268,7 +270,7 @@ impl Place {
         });
         let keys: Arc<str> = shortened_list(&keys, LONGEST_LIST).into();
         let (wall, told) = (since_1970().as_secs_f64(), Arc::clone(&keys));
-        self.changed = Some(MetadataChange { at: now, wall, keys: told, before, after });
+        self.changed = Some(MetadataChange { at: now, wall, keys: told, before, after, is_refused: false });
         keys
     }
 
@@ -340,17 +342,26 @@ impl Place {
         has_ended
     }
 
-    /// Forgets the text of the latest refusal, unless one is not over.
+    /// Forgets the text of the latest refusal, and the change of the metadata that led to it, unless one is not over.
     fn forget_refusal(&mut self) {
         if self.refusals.iter().all(|refusal| refusal.is_over) {
             self.refusal = None;
+            self.changed.take_if(|change| change.is_refused);
         }
     }
 
-    /// Counts a refusal and returns whether it is news.
-    pub(super) fn refused(&mut self, refused: Refused<'_>, now: Instant) -> RefusalNews {
+    /// Counts a refusal and returns whether it is news, with the names of the keys that changed if other metadata was
+    /// answered before.
+    pub(super) fn refused(
+        &mut self,
+        refused: Refused<'_>,
+        metadata: Option<&HashMap<String, String>>,
+        now: Instant,
+    ) -> (RefusalNews, Option<Arc<str>>) {
         self.count(refused.code);
         let news = self.note(refused.text, now);
+        let metadata = metadata.filter(|_| news == RefusalNews::New);
+        let keys = metadata.and_then(|metadata| self.refused_change(&Fingerprint::of(metadata), now));
         self.answered_since = None;
         let known = self.refusals.iter().find(|refusal| Some(refusal.text) == refused.text);
         let since = known.map(|refusal| refusal.began_at);
@@ -358,7 +369,18 @@ impl Place {
             Some(told) if told.is(refused) => told.since = since.unwrap_or(told.since),
             told => *told = Some(RefusalTold::new(refused, since.unwrap_or(now))),
         }
-        news
+        (news, keys)
+    }
+
+    /// Notes that metadata is refused which is not that of a trigger that was asked for lately, and returns the names of
+    /// the keys that changed. Keeps nothing of the metadata itself, which may hold a secret.
+    fn refused_change(&mut self, fingerprint: &Fingerprint, now: Instant) -> Option<Arc<str>> {
+        let latest = self.variants.iter().map(|variant| variant.asked_at).max()?;
+        let lately = self.variants.iter().filter(|variant| latest < variant.asked_at + ONE_POLL);
+        let keys: Arc<str> = fingerprint.refused_change(lately.map(|variant| &variant.fingerprint))?.into();
+        let (wall, told, after) = (since_1970().as_secs_f64(), Arc::clone(&keys), Numbers::default());
+        self.changed = Some(MetadataChange { at: now, wall, keys: told, before: None, after, is_refused: true });
+        Some(keys)
     }
 
     fn note(&mut self, text: Option<u64>, now: Instant) -> RefusalNews {

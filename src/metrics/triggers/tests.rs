@@ -22,7 +22,7 @@ impl World {
 
     fn refuse(&self, trigger: TriggerId<'_>, text: u64) -> RefusalNews {
         let refused = Refused { code: "PermissionDenied", message: "not configured", text: Some(text) };
-        self.triggers.refused(trigger, refused, Instant::now())
+        self.triggers.refused(trigger, refused, Instant::now()).0
     }
 
     fn series(&self, name: &str) -> Vec<String> {
@@ -485,4 +485,26 @@ async fn a_trigger_of_another_query_ends_the_series_of_the_one_before_and_a_sile
     let (states, _) = world.triggers.states(Instant::now());
     let silent: Vec<_> = states.iter().filter(|state| state.is_silent(Instant::now())).collect();
     assert_eq!((states.len(), silent.len(), silent[0].labels.name.as_str()), (2, 1, "exports"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn metadata_that_is_refused_say_which_keys_of_those_before_changed_and_name_no_other() {
+    let metadata = |pairs: &[(&str, &str)]| -> HashMap<String, String> {
+        pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+    };
+    let world = World::new();
+    let right = metadata(&[("query", "mails"), ("divideBy", "2"), ("param.region", "eu")]);
+    world.poll(TriggerId { metadata: Some(&right), ..asking(1) }, 3.0);
+    tokio::time::advance(Duration::from_secs(30)).await;
+    let refuse = |metadata: &HashMap<String, String>, text: u64| {
+        let refused = Refused { code: "InvalidArgument", message: "wrong", text: Some(text) };
+        world.triggers.refused(TriggerId { metadata: Some(metadata), ..trigger("mails") }, refused, Instant::now()).1
+    };
+    let wrong = metadata(&[("query", "mails"), ("canary", "2"), ("param.region", "us")]);
+    assert_eq!(refuse(&wrong, 1).as_deref(), Some("divideBy, param.region, 1 new key"));
+    assert_eq!((refuse(&wrong, 1), changed(&world).0), (None, Some(0)), "once");
+    // It is mended, and then a reload refuses what was right.
+    world.poll(TriggerId { metadata: Some(&right), ..asking(1) }, 3.0);
+    assert_eq!(changed(&world).0, None);
+    assert_eq!((refuse(&right, 2), changed(&world).0), (None, None));
 }

@@ -66,6 +66,23 @@ fn a_trigger_that_asks_for_another_query_has_one_state_and_no_silence() {
 }
 
 #[test]
+fn a_trigger_that_was_active_before_it_changed_says_both_times() {
+    let told = |before_it: Vec<Change>| {
+        let before = trigger("00:10:00", "02:59:30", before_it);
+        let changes = vec![keys("03:00:00", "param.queue"), value("03:00:00", 3.0), active("03:00:00", true)];
+        flat(&told_of("03:12:00", vec![before, trigger("03:00:00", "08:59:50", changes)]))
+    };
+    let page = told(vec![value("01:30:00", 12.0), active("01:30:00", true)]);
+    let words = "; active since 03:00:00, and before the change of the trigger since 01:30:00.";
+    assert!(page.contains(words), "{page}");
+    for other in
+        [vec![value("01:30:00", 12.0), active("01:30:00", false)], vec![active("01:30:00", true), away("02:50:00")]]
+    {
+        assert!(told(other).contains("; active since 03:00:00."));
+    }
+}
+
+#[test]
 fn a_trigger_that_was_taken_away_is_told_beside_those_that_keda_still_asks_for() {
     let mut gone = trigger("00:10:00", "02:40:00", vec![value("01:30:00", 12.0)]);
     (gone.query, gone.is_silent) = ("invoices".to_owned(), true);
