@@ -9,6 +9,7 @@ mod scaled_object;
 mod secrets;
 mod strategy;
 pub(super) mod structure;
+mod values;
 
 use super::{Options, findings::Findings, rule::Rule};
 use crate::manifest::{Kind, Object};
@@ -21,9 +22,10 @@ pub(super) struct Subject<'a> {
     pub(super) options: Options,
 }
 
-const GROUPS: [&[&Rule]; 9] = [
+const GROUPS: [&[&Rule]; 10] = [
     documents::RULES,
     structure::RULES,
+    values::RULES,
     fields::RULES,
     strategy::RULES,
     external::RULES,
@@ -42,6 +44,7 @@ pub fn all() -> impl Iterator<Item = &'static Rule> {
 pub(super) fn check(subject: &Subject<'_>, findings: &mut Findings<'_>) {
     documents::check_keys(&subject.object.root, findings);
     structure::check_version(subject.object, findings);
+    values::check(subject.object, findings);
     match subject.object.kind {
         Kind::ScaledJob => {
             structure::check(subject.object, findings);

@@ -315,3 +315,53 @@ fn what_has_another_structure_is_told_and_what_a_patch_leaves_out_is_not() {
     }
     assert_eq!(structure(&object("HTTPScaledObject", "http.keda.sh/v1alpha1", "")), []);
 }
+
+/// What the API server says of each is from a kube-apiserver of Kubernetes 1.36.4 with the CRDs of KEDA 2.21.0.
+#[test]
+fn a_key_without_a_value_is_told_where_its_value_matters() {
+    let good = read("tests/lint/key-without-value/good.yaml");
+    let scaled_object = read("tests/lint/fallback-never-fires/good.yaml");
+    let authentication = "apiVersion: keda.sh/v1alpha1\nkind: TriggerAuthentication\nmetadata: {name: a}\nspec:\n  \
+                          secretTargetRef:\n    - parameter: ca\n      name: b\n      key: c\n"
+        .to_owned();
+    for (text, key, severity, why) in [
+        (&good, "  name: invoices", Severity::Error, "metadata.name has no value, and the API server refuses"),
+        (&good, "  namespace: billing", Severity::Warning, "the object goes to the namespace of whoever applies it"),
+        (&good, "  pollingInterval: 5", Severity::Warning, "KEDA polls every 30 s"),
+        (&good, "  maxReplicaCount: 10", Severity::Warning, "KEDA takes its default, 100"),
+        (
+            &good,
+            "          - name: worker",
+            Severity::Error,
+            "containers.name has no value, and the API server refuses",
+        ),
+        (&good, "            image: registry.example.com/invoices:1", Severity::Error, "refuses every Job that KEDA"),
+        (&good, "      host: db.billing.svc.cluster.local", Severity::Error, "the trigger goes without it"),
+        (&scaled_object, "    name: invoices", Severity::Error, "scaleTargetRef.name has no value, and the API server"),
+        (&authentication, "    - parameter: ca", Severity::Error, "secretTargetRef.parameter has no value, and"),
+    ] {
+        let at = text.find(key).unwrap_or_else(|| panic!("{key} in {text}"));
+        let begin = at + key.find(':').expect("a key") + 1;
+        for nothing in ["", " null", " ~"] {
+            let empty = format!("{}{nothing}{}", &text[..begin], &text[at + key.len()..]);
+            let line = empty[..begin].lines().count();
+            let findings = report(&empty, options(Version::NEWEST)).findings;
+            let found: Vec<_> = findings.iter().filter(|finding| finding.rule.name == "key-without-value").collect();
+            let [finding] = found[..] else { panic!("{key}: {findings:#?}") };
+            assert_eq!((finding.line, finding.severity), (line, severity), "{finding:?}");
+            assert!(finding.why.contains(why), "{finding:?}");
+        }
+    }
+}
+
+#[test]
+fn a_key_that_is_often_left_empty_or_is_missing_is_no_finding() {
+    let good = read("tests/lint/key-without-value/good.yaml");
+    let empty = good
+        .replace("  namespace: billing", "  namespace: billing\n  creationTimestamp: null\n  labels:\n  annotations:")
+        .replace("          - name: worker", "          - name: worker\n            command:\n            resources:");
+    assert_eq!(rules_in(&format!("{empty}status: null\n"), options(Version::NEWEST)), BTreeSet::new());
+    let template = "apiVersion: keda.sh/v1alpha1\nkind: ScaledJob\nmetadata: {name: a}\n\
+                    spec: {rollout: {strategy: gradual}, jobTargetRef: {template: {}}}\n";
+    assert_eq!(rules_in(template, options(Version::NEWEST)), BTreeSet::new());
+}

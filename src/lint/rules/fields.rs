@@ -189,15 +189,11 @@ fn check_triggers(object: &Object, findings: &mut Findings<'_>) {
     let mut names = BTreeMap::new();
     for trigger in object.triggers() {
         for (key, node) in trigger.node.get("metadata").map_or(&[][..], Node::entries) {
-            if matches!(node.value, Value::Text(_)) {
+            if matches!(node.value, Value::Text(_) | Value::Null) {
                 continue;
             }
-            let how = match node.value {
-                Value::Null => "Give it a value in quotes, or remove it.",
-                _ => "Put the value in quotes.",
-            };
             let why = format!("The metadata of a trigger is text only, so the API server refuses {}.", shown_key(key));
-            findings.add(&METADATA_NOT_TEXT, node.line, why, how);
+            findings.add(&METADATA_NOT_TEXT, node.line, why, "Put the value in quotes.");
         }
         let Some(name) = trigger.node.get("name") else { continue };
         if name.text().is_some_and(|text| !text.is_empty() && names.insert(text, name.line).is_some()) {

@@ -54,12 +54,13 @@ pub(super) fn check_version(object: &Object, findings: &mut Findings<'_>) {
 
 /// Looks at the structure of a ScaledJob or a ScaledObject.
 pub(super) fn check(object: &Object, findings: &mut Findings<'_>) {
-    let spec = object.root.get("spec");
+    let spec = object.root.get("spec").filter(|node| !node.is_null());
     require("spec", spec, is_mapping, "a mapping of keys", findings);
     require("triggers", object.spec(&["triggers"]), is_list, "a list", findings);
     for trigger in object.triggers() {
         if is_mapping(&trigger.node.value) {
-            require("metadata", trigger.node.get("metadata"), is_mapping, "a mapping of keys", findings);
+            let metadata = trigger.node.get("metadata").filter(|node| !node.is_null());
+            require("metadata", metadata, is_mapping, "a mapping of keys", findings);
             check_type(trigger, findings);
         } else {
             require("a trigger", Some(trigger.node), is_mapping, "a mapping of keys", findings);
