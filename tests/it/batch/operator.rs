@@ -177,6 +177,56 @@ async fn what_nobody_works_on_is_cancelled_at_once() {
     assert_eq!(report(&run(&database, ["work"]).await)["clap"], 4, "even one that never began");
 }
 
+/// Returns what stands in the column TOOK, of each line in which it is right-aligned.
+fn took(table: &str) -> Vec<&str> {
+    let mut lines = table.lines().skip_while(|line| !line.contains("TOOK"));
+    let end = lines.next().and_then(|heading| heading.find("TOOK")).expect("a heading") + "TOOK".len();
+    let rows = lines.take_while(|line| !line.is_empty());
+    rows.map(|line| line[..end].rsplit("  ").next().unwrap_or_default().trim()).collect()
+}
+
+/// A clap may be cancelled, marked as DEAD, or taken over, long after the last work on it ended.
+#[tokio::test]
+async fn what_an_attempt_took_is_the_time_of_its_work_or_nothing() {
+    let database = queue(Cluster::shared().await).await;
+    run(&database, ["add", "--count", "6", "--max-attempts", "1"]).await;
+    for _ in 0..2 {
+        run(&database, ["work", "--final-state", "FAILED"]).await;
+    }
+    // Three whose workers have vanished: one is cancelled, one is marked as DEAD, and one waits for that.
+    for take in 1..=3 {
+        database.execute(&format!("SELECT clap_take({take}, 'job-{take}', NULL, NULL, NULL, 60, false)")).await;
+    }
+    database
+        .execute(
+            "UPDATE clap
+                SET started_at = started_at - interval '1 h', finished_at = finished_at - interval '1 h',
+                    lease_expires_at = now() - interval '50 min', next_attempt_at = next_attempt_at - interval '1 h',
+                    unconfirmed = false;
+             UPDATE clap_attempt
+                SET started_at = started_at - interval '1 h',
+                    ended_at = CASE WHEN outcome <> 'RUNNING' THEN started_at - interval '59 min 50 s' END",
+        )
+        .await;
+    assert_eq!(run(&database, ["retry", "1"]).await.code(), Some(0));
+    assert_eq!(run(&database, ["cancel", "1", "3", "6"]).await.code(), Some(0));
+    database.execute("UPDATE clap SET lease_expires_at = now() + interval '1 h' WHERE id = 5").await;
+    run(&database, ["work"]).await;
+    database.execute("UPDATE clap SET lease_expires_at = now() - interval '50 min' WHERE id = 5").await;
+
+    assert_eq!(statuses(&database).await, "CANCELLED DEAD CANCELLED DEAD RUNNING CANCELLED");
+    let listed = run(&database, ["list"]).await.output;
+    assert_eq!(took(&listed), ["", "", "", "", "10s", "10s"], "{listed}");
+    for (id, expected) in [("1", "10s"), ("2", "10s"), ("3", ""), ("4", ""), ("5", "")] {
+        let shown = run(&database, ["show", id]).await.output;
+        assert_eq!(took(&shown), [expected], "{shown}");
+    }
+    // One that is worked on: the time so far.
+    database.execute("UPDATE clap SET lease_expires_at = now() + interval '1 h' WHERE id = 5").await;
+    assert_eq!(took(&run(&database, ["list", "--status", "running"]).await.output), ["1h00m"]);
+    assert_eq!(took(&run(&database, ["show", "5"]).await.output), ["1h00m"]);
+}
+
 /// The statement's snapshot is older than a claim that it had to wait for.
 #[tokio::test]
 async fn a_cancel_that_meets_a_claim_reaches_the_clap() {

@@ -4,8 +4,12 @@ SELECT q.id, q.status, q.iteration, q.interruptions, q.max_attempts::int AS max_
        q.cancel_requested_at IS NOT NULL AS cancel_requested,
        CASE WHEN isfinite(q.requested_at) THEN extract(epoch FROM now() - q.requested_at)::float8 END AS requested,
        CASE WHEN isfinite(q.started_at) THEN extract(epoch FROM now() - q.started_at)::float8 END AS started,
-       CASE WHEN isfinite(q.started_at) AND isfinite(coalesce(q.finished_at, now()))
-            THEN extract(epoch FROM coalesce(q.finished_at, now()) - q.started_at)::float8 END AS took,
+       (SELECT CASE WHEN a.outcome = 'LOST' OR a.outcome = 'RUNNING' AND q.lease_expires_at <= now()
+                    THEN NULL   -- nobody knows when its work ended
+                    WHEN isfinite(a.started_at) AND isfinite(coalesce(a.ended_at, now()))
+                    THEN extract(epoch FROM coalesce(a.ended_at, now()) - a.started_at)::float8 END
+          FROM clap_attempt a
+         WHERE a.session_id = q.session_id) AS took,   -- finished_at may be the time of a cancel
        CASE WHEN isfinite(q.lease_expires_at) THEN extract(epoch FROM q.lease_expires_at - now())::float8 END AS lease,
        CASE WHEN isfinite(greatest(q.next_attempt_at, q.lease_expires_at))
             THEN extract(epoch FROM greatest(q.next_attempt_at, q.lease_expires_at) - now())::float8 END AS next
