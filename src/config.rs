@@ -234,8 +234,9 @@ impl Config {
             source::merged(vec![below, variables])
         };
         let is_off = builtin::is_off(&with(Tree::default(), &Diagnostics::default()));
-        let tree = with(if is_off { Tree::default() } else { builtin::tree(&file) }, &diagnostics);
+        let mut tree = with(if is_off { Tree::default() } else { builtin::tree(&file) }, &diagnostics);
         let libpq = if file_has_databases || names_another_database(&tree) {
+            source::remove_databases_without_server(&mut tree, &diagnostics);
             None
         } else {
             let is_there = |name: &str, value: &str| name != "PGPASSFILE" || file::exists(Path::new(value));

@@ -4,7 +4,7 @@
 //! neither the lines of a YAML file nor the names of the variables that it read.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     fmt,
 };
 
@@ -161,6 +161,39 @@ fn resolved(segment: &str, parent: &[String], below: &Tree) -> Result<String, St
 /// Returns a key as a variable's name spells it, in lower case.
 fn spelt(key: &str) -> String {
     key.to_lowercase().replace(['-', '.'], "_")
+}
+
+/// Removes the databases that variables alone name without saying where they are, with a fault for each variable.
+/// Mostly it was meant for a database of the file that has another name.
+pub(crate) fn remove_databases_without_server(tree: &mut Tree, diagnostics: &Diagnostics) {
+    const DATABASES: &str = "databases";
+    let Some(ValueKind::Table(databases)) = tree.values.get_mut(DATABASES).map(|value| &mut value.kind) else { return };
+    let is_below =
+        |path: &Path, name: &str| matches!(&path[..], [first, second, ..] if first == DATABASES && second == name);
+    let variable = |place: &Location| match place {
+        Location::Variable(name) => Some(name.clone()),
+        Location::Line(_) | Location::Whole => None,
+    };
+    let mut removed = Vec::new();
+    for (name, value) in databases.iter() {
+        let ValueKind::Table(keys) = &value.kind else { continue };
+        let places = tree.places.iter().filter(|(path, _)| is_below(path, name));
+        let variables: Option<BTreeSet<String>> = places.map(|(_, place)| variable(place)).collect();
+        let has_server = ["url", "host"].iter().any(|key| keys.contains_key(*key));
+        removed.extend(variables.filter(|_| !has_server).map(|variables| (name.clone(), variables)));
+    }
+    let is_removed = |name: &str| removed.iter().any(|(other, _)| other == name);
+    databases.retain(|name, _| !is_removed(name));
+    tree.places.retain(|path, _| !removed.iter().any(|(name, _)| is_below(path, name)));
+    let known: Vec<&str> = databases.keys().map(String::as_str).collect();
+    let known =
+        if known.is_empty() { "there is no other".to_owned() } else { format!("there is {}", known.join(", ")) };
+    for (name, variables) in &removed {
+        for variable in variables {
+            let message = format!("no database has this name, and the variable gives it no host or url; {known}");
+            diagnostics.add(Location::Variable(variable.clone()), format!("{DATABASES}.{name}"), message);
+        }
+    }
 }
 
 impl Tree {
