@@ -9,6 +9,10 @@ use crate::{
     manifest::{Kind, Manifest, Object},
 };
 
+/// Follows where a command takes ScaledJobs only, and there is a ScaledObject.
+const ADVICE_FOR_SCALED_OBJECT: &str = ": this command takes ScaledJobs only; what KEDA would do with a ScaledObject now, \
+                                        `clapometer get --manifest FILE` says";
+
 /// An object, and the files that it was chosen from.
 #[derive(Debug)]
 pub(super) struct Chosen {
@@ -75,7 +79,9 @@ impl Chosen {
                 let names: Vec<&str> = sources.iter().map(|source| source.name.as_str()).take(3).collect();
                 let names = names.join(", ");
                 let only = if others.is_empty() { String::new() } else { format!(", only {}", self::names(&others)) };
-                Err(format!("there is no {} in {names}{only}{broken}", kinds.join(" and no ")))
+                let is_refused = others.iter().any(|(_, object)| object.kind == Kind::ScaledObject);
+                let advice = if is_refused { ADVICE_FOR_SCALED_OBJECT } else { "" };
+                Err(format!("there is no {} in {names}{only}{broken}{advice}", kinds.join(" and no ")))
             }
         }
     }
@@ -182,7 +188,11 @@ mod tests {
         let source = Source { name: "a.yaml".to_owned(), text: object("ScaledObject", "a") };
         let problem =
             Chosen::of(vec![source], &[Kind::ScaledJob], None, Version::NEWEST).expect_err("it is of another kind");
-        assert_eq!(problem, "there is no ScaledJob in a.yaml, only ScaledObject/a");
+        assert_eq!(
+            problem,
+            "there is no ScaledJob in a.yaml, only ScaledObject/a: this command takes ScaledJobs only; what KEDA would do \
+             with a ScaledObject now, `clapometer get --manifest FILE` says"
+        );
         let problem = chosen("kind: {{ .Values.kind }}\n", Some("a")).expect_err("a template is no object");
         assert!(problem.contains("a.yaml:1: ") && problem.contains("helm template"), "{problem}");
     }

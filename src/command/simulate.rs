@@ -74,7 +74,8 @@ const FINITE: Expected = Expected { has: f64::is_finite, otherwise: "must be a n
 
 const EXAMPLES: &str = "\
 It runs KEDA's own arithmetic over rows that arrive, polls, pods that start, claim a row, work and end. Each \
-Job works one row. It needs no cluster and no database. docs/simulate.md says what is simulated and what is not.
+Job works one row. It needs no cluster and no database. docs/simulate.md says what is simulated and what is not. \
+A ScaledObject is not simulated: clapometer get --manifest FILE says what KEDA would do with it now.
 
 Exit codes:
    0  it was simulated

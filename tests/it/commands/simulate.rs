@@ -83,7 +83,7 @@ async fn wrong_usage_says_what_is_missing() {
         )
     };
     let arrive: &[&str] = &["--arrivals", "9/m", "--duration", "40s"];
-    let cases: [(String, &[&str], &str); 15] = [
+    let cases: [(String, &[&str], &str); 16] = [
         (trigger("kafka"), &["--arrivals", "9/m"], "--duration: how long does the work on a row take?"),
         (trigger("kafka"), arrive, "--counts: does the trigger count only rows that wait"),
         (
@@ -98,6 +98,11 @@ async fn wrong_usage_says_what_is_missing() {
             "neither a rate (9/s, 9/m, 9/h or 9/d), nor a number",
         ),
         ("kind: Pod\n".to_owned(), arrive, "there is no ScaledJob"),
+        (
+            trigger("kafka").replace("ScaledJob", "ScaledObject"),
+            arrive,
+            "takes ScaledJobs only; what KEDA would do with a ScaledObject now, `clapometer get --manifest FILE` says",
+        ),
         (
             format!(
                 "{}  maxReplicaCount: ten\n",
