@@ -38,6 +38,7 @@ use std::{
     time::Duration,
 };
 
+pub(crate) use self::source::variable_name;
 pub use self::{
     admin::Admin,
     database::Database,

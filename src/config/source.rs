@@ -196,6 +196,12 @@ pub(crate) fn remove_databases_without_server(tree: &mut Tree, diagnostics: &Dia
     }
 }
 
+/// Returns the name of the variable that sets a key.
+pub(crate) fn variable_name(path: &[&str]) -> String {
+    let parts: Vec<String> = path.iter().map(|key| spelt(key).to_uppercase()).collect();
+    format!("{PREFIX}{}", parts.join("__"))
+}
+
 impl Tree {
     fn insert(&mut self, path: &[String], text: &str, place: &Location, below: &Self) {
         let Some((last, parents)) = path.split_last() else { return };

@@ -5,8 +5,14 @@ mod triggers;
 
 use std::fmt::Write;
 
-use super::{File, Findings, Outcome, edit::Change, plan::Plan};
+use super::{
+    File, Findings, Outcome,
+    configuration::{Needed, needed},
+    edit::Change,
+    plan::{Database, Plan},
+};
 use crate::{
+    config::variable_name,
     keda::version::Version,
     lint::{Finding, Options, Source, lint},
     manifest::{Manifest, Node},
@@ -112,15 +118,21 @@ fn overview(findings: &Findings<'_>, plan: &Plan) -> String {
 
 fn steps(plan: &Plan) -> String {
     let mut text = String::from("\n## What to do, in this order\n\n");
-    let needs_secrets = plan.databases.iter().any(|database| !super::configuration::needed(database).is_empty());
-    let mut steps = Vec::new();
-    if needs_secrets {
-        steps.push("Make the Secrets that *Databases* names, in clapometer's namespace. With the chart, list them under `secrets`.");
-    }
-    steps.push(
-        "Read *Triggers*: what changes there, and what is to do. Then `clapometer check --config clapometer.yaml` where the \
-         databases can be reached: it runs every query once, and shows value, relations, plan cost and what is wrong with the role.",
+    let variables = variables(plan);
+    let check = "Read *Triggers*: what changes there, and what is to do. Then, in this directory and where the databases can be \
+                 reached, `clapometer check --config clapometer.yaml`: it runs every query once, and shows value, relations, \
+                 plan cost and what is wrong with the role.";
+    let check_elsewhere = format!(
+        "{check} Where the Secrets are not mounted, as on a laptop, put the values into files of your own, and name them by \
+         variables:\n\n   ```console\n{variables}   clapometer check --config clapometer.yaml\n   ```\n"
     );
+    let mut steps = Vec::new();
+    if variables.is_empty() {
+        steps.push(check);
+    } else {
+        steps.push("Make the Secrets that *Databases* names, in clapometer's namespace. With the chart, list them under `secrets`.");
+        steps.push(&check_elsewhere);
+    }
     steps.push("Give clapometer the file `clapometer.yaml`: with the chart, under `config`.");
     steps.push("Compare, while the old triggers still run: `clapometer get QUERY --namespace NAMESPACE` shows what KEDA would get, and \
          `clapometer get --manifest FILE` what it would do with an object below `manifests/`.");
@@ -132,6 +144,18 @@ fn steps(plan: &Plan) -> String {
         line(&mut text, &format!("{number}. {step}"));
     }
     text
+}
+
+/// Returns the variables that name other files than the mounted ones, each in a line of its own before a command.
+fn variables(plan: &Plan) -> String {
+    let of_database = |database: &Database| -> String {
+        let variable = |need: Needed| {
+            let name = variable_name(&["databases", &database.name, need.key, "file"]);
+            format!("   {name}={}.{} \\\n", database.name, need.key)
+        };
+        needed(database).into_iter().map(variable).collect()
+    };
+    plan.databases.iter().map(of_database).collect()
 }
 
 fn left_as_they_are(findings: &Findings<'_>) -> String {

@@ -74,7 +74,7 @@ fn check_count(subject: &Subject<'_>, trigger: Trigger<'_>, strategy: Strategy, 
             let how = match trigger.kind() {
                 kind if SQL_TRIGGERS.contains(&kind) => {
                     "Count the rows that workers hold, too, or take `strategy: accurate`; if the SQL does that already, \
-                     say --counts outstanding."
+                     say so: `clapometer lint --counts outstanding`."
                 }
                 "external" | "external-push" if count.is_known => {
                     "Take the query outstanding-claps, or `strategy: accurate`."
