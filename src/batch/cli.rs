@@ -39,6 +39,30 @@ Exit codes of `work`:
   75  the lease or the database was lost      78  configuration
  143  SIGTERM; what was held was given back";
 
+const ADD_EXAMPLES: &str = "\
+Examples:
+  postgres-batch add --count 60 --duration 10
+  postgres-batch add --key invoice-7 --payload '{\"invoice\": 7}'";
+
+const WORK_EXAMPLES: &str = "\
+Without PROGRAM the work is a wait of as many seconds as `add --duration` said. With one there is no \
+wait: the program finds that number in CLAP_DURATION_SECONDS, the payload in CLAP_PAYLOAD, and both as \
+JSON on its standard input.
+
+Examples:
+  postgres-batch work
+  postgres-batch work --lease 30s --timeout 10m -- sh -c 'echo invoice $CLAP_PAYLOAD'";
+
+const LIST_EXAMPLES: &str = "\
+Examples:
+  postgres-batch list --status failed,dead --since 1h
+  postgres-batch list --limit 10 --json";
+
+const MIGRATE_EXAMPLES: &str = "\
+Examples:
+  postgres-batch migrate up
+  postgres-batch --schema billing migrate status";
+
 const USAGE: &str = "\
 postgres-batch [work] [OPTIONS] [-- PROGRAM...]
        postgres-batch [--schema NAME] COMMAND";
@@ -126,6 +150,7 @@ pub enum Command {
     /// Claim one clap and do its work (the default)
     Work(Box<WorkArguments>),
     /// Create or inspect the tables
+    #[command(after_help = MIGRATE_EXAMPLES)]
     Migrate {
         /// The action.
         #[command(subcommand)]
@@ -188,13 +213,14 @@ pub enum MigrateAction {
 
 /// `add`.
 #[derive(Debug, Args)]
+#[command(after_help = ADD_EXAMPLES)]
 pub struct AddArguments {
     /// The number of requests to add, all alike
     #[arg(long, default_value_t = 1, value_parser = whole::<i32>(1..=100_000), value_name = "N",
           conflicts_with = "key")]
     pub count: i32,
 
-    /// The duration of the seed's work, which is a wait
+    /// How long `work` without a program waits, in seconds; a program finds the number in CLAP_DURATION_SECONDS
     #[arg(long = "duration", default_value_t = 0, value_parser = whole::<i32>(0..=i32::MAX.into()), value_name = "SECONDS")]
     pub duration_seconds: i32,
 
@@ -217,6 +243,7 @@ pub struct AddArguments {
 
 /// `list`.
 #[derive(Debug, Args)]
+#[command(after_help = LIST_EXAMPLES)]
 pub struct ListArguments {
     /// Only these states
     #[arg(long, value_delimiter = ',', ignore_case = true, value_name = "STATUS")]
@@ -283,6 +310,7 @@ pub struct PruneArguments {
 
 /// `work`.
 #[derive(Debug, Args)]
+#[command(after_help = WORK_EXAMPLES)]
 pub struct WorkArguments {
     /// The time for which a clap belongs to this worker after each heartbeat
     #[arg(long, env = "POSTGRES_BATCH_LEASE", hide_env_values = true, default_value = "60s", value_parser = duration, value_name = "DURATION")]

@@ -21,8 +21,10 @@ Examples:
 
 /// Print the configuration in force, with defaults, without secrets
 ///
-/// Connects to nothing. The output is a valid configuration, except that secrets are redacted. It
-/// includes the queries of query files; the faults of such a file go to standard error.
+/// Connects to nothing, but reads the files and variables that the configuration refers to, such as
+/// password files: a missing one is exit code 78. The output is a valid configuration, except that
+/// secrets are redacted. It includes the queries of query files; the faults of such a file go to
+/// standard error.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct PrintConfig {

@@ -35,8 +35,8 @@ Exit codes:
 Examples:
   clapometer migrate deploy/ --out migrated
   helm template ./chart | clapometer migrate --out migrated
-  kubectl get scaledjobs,scaledobjects,triggerauthentications -A -o yaml \\
-    | clapometer migrate --out migrated";
+  kubectl get scaledjobs,scaledobjects,triggerauthentications,clustertriggerauthentications \\
+    -A -o yaml | clapometer migrate --out migrated";
 
 /// Turn triggers of KEDA's type postgresql into clapometer's
 #[derive(Debug, Args)]
