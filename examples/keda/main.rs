@@ -154,7 +154,11 @@ async fn main() -> ExitCode {
     for fault in &faults {
         println!("  WRONG: {fault}");
     }
-    if faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if !faults.is_empty() {
+        return ExitCode::FAILURE;
+    }
+    println!("  Next: a queue of your own, with `clapometer init`: README.md, \"I have a queue\"");
+    ExitCode::SUCCESS
 }
 
 /// Tells a panic in one sentence. The test kit, which starts the programs, ends by one when it has waited in vain.
@@ -261,9 +265,19 @@ fn kill_one(board: &mut Board, jobs: &Jobs, claps: &[Clap]) -> bool {
     true
 }
 
+/// Returns whether a worker says that it fails because the demo told it to.
+fn is_planned(message: &str) -> bool {
+    message.starts_with("FAIL_FIRST=")
+}
+
 fn tell(board: &mut Board, event: &Event) {
     match event {
         Event::Ended { report, .. } if report["outcome"] == "SUCCESS" && report["iteration"] == 1 => {}
+        Event::Ended { job, report, .. } if report["message"].as_str().is_some_and(is_planned) => {
+            // Short enough for a terminal of 80 columns, as what a kill leads to.
+            let failed = format!("{job}: clap {} failed, as planned; a new Job does it", report["clap"]);
+            board.striking_event(Style::Warning, &failed);
+        }
         Event::Ended { job, report, consequence } => {
             let message = report["message"].as_str().unwrap_or_default();
             let attempt = match (&report["clap"], &report["iteration"]) {
@@ -274,7 +288,7 @@ fn tell(board: &mut Board, event: &Event) {
             board.striking_event(style, &format!("{job}: {attempt}{message} ({consequence})"));
         }
         Event::Killed { job } => {
-            let gone = format!("{job}: its pod is gone, its clap stays held until the lease ends; a new pod follows");
+            let gone = format!("{job}: its pod is gone; the next waits for the lease");
             board.striking_event(Style::Warning, &gone);
         }
     }
@@ -357,6 +371,8 @@ impl Summary {
         println!();
         println!("  claps      {} in {:.0} s", list(claps), took.as_secs_f64());
         println!("  attempts   {}", list(attempts));
+        let killed = if self.lost() > 0 { "; LOST: its pod was killed, and the next one did it" } else { "" };
+        println!("             FAILED: as planned{killed}");
         println!(
             "  Jobs       {} created: {} complete, {} failed; {} at most at a time; {} pods",
             jobs.len(),
