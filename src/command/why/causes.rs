@@ -87,10 +87,15 @@ impl Story<'_> {
             if causes.len() > LATER_CAUSES + 1 {
                 causes.drain(1..causes.len() - LATER_CAUSES);
             }
+            let latest = causes.len().saturating_sub(1);
+            let lasts = self.is_now && ended_at.is_none();
             let told = causes.into_iter().enumerate().map(|(index, (at, reason, step))| {
+                let at = self.time(at);
                 let failed = match index {
-                    0 => format!("Database {database} had failed at {}", self.time(at)),
-                    _ => format!("It failed for another reason at {}", self.time(at)),
+                    0 if lasts => format!("Database {database} has failed since {at}"),
+                    0 => format!("Database {database} had failed at {at}"),
+                    _ if lasts && index == latest => format!("Now, since {at}, it fails for another reason"),
+                    _ => format!("It failed for another reason at {at}"),
                 };
                 match step {
                     Some(step) => format!("{failed}. {}", printable(step)),

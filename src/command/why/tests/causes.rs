@@ -195,3 +195,25 @@ fn the_first_cause_of_an_outage_comes_first_and_each_is_told_once() {
     let page = told(vec![("03:04:00", down("unreachable", step)), ("03:12:01", down("lagging", None))]);
     assert!(page.contains("had failed at 03:04:00. No answer in time.") && !page.contains("lag"), "{page}");
 }
+
+#[test]
+fn a_report_about_now_says_that_an_outage_lasts_and_what_is_wrong_now() {
+    let told = |end: Option<(&str, Incident)>| {
+        let changes = vec![value("01:30:00", 12.0), away("03:05:00")];
+        let mut asked = history("03:12:00", vec![trigger("00:10:00", "03:11:58", changes)]);
+        asked.now = at("03:12:00");
+        let fails =
+            [("03:04:00", down("lagging", None)), ("03:10:00", down("unreachable", Some("No answer in time.")))];
+        let incidents = fails.into_iter().chain(end);
+        asked.incidents = incidents.map(|(time, incident)| Happening { at: at(time), incident }).collect();
+        let (begins_at, at) = (at("03:12:00"), at("03:12:00"));
+        let story = Story { namespace: "billing", name: "invoices", begins_at, at, is_now: true, outlook: None };
+        let answered = [Answered { address: "a:1".to_owned(), history: Ok(asked) }];
+        flat(&story.page(&answered, ColorChoice::Plain))
+    };
+    let page = told(None);
+    assert!(page.contains("Database claps has failed since 03:04:00: the database is a standby"), "{page}");
+    assert!(page.contains("Now, since 03:10:00, it fails for another reason. No answer in time."), "{page}");
+    let page = told(Some(("03:11:59", Incident::DatabaseUp { database: "claps".to_owned() })));
+    assert!(page.contains("had failed at 03:04:00") && page.contains("It answered again at 03:11:59."), "{page}");
+}
