@@ -2,8 +2,8 @@
 
 use time::{Duration, OffsetDateTime, PrimitiveDateTime, Time, UtcOffset, format_description::well_known::Rfc3339};
 
-/// Reads RFC 3339, or `HH:MM` in local time: the latest one past. No text is now. Returns the beginning of the moment
-/// and its end: without seconds, a whole minute is meant.
+/// Reads RFC 3339, or `HH:MM[:SS]` in local time: the latest one past. No text is now. Returns the beginning of the
+/// moment and its end: without seconds, a whole minute is meant.
 ///
 /// # Errors
 /// Says what the text must be.
@@ -21,7 +21,7 @@ pub(super) fn read(
             false => Err("--at: is in the future; nothing is known of that".to_owned()),
         };
     }
-    let time = clock(text).ok_or("--at: must be HH:MM, or RFC 3339 such as 2026-11-29T03:12:00+01:00")?;
+    let time = clock(text).ok_or("--at: must be HH:MM, HH:MM:SS, or RFC 3339 such as 2026-11-29T03:12:00+01:00")?;
     let today = local_now.date();
     let on = |days_ago: i64| {
         let local = PrimitiveDateTime::new(today - Duration::days(days_ago), time);

@@ -66,7 +66,7 @@ async fn the_process_that_was_asked_tells_it_and_the_others_say_that_they_were_n
 async fn wrong_usage_is_said() {
     for (arguments, expected) in [
         (&["invoices"][..], "must be NAMESPACE/NAME"),
-        (&["a/b", "--at", "yesterday"], "--at: must be HH:MM, or RFC 3339"),
+        (&["a/b", "--at", "yesterday"], "--at: must be HH:MM, HH:MM:SS, or RFC 3339"),
         (&["a/b", "--since", "2d"], "up to 24h"),
         (&["a/b", "--admin-address", "no-port"], "must be HOST:PORT"),
         (&["a/b", "--manifest", "missing.yaml"], "--manifest: cannot read missing.yaml"),
