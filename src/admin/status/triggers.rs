@@ -1,6 +1,6 @@
 //! The triggers, as the page tells them: what KEDA was told about each, and the effect of that in words.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use tokio::time::Instant;
 
@@ -51,12 +51,19 @@ pub(super) fn explain_changes(events: &mut [Event], triggers: &[Trigger]) {
 
 /// Notes for each trigger that it asked for another query before, unless its metadata changed again since.
 pub(super) fn note_other_queries(triggers: &mut [Trigger], others: &[OtherQuery], clock: &Clock) {
-    for OtherQuery { at, namespace, name, query, before } in others {
-        let is_of =
-            |trigger: &&mut Trigger| (&trigger.namespace, &trigger.name, &trigger.query) == (namespace, name, query);
+    let mut latest: HashMap<(&str, &str, &str), &OtherQuery> = HashMap::new();
+    // They come with the latest first.
+    for other in others {
+        latest.entry((&other.namespace, &other.name, &other.query)).or_insert(other);
+    }
+    for trigger in triggers {
+        let Some(OtherQuery { at, query, before, .. }) =
+            latest.get(&(trigger.namespace.as_str(), trigger.name.as_str(), trigger.query.as_str()))
+        else {
+            continue;
+        };
         let at = clock.moment(*at);
-        let is_latest = |trigger: &&mut Trigger| trigger.changed.as_ref().is_none_or(|change| change.at.age > at.age);
-        if let Some(trigger) = triggers.iter_mut().find(is_of).filter(is_latest) {
+        if trigger.changed.as_ref().is_none_or(|change| change.at.age > at.age) {
             let numbers = format!("query {before} to {query}");
             trigger.changed = Some(TriggerChange { at, keys: "query".to_owned(), numbers });
         }
