@@ -17,7 +17,8 @@ VALIDATORS = [jsonschema.Draft7Validator, jsonschema.Draft202012Validator]
 # Bad configurations that satisfy the schema, by what a schema cannot know; `clapometer check` refuses them.
 BEYOND = {
     "the environment": {
-        "libpq-environment", "libpq-url", "variable-nonsense", "variables", "variables-replace-a-section",
+        "libpq-environment", "libpq-url", "variable-nonsense", "variable-of-no-database", "variables",
+        "variables-replace-a-section",
     },
     "files that are referred to": {"certificate-by-reference", "certificates"},
     "rules between keys": {

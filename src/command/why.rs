@@ -52,7 +52,7 @@ pub(super) struct Why {
     /// The ScaledJob or ScaledObject
     #[arg(value_name = "NAMESPACE/NAME", value_parser = object)]
     object: (String, String),
-    /// The moment: RFC 3339, or HH:MM[:SS] in local time, which is the latest one past [default: now]
+    /// The moment: RFC 3339, HH:MM or HH:MM:SS in local time, which is the latest one past [default: now]
     #[arg(long, value_name = "TIME")]
     at: Option<String>,
     /// The time before the moment that is shown, too, such as 30m or 6h
