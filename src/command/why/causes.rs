@@ -5,7 +5,7 @@ use time::OffsetDateTime;
 use super::story::{State, Story, held};
 use crate::{
     reading::stalled_rows,
-    recorder::{DroppedState, Event, History, Incident, RejectedFile, Served, TriggerHistory},
+    recorder::{DroppedState, Event, Happening, History, Incident, RejectedFile, Served, TriggerHistory},
     remedy,
     terminal::text::{number, plural, printable},
 };
@@ -88,7 +88,11 @@ impl Story<'_> {
                 causes.drain(1..causes.len() - LATER_CAUSES);
             }
             let latest = causes.len().saturating_sub(1);
-            let lasts = self.is_now && ended_at.is_none();
+            let is_end = |happening: &Happening| {
+                happening.at > self.at
+                    && matches!(&happening.incident, Incident::DatabaseUp { database: name } if name == database)
+            };
+            let lasts = self.is_now && ended_at.is_none() && !history.incidents.iter().any(is_end);
             let told = causes.into_iter().enumerate().map(|(index, (at, reason, step))| {
                 let at = self.time(at);
                 let failed = match index {

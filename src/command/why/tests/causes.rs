@@ -198,8 +198,8 @@ fn the_first_cause_of_an_outage_comes_first_and_each_is_told_once() {
 
 #[test]
 fn a_report_about_now_says_that_an_outage_lasts_and_what_is_wrong_now() {
-    let told = |end: Option<(&str, Incident)>| {
-        let changes = vec![value("01:30:00", 12.0), away("03:05:00")];
+    let told = |end: Option<(&str, Incident)>, later: Option<Change>| {
+        let changes = [value("01:30:00", 12.0), away("03:05:00")].into_iter().chain(later).collect();
         let mut asked = history("03:12:00", vec![trigger("00:10:00", "03:11:58", changes)]);
         asked.now = at("03:12:00");
         let fails =
@@ -211,9 +211,13 @@ fn a_report_about_now_says_that_an_outage_lasts_and_what_is_wrong_now() {
         let answered = [Answered { address: "a:1".to_owned(), history: Ok(asked) }];
         flat(&story.page(&answered, ColorChoice::Plain))
     };
-    let page = told(None);
+    let page = told(None, None);
     assert!(page.contains("Database claps has failed since 03:04:00: the database is a standby"), "{page}");
     assert!(page.contains("Now, since 03:10:00, it fails for another reason. No answer in time."), "{page}");
-    let page = told(Some(("03:11:59", Incident::DatabaseUp { database: "claps".to_owned() })));
+    let up = |time| Some((time, Incident::DatabaseUp { database: "claps".to_owned() }));
+    let page = told(up("03:11:59"), None);
     assert!(page.contains("had failed at 03:04:00") && page.contains("It answered again at 03:11:59."), "{page}");
+    let page = told(up("03:11:50"), Some(value("03:11:55", 40.0)));
+    let (_, different) = page.split_once("It was different from 03:05:00").expect("it is over");
+    assert!(different.contains("Database claps had failed at 03:04:00") && !different.contains("Now, since"), "{page}");
 }
