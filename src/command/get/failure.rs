@@ -106,11 +106,11 @@ fn connection_advice(message: &str, is_secure: bool) -> &'static str {
     }
     if message.contains("dns error") {
         return "this name is not known here: check its spelling; a name of the cluster is known in the cluster only, and \
-                `kubectl port-forward service/clapometer 9090` with `--address 127.0.0.1:9090` brings the scaler here";
+                `kubectl -n clapometer port-forward service/clapometer 9090` with `--address 127.0.0.1:9090` brings the scaler here";
     }
     if message.contains("refused") || message.contains("timed out") {
         return "nothing answers there: check --address, and that the scaler runs; in a cluster, \
-                `kubectl port-forward service/clapometer 9090` brings it here";
+                `kubectl -n clapometer port-forward service/clapometer 9090` brings it here";
     }
     if is_secure {
         return "the connection broke: see the scaler's log; does it accept the client certificate?";

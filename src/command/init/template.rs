@@ -37,7 +37,7 @@ pub(super) fn of(place: &Place, table: &Table) -> Parts {
     Parts {
         found: vec![format!(
             "{} is a table of your own: nobody but you knows what its rows mean. The open questions below are comments, \
-             and `clapometer check` lists those in the SQL that are left.",
+             and `clapometer check` says which of them are left.",
             table.name_in_sql
         )],
         config: configuration::text(place, &queries(&name, table, &columns)),
@@ -61,10 +61,9 @@ fn queries(name: &str, table: &Table, columns: &str) -> String {
          WHERE /* Which rows wait, or does a worker hold? Not those that are done */\n            \
          LIMIT {LIMIT}) AS open\n    \
          value_column: outstanding\n    \
-         # Does a worker run until it is stopped? Then it must stay while it holds a row:\n    \
-         #   activity_column: outstanding\n    \
-         # Does it take one row and exit? Then none may start that finds nothing:\n    \
-         #   activity_column: claimable\n    \
+         # Does a worker run until it is stopped? Then it must stay while it holds a row: outstanding.\n    \
+         # Does it take one row and exit? Then none may start that finds nothing: claimable.\n    \
+         activity_column: # Which of the two?\n    \
          # Does a number change by the clock alone, such as when a retry is due? docs/notify.md has an example:\n    \
          #   next_change: the column of the SQL that says when the next one does\n"
     )

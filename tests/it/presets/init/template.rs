@@ -3,6 +3,9 @@
 use super::{COMMAND, init, printed, role};
 use crate::support::{cluster::Cluster, database::Database, executable::Executable};
 
+/// The question that decides whether KEDA starts anything.
+const ACTIVITY: &str = "activity_column: # Which of the two?";
+
 /// A part for a table, to be read by the role that each cluster has.
 async fn part_of(database: &Database<'_>, table: &str, part: &str) -> String {
     let arguments = ["--table", table, "--role", "scaler", "--print", part];
@@ -24,8 +27,14 @@ async fn a_template_counts_nothing_until_its_questions_are_answered() {
     let database = Database::empty(Cluster::shared().await).await;
     database.execute("CREATE TABLE jobs (id bigint)").await;
     let config = part_of(&database, "jobs", "config").await;
-    let check = Executable::clapometer(["check", "--config", "c.yaml"]).file("c.yaml", &config);
-    let checked = check.file("clapometer.password", &database.scaler().password).finish(COMMAND).await;
+    let check = async |config: &str| {
+        let check = Executable::clapometer(["check", "--config", "c.yaml"]).file("c.yaml", config);
+        check.file("clapometer.password", &database.scaler().password).finish(COMMAND).await
+    };
+    let checked = check(&config).await;
+    assert_eq!(checked.code(), Some(78), "{}", checked.output);
+    assert!(checked.errors.contains("queries.jobs.activity_column: is empty; give it a value"), "{}", checked.errors);
+    let checked = check(&config.replace(ACTIVITY, "activity_column: claimable")).await;
     assert_eq!(checked.code(), Some(1), "{}", checked.output);
     let words: Vec<&str> = checked.output.split_whitespace().collect();
     let questions = "2 questions are open in queries.jobs.sql: Which rows could a worker take now? Which rows wait, \
@@ -48,6 +57,7 @@ async fn a_template_with_answers_counts_and_the_index_that_it_names_serves_it() 
     database.execute(&format!("CREATE INDEX{}", index.lines().next().unwrap())).await;
     database.execute("VACUUM ANALYZE jobs").await;
     database.execute("GRANT SELECT ON jobs TO scaler").await;
+    let template = template.replace(ACTIVITY, "activity_column: outstanding");
     let config = template.replace("/* Which rows could a worker take now? */", "state = 'ready'").replace(
         "/* Which rows wait, or does a worker hold? Not those that are done */",
         "state <> 'done' AND run_after <= now()",
