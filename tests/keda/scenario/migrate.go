@@ -210,7 +210,8 @@ func (w *World) migrated(ctx context.Context) (string, error) {
 		}
 		written[name] = string(text)
 	}
-	commands := regexp.MustCompile("(?s)```console\n(.*?)```").FindStringSubmatch(written["report.md"])
+	// The command that checks without the Secrets is part of a list, and indented.
+	commands := regexp.MustCompile("(?ms)^```console\n(.*?)^```").FindStringSubmatch(written["report.md"])
 	if commands == nil {
 		return "", fmt.Errorf("the report has no command that copies the password:\n%s", written["report.md"])
 	}
