@@ -38,11 +38,6 @@ const NOTIFY: &str = "notify: {channel: claps, resync: 30s}";
 const ROWS: &str = "CREATE TABLE rows (); GRANT SELECT ON rows TO scaler;
     INSERT INTO rows SELECT FROM generate_series(1, 3)";
 
-fn lines(serving: &Serving, message: &str) -> usize {
-    let log = serving.process.log();
-    log.iter().filter(|line| line["message"].as_str().is_some_and(|text| text.starts_with(message))).count()
-}
-
 #[tokio::test]
 async fn a_promoted_standby_is_found_within_two_seconds_when_its_primary_is_killed() {
     let primary = Cluster::with_settings(Settings::default().durable()).await;
@@ -59,7 +54,8 @@ async fn a_promoted_standby_is_found_within_two_seconds_when_its_primary_is_kill
     standby.catches_up_with(&primary).await;
 
     // On a busy machine the first connection may have failed, too.
-    let outages = || (lines(&serving, "database fails"), lines(&serving, "database answers again"));
+    let outages =
+        || (serving.process.count_logged("database fails"), serving.process.count_logged("database answers again"));
     let (fails, answers) = outages();
     primary.kill().await;
     scaler.refuses(&rows, Code::Unavailable, SOON).await;
@@ -73,6 +69,7 @@ async fn a_promoted_standby_is_found_within_two_seconds_when_its_primary_is_kill
         .await
         .unwrap();
     scaler.reaches(&rows, 5.0, RECOVERY).await;
+    wait::eventually("the log has the end", SOON, || outages().1 > answers).await;
     assert_eq!(outages(), (fails + 1, answers + 1), "{}", serving.process.errors());
 }
 
@@ -144,7 +141,7 @@ async fn on_a_standby_readings_are_polled_and_that_is_said_once_until_it_is_prom
     let serving = serving(database.name(), &[standby.port()], "").await;
     let scaler = Scaler::at(serving.grpc);
     scaler.reaches(&trigger("rows", &[]), 3.0, SOON).await;
-    wait::eventually("it is said", SOON, || lines(&serving, "notifications do not arrive") == 1).await;
+    wait::eventually("it is said", SOON, || serving.process.count_logged("notifications do not arrive") == 1).await;
 
     // Polled: far sooner than `resync`, without a notification.
     database.execute("INSERT INTO rows DEFAULT VALUES").await;
@@ -153,12 +150,12 @@ async fn on_a_standby_readings_are_polled_and_that_is_said_once_until_it_is_prom
     // Several attempts to listen later it has not been said again.
     let refusals = || standby.log().matches("cannot execute LISTEN during recovery").count();
     wait::eventually("three attempts", Duration::from_secs(20), || refusals() >= 3).await;
-    assert_eq!(lines(&serving, "notifications do not arrive"), 1, "{}", serving.process.errors());
+    assert_eq!(serving.process.count_logged("notifications do not arrive"), 1, "{}", serving.process.errors());
     assert_eq!(admin::metric(serving.admin, "clapometer_listen_up").await, 0.0);
 
     standby.promote().await;
     wait::eventually("notifications arrive", Duration::from_secs(20), || {
-        lines(&serving, "notifications arrive again") == 1
+        serving.process.count_logged("notifications arrive again") == 1
     })
     .await;
     scaler.reaches(&trigger("rows", &[]), 4.0, RECOVERY).await;

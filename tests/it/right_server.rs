@@ -314,7 +314,7 @@ async fn a_standby_further_behind_than_max_lag_is_no_source() {
         let answer = scaler.value(&rows).await;
         assert!(answer.is_err(), "{answer:?} from a standby that is behind");
     }
-    assert!(serving.process.errors().contains("lagging"), "{}", serving.process.errors());
+    wait::eventually("the log says so", SOON, || serving.process.errors().contains("lagging")).await;
     standby.resume_replay().await;
     scaler.reaches(&rows, 61.0, RECOVERY).await;
 

@@ -331,7 +331,10 @@ async fn every_way_a_network_breaks_is_an_error_in_time_and_heals() {
         fixture.scaler.reaches(&pending_claps(), ROWS, RECOVERY).await;
     }
     poller.saw_only(&[Code::DeadlineExceeded, Code::Unavailable]).await;
-    assert_eq!(fixture.logged("database answers again"), fixture.logged("database fails"));
+    wait::eventually("the log has the end of each outage", RECOVERY, || {
+        fixture.logged("database answers again") == fixture.logged("database fails")
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -16,7 +16,7 @@ pub(crate) use self::mount::Mount;
 use crate::support::{
     admin,
     certificates::{Certificates, Identity},
-    executable::{Executable, Running, Serving},
+    executable::{Executable, Serving},
     grpc::{Scaler, trigger},
     wait,
 };
@@ -89,11 +89,6 @@ pub(crate) fn client(address: SocketAddr, authority: &str, identity: Option<&Ide
     Scaler::over(endpoint.connect_lazy())
 }
 
-fn count(process: &Running, message: &str) -> usize {
-    let says = |line: &Value| line["message"].as_str().is_some_and(|text| text.starts_with(message));
-    process.log().iter().filter(|line| says(line)).count()
-}
-
 #[tokio::test]
 async fn keda_is_answered_over_tls_1_2_and_1_3_with_h2_agreed() {
     let fixture = MutualTls::new().await;
@@ -153,8 +148,10 @@ async fn a_client_that_cannot_prove_to_be_keda_is_not_answered() {
     fixture.answers(&fixture.keda()).await;
     assert_eq!(fixture.metric("grpc_server_handled_total").await, 1.0);
     let reasons = ["no_certificate", "unknown_authority", "expired", "name", "certificate"];
-    let lines = count(&fixture.serving.process, "TLS handshakes failed");
-    assert!((1..=reasons.len() + 1).contains(&lines), "strangers can fill the log: {lines}");
+    wait::eventually("the log says so", RELOAD, || fixture.serving.process.count_logged("TLS handshakes failed") > 0)
+        .await;
+    let lines = fixture.serving.process.count_logged("TLS handshakes failed");
+    assert!(lines <= reasons.len() + 1, "strangers can fill the log: {lines}");
     let page = admin::get(fixture.serving.admin, "/metrics").await;
     for reason in reasons {
         let series = format!("clapometer_tls_handshake_failures_total{{reason=\"{reason}\"}} ");
@@ -263,7 +260,7 @@ async fn a_bad_certificate_is_told_once_and_the_last_good_one_stays() {
         fixture.mount.swap(files);
         let told = index + 1;
         wait::eventually("the fault is told", RELOAD, || {
-            count(&fixture.serving.process, "configuration not reloaded") == told
+            fixture.serving.process.count_logged("configuration not reloaded") == told
         })
         .await;
         assert_eq!(fixture.metric("clapometer_config_valid").await, 0.0);
@@ -271,7 +268,7 @@ async fn a_bad_certificate_is_told_once_and_the_last_good_one_stays() {
     }
     // Two more looks at the files, which nothing shows: what was logged must not be logged again.
     tokio::time::sleep(Duration::from_secs(5)).await;
-    assert_eq!(count(&fixture.serving.process, "configuration not reloaded"), bad.len());
+    assert_eq!(fixture.serving.process.count_logged("configuration not reloaded"), bad.len());
     let rejected = fixture.metric("clapometer_config_reloads_total{result=\"rejected\"}").await;
     assert_eq!(rejected, 4.0, "the metric counts each once");
 

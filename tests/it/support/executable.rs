@@ -19,6 +19,9 @@ use super::{processes, tempdir, terminal::Terminal, wait};
 /// The bound from exec to ready: it takes milliseconds, but a busy machine starts a debug build slowly.
 const READY: Duration = Duration::from_secs(20);
 
+/// How long a line of the log may take to be there after the answer that it is about.
+const LOGGED: Duration = Duration::from_secs(10);
+
 /// A command to be started, in a directory of its own.
 pub(crate) struct Executable {
     directory: PathBuf,
@@ -247,6 +250,16 @@ impl Running {
     pub(crate) fn count_logged(&self, message: &str) -> usize {
         let begins = |line: &Value| line["message"].as_str().is_some_and(|text| text.starts_with(message));
         self.log().into_iter().filter(begins).count()
+    }
+
+    /// Waits until the log has as many such lines as it must have: it is written beside the answers.
+    ///
+    /// # Panics
+    /// When it has more, or not as many soon.
+    pub(crate) async fn logs(&self, message: &str, times: usize) {
+        let what = format!("{times} lines of the log begin with {message:?}");
+        wait::eventually(&what, LOGGED, || self.count_logged(message) >= times).await;
+        assert_eq!(self.count_logged(message), times, "{message:?} in:\n{}", self.errors());
     }
 
     /// Returns a line of `/proc/PID/status` (`VmRSS`, `VmHWM`), in bytes.

@@ -117,6 +117,14 @@ impl Fixture {
         self.serving.process.count_logged(message)
     }
 
+    /// Waits until the log has as many such lines as it must have.
+    ///
+    /// # Panics
+    /// When it has more, or not as many soon.
+    pub(crate) async fn logs(&self, message: &str, times: usize) {
+        self.serving.process.logs(message, times).await;
+    }
+
     /// Replaces the configuration file.
     pub(crate) fn write(&self, configuration: &str) {
         write(&self.serving.process, "clapometer.yaml", configuration);
