@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    io,
     net::SocketAddr,
     sync::{
         Arc,
@@ -69,7 +70,7 @@ impl HeldConnection {
         let (reader, mut writer) = tokio::io::split(io);
         let settings = frame(SETTINGS, 0, 0, &[&[0, 4], &window.to_be_bytes()[..]].concat());
         let all_windows = frame(WINDOW_UPDATE, 0, 0, &[0x3f, 0, 0, 0]);
-        writer.write_all(&[PREFACE, &settings, &all_windows].concat()).await.unwrap();
+        say(&mut writer, &[PREFACE, &settings, &all_windows].concat()).await.unwrap();
         let writer = Arc::new(Mutex::new(writer));
         let (ends, messages) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
         let reading = tokio::spawn(answer_pings(reader, Arc::clone(&writer), Arc::clone(&ends), Arc::clone(&messages)));
@@ -104,7 +105,7 @@ impl HeldConnection {
 
     /// Says this. The server may have closed the connection.
     pub(super) async fn say(&self, bytes: &[u8]) {
-        let _ = self.writer.lock().await.write_all(bytes).await;
+        let _ = say(&mut *self.writer.lock().await, bytes).await;
     }
 }
 
@@ -212,6 +213,12 @@ impl OtherClient {
     }
 }
 
+/// Writes all of this to the socket: TLS keeps what the socket does not take at once.
+async fn say(writer: &mut Writer, bytes: &[u8]) -> io::Result<()> {
+    writer.write_all(bytes).await?;
+    writer.flush().await
+}
+
 /// Reads until the end, answers pings, and counts messages that repeat none and ends of calls.
 async fn answer_pings(
     reader: ReadHalf<Box<dyn Io>>,
@@ -230,7 +237,9 @@ async fn answer_pings(
         }
         let (kind, flags) = (head[3], head[4]);
         if kind == PING && flags & ACK == 0 {
-            let _ = writer.lock().await.write_all(&frame(PING, ACK, 0, &payload)).await;
+            // On a task of its own: who has the writer may have to wait until more is read.
+            let (writer, answer) = (Arc::clone(&writer), frame(PING, ACK, 0, &payload));
+            tokio::spawn(async move { say(&mut *writer.lock().await, &answer).await });
         }
         let stream = [head[5], head[6], head[7], head[8]];
         if kind == DATA && length > 0 && latest.get(&stream) != Some(&payload) {
