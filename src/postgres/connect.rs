@@ -318,9 +318,13 @@ async fn transport(connection: &Connection, largest_message: usize) -> Result<Tr
     Ok(Transport { tls, sslmode: connection.sslmode, sslnegotiation: connection.sslnegotiation, largest_message })
 }
 
-/// Returns a driver's error with its causes: on its own it prints only "db error" or "error connecting to server".
+/// Returns a driver's error with its causes: on its own it prints only "error connecting to server", or "db error"
+/// before what the server says.
 pub fn explain(error: &tokio_postgres::Error) -> String {
     let mut text = error_chain(error);
+    if let Some(said) = text.strip_prefix("db error: ") {
+        text = said.to_owned();
+    }
     // The names in the certificate of an unknown server are not for our log.
     if let Some(at) = text.find("; certificate is only valid for") {
         text.truncate(at);
