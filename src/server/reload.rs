@@ -176,44 +176,41 @@ impl Reload {
         let (now, then) = (&self.config.query_files, &before.query_files);
         let news = query_files::report(now, then, &self.metrics, &self.reloads);
         let is_changed = &self.config != before;
-        let (result, is_valid, reloaded) = match problem {
-            None => {
-                let changed = self.config.changes_since(before, files);
-                if is_changed || news == News::Nothing {
-                    tracing::info!(changed, "configuration reloaded");
-                }
-                ("applied", true, Reloaded::Applied(changed))
-            }
-            Some(problem) => {
-                if is_changed {
-                    let changed = self.config.changes_since(before, files);
-                    tracing::info!(changed, "query files reloaded");
-                }
-                if self.rejected.as_ref() != Some(problem) || !is_changed && news == News::Nothing {
-                    tracing::error!(
-                        problem = problem.text,
-                        "configuration not reloaded; the last good one stays in force"
-                    );
-                }
-                ("rejected", false, Reloaded::Rejected(problem.shown.clone()))
-            }
-        };
+        let changed = self.config.changes_since(before, files);
         if problem.is_none() {
             self.note_files(files);
         }
+        // The log comes last, and the metrics before it: who has seen them finds the rest. A rejected query file is
+        // noted already, and with it nothing else may have happened.
+        if problem.is_some() || is_changed || news != News::Rejected {
+            self.note(problem, &changed);
+        }
+        let result = if problem.is_none() { "applied" } else { "rejected" };
         self.metrics.reloads.get_or_create(&ReloadLabels { result }).inc();
         self.metrics.reloaded_at.get_or_create(&ReloadLabels { result }).set(since_1970().as_secs_f64());
-        self.metrics.config_valid.set(is_valid);
-        if problem.is_none() && !is_changed && news == News::Rejected {
-            // It is noted, and nothing else happened.
-            return;
+        self.metrics.config_valid.set(problem.is_none());
+        match problem {
+            None if is_changed || news == News::Nothing => tracing::info!(changed, "configuration reloaded"),
+            Some(_) if is_changed => tracing::info!(changed, "query files reloaded"),
+            _ => {}
         }
-        self.metrics.recorder.happened(match &reloaded {
-            Reloaded::Applied(changed) => Incident::Reload { changed: changed.clone() },
-            Reloaded::Rejected(faults) => {
-                Incident::ReloadRejected { fault: faults.first().cloned().unwrap_or_default(), file: None }
+        if let Some(problem) = problem
+            && (self.rejected.as_ref() != Some(problem) || !is_changed && news == News::Nothing)
+        {
+            tracing::error!(problem = problem.text, "configuration not reloaded; the last good one stays in force");
+        }
+    }
+
+    /// Notes a reload for the status page and for `why`.
+    fn note(&self, problem: Option<&Problem>, changed: &str) {
+        let (incident, reloaded) = match problem {
+            None => (Incident::Reload { changed: changed.to_owned() }, Reloaded::Applied(changed.to_owned())),
+            Some(Problem { shown, .. }) => {
+                let fault = shown.first().cloned().unwrap_or_default();
+                (Incident::ReloadRejected { fault, file: None }, Reloaded::Rejected(shown.clone()))
             }
-        });
+        };
+        self.metrics.recorder.happened(incident);
         self.reloads.note(reloaded);
     }
 
