@@ -7,12 +7,9 @@ use tonic::Code;
 
 use crate::support::{
     cluster::Cluster,
-    fixture::{Fixture, add, jobs, jobs_trigger, named},
+    fixture::{Fixture, RECOVERY, add, jobs, jobs_trigger, named},
     proxy::{Mode, Proxy},
 };
-
-/// The contract: right answers this soon after the trouble's end.
-const RECOVERY: Duration = Duration::from_secs(2);
 
 #[tokio::test]
 async fn statements_lost_in_a_blackhole_are_given_up_long_before_their_own_timeout() {

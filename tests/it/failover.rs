@@ -9,13 +9,12 @@ use crate::support::{
     cluster::{Cluster, SCALER_PASSWORD, Settings},
     database::Database,
     executable::{Executable, Serving},
+    fixture::RECOVERY,
     grpc::{ANSWER, Scaler, trigger},
     proxy::{Mode, Proxy},
     wait,
 };
 
-/// The contract: right answers this soon after the cause ends.
-const RECOVERY: Duration = Duration::from_secs(2);
 const SOON: Duration = Duration::from_secs(10);
 
 /// A scaler that knows these ports, in this order.

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures_util::future::join_all;
+use futures_util::{StreamExt, stream};
 use rustix::process::Signal;
 use tokio_postgres::Client;
 
@@ -41,11 +41,12 @@ async fn notify(client: &Client) {
     client.batch_execute("NOTIFY jobs").await.unwrap();
 }
 
-/// Polls for [`A_WHILE`].
+/// Polls for [`A_WHILE`], and often on a slow machine, too.
 async fn poll(fixture: &Fixture) {
-    let start = Instant::now();
-    while start.elapsed() < A_WHILE {
+    let (start, mut calls) = (Instant::now(), 0);
+    while start.elapsed() < A_WHILE || calls < 20 {
         fixture.scaler.value(&jobs_trigger()).await.unwrap();
+        calls += 1;
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
@@ -93,6 +94,8 @@ async fn a_burst_of_notifications_is_a_few_statements() {
     for _ in 0..200 {
         notify(&client).await;
     }
+    // It lasts until the scaler has heard the last of them.
+    fixture.reaches_metric("clapometer_notifications_total", "database=\"claps\"", 200.0, SOON).await;
     let burst = start.elapsed().as_secs_f64();
     // Nothing is notified any more: what is counted below must be complete.
     tokio::time::sleep(REREADS).await;
@@ -109,15 +112,24 @@ async fn a_row_that_becomes_visible_a_little_after_its_notification_is_seen_by_a
     let fixture = Fixture::listening(&database.scaler()).await;
     let follower = fixture.follow(&jobs_trigger()).await;
     follower.says(&[false], SOON).await;
-    let before = fixture.statements("jobs").await;
-    notify(&client).await;
-    // The row comes after the first statement, and is left to one of the two that follow.
-    wait::first("the notification is followed by statements", SOON, async || {
-        (fixture.statements("jobs").await >= before + 1.0).then_some(())
-    })
-    .await;
-    add(&client).await;
+    let (mut rows, mut is_in_time) = (0.0, false);
+    while !is_in_time {
+        assert!(rows < 20.0, "no row was there before the last statement");
+        let before = fixture.statements("jobs").await;
+        let notified = Instant::now();
+        notify(&client).await;
+        // The row comes after the first statement, and is left to one of the two that follow. If it comes after all of
+        // them, it is left to another notification.
+        wait::first("the notification is followed by statements", SOON, async || {
+            (fixture.statements("jobs").await >= before + 1.0).then_some(())
+        })
+        .await;
+        add(&client).await;
+        rows += 1.0;
+        is_in_time = notified.elapsed() < Duration::from_millis(900);
+    }
     follower.says(&[false, true], SOON).await;
+    fixture.scaler.reaches(&jobs_trigger(), rows, SOON).await;
 }
 
 #[tokio::test]
@@ -251,7 +263,7 @@ async fn what_was_committed_while_listen_was_away_is_seen_when_it_returns() {
     let lost = Instant::now();
     fixture.reaches_metric("clapometer_listen_up", "database=\"claps\"", 0.0, SOON).await;
     // The row must come after the statements that the loss has caused, and must not be seen.
-    tokio::time::sleep(REREADS).await;
+    tokio::time::sleep(REREADS + Duration::from_secs(2)).await;
     add(&client).await;
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert_eq!(follower.states(), [false], "somebody told of it");
@@ -262,7 +274,8 @@ async fn what_was_committed_while_listen_was_away_is_seen_when_it_returns() {
     assert!(f64::from(attempts) <= most, "{attempts} connections, {most} at most");
 
     proxy.set(Mode::Pass);
-    follower.says(&[false, true], Duration::from_secs(5)).await;
+    // By now the next attempt may be some seconds away.
+    follower.says(&[false, true], SOON * 4).await;
     fixture.logs("notifications arrive again", 1).await;
     fixture.logs(TOLD_DEAF, 1).await;
 }
@@ -341,10 +354,7 @@ async fn a_channel_that_a_reload_removes_is_left_and_one_that_it_adds_is_heard()
     add(&client).await;
     follower.says(&[false, true], SOON).await;
     fixture.reload(&configuration(&database.scaler(), without)).await;
-    wait::first("the connection is closed", Duration::from_secs(8), async || {
-        (listeners(&database).await == 0).then_some(())
-    })
-    .await;
+    wait::first("the connection is closed", SOON * 6, async || (listeners(&database).await == 0).then_some(())).await;
 }
 
 async fn listeners(database: &Database<'_>) -> i64 {
@@ -401,8 +411,8 @@ async fn a_change_by_the_clock_is_read_when_it_comes_and_no_oftener_than_once_a_
   none: {sql: \"SELECT 0 AS n, NULL::timestamptz AS next\", value_column: n, next_change: next, max_age: 1m}
 ";
     let fixture = Fixture::with(&database.scaler(), next_change).await;
-    database.execute("INSERT INTO due VALUES (now() + interval '2 s')").await;
-    let committed = Instant::now();
+    let start = Instant::now();
+    database.execute("INSERT INTO due VALUES (now() + interval '10 s')").await;
     let due = trigger("due", &[]);
     let follower = fixture.follow(&due).await;
     let watched = fixture.follow(&trigger("overdue", &[])).await;
@@ -410,14 +420,12 @@ async fn a_change_by_the_clock_is_read_when_it_comes_and_no_oftener_than_once_a_
     for stream in [&follower, &watched, &unchanging] {
         stream.says(&[false], SOON).await;
     }
-    follower.says(&[false, true], Duration::from_secs(8)).await;
-    let seen = follower.heard()[1].0 - committed;
-    assert!(seen >= Duration::from_millis(1_500), "seen after {seen:?}");
+    follower.says(&[false, true], SOON * 6).await;
+    let seen = follower.heard()[1].0 - start;
+    assert!(seen >= Duration::from_millis(9_500), "seen after {seen:?}");
     assert!(fixture.statements("due").await <= 4.0, "it was polled");
-    // The time over which statements are counted.
-    tokio::time::sleep(Duration::from_secs(3).saturating_sub(committed.elapsed())).await;
-    let seconds = committed.elapsed().as_secs_f64();
     let overdue = fixture.statements("overdue").await;
+    let seconds = start.elapsed().as_secs_f64();
     assert!(overdue >= 2.0 && overdue <= seconds + 1.0, "{overdue} statements in {seconds} s");
     assert_eq!(fixture.statements("none").await, 1.0);
 }
@@ -436,6 +444,11 @@ async fn fifty_thousand_notifications_a_second_take_no_memory_and_one_statement_
     let storm = "DO $$BEGIN FOR i IN 1..25000 LOOP PERFORM pg_notify('jobs', i::text); END LOOP; END$$";
     let sender = database.connect().await;
     sender.batch_execute(storm).await.unwrap();
+    let hears = async |count| {
+        let metric = "clapometer_notifications_total";
+        fixture.reaches_metric(metric, "database=\"claps\"", count, Duration::from_secs(20)).await;
+    };
+    hears(25_000.0).await;
     let (before, statements) = (memory(), fixture.statements("jobs").await);
     let start = Instant::now();
     let sending = tokio::spawn(async move {
@@ -449,11 +462,9 @@ async fn fifty_thousand_notifications_a_second_take_no_memory_and_one_statement_
             "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'clapometer/jobs' AND state = 'active'";
         most_at_once = most_at_once.max(observer.query_one(at_once, &[]).await.unwrap().get::<_, i64>(0));
     }
-    let seconds = start.elapsed().as_secs_f64();
-    fixture
-        .reaches_metric("clapometer_notifications_total", "database=\"claps\"", 175_000.0, Duration::from_secs(20))
-        .await;
+    hears(175_000.0).await;
     let sent = fixture.statements("jobs").await - statements;
+    let seconds = start.elapsed().as_secs_f64();
     // Half the time at most is spent in statements of 20 ms.
     assert!(most_at_once <= 1, "{most_at_once} statements at once");
     assert!(sent <= seconds / 0.04 + 10.0, "{sent} statements in {seconds} s");
@@ -485,7 +496,9 @@ async fn a_thousand_triggers_cost_one_statement_per_gauge_and_resync_while_nothi
         .map(|number| named(&trigger("jobs", &[("param.queue", &format!("q{}", number % gauges))]), number))
         .collect();
     let ask_all = async || {
-        let answers = join_all(triggers.iter().map(|trigger| fixture.scaler.value(trigger))).await;
+        // A hundred at a time: each answer has a deadline, by which a busy machine may not have served a thousand.
+        let asked = stream::iter(&triggers).map(|trigger| fixture.scaler.value(trigger));
+        let answers: Vec<_> = asked.buffer_unordered(100).collect().await;
         assert!(answers.into_iter().all(|answer| answer.unwrap() == 0.0));
     };
     fixture.listens().await;

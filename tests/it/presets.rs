@@ -185,13 +185,13 @@ impl Library {
     /// Checks what holds for every library.
     async fn behaves(&self) {
         let database = self.database(Cluster::shared().await).await;
-        database.execute(self.later).await;
         let queries =
             self.query("later", &format!("{}, max_age: 1m", self.picking("later"))) + &self.all(", max_age: 1m");
         let unseen = if self.picks == Picks::Queue { self.query("unseen", ", queue: never") } else { String::new() };
         let configuration = configuration(&database.scaler(), &format!("{queries}{unseen}\n"));
         let fixture = Fixture::configured(&configuration).await;
         let (later, all) = (trigger("later", &[]), trigger("all", &[("param.queue", "later")]));
+        database.execute(self.later).await;
         assert_eq!(fixture.scaler.value(&later).await.unwrap(), 0.0, "it is not due yet");
         fixture.scaler.reaches(&later, 1.0, SOON).await;
         if self.picks == Picks::Queue {

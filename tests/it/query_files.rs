@@ -19,6 +19,7 @@ use crate::support::{
     executable::Executable,
     fixture::{Fixture, SOON},
     grpc::trigger,
+    wait,
 };
 
 const TEAMS: usize = 30;
@@ -170,7 +171,7 @@ async fn of_thirty_teams_nobody_notices_the_faults_of_another() {
         assert_eq!(fixture.scaler.value(&of_team(team)).await.unwrap(), value, "{team} keeps what it had");
     }
     for (team, valid) in [(20, 0.0), (22, 0.0), (24, 0.0), (3, 1.0), (11, 1.0), (30, 1.0)] {
-        assert_eq!(fixture.metric("clapometer_config_valid", &label(team)).await, Some(valid), "{team}");
+        fixture.reaches_metric("clapometer_config_valid", &label(team), valid, SOON).await;
     }
     assert_eq!(fixture.metric("clapometer_config_valid", &label(21)).await, None, "a file that is gone");
     fixture.logs(KEPT, 2).await;
@@ -199,14 +200,17 @@ async fn a_file_that_is_rejected_is_one_entry_among_the_reloads() {
     files.write(2, &queries(2, 2));
     fixture.scaler.reaches(&of_team(2), 2.0, NOTICED).await;
 
-    let reloads = async || {
-        let status: Value = serde_json::from_str(&admin::get(fixture.serving.admin, "/api/status").await).unwrap();
-        status["reloads"].as_array().unwrap().clone()
+    let reloads = async |count: usize| {
+        wait::first("the reloads are listed", SOON, async || {
+            let status: Value = serde_json::from_str(&admin::get(fixture.serving.admin, "/api/status").await).unwrap();
+            Some(status["reloads"].as_array().unwrap().clone()).filter(|reloads| reloads.len() >= count)
+        })
+        .await
     };
     let results = |reloads: &[Value]| -> Vec<String> {
         reloads.iter().map(|reload| reload["result"].as_str().unwrap().to_owned()).collect()
     };
-    let latest = reloads().await;
+    let latest = reloads(2).await;
     assert_eq!(results(&latest), ["applied", "rejected"], "{latest:?}");
     assert_eq!(latest[0]["changed"], "queries.team-02 added");
     let history = admin::get(fixture.serving.admin, "/api/triggers/team-01/nobody").await;
@@ -217,7 +221,7 @@ async fn a_file_that_is_rejected_is_one_entry_among_the_reloads() {
     fixture.reaches_metric("clapometer_config_valid", &label(2), 0.0, NOTICED).await;
     files.write(1, &queries(1, 1));
     fixture.reaches_metric("clapometer_config_valid", &label(1), 1.0, NOTICED).await;
-    assert_eq!(results(&reloads().await), ["applied", "rejected", "applied", "rejected"]);
+    assert_eq!(results(&reloads(4).await), ["applied", "rejected", "applied", "rejected"]);
 }
 
 #[tokio::test]
@@ -260,7 +264,7 @@ async fn a_directory_that_cannot_be_listed_takes_nothing_away() {
     fs::create_dir(&directory).unwrap();
     files.write(1, &queries(1, 7));
     fixture.scaler.reaches(&of_team(1), 7.0, NOTICED).await;
-    assert_eq!(fixture.metric("clapometer_config_valid", of_directory).await, Some(1.0));
+    fixture.reaches_metric("clapometer_config_valid", of_directory, 1.0, SOON).await;
 
     fs::rename(&directory, directory.with_extension("away")).unwrap();
     fixture.reaches_metric("clapometer_config_valid", of_directory, 0.0, NOTICED).await;

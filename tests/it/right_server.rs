@@ -10,6 +10,7 @@ use crate::support::{
     cluster::{Cluster, SCALER_PASSWORD, Settings},
     database::{self, Database},
     executable::{Executable, Finished, Serving},
+    fixture::RECOVERY,
     grpc::{Scaler, trigger},
     pooler::Pooler,
     proxy::{Mode, Proxy},
@@ -17,8 +18,6 @@ use crate::support::{
     wait,
 };
 
-/// The contract: right answers this soon after the cause ends.
-const RECOVERY: Duration = Duration::from_secs(2);
 const SOON: Duration = Duration::from_secs(20);
 
 const ROWS: &str = "CREATE TABLE rows (); GRANT SELECT ON rows TO scaler";

@@ -19,6 +19,7 @@ use crate::support::{
     cluster::Cluster,
     database::Database,
     executable::{Executable, Serving},
+    fixture::RECOVERY,
     grpc::{Scaler, trigger},
     skip, wait,
 };
@@ -81,7 +82,7 @@ async fn readiness_and_health_do_not_follow_the_database_which_has_a_name_of_its
     }
 
     cluster.start().await;
-    scaler.reaches(&reference, 1.0, Duration::from_secs(2)).await;
+    scaler.reaches(&reference, 1.0, RECOVERY).await;
     wait::first("db/claps is serving", SOON, async || {
         (health(&serving, "db/claps").await == Ok(ServingStatus::Serving)).then_some(())
     })

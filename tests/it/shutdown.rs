@@ -21,7 +21,7 @@ use crate::support::{
 const SOON: Duration = Duration::from_secs(20);
 
 /// For reloads one after the other, each of which reads its files on threads of their own.
-const FILLS: Duration = Duration::from_secs(60);
+const FILLS: Duration = Duration::from_secs(240);
 const ENDINGS: usize = 200;
 /// The number of processes that end side by side.
 const LANES: usize = 8;

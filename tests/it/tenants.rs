@@ -106,7 +106,7 @@ async fn a_noisy_namespace_does_not_keep_another_from_its_answer() {
     // Three hundred joined calls mean that every caller waits for `common`, so that its reading stands in the line of
     // the noise.
     let joined = "clapometer_query_joined_calls_total{query=\"common\"";
-    wait::first("the noise is at its loudest", SOON, async || {
+    wait::first("the noise is at its loudest", SOON * 6, async || {
         let page = admin::get(serving.admin, "/metrics").await;
         let joined = page.lines().find(|line| line.starts_with(joined))?.rsplit(' ').next()?.parse::<u32>().ok()?;
         (joined >= 300 && admin::metric(serving.admin, "clapometer_pool_waiting").await > 250.0).then_some(())

@@ -31,14 +31,15 @@ async fn a_worker_whose_database_is_away_for_longer_than_the_lease_kills_its_pro
         .variables(database.owner().by_way_of(proxy.address()).environment())
         .start();
     let pid = pid_in(&process, "pid").await;
+    let observer = database.connect().await;
 
     proxy.set(Mode::Blackhole);
-    let finished = process.finish(SOON).await;
+    eventually("the program is dead", SOON, || is_gone(pid)).await;
+    let held = observer.query_one("SELECT lease_expires_at > now() FROM clap", &[]).await.unwrap();
+    assert!(held.get::<_, bool>(0), "the program must be dead before anybody may take over");
 
+    let finished = process.finish(SOON).await;
     assert_eq!(finished.code(), Some(75), "{finished:?}");
-    assert!(is_gone(pid));
-    let held: bool = database.value("SELECT lease_expires_at > now() FROM clap").await;
-    assert!(held, "the program must be dead before anybody may take over");
 }
 
 /// A lock on the table of requests, as VACUUM FULL takes it, is not a request that cannot be read.

@@ -45,7 +45,7 @@ const POLLS: usize = 5;
 /// Starts the other client.
 fn other_client(victim: &Victim) -> OtherClient {
     let address = victim.address();
-    OtherClient::start(move || Scaler::at(address))
+    OtherClient::start(move || Scaler::at(address), Victim::trigger())
 }
 
 #[tokio::test]

@@ -86,7 +86,7 @@ async fn another_client_is_answered_while_fifty_thousand_streams_wake() {
         crowd.push(HeldConnection::new(PEERS[number % PEERS.len()], address, ALL).await);
     }
     fixture.reaches_metric("clapometer_listen_up", "database=\"own\"", 1.0, SOON).await;
-    let other = OtherClient::start(move || Scaler::at(address));
+    let other = OtherClient::start(move || Scaler::at(address), Victim::trigger());
     let driver = database.superuser().driver();
     let followed = OtherClient::followed(move || Scaler::at(address), trigger("pushed", &[]), driver, STATEMENTS);
     let mut numbers = 0..STREAMS;

@@ -312,7 +312,7 @@ async fn all_budgets_full_at_once_over_tls_stay_within_the_memory_of_the_chart_a
     let strangers = Strangers::new(&servers.authority, address);
     let passing = Passing { strangers: &strangers, admin };
     let scaler = client(address, &servers.authority, None);
-    let other = OtherClient::start(move || client(address, &servers.authority, None));
+    let other = OtherClient::start(move || client(address, &servers.authority, None), Victim::trigger());
     other.is_answered(ANSWERS).await;
     let mut steps = Steps(Instant::now());
 

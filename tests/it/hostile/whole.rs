@@ -100,7 +100,7 @@ async fn whole_requests_that_wait_for_a_slow_query_share_a_budget_and_another_cl
             driving.abort();
         }
     }
-    victim.fixture.logs("requests were refused because too many", 1).await;
+    victim.logs_once_a_minute("requests were refused because too many").await;
     victim.is_unharmed_but_for(GROWN).await;
 }
 

@@ -289,7 +289,7 @@ fn configure(directory: &Path, port: u16, settings: &Settings) {
     let mut text = format!(
         "listen_addresses = '127.0.0.1'\nport = {port}\nunix_socket_directories = '{}'\n\
          fsync = off\nsynchronous_commit = off\nfull_page_writes = off\nshared_buffers = 32MB\n\
-         max_connections = 100\nlogging_collector = off\nlog_line_prefix = '%m [%p] %a: '\n",
+         max_connections = 300\nlogging_collector = off\nlog_line_prefix = '%m [%p] %a: '\n",
         directory.display()
     );
     if let Some(certificates) = &settings.certificates {

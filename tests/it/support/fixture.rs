@@ -7,7 +7,8 @@ use std::{
 };
 
 use clapometer::proto::{IsActiveResponse, ScaledObjectRef};
-use tokio::task::JoinHandle;
+use serde_json::Value;
+use tokio::{task::JoinHandle, time::timeout};
 use tokio_postgres::Client;
 use tonic::{Status, Streaming};
 
@@ -22,6 +23,9 @@ use super::{
 
 /// The bound for what takes milliseconds, unless the machine is busy.
 pub(crate) const SOON: Duration = Duration::from_secs(5);
+
+/// The bound for an answer once the database is back: the contract's two seconds, and some more for a busy machine.
+pub(crate) const RECOVERY: Duration = Duration::from_millis(2_000 + 1_000);
 
 /// The latest time after a mark at which readings become stale again, which is a second, and some more.
 pub(crate) const REREADS: Duration = Duration::from_millis(1_200);
@@ -74,9 +78,18 @@ impl Fixture {
         Self::start(Executable::serve(configuration)).await
     }
 
-    /// Starts an executable that serves.
+    /// Starts an executable that serves, and waits until it has tried to connect to each of its databases: the first
+    /// call would open a session beside the first one.
     pub(crate) async fn start(executable: Executable) -> Self {
         let serving = executable.serving().await;
+        let all_tried = wait::first("all databases were tried", SOON * 2, async || {
+            let page = admin::get(serving.admin, "/api/status").await;
+            let status: Value = serde_json::from_str(&page).expect("the status is JSON");
+            let is_tried = |database: &Value| database["state"] != "unknown";
+            status["databases"].as_array().expect("a list").iter().all(is_tried).then_some(())
+        });
+        // A database that hangs is the test's to find.
+        let _ = timeout(SOON, all_tried).await;
         let scaler = Scaler::at(serving.grpc);
         Self { serving, scaler }
     }

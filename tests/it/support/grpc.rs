@@ -50,36 +50,50 @@ impl Scaler {
     }
 
     /// Calls `GetMetrics` for the trigger's own metric, which must return exactly one value.
-    pub(crate) async fn metric(&self, trigger: &ScaledObjectRef) -> Result<MetricValue, Status> {
+    #[track_caller]
+    pub(crate) fn metric(&self, trigger: &ScaledObjectRef) -> impl Future<Output = Result<MetricValue, Status>> {
         let name = trigger.scaler_metadata.get("query").map_or("", |query| query.trim());
-        self.metric_named(trigger, name).await
+        self.metric_named(trigger, name)
     }
 
     /// Calls `GetMetrics` for the metric with this name, which must return exactly one value.
-    pub(crate) async fn metric_named(&self, trigger: &ScaledObjectRef, name: &str) -> Result<MetricValue, Status> {
-        let request = GetMetricsRequest { scaled_object_ref: Some(trigger.clone()), metric_name: name.to_owned() };
+    #[track_caller]
+    pub(crate) fn metric_named(
+        &self,
+        trigger: &ScaledObjectRef,
+        name: &str,
+    ) -> impl Future<Output = Result<MetricValue, Status>> {
+        let name = name.to_owned();
+        let request = GetMetricsRequest { scaled_object_ref: Some(trigger.clone()), metric_name: name.clone() };
         let mut client = self.client();
-        let response = wait::bounded("GetMetrics", ANSWER, client.get_metrics(request)).await?.into_inner();
-        let value = only(response.metric_values);
-        assert_eq!(value.metric_name, name, "the answer is for another metric");
-        Ok(value)
+        let answer = wait::bounded("GetMetrics", ANSWER, async move { client.get_metrics(request).await });
+        async move {
+            let value = only(answer.await?.into_inner().metric_values);
+            assert_eq!(value.metric_name, name, "the answer is for another metric");
+            Ok(value)
+        }
     }
 
     /// Returns the value of `GetMetrics`.
     ///
     /// # Panics
     /// When its two fields disagree: the integer is the double, rounded up.
-    pub(crate) async fn value(&self, trigger: &ScaledObjectRef) -> Result<f64, Status> {
-        let MetricValue { metric_name: _, metric_value, metric_value_float } = self.metric(trigger).await?;
-        assert_agree(metric_value_float, metric_value);
-        Ok(metric_value_float)
+    #[track_caller]
+    pub(crate) fn value(&self, trigger: &ScaledObjectRef) -> impl Future<Output = Result<f64, Status>> {
+        let metric = self.metric(trigger);
+        async move {
+            let MetricValue { metric_name: _, metric_value, metric_value_float } = metric.await?;
+            assert_agree(metric_value_float, metric_value);
+            Ok(metric_value_float)
+        }
     }
 
     /// Calls `IsActive`.
-    pub(crate) async fn active(&self, trigger: &ScaledObjectRef) -> Result<bool, Status> {
-        let mut client = self.client();
-        let response = wait::bounded("IsActive", ANSWER, client.is_active(trigger.clone())).await?;
-        Ok(response.into_inner().result)
+    #[track_caller]
+    pub(crate) fn active(&self, trigger: &ScaledObjectRef) -> impl Future<Output = Result<bool, Status>> {
+        let (mut client, request) = (self.client(), trigger.clone());
+        let answer = wait::bounded("IsActive", ANSWER, async move { client.is_active(request).await });
+        async move { Ok(answer.await?.into_inner().result) }
     }
 
     /// Opens `StreamIsActive`.
