@@ -1,6 +1,9 @@
 //! The one object of a manifest that a command is about.
 
-use std::{io, path::Path};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use super::input;
 use crate::{
@@ -32,18 +35,22 @@ impl Chosen {
     pub(super) fn read(path: &Path, kinds: &[Kind], wanted: Option<&str>, keda: Version) -> Result<Self, String> {
         let paths = [path.to_owned()];
         let sources = input::read(&paths, &mut io::stdin().lock())?;
-        if sources.is_empty() {
-            return Err(input::without_documents(&paths, &sources));
-        }
-        Self::of(sources, kinds, wanted, keda)
+        Self::of(&paths, sources, kinds, wanted, keda)
     }
 
-    fn of(sources: Vec<Source>, kinds: &[Kind], wanted: Option<&str>, keda: Version) -> Result<Self, String> {
+    fn of(
+        paths: &[PathBuf],
+        sources: Vec<Source>,
+        kinds: &[Kind],
+        wanted: Option<&str>,
+        keda: Version,
+    ) -> Result<Self, String> {
         let mut found = Vec::new();
         let mut others = Vec::new();
-        let mut unreadable = None;
+        let (mut unreadable, mut documents) = (None, 0);
         for source in &sources {
             let manifest = Manifest::read(&source.text);
+            documents += manifest.documents;
             let broken = manifest.unreadable.first();
             unreadable =
                 unreadable.or(broken.map(|broken| format!("{}:{}: {}", source.name, broken.line, broken.message)));
@@ -51,6 +58,9 @@ impl Chosen {
                 let of_kind = if kinds.contains(&object.kind) { &mut found } else { &mut others };
                 of_kind.push((source.name.clone(), object));
             }
+        }
+        if documents == 0 {
+            return Err(input::without_documents(paths, &sources));
         }
         let all = names(&found);
         if let Some(wanted) = wanted {
@@ -110,7 +120,7 @@ mod tests {
 
     fn chosen(text: &str, wanted: Option<&str>) -> Result<String, String> {
         let source = Source { name: "a.yaml".to_owned(), text: text.to_owned() };
-        Chosen::of(vec![source], &BOTH, wanted, Version::NEWEST).map(|chosen| chosen.object.to_string())
+        Chosen::of(&[], vec![source], &BOTH, wanted, Version::NEWEST).map(|chosen| chosen.object.to_string())
     }
 
     fn object(kind: &str, name: &str) -> String {
@@ -163,7 +173,7 @@ mod tests {
         let of = |number: &str| {
             let text = format!("{}spec: {{maxReplicaCount: {number}}}\n", object("ScaledJob", "a"));
             let source = Source { name: "a.yaml".to_owned(), text };
-            Chosen::of(vec![source], &BOTH, None, Version::new(2, 19, 0)).map(|chosen| chosen.object.to_string())
+            Chosen::of(&[], vec![source], &BOTH, None, Version::new(2, 19, 0)).map(|chosen| chosen.object.to_string())
         };
         assert_eq!(of("0"), Ok("ScaledJob a".to_owned()));
         assert!(of("ten").is_err() && of("3e9").is_err());
@@ -176,8 +186,8 @@ mod tests {
             let text = format!("{}spec: {{maxReplicaCount: {number}}}\n", object("ScaledJob", "a"));
             let source = Source { name: "a.yaml".to_owned(), text };
             let keda = Version::NEWEST;
-            let chosen =
-                Chosen::of(vec![source], &BOTH, None, keda).unwrap_or_else(|problem| panic!("{number}: {problem}"));
+            let chosen = Chosen::of(&[], vec![source], &BOTH, None, keda)
+                .unwrap_or_else(|problem| panic!("{number}: {problem}"));
             assert_eq!(chosen.object.scaled_job(keda).max_replica_count, Some(10), "{number}");
         }
     }
@@ -186,12 +196,16 @@ mod tests {
     fn a_file_without_an_object_says_what_is_wrong_with_it() {
         assert_eq!(chosen("kind: Pod\n", None), Err("there is no ScaledJob and no ScaledObject in a.yaml".to_owned()));
         let source = Source { name: "a.yaml".to_owned(), text: object("ScaledObject", "a") };
-        let problem =
-            Chosen::of(vec![source], &[Kind::ScaledJob], None, Version::NEWEST).expect_err("it is of another kind");
+        let problem = Chosen::of(&[], vec![source], &[Kind::ScaledJob], None, Version::NEWEST)
+            .expect_err("it is of another kind");
         assert_eq!(
             problem,
             "there is no ScaledJob in a.yaml, only ScaledObject/a: this command takes ScaledJobs only; what KEDA would do \
              with a ScaledObject now, `clapometer get --manifest FILE` says"
+        );
+        assert_eq!(
+            chosen("# kind: ScaledJob\n", None),
+            Err("a.yaml has nothing but comments: are its questions answered?".to_owned())
         );
         let problem = chosen("kind: {{ .Values.kind }}\n", Some("a")).expect_err("a template is no object");
         assert!(problem.contains("a.yaml:1: ") && problem.contains("helm template"), "{problem}");

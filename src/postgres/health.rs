@@ -107,10 +107,12 @@ impl Health {
         if before == Latest::Good {
             return;
         }
+        // A reload that ends an outage has put this handle in the place of the one that failed.
+        let was_down = before == Latest::Bad || metrics.database_up.get(&self.labels).is_some_and(|up| up.get() == 0);
         self.breaker.send_if_modified(|breaker| std::mem::replace(breaker, Breaker::Closed) == Breaker::Open);
         metrics.database_up.get_or_create(&self.labels).set(1);
         metrics.breaker_open.get_or_create(&self.labels).set(0);
-        if before == Latest::Bad {
+        if was_down {
             tracing::info!(database = %self.labels.database, "database answers again");
         }
         // It ends an outage that a handle before this one has begun, too.

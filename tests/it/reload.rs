@@ -171,6 +171,18 @@ async fn a_config_map_that_kubernetes_swaps_is_noticed_without_a_signal() {
     fixture.scaler.reaches(&jobs_trigger(), 2.0, NOTICED).await;
 }
 
+#[tokio::test]
+async fn an_outage_that_a_reload_ends_has_its_end_in_the_log() {
+    let database = Database::empty(Cluster::shared().await).await;
+    let mut wrong = database.scaler();
+    wrong.port = 1;
+    let fixture = Fixture::with(&wrong, &constant("jobs", 1)).await;
+    fixture.logs("database fails", 1).await;
+    fixture.reload(&configuration(&database.scaler(), &constant("jobs", 1))).await;
+    fixture.scaler.reaches(&jobs_trigger(), 1.0, SOON).await;
+    fixture.logs("database answers again", 1).await;
+}
+
 /// Writes a new version of a mounted ConfigMap, and swaps the link `..data` to it, as kubelet does.
 fn swap(mounted: &Path, version: &str, content: &str) {
     fs::create_dir(mounted.join(version)).unwrap();

@@ -36,8 +36,7 @@ pub(super) fn latest(
     episodes.sort_by_key(|event| event.at.age);
     let start = Event {
         word: "started",
-        text: "this process started, and knows nothing of the time before: metrics and `kubectl logs --previous` may"
-            .to_owned(),
+        text: "this process started, and knows nothing of the time before".to_owned(),
         ..nothing(started_at, Some(started_at))
     };
     episodes.into_iter().chain(Some(start).filter(|start| start.at.age < DAY)).collect()

@@ -73,10 +73,12 @@ fn for_job(verdict: &JobVerdict, colors: ColorChoice) -> Vec<String> {
         0 => "starts no Job".to_owned(),
         created => format!("starts {created} Jobs"),
     };
-    let why = if decision.active {
-        format!("{} asked for, at most {}", decision.scale_to, decision.max_scale)
-    } else {
-        "no trigger is active".to_owned()
+    let why = match decision.active {
+        true if decision.scale_to > decision.max_scale => {
+            format!("{} asked for, at most {}", decision.scale_to, decision.max_scale)
+        }
+        true => format!("{} asked for", decision.scale_to),
+        false => "no trigger is active".to_owned(),
     };
     let max = scaled_job.max_replica_count.unwrap_or(DEFAULT_MAX_REPLICA_COUNT);
     let least = match scaled_job.min_replica_count {
