@@ -4,6 +4,7 @@
 mod ask;
 mod before;
 mod causes;
+mod different;
 mod moment;
 mod outlook;
 mod silence;

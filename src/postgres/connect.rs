@@ -318,12 +318,13 @@ async fn transport(connection: &Connection, largest_message: usize) -> Result<Tr
     Ok(Transport { tls, sslmode: connection.sslmode, sslnegotiation: connection.sslnegotiation, largest_message })
 }
 
-/// Returns a driver's error with its causes: on its own it prints only "error connecting to server", or "db error"
-/// before what the server says.
+/// Returns the causes of a driver's error: on its own it prints only "error connecting to server", or "db error".
 pub fn explain(error: &tokio_postgres::Error) -> String {
     let mut text = error_chain(error);
-    if let Some(said) = text.strip_prefix("db error: ") {
-        text = said.to_owned();
+    for of_driver in ["db error: ", "error connecting to server: "] {
+        if let Some(cause) = text.strip_prefix(of_driver) {
+            text = cause.to_owned();
+        }
     }
     // The names in the certificate of an unknown server are not for our log.
     if let Some(at) = text.find("; certificate is only valid for") {

@@ -50,6 +50,10 @@ pub struct History {
     /// of each.
     #[serde(default)]
     pub others_silent: usize,
+    /// The other objects that somebody may have meant if no trigger of this one is remembered, as `NAMESPACE/NAME`: all
+    /// that KEDA asked for, if they are few, or the one of the nearest name.
+    #[serde(default)]
+    pub near_objects: Vec<String>,
     /// The keys of the server's certificates that have expired.
     #[serde(default)]
     pub expired_certificates: Vec<String>,

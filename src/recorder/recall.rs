@@ -1,6 +1,11 @@
 //! Puts the history of one object together from what is remembered.
 
-use std::{collections::VecDeque, hash::BuildHasher, ops::RangeInclusive, time::Duration};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    hash::BuildHasher,
+    ops::RangeInclusive,
+    time::Duration,
+};
 
 use time::OffsetDateTime;
 use tokio::time::Instant;
@@ -13,6 +18,7 @@ use super::{
     tenths_of,
     trigger::{Told, Trigger},
 };
+use crate::diagnostics::nearest;
 
 /// The most triggers of an object that are told, those that were asked for last. Whoever asks with ever other metadata
 /// makes ever more of them.
@@ -21,6 +27,9 @@ const MOST_TRIGGERS: usize = 100;
 /// The most changes of a trigger that are told, the latest ones, and the most of all triggers together.
 const MOST_CHANGES: usize = 1_000;
 const MOST_CHANGES_OF_ALL: usize = 10_000;
+
+/// The most other objects that are all named to somebody who asked for one that is not remembered.
+const MOST_NAMED: usize = 3;
 
 /// A trigger that began to ask for another query than it did before.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,8 +78,9 @@ impl Recorder {
         let store = self.lock();
         let (others_asked, others_silent) = store.others(object, clock.now);
         let (triggers, triggers_left_off) = store.triggers_of(object, namespace, name, clock, &range);
+        let others = if triggers.is_empty() { store.names_of_objects(clock.now) } else { BTreeSet::new() };
         let incidents = store.told_incidents((*range.start(), *range.end()), clock.now).into_iter();
-        History {
+        let mut history = History {
             namespace: namespace.to_owned(),
             name: name.to_owned(),
             started_at: clock.wall(0),
@@ -81,13 +91,18 @@ impl Recorder {
             until,
             others_asked,
             others_silent,
+            near_objects: Vec::new(),
             expired_certificates: Vec::new(),
             triggers,
             triggers_left_off,
             incidents: incidents
                 .map(|(at, incident)| Happening { at: clock.wall(*at), incident: incident.clone() })
                 .collect(),
-        }
+        };
+        // Names are compared without the lock, which every call takes.
+        drop(store);
+        history.near_objects = near_objects(namespace, name, &others);
+        history
     }
 }
 
@@ -212,6 +227,16 @@ impl Store {
             }
         }
         (asked, silent)
+    }
+
+    /// Returns the namespaces and names of the objects that were answered.
+    fn names_of_objects(&self, now: Tenths) -> BTreeSet<(Box<str>, Box<str>)> {
+        let oldest = now.saturating_sub(tenths_of(LIFETIME));
+        let of_keda = self
+            .triggers
+            .values()
+            .filter(|trigger| trigger.payer.is_some() && trigger.is_of_keda() && trigger.asked_at >= oldest);
+        of_keda.map(|trigger| (trigger.namespace.clone(), trigger.name.clone())).collect()
     }
 
     fn triggers_of(
@@ -360,4 +385,17 @@ fn sort(entries: &mut [Entry]) {
 
 fn saturated(duration: Duration) -> time::Duration {
     time::Duration::try_from(duration).unwrap_or(time::Duration::MAX)
+}
+
+/// Returns the objects that somebody may have meant: all of them, if they are few, or the one of the same name in the
+/// nearest namespace, or of the nearest name in the same namespace.
+fn near_objects(namespace: &str, name: &str, known: &BTreeSet<(Box<str>, Box<str>)>) -> Vec<String> {
+    if known.len() <= MOST_NAMED {
+        return known.iter().map(|(namespace, name)| format!("{namespace}/{name}")).collect();
+    }
+    let namespaces = || known.iter().filter(|(_, other)| **other == *name).map(|(namespace, _)| &**namespace);
+    let names = known.iter().filter(|(other, _)| **other == *namespace).map(|(_, name)| &**name);
+    let of_name =
+        nearest(namespace, namespaces()).or_else(|| namespaces().next()).map(|other| format!("{other}/{name}"));
+    of_name.or_else(|| nearest(name, names).map(|other| format!("{namespace}/{other}"))).into_iter().collect()
 }

@@ -378,6 +378,37 @@ async fn the_triggers_of_other_objects_are_counted_by_whether_keda_still_asks() 
 }
 
 #[tokio::test(start_paused = true)]
+async fn why_of_an_object_that_nobody_knows_names_those_that_may_be_meant() {
+    let recorder = Recorder::default();
+    let near = |namespace: &str, name: &str| {
+        let window = Window { at: None, before: Duration::ZERO, after: Duration::ZERO };
+        recorder.history(namespace, name, window).near_objects
+    };
+    let answer = |id: u64, namespace: &str, name: &str| {
+        recorder.told(Asker { namespace, name, ..asker(id) }, Answer::Value(0.0), Instant::now());
+    };
+    assert!(near("billing", "invoices").is_empty());
+    answer(1, "billing", "invoices");
+    answer(2, "media", "pdfs");
+    answer(3, "billing", LOOKING);
+    recorder.told(Asker { name: "made-up", ..refused() }, Answer::Refused(WRONG), Instant::now());
+    assert!(near("billing", "invoices").is_empty(), "it is known");
+    assert_eq!(near("biling", "invoices"), ["billing/invoices", "media/pdfs"]);
+    answer(4, "archive", "invoices");
+    answer(5, "media", "mails");
+    for (namespace, name, meant) in [
+        ("biling", "invoices", Some("billing/invoices")),
+        ("default", "pdfs", Some("media/pdfs")),
+        ("media", "mail", Some("media/mails")),
+        ("media", "something-else", None),
+    ] {
+        assert_eq!(near(namespace, name), meant.map_or_else(Vec::new, |meant| vec![meant.to_owned()]));
+    }
+    seconds(LIFETIME.as_secs() + 1).await;
+    assert!(near("biling", "invoices").is_empty(), "that was long ago");
+}
+
+#[tokio::test(start_paused = true)]
 async fn other_metadata_are_told_with_the_keys_and_take_no_memory_for_ever() {
     let recorder = Recorder::default();
     recorder.told(asker(1), Answer::Value(412.0), Instant::now());

@@ -5,7 +5,7 @@ use time::OffsetDateTime;
 use super::story::{State, Story, held};
 use crate::{
     reading::stalled_rows,
-    recorder::{DroppedState, Event, Happening, History, Incident, RejectedFile, Served, TriggerHistory},
+    recorder::{DroppedState, Event, History, Incident, RejectedFile, Served, TriggerHistory},
     remedy,
     terminal::text::{number, plural, printable},
 };
@@ -88,30 +88,34 @@ impl Story<'_> {
                 causes.drain(1..causes.len() - LATER_CAUSES);
             }
             let latest = causes.len().saturating_sub(1);
-            let is_end = |happening: &Happening| {
-                happening.at > self.at
-                    && matches!(&happening.incident, Incident::DatabaseUp { database: name } if name == database)
-            };
-            let lasts = self.is_now && ended_at.is_none() && !history.incidents.iter().any(is_end);
+            let mut later = history.incidents.iter().filter(|happening| happening.at > self.at);
+            let end = later.find_map(|happening| match &happening.incident {
+                Incident::DatabaseUp { database: name } if name == database => Some(Some(happening.at)),
+                Incident::Dropped { database: name, state: DroppedState::Down, .. } if name == database => Some(None),
+                _ => None,
+            });
+            let lasts = self.is_now && ended_at.is_none() && end.is_none();
+            let ended_at = ended_at.or(end.flatten());
             let told = causes.into_iter().enumerate().map(|(index, (at, reason, step))| {
                 let at = self.time(at);
-                let failed = match index {
-                    0 if lasts => format!("Database {database} has failed since {at}"),
-                    0 => format!("Database {database} had failed at {at}"),
+                let failed = match (index, ended_at) {
+                    (0, Some(until)) => format!("Database {database} failed from {at} to {}", self.time(until)),
+                    (0, None) if lasts => format!("Database {database} has failed since {at}"),
+                    (0, None) => format!("Database {database} had failed at {at}"),
                     _ if lasts && index == latest => format!("Now, since {at}, it fails for another reason"),
                     _ => format!("It failed for another reason at {at}"),
                 };
+                // What was found is told in the present.
+                let then = if index == 0 && ended_at.is_some() { "While it failed: " } else { "" };
                 match step {
-                    Some(step) => format!("{failed}. {}", printable(step)),
+                    Some(step) => format!("{failed}. {then}{}", printable(step)),
                     None => {
                         let remedy = remedy::of_reason(reason).unwrap_or_default();
                         format!("{failed}: {}. {remedy}", remedy::reason_in_words(reason))
                     }
                 }
             });
-            let is_told = told.len() > 0;
-            let end = ended_at.filter(|_| is_told).map(|at| format!("It answered again at {}.", self.time(at)));
-            told.chain(end).collect::<Vec<_>>()
+            told.collect::<Vec<_>>()
         };
         trigger.databases.iter().flat_map(of_database).collect()
     }

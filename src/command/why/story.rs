@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use time::OffsetDateTime;
 
-use super::{ask::Answered, outlook::Outlook};
+use super::{ask::Answered, object, outlook::Outlook};
 use crate::{
     keda::scaled_job::ScalerAnswer,
     recorder::{Change, Event, History, ONE_POLL, TriggerHistory},
@@ -21,10 +21,10 @@ const CLOCK_DIFFERENCE: Duration = Duration::from_secs(2);
 /// The difference of two clocks that is not mentioned in a report about now: an answer may take this long.
 const ANSWER: Duration = Duration::from_secs(10);
 
-/// The most errors within a minute that are told with their causes.
-const MOST_MOMENTS: usize = 4;
+/// The number of the latest errors in a row that are told after the first one.
+const LATER_ERRORS: usize = 2;
 
-/// The age of a process up to which the report says that it cannot know what was before.
+/// The age of a process up to which the report may say that it cannot know what was before.
 const YOUNG: Duration = Duration::from_secs(600);
 
 /// The age of a process at which its triggers have got their first answers: two of KEDA's default polling intervals.
@@ -114,8 +114,17 @@ impl Story<'_> {
                 plural(asked, "trigger of another object", "triggers of other objects")
             ),
         };
+        let near = never.iter().flat_map(|(_, history)| &history.near_objects);
+        let mut near: Vec<&str> = near.map(String::as_str).filter(|name| object(name).is_ok()).collect();
+        near.sort_unstable();
+        near.dedup();
+        let meant = match near.split_last() {
+            Some((last, [])) => format!("Did you mean {last}? "),
+            Some((last, others)) => format!("Did you mean {} or {last}? ", others.join(", ")),
+            None => String::new(),
+        };
         format!(
-            "{others} Is the name right, and the object not paused? `kubectl -n {} get scaledjobs,scaledobjects` has all \
+            "{others} {meant}Is the name right, and the object not paused? `kubectl -n {} get scaledjobs,scaledobjects` has all \
              names. Does the trigger's `scalerAddress` lead here? Were all pods of clapometer asked (--admin-address)? A call \
              that did not arrive (address, network, TLS) is only in the log of KEDA's operator.",
             self.namespace
@@ -154,13 +163,12 @@ impl Story<'_> {
         let states = self.states(history);
         let standstill = self.told_of_standstill(&states, history);
         standstill.iter().for_each(|text| self.say(text, lines));
-        let mut is_explained = standstill.is_some();
         let (silent, present): (Vec<&State<'_>>, Vec<&State<'_>>) =
             states.iter().partition(|state| self.silence(state.trigger, history).is_some());
-        match (present.is_empty(), silent.iter().max_by_key(|state| state.trigger.last_asked_at)) {
+        let may_be_older = match (present.is_empty(), silent.iter().max_by_key(|state| state.trigger.last_asked_at)) {
             (true, Some(state)) => {
-                is_explained |= state.trigger.connection.is_some();
                 self.say(&self.told_of_silence(state, history), lines);
+                standstill.is_none() && state.trigger.connection.is_none()
             }
             (true, None) => {
                 let first = history.triggers.iter().map(|trigger| trigger.first_asked_at).min();
@@ -169,29 +177,25 @@ impl Story<'_> {
                     true => self.say(&format!("KEDA first asked it for the object {first}."), lines),
                     false => self.say(&format!("KEDA had not asked for it: it first did {first}."), lines),
                 }
+                standstill.is_none()
             }
             (false, _) => {
+                let mut may_be_older = false;
                 for state in &present {
                     self.say(&self.told(state, history), lines);
                     let causes = self.causes(state, history);
-                    is_explained |= !causes.is_empty();
+                    may_be_older |= state.may_be_older(standstill.is_some() || !causes.is_empty(), history);
                     causes.iter().for_each(|cause| self.say(cause, lines));
                 }
                 let removed = silent.iter().filter_map(|state| self.told_of_removal(state, &present, history));
                 removed.for_each(|text| self.say(&text, lines));
+                may_be_older
             }
-        }
+        };
         self.tell_before(&states, history, lines);
-        if history.started_at <= self.at && self.at - history.started_at < YOUNG {
-            let began_at_the_start = states
-                .iter()
-                .filter_map(|state| state.value)
-                .any(|change| change.at - history.started_at < AT_THE_START);
-            let elsewhere = if is_explained && !began_at_the_start { "" } else { ELSEWHERE };
-            self.say(
-                format!("The process started at {started}, and cannot know what was before. {elsewhere}").trim_end(),
-                lines,
-            );
+        let is_young = history.started_at <= self.at && self.at - history.started_at < YOUNG;
+        if is_young && (may_be_older || self.begins_at < history.started_at) {
+            self.say(&format!("The process started at {started}, and cannot know what was before. {ELSEWHERE}"), lines);
         }
         if let Some(outlook) = self.outlook.as_ref().filter(|_| !self.is_in_standstill(history)) {
             let answers: Vec<ScalerAnswer> = present.iter().filter_map(|state| state.answer()).collect();
@@ -205,48 +209,14 @@ impl Story<'_> {
         self.list(history, colors, lines);
     }
 
-    /// Tells what was different when the moment began, and the errors that were told meanwhile. Of a report about now:
-    /// those of the time that is shown.
-    fn tell_before(&self, states: &[State<'_>], history: &History, lines: &mut Vec<String>) {
-        let from = if self.is_now { history.from } else { self.begins_at };
-        let errors = history.triggers.iter().flat_map(|trigger| &trigger.changes).filter(|change| {
-            let is_error = matches!(change.event, Event::NoValue { .. } | Event::Refusal { .. });
-            is_error && change.at > from && change.at < self.at
-        });
-        let mut moments: Vec<OffsetDateTime> = errors.map(|change| change.at).collect();
-        moments.sort_unstable();
-        match self.is_now {
-            true => drop(moments.drain(..moments.len().saturating_sub(MOST_MOMENTS))),
-            false => moments.truncate(MOST_MOMENTS),
-        }
-        let mut told: Vec<&Change> = states.iter().filter_map(|state| state.value).collect();
-        for at in [self.begins_at].into_iter().chain(moments) {
-            let at = at.to_offset(self.at.offset());
-            let earlier = Story { at, begins_at: at, ..*self };
-            for before in earlier.states(history) {
-                let Some(value) = before.value else { continue };
-                let is_known = |known: &&Change| {
-                    std::ptr::eq(*known, value) || is_of_row(before.trigger, value, known) || is_alike(value, known)
-                };
-                if !told.iter().any(is_known) {
-                    let until = ended_at(before.trigger, value, history).filter(|until| *until <= self.at);
-                    match until {
-                        Some(until) => {
-                            let (at, until) = (self.time(value.at), self.time(until));
-                            self.say(&format!("It was different from {at} to {until}:"), lines);
-                        }
-                        None => self.say(&format!("It was different at {}:", self.time(at)), lines),
-                    }
-                    self.say(&earlier.told(&before, history), lines);
-                    earlier.causes(&before, history).iter().for_each(|cause| self.say(cause, lines));
-                    told.push(value);
-                }
-            }
-        }
+    /// Returns the same question about an earlier moment.
+    pub(super) fn earlier(&self, at: OffsetDateTime) -> Story<'_> {
+        let at = at.to_offset(self.at.offset());
+        Story { at, begins_at: at, ..*self }
     }
 
     /// Returns what the triggers had been told at the moment, without those that something newer had replaced.
-    fn states<'a>(&self, history: &'a History) -> Vec<State<'a>> {
+    pub(super) fn states<'a>(&self, history: &'a History) -> Vec<State<'a>> {
         let known = history.triggers.iter().filter(|trigger| trigger.first_asked_at <= self.at);
         let known = known.filter(|trigger| !self.is_replaced(trigger, history));
         let states: Vec<State<'a>> = known.map(|trigger| State::of(trigger, self.at)).collect();
@@ -263,7 +233,7 @@ impl Story<'_> {
     }
 
     /// Says what a trigger had been told.
-    fn told(&self, state: &State<'_>, history: &History) -> String {
+    pub(super) fn told(&self, state: &State<'_>, history: &History) -> String {
         let State { trigger, value, activity } = state;
         let name = match alike(trigger, history) {
             Some((number, count)) => format!("{} (trigger {number} of {count})", trigger.query),
@@ -279,13 +249,15 @@ impl Story<'_> {
                 let target = trigger.target.map_or_else(String::new, |target| format!(" / {}", number(target)));
                 format!(" and was told {}{target} (value / target), {}", number(*value), since(change))
             }
-            Some((change, Event::NoValue { code, text })) => {
-                let first = first_of_errors(trigger, change);
-                let first = first.map_or_else(String::new, |(at, code, text)| {
-                    format!(" since {}: {code}, \"{}\"; then,", self.time(at), printable(text))
+            Some((change, Event::NoValue { .. })) => {
+                let errors = errors_of_row(trigger, change).into_iter().filter_map(|change| match &change.event {
+                    Event::NoValue { code, text } => {
+                        Some(format!("{}: {code}, \"{}\"", since(change), printable(text)))
+                    }
+                    _ => None,
                 });
-                let (code, text) = (code.as_str(), printable(text));
-                format!(" and was told an error instead of a value,{first} {}: {code}, \"{text}\"", since(change))
+                let errors = errors.collect::<Vec<_>>().join("; then, ");
+                format!(" and was told an error instead of a value, {errors}")
             }
             Some((change, Event::Refusal { code, text })) => {
                 let (query, text) = (printable(&trigger.query), printable(text));
@@ -363,6 +335,13 @@ impl<'a> State<'a> {
         Self { trigger, value, activity }
     }
 
+    /// Returns whether what it was told may have begun before the process started.
+    fn may_be_older(&self, is_explained: bool, history: &History) -> bool {
+        let Some(value) = self.value else { return !is_explained };
+        let is_first = !self.trigger.changes.iter().any(|change| change.at < value.at && is_of_value(change));
+        is_first && (!is_explained || value.at - history.started_at < AT_THE_START)
+    }
+
     fn is_refused(&self) -> bool {
         matches!(self.value.map(|change| &change.event), Some(Event::Refusal { .. }))
     }
@@ -405,50 +384,25 @@ impl<'a> State<'a> {
     }
 }
 
-fn is_failure(change: &Change) -> bool {
+pub(super) fn is_failure(change: &Change) -> bool {
     matches!(change.event, Event::NoValue { .. } | Event::Refusal { .. })
 }
 
-/// Returns whether two answers differ only as numbers do all the time.
-fn is_alike(one: &Change, other: &Change) -> bool {
-    match (&one.event, &other.event) {
-        (Event::Value { value }, Event::Value { value: known }) => (*value == 0.0) == (*known == 0.0),
-        _ => false,
-    }
+/// Returns whether a change is one of the value: a number, or an error instead of one.
+pub(super) fn is_of_value(change: &Change) -> bool {
+    matches!(change.event, Event::Value { .. }) || is_failure(change)
 }
 
-/// Returns whether two errors are of one row: the trigger was told no value between them.
-fn is_of_row(trigger: &TriggerHistory, one: &Change, other: &Change) -> bool {
-    let (first, last) = if one.at <= other.at { (one, other) } else { (other, one) };
-    let of_trigger = |change: &Change| trigger.changes.iter().any(|known| std::ptr::eq(known, change));
-    let is_value = |change: &&Change| matches!(change.event, Event::Value { .. });
-    of_trigger(first)
-        && of_trigger(last)
-        && is_failure(first)
-        && is_failure(last)
-        && !trigger.changes.iter().filter(is_value).any(|change| first.at < change.at && change.at < last.at)
-}
-
-/// Returns when a trigger was told a value after an error. One that was refused is another trigger once it is mended.
-fn ended_at(trigger: &TriggerHistory, error: &Change, history: &History) -> Option<OffsetDateTime> {
-    let is_refusal = matches!(error.event, Event::Refusal { .. });
-    let after = if is_refusal { trigger.last_asked_at } else { error.at };
-    let triggers = history.triggers.iter().filter(|one| is_refusal || std::ptr::eq(*one, trigger));
-    let values = triggers.flat_map(|one| &one.changes).filter(|change| matches!(change.event, Event::Value { .. }));
-    values.map(|change| change.at).filter(|at| is_failure(error) && *at > after).min()
-}
-
-/// Returns the first error, with its time, code and text, of those that a trigger was told in a row up to another one.
-fn first_of_errors<'a>(trigger: &'a TriggerHistory, latest: &Change) -> Option<(OffsetDateTime, &'a str, &'a str)> {
+/// Returns the errors that a trigger was told in a row up to the latest one: the first, and the last few.
+pub(super) fn errors_of_row<'a>(trigger: &'a TriggerHistory, latest: &Change) -> Vec<&'a Change> {
     let told = trigger.changes.iter().rev().skip_while(|change| !std::ptr::eq(*change, latest));
-    let values = told
-        .skip(1)
-        .filter(|change| matches!(change.event, Event::Value { .. } | Event::NoValue { .. } | Event::Refusal { .. }));
-    let errors = values.map_while(|change| match &change.event {
-        Event::NoValue { code, text } => Some((change.at, code.as_str(), text.as_str())),
-        _ => None,
-    });
-    errors.last()
+    let values = told.filter(|change| is_of_value(change));
+    let mut errors: Vec<&Change> = values.take_while(|change| matches!(change.event, Event::NoValue { .. })).collect();
+    errors.reverse();
+    if errors.len() > LATER_ERRORS + 1 {
+        errors.drain(1..errors.len() - LATER_ERRORS);
+    }
+    errors
 }
 
 /// Returns the number of a trigger among those that asked for the same query at the same time, in the order in which

@@ -89,6 +89,7 @@ fn history(moment: &str, triggers: Vec<TriggerHistory>) -> History {
         until: moment + time::Duration::minutes(10),
         others_asked: 0,
         others_silent: 0,
+        near_objects: Vec::new(),
         expired_certificates: Vec::new(),
         triggers,
         triggers_left_off: 0,
@@ -230,6 +231,17 @@ fn an_object_that_nobody_was_asked_for_has_a_next_step() {
         never.others_asked = others_asked;
         told("03:12:00", None, vec![("a:1", Ok(never))])
     };
+    let near = |of_one: &[&str], of_other: &[&str]| {
+        let of_process = |names: &[&str]| {
+            let mut never = history("03:12:00", Vec::new());
+            never.near_objects = names.iter().map(|name| (*name).to_owned()).collect();
+            never
+        };
+        flat(&told("03:12:00", None, vec![("a:1", Ok(of_process(of_one))), ("b:1", Ok(of_process(of_other)))]))
+    };
+    assert!(near(&["biling/invoices"], &[]).contains("Did you mean biling/invoices? Is the name right"));
+    let several = near(&["a/x", "a/y", "a/\u{1b}[2J"], &["a/y", "a/z"]);
+    assert!(several.contains("Did you mean a/x, a/y or a/z? "), "{several}");
     insta::assert_snapshot!("never_asked", page(3));
     let nothing = flat(&page(0));
     assert!(nothing.contains("Nor does KEDA ask for other objects here"), "{nothing}");

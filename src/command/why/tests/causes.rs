@@ -32,7 +32,7 @@ fn a_moment_has_the_causes_that_it_had_then_whatever_came_after() {
         let (code, text) = ("DeadlineExceeded".to_owned(), "the database did not answer in time".to_owned());
         change(time, Event::NoValue { code, text })
     };
-    let failed = "Database claps had failed at 03:04:31: the database did not answer in time";
+    let failed = |until: &str| format!("Database claps failed from 03:04:31 to {until}: the database did not answer");
     let of = |error: Change, ended_at: &str| {
         let changes = vec![value("01:30:00", 12.0), error, value("03:12:10", 40.0)];
         let incidents = vec![("03:04:31", down("deadline_exceeded", None)), (ended_at, up())];
@@ -40,10 +40,10 @@ fn a_moment_has_the_causes_that_it_had_then_whatever_came_after() {
         page.split_once("What changed").expect("there is a list").0.to_owned()
     };
     for error in [away("03:04:34"), late("03:04:34")] {
-        let page = of(error.clone(), "03:11:50");
-        assert!(page.contains(failed) && page.contains("It answered again at 03:11:50."), "{page}");
-        let page = of(error.clone(), "03:12:05");
-        assert!(page.contains(failed) && !page.contains("again"), "{page}");
+        for until in ["03:11:50", "03:12:05"] {
+            let page = of(error.clone(), until);
+            assert!(page.contains(&failed(until)), "{page}");
+        }
         assert!(!of(error, "03:04:33").contains("claps"), "it had answered before");
     }
 
@@ -216,8 +216,66 @@ fn a_report_about_now_says_that_an_outage_lasts_and_what_is_wrong_now() {
     assert!(page.contains("Now, since 03:10:00, it fails for another reason. No answer in time."), "{page}");
     let up = |time| Some((time, Incident::DatabaseUp { database: "claps".to_owned() }));
     let page = told(up("03:11:59"), None);
-    assert!(page.contains("had failed at 03:04:00") && page.contains("It answered again at 03:11:59."), "{page}");
+    assert!(page.contains("Database claps failed from 03:04:00 to 03:11:59: the database is a standby"), "{page}");
+    assert!(page.contains("It failed for another reason at 03:10:00. No answer in time."), "{page}");
     let page = told(up("03:11:50"), Some(value("03:11:55", 40.0)));
     let (_, different) = page.split_once("It was different from 03:05:00").expect("it is over");
-    assert!(different.contains("Database claps had failed at 03:04:00") && !different.contains("Now, since"), "{page}");
+    assert!(different.contains("Database claps failed from 03:04:00 to 03:11:50"), "{page}");
+    assert!(!different.contains("Now, since"), "{page}");
+}
+
+#[test]
+fn a_time_of_errors_has_one_beginning_and_all_of_its_causes() {
+    let error = |time: &str, code: &str, text: &str| {
+        change(time, Event::NoValue { code: code.to_owned(), text: text.to_owned() })
+    };
+    let rejected = "the database rejected the query (SQLSTATE 42501)";
+    let changes = vec![
+        value("02:30:00", 12.0),
+        away("02:40:00"),
+        error("02:40:20", "Unavailable", "the database has failed repeatedly"),
+        value("02:41:00", 12.0),
+        error("02:50:00", "FailedPrecondition", rejected),
+        away("02:50:30"),
+        value("02:51:00", 12.0),
+        away("03:00:00"),
+        value("03:01:00", 12.0),
+        error("03:02:00", "FailedPrecondition", rejected),
+        value("03:03:00", 12.0),
+    ];
+    let down = |step: &str| down("unreachable", Some(step));
+    let up = || Incident::DatabaseUp { database: "claps".to_owned() };
+    let incidents = [
+        ("02:40:00", down("Nothing listens there.")),
+        ("02:40:50", up()),
+        ("02:50:30", down("The server refuses the password.")),
+        ("02:50:50", up()),
+        ("03:00:00", down("Nothing listens there.")),
+        ("03:00:50", up()),
+    ];
+    let page = |begins_at: &str, moment: &str, is_now: bool| {
+        let mut asked = history(moment, vec![trigger("00:10:00", "08:59:50", changes.clone())]);
+        let known = incidents.iter().cloned();
+        asked.incidents = known.map(|(time, incident)| Happening { at: at(time), incident }).collect();
+        let answered = [Answered { address: "a:1".to_owned(), history: Ok(asked) }];
+        let (begins_at, at) = (at(begins_at), at(moment));
+        let story = Story { namespace: "billing", name: "invoices", begins_at, at, is_now, outlook: None };
+        flat(&story.page(&answered, ColorChoice::Plain))
+    };
+    let outage = "It was different from 02:40:00 to 02:41:00: KEDA asked for jobs about every 30s and was told an error \
+                  instead of a value, since 02:40:00: Unavailable, \"the database cannot be reached\"; then, since 02:40:20: \
+                  Unavailable, \"the database has failed repeatedly\". Database claps failed from 02:40:00 to 02:40:50. While it \
+                  failed: Nothing listens there. It was different from 02:50:00";
+    let two_causes = [
+        "It was different from 02:50:00 to 02:51:00: KEDA asked for jobs about every 30s and was told an error instead of a \
+         value, since 02:50:00: FailedPrecondition, \"the database rejected the query (SQLSTATE 42501)\"; then, since 02:50:30: \
+         Unavailable, \"the database cannot be reached\". A grant is missing",
+        "Database claps failed from 02:50:30 to 02:50:50. While it failed: The server refuses the password.",
+    ];
+    let now = page("03:12:00", "03:12:00", true);
+    assert!(now.contains(outage), "{now}");
+    assert!(two_causes.iter().all(|words| now.contains(words)), "{now}");
+    assert_eq!(now.matches("It was different").count(), 4, "{now}");
+    let minute = page("02:50:00", "02:51:30", false);
+    assert!(two_causes.iter().all(|words| minute.contains(words)), "{minute}");
 }
