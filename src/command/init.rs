@@ -3,10 +3,12 @@
 mod answers;
 mod configuration;
 mod draft;
+mod example;
 mod files;
 mod found;
 mod grants;
 mod manifest;
+mod own_table;
 mod page;
 mod parts;
 mod steps;
@@ -20,6 +22,7 @@ use self::{
     answers::{Answer, Answers},
     draft::{Draft, Place},
     found::Findings,
+    own_table::Instead,
     steps::{Steps, word},
 };
 use super::{ConfigFile, Exit, build, check::advice_on_database, misconfigured, misused, runtime};
@@ -224,22 +227,22 @@ enum Failure {
     Unavailable(QueryError),
     /// The server refused a question.
     Refused(QueryError),
-    /// There is no such table. Others of its name may be in other schemas.
-    NoTable { name: String, elsewhere: Vec<String> },
+    /// There is no such table.
+    NoTable { name: String, instead: Instead },
     /// There is no library that is known. The remarks are about things that look like one.
     NoLibrary { remarks: Vec<String> },
 }
 
 impl Failure {
     fn report(self, settings: &config::Database, config: &Config) -> Exit {
-        let at = settings.connection.resolve().map_or_else(
-            |_| String::new(),
+        let (name, at) = settings.connection.resolve().map_or_else(
+            |_| Default::default(),
             |to| {
                 let addresses: Vec<String> = to.addresses.iter().map(ToString::to_string).collect();
-                format!(" {} at {}", to.dbname, addresses.join(", "))
+                (format!(" {}", to.dbname), format!(" {} at {}", to.dbname, addresses.join(", ")))
             },
         );
-        let at = printable(&at);
+        let (name, at) = (printable(&name), printable(&at));
         match self {
             Self::NoRuntime(error) => {
                 complain(&format!("cannot start the runtime: {error}"));
@@ -247,7 +250,7 @@ impl Failure {
             }
             Self::Unavailable(error) => {
                 let message = printable(&error.message);
-                complain(&format!("cannot look into the database{at}: {message}"));
+                complain(&format!("cannot look into the database{name}: {message}"));
                 complain(&format!("-> {}", printable(&advice_on_database(settings, config, &error))));
                 Exit::Unavailable
             }
@@ -255,12 +258,20 @@ impl Failure {
                 complain(&format!("the database{at} refused a question: {}", printable(&error.message)));
                 Exit::Failure
             }
-            Self::NoTable { name, elsewhere } => {
+            Self::NoTable { name, instead } => {
                 complain(&format!("there is no table or view {} in the database{at}", printable(&name)));
-                if !elsewhere.is_empty() {
-                    let elsewhere = printable(&elsewhere.join(", "));
-                    complain(&format!("-> there is {elsewhere}: give the schema, too, as --table SCHEMA.TABLE"));
-                }
+                let advice = match instead {
+                    Instead::Elsewhere(names) => {
+                        format!("there is {}: give the schema, too, as --table SCHEMA.TABLE", names.join(", "))
+                    }
+                    Instead::Near(name) => format!("did you mean {name}?"),
+                    Instead::Nothing => format!(
+                        "is it the right database? {} names it, and it has no table of yours",
+                        settings.connection.name_of("dbname")
+                    ),
+                    Instead::Others => return Exit::Failure,
+                };
+                complain(&format!("-> {}", printable(&advice)));
                 Exit::Failure
             }
             Self::NoLibrary { remarks } => {
@@ -297,7 +308,7 @@ fn inspected<T>(
 
 async fn subject(inspector: &mut Inspector, table: Option<&NotifyTable>) -> Result<Subject, Failure> {
     Ok(match table {
-        Some(table) => Subject::Table(own_table(inspector, table).await?),
+        Some(table) => Subject::Table(own_table::find(inspector, table).await?),
         None => {
             let findings = found::look(inspector).await.map_err(Failure::Refused)?;
             if findings.libraries.is_empty() {
@@ -306,14 +317,6 @@ async fn subject(inspector: &mut Inspector, table: Option<&NotifyTable>) -> Resu
             Subject::Libraries(findings)
         }
     })
-}
-
-async fn own_table(inspector: &mut Inspector, table: &NotifyTable) -> Result<Table, Failure> {
-    let (schema, name) = table.names();
-    let tables = inspector.tables(&[name]).await.map_err(Failure::Refused)?;
-    let elsewhere: Vec<String> = tables.iter().map(|table| table.name_in_sql.clone()).collect();
-    let found = tables.into_iter().find(|found| found.schema == schema);
-    found.ok_or_else(|| Failure::NoTable { name: format!("{schema}.{name}"), elsewhere })
 }
 
 /// Returns what is wrong with a role's name, if anything is.

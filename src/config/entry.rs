@@ -10,7 +10,11 @@ use super::{
     key::{Key, Kind},
     site::Site,
 };
-use crate::{conninfo::ValueSource, diagnostics::quoted};
+use crate::{
+    conninfo::ValueSource,
+    diagnostics::{quoted, shown_key},
+    query::sql,
+};
 
 /// PostgreSQL cuts longer identifiers (NAMEDATALEN - 1), and a channel's name may not be longer.
 pub(super) const LONGEST_IDENTIFIER: usize = 63;
@@ -20,6 +24,16 @@ pub(super) const REDACTED: &str = "redacted";
 
 /// The fault of a key without a value.
 pub(super) const EMPTY: &str = "is empty; give it a value or leave it out";
+
+/// Returns the fault of a value with open questions, as the template of `clapometer init --table` has them.
+pub(super) fn still_open(questions: &[&str]) -> String {
+    let are = match questions.len() {
+        1 => "1 question is open; write the answer in its place".to_owned(),
+        count => format!("{count} questions are open; write the answers in their places"),
+    };
+    let on_one_line = |question: &&str| shown_key(&question.split_whitespace().collect::<Vec<_>>().join(" "));
+    format!("{are}: {}", questions.iter().map(on_one_line).collect::<Vec<_>>().join(" "))
+}
 
 /// A value that is there, its row of the table and where it stands.
 pub(super) struct Entry<'s> {
@@ -147,6 +161,8 @@ impl Entry<'_> {
         let text = self.text()?;
         let fault = if text.trim().is_empty() {
             EMPTY.to_owned()
+        } else if let (Kind::Column, Some(question)) = (&self.key.kind, sql::question_for_column(&text)) {
+            still_open(&[question])
         } else if text.contains('\0') {
             "has a NUL character, which PostgreSQL cannot take".to_owned()
         } else if matches!(self.key.kind, Kind::Column) && text.len() > LONGEST_IDENTIFIER {

@@ -12,7 +12,7 @@ use super::{
     bounds::{self, Bounds},
     budget::{self, Beside},
     builtin,
-    entry::Entry,
+    entry::{Entry, still_open},
     key::{DefaultValue, Key, Kind, words},
     preset,
     section::Section,
@@ -387,7 +387,11 @@ fn check_statement(section: &Section<'_>, sql: &str, parameters: Option<usize>) 
         Ok(()) if !sql::looks_like_sql(sql) => {
             section.fault("sql", "must start with SELECT, WITH, VALUES, TABLE or a parenthesis");
         }
-        Ok(()) => {}
+        Ok(()) => match &sql::open_questions(sql)[..] {
+            [] => {}
+            // The answers may use the parameters.
+            questions => return section.fault("sql", still_open(questions)),
+        },
     }
     let highest = sql::highest_placeholder(sql);
     let Some(declared) = parameters.filter(|declared| usize::try_from(highest) != Ok(*declared)) else { return };

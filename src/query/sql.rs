@@ -193,6 +193,37 @@ pub fn look_alike(sql: &str) -> Option<(char, &'static str)> {
     })
 }
 
+/// Returns the questions that stand where an answer belongs, as the template of `clapometer init --table` has them.
+/// A comment beside an answer is the reader's own.
+pub fn open_questions(sql: &str) -> Vec<&str> {
+    let is_read = |token: &Token<'_>| !matches!(token, Token::Space | Token::LineComment(_));
+    let tokens: Vec<Token<'_>> = tokens(sql).filter(is_read).collect();
+    let word = |at: usize| match tokens.get(at) {
+        Some(Token::Word(word)) => word.to_ascii_uppercase(),
+        _ => String::new(),
+    };
+    // After AS or a dot any word is the name of a column.
+    let is_name = |at: usize| at > 0 && (tokens[at - 1] == Token::Symbol(".") || word(at - 1) == "AS");
+    let is_start = |at: usize| ["WHERE", "FROM"].contains(&&*word(at)) && !is_name(at);
+    let is_end = |at: usize| {
+        matches!(tokens.get(at), None | Some(Token::Symbol(")"))) || ["WHERE", "LIMIT"].contains(&&*word(at))
+    };
+    let is_open = |at: usize| at > 0 && is_start(at - 1) && is_end(at + 1);
+    let questions = tokens.iter().enumerate().filter_map(|(at, token)| question(*token).filter(|_| is_open(at)));
+    questions.collect()
+}
+
+/// Returns the first question in the place of a column's name.
+pub fn question_for_column(text: &str) -> Option<&str> {
+    tokens(text).find_map(question)
+}
+
+fn question(token: Token<'_>) -> Option<&str> {
+    let Token::BlockComment(comment) = token else { return None };
+    let text = comment.trim_start_matches("/*").trim_end_matches("*/").trim();
+    text.contains('?').then_some(text)
+}
+
 /// Returns whether a text is meant as SQL. Such a text starts, after white space and comments, with SELECT, WITH,
 /// VALUES, TABLE or a parenthesis.
 pub fn looks_like_sql(text: &str) -> bool {
@@ -315,6 +346,29 @@ mod tests {
         ] {
             assert_eq!(highest_placeholder(sql), highest, "{sql}");
         }
+    }
+
+    #[test]
+    fn a_question_is_open_only_where_an_answer_is_missing() {
+        let template = "SELECT count(*) FILTER (WHERE /* Which rows? */) AS claimable\nFROM /* Which table? */\nWHERE /* Which \
+                        wait? Not those that are done */";
+        let questions = ["Which rows?", "Which table?", "Which wait? Not those that are done"];
+        assert_eq!(open_questions(template), questions);
+        assert_eq!(open_questions(&format!("{template}\nLIMIT 10) AS open")), questions);
+        for none in [
+            "SELECT count(*) FROM /* the old one? */ job WHERE state = 'ready'",
+            "SELECT count(*) FROM job WHERE /* why not 'held'? */ state = 'ready'",
+            "SELECT count(*) FROM job /* all of them? */",
+            "SELECT count(*) FROM job WHERE path <> 'WHERE /* really? */'",
+            "SELECT count(*) FROM job WHERE path = $$ FROM /* which? */ WHERE $$",
+            "SELECT count(*) FROM job -- WHERE /* which? */",
+            "SELECT count(mail.from /* the sender? */) FROM mail",
+            "SELECT n FROM (SELECT 1 AS where /* or when? */) AS one",
+        ] {
+            assert_eq!(open_questions(none), [""; 0], "{none}");
+        }
+        assert_eq!(question_for_column("/* outstanding or claimable? */"), Some("outstanding or claimable?"));
+        assert_eq!(question_for_column("claimable"), None);
     }
 
     #[test]

@@ -5,10 +5,7 @@ use crate::{
     config::{Config, Database},
     fault::{Fault, Unusable},
     postgres::{Cause, QueryError, advice},
-    query::{
-        PresetQuery, Query,
-        sql::{self, Token},
-    },
+    query::{PresetQuery, Query},
 };
 
 /// Advises on a database that cannot be reached.
@@ -140,11 +137,6 @@ pub(super) fn for_query(
         Cause::NoCast => {
             format!("queries.{name}.sql uses a value as a type that it cannot have: look at the marked place")
         }
-        Cause::Syntax if !open_questions(&query.sql).is_empty() => {
-            let questions = open_questions(&query.sql);
-            let are = if questions.len() == 1 { "question is" } else { "questions are" };
-            format!("{} {are} open in queries.{name}.sql: {}", questions.len(), questions.join(" "))
-        }
         Cause::Syntax if error.message.contains("cross-database") => format!(
             "a session reads one database: leave its name out of queries.{name}.sql, and set \
              databases.{database}.dbname, or queries.{name}.database to another entry of databases"
@@ -196,29 +188,6 @@ pub(super) fn for_query(
         Cause::Silent | Cause::Connection | Cause::NotReady => "try again; the server's log says why".to_owned(),
         _ => format!("try queries.{name}.sql in psql, as the same role"),
     }
-}
-
-/// Returns the questions that stand where an answer belongs, as the template of `clapometer init --table` has them.
-/// A comment beside an answer is the reader's own.
-fn open_questions(sql: &str) -> Vec<&str> {
-    let is_read = |token: &Token<'_>| !matches!(token, Token::Space | Token::LineComment(_));
-    let tokens: Vec<Token<'_>> = sql::tokens(sql).filter(is_read).collect();
-    let word = |at: usize| match tokens.get(at) {
-        Some(Token::Word(word)) => word.to_ascii_uppercase(),
-        _ => String::new(),
-    };
-    let is_end = |at: usize| {
-        matches!(tokens.get(at), None | Some(Token::Symbol(")"))) || ["WHERE", "LIMIT"].contains(&&*word(at))
-    };
-    let mut questions = Vec::new();
-    for (at, token) in tokens.iter().enumerate() {
-        let Token::BlockComment(comment) = *token else { continue };
-        let text = comment.trim_start_matches("/*").trim_end_matches("*/").trim();
-        if text.contains('?') && at > 0 && ["WHERE", "FROM"].contains(&&*word(at - 1)) && is_end(at + 1) {
-            questions.push(text);
-        }
-    }
-    questions
 }
 
 /// Returns whether the server points to a name without quotes that is written with capital letters among others.
@@ -288,29 +257,5 @@ fn for_answer(query: &Query, unusable: Unusable) -> &'static str {
              finite and above 0"
         }
         Unusable::NoSinceColumn => "set budget.since_column, or a total of at least the number of keys",
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_question_is_open_only_where_an_answer_is_missing() {
-        let template = "SELECT count(*) FILTER (WHERE /* Which rows? */) AS claimable\nFROM /* Which table? */\nWHERE /* Which \
-                        wait? Not those that are done */";
-        let questions = ["Which rows?", "Which table?", "Which wait? Not those that are done"];
-        assert_eq!(open_questions(template), questions);
-        assert_eq!(open_questions(&format!("{template}\nLIMIT 10) AS open")), questions);
-        for none in [
-            "SELECT count(*) FROM /* the old one? */ job WHERE state = 'ready'",
-            "SELECT count(*) FROM job WHERE /* why not 'held'? */ state = 'ready'",
-            "SELECT count(*) FROM job /* all of them? */",
-            "SELECT count(*) FROM job WHERE path <> 'WHERE /* really? */'",
-            "SELECT count(*) FROM job WHERE path = $$ FROM /* which? */ WHERE $$",
-            "SELECT count(*) FROM job -- WHERE /* which? */",
-        ] {
-            assert_eq!(open_questions(none), [""; 0], "{none}");
-        }
     }
 }

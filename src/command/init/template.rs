@@ -3,7 +3,7 @@
 use super::{
     Parts, configuration,
     draft::{Place, SCALER, slug},
-    grants,
+    example, grants,
     manifest::{self, Scaled},
     page::comment,
     steps::Steps,
@@ -26,8 +26,11 @@ pub(super) fn of(place: &Place, table: &Table) -> Parts {
         name if name.is_empty() => QUERY.to_owned(),
         name => name,
     };
-    let columns = table.columns.iter().map(|column| format!("# {}  {}\n", column.name, column.kind));
-    let columns: String = columns.map(|line| printable(line.trim_end()) + "\n").collect();
+    let columns = table.columns.iter().map(|column| {
+        let null = if column.may_be_null { ", may be NULL" } else { "" };
+        format!("  # {}  {}{null}", column.name_in_sql, column.kind)
+    });
+    let columns: String = columns.map(|line| printable(&line) + "\n").collect();
     let reading = grants::Reading {
         what: &table.name,
         schema: &table.schema_in_sql,
@@ -49,8 +52,12 @@ pub(super) fn of(place: &Place, table: &Table) -> Parts {
 
 /// Writes the query. Its SQL is wrong until every question is answered: a count of the wrong rows must not look right.
 fn queries(name: &str, table: &Table, columns: &str) -> String {
-    let columns: String = columns.lines().map(|line| format!("  {line}\n")).collect();
-    let remarks: String = remarks(table).lines().map(|line| format!("    {line}\n")).collect();
+    let remarks = remarks(table);
+    let outstanding =
+        remark("Does a worker run until it is stopped? Then it must stay while it holds a row: outstanding.");
+    let claimable = remark("Does it take one row and exit? Then none may start that finds nothing: claimable.");
+    let clock =
+        remark("Does a number change by the clock alone, such as when a retry is due? docs/notify.md has an example:");
     let table = &table.name_in_sql;
     format!(
         "queries:\n{columns}  {name}:\n{remarks}    sql: |-\n      \
@@ -60,18 +67,14 @@ fn queries(name: &str, table: &Table, columns: &str) -> String {
          FROM {table}\n            \
          WHERE /* Which rows wait, or does a worker hold? Not those that are done */\n            \
          LIMIT {LIMIT}) AS open\n    \
-         value_column: outstanding\n    \
-         # Does a worker run until it is stopped? Then it must stay while it holds a row: outstanding.\n    \
-         # Does it take one row and exit? Then none may start that finds nothing: claimable.\n    \
-         activity_column: # Which of the two?\n    \
-         # Does a number change by the clock alone, such as when a retry is due? docs/notify.md has an example:\n    \
-         #   next_change: the column of the SQL that says when the next one does\n"
+         value_column: outstanding\n\
+         {outstanding}{claimable}    activity_column: /* outstanding or claimable? */\n\
+         {clock}    #   next_change: the column of the SQL that says when the next one does\n"
     )
 }
 
-/// Says why the query has a LIMIT, and which index serves it.
+/// Says what NULL does, why the query has a LIMIT, and which index serves it.
 fn remarks(table: &Table) -> String {
-    let name = &table.name_in_sql;
     let limit = "The LIMIT keeps a reading cheap however long the queue is. It changes no decision of KEDA while it is \
                  above maxReplicaCount times the target.";
     let of = match table.indexing {
@@ -80,16 +83,17 @@ fn remarks(table: &Table) -> String {
     };
     let index = format!(
         "An index{of} keeps it cheap however long the history is. Its WHERE is the inner one without now(), its columns \
-         are those that are compared with now(), else the key. For state <> 'done' AND run_after <= now() it is:"
+         are those that are compared with now(), else any one. {}",
+        example::of_rows(table)
     );
-    let statement = match table.indexing {
-        Indexing::Concurrent => format!("CREATE INDEX CONCURRENTLY ON {name} (run_after) WHERE state <> 'done';"),
-        Indexing::Locking => format!(
-            "CREATE INDEX ON {name} (run_after) WHERE state <> 'done';  -- writers wait meanwhile: it is partitioned"
-        ),
-        Indexing::Elsewhere => "CREATE INDEX CONCURRENTLY ON ... (run_after) WHERE state <> 'done';".to_owned(),
-    };
-    comment("#", limit) + &comment("#", &index) + &format!("#   {statement}\n")
+    let null = example::of_null(table);
+    let null = if null.is_empty() { null } else { remark(&null) };
+    null + &remark(limit) + &remark(&index) + &format!("    #   {}\n", example::of_index(table))
+}
+
+/// Writes a comment about a key of the query.
+fn remark(text: &str) -> String {
+    comment("    #", text)
 }
 
 /// Writes both objects as comments: which one it is, is the first question.

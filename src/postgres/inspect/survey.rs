@@ -31,11 +31,20 @@ SELECT n.nspname::text,
                FROM pg_catalog.pg_attribute AS a
               WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
               ORDER BY a.attnum),
+       ARRAY(SELECT quote_ident(a.attname)
+               FROM pg_catalog.pg_attribute AS a
+              WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+              ORDER BY a.attnum),
        ARRAY(SELECT format_type(a.atttypid, a.atttypmod)
                     || coalesce(': ' || (SELECT string_agg(quote_literal(e.enumlabel), ', ' ORDER BY e.enumsortorder)
                                            FROM pg_catalog.pg_enum AS e
                                           WHERE e.enumtypid = a.atttypid), '')
                FROM pg_catalog.pg_attribute AS a
+              WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+              ORDER BY a.attnum),
+       ARRAY(SELECT NOT (a.attnotnull OR t.typnotnull)
+               FROM pg_catalog.pg_attribute AS a
+               JOIN pg_catalog.pg_type AS t ON t.oid = a.atttypid
               WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
               ORDER BY a.attnum),
        c.relkind
@@ -46,6 +55,21 @@ SELECT n.nspname::text,
    AND n.nspname !~ '^pg_'
    AND n.nspname <> 'information_schema'
  ORDER BY n.nspname, c.relname";
+
+const NAMES: &str = "\
+-- clapometer init: names
+SELECT n.nspname::text, c.relname::text
+  FROM pg_catalog.pg_class AS c
+  JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+ WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f')
+   AND NOT c.relispartition
+   AND n.nspname !~ '^pg_'
+   AND n.nspname <> 'information_schema'
+   AND NOT EXISTS (SELECT
+                     FROM pg_catalog.pg_depend AS d
+                    WHERE d.classid = 'pg_catalog.pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
+ ORDER BY n.nspname <> $1, n.nspname, c.relname
+ LIMIT $2";
 
 const TABLES_LIKE: &str = "\
 -- clapometer init: tables of a schema
@@ -106,8 +130,12 @@ pub enum Indexing {
 pub struct Column {
     /// Its name.
     pub name: String,
+    /// Its name as SQL names it: on one line, in quotes where it needs them.
+    pub name_in_sql: String,
     /// Its type, and of an enum its labels.
     pub kind: String,
+    /// True unless NULL is ruled out, which no view tells.
+    pub may_be_null: bool,
 }
 
 /// Everything that is known of a role and of its way into the database.
@@ -137,6 +165,17 @@ impl Inspector {
     pub async fn tables(&mut self, names: &[&str]) -> Result<Vec<Table>, QueryError> {
         let rows = self.ask(TABLES, &[(&names, Type::TEXT_ARRAY)]).await?;
         rows.iter().map(|row| Table::of(row).map_err(|error| QueryError::of(&error))).collect()
+    }
+
+    /// Returns the schemas and names of tables and views, at most `limit`, those of `schema` first. The server's, its
+    /// extensions' and partitions are none of them.
+    ///
+    /// # Errors
+    /// The server's message.
+    pub async fn names(&mut self, schema: &str, limit: i64) -> Result<Vec<(String, String)>, QueryError> {
+        let rows = self.ask(NAMES, &[(&schema, Type::TEXT), (&limit, Type::INT8)]).await?;
+        let name = |row: &Row| Ok((row.try_get(0)?, row.try_get(1)?));
+        rows.iter().map(|row| name(row).map_err(|error| QueryError::of(&error))).collect()
     }
 
     /// Returns the names of a schema's tables that begin with `prefix`, at most `limit`.
@@ -199,12 +238,18 @@ impl Table {
     fn of(row: &Row) -> Result<Self, tokio_postgres::Error> {
         let (schema, name): (String, String) = (row.try_get(0)?, row.try_get(1)?);
         let (quoted_schema, quoted_name): (String, String) = (row.try_get(2)?, row.try_get(3)?);
-        let (columns, kinds): (Vec<String>, Vec<String>) = (row.try_get(5)?, row.try_get(6)?);
+        let (names, quoted_names): (Vec<String>, Vec<String>) = (row.try_get(5)?, row.try_get(6)?);
+        let (kinds, may_be_null): (Vec<String>, Vec<bool>) = (row.try_get(7)?, row.try_get(8)?);
         let schema_in_sql = on_one_line(&schema, quoted_schema);
         let name_in_sql = format!("{schema_in_sql}.{}", on_one_line(&name, quoted_name));
-        let columns = columns.into_iter().zip(kinds).map(|(name, kind)| Column { name, kind }).collect();
+        let columns = names.into_iter().zip(quoted_names).zip(kinds.into_iter().zip(may_be_null));
+        let columns = columns.map(|((name, quoted), (kind, may_be_null))| {
+            let name_in_sql = on_one_line(&name, quoted);
+            Column { name, name_in_sql, kind, may_be_null }
+        });
+        let columns = columns.collect();
         // PostgreSQL's "char", a byte.
-        let indexing = match u8::try_from(row.try_get::<_, i8>(7)?) {
+        let indexing = match u8::try_from(row.try_get::<_, i8>(9)?) {
             Ok(b'r' | b'm') => Indexing::Concurrent,
             Ok(b'p') => Indexing::Locking,
             _ => Indexing::Elsewhere,

@@ -4,7 +4,7 @@ use super::{COMMAND, init, printed, role};
 use crate::support::{cluster::Cluster, database::Database, executable::Executable};
 
 /// The question that decides whether KEDA starts anything.
-const ACTIVITY: &str = "activity_column: # Which of the two?";
+const ACTIVITY: &str = "activity_column: /* outstanding or claimable? */";
 
 /// A part for a table, to be read by the role that each cluster has.
 async fn part_of(database: &Database<'_>, table: &str, part: &str) -> String {
@@ -23,23 +23,48 @@ async fn a_table_of_this_name_in_another_schema_is_named() {
 }
 
 #[tokio::test]
+async fn a_table_that_is_not_there_may_be_a_near_one_or_in_another_database() {
+    let database = Database::empty(Cluster::shared().await).await;
+    let advice = async |table: &str| {
+        let refused = init(&database.superuser(), &["--table", table]).finish(COMMAND).await;
+        assert_eq!((refused.code(), &*refused.output), (Some(1), ""));
+        refused.errors.lines().skip(1).collect::<Vec<_>>().join("\n")
+    };
+    let nothing = advice("invoices").await;
+    assert!(nothing.contains("-> is it the right database? PGDATABASE names it, and it has no table"), "{nothing}");
+    database.execute("CREATE TABLE invoices (id bigint NOT NULL, \"Status\" text)").await;
+    for near in ["invoice", "Invoices", "app.invocies"] {
+        let advice = advice(near).await;
+        assert!(advice.ends_with("-> did you mean public.invoices?"), "{near}: {advice}");
+    }
+    assert_eq!(advice("outbox").await, "");
+    let config = part_of(&database, "invoices", "config").await;
+    assert!(config.contains("\n  # id  bigint\n  # \"Status\"  text, may be NULL\n"), "{config}");
+    let comments = config.lines().skip_while(|line| *line != "  invoices:").filter(|line| line.contains("# "));
+    let long: Vec<&str> = comments.filter(|line| line.len() > 80 && !line.contains("#   ")).collect();
+    assert_eq!(long, [""; 0]);
+}
+
+#[tokio::test]
 async fn a_template_counts_nothing_until_its_questions_are_answered() {
     let database = Database::empty(Cluster::shared().await).await;
     database.execute("CREATE TABLE jobs (id bigint)").await;
     let config = part_of(&database, "jobs", "config").await;
-    let check = async |config: &str| {
-        let check = Executable::clapometer(["check", "--config", "c.yaml"]).file("c.yaml", config);
-        check.file("clapometer.password", &database.scaler().password).finish(COMMAND).await
-    };
-    let checked = check(&config).await;
-    assert_eq!(checked.code(), Some(78), "{}", checked.output);
-    assert!(checked.errors.contains("queries.jobs.activity_column: is empty; give it a value"), "{}", checked.errors);
-    let checked = check(&config.replace(ACTIVITY, "activity_column: claimable")).await;
-    assert_eq!(checked.code(), Some(1), "{}", checked.output);
-    let words: Vec<&str> = checked.output.split_whitespace().collect();
-    let questions = "2 questions are open in queries.jobs.sql: Which rows could a worker take now? Which rows wait, \
-                     or does a worker hold? Not those that are done";
-    assert!(words.join(" ").contains(questions), "{}", checked.output);
+    let rows = "queries.jobs.sql: 2 questions are open; write the answers in their places: Which rows could a worker \
+                take now? Which rows wait, or does a worker hold? Not those that are done\n";
+    let column = "queries.jobs.activity_column: 1 question is open; write the answer in its place: outstanding or \
+                  claimable?\n";
+    let answered = config.replace(ACTIVITY, "activity_column: claimable");
+    // Without a database, a grant and a password, too.
+    for arguments in [&["check", "--config", "c.yaml"][..], &["check", "--offline", "--config", "c.yaml"]] {
+        for (config, left) in [(&config, &[rows, column][..]), (&answered, &[rows])] {
+            let check = Executable::clapometer(arguments.iter().copied()).file("c.yaml", config);
+            let checked = check.file("clapometer.password", &database.scaler().password).finish(COMMAND).await;
+            assert_eq!((checked.code(), &*checked.output), (Some(78), ""), "{arguments:?}");
+            assert_eq!(checked.errors.lines().count(), left.len(), "{}", checked.errors);
+            assert!(left.iter().all(|question| checked.errors.contains(question)), "{}", checked.errors);
+        }
+    }
 }
 
 #[tokio::test]
@@ -48,7 +73,8 @@ async fn a_template_with_answers_counts_and_the_index_that_it_names_serves_it() 
     database
         .execute(
             "CREATE TABLE jobs (id bigint, state text, run_after timestamptz DEFAULT now());
-             INSERT INTO jobs SELECT n, CASE WHEN n > 10010 THEN 'done' WHEN n > 4 THEN 'held' ELSE 'ready' END
+             INSERT INTO jobs SELECT n, CASE WHEN n > 10010 THEN 'done' WHEN n > 4 THEN 'held' ELSE 'ready' END,
+                                     CASE WHEN n % 2 = 0 THEN now() END
                          FROM generate_series(1, 200000) AS n",
         )
         .await;
@@ -60,7 +86,7 @@ async fn a_template_with_answers_counts_and_the_index_that_it_names_serves_it() 
     let template = template.replace(ACTIVITY, "activity_column: outstanding");
     let config = template.replace("/* Which rows could a worker take now? */", "state = 'ready'").replace(
         "/* Which rows wait, or does a worker hold? Not those that are done */",
-        "state <> 'done' AND run_after <= now()",
+        "state IS DISTINCT FROM 'done' AND (run_after IS NULL OR run_after <= now())",
     );
     let check = Executable::clapometer(["check", "--config", "c.yaml"]).file("c.yaml", &config);
     let checked = check.file("clapometer.password", &database.scaler().password).finish(COMMAND).await;
